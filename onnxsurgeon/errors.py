@@ -1,0 +1,31 @@
+"""The errors that onnxsurgeon raises on purpose; anything else that escapes is a bug."""
+
+from __future__ import annotations
+
+
+class OnnxSurgeonError(Exception):
+    """Base of every error a user can cause and mend. Its text is one line."""
+
+
+class ModelError(OnnxSurgeonError):
+    """What was given is no usable model; the text names the file, and the node where one is at fault."""
+
+
+class SurgeryError(OnnxSurgeonError):
+    """A surgery that cannot be done as asked; the text says which one, on which layer, and why."""
+
+
+class DataError(OnnxSurgeonError):
+    """A data set that cannot be used; the text names the set, the file or the row, and what was expected."""
+
+
+class EngineError(OnnxSurgeonError):
+    """Training or evaluation that cannot be done here; the text says what is missing or not supported."""
+
+
+class RunError(OnnxSurgeonError):
+    """A run directory that cannot be made, read or resumed."""
+
+
+class SettingsError(OnnxSurgeonError):
+    """A setting whose value makes no sense; the text names the setting."""

@@ -1,0 +1,96 @@
+"""New networks: a plain perceptron with the paper's initial weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
+from onnxsurgeon.graph.network import DenseChain, DenseLayer, Frame, LayerNames, Network
+
+OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
+MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Widths from a text such as "784-10-10".
+
+    Raises:
+        ModelError: it is no list of two or more positive numbers joined by dashes.
+    """
+    try:
+        sizes = tuple(int(part) for part in text.split("-"))
+    except ValueError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ModelError(f"'{text}' is no topology: expected two or more positive numbers such as 784-10-10")
+    return sizes
+
+
+def create(
+    sizes: Sequence[int],
+    *,
+    seed: int = 0,
+    activation: str = "Relu",
+    softmax: bool = True,
+    input_shape: Sequence[int] | None = None,
+    name: str = "model",
+) -> Network:
+    """A perceptron of the given widths with Glorot uniform weights and zero biases (paper, Appendix).
+
+    Args:
+        sizes: widths from the input to the output.
+        seed: of the weights; the same seed gives the same bytes.
+        activation: op type of the hidden layers' activation.
+        softmax: whether probabilities follow the logits.
+        input_shape: shape of one input row, flattened before the first layer; by default (n_in,).
+        name: the network's name.
+
+    Raises:
+        ModelError: the sizes, the input's shape or the activation make no sense.
+    """
+    sizes = tuple(sizes)
+    shape = tuple(input_shape) if input_shape is not None else sizes[:1]
+    if int(np.prod(shape, dtype=np.int64)) != sizes[0] or min(shape, default=0) < 1:
+        raise ModelError(f"input shape {'x'.join(map(str, shape))} does not hold the first layer's {sizes[0]} inputs")
+    if activation not in ACTIVATIONS or ACTIVATIONS[activation].slope or ACTIVATIONS[activation].since > OPSET:
+        raise ModelError(f"unknown activation '{activation}'")
+    count = sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
+    if count > MOST_PARAMETERS:
+        raise ModelError(f"{'-'.join(map(str, sizes))} has {count} parameters; at most {MOST_PARAMETERS} fit one file")
+    rng = np.random.default_rng(seed)
+    layers = []
+    for number, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        limit = np.sqrt(6.0 / (n_in + n_out))
+        weight = rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
+        hidden = Activation(activation) if number < len(sizes) - 1 else None
+        layers.append(
+            DenseLayer(weight, np.zeros(n_out, np.float32), hidden, LayerNames.derived(f"layer{number}"))
+        )
+
+    nodes = []
+    features = "input"
+    if len(shape) > 1:
+        features = "features"
+        nodes.append(helper.make_node("Flatten", ["input"], [features], name="flatten", axis=1))
+    outputs = "probabilities" if softmax else "logits"
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], name="softmax", axis=-1))
+    graph = helper.make_graph(
+        nodes,
+        "perceptron",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *shape])],
+        [helper.make_tensor_value_info(outputs, TensorProto.FLOAT, ["batch", sizes[-1]])],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onnxsurgeon"
+    )
+    prefix = ("flatten",) if len(shape) > 1 else ()
+    frame = Frame(model, position=len(prefix), prefix=prefix, suffix=("Softmax",) if softmax else ())
+    network = Network(DenseChain(tuple(layers), features, "logits"), frame, name)
+    onnx.checker.check_model(network.to_model())
+    return network

@@ -1,0 +1,83 @@
+"""Run two models on the same inputs and say how far apart their outputs are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.network import DenseChain
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import numpy_type, run
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the outputs of two models are apart.
+
+    Attributes:
+        maximum: max |Δ| over all outputs.
+        scale: the largest magnitude in the first model's outputs.
+    """
+
+    maximum: float
+    scale: float
+
+    @property
+    def relative(self) -> float:
+        """max |Δ| as a fraction of the outputs' scale."""
+        return self.maximum / self.scale if self.scale else self.maximum
+
+
+def compare_chains(first: DenseChain, second: DenseChain, features: Array) -> Difference:
+    """Difference of two chains' outputs on the same ``features`` (batch, n_in)."""
+    outputs = [run(chain.to_model(_OPSET), {chain.input_name: features})[0] for chain in (first, second)]
+    return _difference(outputs[:1], outputs[1:])
+
+
+def compare_models(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Mapping[str, Array]) -> Difference:
+    """Difference of all numeric outputs of two models on the same inputs.
+
+    Raises:
+        ModelError: the models' outputs differ in number.
+    """
+    a, b = run(first, feeds), run(second, feeds)
+    if len(a) != len(b):
+        raise ModelError(f"the models have {len(a)} and {len(b)} outputs")
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if isinstance(x, np.ndarray) and x.dtype.kind in "fiu"]
+    return _difference([x for x, _ in pairs], [y for _, y in pairs])
+
+
+# The oldest opset that has every activation of graph.activations.
+_OPSET = 20
+
+
+def random_features(chain: DenseChain, rows: int = 64, seed: int = 0) -> Array:
+    """Standard normal features (rows, n_in) of the chain's type."""
+    return np.random.default_rng(seed).standard_normal((rows, chain.widths[0])).astype(chain.dtype)
+
+
+def random_inputs(model: onnx.ModelProto, rows: int = 8, seed: int = 0) -> dict[str, Array]:
+    """Random inputs for every input of ``model``: uniform in [0, 1); unknown dimensions become ``rows``."""
+    generator = np.random.default_rng(seed)
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    feeds = {}
+    for value in model.graph.input:
+        if value.name not in fixed:
+            kind = value.type.tensor_type
+            shape = [dim.dim_value or rows for dim in kind.shape.dim]
+            feeds[value.name] = generator.random(shape).astype(numpy_type(kind.elem_type))
+    return feeds
+
+
+def _difference(first: Sequence[Array], second: Sequence[Array]) -> Difference:
+    maximum = scale = 0.0
+    for x, y in zip(first, second, strict=True):
+        a, b = x.astype(np.float64), y.astype(np.float64)
+        if a.size:
+            maximum = max(maximum, float(np.abs(a - b).max()))
+            scale = max(scale, float(np.abs(a).max()))
+    return Difference(maximum, scale)

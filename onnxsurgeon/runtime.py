@@ -1,0 +1,110 @@
+"""The one place that touches ONNX Runtime: import, sessions, and running a whole model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.errors import EngineError
+from onnxsurgeon.linear_algebra import Array
+
+INSTALL_ADVICE = "install one of the extras cpu, gpu, training or training-gpu: pip install 'onnxsurgeon[cpu]'"
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def have_onnxruntime() -> bool:
+    """Whether any of the four ONNX Runtime packages can be imported."""
+    try:
+        onnxruntime()
+    except EngineError:
+        return False
+    return True
+
+
+def onnxruntime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises:
+        EngineError: none of its packages is installed.
+    """
+    try:
+        import onnxruntime as module
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime is not installed; {INSTALL_ADVICE}") from error
+    return module
+
+
+def provider(device: str) -> str:
+    """Name of the execution provider for ``device`` ("cpu" or "cuda").
+
+    Raises:
+        EngineError: the device is unknown, or this ONNX Runtime cannot use it.
+    """
+    if device not in _PROVIDERS:
+        raise EngineError(f"unknown device '{device}': expected cpu or cuda")
+    ort = onnxruntime()
+    if _PROVIDERS[device] not in ort.get_available_providers():
+        raise EngineError(
+            f"device '{device}' is not available: ONNX Runtime {ort.__version__} as installed here offers "
+            f"{', '.join(ort.get_available_providers())}"
+        )
+    return _PROVIDERS[device]
+
+
+def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) -> Any:
+    """An inference session for ``model`` with a fixed number of intra-op threads.
+
+    Raises:
+        EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
+    """
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    wanted = provider(device)
+    try:
+        made = ort.InferenceSession(model.SerializeToString(), options, providers=[wanted])
+    except Exception as error:  # its exceptions share no narrower base
+        raise EngineError(f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}") from error
+    if wanted not in made.get_providers():
+        # ONNX Runtime falls back to the CPU with no more than a log line; asked for CUDA, that is an error.
+        raise EngineError(f"device '{device}' is not available: ONNX Runtime could not start {wanted}")
+    return made
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
+    """Outputs of ``model`` for ``feeds``: by ONNX Runtime, or by onnx.reference where there is none."""
+    if have_onnxruntime():
+        try:
+            return list(session(model).run(outputs, dict(feeds)))
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+    from onnx.reference import ReferenceEvaluator
+
+    return list(ReferenceEvaluator(model).run(list(outputs) if outputs else None, dict(feeds)))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for one-line messages."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def physical_cores() -> int:
+    """Number of processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def numpy_type(elem_type: int) -> np.dtype[Any]:
+    """numpy's type for an ONNX tensor element type."""
+    return onnx.helper.tensor_dtype_to_np_dtype(elem_type)

@@ -1,0 +1,158 @@
+"""What every surgery has in common: its contract, its registry, and the check of its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.errors import ModelError, SurgeryError
+from onnxsurgeon.graph.equivalence import compare_chains, random_features
+from onnxsurgeon.graph.files import check_model
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import first_line
+
+# Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
+EXACT_TOLERANCE = 1e-5
+
+
+class Surgery(Protocol):
+    """One rewrite of a network, as plain data: which operation, which layer, how much.
+
+    Attributes:
+        operation: the name on the command line, such as "widen".
+        layer: the hidden layer, counted from 1 at the input.
+    """
+
+    operation: ClassVar[str]
+
+    @property
+    def layer(self) -> int: ...
+
+    def require(self, network: Network) -> None:
+        """Raise SurgeryError, with the reason, where the surgery cannot be done on ``network``."""
+
+    def is_exact(self, network: Network) -> bool:
+        """Whether the result computes the same function as ``network``, up to rounding."""
+
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+        """The new network; ``network`` is not changed, and weights that stay are shared with it."""
+
+
+@dataclass(frozen=True)
+class SurgeryRecord:
+    """What a surgery did.
+
+    Attributes:
+        surgery: as on the command line, such as "widen:1:8".
+        exact: whether it claims to preserve the function.
+        deviation: max |Δ| of the chain's outputs on random features, as a fraction of their scale.
+        parameters_before: parameter count of the parent.
+        parameters: parameter count of the result.
+    """
+
+    surgery: str
+    exact: bool
+    deviation: float
+    parameters_before: int
+    parameters: int
+
+
+class Operated(NamedTuple):
+    """A surgery's result and its record."""
+
+    network: Network
+    record: SurgeryRecord
+
+
+SURGERIES: dict[str, type[Any]] = {}
+T = TypeVar("T")
+
+
+def register(kind: type[T]) -> type[T]:
+    """Enter a surgery into the registry under its operation's name."""
+    SURGERIES[kind.operation] = kind  # type: ignore[attr-defined]
+    return kind
+
+
+def spell(surgery: Surgery) -> str:
+    """The surgery as on the command line, such as "widen:1:8"."""
+    values = [getattr(surgery, field.name) for field in fields(surgery)]  # type: ignore[arg-type]
+    return ":".join([surgery.operation, *(str(value) for value in values if not isinstance(value, str))])
+
+
+def parse(text: str, **options: Any) -> Surgery:
+    """The surgery that ``text`` names: OPERATION:LAYER or OPERATION:LAYER:AMOUNT.
+
+    ``options`` are passed to the surgeries that have a field of that name (``mode`` of widen).
+
+    Raises:
+        SurgeryError: the operation is unknown, or the numbers are none, too few or too many.
+    """
+    operation, *numbers = text.split(":")
+    kind = SURGERIES.get(operation)
+    if kind is None:
+        raise SurgeryError(f"unknown surgery '{operation}': expected one of {', '.join(sorted(SURGERIES))}")
+    names = [field.name for field in fields(kind) if field.type in (int, "int")]
+    try:
+        values = [int(number) for number in numbers]
+    except ValueError:
+        values = []
+    if len(values) != len(names):
+        raise SurgeryError(f"'{text}': expected {':'.join([operation, *(name.upper() for name in names)])}")
+    known = {field.name for field in fields(kind)}
+    surgery: Surgery = kind(*values, **{key: value for key, value in options.items() if key in known})
+    return surgery
+
+
+def operate(
+    network: Network, surgery: Surgery, rng: np.random.Generator | None = None, *, require_exact: bool = False
+) -> Operated:
+    """Perform ``surgery`` on ``network`` and prove the result.
+
+    The result passes onnx.checker and shape inference; where the surgery claims to be exact, the outputs on
+    random inputs agree with the parent's within ``EXACT_TOLERANCE`` of their scale.
+
+    Raises:
+        SurgeryError: it cannot be done; it is not exact though ``require_exact`` is set; or the proof fails.
+    """
+    name = spell(surgery)
+    surgery.require(network)
+    exact = surgery.is_exact(network)
+    if require_exact and not exact:
+        raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
+    result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+    model = result.to_model()
+    try:
+        check_model(model, name)
+        onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except (ModelError, onnx.shape_inference.InferenceError) as error:
+        raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
+    difference = compare_chains(network.chain, result.chain, random_features(network.chain))
+    if exact and not difference.relative <= EXACT_TOLERANCE:
+        raise SurgeryError(
+            f"{name}: should be exact, but changes the outputs by {difference.relative:.2e} of their scale"
+        )
+    record = SurgeryRecord(name, exact, difference.relative, network.parameter_count, result.parameter_count)
+    return Operated(result, record)
+
+
+def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -> None:
+    """Raise SurgeryError unless 1 ≤ ``amount`` ≤ ``most`` (None: no upper bound)."""
+    if amount < 1 or (most is not None and amount > most):
+        allowed = "at least 1" if most is None else f"1 to {most}"
+        raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}")
+
+
+def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> Array | None:
+    """bias + extra, where None stands for zeros."""
+    if extra is None:
+        return bias
+    return (extra if bias is None else bias.astype(np.float64) + extra).astype(dtype)
+
+
+def _activation_name(network: Network, layer: int) -> str:
+    return str(network.hidden(layer).activation or "linear")

@@ -1,0 +1,43 @@
+"""One layer's weight as the product of two thin ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from onnxsurgeon.graph.network import DenseLayer, Network
+from onnxsurgeon.linear_algebra import rank, svd
+from onnxsurgeon.surgery.base import register, require_amount
+
+
+@register
+@dataclass(frozen=True)
+class Factorize:
+    """Truncated SVD of hidden layer ``layer`` at ``rank`` r (paper, 3.1).
+
+    W_i → U_r Σ_r, a linear layer without bias, then V_rᵀ with b_i and φ. Exact where r ≥ rank(W_i).
+    """
+
+    operation: ClassVar[str] = "factorize"
+    layer: int
+    rank: int
+
+    def require(self, network: Network) -> None:
+        """1 ≤ r ≤ min(n_{i-1}, n_i)."""
+        layer = network.hidden(self.layer)
+        require_amount(self, self.rank, min(layer.weight.shape), "the rank")
+
+    def is_exact(self, network: Network) -> bool:
+        """Where nothing but zeros is cut off."""
+        return self.rank >= rank(network.hidden(self.layer).weight)
+
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+        """φ(x W + b) → φ((x U_r Σ_r) V_rᵀ + b)."""
+        layer = network.hidden(self.layer)
+        r, dtype = self.rank, layer.weight.dtype
+        u, s, vt = svd(layer.weight)
+        first = DenseLayer((u[:, :r] * s[:r]).astype(dtype), None, None, network.fresh_names())
+        second = replace(layer, weight=vt[:r].astype(dtype))
+        return network.with_layers((*network.layers[: self.layer - 1], first, second, *network.layers[self.layer :]))

@@ -1,0 +1,42 @@
+"""A new layer that does nothing at first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from onnxsurgeon.graph.activations import prelu
+from onnxsurgeon.graph.network import DenseLayer, Network
+from onnxsurgeon.surgery.base import register
+
+
+@register
+@dataclass(frozen=True)
+class InsertIdentity:
+    """Insert a dense layer with W = I, b = 0 after hidden layer ``layer`` (paper, 3.1).
+
+    Its activation is the layer's own φ where φ(φ(x)) = φ(x) (Relu, Clip); after any other layer it is a PRelu
+    of slope 1, the identity at first, and trainable. Exact always.
+    """
+
+    operation: ClassVar[str] = "insert_identity"
+    layer: int
+
+    def require(self, network: Network) -> None:
+        """The layer must exist, and be followed by one that the new layer can stand before."""
+        network.hidden(self.layer)
+
+    def is_exact(self, network: Network) -> bool:
+        """Always."""
+        return True
+
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+        """x → φ(x) → φ(φ(x) I + 0)."""
+        before = network.hidden(self.layer)
+        n, dtype = before.units, before.weight.dtype
+        idempotent = before.activation is not None and before.activation.is_idempotent
+        activation = before.activation if idempotent else prelu(np.ones(n, dtype))
+        new = DenseLayer(np.eye(n, dtype=dtype), np.zeros(n, dtype), activation, network.fresh_names())
+        return network.with_layers((*network.layers[: self.layer], new, *network.layers[self.layer :]))

@@ -1,0 +1,79 @@
+"""More units in a hidden layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.surgery.base import register, require_amount, spell
+
+MODES = ("split", "equal", "fresh")
+
+
+@register
+@dataclass(frozen=True)
+class Widen:
+    """Add ``units`` units to hidden layer ``layer``. Exact always, for every elementwise φ.
+
+    Modes:
+        split: copies of existing units, round robin; every outgoing weight is shared out among the copies by
+            random fractions drawn for that weight alone. Copies then get different gradients and become
+            different units.
+        equal: the same with equal shares (paper, 3.1). The copies get equal gradients for ever.
+        fresh: new random incoming weights (Glorot uniform), bias 0, outgoing weights 0.
+    """
+
+    operation: ClassVar[str] = "widen"
+    layer: int
+    units: int
+    mode: str = "split"
+
+    def require(self, network: Network) -> None:
+        """The layer must exist, the number of units be positive and the mode known."""
+        network.hidden(self.layer)
+        require_amount(self, self.units, None, "the number of units to add")
+        if self.mode not in MODES:
+            raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(MODES)}")
+
+    def is_exact(self, network: Network) -> bool:
+        """Always: the copies' outgoing weights add up to the original's."""
+        return True
+
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+        """W_i → [W_i, new columns], b_i likewise; W_{i+1} → rows shared out so that their sums stay."""
+        layer, following = network.layers[self.layer - 1 : self.layer + 1]
+        n, dtype = layer.units, layer.weight.dtype
+        origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
+        weight, bias = layer.weight[:, origin], None if layer.bias is None else layer.bias[origin]
+        if self.mode == "fresh":
+            limit = np.sqrt(6.0 / (layer.inputs + n + self.units))
+            weight[:, n:] = rng.uniform(-limit, limit, (layer.inputs, self.units))
+            if bias is not None:
+                bias[n:] = 0
+            shares = (np.arange(n + self.units) < n)[:, None].astype(np.float64)
+        else:
+            draws = np.ones((n + self.units, following.units))
+            if self.mode == "split":
+                draws -= rng.random(draws.shape)  # in (0, 1]: a share of 0/0 cannot come up
+            shares = _normalised(draws, origin, n)
+        activation = layer.activation
+        if activation is not None and activation.slope is not None:
+            activation = activation.with_slope(activation.slope[origin])
+        widened = replace(layer, weight=weight, bias=bias, activation=activation)
+        outgoing = (following.weight[origin].astype(np.float64) * shares).astype(dtype)
+        layers = list(network.layers)
+        layers[self.layer - 1 : self.layer + 1] = [widened, replace(following, weight=outgoing)]
+        return network.with_layers(layers)
+
+
+def _normalised(draws: Array, origin: Array, units: int) -> Array:
+    """Each draw divided by the sum over all copies of the same unit, for each outgoing weight alone."""
+    totals = np.zeros((units, draws.shape[1]))
+    np.add.at(totals, origin, draws)
+    shares: Array = draws / totals[origin]
+    return shares

@@ -1,0 +1,171 @@
+"""Engine 1: ONNX Runtime's own training artifacts, trained with its Module, Optimizer and CheckpointState."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.network import DenseChain, Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import first_line, onnxruntime, provider
+from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.engine import Examples, TrainedNetwork, TrainingSpec, require_trainable
+from onnxsurgeon.training.forward import forward, make_model, opset_for, parameter_names
+from onnxsurgeon.training.loop import LoopEngine
+from onnxsurgeon.training.metrics import Metrics
+
+# The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
+NEWEST_IR = 10
+TRAINING_ADVICE = (
+    "the artifacts engine needs ONNX Runtime's training build, in an environment of its own: "
+    "pip install 'onnxsurgeon[training]' (Linux x86-64, Python up to 3.12)"
+)
+
+
+def have_training() -> bool:
+    """Whether the installed ONNX Runtime is a training build."""
+    try:
+        training_modules()
+    except EngineError:
+        return False
+    return True
+
+
+def training_modules() -> tuple[ModuleType, ModuleType]:
+    """ONNX Runtime's ``training.artifacts`` and ``training.api``.
+
+    ``onnxruntime.training`` imports torch, which its two parts that are needed here do not. Where torch is not
+    installed, a bare package module of that name, with the folder as its path, stands in for it.
+
+    Raises:
+        EngineError: the installed ONNX Runtime is no training build.
+    """
+    package = "onnxruntime.training"
+    folder = Path(onnxruntime().__file__).parent / "training"
+    if not (folder / "artifacts.py").is_file():
+        raise EngineError(TRAINING_ADVICE)
+    stand_in = package not in sys.modules and importlib.util.find_spec("torch") is None
+    if stand_in:
+        module = ModuleType(package)
+        module.__path__ = [str(folder)]
+        sys.modules[package] = module
+    try:
+        return importlib.import_module(f"{package}.artifacts"), importlib.import_module(f"{package}.api")
+    except ImportError as error:
+        if stand_in:
+            del sys.modules[package]
+        raise EngineError(f"{TRAINING_ADVICE} ({first_line(error)})") from error
+
+
+def generate(chain: DenseChain, directory: Path) -> None:
+    """Write the training artifacts of ``chain`` to ``directory``: three models and a checkpoint."""
+    artifacts, _ = training_modules()
+    onnxruntime().set_default_logger_severity(3)  # it logs every graph transformer otherwise
+    build = GraphBuilder(np.dtype(np.float32))
+    names = parameter_names(chain)
+    for name, (_, values) in zip(names, chain.parameters(), strict=True):
+        build.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
+    build.add("Identity", forward(build, chain, "features", names, plain_prelu=False)[-1].y, output="logits")
+    kind = onnx.TensorProto.FLOAT
+    features = helper.make_tensor_value_info("features", kind, ["batch", chain.widths[0]])
+    logits = helper.make_tensor_value_info("logits", kind, ["batch", chain.widths[-1]])
+    model = make_model("forward", build, [features], [logits], opset_for(chain))
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            artifacts.generate_artifacts(
+                model,
+                requires_grad=names,
+                loss=artifacts.LossType.CrossEntropyLoss,
+                optimizer=artifacts.OptimType.SGD,
+                artifact_directory=str(directory),
+            )
+    except Exception as error:  # it raises plain RuntimeError or pybind's own
+        raise EngineError(f"training artifacts cannot be generated: {first_line(error)}") from error
+    for file in directory.glob("*_model.onnx"):
+        written = onnx.load(file)
+        if written.ir_version > NEWEST_IR:
+            written.ir_version = NEWEST_IR
+            onnx.save(written, file)
+
+
+class ArtifactsEngine:
+    """Trains with ONNX Runtime's training build; one instance may be used from several threads."""
+
+    name = "artifacts"
+
+    def __init__(self, device: str = "cpu") -> None:
+        training_modules()
+        provider(device)
+        self.device = device
+        self._evaluator = LoopEngine(device)
+
+    def train(
+        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
+    ) -> TrainedNetwork:
+        """Train ``network`` batch by batch; the weights are float32 while they are trained."""
+        require_trainable(network, spec)
+        with contextlib.ExitStack() as stack:
+            directory = spec.artifact_directory
+            if directory is None:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxsurgeon-")))
+            generate(network.chain, directory)
+            try:
+                return self._train(network, examples, batches, spec, directory)
+            except EngineError:
+                raise
+            except Exception as error:  # its exceptions share no narrower base
+                raise EngineError(f"training failed inside ONNX Runtime: {first_line(error)}") from error
+
+    def _train(
+        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec, directory: Path
+    ) -> TrainedNetwork:
+        _, api = training_modules()
+        state = api.CheckpointState.load_checkpoint(str(directory / "checkpoint"))
+        module = api.Module(
+            str(directory / "training_model.onnx"), state, str(directory / "eval_model.onnx"), device=self.device
+        )
+        optimizer = api.Optimizer(str(directory / "optimizer_model.onnx"), module)
+        optimizer.set_learning_rate(spec.learning_rate)
+        module.train()
+        total, rows, steps, seconds = 0.0, 0, 0, 0.0
+        for indices in batches:
+            for row_numbers in indices:
+                features = examples.features[row_numbers].astype(np.float32, copy=False)
+                labels = examples.labels[row_numbers]
+                start = time.perf_counter()
+                loss = module(features, labels)
+                optimizer.step()
+                module.lazy_reset_grad()
+                seconds += time.perf_counter() - start
+                total += float(np.asarray(loss)) * len(row_numbers)
+                steps, rows = steps + 1, rows + len(row_numbers)
+        api.CheckpointState.save_checkpoint(state, str(directory / "checkpoint"))
+        trained = network.with_parameters(
+            self._values(state, name).astype(values.dtype).reshape(values.shape)
+            for name, (_, values) in zip(
+                parameter_names(network.chain), network.chain.parameters(), strict=True
+            )
+        )
+        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
+
+    @staticmethod
+    def _values(state: Any, name: str) -> Array:
+        return np.array(state.parameters[name].data)
+
+    def evaluate(self, network: Network, examples: Examples) -> Metrics:
+        """Accuracy and mean loss of ``network`` on all examples, by an inference session."""
+        return self._evaluator.evaluate(network, examples)

@@ -1,0 +1,49 @@
+"""Collects the nodes of a graph under construction and invents the names between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxsurgeon.linear_algebra import Array
+
+
+class GraphBuilder:
+    """A list of nodes in topological order and the constants they read.
+
+    Attributes:
+        dtype: type of the floating point constants.
+        nodes: the nodes added so far.
+        constants: initializers added so far, by name.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Append a node with one output; return the output's name."""
+        y = output or f"{op_type.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, list(inputs), [y], **attributes))
+        return y
+
+    def append(self, node: onnx.NodeProto) -> str:
+        """Append a node that is made already; return its first output's name."""
+        self.nodes.append(node)
+        return str(node.output[0])
+
+    def scalar(self, value: float) -> str:
+        """A floating point constant of shape ()."""
+        return self._constant(f"scalar_{value}", np.array(value, self.dtype))
+
+    def axes(self, *axes: int) -> str:
+        """An integer constant that lists axes."""
+        return self._constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+
+    def _constant(self, name: str, values: Array) -> str:
+        self.constants.setdefault(name, numpy_helper.from_array(values, name))
+        return name

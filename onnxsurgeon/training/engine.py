@@ -1,0 +1,140 @@
+"""What a training engine is, what it trains on, and which one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.training.gradients import RULES
+from onnxsurgeon.training.losses import require_cross_entropy
+from onnxsurgeon.training.metrics import Metrics
+
+ENGINES = ("auto", "loop", "artifacts")
+OPTIMIZERS = ("sgd",)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What the dense chain sees of a data set.
+
+    Attributes:
+        features: the chain's inputs, shape (rows, n_in), the prefix applied.
+        labels: class of each row, shape (rows,), int64.
+        classes: number of the chain's outputs, C.
+    """
+
+    features: Array
+    labels: Array
+    classes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+    @cached_property
+    def targets(self) -> Array:
+        """One-hot rows (rows, C) of the features' type: what a softmax's gradient subtracts."""
+        targets = np.zeros((self.rows, self.classes), self.features.dtype)
+        targets[np.arange(self.rows), self.labels] = 1
+        return targets
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How to train.
+
+    Attributes:
+        learning_rate: η, the step for the gradient of the batch's mean loss.
+        optimizer: "sgd".
+        report_loss: whether the mean training loss is computed along the way.
+        artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
+    """
+
+    learning_rate: float = 0.005
+    optimizer: str = "sgd"
+    report_loss: bool = False
+    artifact_directory: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A trained network.
+
+    Attributes:
+        network: the same topology with new weights.
+        mean_loss: mean over all rows trained on, each before its own step; None where it was not asked for.
+        steps: number of batches.
+        seconds: time inside ONNX Runtime.
+    """
+
+    network: Network
+    mean_loss: float | None
+    steps: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """Trains and evaluates networks. Both engines give the same numbers, up to rounding.
+
+    Attributes:
+        name: "loop" or "artifacts".
+        device: "cpu" or "cuda".
+    """
+
+    name: str
+    device: str
+
+    def train(
+        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
+    ) -> TrainedNetwork:
+        """Train ``network`` on the batches, in order.
+
+        ``batches`` yields arrays of row numbers, shape (steps, batch), int64; the batch may differ between arrays.
+
+        Raises:
+            EngineError: the network cannot be trained by this engine.
+        """
+
+    def evaluate(self, network: Network, examples: Examples) -> Metrics:
+        """Accuracy and mean loss of ``network`` on all examples.
+
+        Raises:
+            EngineError: the network cannot be evaluated here.
+        """
+
+
+def make_engine(name: str = "auto", device: str = "cpu", network: Network | None = None) -> Engine:
+    """The engine of that name.
+
+    "auto" is the loop, unless ``network`` contains an op without a gradient rule and the training build of ONNX
+    Runtime is installed.
+
+    Raises:
+        EngineError: unknown name, not installed, or the device is not available.
+    """
+    from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training
+    from onnxsurgeon.training.loop import LoopEngine
+
+    if name not in ENGINES:
+        raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
+    if name == "auto":
+        activations = [] if network is None else [layer.activation for layer in network.layers]
+        covered = all(activation is None or activation.op_type in RULES for activation in activations)
+        name = "artifacts" if not covered and have_training() else "loop"
+    return ArtifactsEngine(device) if name == "artifacts" else LoopEngine(device)
+
+
+def require_trainable(network: Network, spec: TrainingSpec) -> None:
+    """Raise EngineError where the optimizer is unknown or the network's loss is."""
+    if spec.optimizer not in OPTIMIZERS:
+        raise EngineError(f"unknown optimizer '{spec.optimizer}': expected one of {', '.join(OPTIMIZERS)}")
+    require_cross_entropy(network)

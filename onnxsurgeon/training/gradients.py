@@ -1,0 +1,148 @@
+"""Vector-Jacobian products as ONNX nodes: one function an activation, in a table by op type.
+
+Given g = ∂L/∂y of y = φ(x), each returns the name of ∂L/∂x = g ⊙ φ'(x), and of ∂L/∂slope where φ is trained.
+A rule reads y rather than x where φ' is simpler in y. At a kink, Relu and its bounded kin have φ' = 0, and the
+leaky ones the derivative from below, as PyTorch has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.training.builder import GraphBuilder
+
+
+class Point(NamedTuple):
+    """Where a rule is applied: names of x, y = φ(x), g = ∂L/∂y and PRelu's slopes ("" for others)."""
+
+    x: str
+    y: str
+    g: str
+    slope: str = ""
+
+
+class Gradients(NamedTuple):
+    """Names of ∂L/∂x (batch, n) and, for PRelu, of ∂L/∂slope (n,)."""
+
+    x: str
+    slope: str = ""
+
+
+Rule = Callable[[GraphBuilder, Activation, Point], Gradients]
+
+
+def activation_gradients(build: GraphBuilder, activation: Activation, point: Point) -> Gradients:
+    """Append the nodes of φ's vector-Jacobian product.
+
+    Raises:
+        EngineError: there is no rule for the op.
+    """
+    require_rule(activation)
+    return RULES[activation.op_type](build, activation, point)
+
+
+def require_rule(activation: Activation, node: str = "") -> None:
+    """Raise EngineError where there is no gradient rule for ``activation``."""
+    if activation.op_type not in RULES:
+        where = f"node '{node}': " if node else ""
+        raise EngineError(f"{where}the loop engine has no gradient rule for {activation.op_type}")
+
+
+def relu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = sign(y), since y ≥ 0: cheaper than a comparison and a cast of its boolean."""
+    return Gradients(build.add("Mul", at.g, build.add("Sign", at.y)))
+
+
+def clip(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = sign(y − min) sign(max − y), leaving out a bound that is not finite."""
+    low, high = activation.attribute("min"), activation.attribute("max")
+    g = at.g
+    if low > np.finfo(build.dtype).min:
+        g = build.add("Mul", g, build.add("Sign", build.add("Sub", at.y, build.scalar(low))))
+    if high < np.finfo(build.dtype).max:
+        g = build.add("Mul", g, build.add("Sign", build.add("Sub", build.scalar(high), at.y)))
+    return Gradients(g if g != at.g else build.add("Identity", g))
+
+
+def prelu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = 1 for x > 0, else the slope; ∂L/∂slope = Σ over the batch of g ⊙ min(x, 0)."""
+    below = build.add("Min", at.x, build.scalar(0.0))
+    slope = build.add("ReduceSum", build.add("Mul", at.g, below), build.axes(0), keepdims=0)
+    return Gradients(build.add("Mul", at.g, _two_sided(build, at.x, at.slope)), slope)
+
+
+def leaky_relu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = 1 for x > 0, else α."""
+    alpha = build.scalar(activation.attribute("alpha"))
+    return Gradients(build.add("Mul", at.g, _two_sided(build, at.x, alpha)))
+
+
+def elu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = 1 for x > 0, else y + α."""
+    below = build.add("Add", at.y, build.scalar(activation.attribute("alpha")))
+    return Gradients(build.add("Mul", at.g, _two_sided(build, at.x, below)))
+
+
+def selu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = γ for x > 0, else y + αγ."""
+    gamma = activation.attribute("gamma")
+    below = build.add("Add", at.y, build.scalar(activation.attribute("alpha") * gamma))
+    return Gradients(build.add("Mul", at.g, _two_sided(build, at.x, below, gamma)))
+
+
+def tanh(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = 1 − y²."""
+    square = build.add("Mul", at.y, at.y)
+    return Gradients(build.add("Mul", at.g, build.add("Sub", build.scalar(1.0), square)))
+
+
+def sigmoid(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = y (1 − y)."""
+    product = build.add("Mul", at.y, build.add("Sub", build.scalar(1.0), at.y))
+    return Gradients(build.add("Mul", at.g, product))
+
+
+def hard_sigmoid(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = α where 0 < y < 1, else 0."""
+    inside = build.add("Sign", build.add("Mul", at.y, build.add("Sub", build.scalar(1.0), at.y)))
+    return Gradients(build.add("Mul", at.g, build.add("Mul", inside, build.scalar(activation.attribute("alpha")))))
+
+
+def softplus(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = σ(x)."""
+    return Gradients(build.add("Mul", at.g, build.add("Sigmoid", at.x)))
+
+
+def softsign(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = (1 − |y|)², since y = x / (1 + |x|)."""
+    rest = build.add("Sub", build.scalar(1.0), build.add("Abs", at.y))
+    return Gradients(build.add("Mul", at.g, build.add("Mul", rest, rest)))
+
+
+def _two_sided(build: GraphBuilder, x: str, below: str, above: float = 1.0) -> str:
+    """``above`` for x > 0, else ``below``."""
+    positive = build.add("Relu", build.add("Sign", x))
+    rest = build.add("Mul", build.add("Sub", build.scalar(1.0), positive), below)
+    if above != 1.0:
+        positive = build.add("Mul", positive, build.scalar(above))
+    return build.add("Add", positive, rest)
+
+
+RULES: dict[str, Rule] = {
+    "Relu": relu,
+    "Clip": clip,
+    "PRelu": prelu,
+    "LeakyRelu": leaky_relu,
+    "Elu": elu,
+    "Selu": selu,
+    "Tanh": tanh,
+    "Sigmoid": sigmoid,
+    "HardSigmoid": hard_sigmoid,
+    "Softplus": softplus,
+    "Softsign": softsign,
+}
