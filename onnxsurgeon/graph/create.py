@@ -89,7 +89,7 @@ def create(
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onnxsurgeon"
     )
-    prefix = ("flatten",) if len(shape) > 1 else ()
+    prefix = (0,) if len(shape) > 1 else ()
     frame = Frame(model, position=len(prefix), prefix=prefix, suffix=("Softmax",) if softmax else ())
     network = Network(DenseChain(tuple(layers), features, "logits"), frame, name)
     onnx.checker.check_model(network.to_model())

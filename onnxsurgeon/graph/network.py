@@ -193,19 +193,24 @@ class Frame:
     Attributes:
         model: the user's model without the chain's nodes and weights. Never changed after reading.
         position: where in its list of nodes the chain belongs.
-        prefix: names of the nodes before the chain that the chain's input depends on.
+        prefix: positions in that list of the nodes that the chain's input depends on.
         suffix: op types of the nodes that read the chain's output.
     """
 
     model: onnx.ModelProto
     position: int
-    prefix: tuple[str, ...] = ()
+    prefix: tuple[int, ...] = ()
     suffix: tuple[str, ...] = ()
 
     @property
     def opset(self) -> int:
         """Version of ONNX's own operator set."""
         return next(entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
+
+    @property
+    def prefix_nodes(self) -> list[onnx.NodeProto]:
+        """The nodes that the chain's input depends on."""
+        return [self.model.graph.node[index] for index in self.prefix]
 
 
 @dataclass(frozen=True, eq=False)

@@ -214,14 +214,14 @@ def _cut(model: onnx.ModelProto, input_name: str, output_name: str) -> Frame:
     before = _needed(graph, producers, outputs, stop=None)
     suffix = _needed(graph, producers, outputs, stop=output_name)
     prefix = _needed(graph, producers, [input_name], stop=None)
-    removed = {i for i in before.nodes - suffix.nodes - prefix.nodes}
+    removed = before.nodes - suffix.nodes - prefix.nodes
 
     frame = onnx.ModelProto()
     frame.CopyFrom(model)
-    kept_nodes = [node for index, node in enumerate(graph.node) if index not in removed]
-    position = sum(1 for index in range(min(removed)) if index not in removed)
+    kept_nodes = [index for index in range(len(graph.node)) if index not in removed]
+    position = sum(1 for index in kept_nodes if index < min(removed))
     del frame.graph.node[:]
-    frame.graph.node.extend(kept_nodes)
+    frame.graph.node.extend(graph.node[index] for index in kept_nodes)
     gone = before.tensors - suffix.tensors - prefix.tensors - {input_name, output_name}
     for field in (frame.graph.initializer, frame.graph.value_info):
         kept = [entry for entry in field if entry.name not in gone]
@@ -233,7 +233,7 @@ def _cut(model: onnx.ModelProto, input_name: str, output_name: str) -> Frame:
     return Frame(
         frame,
         position,
-        tuple(graph.node[i].name for i in sorted(prefix.nodes)),
+        tuple(position for position, index in enumerate(kept_nodes) if index in prefix.nodes),
         tuple(graph.node[i].op_type for i in sorted(suffix.nodes) if output_name in _inputs(graph.node[i])),
     )
 

@@ -1,1 +1,17 @@
-"""x."""
+"""The recommendation module: singular values → scored candidates (paper, section 3.2)."""
+
+from onnxsurgeon.recommend.candidates import Candidate, LayerReport, Thresholds, inspect_layers, propose
+from onnxsurgeon.recommend.ranking import best_of_each, random_walk, ranked, select, top_n
+
+__all__ = [
+    "Candidate",
+    "LayerReport",
+    "Thresholds",
+    "best_of_each",
+    "inspect_layers",
+    "propose",
+    "random_walk",
+    "ranked",
+    "select",
+    "top_n",
+]

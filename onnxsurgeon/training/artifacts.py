@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +29,7 @@ from onnxsurgeon.training.metrics import Metrics
 
 # The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
 NEWEST_IR = 10
+_GENERATING = threading.Lock()
 TRAINING_ADVICE = (
     "the artifacts engine needs ONNX Runtime's training build, in an environment of its own: "
     "pip install 'onnxsurgeon[training]' (Linux x86-64, Python up to 3.12)"
@@ -73,7 +74,6 @@ def training_modules() -> tuple[ModuleType, ModuleType]:
 def generate(chain: DenseChain, directory: Path) -> None:
     """Write the training artifacts of ``chain`` to ``directory``: three models and a checkpoint."""
     artifacts, _ = training_modules()
-    onnxruntime().set_default_logger_severity(3)  # it logs every graph transformer otherwise
     build = GraphBuilder(np.dtype(np.float32))
     names = parameter_names(chain)
     for name, (_, values) in zip(names, chain.parameters(), strict=True):
@@ -85,7 +85,7 @@ def generate(chain: DenseChain, directory: Path) -> None:
     model = make_model("forward", build, [features], [logits], opset_for(chain))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _quiet_graph_builder():
             artifacts.generate_artifacts(
                 model,
                 requires_grad=names,
@@ -100,6 +100,28 @@ def generate(chain: DenseChain, directory: Path) -> None:
         if written.ir_version > NEWEST_IR:
             written.ir_version = NEWEST_IR
             onnx.save(written, file)
+
+
+@contextlib.contextmanager
+def _quiet_graph_builder() -> Iterator[None]:
+    """Keep the gradient builder from logging every graph transformer to the console.
+
+    It makes session options of its own, which take no notice of the default logger's severity (release 1.19.2).
+    """
+    utilities = importlib.import_module("onnxruntime.training.onnxblock._training_graph_utils")
+    original = utilities.SessionOptions
+
+    def quiet() -> Any:
+        options = original()
+        options.log_severity_level = 3
+        return options
+
+    with _GENERATING:
+        utilities.SessionOptions = quiet
+        try:
+            yield
+        finally:
+            utilities.SessionOptions = original
 
 
 class ArtifactsEngine:

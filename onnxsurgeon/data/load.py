@@ -1,0 +1,131 @@
+"""Find, download and load a data set by the name a user gives."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from onnxsurgeon.data.catalogue import CATALOGUE, RemoteFile, Source
+from onnxsurgeon.data.dataset import Dataset
+from onnxsurgeon.data.user import read_npz
+from onnxsurgeon.errors import DataError
+
+DATA_VARIABLE = "ONNXSURGEON_DATA"
+# Called with a file's name; returns an object with tqdm's interface (total, update, reset, close) as pooch wants it.
+ProgressBar = Callable[[str], Any]
+
+
+def load_dataset(name: str, *, folder: Path | None = None, progress: ProgressBar | None = None) -> Dataset:
+    """Load the data set ``name``: one of the catalogue, such as "cifar10" or "emnist:digits", or an .npz file.
+
+    Args:
+        name: as on the command line.
+        folder: where the files lie; by default $ONNXSURGEON_DATA, a system package's folder, or the cache.
+        progress: makes a progress bar for each file that is downloaded.
+
+    Raises:
+        DataError: no such set, files that are missing and cannot be downloaded, or that are damaged.
+    """
+    if name.endswith(".npz"):
+        return read_npz(Path(name))
+    key, source, variant = lookup(name)
+    found = locate(key, folder)
+    if found is None:
+        if folder is not None:
+            missing = next(file.name for file in source.files if not (folder / file.name).is_file())
+            raise DataError(f"{key}: no file '{missing}' in {folder}")
+        found = fetch(key, progress=progress)
+    dataset = source.read(found, variant)
+    _check(dataset, key, source)
+    return replace(dataset, name=name)
+
+
+def lookup(name: str) -> tuple[str, Source, str]:
+    """Catalogue key, entry and variant for a name such as "emnist" or "emnist:digits".
+
+    Raises:
+        DataError: there is no such set or variant.
+    """
+    key, _, variant = name.partition(":")
+    source = CATALOGUE.get(key)
+    if source is None:
+        known = ", ".join(CATALOGUE)
+        raise DataError(f"unknown data set '{name}': expected one of {known}, or the path of an .npz file")
+    if variant and variant not in source.variants:
+        choices = ", ".join(source.variants) or "none"
+        raise DataError(f"{key}: unknown split '{variant}': expected one of {choices}")
+    return key, source, variant or (source.variants[0] if source.variants else "")
+
+
+def cache_folder(key: str) -> Path:
+    """Where downloads of the data set are kept."""
+    return Path(platformdirs.user_cache_dir("onnxsurgeon")) / key
+
+
+def locate(key: str, folder: Path | None = None) -> Path | None:
+    """The folder that holds every file of the data set, or None.
+
+    Looked at in order: ``folder`` alone where it is given; else $ONNXSURGEON_DATA/NAME and $ONNXSURGEON_DATA, the
+    system package's folder, the cache.
+    """
+    source = CATALOGUE[key]
+    places = [folder] if folder is not None else []
+    if folder is None:
+        if os.environ.get(DATA_VARIABLE):
+            base = Path(os.environ[DATA_VARIABLE])
+            places += [base / key, base]
+        if source.system:
+            places.append(Path(source.system[0]))
+        places.append(cache_folder(key))
+    for place in places:
+        if all((place / file.name).is_file() for file in source.files):
+            return place
+    return None
+
+
+def fetch(key: str, *, progress: ProgressBar | None = None) -> Path:
+    """Download the data set's files from their official source into the cache, checksums verified.
+
+    Raises:
+        DataError: pooch is not installed, the source cannot be reached, or a checksum is wrong; says which file to
+            put where.
+    """
+    source, folder = CATALOGUE[key], cache_folder(key)
+    for file in source.files:
+        if not (folder / file.name).is_file():
+            _download(key, source, file, folder, progress)
+    return folder
+
+
+def _download(key: str, source: Source, file: RemoteFile, folder: Path, progress: ProgressBar | None) -> None:
+    manual = f"put {file.name} from {file.url} into {folder}"
+    if source.system:
+        manual += f", or install the system package {source.system[1]}"
+    try:
+        import pooch
+    except ImportError as error:
+        raise DataError(f"{key}: downloading needs pip install 'onnxsurgeon[data]'; or {manual}") from error
+    pooch.get_logger().setLevel(logging.WARNING)
+    downloader = pooch.HTTPDownloader(progressbar=progress(file.name) if progress else False, timeout=30)
+    try:
+        # pooch downloads to a temporary name, verifies, and moves: no half-written file is ever found here.
+        pooch.retrieve(file.url, file.checksum, fname=file.name, path=folder, downloader=downloader)
+    except Exception as error:  # requests' and pooch's exceptions share no narrower base
+        reason = "its checksum is wrong" if "hash" in str(error) else f"no connection ({type(error).__name__})"
+        raise DataError(f"{key}: {file.name} cannot be downloaded: {reason}; {manual}") from error
+
+
+def _check(dataset: Dataset, key: str, source: Source) -> None:
+    for part, split in (("training", dataset.train), ("test", dataset.test)):
+        if split.rows == 0:
+            raise DataError(f"{key}: its {part} split is empty")
+        if split.inputs.shape[1:] != source.shape:
+            raise DataError(f"{key}: its {part} rows have shape {split.inputs.shape[1:]}, expected {source.shape}")
+        if split.labels.min() < 0 or split.labels.max() >= dataset.classes:
+            raise DataError(f"{key}: its {part} labels are not all within 0 to {dataset.classes - 1}")

@@ -1,0 +1,172 @@
+"""From spectra to candidates: which surgeries are worth trying, how much of each, and why (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array, singular_values
+from onnxsurgeon.recommend.spectrum import Thresholds, removable_neurons
+from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen, spell
+
+IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What the recommendation knows of a hidden layer.
+
+    Attributes:
+        layer: i, counted from 1.
+        inputs: n_{i-1}.
+        units: n_i.
+        activation: φ_i, None for a linear layer.
+        parameters: weights, biases and slopes of the layer.
+        singular_values: of W_i, descending.
+        removable: n_r (eq. 13).
+    """
+
+    layer: int
+    inputs: int
+    units: int
+    activation: Activation | None
+    parameters: int
+    singular_values: Array
+    removable: int
+
+    @property
+    def share(self) -> float:
+        """n_r / n_i."""
+        return self.removable / self.units
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A surgery that is proposed.
+
+    Attributes:
+        surgery: None for the identity: leave the branch as it is and go on training.
+        score: between 0 and 1; higher is proposed first.
+        parameters: parameter count of the result.
+        reason: one sentence.
+        branch: number of the branch it would be performed on.
+    """
+
+    surgery: Surgery | None
+    score: float
+    parameters: int
+    reason: str
+    branch: int = 0
+
+    @property
+    def operation(self) -> str:
+        """The surgery's operation, or "identity"."""
+        return IDENTITY if self.surgery is None else self.surgery.operation
+
+    def __str__(self) -> str:
+        return IDENTITY if self.surgery is None else spell(self.surgery)
+
+
+def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport]:
+    """A report of every hidden layer, from the input on."""
+    return [
+        LayerReport(
+            i,
+            layer.inputs,
+            layer.units,
+            layer.activation,
+            sum(values.size for _, values in layer.parameters()),
+            singular_values(layer.weight),
+            removable_neurons(layer.weight, thresholds),
+        )
+        for i, layer in enumerate(network.layers[:-1], start=1)
+    ]
+
+
+def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", branch: int = 0) -> list[Candidate]:
+    """Every candidate for ``network``, the identity first, then layer by layer.
+
+    Args:
+        network: the branch's network.
+        thresholds: ε1, ε2, and whether the rank bound counts. Without it (the paper), a factorization is proposed
+            even where it saves no parameters.
+        mode: how to widen.
+        branch: the branch's number, passed on.
+    """
+    count = network.parameter_count
+    candidates = [Candidate(None, 0.0, count, "keep the network as it is and go on training", branch)]
+    for report in inspect_layers(network, thresholds):
+        for surgery, score, reason in _for_layer(report, network.hidden_count, thresholds, mode):
+            after = _PARAMETERS[type(surgery)](network, surgery)
+            candidates.append(Candidate(surgery, score, after, reason, branch))
+    return candidates
+
+
+def _for_layer(
+    report: LayerReport, hidden: int, thresholds: Thresholds, mode: str
+) -> Iterator[tuple[Surgery, float, str]]:
+    i, n, n_in, small = report.layer, report.units, report.inputs, report.removable
+    share, depth, most = report.share, i / hidden, min(report.inputs, report.units)
+    finding = f"{small} of layer {i}'s {n} neurons are removable by eq. 13"
+    for amount in (max(2, n // 10), 10 * max(2, n // 10)):
+        yield Widen(i, amount, mode), 1 - share, f"{finding}: the layer uses its width, {amount} more may help"
+    yield InsertIdentity(i), (1 - share) * depth, f"{finding}: the layer is full, another after it may help"
+    if n > 1:
+        kept = min(n - min(max(1, small), n - 1), most)
+        yield Narrow(i, kept), share, f"{finding}: {kept} of them carry the rest"
+    rank = min(n - max(1, small), most)
+    saves = rank * (n_in + n) < n_in * n
+    if rank >= 1 and (saves or not thresholds.rank_bound):
+        what = "keeps every singular value that counts" if small else "drops only the smallest singular value"
+        yield Factorize(i, rank), share, f"{finding}: rank {rank} {what}"
+    if small == n:
+        yield Merge(i), 1.0, f"{finding}: nothing in it counts, so merge it into the next layer"
+    else:
+        yield Merge(i), share * depth, f"{finding}: merging hidden layer {i} of {hidden} into the next saves it whole"
+
+
+def _after_widen(network: Network, surgery: Widen) -> int:
+    layer, following = network.layers[surgery.layer - 1 : surgery.layer + 1]
+    each = layer.inputs + (layer.bias is not None) + _slopes(layer.activation) + following.units
+    return network.parameter_count + surgery.units * each
+
+
+def _after_insert(network: Network, surgery: InsertIdentity) -> int:
+    layer = network.hidden(surgery.layer)
+    idempotent = layer.activation is not None and layer.activation.is_idempotent
+    return network.parameter_count + layer.units * (layer.units + 1 + (not idempotent))
+
+
+def _after_narrow(network: Network, surgery: Narrow) -> int:
+    layer, following = network.layers[surgery.layer - 1 : surgery.layer + 1]
+    each = layer.inputs + (layer.bias is not None) + _slopes(layer.activation) + following.units
+    gained = following.units if layer.bias is not None and following.bias is None else 0
+    return network.parameter_count - (layer.units - surgery.units) * each + gained
+
+
+def _after_factorize(network: Network, surgery: Factorize) -> int:
+    layer = network.hidden(surgery.layer)
+    return network.parameter_count - layer.weight.size + surgery.rank * (layer.inputs + layer.units)
+
+
+def _after_merge(network: Network, surgery: Merge) -> int:
+    layer, following = network.layers[surgery.layer - 1 : surgery.layer + 1]
+    gone = sum(values.size for _, values in layer.parameters()) + following.weight.size
+    gained = following.units if layer.bias is not None and following.bias is None else 0
+    return network.parameter_count - gone + layer.inputs * following.units + gained
+
+
+def _slopes(activation: Activation | None) -> int:
+    return int(activation is not None and activation.slope is not None)
+
+
+# Exact counts without performing the surgery: a narrow or a merge of a large layer costs an SVD or a product.
+_PARAMETERS: dict[type, Callable[..., int]] = {
+    Widen: _after_widen,
+    InsertIdentity: _after_insert,
+    Narrow: _after_narrow,
+    Factorize: _after_factorize,
+    Merge: _after_merge,
+}

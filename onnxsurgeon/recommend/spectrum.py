@@ -1,0 +1,32 @@
+"""Singular values of a layer, and how many of its neurons they call removable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsurgeon.linear_algebra import Array, singular_values
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a singular value counts as small.
+
+    Attributes:
+        relative: ε1, as a fraction of the layer's largest singular value.
+        absolute: ε2.
+        rank_bound: whether units beyond the rank bound, n_i − min(n_{i-1}, n_i), count too; not in the paper.
+    """
+
+    relative: float = 0.005
+    absolute: float = 0.3
+    rank_bound: bool = True
+
+
+def removable_neurons(weight: Array, thresholds: Thresholds) -> int:
+    """n_r: the number of singular values of ``weight`` (n_in, n_out) with σ < ε1 σ_max or σ < ε2 (paper, eq. 13)."""
+    values = singular_values(weight)
+    small = values < max(thresholds.relative * values.max(initial=0.0), thresholds.absolute)
+    beyond = weight.shape[1] - len(values) if thresholds.rank_bound else 0
+    return int(np.count_nonzero(small)) + beyond

@@ -1,0 +1,125 @@
+"""A branch: a network with its lineage and history, and the file it lives in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.reader import METADATA_PREFIX, load, save
+
+START = "start"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A branch's state at one moment.
+
+    Attributes:
+        position: batches trained since the start of the run.
+        epoch: the same in epochs.
+        stage: "recuperated" or "trained".
+        accuracy: on the validation split.
+        loss: mean cross-entropy there.
+    """
+
+    position: int
+    epoch: float
+    stage: str
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """A network with where it comes from.
+
+    Attributes:
+        number: counted from 0 over the run.
+        parent: number of the branch it was made from; None for the given model.
+        surgery: what made it, such as "widen:1:8"; "identity", or "start" for the given model.
+        network: its current weights.
+        lineage: every surgery since the given model, identities left out.
+        history: measurements since the given model, its ancestors' included.
+        score: by eq. 16, after its latest measurement.
+    """
+
+    number: int
+    parent: int | None
+    surgery: str
+    network: Network
+    lineage: tuple[str, ...] = ()
+    history: tuple[Measurement, ...] = field(default=())
+    score: float = 0.0
+
+    @property
+    def operation(self) -> str:
+        """Name of the surgery without its numbers."""
+        return self.surgery.partition(":")[0]
+
+    @property
+    def file_name(self) -> str:
+        """Such as "0007-widen.onnx"."""
+        return f"{self.number:04d}-{self.operation}.onnx"
+
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy at the latest measurement."""
+        return self.history[-1].accuracy
+
+    def measured(self, network: Network, measurement: Measurement, score: float) -> Branch:
+        """The branch after more training."""
+        return replace(self, network=network, history=(*self.history, measurement), score=score)
+
+    def stamped(self) -> Network:
+        """The network with the branch's lineage and history among its metadata.
+
+        Nothing in it depends on the time, the folder or the number of workers: the same run gives the same bytes.
+        """
+        record = {
+            "branch": str(self.number),
+            "parent": "" if self.parent is None else str(self.parent),
+            "surgery": self.surgery,
+            "lineage": json.dumps(self.lineage),
+            "history": json.dumps([asdict(entry) for entry in self.history]),
+            "score": repr(self.score),
+        }
+        if self.history:
+            record |= {"epoch": repr(self.history[-1].epoch), "accuracy": repr(self.accuracy)}
+        return replace(self.network, metadata={METADATA_PREFIX + key: value for key, value in record.items()})
+
+
+def write_branch(branch: Branch, folder: Path) -> Path:
+    """Write the branch's file; return its path.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    path = folder / branch.file_name
+    save(branch.stamped(), path, overwrite=True)
+    return path
+
+
+def read_branch(path: Path) -> Branch:
+    """Read a branch back from its file.
+
+    Raises:
+        ModelError: the file is no usable model.
+        RunError: it is one, but carries no branch's metadata.
+    """
+    network = load(path)
+    record = {key.removeprefix(METADATA_PREFIX): value for key, value in network.metadata.items()}
+    try:
+        return Branch(
+            int(record["branch"]),
+            int(record["parent"]) if record["parent"] else None,
+            record["surgery"],
+            network,
+            tuple(json.loads(record["lineage"])),
+            tuple(Measurement(**entry) for entry in json.loads(record["history"])),
+            float(record["score"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunError(f"{path}: carries no branch's metadata") from error

@@ -1,0 +1,357 @@
+"""Algorithm 1: train, operate, recuperate, judge, keep (paper, section 3.3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from onnxsurgeon.errors import EngineError, RunError, SurgeryError
+from onnxsurgeon.recommend import Candidate, propose, select
+from onnxsurgeon.surgeon.branch import START, Branch, Measurement, read_branch, write_branch
+from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
+from onnxsurgeon.surgeon.schedule import BatchSchedule, generator
+from onnxsurgeon.surgeon.score import paper_score
+from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
+from onnxsurgeon.surgeon.workers import Workers
+from onnxsurgeon.surgery import operate
+from onnxsurgeon.training.engine import Engine, Examples, TrainingSpec
+
+Listener = Callable[[Event], None]
+RECUPERATED, TRAINED = "recuperated", "trained"
+
+
+@dataclass
+class State:
+    """What a run is at a checkpoint; the networks themselves are in the branch files.
+
+    Attributes:
+        epoch: epochs trained.
+        branches: the current branches.
+        best: the branch that would be the result if the run ended here.
+        next_number: number of the next branch.
+        stale: decision points since the best validation accuracy rose.
+        steps: training steps over all branches.
+        seconds: wall time, over all resumptions.
+        training_seconds: the part of it spent inside ONNX Runtime training.
+    """
+
+    epoch: int
+    branches: list[Branch]
+    best: Branch
+    next_number: int = 1
+    stale: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+
+
+@dataclass
+class _Job:
+    """Train one branch from one position to another, then measure it."""
+
+    branch: Branch
+    start: int
+    stop: int
+    stage: str
+    parent_accuracy: float
+    parent_parameters: int
+
+
+@dataclass
+class _Done:
+    branch: Branch
+    finite: bool
+    steps: int
+    training_seconds: float
+    seconds: float
+
+
+@dataclass
+class Surgeon:
+    """One run of Algorithm 1.
+
+    Attributes:
+        run: its directory.
+        settings: every hyperparameter.
+        engine: trains and evaluates.
+        train: rows to train on.
+        validation: rows to choose by.
+        workers: where branches are trained side by side.
+        listener: called with every event that is written to the journal.
+    """
+
+    run: RunDirectory
+    settings: SurgeonSettings
+    engine: Engine
+    train: Examples
+    validation: Examples
+    workers: Workers
+    listener: Listener = field(default=lambda event: None)
+
+    def __post_init__(self) -> None:
+        self._schedule = BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
+        self._started = time.perf_counter()
+
+    def evolve(self) -> State:
+        """Run from the last checkpoint to the end; return the final state.
+
+        Raises:
+            EngineError: training failed, or the given model's weights became NaN.
+            RunError: the run directory was changed from outside.
+        """
+        checkpoint = self.run.rewind()
+        state = self._start() if checkpoint is None else self._restore(checkpoint)
+        while not self._is_over(state):
+            left = self.settings.epochs - state.epoch
+            if state.epoch == 0 and self.settings.initial_epochs:
+                epochs = min(self.settings.initial_epochs, left)
+                branches = self._train_on(state, state.branches, epochs, what="the given model")
+            else:
+                epochs = min(self.settings.epoch_step, left)
+                branches = self._decision_point(state, epochs)
+            self._decide(state, branches, state.epoch + epochs)
+        self.run.write_best(state.best.file_name)
+        return state
+
+    def _start(self) -> State:
+        """Measure the given model, which is branch 0."""
+        branch = read_branch(self.run.branches / f"0000-{START}.onnx")
+        metrics = self.engine.evaluate(branch.network, self.validation)
+        measurement = Measurement(0, 0.0, TRAINED, metrics.accuracy, metrics.loss)
+        branch = replace(branch, history=(measurement,))
+        state = State(0, [branch], branch)
+        write_branch(branch, self.run.branches)
+        self._checkpoint("started", state)
+        return state
+
+    def _restore(self, event: Event) -> State:
+        """The state that a checkpoint describes, its branches read from their files."""
+        files = {int(number): (self.run.branches / name, digest) for number, (name, digest) in event["files"].items()}
+        found = {}
+        for number, (path, digest) in files.items():
+            if file_digest(path) != digest:
+                raise RunError(f"{path}: was changed since the run wrote it; the run cannot be resumed")
+            found[number] = read_branch(path)
+        return State(
+            event["epoch"],
+            [found[number] for number in event["branches"]],
+            found[event["best"]],
+            event["next_number"],
+            event["stale"],
+            event["steps"],
+            event["seconds"],
+            event["training_seconds"],
+        )
+
+    def _is_over(self, state: State) -> bool:
+        settings = self.settings
+        if state.epoch >= settings.epochs:
+            return True
+        if settings.target_accuracy is not None and state.best.accuracy >= settings.target_accuracy:
+            return True
+        if settings.time_limit is not None and self._elapsed(state) >= settings.time_limit:
+            return True
+        return settings.patience is not None and state.stale >= settings.patience
+
+    def _elapsed(self, state: State) -> float:
+        return state.seconds + time.perf_counter() - self._started
+
+    def _decision_point(self, state: State, epochs: int) -> list[Branch]:
+        """Steps 2 to 4 of Algorithm 1: the branches that go on from here, trained to the end of the step."""
+        settings = self.settings
+        before = max(branch.accuracy for branch in state.branches)
+        rest = [
+            candidate
+            for branch in state.branches
+            for candidate in propose(
+                branch.network, settings.thresholds, mode=settings.widen, branch=branch.number
+            )
+        ]
+        pool: list[Branch] = []
+        for draw in range(settings.redraws + 1 if settings.memory else 1):
+            rng = generator(settings.seed, "selection", state.epoch, draw)
+            chosen = select(settings.selection, rest, rng, n=settings.top_n, random_draw=settings.random_draw)
+            if not chosen:
+                break
+            rest = [candidate for candidate in rest if candidate not in chosen]
+            recuperated = self._recuperate(state, chosen, epochs, draw)
+            ranked = sorted(recuperated, key=lambda job: (-job.branch.score, _size_then_number(job.branch)))
+            kept = ranked[: settings.branches]
+            for job in ranked[settings.branches :]:
+                self.tell(event="dropped", branch=job.branch.number, reason="score")
+            trained = self._finish_step(state, kept, epochs)
+            pool += trained
+            good = [branch for branch in trained if branch.accuracy >= before or not settings.memory]
+            if good:
+                for branch in trained:
+                    if branch not in good:
+                        self.tell(event="dropped", branch=branch.number, reason="less accurate than before")
+                return good
+        if pool:
+            return [min(pool, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))]
+        return self._train_on(state, state.branches, epochs, what="every branch")
+
+    def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[_Job]:
+        """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
+        parents = {branch.number: branch for branch in state.branches}
+        start, stop = self._window(state, epochs)
+        jobs = []
+        for candidate in chosen:
+            parent = parents[candidate.branch]
+            number, state.next_number = state.next_number, state.next_number + 1
+            self.tell(
+                event="proposed",
+                branch=number,
+                parent=parent.number,
+                surgery=str(candidate),
+                score=candidate.score,
+                parameters=candidate.parameters,
+                reason=candidate.reason,
+                epoch=state.epoch,
+                draw=draw,
+            )
+            try:
+                branch = self._operate(parent, candidate, number, state.epoch)
+            except SurgeryError as error:
+                self.tell(event="dropped", branch=number, reason=str(error))
+                continue
+            batches = self.settings.recuperation_batches * RECUPERATION[candidate.operation]
+            until = min(start + batches, stop)
+            jobs.append(_Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count))
+        return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
+
+    def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
+        network, lineage = parent.network, parent.lineage
+        if candidate.surgery is not None:
+            rng = generator(self.settings.seed, "surgery", epoch, number)
+            network, lineage = operate(network, candidate.surgery, rng).network, (*lineage, str(candidate))
+        return Branch(number, parent.number, str(candidate), network, lineage, parent.history)
+
+    def _finish_step(self, state: State, kept: Sequence[_Job], epochs: int) -> list[Branch]:
+        """Train recuperated branches to the end of the epoch step."""
+        _, stop = self._window(state, epochs)
+        jobs = [replace(job, stop=stop, stage=TRAINED) for job in kept]
+        return [done.branch for _, done in self._perform(state, jobs)]
+
+    def _train_on(self, state: State, branches: Sequence[Branch], epochs: int, *, what: str) -> list[Branch]:
+        """Train branches for a whole step without surgery, each under a new number."""
+        start, stop = self._window(state, epochs)
+        jobs = []
+        for branch in branches:
+            number, state.next_number = state.next_number, state.next_number + 1
+            same = Branch(number, branch.number, "identity", branch.network, branch.lineage, branch.history)
+            jobs.append(_Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count))
+        trained = [done.branch for _, done in self._perform(state, jobs)]
+        if not trained:
+            raise EngineError(
+                f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate"
+            )
+        return trained
+
+    def _window(self, state: State, epochs: int) -> tuple[int, int]:
+        per_epoch = self._schedule.batches_per_epoch
+        return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
+
+    def _perform(self, state: State, jobs: Sequence[_Job]) -> list[tuple[_Job, _Done]]:
+        """Do the jobs side by side; those that end with finite weights, in the order given."""
+        begun = time.perf_counter()
+        done = self.workers.map(self._perform_one, jobs)
+        wall = time.perf_counter() - begun
+        state.steps += sum(each.steps for each in done)
+        busy = sum(each.seconds for each in done)
+        state.training_seconds += wall * sum(each.training_seconds for each in done) / busy if busy else 0.0
+        survivors = []
+        for job, each in zip(jobs, done, strict=True):
+            branch = each.branch
+            if not each.finite:
+                self.tell(event="dropped", branch=branch.number, reason="its weights became NaN or infinite")
+                continue
+            survivors.append((job, each))
+            self.tell(
+                event=job.stage,
+                branch=branch.number,
+                parent=branch.parent,
+                surgery=branch.surgery,
+                topology=branch.network.topology,
+                parameters=branch.network.parameter_count,
+                epoch=branch.history[-1].epoch,
+                accuracy=branch.accuracy,
+                gain=branch.accuracy - job.parent_accuracy,
+                loss=branch.history[-1].loss,
+                score=branch.score,
+                digest=file_digest(self.run.branches / branch.file_name),
+            )
+        return survivors
+
+    def _perform_one(self, job: _Job) -> _Done:
+        """Runs in a worker: train, measure, write the branch's file."""
+        begun = time.perf_counter()
+        path = self.run.branches / job.branch.file_name
+        finished = self.run.is_trained(job.branch.number, path)
+        if finished and job.stage == TRAINED:
+            return _Done(read_branch(path), True, job.stop - job.start, 0.0, time.perf_counter() - begun)
+        settings = self.settings
+        artifacts = path.with_suffix(".artifacts") if self.engine.name == "artifacts" else None
+        spec = TrainingSpec(settings.learning_rate, settings.optimizer, artifact_directory=artifacts)
+        batches = self.workers.interruptible(self._schedule.window(job.start, job.stop))
+        trained = self.engine.train(job.branch.network, self.train, batches, spec)
+        finite = trained.network.is_finite
+        branch = job.branch
+        if finite:
+            metrics = self.engine.evaluate(trained.network, self.validation)
+            epoch = job.stop / self._schedule.batches_per_epoch
+            measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss)
+            fraction = trained.network.parameter_count / job.parent_parameters
+            score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
+            branch = branch.measured(trained.network, measurement, score)
+            if not finished:  # the file of a branch whose training had ended before a kill is worth keeping
+                write_branch(branch, self.run.branches)
+        return _Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
+
+    def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
+        """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
+        # They come back from their files, so that a resumed run continues from the very same networks.
+        state.branches = [read_branch(self.run.branches / branch.file_name) for branch in branches]
+        state.epoch = epoch
+        if self.settings.result == "most-accurate":
+            contenders = [state.best, *state.branches]
+            best = min(contenders, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))
+        else:
+            best = min(state.branches, key=lambda branch: (-branch.score, _size_then_number(branch)))
+        state.stale = 0 if best.accuracy > state.best.accuracy else state.stale + 1
+        state.best = best
+        self.run.write_best(best.file_name)
+        self._checkpoint("decided", state)
+
+    def _checkpoint(self, name: str, state: State) -> None:
+        now = time.perf_counter()
+        state.seconds, self._started = state.seconds + now - self._started, now
+        paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
+        self.tell(
+            event=name,
+            epoch=state.epoch,
+            branches=[branch.number for branch in state.branches],
+            topologies=[branch.network.topology for branch in state.branches],
+            accuracies=[branch.accuracy for branch in state.branches],
+            best=state.best.number,
+            best_accuracy=state.best.accuracy,
+            files={number: [name, file_digest(self.run.branches / name)] for number, name in paths.items()},
+            next_number=state.next_number,
+            stale=state.stale,
+            steps=state.steps,
+            seconds=state.seconds,
+            training_seconds=state.training_seconds,
+        )
+
+    def tell(self, **event: object) -> None:
+        """Write an event to the journal and pass it to the listener."""
+        self.run.append(event)
+        self.listener(event)
+
+
+def _size_then_number(branch: Branch) -> tuple[int, int]:
+    return branch.network.parameter_count, branch.number
+
+
+__all__ = ["Listener", "State", "Surgeon"]

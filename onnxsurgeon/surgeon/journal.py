@@ -1,0 +1,178 @@
+"""The run directory: settings, journal and branch files; and how a killed run is picked up again.
+
+Every event is one line of journal.jsonl, appended and flushed. A run resumes from its last "decided" event: what came
+after is done again, with the same result, except that branches whose training had ended are read from their files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, write_bytes
+
+Event = dict[str, Any]
+# Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
+_CHECKPOINTS = ("started", "decided")
+
+
+@dataclass
+class RunDirectory:
+    """RUN/ with settings.json, journal.jsonl, branches/ and best.onnx.
+
+    Attributes:
+        path: the folder.
+        finished_training: by branch number, the digest of the file as it was when the branch's training had ended;
+            only of branches since the checkpoint that the run resumes from.
+    """
+
+    path: Path
+    finished_training: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def branches(self) -> Path:
+        """Folder of the branch files."""
+        return self.path / "branches"
+
+    @property
+    def best(self) -> Path:
+        """The result."""
+        return self.path / "best.onnx"
+
+    @property
+    def journal(self) -> Path:
+        """One event a line."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def settings_file(self) -> Path:
+        """Everything the run was started with."""
+        return self.path / "settings.json"
+
+    @classmethod
+    def create(cls, path: Path | None, stem: str) -> RunDirectory:
+        """Make a new run directory: ``path``, or else runs/STEM-N with the next free N.
+
+        Raises:
+            RunError: ``path`` exists, or cannot be made.
+        """
+        try:
+            if path is not None:
+                path.mkdir(parents=True)
+                run = cls(path)
+            else:
+                run = cls(_next_free(Path("runs"), stem))
+            run.branches.mkdir()
+        except FileExistsError as error:
+            raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume") from error
+        except OSError as error:
+            raise RunError(f"{error.filename}: cannot be made: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run directory.
+
+        Raises:
+            RunError: it is none.
+        """
+        run = cls(path)
+        for needed in (run.settings_file, run.branches):
+            if not needed.exists():
+                raise RunError(f"{path}: not a run directory: no {needed.name} in it")
+        return run
+
+    def write_settings(self, record: Mapping[str, Any]) -> None:
+        """Write settings.json."""
+        write_bytes(self.settings_file, (json.dumps(record, indent=2) + "\n").encode())
+
+    def read_settings(self) -> dict[str, Any]:
+        """Read settings.json.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        try:
+            record = json.loads(self.settings_file.read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.settings_file}: cannot be read: {error}") from error
+        if not isinstance(record, dict):
+            raise RunError(f"{self.settings_file}: not a record of settings")
+        return record
+
+    def write_best(self, file_name: str) -> None:
+        """Make best.onnx a copy of the branch file of that name."""
+        write_bytes(self.best, (self.branches / file_name).read_bytes(), overwrite=True)
+
+    def append(self, event: Event) -> None:
+        """Append one event to the journal and flush it to the disk."""
+        with self.journal.open("ab") as file:
+            file.write(json.dumps(event).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_journal(self) -> list[Event]:
+        """The journal's events up to the first line that is damaged: a kill can cut off the last one."""
+        events: list[Event] = []
+        if self.journal.exists():
+            for line in self.journal.read_bytes().splitlines(keepends=True):
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n") or not isinstance(event, dict) or "event" not in event:
+                    break
+                events.append(event)
+        return events
+
+    def rewind(self) -> Event | None:
+        """Cut the journal back to its last checkpoint, which is returned; None: there is none, start afresh.
+
+        Unfinished temporary files are removed.
+        """
+        for leftover in (*self.path.glob(f".*{TEMPORARY_SUFFIX}"), *self.branches.glob(f".*{TEMPORARY_SUFFIX}")):
+            leftover.unlink()
+        events = self.read_journal()
+        last = max((i for i, event in enumerate(events) if event["event"] in _CHECKPOINTS), default=-1)
+        self.finished_training = {
+            event["branch"]: event["digest"] for event in events[last + 1 :] if event["event"] == "trained"
+        }
+        kept = b"".join(json.dumps(event).encode() + b"\n" for event in events[: last + 1])
+        write_bytes(self.journal, kept, overwrite=True)
+        return events[last] if last >= 0 else None
+
+    def is_trained(self, number: int, file: Path) -> bool:
+        """Whether ``file`` holds the branch as it was when its training had ended."""
+        wanted = self.finished_training.get(number)
+        return wanted is not None and file.is_file() and file_digest(file) == wanted
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _next_free(parent: Path, stem: str) -> Path:
+    parent.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        path = parent / f"{stem}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path

@@ -1,0 +1,246 @@
+"""Start and resume runs: from a model, a data set and settings to a result."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.load import load_dataset
+from onnxsurgeon.data.prepare import InputOptions, prepare
+from onnxsurgeon.errors import ModelError, RunError
+from onnxsurgeon.graph.files import read_model, refuse_existing, write_bytes
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.reader import from_model
+from onnxsurgeon.surgeon.branch import START, Branch, write_branch
+from onnxsurgeon.surgeon.evolve import Listener, State, Surgeon
+from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.workers import Workers
+from onnxsurgeon.training.engine import Examples, make_engine
+from onnxsurgeon.training.metrics import Metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Evolved:
+    """What a run came to.
+
+    Attributes:
+        branch: the branch that is the result.
+        run: the run directory.
+        validation_accuracy: what the result was chosen by.
+        test: accuracy and loss on the test split, touched once.
+        start: the same of the given model.
+        steps: training steps over all branches.
+        seconds: wall time.
+        training_seconds: the part of it spent inside ONNX Runtime training.
+    """
+
+    branch: Branch
+    run: Path
+    validation_accuracy: float
+    test: Metrics
+    start: Metrics
+    steps: int
+    seconds: float
+    training_seconds: float
+
+    @property
+    def network(self) -> Network:
+        """The resulting network."""
+        return self.branch.network
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What a run sees of its data set; the test rows are prepared when they are needed."""
+
+    train: Examples
+    validation: Examples
+    test: Callable[[], Examples]
+
+
+def evolve(
+    model: str | os.PathLike[str],
+    data: str,
+    *,
+    settings: SurgeonSettings | None = None,
+    options: InputOptions | None = None,
+    engine: str = "auto",
+    device: str = "cpu",
+    workers: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    progress: Any = None,
+) -> Evolved:
+    """Evolve the model at ``model`` on the data set ``data``.
+
+    Args:
+        model: path of an ONNX model.
+        data: name of a data set, or path of an .npz file.
+        settings: hyperparameters; by default those of preset "default".
+        options: how rows become the model's input.
+        engine: "auto", "loop" or "artifacts".
+        device: "cpu" or "cuda".
+        workers: branches trained side by side; None: one for each processor. The result does not depend on it.
+        run_dir: a folder to make; by default runs/MODEL-DATA-N with the next free N.
+        data_dir: where the data set's files lie.
+        out: where best.onnx is copied to.
+        overwrite: whether ``out`` may exist.
+        listener: called with every event of the journal.
+        progress: see ``load_dataset``.
+
+    Raises:
+        OnnxSurgeonError: something given cannot be used; says what, before anything is written.
+    """
+    settings = settings or SurgeonSettings()
+    options = options or InputOptions()
+    if out is not None:
+        _require_writable(Path(out), overwrite=overwrite)
+    content = read_model(model)
+    network = from_model(content, name=Path(model).stem, source=str(model))
+    chosen = make_engine(engine, device, network)
+    pool = Workers(workers)
+    dataset = load_dataset(data, folder=None if data_dir is None else Path(data_dir), progress=progress)
+    splits = _split(network, dataset, settings, options)
+    stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
+    run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem)
+    write_branch(Branch(0, None, START, network), run.branches)
+    run.write_settings(
+        {
+            "settings": asdict(settings),
+            "engine": chosen.name,
+            "device": chosen.device,
+            "model": {"file": str(model), "sha256": hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()},
+            "data": {
+                "name": data,
+                "folder": None if data_dir is None else str(data_dir),
+                "digest": dataset.digest,
+                "options": asdict(options),
+            },
+            "versions": versions(),
+        }
+    )
+    surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
+    return _finish(surgeon, splits, out, overwrite=overwrite)
+
+
+def resume(
+    run_dir: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    progress: Any = None,
+) -> Evolved:
+    """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
+
+    Raises:
+        RunError: the folder is no run directory, or its data set has changed.
+        OnnxSurgeonError: as ``evolve`` does.
+    """
+    if out is not None:
+        _require_writable(Path(out), overwrite=overwrite)
+    run = RunDirectory.open(Path(run_dir))
+    record = run.read_settings()
+    try:
+        settings = SurgeonSettings(**record["settings"])
+        data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
+        engine, device = record["engine"], record["device"]
+        start = run.branches / f"0000-{START}.onnx"
+        folder = Path(data["folder"]) if data["folder"] else None
+        name, digest = data["name"], data["digest"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+    network = from_model(read_model(start), source=str(start))
+    chosen = make_engine(engine, device, network)
+    dataset = load_dataset(name, folder=folder, progress=progress)
+    if dataset.digest != digest:
+        raise RunError(f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ")
+    splits = _split(network, dataset, settings, options)
+    surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, Workers(workers), listener or _ignore)
+    return _finish(surgeon, splits, out, overwrite=overwrite)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the bytes of a result may depend on."""
+    found = {"python": platform.python_version(), "numpy": np.__version__, "onnx": onnx.__version__}
+    for package in ("onnxsurgeon", "onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu", "onnxruntime-training"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, "machine": platform.machine()}
+
+
+def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, options: InputOptions) -> Splits:
+    def prepared(split: Split) -> Examples:
+        return prepare(network, dataset, split, options)
+
+    if settings.validation == "test":
+        test = prepared(dataset.test)
+        return Splits(prepared(dataset.train), test, lambda: test)
+    train, validation = dataset.hold_out()
+    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test))
+
+
+def _finish(surgeon: Surgeon, splits: Splits, out: str | os.PathLike[str] | None, *, overwrite: bool) -> Evolved:
+    with surgeon.workers:
+        state: State = surgeon.evolve()
+    test_rows = splits.test()
+    test = surgeon.engine.evaluate(state.best.network, test_rows)
+    start = surgeon.engine.evaluate(from_model(read_model(surgeon.run.branches / f"0000-{START}.onnx")), test_rows)
+    if out is not None:
+        write_bytes(out, surgeon.run.best.read_bytes(), overwrite=overwrite, error=ModelError)
+    evolved = Evolved(
+        state.best,
+        surgeon.run.path,
+        state.best.accuracy,
+        test,
+        start,
+        state.steps,
+        state.seconds,
+        state.training_seconds,
+    )
+    surgeon.tell(
+        event="finished",
+        branch=state.best.number,
+        topology=state.best.network.topology,
+        parameters=state.best.network.parameter_count,
+        validation_accuracy=state.best.accuracy,
+        test_accuracy=test.accuracy,
+        test_loss=test.loss,
+        start_test_accuracy=start.accuracy,
+        steps=state.steps,
+        seconds=state.seconds,
+        training_seconds=state.training_seconds,
+    )
+    return evolved
+
+
+def _require_writable(path: Path, *, overwrite: bool) -> None:
+    """A long run must not end in an error that could have been told at its start."""
+    refuse_existing(path, overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise ModelError(f"{path}: no such folder: {path.parent}")
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    """Listen to nothing."""

@@ -1,0 +1,45 @@
+"""Which rows are trained on, and when; and the random generators of everything else."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from onnxsurgeon.linear_algebra import Array
+
+
+def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
+    """A generator keyed by what it is for, never by the order in which workers finish."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys)))
+
+
+class BatchSchedule:
+    """The order of the batches: a permutation of the rows that depends on (seed, epoch) alone.
+
+    Positions count batches from the start of the run. A last, shorter batch is trained too.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches in an epoch, the last one perhaps shorter."""
+        return -(-self.rows // self.batch_size)
+
+    def window(self, start: int, stop: int) -> Iterator[Array]:
+        """Row numbers of the batches at positions ``start`` to ``stop`` − 1, as arrays (steps, batch)."""
+        size, per_epoch = self.batch_size, self.batches_per_epoch
+        full = self.rows // size
+        while start < stop:
+            epoch, first = divmod(start, per_epoch)
+            last = min(per_epoch, first + stop - start)
+            order = generator(self.seed, "batches", epoch).permutation(self.rows)
+            whole = order[first * size : min(last, full) * size]
+            if len(whole):
+                yield whole.reshape(-1, size)
+            if last > full:
+                yield order[full * size :].reshape(1, -1)
+            start += last - first
