@@ -1,2 +1,117 @@
-"""x."""
+"""Evolve a trained multilayer perceptron inside its ONNX file: smaller, faster or more accurate.
+
+The names below are the public API; each is imported when it is first used, so that ``import onnxsurgeon`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnxsurgeon.data.dataset import Dataset, Split
+    from onnxsurgeon.data.load import load_dataset
+    from onnxsurgeon.data.prepare import InputOptions, prepare
+    from onnxsurgeon.errors import (
+        DataError,
+        EngineError,
+        ModelError,
+        OnnxSurgeonError,
+        RunError,
+        SettingsError,
+        SurgeryError,
+    )
+    from onnxsurgeon.graph.create import create
+    from onnxsurgeon.graph.network import DenseLayer, Network
+    from onnxsurgeon.graph.reader import from_model, load, save
+    from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.surgeon.run import Evolved, evolve, resume
+    from onnxsurgeon.surgeon.schedule import BatchSchedule
+    from onnxsurgeon.surgeon.settings import SurgeonSettings
+    from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
+    from onnxsurgeon.training.engine import Engine, Examples, TrainedNetwork, TrainingSpec, make_engine
+    from onnxsurgeon.training.metrics import Metrics
+
+_HOMES = {
+    "data.dataset": ("Dataset", "Split"),
+    "data.load": ("load_dataset",),
+    "data.prepare": ("InputOptions", "prepare"),
+    "errors": (
+        "DataError",
+        "EngineError",
+        "ModelError",
+        "OnnxSurgeonError",
+        "RunError",
+        "SettingsError",
+        "SurgeryError",
+    ),
+    "graph.create": ("create",),
+    "graph.network": ("DenseLayer", "Network"),
+    "graph.reader": ("from_model", "load", "save"),
+    "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
+    "surgeon.run": ("Evolved", "evolve", "resume"),
+    "surgeon.schedule": ("BatchSchedule",),
+    "surgeon.settings": ("SurgeonSettings",),
+    "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
+    "training.engine": ("Engine", "Examples", "TrainedNetwork", "TrainingSpec", "make_engine"),
+    "training.metrics": ("Metrics",),
+}
+_MODULES = {name: f"onnxsurgeon.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BatchSchedule",
+    "Candidate",
+    "DataError",
+    "Dataset",
+    "DenseLayer",
+    "Engine",
+    "EngineError",
+    "Evolved",
+    "Examples",
+    "Factorize",
+    "InputOptions",
+    "InsertIdentity",
+    "Merge",
+    "Metrics",
+    "ModelError",
+    "Narrow",
+    "Network",
+    "OnnxSurgeonError",
+    "Operated",
+    "RunError",
+    "SettingsError",
+    "Split",
+    "SurgeonSettings",
+    "SurgeryError",
+    "Thresholds",
+    "TrainedNetwork",
+    "TrainingSpec",
+    "Widen",
+    "create",
+    "evolve",
+    "from_model",
+    "inspect_layers",
+    "load",
+    "load_dataset",
+    "make_engine",
+    "operate",
+    "parse",
+    "prepare",
+    "propose",
+    "resume",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'onnxsurgeon' has no attribute '{name}'")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

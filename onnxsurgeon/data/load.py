@@ -103,6 +103,28 @@ def fetch(key: str, *, progress: ProgressBar | None = None) -> Path:
     return folder
 
 
+def describe(name: str) -> dict[str, Any]:
+    """What is known of a data set, as plain values.
+
+    Raises:
+        DataError: there is no such set.
+    """
+    key, source, _ = lookup(name)
+    found = locate(key)
+    return {
+        "name": key,
+        "title": source.title,
+        "homepage": source.homepage,
+        "rows": {"train": source.rows[0], "test": source.rows[1]},
+        "shape": list(source.shape),
+        "classes": source.classes,
+        "splits": list(source.variants),
+        "files": [file.url for file in source.files],
+        "found": ("in the package" if not source.files else str(found)) if found else None,
+        "cache": str(cache_folder(key)),
+    }
+
+
 def _download(key: str, source: Source, file: RemoteFile, folder: Path, progress: ProgressBar | None) -> None:
     manual = f"put {file.name} from {file.url} into {folder}"
     if source.system:

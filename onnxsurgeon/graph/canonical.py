@@ -69,8 +69,14 @@ def _bypass(graph: gs.Graph, node: gs.Node) -> bool:
         for position, tensor in enumerate(reader.inputs):
             if tensor is y:
                 reader.inputs[position] = x
-    node.outputs.clear()
+    _remove(node)
     return True
+
+
+def _remove(node: gs.Node) -> None:
+    """Detach the node: its tensors must not count it among their readers any more."""
+    node.outputs.clear()
+    node.inputs.clear()
 
 
 def constant(graph: gs.Graph, node: gs.Node) -> bool:
@@ -186,7 +192,7 @@ def add(graph: gs.Graph, node: gs.Node) -> bool:
         else:
             source.inputs.append(_like(term, bias))
         y = node.outputs[0]
-        node.outputs.clear()
+        _remove(node)
         source.outputs[0] = y
         return True
     return False

@@ -142,3 +142,10 @@ def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError
         raise error(f"{path}: is a directory")
     if path.exists() and not overwrite:
         raise error(f"{path}: exists already; --force overwrites it")
+
+
+def require_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise ModelError where ``path`` could not be written: a long run must not end in what its start could tell."""
+    refuse_existing(path, overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise ModelError(f"{path}: no such folder: {path.parent}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
     _refuse_overridable(model, found, source)
 
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
-    frame = _cut(model, input_name, output_name)
+    frame = replace(_cut(model, input_name, output_name), suffix=_readers(found[-1].gemm.outputs[0]))
     taken = {tensor.name for tensor in frame.model.graph.initializer}
     layers = []
     for number, dense in enumerate(found, start=1):
@@ -157,6 +157,11 @@ def _only_reader(graph: gs.Graph, tensor: Any) -> gs.Node | None:
     return readers[0] if len(readers) == 1 and not is_output(graph, tensor) else None
 
 
+def _readers(tensor: Any) -> tuple[str, ...]:
+    """Op types of what reads the chain's output, no-op casts and the like left out."""
+    return tuple(node.op for node in tensor.outputs)
+
+
 def _nearly(graph: gs.Graph) -> str:
     """Why the first node that looks like a dense layer is none."""
     for node in graph.nodes:
@@ -234,7 +239,6 @@ def _cut(model: onnx.ModelProto, input_name: str, output_name: str) -> Frame:
         frame,
         position,
         tuple(position for position, index in enumerate(kept_nodes) if index in prefix.nodes),
-        tuple(graph.node[i].op_type for i in sorted(suffix.nodes) if output_name in _inputs(graph.node[i])),
     )
 
 

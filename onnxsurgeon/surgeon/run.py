@@ -18,11 +18,11 @@ from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
 from onnxsurgeon.errors import ModelError, RunError
-from onnxsurgeon.graph.files import read_model, refuse_existing, write_bytes
+from onnxsurgeon.graph.files import read_model, require_writable, write_bytes
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
-from onnxsurgeon.surgeon.evolve import Listener, State, Surgeon
+from onnxsurgeon.surgeon.evolve import Listener, Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.workers import Workers
@@ -58,6 +58,24 @@ class Evolved:
     def network(self) -> Network:
         """The resulting network."""
         return self.branch.network
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "run": str(self.run),
+            "best": str(self.run / "best.onnx"),
+            "branch": self.branch.number,
+            "topology": self.network.topology,
+            "parameters": self.network.parameter_count,
+            "surgeries": list(self.branch.lineage),
+            "validation_accuracy": self.validation_accuracy,
+            "test_accuracy": self.test.accuracy,
+            "test_loss": self.test.loss,
+            "start_test_accuracy": self.start.accuracy,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +126,7 @@ def evolve(
     settings = settings or SurgeonSettings()
     options = options or InputOptions()
     if out is not None:
-        _require_writable(Path(out), overwrite=overwrite)
+        require_writable(Path(out), overwrite=overwrite)
     content = read_model(model)
     network = from_model(content, name=Path(model).stem, source=str(model))
     chosen = make_engine(engine, device, network)
@@ -153,7 +171,7 @@ def resume(
         OnnxSurgeonError: as ``evolve`` does.
     """
     if out is not None:
-        _require_writable(Path(out), overwrite=overwrite)
+        require_writable(Path(out), overwrite=overwrite)
     run = RunDirectory.open(Path(run_dir))
     record = run.read_settings()
     try:
@@ -198,8 +216,20 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
 
 
 def _finish(surgeon: Surgeon, splits: Splits, out: str | os.PathLike[str] | None, *, overwrite: bool) -> Evolved:
+    surgeon.listener(
+        {
+            "event": "run",
+            "path": str(surgeon.run.path),
+            "rows": surgeon.train.rows,
+            "validation_rows": surgeon.validation.rows,
+            "validation": surgeon.settings.validation,
+            "engine": surgeon.engine.name,
+            "device": surgeon.engine.device,
+            "workers": surgeon.workers.count,
+        }
+    )
     with surgeon.workers:
-        state: State = surgeon.evolve()
+        state = surgeon.evolve()
     test_rows = splits.test()
     test = surgeon.engine.evaluate(state.best.network, test_rows)
     start = surgeon.engine.evaluate(from_model(read_model(surgeon.run.branches / f"0000-{START}.onnx")), test_rows)
@@ -215,27 +245,8 @@ def _finish(surgeon: Surgeon, splits: Splits, out: str | os.PathLike[str] | None
         state.seconds,
         state.training_seconds,
     )
-    surgeon.tell(
-        event="finished",
-        branch=state.best.number,
-        topology=state.best.network.topology,
-        parameters=state.best.network.parameter_count,
-        validation_accuracy=state.best.accuracy,
-        test_accuracy=test.accuracy,
-        test_loss=test.loss,
-        start_test_accuracy=start.accuracy,
-        steps=state.steps,
-        seconds=state.seconds,
-        training_seconds=state.training_seconds,
-    )
+    surgeon.tell(event="finished", **evolved.record())
     return evolved
-
-
-def _require_writable(path: Path, *, overwrite: bool) -> None:
-    """A long run must not end in an error that could have been told at its start."""
-    refuse_existing(path, overwrite=overwrite)
-    if not path.parent.is_dir():
-        raise ModelError(f"{path}: no such folder: {path.parent}")
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""What the command line shows: tables, lines and progress bars. Only ``cli`` uses it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.network import Network
+    from onnxsurgeon.recommend import Candidate, LayerReport
+    from onnxsurgeon.surgeon.run import Evolved
+    from onnxsurgeon.surgery import SurgeryRecord
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(record: Any) -> None:
+    """One JSON document on standard output, and nothing else."""
+    sys.stdout.write(json.dumps(record, indent=2) + "\n")
+
+
+def fail(message: str) -> None:
+    """One line on standard error."""
+    err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """A plain table; the columns named in ``right`` are aligned to the right."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    out.print(grid)
+
+
+def network_summary(network: Network) -> str:
+    """Topology and parameter count on one line."""
+    return f"{network.topology}, {network.parameter_count:,} parameters"
+
+
+def inspection(network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate]) -> None:
+    """What ``inspect`` shows."""
+    frame = network.frame
+    out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {network.chain.dtype}, opset {frame.opset}")
+    prefix = " → ".join(node.op_type for node in frame.prefix_nodes) or "none"
+    out.print(f"prefix: {prefix}; suffix: {', '.join(frame.suffix) or 'none'}\n")
+    rows = []
+    for number, layer in enumerate(network.layers, start=1):
+        hidden = number <= network.hidden_count
+        report = reports[number - 1] if hidden else None
+        spectrum = "" if report is None else _spectrum(report.singular_values)
+        rows.append(
+            (
+                str(number) if hidden else "output",
+                layer.names.node,
+                f"{layer.inputs} × {layer.units}",
+                str(layer.activation or "linear") if hidden else "–",
+                f"{sum(values.size for _, values in layer.parameters()):,}",
+                spectrum,
+                "" if report is None else f"{report.removable} of {report.units}",
+            )
+        )
+    columns = ("layer", "node", "shape", "activation", "parameters", "singular values", "removable")
+    table(columns, rows, right=("parameters", "removable"))
+    out.print("\n[bold]Recommended[/], best first:")
+    rows = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
+    table(("surgery", "score", "parameters", "reason"), rows, right=("score", "parameters"))
+
+
+def _spectrum(values: Any) -> str:
+    return f"{values[0]:.3g} … {values[-1]:.3g}" if len(values) > 1 else f"{values[0]:.3g}"
+
+
+def operations(records: Sequence[SurgeryRecord]) -> None:
+    """What ``operate`` did."""
+    rows = [
+        (
+            record.surgery,
+            "exact" if record.exact else "approximate",
+            f"{record.deviation:.2e}",
+            f"{record.parameters_before:,} → {record.parameters:,}",
+        )
+        for record in records
+    ]
+    table(("surgery", "kind", "deviation", "parameters"), rows, right=("deviation",))
+
+
+class EventPrinter:
+    """Prints one line for each event of a run that a person wants to see."""
+
+    def __init__(self) -> None:
+        self.run = ""
+
+    def remember(self, event: dict[str, Any]) -> None:
+        """Print nothing; only remember where the run is."""
+        if event["event"] == "run":
+            self.run = event["path"]
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Print ``event``, or nothing."""
+        self.remember(event)
+        kind = event["event"]
+        if kind == "run":
+            out.print(f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, "
+                      f"{event['validation_rows']:,} to choose by ({event['validation']}), {event['engine']} engine on "
+                      f"{event['device']}, {event['workers']} workers", soft_wrap=True)
+        elif kind == "started":
+            out.print(f"epoch   0  given model {event['topologies'][0]}: accuracy {event['best_accuracy']:.4f}")
+        elif kind == "recuperated":
+            self._line("tried", event)
+        elif kind == "trained":
+            self._line("trained", event)
+        elif kind == "dropped" and event["reason"] != "score":
+            out.print(f"           [dim]dropped {event['branch']:>5}  {escape(event['reason'])}[/]", soft_wrap=True)
+        elif kind == "decided":
+            branches = ", ".join(
+                f"{number} ({topology}) {accuracy:.4f}"
+                for number, topology, accuracy in zip(
+                    event["branches"], event["topologies"], event["accuracies"], strict=True
+                )
+            )
+            out.print(f"[bold]epoch {event['epoch']:>3}[/]  keep {escape(branches)}", soft_wrap=True)
+
+    def _line(self, word: str, event: dict[str, Any]) -> None:
+        text = (
+            f"           {word:<8}{event['branch']:>5}  {event['surgery']:<22} {event['topology']:<26} "
+            f"{event['parameters']:>9,}  accuracy {event['accuracy']:.4f} ({event['gain']:+.4f})  "
+            f"score {event['score']:.4f}"
+        )
+        out.print(f"[dim]{text}[/]" if word == "tried" else text, soft_wrap=True)
+
+
+def result(evolved: Evolved, copied_to: Path | None) -> None:
+    """What ``evolve`` says at its end."""
+    outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
+    out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
+    out.print(f"accuracy {evolved.validation_accuracy:.4f} on the rows it was chosen by")
+    out.print(f"accuracy {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}")
+    out.print(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}", soft_wrap=True)
+    out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
+    out.print(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]", soft_wrap=True)
+
+
+class DownloadBar:
+    """A progress bar for one file, with the interface that pooch wants of tqdm."""
+
+    def __init__(self, name: str) -> None:
+        self.total = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err
+        )
+        self._task = self._progress.add_task(name, total=None)
+
+    def update(self, count: int) -> None:
+        """``count`` more bytes have come."""
+        self._progress.start()
+        self._progress.update(self._task, advance=count, total=self.total)
+
+    def reset(self) -> None:
+        """Start again from nothing; pooch does so before it fills the bar."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """The file is complete."""
+        self._progress.stop()
