@@ -240,8 +240,12 @@ def evolve(
     data: Annotated[str, typer.Option("--data", help="A data set's name (see 'data list') or an .npz file.")] = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Branches trained side by side; by default one a core.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Branches trained side by side; by default one a core.")
+    ] = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
     layout: LayoutOption = "hwc",
@@ -336,7 +340,9 @@ def data_info(name: str, as_json: JsonOption = False) -> None:
     if as_json:
         console.print_json(record)
         return
-    console.table(("", ""), [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in record.items()])
+    console.table(
+        ("", ""), [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in record.items()]
+    )
 
 
 @data_app.command("fetch", epilog="Example: onnxsurgeon data fetch cifar10")

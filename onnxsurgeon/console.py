@@ -51,7 +51,9 @@ def network_summary(network: Network) -> str:
 def inspection(network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate]) -> None:
     """What ``inspect`` shows."""
     frame = network.frame
-    out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {network.chain.dtype}, opset {frame.opset}")
+    out.print(
+        f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {network.chain.dtype}, opset {frame.opset}"
+    )
     prefix = " → ".join(node.op_type for node in frame.prefix_nodes) or "none"
     out.print(f"prefix: {prefix}; suffix: {', '.join(frame.suffix) or 'none'}\n")
     rows = []
@@ -73,8 +75,8 @@ def inspection(network: Network, reports: Sequence[LayerReport], candidates: Seq
     columns = ("layer", "node", "shape", "activation", "parameters", "singular values", "removable")
     table(columns, rows, right=("parameters", "removable"))
     out.print("\n[bold]Recommended[/], best first:")
-    rows = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
-    table(("surgery", "score", "parameters", "reason"), rows, right=("score", "parameters"))
+    proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
+    table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
 
 
 def _spectrum(values: Any) -> str:
@@ -111,9 +113,12 @@ class EventPrinter:
         self.remember(event)
         kind = event["event"]
         if kind == "run":
-            out.print(f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, "
-                      f"{event['validation_rows']:,} to choose by ({event['validation']}), {event['engine']} engine on "
-                      f"{event['device']}, {event['workers']} workers", soft_wrap=True)
+            out.print(
+                f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, "
+                f"{event['validation_rows']:,} to choose by ({event['validation']}), {event['engine']} engine on "
+                f"{event['device']}, {event['workers']} workers",
+                soft_wrap=True,
+            )
         elif kind == "started":
             out.print(f"epoch   0  given model {event['topologies'][0]}: accuracy {event['best_accuracy']:.4f}")
         elif kind == "recuperated":
@@ -145,7 +150,9 @@ def result(evolved: Evolved, copied_to: Path | None) -> None:
     outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
     out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
     out.print(f"accuracy {evolved.validation_accuracy:.4f} on the rows it was chosen by")
-    out.print(f"accuracy {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}")
+    out.print(
+        f"accuracy {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
+    )
     out.print(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}", soft_wrap=True)
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
     out.print(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]", soft_wrap=True)

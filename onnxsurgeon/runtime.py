@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def have_onnxruntime() -> bool:
     return True
 
 
-def onnxruntime() -> ModuleType:
+def onnxruntime() -> Any:
     """Import ONNX Runtime.
 
     Raises:
@@ -106,5 +105,5 @@ def physical_cores() -> int:
 
 
 def numpy_type(elem_type: int) -> np.dtype[Any]:
-    """numpy's type for an ONNX tensor element type."""
+    """Numpy's type for an ONNX tensor element type."""
     return onnx.helper.tensor_dtype_to_np_dtype(elem_type)

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
-SMALL, MEDIUM, LARGE = (10,), (10, 10, 10), (300, 100, 100)
-SHAPES = {
+SMALL: tuple[int, ...] = (10,)
+MEDIUM: tuple[int, ...] = (10, 10, 10)
+LARGE: tuple[int, ...] = (300, 100, 100)
+SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
     "mnist": ((28, 28, 1), 10),
     "fashion-mnist": ((28, 28, 1), 10),
     "emnist": ((28, 28, 1), 62),

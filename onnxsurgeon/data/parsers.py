@@ -83,15 +83,15 @@ def read_cifar10(folder: Path, variant: str) -> Dataset:
         names = [f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)]
         train = b"".join(_member(files, name) for name in names)
         test = _member(files, "cifar-10-batches-bin/test_batch.bin")
-    return Dataset("cifar10", *(_cifar(part, 1, archive) for part in (train, test)), 10)
+    return Dataset("cifar10", _cifar(train, 1, archive), _cifar(test, 1, archive), 10)
 
 
 def read_cifar100(folder: Path, variant: str) -> Dataset:
     """CIFAR-100, binary version: records of a coarse and a fine label byte and 3072 pixel bytes."""
     archive = folder / "cifar-100-binary.tar.gz"
     with _reading(archive), tarfile.open(archive) as files:
-        parts = [_member(files, f"cifar-100-binary/{part}.bin") for part in ("train", "test")]
-    return Dataset("cifar100", *(_cifar(part, 2, archive) for part in parts), 100)
+        train, test = (_member(files, f"cifar-100-binary/{part}.bin") for part in ("train", "test"))
+    return Dataset("cifar100", _cifar(train, 2, archive), _cifar(test, 2, archive), 100)
 
 
 def _cifar(content: bytes, label_bytes: int, archive: Path) -> Split:

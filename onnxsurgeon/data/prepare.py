@@ -75,7 +75,7 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
 def _single_input(network: Network) -> onnx.ValueInfoProto:
     graph = network.frame.model.graph
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
+    inputs: list[onnx.ValueInfoProto] = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or not inputs[0].type.HasField("tensor_type"):
         names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
         raise ModelError(f"'{network.name}': expected one tensor input, found {names}")

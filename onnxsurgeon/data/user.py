@@ -76,8 +76,9 @@ def _split(path: Path, arrays: dict[str, Array], x_key: str, y_key: str) -> Spli
 def _finite(path: Path, key: str, inputs: Array) -> Array:
     if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(inputs.reshape(len(inputs), -1)))[0])
-        raise DataError(f"{path}: '{key}' holds {inputs.reshape(len(inputs), -1)[row, column]} in row {row}, column "
-                        f"{column}")
+        raise DataError(
+            f"{path}: '{key}' holds {inputs.reshape(len(inputs), -1)[row, column]} in row {row}, column {column}"
+        )
     return inputs
 
 

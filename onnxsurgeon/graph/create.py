@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -59,18 +60,16 @@ def create(
         raise ModelError(f"input shape {'x'.join(map(str, shape))} does not hold the first layer's {sizes[0]} inputs")
     if activation not in ACTIVATIONS or ACTIVATIONS[activation].slope or ACTIVATIONS[activation].since > OPSET:
         raise ModelError(f"unknown activation '{activation}'")
-    count = sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
+    count = sum(a * b + b for a, b in pairwise(sizes))
     if count > MOST_PARAMETERS:
         raise ModelError(f"{'-'.join(map(str, sizes))} has {count} parameters; at most {MOST_PARAMETERS} fit one file")
     rng = np.random.default_rng(seed)
     layers = []
-    for number, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for number, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
         limit = np.sqrt(6.0 / (n_in + n_out))
         weight = rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
         hidden = Activation(activation) if number < len(sizes) - 1 else None
-        layers.append(
-            DenseLayer(weight, np.zeros(n_out, np.float32), hidden, LayerNames.derived(f"layer{number}"))
-        )
+        layers.append(DenseLayer(weight, np.zeros(n_out, np.float32), hidden, LayerNames.derived(f"layer{number}")))
 
     nodes = []
     features = "input"

@@ -28,7 +28,7 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """max |Δ| as a fraction of the outputs' scale."""
+        """Max |Δ| as a fraction of the outputs' scale."""
         return self.maximum / self.scale if self.scale else self.maximum
 
 

@@ -205,7 +205,7 @@ class Frame:
     @property
     def opset(self) -> int:
         """Version of ONNX's own operator set."""
-        return next(entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
+        return next(int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
 
     @property
     def prefix_nodes(self) -> list[onnx.NodeProto]:

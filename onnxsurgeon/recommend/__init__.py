@@ -1,7 +1,8 @@
 """The recommendation module: singular values → scored candidates (paper, section 3.2)."""
 
-from onnxsurgeon.recommend.candidates import Candidate, LayerReport, Thresholds, inspect_layers, propose
+from onnxsurgeon.recommend.candidates import Candidate, LayerReport, inspect_layers, propose
 from onnxsurgeon.recommend.ranking import best_of_each, random_walk, ranked, select, top_n
+from onnxsurgeon.recommend.spectrum import Thresholds, removable_neurons
 
 __all__ = [
     "Candidate",
@@ -12,6 +13,7 @@ __all__ = [
     "propose",
     "random_walk",
     "ranked",
+    "removable_neurons",
     "select",
     "top_n",
 ]

@@ -164,9 +164,7 @@ class Surgeon:
         rest = [
             candidate
             for branch in state.branches
-            for candidate in propose(
-                branch.network, settings.thresholds, mode=settings.widen, branch=branch.number
-            )
+            for candidate in propose(branch.network, settings.thresholds, mode=settings.widen, branch=branch.number)
         ]
         pool: list[Branch] = []
         for draw in range(settings.redraws + 1 if settings.memory else 1):

@@ -141,7 +141,10 @@ def evolve(
             "settings": asdict(settings),
             "engine": chosen.name,
             "device": chosen.device,
-            "model": {"file": str(model), "sha256": hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()},
+            "model": {
+                "file": str(model),
+                "sha256": hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest(),
+            },
             "data": {
                 "name": data,
                 "folder": None if data_dir is None else str(data_dir),
@@ -196,7 +199,13 @@ def resume(
 def versions() -> dict[str, str]:
     """Versions of everything that the bytes of a result may depend on."""
     found = {"python": platform.python_version(), "numpy": np.__version__, "onnx": onnx.__version__}
-    for package in ("onnxsurgeon", "onnxruntime", "onnxruntime-gpu", "onnxruntime-training-cpu", "onnxruntime-training"):
+    for package in (
+        "onnxsurgeon",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-training-cpu",
+        "onnxruntime-training",
+    ):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -6,7 +6,7 @@ import math
 
 
 def paper_score(accuracy: float, gain: float, parameter_fraction: float) -> float:
-    """s = a + exp(Δa) / exp(f) (paper, eq. 16).
+    """S = a + exp(Δa) / exp(f) (paper, eq. 16).
 
     Args:
         accuracy: a, on the validation split.

@@ -45,7 +45,9 @@ class SurgeonSettings:
     epoch_step: int = _setting(10, "Epochs between decision points.")
     branches: int = _setting(2, "How many branches are kept at a decision point.")
     redraws: int = _setting(2, "How often candidates are drawn anew where none is as accurate as before.")
-    recuperation_batches: int = _setting(25, "Batches after a surgery, times 1 or 10 by operation, before it is judged.")
+    recuperation_batches: int = _setting(
+        25, "Batches after a surgery, times 1 or 10 by operation, before it is judged."
+    )
     epsilon_relative: float = _setting(0.005, "A singular value below this fraction of the largest is small (eq. 13).")
     epsilon_absolute: float = _setting(0.3, "A singular value below this is small (eq. 13).")
     rank_bound: bool = _setting(True, "Count units beyond the rank bound as removable; factorize only where it saves.")
@@ -58,7 +60,9 @@ class SurgeonSettings:
     batch_size: int = _setting(16, "Rows in a batch.")
     optimizer: str = _setting("sgd", "Optimizer: sgd.")
     validation: str = _setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
-    result: str = _setting("most-accurate", "Which branch is the result: most-accurate, or best-score of the final ones.")
+    result: str = _setting(
+        "most-accurate", "Which branch is the result: most-accurate, or best-score of the final ones."
+    )
     target_accuracy: float | None = _setting(None, "Stop at a decision point once this validation accuracy is reached.")
     time_limit: float | None = _setting(None, "Stop at the first decision point after this many seconds.")
     patience: int | None = _setting(None, "Stop after this many decision points without a better validation accuracy.")

@@ -30,7 +30,8 @@ class Surgery(Protocol):
     operation: ClassVar[str]
 
     @property
-    def layer(self) -> int: ...
+    def layer(self) -> int:
+        """The hidden layer."""
 
     def require(self, network: Network) -> None:
         """Raise SurgeryError, with the reason, where the surgery cannot be done on ``network``."""
@@ -148,7 +149,7 @@ def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -
 
 
 def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> Array | None:
-    """bias + extra, where None stands for zeros."""
+    """Bias + extra, where None stands for zeros."""
     if extra is None:
         return bias
     return (extra if bias is None else bias.astype(np.float64) + extra).astype(dtype)

@@ -33,7 +33,7 @@ class InsertIdentity:
         return True
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
-        """x → φ(x) → φ(φ(x) I + 0)."""
+        """X → φ(x) → φ(φ(x) I + 0)."""
         before = network.hidden(self.layer)
         n, dtype = before.units, before.weight.dtype
         idempotent = before.activation is not None and before.activation.is_idempotent

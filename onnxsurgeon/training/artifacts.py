@@ -55,7 +55,7 @@ def training_modules() -> tuple[ModuleType, ModuleType]:
         EngineError: the installed ONNX Runtime is no training build.
     """
     package = "onnxruntime.training"
-    folder = Path(onnxruntime().__file__).parent / "training"
+    folder = Path(str(onnxruntime().__file__)).parent / "training"
     if not (folder / "artifacts.py").is_file():
         raise EngineError(TRAINING_ADVICE)
     stand_in = package not in sys.modules and importlib.util.find_spec("torch") is None
@@ -108,7 +108,7 @@ def _quiet_graph_builder() -> Iterator[None]:
 
     It makes session options of its own, which take no notice of the default logger's severity (release 1.19.2).
     """
-    utilities = importlib.import_module("onnxruntime.training.onnxblock._training_graph_utils")
+    utilities: Any = importlib.import_module("onnxruntime.training.onnxblock._training_graph_utils")
     original = utilities.SessionOptions
 
     def quiet() -> Any:
@@ -178,9 +178,7 @@ class ArtifactsEngine:
         api.CheckpointState.save_checkpoint(state, str(directory / "checkpoint"))
         trained = network.with_parameters(
             self._values(state, name).astype(values.dtype).reshape(values.shape)
-            for name, (_, values) in zip(
-                parameter_names(network.chain), network.chain.parameters(), strict=True
-            )
+            for name, (_, values) in zip(parameter_names(network.chain), network.chain.parameters(), strict=True)
         )
         return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
 
