@@ -219,6 +219,33 @@ def relu(_: gs.Graph, node: gs.Node) -> bool:
     return True
 
 
+def prelu(graph: gs.Graph, node: gs.Node) -> bool:
+    """Relu(x) − s Relu(−x) = PRelu(x, s)."""
+    positive, scaled = (_only_producer(graph, tensor) for tensor in node.inputs)
+    if positive is None or positive.op != "Relu" or scaled is None or scaled.op != "Mul":
+        return False
+    negative = _only_producer(graph, scaled.inputs[1])
+    if negative is None or negative.op != "Relu" or constant_values(scaled.inputs[0]) is None:
+        return False
+    negated, x = _only_producer(graph, negative.inputs[0]), positive.inputs[0]
+    if negated is None or negated.op != "Neg" or negated.inputs[0] is not x:
+        return False
+    slope = scaled.inputs[0]
+    for part in (positive, scaled, negative, negated):
+        _remove(part)
+    node.op = "PRelu"
+    node.inputs = [x, slope]
+    return True
+
+
+def _only_producer(graph: gs.Graph, tensor: Any) -> gs.Node | None:
+    """The node that writes ``tensor``, where nothing else reads it but one node."""
+    if len(tensor.inputs) != 1 or len(tensor.outputs) != 1 or is_output(graph, tensor):
+        return None
+    producer: gs.Node = tensor.inputs[0]
+    return producer
+
+
 def clip_bounds(node: gs.Node) -> tuple[float | None, float | None]:
     """Clip's minimum and maximum from attributes or constant inputs; None for one that is not constant."""
     bounds: list[float | None] = []
@@ -261,4 +288,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Add": (add,),
     "Max": (relu,),
     "Clip": (relu,),
+    "Sub": (prelu,),
 }

@@ -168,7 +168,10 @@ class DenseChain:
                     for bound, name in zip(("min", "max"), bounds, strict=True):
                         value = np.array(layer.activation.attribute(bound), layer.weight.dtype)
                         initializers.append(numpy_helper.from_array(value, name))
-                nodes.append(layer.activation.node(z, y, bounds, names.slope, name=names.activation))
+                if layer.activation.slope is not None and self.dtype == np.float64:
+                    nodes += _prelu_in_parts(z, y, names)
+                else:
+                    nodes.append(layer.activation.node(z, y, bounds, names.slope, name=names.activation))
             x = y
         return nodes, initializers
 
@@ -184,6 +187,19 @@ class DenseChain:
             initializers,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def _prelu_in_parts(z: str, y: str, names: LayerNames) -> list[onnx.NodeProto]:
+    """y = Relu(z) − s Relu(−z): ONNX Runtime has no PRelu for float64. ``canonical`` reads it back as one."""
+    base = names.activation
+    steps = (
+        ("Relu", [z], f"{base}.positive"),
+        ("Neg", [z], f"{base}.negated"),
+        ("Relu", [f"{base}.negated"], f"{base}.negative"),
+        ("Mul", [names.slope, f"{base}.negative"], f"{base}.scaled"),
+    )
+    nodes = [helper.make_node(op, inputs, [output], name=output) for op, inputs, output in steps]
+    return [*nodes, helper.make_node("Sub", [f"{base}.positive", f"{base}.scaled"], [y], name=base)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def generate(chain: DenseChain, directory: Path) -> None:
     names = parameter_names(chain)
     for name, (_, values) in zip(names, chain.parameters(), strict=True):
         build.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
-    build.add("Identity", forward(build, chain, "features", names, plain_prelu=False)[-1].y, output="logits")
+    build.add("Identity", forward(build, chain, "features", names, prelu_in_parts=True)[-1].y, output="logits")
     kind = onnx.TensorProto.FLOAT
     features = helper.make_tensor_value_info("features", kind, ["batch", chain.widths[0]])
     logits = helper.make_tensor_value_info("logits", kind, ["batch", chain.widths[-1]])

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.network import DenseChain
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
@@ -34,11 +34,12 @@ def parameter_names(chain: DenseChain) -> list[str]:
 
 
 def forward(
-    build: GraphBuilder, chain: DenseChain, x: str, names: Sequence[str], *, plain_prelu: bool = True
+    build: GraphBuilder, chain: DenseChain, x: str, names: Sequence[str], *, prelu_in_parts: bool = False
 ) -> list[LayerTrace]:
     """Append the nodes of y = φ(x W + b) for every layer.
 
-    With ``plain_prelu`` false, PRelu(z) is written as Relu(z) − s·Relu(−z), for which every engine has a gradient.
+    With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient
+    of PRelu, and ONNX Runtime no PRelu of float64.
     """
     remaining = iter(names)
     traces = []
@@ -50,7 +51,7 @@ def forward(
         z = build.add("Gemm", x, weight, *([bias] if bias else []))
         if layer.activation is None:
             y = z
-        elif has_slope and not plain_prelu:
+        elif has_slope and (prelu_in_parts or chain.dtype == np.float64):
             negative = build.add("Mul", slope, build.add("Relu", build.add("Neg", z)))
             y = build.add("Sub", build.add("Relu", z), negative)
         else:
@@ -101,13 +102,10 @@ def make_model(
 
 def opset_for(chain: DenseChain) -> int:
     """The opset that training graphs of this chain need: 17 unless an activation is younger."""
-    from onnxsurgeon.graph.activations import ACTIVATIONS
-
     since = (ACTIVATIONS[layer.activation.op_type].since for layer in chain.layers if layer.activation is not None)
     return max((OPSET, *since))
 
 
-def feeds_of(chain: DenseChain, dtype: np.dtype[np.float32] | None = None) -> dict[str, Array]:
+def feeds_of(chain: DenseChain) -> dict[str, Array]:
     """Parameter values by their names in the training graphs."""
-    values = (v if dtype is None else v.astype(dtype) for _, v in chain.parameters())
-    return dict(zip(parameter_names(chain), values, strict=True))
+    return dict(zip(parameter_names(chain), (values for _, values in chain.parameters()), strict=True))

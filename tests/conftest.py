@@ -1,0 +1,64 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import InputOptions, create, load_dataset, prepare
+from onnxsurgeon.data.load import locate
+from onnxsurgeon.training.artifacts import have_training
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+MODEL_FILES = sorted(MODELS.glob("*.onnx"))
+
+needs_training = pytest.mark.skipif(not have_training(), reason="this ONNX Runtime is no training build")
+without_training = pytest.mark.skipif(have_training(), reason="this ONNX Runtime is a training build")
+
+
+def randomised(network, seed=0, scale=0.3):
+    """The network with random values everywhere, biases and slopes included."""
+    rng = np.random.default_rng(seed)
+    return network.with_parameters(
+        (rng.standard_normal(v.shape) * scale + (v if v.ndim == 1 else 0)).astype(v.dtype)
+        for _, v in network.chain.parameters()
+    )
+
+
+def as_float64(network):
+    return network.with_parameters(v.astype(np.float64) for _, v in network.chain.parameters())
+
+
+def with_bias_removed(network, index):
+    layers = list(network.layers)
+    layers[index] = replace(layers[index], bias=None)
+    return network.with_layers(layers)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def fashion():
+    """Fashion-MNIST; where CI runs, it must be there."""
+    if locate("fashion-mnist") is None and not os.environ.get("CI"):
+        pytest.skip("Fashion-MNIST is not here: apt install dataset-fashion-mnist")
+    return load_dataset("fashion-mnist")
+
+
+@pytest.fixture(scope="session")
+def fashion_examples(fashion):
+    network = create((784, 10, 10), input_shape=(28, 28, 1))
+    return prepare(network, fashion, fashion.train), prepare(network, fashion, fashion.test)
+
+
+@pytest.fixture(scope="session")
+def digit_examples(digits):
+    network = create((64, 10, 10), input_shape=(8, 8))
+    return prepare(network, digits, digits.train, InputOptions()), prepare(network, digits, digits.test)

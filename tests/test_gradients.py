@@ -1,0 +1,128 @@
+"""The loop graph's gradients: against finite differences in float64, and against engine 1."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from onnxsurgeon import EngineError, Examples, TrainingSpec, create, make_engine
+from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
+from onnxsurgeon.training.forward import feeds_of, forward_model, opset_for, parameter_names
+from onnxsurgeon.training.gradients import RULES
+from onnxsurgeon.training.loop import training_loop
+from onnxsurgeon.training.metrics import correct_and_loss
+from tests.conftest import as_float64, needs_training, randomised, with_bias_removed
+
+CASES = [
+    ("Relu", {}),
+    ("Clip", {"min": 0.0, "max": 0.4}),
+    ("Clip", {"min": -0.5, "max": np.inf}),
+    ("PRelu", {}),
+    ("LeakyRelu", {}),
+    ("LeakyRelu", {"alpha": 0.3}),
+    ("Elu", {"alpha": 0.7}),
+    ("Selu", {}),
+    ("Tanh", {}),
+    ("Sigmoid", {}),
+    ("HardSigmoid", {"alpha": 0.9, "beta": 0.4}),
+    ("Softplus", {}),
+    ("Softsign", {}),
+]
+
+
+def network(op, attributes, dtype=np.float64):
+    net = create((5, 6, 4, 3), seed=1)
+    layers = []
+    for layer in net.layers[:-1]:
+        slope = np.linspace(-0.5, 0.8, layer.units).astype(np.float32)
+        activation = prelu(slope) if op == "PRelu" else Activation(op, attributes)
+        layers.append(replace(layer, activation=activation))
+    net = randomised(net.with_layers([*layers, net.layers[-1]]), seed=2, scale=0.6)
+    return as_float64(net) if dtype == np.float64 else net
+
+
+def examples(dtype=np.float64, rows=7):
+    rng = np.random.default_rng(3)
+    return Examples(rng.standard_normal((rows, 5)).astype(dtype), rng.integers(0, 3, rows), 3)
+
+
+def loss(chain, data):
+    """Mean cross-entropy by onnx.reference, which has every op in float64."""
+    feeds = {"features": data.features, **feeds_of(chain)}
+    logits = ReferenceEvaluator(forward_model(chain, opset_for(chain))).run(None, feeds)[0]
+    return correct_and_loss(logits, data.labels)[1] / data.rows
+
+
+def loop_gradients(chain, data):
+    """−(θ' − θ) after one step of rate 1 on all rows: the gradient of the mean loss."""
+    feeds = {f"initial_{name}": v.reshape(1, -1) if v.ndim == 1 else v for name, v in feeds_of(chain).items()}
+    feeds |= {
+        "indices": np.arange(data.rows)[None],
+        "rates": np.array([-1 / data.rows]),
+        "features": data.features,
+        "targets": data.targets,
+        "ones": np.ones((1, data.rows)),
+    }
+    outputs = ReferenceEvaluator(training_loop(chain)).run(None, feeds)
+    return [
+        values - trained.reshape(values.shape)
+        for (_, values), trained in zip(chain.parameters(), outputs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("op", "attributes"), CASES, ids=str)
+def test_against_finite_differences(op, attributes):
+    chain, data, h = network(op, attributes).chain, examples(), 1e-6
+    assert opset_for(chain) == 17
+    for position, gradient in enumerate(loop_gradients(chain, data)):
+        expected = np.zeros_like(gradient)
+        for index in np.ndindex(gradient.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = [values.copy() for _, values in chain.parameters()]
+                moved[position][index] += sign * h
+                sides.append(loss(chain.with_parameters(moved), data))
+            expected[index] = (sides[0] - sides[1]) / (2 * h)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-8)
+        assert np.abs(expected).max() > 1e-4  # a network whose units are all dead would pass anything
+
+
+def test_every_rule_is_tested():
+    assert {op for op, _ in CASES} == set(RULES)
+
+
+def test_ops_without_a_rule_are_named():
+    missing = sorted(set(ACTIVATIONS) - set(RULES))
+    assert missing == ["Gelu", "HardSwish", "Mish"]
+    for op in missing:
+        with pytest.raises(EngineError, match=f"node 'layer1/activation': the loop engine has no gradient rule for {op}"):
+            training_loop(network(op, {}).chain)
+
+
+@pytest.mark.parametrize("op", ["Relu", "PRelu"])
+def test_onnxruntime_gives_the_reference_gradients_in_float64(op):
+    net, data = network(op, {}), examples()
+    trained = make_engine("loop").train(net, data, [np.arange(data.rows)[None]], TrainingSpec(1.0)).network
+    for (_, before), (_, after), gradient in zip(
+        net.chain.parameters(), trained.chain.parameters(), loop_gradients(net.chain, data), strict=True
+    ):
+        np.testing.assert_allclose(before - after, gradient, atol=1e-12)
+
+
+def test_layers_without_a_bias():
+    net, data = with_bias_removed(network("Tanh", {}), 1), examples()
+    gradients = loop_gradients(net.chain, data)
+    assert len(gradients) == len(parameter_names(net.chain)) == 5
+
+
+@needs_training
+@pytest.mark.parametrize(
+    ("op", "attributes"), [case for case in CASES if case[0] in ("Relu", "PRelu", "Tanh", "Sigmoid", "LeakyRelu")], ids=str
+)
+def test_against_engine_1(op, attributes):
+    net, data = network(op, attributes, np.float32), examples(np.float32, 64)
+    batches = [np.arange(64).reshape(4, 16)]
+    results = [make_engine(name).train(net, data, batches, TrainingSpec(0.5)).network for name in ("loop", "artifacts")]
+    for (_, ours), (_, theirs) in zip(*(result.chain.parameters() for result in results), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
