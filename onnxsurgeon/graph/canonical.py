@@ -145,7 +145,9 @@ def reshape(graph: gs.Graph, node: gs.Node) -> bool:
 def matmul(_: gs.Graph, node: gs.Node) -> bool:
     """MatMul(x, W) → Gemm(x, W) for x (batch, n_in) and constant W (n_in, n_out)."""
     weight = constant_values(node.inputs[1])
-    if weight is None or weight.ndim != 2 or isinstance(node.inputs[0], gs.Constant) or _rank(node.inputs[0]) != 2:
+    if weight is None or weight.ndim != 2 or weight.dtype not in FLOATS:
+        return False
+    if isinstance(node.inputs[0], gs.Constant) or _rank(node.inputs[0]) != 2:
         return False
     node.op = "Gemm"
     node.attrs.clear()

@@ -224,7 +224,7 @@ def _cut(model: onnx.ModelProto, input_name: str, output_name: str) -> Frame:
     frame = onnx.ModelProto()
     frame.CopyFrom(model)
     kept_nodes = [index for index in range(len(graph.node)) if index not in removed]
-    position = sum(1 for index in kept_nodes if index < min(removed))
+    kept_prefix = tuple(position for position, index in enumerate(kept_nodes) if index in prefix.nodes)
     del frame.graph.node[:]
     frame.graph.node.extend(graph.node[index] for index in kept_nodes)
     gone = before.tensors - suffix.tensors - prefix.tensors - {input_name, output_name}
@@ -235,11 +235,8 @@ def _cut(model: onnx.ModelProto, input_name: str, output_name: str) -> Frame:
     kept_properties = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
     del frame.metadata_props[:]
     frame.metadata_props.extend(kept_properties)
-    return Frame(
-        frame,
-        position,
-        tuple(position for position, index in enumerate(kept_nodes) if index in prefix.nodes),
-    )
+    # Right behind the prefix: whatever reads the chain's output stood further back.
+    return Frame(frame, max(kept_prefix, default=-1) + 1, kept_prefix)
 
 
 @dataclass
