@@ -55,20 +55,28 @@ def provider(device: str) -> str:
     return _PROVIDERS[device]
 
 
-def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) -> Any:
-    """An inference session for ``model`` with a fixed number of intra-op threads.
+# ONNX Runtime's Gemm rounds differently with another number of threads: a constant, never the machine's number.
+THREADS = 1
+
+
+def session_options() -> Any:
+    """Options of every session: a fixed number of threads, and errors only on the console."""
+    options = onnxruntime().SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def session(model: onnx.ModelProto, *, device: str = "cpu") -> Any:
+    """An inference session for ``model``.
 
     Raises:
         EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
     """
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    wanted = provider(device)
+    ort, wanted = onnxruntime(), provider(device)
     try:
-        made = ort.InferenceSession(model.SerializeToString(), options, providers=[wanted])
+        made = ort.InferenceSession(model.SerializeToString(), session_options(), providers=[wanted])
     except Exception as error:  # its exceptions share no narrower base
         raise EngineError(f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}") from error
     if wanted not in made.get_providers():

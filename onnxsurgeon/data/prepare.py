@@ -154,7 +154,7 @@ def _prefix(network: Network, name: str, inputs: Array, batch: int | None) -> Ar
         axis = next((attribute.i for attribute in nodes[0].attribute if attribute.name == "axis"), 1)
         if axis == 1:
             return inputs.reshape(len(inputs), -1)
-    run = session(_prefix_model(network), threads=1)
+    run = session(_prefix_model(network))
     step = batch or _CHUNK
     outputs = []
     for start in range(0, len(inputs), step):

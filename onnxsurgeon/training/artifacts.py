@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import DenseChain, Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import first_line, onnxruntime, provider
+from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_options
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.engine import Examples, TrainedNetwork, TrainingSpec, require_trainable
 from onnxsurgeon.training.forward import forward, make_model, opset_for, parameter_names
@@ -132,6 +132,8 @@ class ArtifactsEngine:
     def __init__(self, device: str = "cpu") -> None:
         training_modules()
         provider(device)
+        # The optimizer's session takes no options; its default logger warns of shapes in its own model.
+        onnxruntime().set_default_logger_severity(3)
         self.device = device
         self._evaluator = LoopEngine(device)
 
@@ -158,7 +160,11 @@ class ArtifactsEngine:
         _, api = training_modules()
         state = api.CheckpointState.load_checkpoint(str(directory / "checkpoint"))
         module = api.Module(
-            str(directory / "training_model.onnx"), state, str(directory / "eval_model.onnx"), device=self.device
+            str(directory / "training_model.onnx"),
+            state,
+            str(directory / "eval_model.onnx"),
+            device=self.device,
+            session_options=session_options(),
         )
         optimizer = api.Optimizer(str(directory / "optimizer_model.onnx"), module)
         optimizer.set_learning_rate(spec.learning_rate)

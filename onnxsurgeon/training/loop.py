@@ -29,8 +29,6 @@ from onnxsurgeon.training.losses import softmax_cross_entropy
 from onnxsurgeon.training.metrics import Metrics, correct_and_loss
 from onnxsurgeon.training.optimizers import Gradient, ProductGradient, RowGradient, StoredGradient, sgd, sgd_scale
 
-# ONNX Runtime's Gemm rounds differently with another number of threads, so it is a constant, never the machine's.
-THREADS = 1
 SESSIONS_KEPT = 32
 EVALUATION_ROWS = 4096
 
@@ -183,7 +181,7 @@ class LoopEngine:
             if key in self._sessions:
                 self._sessions.move_to_end(key)
             else:
-                self._sessions[key] = session(make(), device=self.device, threads=THREADS)
+                self._sessions[key] = session(make(), device=self.device)
                 if len(self._sessions) > SESSIONS_KEPT:
                     self._sessions.popitem(last=False)
             return self._sessions[key]
