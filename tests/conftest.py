@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxsurgeon import InputOptions, create, load_dataset, prepare
+from onnxsurgeon import InputOptions, create, load_dataset, prepare, save
 from onnxsurgeon.data.load import locate
 from onnxsurgeon.training.artifacts import have_training
 
@@ -37,6 +37,13 @@ def with_bias_removed(network, index):
     layers = list(network.layers)
     layers[index] = replace(layers[index], bias=None)
     return network.with_layers(layers)
+
+
+def start_model(folder):
+    """A fresh network with enough layers for every surgery, written to ``folder``."""
+    path = folder / "start.onnx"
+    save(create((64, 20, 10, 10), seed=1, input_shape=(8, 8)), path, overwrite=True)
+    return path
 
 
 @pytest.fixture(scope="session")

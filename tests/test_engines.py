@@ -126,7 +126,9 @@ def test_engines_agree_on_fashion_mnist_after_100_steps(size, fashion_examples):
     train, _ = fashion_examples
     net = load(MODELS / f"fashion-mnist-{size}.onnx")
     batches = list(BatchSchedule(train.rows, 16, seed=6).window(0, 100))
-    results = [values(make_engine(name).train(net, train, batches, TrainingSpec()).network) for name in ("loop", "artifacts")]
+    results = [
+        values(make_engine(name).train(net, train, batches, TrainingSpec()).network) for name in ("loop", "artifacts")
+    ]
     assert largest_gap(*results) < 1e-6
 
 

@@ -66,8 +66,7 @@ def loop_gradients(chain, data):
     }
     outputs = ReferenceEvaluator(training_loop(chain)).run(None, feeds)
     return [
-        values - trained.reshape(values.shape)
-        for (_, values), trained in zip(chain.parameters(), outputs, strict=True)
+        values - trained.reshape(values.shape) for (_, values), trained in zip(chain.parameters(), outputs, strict=True)
     ]
 
 
@@ -96,7 +95,9 @@ def test_ops_without_a_rule_are_named():
     missing = sorted(set(ACTIVATIONS) - set(RULES))
     assert missing == ["Gelu", "HardSwish", "Mish"]
     for op in missing:
-        with pytest.raises(EngineError, match=f"node 'layer1/activation': the loop engine has no gradient rule for {op}"):
+        with pytest.raises(
+            EngineError, match=f"node 'layer1/activation': the loop engine has no gradient rule for {op}"
+        ):
             training_loop(network(op, {}).chain)
 
 
@@ -118,7 +119,9 @@ def test_layers_without_a_bias():
 
 @needs_training
 @pytest.mark.parametrize(
-    ("op", "attributes"), [case for case in CASES if case[0] in ("Relu", "PRelu", "Tanh", "Sigmoid", "LeakyRelu")], ids=str
+    ("op", "attributes"),
+    [case for case in CASES if case[0] in ("Relu", "PRelu", "Tanh", "Sigmoid", "LeakyRelu")],
+    ids=str,
 )
 def test_against_engine_1(op, attributes):
     net, data = network(op, attributes, np.float32), examples(np.float32, 64)

@@ -190,7 +190,7 @@ class DenseChain:
 
 
 def _prelu_in_parts(z: str, y: str, names: LayerNames) -> list[onnx.NodeProto]:
-    """y = Relu(z) − s Relu(−z): ONNX Runtime has no PRelu for float64. ``canonical`` reads it back as one."""
+    """Y = Relu(z) − s Relu(−z): ONNX Runtime has no PRelu for float64. ``canonical`` reads it back as one."""
     base = names.activation
     steps = (
         ("Relu", [z], f"{base}.positive"),

@@ -334,7 +334,7 @@ class Surgeon:
             accuracies=[branch.accuracy for branch in state.branches],
             best=state.best.number,
             best_accuracy=state.best.accuracy,
-            files={number: [name, file_digest(self.run.branches / name)] for number, name in paths.items()},
+            files={str(number): [name, file_digest(self.run.branches / name)] for number, name in paths.items()},
             next_number=state.next_number,
             stale=state.stale,
             steps=state.steps,

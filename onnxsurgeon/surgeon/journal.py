@@ -6,11 +6,14 @@ after is done again, with the same result, except that branches whose training h
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +59,28 @@ class RunDirectory:
         return self.path / "settings.json"
 
     @classmethod
-    def create(cls, path: Path | None, stem: str) -> RunDirectory:
+    def create(cls, path: Path | None, stem: str, fill: Callable[[RunDirectory], None]) -> RunDirectory:
         """Make a new run directory: ``path``, or else runs/STEM-N with the next free N.
+
+        ``fill`` writes what belongs into it from the start. The folder appears complete or not at all: it is made
+        under a temporary name and renamed.
 
         Raises:
             RunError: ``path`` exists, or cannot be made.
         """
+        if path is not None and path.exists():
+            raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume")
+        parent = Path("runs") if path is None else path.parent
         try:
-            if path is not None:
-                path.mkdir(parents=True)
-                run = cls(path)
-            else:
-                run = cls(_next_free(Path("runs"), stem))
-            run.branches.mkdir()
-        except FileExistsError as error:
-            raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume") from error
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=parent, prefix=".", suffix=TEMPORARY_SUFFIX) as temporary:
+                unfinished = cls(Path(temporary, "run"))
+                unfinished.branches.mkdir(parents=True)
+                fill(unfinished)
+                names = [path] if path is not None else (parent / f"{stem}-{number}" for number in count(1))
+                return cls(_rename_to_first_free(unfinished.path, names))
         except OSError as error:
-            raise RunError(f"{error.filename}: cannot be made: {error.strerror}") from error
-        return run
+            raise RunError(f"{error.filename or path}: cannot be made: {error.strerror}") from error
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -165,14 +172,13 @@ def file_digest(path: Path) -> str:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _next_free(parent: Path, stem: str) -> Path:
-    parent.mkdir(exist_ok=True)
-    number = 1
-    while True:
-        path = parent / f"{stem}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:
+    """Rename ``folder`` to the first of ``names`` that nothing bears yet; safe against runs started at once."""
+    for name in names:
+        if not name.exists():
+            try:
+                return folder.rename(name)  # fails where another run has just taken it: that one is not empty
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+    raise RunError(f"{name}: exists already; choose another --run-dir, or continue it with --resume")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
 from onnxsurgeon.errors import ModelError, RunError
-from onnxsurgeon.graph.files import read_model, require_writable, write_bytes
+from onnxsurgeon.graph.files import require_writable, write_bytes
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.reader import from_model
+from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.evolve import Listener, Surgeon
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.training.engine import Examples, make_engine
@@ -127,33 +126,32 @@ def evolve(
     options = options or InputOptions()
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
-    content = read_model(model)
-    network = from_model(content, name=Path(model).stem, source=str(model))
+    network = load(model)
     chosen = make_engine(engine, device, network)
     pool = Workers(workers)
     dataset = load_dataset(data, folder=None if data_dir is None else Path(data_dir), progress=progress)
     splits = _split(network, dataset, settings, options)
     stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
-    run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem)
-    write_branch(Branch(0, None, START, network), run.branches)
-    run.write_settings(
-        {
-            "settings": asdict(settings),
-            "engine": chosen.name,
-            "device": chosen.device,
-            "model": {
-                "file": str(model),
-                "sha256": hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest(),
-            },
-            "data": {
-                "name": data,
-                "folder": None if data_dir is None else str(data_dir),
-                "digest": dataset.digest,
-                "options": asdict(options),
-            },
-            "versions": versions(),
-        }
-    )
+
+    def fill(run: RunDirectory) -> None:
+        write_branch(Branch(0, None, START, network), run.branches)
+        run.write_settings(
+            {
+                "settings": asdict(settings),
+                "engine": chosen.name,
+                "device": chosen.device,
+                "model": {"file": str(model), "sha256": file_digest(Path(model))},
+                "data": {
+                    "name": data,
+                    "folder": None if data_dir is None else str(data_dir),
+                    "digest": dataset.digest,
+                    "options": asdict(options),
+                },
+                "versions": versions(),
+            }
+        )
+
+    run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
     surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
     return _finish(surgeon, splits, out, overwrite=overwrite)
 
@@ -186,7 +184,7 @@ def resume(
         name, digest = data["name"], data["digest"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
-    network = from_model(read_model(start), source=str(start))
+    network = load(start)
     chosen = make_engine(engine, device, network)
     dataset = load_dataset(name, folder=folder, progress=progress)
     if dataset.digest != digest:
@@ -241,7 +239,7 @@ def _finish(surgeon: Surgeon, splits: Splits, out: str | os.PathLike[str] | None
         state = surgeon.evolve()
     test_rows = splits.test()
     test = surgeon.engine.evaluate(state.best.network, test_rows)
-    start = surgeon.engine.evaluate(from_model(read_model(surgeon.run.branches / f"0000-{START}.onnx")), test_rows)
+    start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
     if out is not None:
         write_bytes(out, surgeon.run.best.read_bytes(), overwrite=overwrite, error=ModelError)
     evolved = Evolved(

@@ -1,0 +1,83 @@
+"""Runs ``evolve`` and kills itself with SIGKILL at a chosen moment; test_evolve starts it in a process of its own.
+
+    python -m tests.killed_run MOMENT COUNT RUN_DIR WORKERS ENGINE
+
+The process dies the COUNT-th time that MOMENT comes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from onnxsurgeon import SurgeonSettings, evolve
+from onnxsurgeon.graph import files
+from onnxsurgeon.surgeon import evolve as algorithm
+from onnxsurgeon.surgeon import journal
+from onnxsurgeon.surgeon.schedule import BatchSchedule
+from tests.conftest import start_model
+
+SETTINGS = {
+    "seed": 6,
+    "epochs": 12,
+    "initial_epochs": 2,
+    "epoch_step": 2,
+    "learning_rate": 0.4,
+    "recuperation_batches": 5,
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(count: int, function):
+    """``function``, but the process dies on the ``count``-th call."""
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) >= count:
+            die()
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def arm(moment: str, count: int) -> None:
+    """Plant the kill."""
+    if moment == "training":  # between two arrays of batches of some branch
+        original = BatchSchedule.window
+        step = after(count, lambda block: block)
+        BatchSchedule.window = lambda self, a, b: (step(block) for block in original(self, a, b))
+    elif moment == "surgery":
+        algorithm.operate = after(count, algorithm.operate)
+    elif moment == "writing":  # a temporary file is there, and not yet renamed
+        files.Path.replace = after(count, files.Path.replace)
+    elif moment == "journal":  # half a line is there
+        original_append = journal.RunDirectory.append
+        calls = []
+
+        def append(self, event):
+            calls.append(1)
+            if len(calls) >= count:
+                with self.journal.open("ab") as file:
+                    file.write(b'{"event": "tra')
+                die()
+            original_append(self, event)
+
+        journal.RunDirectory.append = append
+    elif moment == "checkpoint":  # best.onnx is new, the journal does not know of it yet
+        algorithm.Surgeon._checkpoint = after(count, algorithm.Surgeon._checkpoint)
+    else:
+        raise SystemExit(f"unknown moment {moment}")
+
+
+if __name__ == "__main__":
+    moment, count, run_dir, workers, engine = sys.argv[1:]
+    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    start = start_model(Path(run_dir).parent)
+    arm(moment, int(count))
+    evolve(start, "digits", settings=settings, workers=int(workers), run_dir=Path(run_dir), engine=engine)
