@@ -213,7 +213,7 @@ def test_where_files_are_looked_for(tmp_path, monkeypatch):
     assert loading.locate("mnist") == cache
     monkeypatch.setenv(loading.DATA_VARIABLE, str(own))
     assert loading.locate("mnist") == own
-    with pytest.raises(DataError, match="no file 'train-images-idx3-ubyte.gz' in"):
+    with pytest.raises(DataError, match=r"no file 'train-images-idx3-ubyte\.gz' in"):
         load_dataset("mnist", folder=tmp_path)
 
 

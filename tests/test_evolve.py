@@ -216,7 +216,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(moment, count, workers, undistur
     resumed = resume(folder, workers=workers)
     assert (folder / "best.onnx").read_bytes() == (evolved.run / "best.onnx").read_bytes()
     assert (resumed.test, resumed.branch.lineage) == (evolved.test, evolved.branch.lineage)
-    assert not [path for path in folder.rglob(".*")]
+    assert not list(folder.rglob(".*"))
     names = sorted(path.name for path in (evolved.run / "branches").iterdir())
     assert sorted(path.name for path in (folder / "branches").iterdir()) == names
 
@@ -354,7 +354,7 @@ def test_every_export_evolves_and_keeps_its_interface(path, tmp_path):
 
 
 def test_diverging_training_is_told(start, tmp_path):
-    with pytest.raises(EngineError, match="training diverged: .*try a smaller --learning-rate"):
+    with pytest.raises(EngineError, match=r"training diverged: .*try a smaller --learning-rate"):
         evolve(start, "digits", settings=short(learning_rate=1e30), run_dir=tmp_path / "run")
 
 

@@ -260,7 +260,7 @@ def test_refusals_name_the_node_and_the_reason(name):
 
 def test_a_hidden_activation_that_is_also_an_output_is_not_free():
     nodes = [node("Gemm", "x A P", "a"), node("Relu", "a", "b"), node("Gemm", "b B Q", "y")]
-    with pytest.raises(ModelError, match="tensor 'b' .* is also an output of the model"):
+    with pytest.raises(ModelError, match=r"tensor 'b' .* is also an output of the model"):
         from_model(build(nodes, WEIGHTS, outputs=("y", "b")))
 
 

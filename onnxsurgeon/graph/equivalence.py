@@ -10,6 +10,7 @@ import onnx
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.network import DenseChain
+from onnxsurgeon.graph.nodes import chain_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type, run
 
@@ -34,7 +35,7 @@ class Difference:
 
 def compare_chains(first: DenseChain, second: DenseChain, features: Array) -> Difference:
     """Difference of two chains' outputs on the same ``features`` (batch, n_in)."""
-    outputs = [run(chain.to_model(_OPSET), {chain.input_name: features})[0] for chain in (first, second)]
+    outputs = [run(chain_model(chain, _OPSET), {chain.input_name: features})[0] for chain in (first, second)]
     return _difference(outputs[:1], outputs[1:])
 
 

@@ -11,6 +11,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load, save
 
 START = "start"
+RECUPERATED, TRAINED = "recuperated", "trained"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Measurement:
     Attributes:
         position: batches trained since the start of the run.
         epoch: the same in epochs.
-        stage: "recuperated" or "trained".
+        stage: RECUPERATED or TRAINED.
         accuracy: on the validation split.
         loss: mean cross-entropy there.
     """

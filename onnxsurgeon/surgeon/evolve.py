@@ -8,17 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from onnxsurgeon.errors import EngineError, RunError, SurgeryError
 from onnxsurgeon.recommend import Candidate, propose, select
-from onnxsurgeon.surgeon.branch import START, Branch, Measurement, read_branch, write_branch
+from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, Measurement, read_branch, write_branch
 from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
 from onnxsurgeon.surgeon.schedule import BatchSchedule, generator
-from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
+from onnxsurgeon.surgeon.trainer import Done, Job, Trainer
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
-from onnxsurgeon.training.engine import Engine, Examples, TrainingSpec
+from onnxsurgeon.training.engine import Engine, Examples
 
 Listener = Callable[[Event], None]
-RECUPERATED, TRAINED = "recuperated", "trained"
 
 
 @dataclass
@@ -47,27 +46,6 @@ class State:
 
 
 @dataclass
-class _Job:
-    """Train one branch from one position to another, then measure it."""
-
-    branch: Branch
-    start: int
-    stop: int
-    stage: str
-    parent_accuracy: float
-    parent_parameters: int
-
-
-@dataclass
-class _Done:
-    branch: Branch
-    finite: bool
-    steps: int
-    training_seconds: float
-    seconds: float
-
-
-@dataclass
 class Surgeon:
     """One run of Algorithm 1.
 
@@ -91,6 +69,9 @@ class Surgeon:
 
     def __post_init__(self) -> None:
         self._schedule = BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
+        self._trainer = Trainer(
+            self.run, self.settings, self.engine, self.train, self.validation, self._schedule, self.workers
+        )
         self._started = time.perf_counter()
 
     def evolve(self) -> State:
@@ -190,7 +171,7 @@ class Surgeon:
             return [min(pool, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))]
         return self._train_on(state, state.branches, epochs, what="every branch")
 
-    def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[_Job]:
+    def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
         """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
         parents = {branch.number: branch for branch in state.branches}
         start, stop = self._window(state, epochs)
@@ -216,7 +197,7 @@ class Surgeon:
                 continue
             batches = self.settings.recuperation_batches * RECUPERATION[candidate.operation]
             until = min(start + batches, stop)
-            jobs.append(_Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count))
+            jobs.append(Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count))
         return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
@@ -226,7 +207,7 @@ class Surgeon:
             network, lineage = operate(network, candidate.surgery, rng).network, (*lineage, str(candidate))
         return Branch(number, parent.number, str(candidate), network, lineage, parent.history)
 
-    def _finish_step(self, state: State, kept: Sequence[_Job], epochs: int) -> list[Branch]:
+    def _finish_step(self, state: State, kept: Sequence[Job], epochs: int) -> list[Branch]:
         """Train recuperated branches to the end of the epoch step."""
         _, stop = self._window(state, epochs)
         jobs = [replace(job, stop=stop, stage=TRAINED) for job in kept]
@@ -239,7 +220,7 @@ class Surgeon:
         for branch in branches:
             number, state.next_number = state.next_number, state.next_number + 1
             same = Branch(number, branch.number, "identity", branch.network, branch.lineage, branch.history)
-            jobs.append(_Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count))
+            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count))
         trained = [done.branch for _, done in self._perform(state, jobs)]
         if not trained:
             raise EngineError(
@@ -251,10 +232,10 @@ class Surgeon:
         per_epoch = self._schedule.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
-    def _perform(self, state: State, jobs: Sequence[_Job]) -> list[tuple[_Job, _Done]]:
+    def _perform(self, state: State, jobs: Sequence[Job]) -> list[tuple[Job, Done]]:
         """Do the jobs side by side; those that end with finite weights, in the order given."""
         begun = time.perf_counter()
-        done = self.workers.map(self._perform_one, jobs)
+        done = self.workers.map(self._trainer, jobs)
         wall = time.perf_counter() - begun
         state.steps += sum(each.steps for each in done)
         busy = sum(each.seconds for each in done)
@@ -281,31 +262,6 @@ class Surgeon:
                 digest=file_digest(self.run.branches / branch.file_name),
             )
         return survivors
-
-    def _perform_one(self, job: _Job) -> _Done:
-        """Runs in a worker: train, measure, write the branch's file."""
-        begun = time.perf_counter()
-        path = self.run.branches / job.branch.file_name
-        finished = self.run.is_trained(job.branch.number, path)
-        if finished and job.stage == TRAINED:
-            return _Done(read_branch(path), True, job.stop - job.start, 0.0, time.perf_counter() - begun)
-        settings = self.settings
-        artifacts = path.with_suffix(".artifacts") if self.engine.name == "artifacts" else None
-        spec = TrainingSpec(settings.learning_rate, settings.optimizer, artifact_directory=artifacts)
-        batches = self.workers.interruptible(self._schedule.window(job.start, job.stop))
-        trained = self.engine.train(job.branch.network, self.train, batches, spec)
-        finite = trained.network.is_finite
-        branch = job.branch
-        if finite:
-            metrics = self.engine.evaluate(trained.network, self.validation)
-            epoch = job.stop / self._schedule.batches_per_epoch
-            measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss)
-            fraction = trained.network.parameter_count / job.parent_parameters
-            score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
-            branch = branch.measured(trained.network, measurement, score)
-            if not finished:  # the file of a branch whose training had ended before a kill is worth keeping
-                write_branch(branch, self.run.branches)
-        return _Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
 
     def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""

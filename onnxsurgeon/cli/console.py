@@ -113,36 +113,32 @@ class EventPrinter:
         self.remember(event)
         kind = event["event"]
         if kind == "run":
-            out.print(
-                f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, "
-                f"{event['validation_rows']:,} to choose by ({event['validation']}), {event['engine']} engine on "
-                f"{event['device']}, {event['workers']} workers",
-                soft_wrap=True,
+            _plain(
+                f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, {event['validation_rows']:,} to "
+                f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
+                f"{event['workers']} workers"
             )
         elif kind == "started":
-            out.print(f"epoch   0  given model {event['topologies'][0]}: accuracy {event['best_accuracy']:.4f}")
-        elif kind == "recuperated":
-            self._line("tried", event)
-        elif kind == "trained":
-            self._line("trained", event)
-        elif kind == "dropped" and event["reason"] != "score":
-            out.print(f"           [dim]dropped {event['branch']:>5}  {escape(event['reason'])}[/]", soft_wrap=True)
-        elif kind == "decided":
-            branches = ", ".join(
-                f"{number} ({topology}) {accuracy:.4f}"
-                for number, topology, accuracy in zip(
-                    event["branches"], event["topologies"], event["accuracies"], strict=True
-                )
+            _plain(f"epoch   0: given model {event['topologies'][0]}, accuracy {event['best_accuracy']:.4f}")
+            _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+        elif kind in ("recuperated", "trained"):
+            word = "tried" if kind == "recuperated" else "trained"
+            line = (
+                f"{word:<7} {event['branch']:>4} {event['surgery']:<17} {event['topology']:<16} "
+                f"{event['parameters']:>9,} {event['accuracy']:.4f} {event['gain']:+.4f} {event['score']:.4f}"
             )
-            out.print(f"[bold]epoch {event['epoch']:>3}[/]  keep {escape(branches)}", soft_wrap=True)
+            _plain(f"[dim]{line}[/]" if kind == "recuperated" else line)
+        elif kind == "dropped" and event["reason"] != "score":
+            _plain(f"[dim]dropped {event['branch']:>4} {escape(event['reason'])}[/]")
+        elif kind == "decided":
+            kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
+            text = ", ".join(f"{number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
+            _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
 
-    def _line(self, word: str, event: dict[str, Any]) -> None:
-        text = (
-            f"           {word:<8}{event['branch']:>5}  {event['surgery']:<22} {event['topology']:<26} "
-            f"{event['parameters']:>9,}  accuracy {event['accuracy']:.4f} ({event['gain']:+.4f})  "
-            f"score {event['score']:.4f}"
-        )
-        out.print(f"[dim]{text}[/]" if word == "tried" else text, soft_wrap=True)
+
+def _plain(text: str) -> None:
+    """A line that the terminal may wrap, but rich does not."""
+    out.print(text, soft_wrap=True)
 
 
 def result(evolved: Evolved, copied_to: Path | None) -> None:
@@ -153,9 +149,9 @@ def result(evolved: Evolved, copied_to: Path | None) -> None:
     out.print(
         f"accuracy {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
     )
-    out.print(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}", soft_wrap=True)
+    _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
-    out.print(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]", soft_wrap=True)
+    _plain(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
 
 
 class DownloadBar:

@@ -47,7 +47,7 @@ def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Cal
                 continue
             flag = f"--{field.name.replace('_', '-')}"
             names = (f"{flag}/--no-{flag[2:]}",) if types[field.name] is bool else (flag,)
-            default = "" if field.default in (None, MISSING) else f" Default: {_spell(field.default)}."
+            default = "" if field.default in (None, MISSING) else f" [default: {_spell(field.default)}]"
             option = typer.Option(*names, help=field.metadata["help"] + default, show_default=False)
             parameters.append(
                 inspect.Parameter(

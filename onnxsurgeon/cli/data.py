@@ -1,0 +1,50 @@
+"""Commands on data sets: list, info, fetch."""
+
+from __future__ import annotations
+
+import typer
+
+from onnxsurgeon.cli import console
+from onnxsurgeon.cli.options import JsonOption
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, describe and download the named data sets.")
+
+
+@app.command("list", epilog="Example: onnxsurgeon data list")
+def data_list(as_json: JsonOption = False) -> None:
+    """List the named data sets and whether their files are here."""
+    from onnxsurgeon.data.catalogue import CATALOGUE
+    from onnxsurgeon.data.load import describe, locate
+
+    if as_json:
+        console.print_json([describe(name) for name in CATALOGUE])
+        return
+    rows = []
+    for name, source in CATALOGUE.items():
+        place = "in the package" if not source.files else str(locate(name) or "not here")
+        rows.append((name, f"{source.rows[0]:,} + {source.rows[1]:,}", "×".join(map(str, source.shape)), place))
+    console.table(("name", "rows", "shape", "files"), rows, right=("rows",))
+
+
+@app.command("info", epilog="Example: onnxsurgeon data info emnist")
+def data_info(name: str, as_json: JsonOption = False) -> None:
+    """Describe a data set: source, files, splits, where its files are looked for."""
+    from onnxsurgeon.data.load import describe
+
+    record = describe(name)
+    if as_json:
+        console.print_json(record)
+        return
+    console.table(
+        ("", ""), [(key, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for key, v in record.items()]
+    )
+
+
+@app.command("fetch", epilog="Example: onnxsurgeon data fetch cifar10")
+def data_fetch(name: str) -> None:
+    """Download a data set from its official source into the cache, checksums verified."""
+    from onnxsurgeon.data.load import fetch, locate, lookup
+
+    key, source, _ = lookup(name)
+    place = locate(key) or fetch(key, progress=console.DownloadBar)
+    console.out.print(f"{key}: {place if source.files else 'in the package'}", soft_wrap=True)

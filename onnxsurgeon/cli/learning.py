@@ -1,0 +1,208 @@
+"""Commands on a model and a data set: train, evaluate, evolve."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxsurgeon.cli import console
+from onnxsurgeon.cli.options import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    EngineOption,
+    ForceOption,
+    JsonOption,
+    LayoutOption,
+    MeanOption,
+    ModelArgument,
+    OutOption,
+    ScaleOption,
+    SeedOption,
+    StdOption,
+    numbers,
+    with_fields,
+)
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.command(epilog="Example: onnxsurgeon train model.onnx --data fashion-mnist --epochs 5 -o trained.onnx")(train)
+    app.command(epilog="Example: onnxsurgeon evaluate best.onnx --data fashion-mnist --json")(evaluate)
+    app.command(
+        epilog="Examples: onnxsurgeon evolve m.onnx --data cifar10; onnxsurgeon evolve --resume runs/m-cifar10-1"
+    )(evolve)
+
+
+def train(
+    model: ModelArgument,
+    data: DataOption,
+    out: OutOption,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Step size of the optimizer.")] = 0.005,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 16,
+    engine: EngineOption = "auto",
+    device: DeviceOption = "cpu",
+    layout: LayoutOption = "hwc",
+    scale: ScaleOption = None,
+    mean: MeanOption = "",
+    std: StdOption = "",
+    data_dir: DataDirOption = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model's dense layers on the whole training split; nothing is operated on."""
+    from onnxsurgeon.graph.reader import save
+    from onnxsurgeon.training.fit import fit
+
+    options = _input_options(layout, scale, mean, std)
+    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force)
+
+    def report(epoch: int, loss: float) -> None:
+        if not as_json:
+            console.out.print(f"epoch {epoch:>3}  training loss {loss:.4f}")
+
+    trained, test = fit(
+        network,
+        dataset,
+        chosen,
+        options,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        report=report,
+    )
+    save(trained.network, out, overwrite=force)
+    if as_json:
+        console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
+        return
+    console.out.print(f"test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", soft_wrap=True)
+
+
+def evaluate(
+    model: ModelArgument,
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    engine: EngineOption = "auto",
+    device: DeviceOption = "cpu",
+    layout: LayoutOption = "hwc",
+    scale: ScaleOption = None,
+    mean: MeanOption = "",
+    std: StdOption = "",
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model's accuracy and loss on a split of a data set."""
+    from onnxsurgeon.data.prepare import prepare
+
+    options = _input_options(layout, scale, mean, std)
+    network, dataset, chosen = _prepare(model, data, data_dir, engine, device)
+    splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
+    if split not in splits:
+        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
+    metrics = chosen.evaluate(network, prepare(network, dataset, splits[split](), options))
+    record = {**asdict(metrics), "parameters": network.parameter_count}
+    if as_json:
+        console.print_json(record)
+        return
+    console.table(tuple(record), [[f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for v in record.values()]])
+
+
+@with_fields(SurgeonSettings)
+def evolve(
+    model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
+    data: Annotated[str, typer.Option("--data", help="A data set's name (see 'data list') or an .npz file.")] = "",
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Branches trained side by side; by default one a core.")
+    ] = None,
+    engine: EngineOption = "auto",
+    device: DeviceOption = "cpu",
+    layout: LayoutOption = "hwc",
+    scale: ScaleOption = None,
+    mean: MeanOption = "",
+    std: StdOption = "",
+    data_dir: DataDirOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    **settings: Any,
+) -> None:
+    """Train and operate in turn: find a better topology for a model on a data set."""
+    from onnxsurgeon.surgeon import run as runs
+
+    printer = console.EventPrinter()
+    common: dict[str, Any] = {
+        "workers": workers,
+        "out": out,
+        "overwrite": force,
+        "listener": printer.remember if as_json else printer,
+        "progress": console.DownloadBar,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        if resume is not None:
+            if model is not None or data or given:
+                raise SettingsError("--resume takes model, data and settings from the run: give none of them")
+            evolved = runs.resume(resume, **common)
+        else:
+            if model is None or not data:
+                raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
+            evolved = runs.evolve(
+                model,
+                data,
+                settings=SurgeonSettings.from_preset(**given),
+                options=_input_options(layout, scale, mean, std),
+                engine=engine,
+                device=device,
+                run_dir=run_dir,
+                data_dir=data_dir,
+                **common,
+            )
+    except KeyboardInterrupt:
+        console.fail(f"interrupted; continue with: onnxsurgeon evolve --resume {printer.run}")
+        sys.exit(130)
+    if as_json:
+        console.print_json(evolved.record())
+    else:
+        console.result(evolved, out)
+
+
+def _input_options(layout: str, scale: float | None, mean: str, std: str) -> Any:
+    from onnxsurgeon.data.prepare import InputOptions
+
+    return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"))
+
+
+def _prepare(
+    model: Path,
+    data: str,
+    data_dir: Path | None,
+    engine: str,
+    device: str,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+) -> tuple[Any, Any, Any]:
+    """Network, data set and engine; what cannot be written later is told now."""
+    from onnxsurgeon.data.load import load_dataset
+    from onnxsurgeon.graph.files import require_writable
+    from onnxsurgeon.graph.reader import load
+    from onnxsurgeon.training.engine import make_engine
+
+    if out is not None:
+        require_writable(out, overwrite=force)
+    network = load(model)
+    chosen = make_engine(engine, device, network)
+    return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar), chosen

@@ -1,0 +1,79 @@
+"""A dense chain written as ONNX nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activations import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.network import DenseChain, LayerNames
+
+
+def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The chain as ONNX nodes in topological order, and the initializers they need.
+
+    Raises:
+        ModelError: the opset is older than an activation that the chain contains.
+    """
+    nodes: list[onnx.NodeProto] = []
+    initializers = [numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in chain.parameters()]
+    x = chain.input_name
+    for position, layer in enumerate(chain.layers):
+        names = layer.names
+        y = chain.output_name if position == len(chain.layers) - 1 else names.output
+        z = y if layer.activation is None else names.pre_activation
+        if layer.bias is not None:
+            nodes.append(helper.make_node("Gemm", [x, names.weight, names.bias], [z], name=names.node))
+        elif opset >= 11:
+            nodes.append(helper.make_node("Gemm", [x, names.weight], [z], name=names.node))
+        else:  # before opset 11, Gemm's C is not optional
+            nodes.append(helper.make_node("MatMul", [x, names.weight], [z], name=names.node))
+        if layer.activation is not None:
+            since = ACTIVATIONS[layer.activation.op_type].since
+            if opset < since:
+                raise ModelError(f"node '{names.activation}': {layer.activation.op_type} needs opset {since}")
+            bounds = ("", "")
+            if layer.activation.op_type == "Clip" and opset >= 11:
+                bounds = (f"{names.activation}.min", f"{names.activation}.max")
+                for bound, name in zip(("min", "max"), bounds, strict=True):
+                    value = np.array(layer.activation.attribute(bound), layer.weight.dtype)
+                    initializers.append(numpy_helper.from_array(value, name))
+            if layer.activation.slope is not None and chain.dtype == np.float64:
+                nodes += _prelu_in_parts(z, y, names)
+            else:
+                nodes.append(layer.activation.node(z, y, bounds, names.slope, name=names.activation))
+        x = y
+    return nodes, initializers
+
+
+def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
+    """The chain alone as a model: features (batch, n_in) to outputs (batch, n_out)."""
+    nodes, initializers = chain_nodes(chain, opset)
+    kind = helper.np_dtype_to_tensor_dtype(chain.dtype)
+    graph = helper.make_graph(
+        nodes,
+        "dense_chain",
+        [helper.make_tensor_value_info(chain.input_name, kind, ["batch", chain.widths[0]])],
+        [helper.make_tensor_value_info(chain.output_name, kind, ["batch", chain.widths[-1]])],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def _prelu_in_parts(z: str, y: str, names: LayerNames) -> list[onnx.NodeProto]:
+    """Y = Relu(z) − s Relu(−z): ONNX Runtime has no PRelu for float64. ``canonical`` reads it back as one."""
+    base = names.activation
+    steps = (
+        ("Relu", [z], f"{base}.positive"),
+        ("Neg", [z], f"{base}.negated"),
+        ("Relu", [f"{base}.negated"], f"{base}.negative"),
+        ("Mul", [names.slope, f"{base}.negative"], f"{base}.scaled"),
+    )
+    nodes = [helper.make_node(op, inputs, [output], name=output) for op, inputs, output in steps]
+    return [*nodes, helper.make_node("Sub", [f"{base}.positive", f"{base}.scaled"], [y], name=base)]

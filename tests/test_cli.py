@@ -1,0 +1,278 @@
+"""The command line as a user meets it: every command, and every kind of bad input as one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxsurgeon import create, load, save
+from onnxsurgeon.cli import app, main
+from tests.conftest import MODELS, without_training
+
+SMALL = str(MODELS / "digits-small.onnx")
+QUICK = ["--epochs", "2", "--initial-epochs", "1", "--epoch-step", "1", "--recuperation-batches", "2", "--seed", "6"]
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("ONNXSURGEON_DATA", raising=False)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def commands():
+    from typer.main import get_command
+
+    root = get_command(app)
+    for name, command in root.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((name, inner) for inner in command.commands)
+        else:
+            yield (name,)
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_every_command_has_help_with_an_example(command, cli):
+    code, out, err = cli(*command, "--help")
+    assert (code, err) == (0, "")
+    assert f"onnxsurgeon {' '.join(command)}" in out
+    assert "Example" in out
+
+
+def test_every_setting_is_an_option_of_evolve(cli):
+    _, out, _ = cli("evolve", "--help")
+    flags = """
+    --preset --seed --epochs --initial-epochs --epoch-step --branches --redraws --recuperation-batches
+    --epsilon-relative --epsilon-absolute --selection --top-n --random-draw --no-random-draw --memory --no-memory
+    --widen --target-accuracy --time-limit --patience --learning-rate --batch-size --engine --device --workers --run-dir
+    --out"""
+    for flag in flags.split():
+        assert flag in out, flag
+
+
+def test_new_inspect_operate_train_evaluate_evolve(cli, tmp_path):
+    code, out, _ = cli("new", "64-10-10", "-o", "a.onnx", "--input-shape", "8x8", "--seed", "3")
+    assert (code, out) == (0, "a.onnx: 64-10-10, 760 parameters\n")
+    assert load("a.onnx").to_model() == create((64, 10, 10), input_shape=(8, 8), seed=3).to_model()
+
+    code, out, _ = cli("inspect", "a.onnx")
+    assert code == 0
+    for text in ("64-10-10, 760 parameters", "layer1/", "64 × 10", "widen:1:2", "merge:1", "neurons are"):
+        assert text.rstrip("/") in out
+    record = json.loads(cli("inspect", "a.onnx", "--json")[1])
+    assert (record["topology"], record["parameters"]) == ("64-10-10", 760)
+    assert len(record["hidden_layers"][0]["singular_values"]) == 10
+    assert {c["surgery"] for c in record["candidates"]} >= {"identity", "widen:1:20", "merge:1"}
+
+    code, out, _ = cli("operate", "a.onnx", "widen:1:8", "insert_identity:1", "merge:2", "-o", "b.onnx")
+    assert code == 0
+    assert load("b.onnx").topology == "64-18-10"
+    assert "760 → 1,360" in out
+    record = json.loads(cli("operate", "a.onnx", "narrow:1:5", "-o", "c.onnx", "--json")[1])
+    assert record["topology"] == "64-5-10"
+    assert record["surgeries"][0]["exact"] is False
+    assert record["surgeries"][0]["deviation"] > 0.001
+
+    arguments = ("--data", "digits", "--epochs", "3", "--learning-rate", "0.1")
+    code, out, _ = cli("train", "b.onnx", *arguments, "-o", "d.onnx")
+    assert code == 0
+    assert out.count("training loss") == 3
+    record = json.loads(cli("evaluate", "d.onnx", "--data", "digits", "--json")[1])
+    assert set(record) == {"accuracy", "loss", "parameters", "rows"}
+    assert record["accuracy"] > 0.7
+    assert (record["parameters"], record["rows"]) == (1360, 360)
+    for split, rows in (("train", 1437), ("validation", 144)):
+        assert json.loads(cli("evaluate", "d.onnx", "--data", "digits", "--split", split, "--json")[1])["rows"] == rows
+    assert "0." in cli("evaluate", "d.onnx", "--data", "digits")[1]
+    record = json.loads(cli("train", "b.onnx", *arguments, "-o", "d2.onnx", "--json")[1])
+    assert (tmp_path / "d2.onnx").read_bytes() == (tmp_path / "d.onnx").read_bytes()
+    assert record["epochs"] == 3
+
+    code, out, err = cli("evolve", "d.onnx", "--data", "digits", *QUICK, "--out", "best.onnx")
+    assert (code, err) == (0, "")
+    assert "run runs/d-digits-1:" in out
+    assert "epoch   2: keep" in out
+    assert "result: best.onnx" in out
+    assert (tmp_path / "best.onnx").read_bytes() == (tmp_path / "runs/d-digits-1/best.onnx").read_bytes()
+    code, out, err = cli("evolve", "--resume", "runs/d-digits-1", "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert record["run"] == "runs/d-digits-1"
+    assert 0 < record["test_accuracy"] <= 1
+
+
+def test_the_users_own_npz(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 6)).astype("f")
+    np.savez(tmp_path / "mine.npz", x=x, y=(x[:, 0] + x[:, 1] > 0).astype(int))
+    cli("new", "6-8-2", "-o", "a.onnx")
+    assert cli("evolve", "a.onnx", "--data", "mine.npz", *QUICK, "--learning-rate", "0.1")[0] == 0
+    record = json.loads(cli("evaluate", "runs/a-mine-1/best.onnx", "--data", "mine.npz", "--json")[1])
+    assert record["accuracy"] > 0.8
+
+
+def test_data_commands(cli, tmp_path):
+    code, out, _ = cli("data", "list")
+    assert code == 0
+    for name in ("digits", "mnist", "fashion-mnist", "emnist", "cifar10", "cifar100", "svhn", "eurosat"):
+        assert name in out
+    assert len(json.loads(cli("data", "list", "--json")[1])) == 8
+    record = json.loads(cli("data", "info", "emnist", "--json")[1])
+    assert record["rows"] == {"train": 697_932, "test": 116_323}
+    assert record["classes"] == 62
+    assert "byclass" in cli("data", "info", "emnist")[1]
+    assert cli("data", "fetch", "digits")[1] == "digits: in the package\n"
+
+
+def bad(tmp_path):
+    """Every kind of bad input, with what the one line must say."""
+    (tmp_path / "text.onnx").write_text("I am a text file, and long enough to look like something.\n" * 9)
+    save(create((784, 10, 10)), tmp_path / "wide.onnx")
+    save(create((64, 10, 5)), tmp_path / "few.onnx")
+    model = create((64, 10)).to_model()
+    del model.graph.node[0]
+    model.graph.node[0].input[0] = "input"
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 64
+    onnx.save(model, tmp_path / "softmax.onnx")
+    x = np.ones((50, 64), "f")
+    x[7, 3] = np.nan
+    np.savez(tmp_path / "nan.npz", x=x, y=np.arange(50) % 10)
+    (tmp_path / "run").mkdir()
+    evolve = ("evolve", SMALL, "--data", "digits")
+    return {
+        "no such file": (("inspect", "none.onnx"), "none.onnx: no such file"),
+        "a folder": (("inspect", "run"), "run: is a directory"),
+        "a text file": (("inspect", "text.onnx"), "text.onnx: not an ONNX model"),
+        "no dense layers": (("inspect", "softmax.onnx"), "softmax.onnx: no dense layers found"),
+        "rows that do not fit": (("evolve", "wide.onnx", "--data", "digits"), "rows of shape (8, 8) do not fit"),
+        "labels outside the classes": (("evolve", "few.onnx", "--data", "digits"), "outside the 5 classes of 'few'"),
+        "NaN in the data": (("evolve", SMALL, "--data", "nan.npz"), "nan.npz: 'x' holds nan in row 7, column 3"),
+        "an unknown surgery": (("operate", SMALL, "cut:1", "-o", "o.onnx"), "unknown surgery 'cut'"),
+        "an unknown layer": (("operate", SMALL, "merge:2", "-o", "o.onnx"), "has no hidden layer 2: it has 1 to 1"),
+        "not exact": (("operate", SMALL, "merge:1", "--exact", "-o", "o.onnx"), "merge:1: is not exact"),
+        "an existing run": ((*evolve, "--run-dir", "run"), "run: exists already; choose another --run-dir"),
+        "no run": (("evolve", "--resume", "run"), "run: not a run directory"),
+        "an existing file": ((*evolve, "--out", "few.onnx"), "few.onnx: exists already; --force overwrites it"),
+        "a missing folder": ((*evolve, "--out", "no/where.onnx"), "no such folder: no"),
+        "no CUDA": ((*evolve, "--device", "cuda"), "device 'cuda' is not available"),
+        "an unknown engine": ((*evolve, "--engine", "warp"), "unknown engine 'warp'"),
+        "an unknown data set": (("evolve", SMALL, "--data", "mnst"), "unknown data set 'mnst'"),
+        "an unknown split": (("evaluate", SMALL, "--data", "digits", "--split", "all"), "split: 'all' is unknown"),
+        "an unknown preset": ((*evolve, "--preset", "fast"), "preset: 'fast' is unknown"),
+        "a wrong setting": ((*evolve, "--epoch-step", "0"), "epoch-step: 0 is too small"),
+        "no workers": ((*evolve, "--workers", "0"), "workers: 0 is too small"),
+        "sizes that are none": (("new", "784x10", "-o", "o.onnx"), "'784x10' is no topology"),
+        "a shape that is none": (("new", "4-2", "-o", "o.onnx", "--input-shape", "2y2"), "'2y2' is no shape"),
+        "numbers that are none": (("evaluate", SMALL, "--data", "digits", "--mean", "a,b"), "mean: 'a,b'"),
+        "evolve without a model": (("evolve",), "evolve needs a MODEL and --data"),
+        "resume with a model": (("evolve", SMALL, "--resume", "run"), "--resume takes model, data and settings"),
+        "data that is not here": (
+            ("evaluate", SMALL, "--data", "svhn", "--data-dir", "run"),
+            "no file 'train_32x32.mat'",
+        ),
+    }
+
+
+def test_bad_input_is_one_clear_line_and_exit_code_2(cli, tmp_path):
+    for name, (arguments, text) in bad(tmp_path).items():
+        before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+        code, out, err = cli(*arguments)
+        assert code == 2, name
+        assert out == "", name
+        assert err.count("\n") == 1, (name, err)
+        assert err.startswith("onnxsurgeon: "), (name, err)
+        assert text in err, (name, err)
+        assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before, name
+
+
+@without_training
+def test_an_engine_that_is_not_installed(cli):
+    code, out, err = cli("evolve", SMALL, "--data", "digits", "--engine", "artifacts")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "pip install 'onnxsurgeon[training]'" in err
+
+
+def test_unknown_options_exit_with_2(cli):
+    code, _, err = cli("evolve", SMALL, "--data", "digits", "--epoch", "3")
+    assert code == 2
+    assert "--epoch" in err
+
+
+def test_version(cli):
+    code, out, _ = cli("--version")
+    assert (code, out.split()[0]) == (0, "onnxsurgeon")
+
+
+def test_view_serves_the_model_on_this_machine(tmp_path):
+    """Netron's own server answers with its page; no browser is opened."""
+    pytest.importorskip("netron")
+    import socket
+    import time
+    import urllib.request
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "onnxsurgeon", "view", SMALL, "--port", str(port), "--no-browser"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://localhost:{port}/", timeout=5) as answer:
+                    page = answer.read().decode()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                assert server.poll() is None
+                time.sleep(0.2)
+        assert "Netron" in page
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_interrupting_says_how_to_continue(tmp_path):
+    import signal
+    import time
+
+    command = [sys.executable, "-m", "onnxsurgeon", "evolve", SMALL, "--data", "digits", "--epochs", "100000"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    while "epoch  20" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert process.returncode == 130
+    assert "continue with: onnxsurgeon evolve --resume runs/digits-small-digits-1" in err
+    assert "Traceback" not in err
+    assert load(tmp_path / "runs/digits-small-digits-1/best.onnx")
+
+
+def test_importing_the_package_is_cheap():
+    code = (
+        "import sys, onnxsurgeon\n"
+        "heavy = {'typer', 'rich', 'matplotlib', 'onnxruntime', 'onnx', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert set(onnxsurgeon.__all__) <= set(dir(onnxsurgeon))\n"
+        "for name in onnxsurgeon.__all__:\n    getattr(onnxsurgeon, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
