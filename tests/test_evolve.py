@@ -373,14 +373,22 @@ def test_resume_refuses_what_it_cannot_trust(start, tmp_path):
         resume(tmp_path)
     run = evolve(start, "digits", settings=short(epochs=2), run_dir=tmp_path / "run").run
     kept = read_branch(run / "best.onnx")
+    bytes_kept = (run / "branches" / kept.file_name).read_bytes()
     (run / "branches" / kept.file_name).write_bytes(start.read_bytes())
     with pytest.raises(RunError, match="was changed since the run wrote it"):
         resume(run)
     settings = json.loads((run / "settings.json").read_text())
-    settings["data"]["digest"] = "0" * 64
+    digest, settings["data"]["digest"] = settings["data"]["digest"], "0" * 64
     (run / "settings.json").write_text(json.dumps(settings))
     with pytest.raises(RunError, match="its contents differ"):
         resume(run)
+    settings["data"]["digest"] = digest
+    settings["versions"]["numpy"] = "1.0"
+    (run / "branches" / kept.file_name).write_bytes(bytes_kept)
+    (run / "settings.json").write_text(json.dumps(settings))
+    events = []
+    resume(run, listener=events.append)
+    assert of(events, "run")[0]["other_versions"] == ["numpy 1.0"]
     del settings["data"]
     (run / "settings.json").write_text(json.dumps(settings))
     with pytest.raises(RunError, match="lacks or misnames an entry: 'data'"):

@@ -119,8 +119,7 @@ def versions() -> dict[str, str]:
 
 
 def make_task(sizes: tuple[int, ...], steps: int) -> Task:
-    """Random rows and labels."""
-    # Short, centred rows: with long ones SGD is near instability, where rounding grows into another run.
+    """Random rows and labels. The rows are short: with long ones SGD is near instability, where rounding grows."""
     rng = np.random.default_rng(SEED)
     features = rng.uniform(-0.1, 0.1, (ROWS, sizes[0])).astype(np.float32)
     examples = Examples(features, rng.integers(0, sizes[-1], ROWS), sizes[-1])
@@ -128,6 +127,7 @@ def make_task(sizes: tuple[int, ...], steps: int) -> Task:
     return Task(create(sizes, seed=SEED), examples, batches)
 
 
+@single_threaded()  # numpy's BLAS; the first call counts as well, or its threads would still spin in the next ones
 def measure(task: Task, rounds: int) -> tuple[dict[str, list[Run]], dict[str, str]]:
     """Runs of every peer by its name, and why the others are absent."""
     runs: dict[str, list[Run]] = {}
@@ -142,10 +142,9 @@ def measure(task: Task, rounds: int) -> tuple[dict[str, list[Run]], dict[str, st
             absent[name] = f"{kind}: {first_line(error)}"
     if LOOP in absent:
         raise SystemExit(f"{LOOP}: {absent[LOOP]}")
-    with single_threaded():  # after the imports: the limit holds for libraries that are loaded by now
-        for _ in range(rounds):
-            for name, ran in runs.items():
-                ran.append(PEERS[name](task))
+    for _ in range(rounds):
+        for name, ran in runs.items():
+            ran.append(PEERS[name](task))
     return runs, absent
 
 

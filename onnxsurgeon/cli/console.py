@@ -102,6 +102,7 @@ class EventPrinter:
 
     def __init__(self) -> None:
         self.run = ""
+        self.chance = 0.0
 
     def remember(self, event: dict[str, Any]) -> None:
         """Print nothing; only remember where the run is."""
@@ -118,8 +119,14 @@ class EventPrinter:
                 f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
                 f"{event['workers']} workers"
             )
+            self.chance = 1 / event["classes"]
+            if event["other_versions"]:
+                started_with = ", ".join(event["other_versions"])
+                _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
         elif kind == "started":
             _plain(f"epoch   0: given model {event['topologies'][0]}, accuracy {event['best_accuracy']:.4f}")
+            if event["best_accuracy"] < 1.5 * self.chance:
+                _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
             _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"

@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples: onnxsurgeon evolve m.onnx --data cifar10; onnxsurgeon evolve --resume runs/m-cifar10-1"
     )(evolve)
+    app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
 def train(
@@ -177,6 +178,13 @@ def evolve(
         console.print_json(evolved.record())
     else:
         console.result(evolved, out)
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
+    """Write RUN/report.html; also of a run that is still going or was killed."""
+    from onnxsurgeon.report import write_report
+
+    console.out.print(str(write_report(run)), soft_wrap=True)
 
 
 def _input_options(layout: str, scale: float | None, mean: str, std: str) -> Any:

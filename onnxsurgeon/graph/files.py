@@ -41,10 +41,10 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def check_model(model: onnx.ModelProto, name: str) -> None:
-    """Run onnx.checker on ``model``.
+    """Run onnx.checker on ``model``, shape inference included.
 
     Raises:
-        ModelError: the checker finds fault; the text starts with ``name``.
+        ModelError: the checker finds fault, or shapes do not fit; the text starts with ``name``.
     """
     newest = onnx.defs.onnx_opset_version()
     for entry in model.opset_import:
@@ -52,8 +52,8 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
             # Below 7, Gemm and Add broadcast by attributes of their own; the checker lets the future pass.
             raise ModelError(f"{name}: opset {entry.version} is not supported (7 to {newest} are)")
     try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{name}: invalid model: {first_line(error)}") from error
 
 

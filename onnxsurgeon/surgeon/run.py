@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -191,7 +191,9 @@ def resume(
         raise RunError(f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ")
     splits = _split(network, dataset, settings, options)
     surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, Workers(workers), listener or _ignore)
-    return _finish(surgeon, splits, out, overwrite=overwrite)
+    then, now = record.get("versions", {}), versions()
+    changed = [f"{name} {then.get(name)}" for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+    return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
 
 
 def versions() -> dict[str, str]:
@@ -222,7 +224,14 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
     return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test))
 
 
-def _finish(surgeon: Surgeon, splits: Splits, out: str | os.PathLike[str] | None, *, overwrite: bool) -> Evolved:
+def _finish(
+    surgeon: Surgeon,
+    splits: Splits,
+    out: str | os.PathLike[str] | None,
+    *,
+    overwrite: bool,
+    other_versions: Sequence[str] = (),
+) -> Evolved:
     surgeon.listener(
         {
             "event": "run",
@@ -233,6 +242,8 @@ def _finish(surgeon: Surgeon, splits: Splits, out: str | os.PathLike[str] | None
             "engine": surgeon.engine.name,
             "device": surgeon.engine.device,
             "workers": surgeon.workers.count,
+            "classes": surgeon.train.classes,
+            "other_versions": other_versions,
         }
     )
     with surgeon.workers:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import onnx
 
 from onnxsurgeon.errors import ModelError, SurgeryError
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
@@ -126,11 +125,9 @@ def operate(
     if require_exact and not exact:
         raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
     result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
-    model = result.to_model()
     try:
-        check_model(model, name)
-        onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    except (ModelError, onnx.shape_inference.InferenceError) as error:
+        check_model(result.to_model(), name)
+    except ModelError as error:
         raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
     difference = compare_chains(network.chain, result.chain, random_features(network.chain))
     if exact and not difference.relative <= EXACT_TOLERANCE:
