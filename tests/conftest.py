@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxsurgeon import InputOptions, create, load_dataset, prepare, save
@@ -30,7 +31,12 @@ def randomised(network, seed=0, scale=0.3):
 
 
 def as_float64(network):
-    return network.with_parameters(v.astype(np.float64) for _, v in network.chain.parameters())
+    model = onnx.ModelProto()
+    model.CopyFrom(network.frame.model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    network = network.with_parameters(v.astype(np.float64) for _, v in network.chain.parameters())
+    return replace(network, frame=replace(network.frame, model=model))
 
 
 def with_bias_removed(network, index):

@@ -258,6 +258,13 @@ def test_refusals_name_the_node_and_the_reason(name):
     assert reason in str(error.value)
 
 
+def test_a_bias_of_the_wrong_length_is_refused():
+    nodes, constants = IDIOMS["gemm"]
+    model = build(nodes, {**constants, "P": np.ones(5, "f")})
+    with pytest.raises(ModelError, match=r"node 'Gemm_a': bias of shape \(5,\) for 6 units"):
+        from_model(model)
+
+
 def test_a_hidden_activation_that_is_also_an_output_is_not_free():
     nodes = [node("Gemm", "x A P", "a"), node("Relu", "a", "b"), node("Gemm", "b B Q", "y")]
     with pytest.raises(ModelError, match=r"tensor 'b' .* is also an output of the model"):

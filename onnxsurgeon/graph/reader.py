@@ -127,6 +127,7 @@ def _activation(node: gs.Node, weight: Array, source: str) -> Activation:
 
 
 def _single_chain(graph: gs.Graph, source: str) -> list[_Dense]:
+    _refuse_wrong_biases(graph, source)
     dense = {id(node): _Dense(node) for node in graph.nodes if node.outputs and is_normal_gemm(node)}
     if not dense:
         raise ModelError(f"{source}: no dense layers found{_nearly(graph)}")
@@ -150,6 +151,18 @@ def _single_chain(graph: gs.Graph, source: str) -> list[_Dense]:
     if len(chains) > 1:
         raise ModelError(f"{source}: {_why_apart(graph, chains[0][-1].gemm, chains[1][0].gemm)}")
     return chains[0]
+
+
+def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
+    """onnx.checker lets a bias of the wrong length pass."""
+    for node in graph.nodes:
+        if node.op != "Gemm" or len(node.inputs) < 3 or not node.outputs:
+            continue
+        weight, bias = constant_values(node.inputs[1]), constant_values(node.inputs[2])
+        if weight is not None and bias is not None and weight.ndim == 2:
+            units = weight.shape[0] if node.attrs.get("transB", 0) else weight.shape[1]
+            if bias.ndim and bias.shape[-1] not in (1, units):
+                raise ModelError(f"{source}: node '{node.name}': bias of shape {bias.shape} for {units} units")
 
 
 def _only_reader(graph: gs.Graph, tensor: Any) -> gs.Node | None:
