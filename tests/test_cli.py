@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -108,6 +109,11 @@ def test_new_inspect_operate_train_evaluate_evolve(cli, tmp_path):
     assert "epoch   2: keep" in out
     assert "result: best.onnx" in out
     assert (tmp_path / "best.onnx").read_bytes() == (tmp_path / "runs/d-digits-1/best.onnx").read_bytes()
+    if find_spec("jinja2") and find_spec("matplotlib"):
+        assert "report: runs/d-digits-1/report.html" in out
+        (tmp_path / "runs/d-digits-1/report.html").unlink()
+        assert cli("report", "runs/d-digits-1") == (0, "runs/d-digits-1/report.html\n", "")
+        assert "64-" in (tmp_path / "runs/d-digits-1/report.html").read_text()
     code, out, err = cli("evolve", "--resume", "runs/d-digits-1", "--json")
     assert code == 0
     record = json.loads(out)
@@ -165,6 +171,7 @@ def bad(tmp_path):
         "an unknown layer": (("operate", SMALL, "merge:2", "-o", "o.onnx"), "has no hidden layer 2: it has 1 to 1"),
         "not exact": (("operate", SMALL, "merge:1", "--exact", "-o", "o.onnx"), "merge:1: is not exact"),
         "an existing run": ((*evolve, "--run-dir", "run"), "run: exists already; choose another --run-dir"),
+        "no run to report": (("report", "run"), "run: not a run directory"),
         "no run": (("evolve", "--resume", "run"), "run: not a run directory"),
         "an existing file": ((*evolve, "--out", "few.onnx"), "few.onnx: exists already; --force overwrites it"),
         "a missing folder": ((*evolve, "--out", "no/where.onnx"), "no such folder: no"),

@@ -148,7 +148,7 @@ def _plain(text: str) -> None:
     out.print(text, soft_wrap=True)
 
 
-def result(evolved: Evolved, copied_to: Path | None) -> None:
+def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     """What ``evolve`` says at its end."""
     outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
     out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
@@ -158,6 +158,8 @@ def result(evolved: Evolved, copied_to: Path | None) -> None:
     )
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
+    if page is not None:
+        _plain(f"report: {escape(str(page))}")
     _plain(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,10 +175,11 @@ def evolve(
     except KeyboardInterrupt:
         console.fail(f"interrupted; continue with: onnxsurgeon evolve --resume {printer.run}")
         sys.exit(130)
+    page = _write_report(evolved.run)
     if as_json:
         console.print_json(evolved.record())
     else:
-        console.result(evolved, out)
+        console.result(evolved, out, page)
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
@@ -185,6 +187,15 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory.", metavar=
     from onnxsurgeon.report import write_report
 
     console.out.print(str(write_report(run)), soft_wrap=True)
+
+
+def _write_report(run: Path) -> Path | None:
+    """The page about a run, where the extra for it is installed."""
+    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
+        return None
+    from onnxsurgeon.report import write_report
+
+    return write_report(run)
 
 
 def _input_options(layout: str, scale: float | None, mean: str, std: str) -> Any:

@@ -1,0 +1,101 @@
+"""The journal's lines, and values taken from an event only if they are what they should be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxsurgeon.surgeon.journal import Event
+
+# Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
+_LARGEST = 1e15
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A journal, line by line.
+
+    Attributes:
+        events: the events that can be read, each with its line's number, counted from 1.
+        damaged: numbers of the other lines.
+        cut_off: whether the last line has no end: it is being written, or the run was killed in that moment. It is
+            not counted among the damaged.
+    """
+
+    events: tuple[tuple[int, Event], ...]
+    damaged: tuple[int, ...]
+    cut_off: bool
+
+
+def read_lines(journal: Path) -> Lines:
+    """The lines of ``journal``; none where there is no such file yet."""
+    content = journal.read_bytes() if journal.is_file() else b""
+    *whole, rest = content.split(b"\n")
+    events, damaged = [], []
+    for line, encoded in enumerate(whole, start=1):
+        try:
+            event = json.loads(encoded)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            events.append((line, event))
+        else:
+            damaged.append(line)
+    return Lines(tuple(events), tuple(damaged), bool(rest))
+
+
+def number(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> float:
+    """A number between ``least`` and ``most``.
+
+    Raises:
+        KeyError: there is none.
+        TypeError: it is no number.
+        ValueError: it lies outside, or is NaN.
+    """
+    value = event[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{key}: no number")
+    if not least <= value <= most:
+        raise ValueError(f"{key}: {value} is out of range")
+    return float(value)
+
+
+def integer(event: Event, key: str) -> int:
+    """An integer from 0 on; raises what ``number`` does."""
+    return _integer(event[key])
+
+
+def integers(event: Event, key: str) -> tuple[int, ...]:
+    """A list of integers from 0 on; raises what ``number`` does."""
+    return tuple(_integer(value) for value in _list(event[key]))
+
+
+def text(event: Event, key: str) -> str:
+    """A text; raises what ``number`` does."""
+    return _text(event[key])
+
+
+def texts(event: Event, key: str) -> tuple[str, ...]:
+    """A list of texts; raises what ``number`` does."""
+    return tuple(_text(value) for value in _list(event[key]))
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("no integer")
+    if not 0 <= value <= _LARGEST:
+        raise ValueError("out of range")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value

@@ -1,0 +1,124 @@
+"""What settings.json tells of how a run was started."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting, its value, what it is about, and whether the value is other than the preset's."""
+
+    name: str
+    value: Any
+    meaning: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How a run was started.
+
+    Attributes:
+        model: the model's file, as it was given.
+        data: the data set's name, as it was given.
+        settings: every hyperparameter.
+        circumstances: engine, device, and what else settings.json records, by name.
+        versions: of everything the result may depend on.
+        command: the command that would run the same again.
+    """
+
+    model: str
+    data: str
+    settings: tuple[Setting, ...]
+    circumstances: dict[str, str]
+    versions: dict[str, str]
+    command: str
+
+    @property
+    def title(self) -> str:
+        """Such as "mlp.onnx on digits"."""
+        return f"{Path(self.model).name} on {self.data}"
+
+    def value(self, name: str) -> Any:
+        """Value of the setting of that name; None where the run has none."""
+        return next((setting.value for setting in self.settings if setting.name == name), None)
+
+
+def read_invocation(run: RunDirectory) -> Invocation:
+    """How ``run`` was started.
+
+    Raises:
+        RunError: settings.json is damaged.
+    """
+    record = run.read_settings()
+    try:
+        settings = tuple(_settings(record["settings"]))
+        data, model = record["data"], record["model"]
+        circumstances = {
+            "engine": record["engine"],
+            "device": record["device"],
+            "data folder": data["folder"] or "",
+            **{f"input {name}": _spell(value) for name, value in data["options"].items()},
+            "SHA-256 of the model": model["sha256"],
+            "digest of the data set": data["digest"],
+        }
+        return Invocation(
+            str(model["file"]),
+            str(data["name"]),
+            settings,
+            {name: str(value) for name, value in circumstances.items() if value},
+            {name: str(version) for name, version in record["versions"].items()},
+            shlex.join(["onnxsurgeon", "evolve", *_arguments(record, settings)]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+
+
+def _settings(values: Mapping[str, Any]) -> Iterator[Setting]:
+    """The settings in the order of the dataclass, then those that this version does not know."""
+    known = {setting.name: setting for setting in fields(SurgeonSettings)}
+    preset = PRESETS.get(values["preset"], {})
+    for name in sorted(values, key=lambda name: list(known).index(name) if name in known else len(known)):
+        usual = preset.get(name, known[name].default if name in known else None)
+        meaning = known[name].metadata["help"] if name in known else ""
+        yield Setting(name, values[name], meaning, name != "preset" and values[name] != usual)
+
+
+def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iterator[str]:
+    """Model, data set, and every option that differs from what the command takes by itself."""
+    yield from (str(record["model"]["file"]), "--data", str(record["data"]["name"]))
+    if record["data"]["folder"]:
+        yield from ("--data-dir", str(record["data"]["folder"]))
+    for setting in settings:
+        option = setting.name.replace("_", "-")
+        if setting.name == "preset" and setting.value != "default":
+            yield from ("--preset", str(setting.value))
+        elif setting.changed and isinstance(setting.value, bool):
+            yield f"--{option}" if setting.value else f"--no-{option}"
+        elif setting.changed and setting.value is not None:
+            yield from (f"--{option}", str(setting.value))
+    usual = InputOptions()
+    for name, value in record["data"]["options"].items():
+        wanted = tuple(value) if isinstance(value, list) else value
+        if wanted != getattr(usual, name, None):
+            yield from (f"--{name}", _spell(value))
+    # "auto" may choose another engine elsewhere, and with it other bytes.
+    yield from ("--engine", str(record["engine"]))
+    if record["device"] != "cpu":
+        yield from ("--device", str(record["device"]))
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(str(entry) for entry in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,410 @@
+"""The page about a run: what it says, what it links to, and that it can be read whatever state the run is in."""
+
+import html
+import json
+import re
+import shlex
+import shutil
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import pytest
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+from onnxsurgeon import RunError, SurgeonSettings, evolve
+from onnxsurgeon.cli import app
+from onnxsurgeon.report import page as page_module
+from onnxsurgeon.report import write_report
+from onnxsurgeon.report.history import read_history
+from onnxsurgeon.report.invocation import read_invocation
+from onnxsurgeon.report.pictures import accuracy_picture, gap, size_picture
+from onnxsurgeon.surgeon.journal import RunDirectory
+from tests.conftest import start_model
+from tests.killed_run import SETTINGS
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """What the tests want to know of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags, self.links, self.ids, self.values, self.open, self.text = [], [], [], [], [], ""
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        self.links += [attributes[name] for name in ("href", "src", "xlink:href") if name in attributes]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.values += [float(attributes["value"])] if tag == "data" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    @property
+    def words(self):
+        return " ".join(self.text.split())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that ended, and its events."""
+    folder = tmp_path_factory.mktemp("report")
+    events = []
+    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", listener=events.append)
+    return evolved, [event for event in events if event["event"] != "run"]
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    """Its page."""
+    return Page(write_report(finished[0].run))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of it to damage."""
+    return shutil.copytree(finished[0].run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html"))
+
+
+@pytest.fixture
+def unillustrated(monkeypatch):
+    """Pages without pictures, which take a hundred times as long as the rest."""
+    monkeypatch.setattr(page_module, "_pictures", lambda history, accuracy_name: {})
+
+
+def of(events, *kinds):
+    return [event for event in events if event["event"] in kinds]
+
+
+def rewrite(run, change):
+    """Replace the journal's lines by what ``change`` makes of them."""
+    journal = run / "journal.jsonl"
+    journal.write_bytes(b"".join(change(journal.read_bytes().splitlines(keepends=True))))
+
+
+def line_of(run, kind, count=0):
+    """Index of a line of the journal that tells of such an event."""
+    lines = (run / "journal.jsonl").read_bytes().splitlines()
+    return [index for index, line in enumerate(lines) if json.loads(line)["event"] == kind][count]
+
+
+def test_the_page_of_a_finished_run(finished, page):
+    evolved, events = finished
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert len(page.source) < 2_000_000
+    assert "Finished" in page.text
+    assert evolved.network.topology in page.text
+    assert f"{evolved.network.parameter_count:,}" in page.text
+    for accuracy in (evolved.test.accuracy, evolved.start.accuracy, evolved.validation_accuracy):
+        assert f"{accuracy:.4f}" in page.text
+        assert accuracy in page.values
+    for event in of(events, "proposed"):
+        assert event["surgery"] in page.text
+        assert event["reason"] in page.text
+    assert page.source.count("<svg ") == 2
+    assert "cannot be read" not in page.text
+    assert not list(evolved.run.glob(".*"))
+
+
+def test_its_accuracies_are_the_journals(finished, page):
+    evolved, events = finished
+    measured = [event["accuracy"] for event in of(events, "recuperated", "trained")]
+    given = of(events, "started")[0]["accuracies"][0]
+    headline = [given, evolved.validation_accuracy, evolved.start.accuracy, evolved.test.accuracy]
+    assert sorted(page.values) == sorted([*measured, given, *headline])
+    # Every one of them in the row of its branch, with gain and score.
+    rows = {int(number): row for number, row in re.findall(r'<tr id="branch-(\d+)"(.*?)</tr>', page.source, re.DOTALL)}
+    latest = {event["branch"]: event for event in of(events, "recuperated", "trained")}
+    assert rows.keys() == {0, *latest}
+    for event in of(events, "recuperated", "trained"):
+        assert f'<data value="{event["accuracy"]}">{event["accuracy"]:.4f}</data>' in rows[event["branch"]]
+    for branch, event in latest.items():
+        assert f"<span>{event['gain']:+.4f}</span>".replace("-", "−") in rows[branch]
+        assert f"<span>{event['score']:.4f}</span>" in rows[branch]
+        assert f"<span>{event['topology']}</span>" in rows[branch]
+
+
+def test_every_branch_is_linked_and_every_link_leads_somewhere(finished, page):
+    evolved, _ = finished
+    files = [link for link in page.links if not link.startswith("#")]
+    for link in files:
+        assert (evolved.run / unquote(link)).is_file(), link
+    assert {unquote(link) for link in files} >= {
+        f"branches/{path.name}" for path in evolved.run.glob("branches/*.onnx")
+    }
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    for name in re.findall(r"url\(#(.*?)\)", page.source):
+        assert name in page.ids
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page):
+    for link in page.links:
+        assert "://" not in link
+        assert not link.startswith("//")
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert "@import" not in page.source
+    assert set(re.findall(r"https?://[^\"'\s<]+", page.source)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert "default-src 'none'" in page.source
+
+
+def test_the_same_run_gives_the_same_page(finished, page):
+    path = write_report(finished[0].run)
+    assert path == finished[0].run / "report.html"
+    assert path.read_text(encoding="utf-8") == page.source
+
+
+def test_the_fates_are_the_runs(finished):
+    evolved, events = finished
+    history = read_history(RunDirectory(evolved.run))
+    kept = {branch for event in of(events, "started", "decided") for branch in event["branches"]}
+    assert {number for number, member in history.members.items() if member.kept} == kept
+    fates = {number: history.fate(member) for number, member in history.members.items()}
+    assert fates[0] == "given model"
+    for event in of(events, "dropped"):
+        assert fates[event["branch"]].startswith("dropped: ")
+    assert set(fates.values()) == {
+        "given model",
+        "kept",
+        "dropped: scored below those kept",
+        "dropped: less accurate than before",
+    }
+    assert [member.surgery for member in history.lineage() if member.operation not in ("start", "identity")] == list(
+        evolved.branch.lineage
+    )
+    assert history.members[0].parameters == 1620
+
+
+def test_the_pictures_can_be_read_on_white_and_on_black(page):
+    pictures = re.findall(r"<svg .*?</svg>", page.source, re.DOTALL)
+    for picture in pictures:
+        assert "currentColor" in picture
+        assert not re.search(r"#(000000|ffffff|010203)", picture)
+        assert "stroke-dasharray" in picture  # the given model's accuracy
+        assert "<style" not in picture
+    assert len(re.findall(r"<text", "".join(pictures))) > 20
+
+
+def test_pictures_of_a_run_that_has_just_begun(copy):
+    rewrite(copy, lambda lines: lines[:1])
+    history = read_history(RunDirectory(copy))
+    for draw in (accuracy_picture, size_picture):
+        assert "given model" in draw(history, "held-out accuracy")
+
+
+def test_pictures_of_a_history_without_its_beginning(copy):
+    rewrite(copy, lambda lines: lines[line_of(copy, "trained", 2) :][:1])
+    history = read_history(RunDirectory(copy))
+    for draw in (accuracy_picture, size_picture):
+        assert "given model" not in draw(history, "held-out accuracy")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], None),
+        ([0.5], None),
+        ([0.5, 0.5], None),
+        ([0.1, 0.8, 0.85, 0.9], (0.1, 0.8)),
+        ([0.1, 0.3, 0.5, 0.7], None),
+        ([0.1, 0.12, 0.9], None),  # one outlier at the top is what the picture is about
+    ],
+)
+def test_where_an_axis_is_broken(values, expected):
+    assert gap(values) == expected
+
+
+def test_text_from_outside_is_escaped(copy):
+    record = json.loads((copy / "settings.json").read_text())
+    record["model"]["file"] = "models & more/<b>x</b>.onnx"
+    record["data"]["name"] = '<img src=x onerror="y">'
+    record["versions"]["<i>python</i>"] = "'\"><script>"
+    (copy / "settings.json").write_text(json.dumps(record))
+    event = {"event": "proposed", "branch": 999, "parent": 1, "surgery": "<u>$\\x$</u>", "score": 1, "parameters": 5}
+    events = [event | {"reason": "\ud800</td><script>", "epoch": 2, "draw": 0}]
+    events.append({"event": "trained", "branch": 999, "parent": 1, "surgery": "<u>$\\x$</u>", "topology": "<s>"})
+    events[1] |= {"parameters": 5, "epoch": 2, "accuracy": 0.5, "gain": 0, "loss": 1, "score": 1, "digest": ""}
+    rewrite(copy, lambda lines: [*lines, *(json.dumps(event).encode() + b"\n" for event in events)])
+    page = Page(write_report(copy))
+    assert not {tag for tag, _ in page.tags} & {"b", "i", "u", "s", "img", "script"}
+    assert "x</b>" not in page.source
+    assert html.escape("'models & more/<b>x</b>.onnx'", quote=False) in page.source.replace("&#39;", "'")
+    assert "<u>$\\x$</u>" in page.text
+    assert page.open == []
+
+
+def test_the_command_runs_the_same_again_even_if_names_are_markup(tmp_path, monkeypatch, unillustrated):
+    (tmp_path / "<b>x<").mkdir()
+    model = start_model(tmp_path).rename(tmp_path / "<b>x<" / "b>.onnx")
+    settings = SurgeonSettings.from_preset("default", **SETTINGS | {"epochs": 4, "random_draw": False})
+    run = RunDirectory(evolve(model, "digits", settings=settings, run_dir=tmp_path / "run <i>").run)
+    page = Page(write_report(run.path))
+    assert not {tag for tag, _ in page.tags} & {"b", "i"}
+    assert "b>.onnx on digits" in page.text
+    command = read_invocation(run).command
+    assert command in page.text
+    words = shlex.split(command)
+    assert words[:3] == ["onnxsurgeon", "evolve", str(model)]
+    again = RunDirectory(tmp_path / "again")
+    monkeypatch.setattr(sys, "argv", [*words, "--run-dir", str(again.path)])
+    app(standalone_mode=False)
+    assert again.best.read_bytes() == run.best.read_bytes()
+    assert again.read_settings() == run.read_settings()
+
+
+@pytest.mark.parametrize("kind", ["started", "proposed", "recuperated", "trained", "decided"])
+@pytest.mark.parametrize("ending", [b"", b'{"event": "tra'], ids=["whole", "cut off"])
+def test_a_run_that_goes_on_or_was_killed(kind, ending, copy, unillustrated):
+    last = line_of(copy, kind, 0 if kind in ("started", "proposed") else -1)
+    rewrite(copy, lambda lines: [*lines[: last + 1], ending])
+    page = Page(write_report(copy))
+    assert "Not finished: at epoch" in page.text
+    assert f"onnxsurgeon evolve --resume {copy}" in page.text
+    assert ("is cut off" in page.text) == bool(ending)
+    assert "cannot be read" not in page.text
+    assert "measured once, at the end" in page.text
+    assert ("not decided" in page.text) == (kind in ("proposed", "recuperated", "trained"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"event": "sta', b"\x00\xff\n[1]\n"])
+def test_a_run_whose_journal_tells_nothing(content, copy):
+    (copy / "journal.jsonl").unlink()
+    if content is not None:
+        (copy / "journal.jsonl").write_bytes(content)
+    page = Page(write_report(copy))
+    assert "nothing is decided yet" in page.text
+    assert ("Lines 1, 2 of journal.jsonl cannot be read" in page.words) == (content == b"\x00\xff\n[1]\n")
+    assert "<svg" not in page.source
+
+
+DAMAGED = [
+    b"",
+    b"\xff\xfe",
+    b"null",
+    b"{}",
+    b'{"event": "trained"}',
+    b'{"event": 3}',
+    b"[" * 100_000,
+    b'{"event": "trained", "branch": 5, "accuracy": NaN}',
+    b'{"event": "decided", "epoch": 4, "branches": [], "topologies": []}',
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED, ids=lambda line: line[:30].decode(errors="replace"))
+def test_a_damaged_line_is_left_out_and_told(damaged, copy, unillustrated):
+    last = line_of(copy, "trained", 2)
+    rewrite(copy, lambda lines: [*lines[:last], damaged + b"\n", *lines[last + 1 :]])
+    page = Page(write_report(copy))
+    assert f"Line {last + 1} of journal.jsonl cannot be read" in page.words
+    assert "Finished" in page.text
+
+
+def test_any_line_can_be_missing(finished):
+    run = RunDirectory(finished[0].run)
+    lines = run.journal.read_bytes().splitlines(keepends=True)
+    whole = read_history(run)
+    try:
+        for index in range(0, len(lines), 4):
+            run.journal.write_bytes(b"".join([*lines[:index], b"?\n", *lines[index + 1 :]]))
+            history = read_history(run)
+            assert history.damaged == [index + 1]
+            for number, member in history.members.items():
+                assert history.fate(member) in (whole.fate(whole.members[number]), "not known", "not decided")
+    finally:
+        run.journal.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("kind", ["started", "proposed", "trained", "decided", "finished"])
+def test_a_page_without_some_line(kind, copy, unillustrated):
+    missing = line_of(copy, kind, -1)
+    rewrite(copy, lambda lines: [*lines[:missing], b"?\n", *lines[missing + 1 :]])
+    page = Page(write_report(copy))
+    assert f"Line {missing + 1} of journal.jsonl cannot be read" in page.words
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def test_a_branch_without_a_file_is_not_linked(copy, unillustrated):
+    removed = next(copy.glob("branches/0003-*.onnx"))
+    removed.unlink()
+    (copy / "best.onnx").unlink()  # a run has none before its first decision point
+    (copy / "branches" / "0000-start.onnx").write_bytes(b"damaged")
+    page = Page(write_report(copy))
+    assert f"branches/{removed.name}" not in page.links
+    assert "best.onnx" not in page.links
+    assert 'id="branch-3"' in page.source
+
+
+def test_the_command_spells_every_option(copy, unillustrated):
+    record = json.loads((copy / "settings.json").read_text())
+    record["settings"] |= {"preset": "paper", "memory": False, "time_limit": 5.0, "widen": "equal", "from_later": 1}
+    record["settings"] |= {"rank_bound": False, "validation": "test", "result": "best-score"}
+    record["data"] |= {"folder": "my data", "options": {"layout": "chw", "scale": 0.5, "mean": [0.1, -0.2], "std": []}}
+    record["device"] = "cuda"
+    (copy / "settings.json").write_text(json.dumps(record))
+    words = shlex.split(read_invocation(RunDirectory(copy)).command)
+    for expected in (
+        ["--preset", "paper"],
+        ["--no-memory"],
+        ["--time-limit", "5.0"],
+        ["--data-dir", "my data"],
+        ["--layout", "chw"],
+        ["--scale", "0.5"],
+        ["--mean", "0.1,-0.2"],
+        ["--engine", "loop"],
+        ["--device", "cuda"],
+    ):
+        start = words.index(expected[0])
+        assert words[start : start + len(expected)] == expected
+    assert not {"--widen", "--no-rank-bound", "--validation", "--std", "--target-accuracy"} & set(words)
+    page = Page(write_report(copy))
+    assert "test accuracy, which decides" in page.text
+
+
+def test_what_cannot_be_reported_is_told_in_a_line(copy, tmp_path):
+    with pytest.raises(RunError, match=r"not a run directory: no settings\.json in it"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="not a run directory"):
+        write_report(copy / "branches")
+    (copy / "settings.json").write_text('{"settings": {}}')
+    with pytest.raises(RunError, match="lacks or misnames an entry"):
+        write_report(copy)
+    (copy / "settings.json").write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        write_report(copy)
+    assert not (copy / "report.html").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_missing_package_is_told(package, copy, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("onnxsurgeon.report.")]:
+        if name.rpartition(".")[2] in ("page", "pictures"):
+            monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RunError, match=r"^report needs pip install 'onnxsurgeon\[report\]'$"):
+        write_report(copy)
