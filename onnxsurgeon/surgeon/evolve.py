@@ -163,13 +163,17 @@ class Surgeon:
             pool += trained
             good = [branch for branch in trained if branch.accuracy >= before or not settings.memory]
             if good:
-                for branch in trained:
-                    if branch not in good:
-                        self.tell(event="dropped", branch=branch.number, reason="less accurate than before")
-                return good
+                return self._keep(good, pool)
         if pool:
-            return [min(pool, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))]
+            most_accurate = min(pool, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))
+            return self._keep([most_accurate], pool)
         return self._train_on(state, state.branches, epochs, what="every branch")
+
+    def _keep(self, kept: list[Branch], pool: Sequence[Branch]) -> list[Branch]:
+        for branch in pool:
+            if branch not in kept:
+                self.tell(event="dropped", branch=branch.number, reason="less accurate than before")
+        return kept
 
     def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
         """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
