@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxsurgeon.data.dataset import Dataset, Split
+    from onnxsurgeon.data.examples import Examples
     from onnxsurgeon.data.load import load_dataset
     from onnxsurgeon.data.prepare import InputOptions, prepare
     from onnxsurgeon.errors import (
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.reader import from_model, load, save
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
-    from onnxsurgeon.surgeon.schedule import BatchSchedule
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
-    from onnxsurgeon.training.engine import Engine, Examples, TrainedNetwork, TrainingSpec, make_engine
+    from onnxsurgeon.training.engine import Engine, TrainedNetwork, TrainingSpec, make_engine
     from onnxsurgeon.training.metrics import Metrics
+    from onnxsurgeon.training.schedule import BatchSchedule
 
 _HOMES = {
     "data.dataset": ("Dataset", "Split"),
+    "data.examples": ("Examples",),
     "data.load": ("load_dataset",),
     "data.prepare": ("InputOptions", "prepare"),
     "errors": (
@@ -52,10 +54,10 @@ _HOMES = {
     "graph.reader": ("from_model", "load", "save"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "surgeon.run": ("Evolved", "evolve", "resume"),
-    "surgeon.schedule": ("BatchSchedule",),
+    "training.schedule": ("BatchSchedule",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
-    "training.engine": ("Engine", "Examples", "TrainedNetwork", "TrainingSpec", "make_engine"),
+    "training.engine": ("Engine", "TrainedNetwork", "TrainingSpec", "make_engine"),
     "training.metrics": ("Metrics",),
 }
 _MODULES = {name: f"onnxsurgeon.{module}" for module, names in _HOMES.items() for name in names}

@@ -16,7 +16,7 @@ from onnxsurgeon import SurgeonSettings, evolve
 from onnxsurgeon.graph import files
 from onnxsurgeon.surgeon import evolve as algorithm
 from onnxsurgeon.surgeon import journal
-from onnxsurgeon.surgeon.schedule import BatchSchedule
+from onnxsurgeon.training.schedule import BatchSchedule
 from tests.conftest import start_model
 
 SETTINGS = {

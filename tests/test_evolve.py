@@ -26,10 +26,10 @@ from onnxsurgeon import (
 from onnxsurgeon.runtime import run as run_model
 from onnxsurgeon.surgeon.branch import read_branch
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
-from onnxsurgeon.surgeon.schedule import generator
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import RECUPERATION
 from onnxsurgeon.training.artifacts import have_training
+from onnxsurgeon.training.schedule import generator
 from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
 from tests.test_graph import describe

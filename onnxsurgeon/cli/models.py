@@ -99,9 +99,9 @@ def operate(
 ) -> None:
     """Perform surgeries on a model, in order, and report how far its outputs moved."""
     from onnxsurgeon.graph.reader import load, save
-    from onnxsurgeon.surgeon.schedule import generator
     from onnxsurgeon.surgery import operate as perform
     from onnxsurgeon.surgery import parse
+    from onnxsurgeon.training.schedule import generator
 
     network, records = load(model), []
     for number, surgery in enumerate([parse(text, mode=widen) for text in surgeries]):

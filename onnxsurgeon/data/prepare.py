@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, numpy_type, session
-from onnxsurgeon.training.engine import Examples
 
 LAYOUTS = ("hwc", "chw")
 _CHUNK = 4096

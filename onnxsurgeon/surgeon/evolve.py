@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, RunError, SurgeryError
 from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, Measurement, read_branch, write_branch
 from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
-from onnxsurgeon.surgeon.schedule import BatchSchedule, generator
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Done, Job, Trainer
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
-from onnxsurgeon.training.engine import Engine, Examples
+from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.training.schedule import BatchSchedule, generator
 
 Listener = Callable[[Event], None]
 

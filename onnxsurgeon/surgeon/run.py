@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
 from onnxsurgeon.errors import ModelError, RunError
@@ -26,7 +27,7 @@ from onnxsurgeon.surgeon.evolve import Listener, Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.training.engine import Examples, make_engine
+from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.metrics import Metrics
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.surgeon.branch import TRAINED, Branch, Measurement, read_branch, write_branch
 from onnxsurgeon.surgeon.journal import RunDirectory
-from onnxsurgeon.surgeon.schedule import BatchSchedule
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.training.engine import Engine, Examples, TrainingSpec
+from onnxsurgeon.training.engine import Engine, TrainingSpec
+from onnxsurgeon.training.schedule import BatchSchedule
 
 
 @dataclass

@@ -17,12 +17,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import DenseChain, Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_options
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.engine import Examples, TrainedNetwork, TrainingSpec, require_trainable
+from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
 from onnxsurgeon.training.forward import forward, make_model, opset_for, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics

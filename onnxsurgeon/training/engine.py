@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
@@ -19,33 +17,6 @@ from onnxsurgeon.training.metrics import Metrics
 
 ENGINES = ("auto", "loop", "artifacts")
 OPTIMIZERS = ("sgd",)
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """What the dense chain sees of a data set.
-
-    Attributes:
-        features: the chain's inputs, shape (rows, n_in), the prefix applied.
-        labels: class of each row, shape (rows,), int64.
-        classes: number of the chain's outputs, C.
-    """
-
-    features: Array
-    labels: Array
-    classes: int
-
-    @property
-    def rows(self) -> int:
-        """Number of examples."""
-        return len(self.labels)
-
-    @cached_property
-    def targets(self) -> Array:
-        """One-hot rows (rows, C) of the features' type: what a softmax's gradient subtracts."""
-        targets = np.zeros((self.rows, self.classes), self.features.dtype)
-        targets[np.arange(self.rows), self.labels] = 1
-        return targets
 
 
 @dataclass(frozen=True)

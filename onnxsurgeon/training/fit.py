@@ -8,9 +8,9 @@ from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgeon.schedule import BatchSchedule
 from onnxsurgeon.training.engine import Engine, TrainedNetwork, TrainingSpec
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.schedule import BatchSchedule
 
 
 def fit(

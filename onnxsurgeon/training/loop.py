@@ -17,12 +17,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import DenseChain, Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.engine import Examples, TrainedNetwork, TrainingSpec, require_trainable
+from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
 from onnxsurgeon.training.forward import feeds_of, forward, forward_model, make_model, opset_for, parameter_names
 from onnxsurgeon.training.gradients import Point, activation_gradients, require_rule
 from onnxsurgeon.training.losses import softmax_cross_entropy
