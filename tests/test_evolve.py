@@ -246,6 +246,16 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed):
     assert (evolved.run / "best.onnx").read_bytes() == before
 
 
+def test_a_run_is_worked_on_by_one_process_at_a_time(undisturbed):
+    evolved, _ = undisturbed
+    with (
+        RunDirectory.open(evolved.run).exclusive(),
+        pytest.raises(RunError, match="another process is working on this run"),
+    ):
+        resume(evolved.run)
+    assert resume(evolved.run).test == evolved.test
+
+
 @needs_training
 def test_the_artifacts_engine_keeps_its_files_and_resumes_to_the_same_bytes(start, tmp_path):
     settings = short(epochs=4, redraws=0)

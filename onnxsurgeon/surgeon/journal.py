@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -112,6 +113,24 @@ class RunDirectory:
         if not isinstance(record, dict):
             raise RunError(f"{self.settings_file}: not a record of settings")
         return record
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the run for this process; a kill lets go of it. Where there is no flock (Windows), nothing is held.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        with self.settings_file.open("rb") as file:  # never replaced, unlike the other files
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                pass
+            except OSError as error:
+                raise RunError(f"{self.path}: another process is working on this run") from error
+            yield
 
     def write_best(self, file_name: str) -> None:
         """Make best.onnx a copy of the branch file of that name."""

@@ -249,7 +249,7 @@ def _finish(
             "other_versions": other_versions,
         }
     )
-    with surgeon.workers:
+    with surgeon.run.exclusive(), surgeon.workers:
         state = surgeon.evolve()
     test_rows = splits.test()
     test = surgeon.engine.evaluate(state.best.network, test_rows)
