@@ -350,6 +350,19 @@ def test_images_are_matched_by_their_channel_axis(shape):
     np.testing.assert_allclose(prepare(net, COLOUR, COLOUR.train).features, expected, rtol=1e-6)
 
 
+def test_rows_that_fit_as_they_are_are_not_turned():
+    cube = Dataset("cube", Split(images(6, (3, 3, 3)), np.arange(6) % 2), Split(images(2, (3, 3, 3)), np.arange(2)), 2)
+    rows = images(6, (3, 4, 5))
+    first = Dataset("first", Split(rows, np.arange(6) % 2), Split(rows[:2], np.arange(2)), 2)
+    for data, shape in ((cube, (3, 3, 3)), (first, (3, 4, 5))):
+        net = create((int(np.prod(shape)), 2), input_shape=shape)
+        expected = data.train.inputs.reshape(6, -1) / np.float32(255)
+        np.testing.assert_allclose(prepare(net, data, data.train).features, expected, rtol=1e-6)
+    mean = (1.0, 2.0, 3.0)
+    features = prepare(net, first, first.train, InputOptions(scale=1.0, mean=mean)).features
+    np.testing.assert_allclose(features, (rows - np.reshape(mean, (3, 1, 1))).reshape(6, -1), rtol=1e-6)
+
+
 def test_grey_images_fit_with_and_without_a_channel_axis(digits):
     expected = digits.test.inputs.reshape(360, -1) / np.float32(16)
     for shape in ((64,), (8, 8), (8, 8, 1), (1, 8, 8)):
@@ -365,7 +378,7 @@ def test_scale_mean_and_std_by_channel():
         np.testing.assert_allclose(features, expected.reshape(6, -1), rtol=1e-6)
     first = prepare(create((60, 2), input_shape=(3, 4, 5)), COLOUR, COLOUR.train, options).features
     np.testing.assert_allclose(first, expected.transpose(0, 3, 1, 2).reshape(6, -1), rtol=1e-6)
-    with pytest.raises(DataError, match="2 values of mean or std for 3 channels"):
+    with pytest.raises(DataError, match="2 values of mean or std fit no channel axis"):
         prepare(create((60, 2)), COLOUR, COLOUR.train, InputOptions(mean=(1.0, 2.0)))
     with pytest.raises(DataError, match="unknown layout 'nchw'"):
         InputOptions("nchw")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnxsurgeon import (
+    DataError,
     EngineError,
     InputOptions,
     RunError,
@@ -361,6 +362,14 @@ def test_every_export_evolves_and_keeps_its_interface(path, tmp_path):
     assert describe(best)["outputs"] == describe(given)["outputs"]
     assert describe(best)["opsets"] == describe(given)["opsets"]
     assert evolved.test.accuracy > 0.95
+
+
+def test_what_is_wrong_with_the_test_split_is_told_at_the_start(start, tmp_path):
+    x, y = np.zeros((60, 64), "f"), np.arange(60) % 10
+    np.savez(tmp_path / "bad.npz", x_train=x, y_train=y, x_test=x[:3], y_test=np.array([0, 1, 12]))
+    with pytest.raises(DataError, match="label 12 in row 2 is outside the 10 classes"):
+        evolve(start, str(tmp_path / "bad.npz"), settings=SHORT, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_diverging_training_is_told(start, tmp_path):

@@ -173,7 +173,8 @@ def evolve(
                 **common,
             )
     except KeyboardInterrupt:
-        console.fail(f"interrupted; continue with: onnxsurgeon evolve --resume {printer.run}")
+        onward = f"continue with: onnxsurgeon evolve --resume {printer.run}" if printer.run else "nothing was written"
+        console.fail(f"interrupted; {onward}")
         sys.exit(130)
     page = _write_report(evolved.run)
     if as_json:

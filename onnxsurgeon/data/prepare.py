@@ -49,13 +49,8 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
         DataError: the rows do not fit the model's input, or a label is not among its outputs; names the row.
         ModelError: the model has no single tensor input, or its prefix does not lead to the chain.
     """
+    require_classes(network, dataset, split)
     classes = network.widths[-1]
-    if split.labels.max() >= classes:
-        row = int(np.argmax(split.labels >= classes))
-        raise DataError(
-            f"{dataset.name}: label {split.labels[row]} in row {row} is outside the {classes} classes of "
-            f"'{network.name}' (0 to {classes - 1})"
-        )
     value = _single_input(network)
     kind = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
@@ -70,6 +65,17 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
             f"{features.shape[1:]}, which takes {network.widths[0]} values"
         )
     return Examples(np.ascontiguousarray(features, network.chain.dtype), split.labels, classes)
+
+
+def require_classes(network: Network, dataset: Dataset, split: Split) -> None:
+    """Raise DataError, naming the row, where a label of ``split`` is not among the network's outputs."""
+    classes = network.widths[-1]
+    if split.labels.max() >= classes:
+        row = int(np.argmax(split.labels >= classes))
+        raise DataError(
+            f"{dataset.name}: label {split.labels[row]} in row {row} is outside the {classes} classes of "
+            f"'{network.name}' (0 to {classes - 1})"
+        )
 
 
 def _single_input(network: Network) -> onnx.ValueInfoProto:
@@ -92,7 +98,8 @@ def _arrange(
     if images.ndim == 4:
         first = images.transpose(0, 3, 1, 2)
         # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
-        candidates = [first, images] if len(wanted) == 3 or options.layout == "chw" else [images, first]
+        as_they_are_first = len(wanted) == 3 or options.layout == "hwc"
+        candidates = [images, first] if as_they_are_first else [first, images]
     for candidate in candidates:
         if _fits(candidate.shape[1:], wanted):
             return candidate
@@ -139,9 +146,12 @@ def _along_channels(values: tuple[float, ...], arranged: Array, *, channels_last
     array = np.array(values, np.float32)
     if len(values) == 1:
         return array
-    axis = arranged.ndim - 1 if channels_last or arranged.ndim != 4 else 1
-    if arranged.shape[axis] != len(values):
-        raise DataError(f"{len(values)} values of mean or std for {arranged.shape[axis]} channels")
+    last, first = arranged.ndim - 1, 1
+    for axis in (last, first) if channels_last or arranged.ndim != 4 else (first, last):
+        if arranged.shape[axis] == len(values):
+            break
+    else:
+        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {arranged.shape[1:]}")
     return array.reshape([-1 if position == axis else 1 for position in range(arranged.ndim)])
 
 

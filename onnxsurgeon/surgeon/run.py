@@ -16,7 +16,7 @@ import onnx
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.prepare import InputOptions, prepare
+from onnxsurgeon.data.prepare import InputOptions, prepare, require_classes
 from onnxsurgeon.errors import ModelError, RunError
 from onnxsurgeon.graph.files import require_writable, write_bytes
 from onnxsurgeon.graph.network import Network
@@ -223,6 +223,7 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
     if settings.validation == "test":
         test = prepared(dataset.test)
         return Splits(prepared(dataset.train), test, lambda: test)
+    require_classes(network, dataset, dataset.test)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
     return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test))
 
