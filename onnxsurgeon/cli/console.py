@@ -119,7 +119,9 @@ class EventPrinter:
                 f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
                 f"{event['workers']} workers"
             )
-            self.chance = 1 / event["classes"]
+            self.chance = 1 / event["classes"] if event["classes"] else 0.0
+            for note in event["notes"]:
+                _plain(f"[dim]{escape(note)}[/]")
             if event["other_versions"]:
                 started_with = ", ".join(event["other_versions"])
                 _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")

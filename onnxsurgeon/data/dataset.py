@@ -26,7 +26,7 @@ class Split:
         labels: class of each row, int64, 0 to C − 1.
     """
 
-    inputs: Array
+    inputs: Array | dict[str, Array]
     labels: Array
 
     @property
@@ -58,6 +58,8 @@ class Dataset:
     classes: int
     maximum: float = 255.0
     validation: Split | None = None
+    class_labels: tuple[int, ...] | tuple[str, ...] = ()
+    categories: dict[str, tuple[str, ...]] = None
 
     @property
     def digest(self) -> str:

@@ -25,6 +25,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def canonicalise(graph: gs.Graph) -> None:
     """Apply every rule until none applies."""
+    entries = {id(node): node.inputs[0].name for node in graph.nodes if node.op in ("Gemm", "MatMul")}
     changed = True
     while changed:
         changed = False
@@ -33,6 +34,11 @@ def canonicalise(graph: gs.Graph) -> None:
                 if node.outputs and rule(graph, node):
                     changed = True
                     break
+            if node.outputs and node.op == "Gemm" and is_normal_gemm(node):
+                node.op = "Dense"
+    for node in graph.nodes:
+        if node.op == "Dense":
+            node.attrs["entry"] = entries[id(node)]
 
 
 def constant_values(tensor: Any) -> Array | None:
@@ -45,9 +51,28 @@ def is_output(graph: gs.Graph, tensor: Any) -> bool:
     return any(tensor is output for output in graph.outputs)
 
 
+def is_dense(node: gs.Node) -> bool:
+    return node.op == "Dense"
+
+
+def explain(node: gs.Node) -> str:
+    if node.op in ("Gemm", "MatMul") and node.outputs:
+        weight = constant_values(node.inputs[1])
+        if node.op == "Gemm" and node.attrs.get("transA", 0):
+            return "it transposes its input"
+        if weight is None:
+            return "its weight is not constant"
+        if weight.dtype not in FLOATS:
+            return f"its weight is {weight.dtype}; float32 and float64 are supported"
+        if weight.ndim != 2 or node.op == "MatMul":
+            return "its input or its weight is not two-dimensional"
+        return "its bias is not one constant value for each unit"
+    return ""
+
+
 def is_normal_gemm(node: gs.Node) -> bool:
     """Whether ``node`` is y = x W + b with constant W (n_in, n_out) and b (n_out,), or without b."""
-    if node.op != "Gemm" or node.attrs.get("transA", 0) or node.attrs.get("transB", 0):
+    if node.op not in ("Gemm", "Dense") or node.attrs.get("transA", 0) or node.attrs.get("transB", 0):
         return False
     if node.attrs.get("alpha", 1.0) != 1.0 or node.attrs.get("beta", 1.0) != 1.0:
         return False

@@ -149,3 +149,54 @@ def require_writable(path: Path, *, overwrite: bool) -> None:
     refuse_existing(path, overwrite=overwrite)
     if not path.parent.is_dir():
         raise ModelError(f"{path}: no such folder: {path.parent}")
+
+
+# INTERIM: replaced by graph/parts
+from dataclasses import dataclass as _dataclass
+from dataclasses import field as _field
+
+
+@_dataclass(frozen=True, eq=False)
+class Parts:
+    skeleton: onnx.ModelProto
+    arrays: dict = _field(default_factory=dict)
+    external: bool = False
+
+
+def split(model):
+    from onnx import numpy_helper
+
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model)
+    arrays = {}
+    keep = []
+    for t in skeleton.graph.initializer:
+        if t.ByteSize() > 1024 and t.data_type in (1, 11, 10, 16):
+            arrays[t.name] = numpy_helper.to_array(t)
+        else:
+            keep.append(t)
+    del skeleton.graph.initializer[:]
+    skeleton.graph.initializer.extend(keep)
+    return Parts(skeleton, arrays, False)
+
+
+def join(parts):
+    import numpy as np
+    from onnx import numpy_helper
+
+    model = onnx.ModelProto()
+    model.CopyFrom(parts.skeleton)
+    model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in parts.arrays.items())
+    return model
+
+
+def read_parts(path):
+    return split(read_model(path))
+
+
+def check_parts(parts, name):
+    check_model(join(parts), name)
+
+
+def write_parts(parts, path, *, overwrite=False):
+    write_model(join(parts), path, overwrite=overwrite)

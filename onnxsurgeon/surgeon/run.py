@@ -16,7 +16,7 @@ import onnx
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.prepare import InputOptions, prepare, require_classes
+from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
 from onnxsurgeon.errors import ModelError, RunError
 from onnxsurgeon.graph.files import require_writable, write_bytes
 from onnxsurgeon.graph.network import Network
@@ -86,6 +86,7 @@ class Splits:
     train: Examples
     validation: Examples
     test: Callable[[], Examples]
+    notes: tuple[str, ...] = ()
 
 
 def evolve(
@@ -222,10 +223,10 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
 
     if settings.validation == "test":
         test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, lambda: test)
-    require_classes(network, dataset, dataset.test)  # now, not when a long run is at its end
+        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes)
+    require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
-    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test))
+    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes)
 
 
 def _finish(
@@ -247,6 +248,9 @@ def _finish(
             "device": surgeon.engine.device,
             "workers": surgeon.workers.count,
             "classes": surgeon.train.classes,
+            "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
+            "metric": " and ".join(dict.fromkeys(task.metric for task in surgeon.train.tasks)),
+            "notes": list(splits.notes),
             "other_versions": other_versions,
         }
     )

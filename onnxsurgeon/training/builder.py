@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,16 @@ class GraphBuilder:
     def axes(self, *axes: int) -> str:
         """An integer constant that lists axes."""
         return self._constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+
+    def integers(self, *values: int) -> str:
+        """An integer constant of shape (n,): a shape, or axes."""
+        return self._constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def array(self, values: Array) -> str:
+        """A floating point constant with these values."""
+        converted = np.ascontiguousarray(values, self.dtype)
+        digest = hashlib.sha256(repr(converted.shape).encode() + converted.tobytes()).hexdigest()[:16]
+        return self._constant(f"array_{digest}", converted)
 
     def _constant(self, name: str, values: Array) -> str:
         self.constants.setdefault(name, numpy_helper.from_array(values, name))
