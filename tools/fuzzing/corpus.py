@@ -67,12 +67,6 @@ def _chains() -> list[ModelProto]:
     made.append(_model(deep, {**_weights(4, 6, 5, 3), "zero": np.float32(0)}))
     activations: list[tuple[str, dict[str, float]]] = [(op, {}) for op in ("Elu", "Sigmoid", "Selu", "HardSigmoid")]
     activations.append(("LeakyRelu", {"alpha": 0.1}))
-        ("LeakyRelu", {"alpha": 0.1}),
-        ("Elu", {}),
-        ("Sigmoid", {}),
-        ("Selu", {}),
-        ("HardSigmoid", {}),
-    )
     for op, attributes in activations:
         nodes = [CHAIN[0], _node(op, "a", "h", **attributes), CHAIN[2]]
         made.append(_model(nodes, _weights(4, 5, 3)))
