@@ -43,7 +43,7 @@ def assemble(network: Network) -> Parts:
     _declare(model, parameters, constants, frame)
     for key, value in network.metadata.items():
         model.metadata_props.add(key=key, value=value)
-    return Parts(model, arrays | parameters, frame.external)
+    return Parts(model, arrays | parameters, frame.external, frame.headers)
 
 
 def _with_remark(node: onnx.NodeProto, remarks: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:

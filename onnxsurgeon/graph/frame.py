@@ -77,6 +77,7 @@ class Frame:
         prefix: positions in the list of nodes of those that the trunk's features depend on.
         arrays: the bulky tensors, by name.
         external: whether the file keeps tensors as external data.
+        headers: the file's initializers without their values, in its order; see ``Parts``.
         notes: sentences about what is not operated on or was untied, and why.
         remarks: doc strings and metadata of the segments' nodes, by node name.
         overridable: initializers of the segments that the file lists among its inputs too.
@@ -88,6 +89,7 @@ class Frame:
     prefix: tuple[int, ...] = ()
     arrays: Mapping[str, Array] = field(default_factory=dict)
     external: bool = False
+    headers: Mapping[str, onnx.TensorProto] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     remarks: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
     overridable: frozenset[str] = frozenset()

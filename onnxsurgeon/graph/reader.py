@@ -87,6 +87,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         rest.prefix,
         {name: values for name, values in parts.arrays.items() if name not in rest.gone},
         parts.external,
+        parts.headers,
         tuple(notes),
         _remarks(rest),
         frozenset(listed & parameters),
