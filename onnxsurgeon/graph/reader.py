@@ -14,7 +14,8 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
-from onnxsurgeon.graph.canonical import FLOATS, canonicalise, clip_bounds, constant_values, is_normal_gemm, is_output
+from onnxsurgeon.graph.canonical import canonicalise, clip_bounds, constant_values, explain, is_dense, is_output
+from onnxsurgeon.graph.canonical.rewriter import PRODUCTS
 from onnxsurgeon.graph.files import read_model, subgraphs, write_model
 from onnxsurgeon.graph.network import DenseChain, DenseLayer, Frame, LayerNames, Network
 from onnxsurgeon.linear_algebra import Array
@@ -48,14 +49,12 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
         ModelError: it has no dense layers, or what stands between them is not understood.
     """
     try:
-        graph = gs.import_onnx(onnx.shape_inference.infer_shapes(model))
+        graph = gs.import_onnx(onnx.shape_inference.infer_shapes(model, data_prop=True))
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
-    # A rule may bypass nodes before the chain, which must stay in the file: remember what each product read.
-    entries = {id(node): node.inputs[0].name for node in graph.nodes if node.op in ("Gemm", "MatMul")}
     canonicalise(graph)
     found = _single_chain(graph, source)
-    input_name, output_name = entries[id(found[0].gemm)], found[-1].gemm.outputs[0].name
+    input_name, output_name = str(found[0].gemm.attrs["entry"]), found[-1].gemm.outputs[0].name
     _refuse_overridable(model, found, source)
 
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
@@ -128,7 +127,7 @@ def _activation(node: gs.Node, weight: Array, source: str) -> Activation:
 
 def _single_chain(graph: gs.Graph, source: str) -> list[_Dense]:
     _refuse_wrong_biases(graph, source)
-    dense = {id(node): _Dense(node) for node in graph.nodes if node.outputs and is_normal_gemm(node)}
+    dense = {id(node): _Dense(node) for node in graph.nodes if node.outputs and is_dense(node) and _is_wide(node)}
     if not dense:
         raise ModelError(f"{source}: no dense layers found{_nearly(graph)}")
     following: dict[int, _Dense] = {}
@@ -175,22 +174,18 @@ def _readers(tensor: Any) -> tuple[str, ...]:
     return tuple(node.op for node in tensor.outputs)
 
 
+def _is_wide(node: gs.Node) -> bool:
+    return node.inputs[1].values.dtype in (np.float32, np.float64)
+
+
 def _nearly(graph: gs.Graph) -> str:
     """Why the first node that looks like a dense layer is none."""
     for node in graph.nodes:
-        if node.op in ("Gemm", "MatMul") and node.outputs:
-            weight = constant_values(node.inputs[1])
-            if node.op == "Gemm" and node.attrs.get("transA", 0):
-                reason = "it transposes its input"
-            elif weight is None:
-                reason = "its weight is not constant"
-            elif weight.dtype not in FLOATS:
-                reason = f"its weight is {weight.dtype}; float32 and float64 are supported"
-            elif weight.ndim != 2 or node.op == "MatMul":
-                reason = "its input or its weight is not two-dimensional"
-            else:
-                reason = "its bias is not one constant value for each unit"
-            return f": node '{node.name}' ({node.op}) is not understood, since {reason}"
+        if node.op in PRODUCTS or (node.op == "Dense" and not (is_dense(node) and _is_wide(node))):
+            reason = explain(node)
+            if is_dense(node):
+                reason = f"its weight is {node.inputs[1].values.dtype}; float32 and float64 are supported"
+            return f": node '{node.name}' ({node.attrs.get('op', node.op)}) is not understood, since {reason}"
     return ", neither Gemm nor MatMul with a constant weight"
 
 

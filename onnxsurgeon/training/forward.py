@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
+from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.network import DenseChain
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
@@ -62,10 +62,11 @@ def forward(
 
 
 def _apply(build: GraphBuilder, activation: Activation, z: str, slope: str) -> str:
-    bounds = ("", "")
-    if activation.op_type == "Clip":
-        bounds = (build.scalar(activation.attribute("min")), build.scalar(activation.attribute("max")))
-    return build.append(activation.node(z, f"y_{len(build.nodes)}", bounds, slope))
+    y = f"y_{len(build.nodes)}"
+    nodes, constants = activation.nodes(z, y, y, build.dtype, OPSET, slope)
+    build.nodes.extend(nodes)
+    build.constants.update((constant.name, constant) for constant in constants)
+    return y
 
 
 def forward_model(chain: DenseChain, opset: int = OPSET) -> onnx.ModelProto:
@@ -101,9 +102,8 @@ def make_model(
 
 
 def opset_for(chain: DenseChain) -> int:
-    """The opset that training graphs of this chain need: 17 unless an activation is younger."""
-    since = (ACTIVATIONS[layer.activation.op_type].since for layer in chain.layers if layer.activation is not None)
-    return max((OPSET, *since))
+    """The opset of training graphs: younger activations are written in parts."""
+    return OPSET
 
 
 def feeds_of(chain: DenseChain) -> dict[str, Array]:
