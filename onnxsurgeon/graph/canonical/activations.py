@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.elementwise import clip_bounds
 from onnxsurgeon.graph.canonical.rewriter import FLOATS, Rewriter, constant_values, has_input, like, producer_of, shape_of
 
@@ -86,9 +85,11 @@ def fused_gelu(rewriter: Rewriter, node: gs.Node) -> bool:
 def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
     """An elementwise φ(x) has the shape of x: shape inference does not know other domains' operators."""
     x, y = node.inputs[0], node.outputs[0]
-    if node.op not in ACTIVATIONS or isinstance(y, gs.Constant) or shape_of(y) is not None or shape_of(x) is None:
+    if isinstance(y, gs.Constant) or shape_of(y) is not None or shape_of(x) is None:
         return False
     y.shape = list(x.shape)
-    if y.dtype is None:
-        y.dtype = x.dtype
     return True
+
+
+# Beside the activations: what stands before dense layers and keeps the shape, such as skl2onnx's scaler.
+KEEPS_SHAPE = ("Cast", "Neg", "BatchNormalization", *(f"ai.onnx.ml::{op}" for op in ("Scaler", "Imputer", "Normalizer")))

@@ -28,7 +28,7 @@ def as_bias(values: Array | None, units: int, rank: int | None = 2) -> Array | N
     """``values`` spread to (units,), or None where they are not one for each unit, or one for all."""
     if values is None or values.dtype not in FLOATS:
         return None
-    if rank is None or values.ndim > max(rank, 1) or any(size != 1 for size in values.shape[:-1]):
+    if values.ndim > (1 if rank is None else max(rank, 1)) or any(size != 1 for size in values.shape[:-1]):
         return None
     if values.size == units:
         return values.reshape(units)
@@ -74,7 +74,11 @@ def rescale(rewriter: Rewriter, node: gs.Node, weight: Array, bias: Array | None
 
 def absorb(rewriter: Rewriter, source: gs.Node, node: gs.Node) -> None:
     """Let ``source`` write what ``node`` wrote, which is removed."""
-    y = node.outputs[0]
+    y, before = node.outputs[0], source.outputs[0]
+    if y.shape is None:
+        y.shape = before.shape
+    if y.dtype is None:
+        y.dtype = before.dtype
     spare = rewriter.variable(y)
     rewriter.set_output(node, spare)
     rewriter.set_output(source, y)

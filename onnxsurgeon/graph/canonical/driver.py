@@ -51,7 +51,7 @@ def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[R
     """What is constant is folded first; shapes are passed on by every activation."""
     result = {op: (constants.fold, *table.get(op, ())) for op in constants.FOLDS}
     result.update({op: rules for op, rules in table.items() if op not in result})
-    for op in ACTIVATIONS:
+    for op in (*ACTIVATIONS, *activations.KEEPS_SHAPE):
         result[op] = (*result.get(op, ()), activations.known_shape)
     return result
 

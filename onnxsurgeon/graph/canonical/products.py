@@ -24,7 +24,7 @@ def matmul(rewriter: Rewriter, node: gs.Node) -> bool:
     """MatMul(x, W) = Dense(x, W) for x (…, n_in); MatMul(W, x) = Dense(xᵀ, Wᵀ)ᵀ for x (n_in, batch)."""
     a, b = node.inputs[0], node.inputs[1]
     rank = _rank(b if isinstance(a, gs.Constant) else a)
-    if rank is None or rank < 2:
+    if rank is not None and rank < 2:
         return False
     weight = weight_of(b)
     if weight is not None and not isinstance(a, gs.Constant):
