@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
-
-from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnx import helper
 
 if TYPE_CHECKING:
-    from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames
+    from onnxsurgeon.graph.network import DenseChain, DenseLayer
 
 
 def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -32,19 +28,10 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
         z = y if layer.activation is None else names.pre_activation
         nodes += _product(layer, x, z, chain.rank, opset)
         if layer.activation is not None:
-            since = ACTIVATIONS[layer.activation.op_type].since
-            if opset < since:
-                raise ModelError(f"node '{names.activation}': {layer.activation.op_type} needs opset {since}")
-            bounds = ("", "")
-            if layer.activation.op_type == "Clip" and opset >= 11:
-                bounds = (f"{names.activation}.min", f"{names.activation}.max")
-                for bound, name in zip(("min", "max"), bounds, strict=True):
-                    value = np.array(layer.activation.attribute(bound), chain.file_dtype)
-                    initializers.append(numpy_helper.from_array(value, name))
-            if layer.activation.slope is not None and chain.dtype == np.float64:
-                nodes += _prelu_in_parts(z, y, names)
-            else:
-                nodes.append(layer.activation.node(z, y, bounds, names.slope, name=names.activation))
+            kind = chain.file_dtype
+            written, constants = layer.activation.nodes(z, y, names.activation, kind, opset, names.slope)
+            nodes += written
+            initializers += constants
         x = y
     return nodes, initializers
 
@@ -81,16 +68,3 @@ def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
         initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def _prelu_in_parts(z: str, y: str, names: LayerNames) -> list[onnx.NodeProto]:
-    """Y = Relu(z) − s Relu(−z): ONNX Runtime has no PRelu for float64. ``canonical`` reads it back as one."""
-    base = names.activation
-    steps = (
-        ("Relu", [z], f"{base}.positive"),
-        ("Neg", [z], f"{base}.negated"),
-        ("Relu", [f"{base}.negated"], f"{base}.negative"),
-        ("Mul", [names.slope, f"{base}.negative"], f"{base}.scaled"),
-    )
-    nodes = [helper.make_node(op, inputs, [output], name=output) for op, inputs, output in steps]
-    return [*nodes, helper.make_node("Sub", [f"{base}.positive", f"{base}.scaled"], [y], name=base)]

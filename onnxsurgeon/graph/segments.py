@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical import is_dense, is_output
+from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
 from onnxsurgeon.graph.normal_form import reads
 
@@ -101,7 +101,7 @@ class _Search:
 
     def _trainable(self) -> dict[int, gs.Node]:
         """Dense nodes whose outputs lead to the model's outputs through nothing but glue and the suffix."""
-        found = {id(node): node for node in self.order if is_dense(node) and node.attrs.get("entry")}
+        found = {id(node): node for node in self.order if is_dense(node)}
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
@@ -132,12 +132,11 @@ class _Search:
 
     def _nearly(self) -> str:
         """Why the first node that looks like a dense layer is none."""
-        from onnxsurgeon.graph.canonical import explain
-
         for node in self.order:
-            reason = explain(node)
-            if reason:
-                return f": node '{node.name}' ({node.op}) is not understood, since {reason}"
+            if node.op in (*PRODUCTS, "Dense"):
+                reason = explain(node)
+                op = node.attrs.get("op", node.op)
+                return f": node '{node.name}' ({op}) is not understood, since {reason}"
         bodies = [node for node in self.order if any(isinstance(value, gs.Graph) for value in node.attrs.values())]
         if bodies:
             return f" outside of the bodies of node '{bodies[0].name}' ({bodies[0].op}), which are left alone"

@@ -25,7 +25,7 @@ from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_optio
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
-from onnxsurgeon.training.forward import feature_inputs, forward, make_model, numbered, opset_for, parameter_names
+from onnxsurgeon.training.forward import feature_inputs, forward, make_model, numbered, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics
 
@@ -87,7 +87,7 @@ def generate(network: Network, task: Task, directory: Path) -> None:
     kind = onnx.TensorProto.FLOAT
     features = feature_inputs(network, kind)
     logits = helper.make_tensor_value_info("logits", kind, ["batch", task.outputs])
-    model = make_model("forward", build, features, [logits], opset_for(network))
+    model = make_model("forward", build, features, [logits])
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with _quiet_graph_builder():

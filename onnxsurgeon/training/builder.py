@@ -11,6 +11,8 @@ from onnx import helper, numpy_helper
 
 from onnxsurgeon.linear_algebra import Array
 
+OPSET = 17  # of training graphs: every ONNX Runtime from 1.17 on runs it; younger activations are written in parts
+
 
 class GraphBuilder:
     """A list of nodes in topological order and the constants they read.

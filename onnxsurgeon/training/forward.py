@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
+from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.network import DenseChain, Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import glue as glue_rules
-from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients
 from onnxsurgeon.training.optimizers import Gradient, ProductGradient, RowGradient, StoredGradient
 
-OPSET, IR_VERSION = 17, 8  # the loop must run on every ONNX Runtime from 1.17 on
+IR_VERSION = 8
 
 
 class LayerTrace(NamedTuple):
@@ -198,7 +198,7 @@ def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, t
     return flow
 
 
-def forward_model(network: Network, opset: int = OPSET) -> onnx.ModelProto:
+def forward_model(network: Network) -> onnx.ModelProto:
     """A model from "features" and the parameters, as inputs, to "outputs", one for each head.
 
     Weights are inputs so that one session serves every network of the same topology.
@@ -215,7 +215,7 @@ def forward_model(network: Network, opset: int = OPSET) -> onnx.ModelProto:
     for name, head in zip(numbered("outputs", len(trunk.heads)), trunk.heads, strict=True):
         build.add("Identity", trace.tensors[head.tensor], output=name)
         outputs.append(helper.make_tensor_value_info(name, kind, ["rows", *[None] * (head.rank - 2), head.width]))
-    return make_model("forward", build, inputs, outputs, opset)
+    return make_model("forward", build, inputs, outputs)
 
 
 def feature_inputs(network: Network, kind: int) -> list[onnx.ValueInfoProto]:
@@ -232,12 +232,10 @@ def make_model(
     build: GraphBuilder,
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
-    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """A checked model of the builder's nodes and constants."""
     graph = helper.make_graph(build.nodes, name, list(inputs), list(outputs), list(build.constants.values()))
-    version = IR_VERSION if opset <= OPSET else 10
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
 
@@ -247,11 +245,6 @@ def activations_of(network: Network) -> list[tuple[str, Activation]]:
     found = [(layer.names.activation, layer.activation) for layer in network.layers if layer.activation is not None]
     steps = (step for step in network.frame.trunk.steps if not isinstance(step, int))
     return found + [(step.node, step.attributes["activation"]) for step in steps if step.op == "Activation"]
-
-
-def opset_for(network: Network) -> int:
-    """The opset that training graphs of this network need: 17 unless an activation is younger."""
-    return max((OPSET, *(ACTIVATIONS[activation.op_type].since for _, activation in activations_of(network))))
 
 
 def feeds_of(network: Network) -> dict[str, Array]:

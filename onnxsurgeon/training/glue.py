@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients
 
 
@@ -31,10 +31,11 @@ Rule = Callable[[GraphBuilder, At], list[str]]
 
 def apply(build: GraphBuilder, activation: Activation, z: str, slope: str = "") -> str:
     """Append y = φ(z); return its name."""
-    bounds = ("", "")
-    if activation.op_type == "Clip":
-        bounds = (build.scalar(activation.attribute("min")), build.scalar(activation.attribute("max")))
-    return build.append(activation.node(z, f"y_{len(build.nodes)}", bounds, slope))
+    y = f"y_{len(build.nodes)}"
+    nodes, constants = activation.nodes(z, y, y, build.dtype, OPSET, slope)
+    build.nodes.extend(nodes)
+    build.constants.update((constant.name, constant) for constant in constants)
+    return y
 
 
 def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:

@@ -34,7 +34,6 @@ from onnxsurgeon.training.forward import (
     forward_model,
     make_model,
     numbered,
-    opset_for,
     parameter_names,
 )
 from onnxsurgeon.training.gradients import require_rule
@@ -100,7 +99,7 @@ def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool 
     outputs = declare("trained_")
     if report_loss:
         outputs.append(helper.make_tensor_value_info("losses", kind, ["steps"]))
-    return make_model("training_loop", outer, inputs, outputs, opset_for(network))
+    return make_model("training_loop", outer, inputs, outputs)
 
 
 def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, report_loss: bool) -> str:
@@ -183,7 +182,7 @@ class LoopEngine:
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples."""
         require_tasks(network, examples.tasks)
-        run = self._session(("evaluate", _signature(network)), lambda: forward_model(network, opset_for(network)))
+        run = self._session(("evaluate", _signature(network)), lambda: forward_model(network))
         tallies = [tally(task) for task in examples.tasks]
         names = numbered("features", len(examples.features))
         for start in range(0, examples.rows, EVALUATION_ROWS):
