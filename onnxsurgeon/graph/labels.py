@@ -34,16 +34,20 @@ def labels_behind(tensor: Any, readers: Mapping[int, Sequence[gs.Node]], width: 
 
 
 def _labels_of(node: gs.Node) -> Labels:
-    if node.op in ("ZipMap", "LabelEncoder"):
+    op = node.op.rpartition("::")[2]  # the canonical graph writes other domains in front
+    keys = node.attrs.get("keys_int64s")
+    if op == "ZipMap" or (op == "LabelEncoder" and keys is not None and list(keys) == list(range(len(keys)))):
         for name in _ATTRIBUTES:
             values = node.attrs.get(name)
             if values is not None and len(values):
-                return tuple(
-                    v.decode() if isinstance(v, bytes) else v if isinstance(v, str) else int(v) for v in values
-                )
-    if node.op == "ArrayFeatureExtractor":
+                return _plain(values)
+    if op == "ArrayFeatureExtractor":
         values = constant_values(node.inputs[0])
         if values is not None:
-            flat = values.reshape(-1).tolist()
-            return tuple(v.decode() if isinstance(v, bytes) else v if isinstance(v, str) else int(v) for v in flat)
+            return _plain(values.reshape(-1).tolist())
     return ()
+
+
+def _plain(values: Sequence[Any]) -> Labels:
+    """Texts as they are, bytes decoded, all else as integers."""
+    return tuple(v.decode() if isinstance(v, bytes) else v if isinstance(v, str) else int(v) for v in values)

@@ -116,6 +116,20 @@ def _refuse_quantized(model: onnx.ModelProto, source: str) -> None:
             )
 
 
+def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
+    """What depends on the other rows of a batch, or on chance, cannot be computed once for each row."""
+    for node in graph.nodes:
+        random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
+        if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
+            raise ModelError(
+                f"{source}: node '{node.name}' ({node.op}) is in training mode; export the model for inference"
+            )
+
+
+def _updates_statistics(node: gs.Node) -> bool:
+    return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
+
+
 def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs.Graph:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised."""
     typed = onnx.ModelProto()
@@ -134,6 +148,7 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
+    _refuse_training_mode(graph, source)
     canonicalise(graph)
     return graph
 
