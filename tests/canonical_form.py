@@ -40,6 +40,9 @@ def _outputs(graph, node, inputs):
     if node.op == "Dense":
         y = inputs[0].astype(np.float64) @ inputs[1].astype(np.float64)
         return [(y + inputs[2].astype(np.float64) if len(inputs) > 2 else y).astype(inputs[0].dtype)]
+    if node.op == "BatchNormalization":  # before opset 14, onnx.reference computes that of training
+        x, scale, shift, mean, variance = inputs
+        return [scale * (x - mean) / np.sqrt(variance + node.attrs.get("epsilon", 1e-5)) + shift]
     if node.op == "PRelu":
         return [np.where(inputs[0] >= 0, inputs[0], inputs[1] * inputs[0])]
     if node.op in ACTIVATIONS:

@@ -39,7 +39,7 @@ FIXED = [
     Activation("Selu"),
     Activation("Elu"),
 ]
-FIXED_AT_PROBES = [phi(PROBES) for phi in FIXED]
+FIXED_AT_PROBES = np.array([phi(PROBES) for phi in FIXED])
 
 
 def recognise(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -86,8 +86,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
             (z,) = frontier.values()
             if z is sink.outputs[0]:
                 return
-            source = producer_of(z)
-            if source is None or source.op in AFFINE or not is_elementwise(source):
+            if _may_begin(z):
                 yield z, group[::-1]
         grown = _grow(rewriter, frontier, members)
         if grown is None:
@@ -100,6 +99,19 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
         group.append(source)
         members.add(id(source))
         frontier.update(inputs)
+
+
+def _may_begin(z: Any) -> bool:
+    """Whether an activation may begin at z rather than further back.
+
+    It may where no scalar elementwise node writes z, and where an affine one does that several nodes read: a scaled
+    layer before its activation.
+    """
+    source = producer_of(z)
+    if source is None or not is_elementwise(source):
+        return True
+    inputs = _variables(source)
+    return inputs is None or (source.op in AFFINE and len(inputs) == 1 and len(z.outputs) > 1)
 
 
 def _grow(rewriter: Rewriter, frontier: dict[int, Any], members: set[int]) -> tuple[Any, gs.Node] | None:
@@ -149,7 +161,7 @@ def _match(z: Any, group: list[gs.Node], tolerance: float) -> Activation | None:
         few = _compute(z, group, PROBES)
         if few is None or not np.isfinite(few).all():
             return None
-        near = [phi for phi, y in zip(FIXED, FIXED_AT_PROBES, strict=True) if _error(few, y) <= tolerance]
+        near = [FIXED[i] for i in np.flatnonzero(_errors(few, FIXED_AT_PROBES) <= tolerance)]
         if not near:
             near = [phi for phi in _fitted(few, z, group) if _error(few, phi(PROBES)) <= tolerance]
         if not near:
@@ -162,9 +174,13 @@ def _match(z: Any, group: list[gs.Node], tolerance: float) -> Activation | None:
         return near[best] if errors[best] <= tolerance else None
 
 
+def _errors(found: Array, expected: Array) -> Array:
+    errors = np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected)), axis=-1)
+    return np.asarray(np.where(np.isnan(errors), np.inf, errors))
+
+
 def _error(found: Array, expected: Array) -> float:
-    error = float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
-    return math.inf if math.isnan(error) else error
+    return float(_errors(found, expected))
 
 
 def _fitted(few: Array, z: Any, group: list[gs.Node]) -> Iterator[Activation]:

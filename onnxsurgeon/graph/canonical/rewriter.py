@@ -25,6 +25,8 @@ BFLOAT16 = np.dtype(helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
 MANY_READERS, SMALL = 16, 4096
+# Fewest inputs of the operators that rules look at; 1 where it is not said.
+INPUTS = {"Constant": 0, **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2), "Where": 3}
 
 
 class Rewriter:
@@ -150,8 +152,21 @@ class Rewriter:
         self.touch(*node.outputs[0].outputs)
 
     def bypass(self, node: gs.Node, x: Any | None = None) -> bool:
-        """Let every reader of the node's first output read ``x``, its first input unless given."""
+        """Let every reader of the node's first output read ``x``, its first input unless given.
+
+        Where the file has the output but not ``x``, the two become one tensor under the output's name.
+        """
         x, y = node.inputs[0] if x is None else x, node.outputs[0]
+        source = producer_of(x)
+        if source is not None and source.outputs[0] is x and not self.is_original(x) and self.is_original(y):
+            if source is node or any(tensor is y for tensor in (*source.inputs, *node.inputs)):
+                return False
+            # The node writes elsewhere before it goes, and its inputs keep their reader until then.
+            self.set_output(node, self.variable(y))
+            self.set_output(source, y)
+            self.redirect(x, y)
+            self.remove(node)
+            return True
         if self.is_pinned(y) or x is y or any(tensor is y for tensor in node.inputs):
             return False
         self.redirect(y, x)
@@ -231,6 +246,8 @@ class Rewriter:
         while self._queue and budget > 0:
             node = self._queue.popleft()
             self._queued.discard(id(node))
+            if len(node.inputs) < INPUTS.get(node.op, 1):
+                continue  # malformed
             for rule in rules.get(node.op, ()):
                 if node.outputs and rule(self, node):
                     changed = True
