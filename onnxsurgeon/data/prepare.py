@@ -10,6 +10,7 @@ import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.tables import matrix
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
@@ -54,14 +55,16 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
     value = _single_input(network)
     kind = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
-    arranged = _arrange(split.inputs, shape, network, dataset, options or InputOptions())
+    # Columns of a table become one matrix here.
+    rows = matrix(split.inputs, dataset.categories)[0] if isinstance(split.inputs, dict) else split.inputs
+    arranged = _arrange(rows, shape, network, dataset, options or InputOptions())
     dtype = numpy_type(kind.elem_type)
-    inputs = arranged if dtype.kind in "iu" else _scale(arranged, split.inputs, dataset, options or InputOptions())
+    inputs = arranged if dtype.kind in "iu" else _scale(arranged, rows, dataset, options or InputOptions())
     inputs = inputs.reshape(len(inputs), *_wanted(inputs.shape, shape)).astype(dtype, copy=False)
     features = _prefix(network, value.name, inputs, shape[0])
     if features.shape != (split.rows, network.widths[0]):
         raise DataError(
-            f"{dataset.name}: its rows of shape {split.inputs.shape[1:]} reach the dense layers of '{network.name}' as "
+            f"{dataset.name}: its rows of shape {rows.shape[1:]} reach the dense layers of '{network.name}' as "
             f"{features.shape[1:]}, which takes {network.widths[0]} values"
         )
     return Examples(np.ascontiguousarray(features, network.chain.dtype), split.labels, classes)
