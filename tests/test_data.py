@@ -297,9 +297,6 @@ def test_npz_with_and_without_a_test_split(tmp_path):
         ({"x": np.ones(3), "y": np.ones(3)}, "'x' must be numbers of shape"),
         ({"x": np.ones((0, 3)), "y": np.ones(0)}, "'x' has no rows"),
         ({"x": np.array([[1.0, 2], [3, np.nan]]), "y": np.arange(2)}, "'x' holds nan in row 1, column 1"),
-        ({"x": np.ones((3, 2)), "y": np.array([0, -1, 1])}, "'y' holds label -1 in row 1"),
-        ({"x": np.ones((3, 2)), "y": np.array([0.5, 1, 1])}, "'y' must hold whole numbers"),
-        ({"x": np.ones((3, 2)), "y": np.array(["a", "b", "c"])}, "'y' must hold whole numbers"),
     ],
 )
 def test_npz_that_cannot_be_used(arrays, reason, tmp_path):

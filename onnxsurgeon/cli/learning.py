@@ -17,6 +17,7 @@ from onnxsurgeon.cli.options import (
     DeviceOption,
     EngineOption,
     ForceOption,
+    ImputeOption,
     JsonOption,
     LayoutOption,
     MeanOption,
@@ -25,6 +26,8 @@ from onnxsurgeon.cli.options import (
     ScaleOption,
     SeedOption,
     StdOption,
+    TargetOption,
+    ValidationFractionOption,
     numbers,
     with_fields,
 )
@@ -55,6 +58,9 @@ def train(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -65,7 +71,8 @@ def train(
     from onnxsurgeon.training.fit import fit
 
     options = _input_options(layout, scale, mean, std)
-    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force)
+    rows = _load_options(target, impute, validation_fraction)
+    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force, rows=rows)
 
     def report(epoch: int, loss: float) -> None:
         if not as_json:
@@ -99,6 +106,9 @@ def evaluate(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,7 +116,8 @@ def evaluate(
     from onnxsurgeon.data.prepare import prepare
 
     options = _input_options(layout, scale, mean, std)
-    network, dataset, chosen = _prepare(model, data, data_dir, engine, device)
+    rows = _load_options(target, impute, validation_fraction)
+    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, rows=rows)
     splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
     if split not in splits:
         raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
@@ -121,7 +132,7 @@ def evaluate(
 @with_fields(SurgeonSettings)
 def evolve(
     model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
-    data: Annotated[str, typer.Option("--data", help="A data set's name (see 'data list') or an .npz file.")] = "",
+    data: DataOption = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
     run_dir: Annotated[
@@ -136,6 +147,9 @@ def evolve(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -155,7 +169,7 @@ def evolve(
     given = {name: value for name, value in settings.items() if value is not None}
     try:
         if resume is not None:
-            if model is not None or data or given:
+            if model is not None or data or given or target or impute is not None or validation_fraction is not None:
                 raise SettingsError("--resume takes model, data and settings from the run: give none of them")
             evolved = runs.resume(resume, **common)
         else:
@@ -170,6 +184,7 @@ def evolve(
                 device=device,
                 run_dir=run_dir,
                 data_dir=data_dir,
+                **_load_options(target, impute, validation_fraction),
                 **common,
             )
     except KeyboardInterrupt:
@@ -205,6 +220,11 @@ def _input_options(layout: str, scale: float | None, mean: str, std: str) -> Any
     return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"))
 
 
+def _load_options(target: list[str] | None, impute: str | None, fraction: float | None) -> dict[str, Any]:
+    """How a user's rows are read, as ``load_dataset`` and ``evolve`` take it."""
+    return {"target": tuple(target or ()), "impute": impute, "validation_fraction": fraction}
+
+
 def _prepare(
     model: Path,
     data: str,
@@ -213,6 +233,7 @@ def _prepare(
     device: str,
     out: Path | None = None,
     *,
+    rows: dict[str, Any],
     force: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Network, data set and engine; what cannot be written later is told now."""
@@ -225,4 +246,4 @@ def _prepare(
         require_writable(out, overwrite=force)
     network = load(model)
     chosen = make_engine(engine, device, network)
-    return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar), chosen
+    return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar, **rows), chosen

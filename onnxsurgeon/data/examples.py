@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Examples:
         )
 
 
-def _one_hot(labels: Array, classes: int, dtype: np.dtype) -> Array:  # type: ignore[type-arg]
+def _one_hot(labels: Array, classes: int, dtype: np.dtype[Any]) -> Array:
     targets = np.zeros((len(labels), classes), dtype)
     targets[np.arange(len(labels)), labels] = 1
     return targets

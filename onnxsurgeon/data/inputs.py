@@ -37,8 +37,8 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
     if not isinstance(rows, dict):
         if len(declared) != 1:
             raise DataError(
-                f"{dataset.name}: '{network.name}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: expected "
-                "columns or arrays of these names"
+                f"{dataset.name}: '{network.name}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
+                "expected columns or arrays of these names"
             )
         return {declared[0].name: _fitted(network, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
@@ -48,7 +48,8 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
     missing = [value.name for value in declared if value.name not in rows]
     if missing:
         raise DataError(
-            f"{dataset.name}: the input '{missing[0]}' of '{network.name}' has no column of that name; found {_quoted(rows)}"
+            f"{dataset.name}: the input '{missing[0]}' of '{network.name}' has no column of that name; found "
+            f"{_quoted(rows)}"
         )
     return {value.name: _named(network, dataset, value, rows[value.name], options) for value in declared}
 

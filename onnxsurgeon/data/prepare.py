@@ -9,8 +9,8 @@ import numpy as np
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.features import compute_features
+from onnxsurgeon.data.heads import encode, resolve_tasks
 from onnxsurgeon.data.inputs import model_inputs
-from onnxsurgeon.data.targets import encode, resolve_tasks
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.task import LOSSES

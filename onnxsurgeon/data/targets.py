@@ -1,136 +1,121 @@
-"""From a data set's labels to the targets of a network's heads, and to what each head is trained for."""
+"""What is to be predicted: from the values in a user's file to classes, or targets of a regression."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.errors import DataError
-from onnxsurgeon.graph.frame import Head
-from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
+
+# A column of integers in a table names classes where it takes few values, each on several rows.
+_MOST_CLASSES = 100
+_ROWS_A_CLASS = 2
 
 
-def resolve_tasks(network: Network, dataset: Dataset, loss: str = "auto") -> tuple[Task, ...]:
-    """What each head of ``network`` is trained for, from its suffix and the training labels, or as ``loss`` says.
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Labels and what they are called; see ``Dataset``.
+
+    Attributes:
+        labels: (rows,) or (rows, k), as in ``Split``.
+        classes: number of classes; 0 where the labels are not one column of classes.
+        class_labels: names of the classes, where they are not 0 to C − 1.
+    """
+
+    labels: Array
+    classes: int = 0
+    class_labels: tuple[int, ...] | tuple[str, ...] = ()
+
+
+def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Array]]:
+    """Targets of a set that came as arrays, one a split, and the labels of each.
+
+    Texts and integers are classes; so are floats that are all whole numbers, as Keras' users write them. Other floats,
+    and floats in several columns, are targets of a regression. Integers in several columns are 0 or 1 for each of
+    several labels, or a class for each of several heads.
 
     Raises:
-        DataError: the labels have another number of columns than the heads need, or do not fit the loss.
+        DataError: the splits' labels are of different kinds, or numbers of several columns are no classes.
     """
-    columns = _columns(network, dataset, dataset.train.labels)
-    return tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+    kinds = {"texts" if labels.dtype.kind == "U" else "numbers" for labels in arrays}
+    columns = {labels.shape[1:] for labels in arrays}
+    if len(kinds) > 1 or len(columns) > 1:
+        found = " and ".join(sorted({f"{labels.dtype} {labels.shape}" for labels in arrays}))
+        raise DataError(f"{where}: the labels of its splits must be of one kind and width; found {found}")
+    labels = np.concatenate(arrays)
+    if labels.ndim == 1:
+        whole = labels.dtype.kind != "f" or bool(np.array_equal(labels, labels.round()))
+        targets = classes(labels if labels.dtype.kind == "U" else _integers(where, labels)) if whole else None
+        targets = targets or Targets(_floats(labels))
+    else:
+        targets = _columns(where, labels)
+    ends = np.cumsum([len(split) for split in arrays])[:-1]
+    return targets, np.split(targets.labels, ends)
 
 
-def encode(network: Network, dataset: Dataset, split: Split, tasks: tuple[Task, ...]) -> tuple[Array, ...]:
-    """The labels of ``split`` as each head's targets: classes (rows,) int64, or values (rows, outputs).
+def from_columns(where: str, columns: dict[str, Array]) -> Targets:
+    """Targets of a table, one column or several.
+
+    One column: texts and booleans are classes, and so are integers of at most 100 values that come on at least two
+    rows each, taken together; other integers and all floats are targets of a regression. Several columns: classes or
+    0 and 1 where all are integers that count from 0, else targets of a regression.
 
     Raises:
-        DataError: a label is not among a head's classes; names the row.
+        DataError: one of several columns holds texts.
     """
-    columns = _columns(network, dataset, split.labels)
-    return tuple(
-        _classes(network, dataset, head, y) if task.loss == CROSS_ENTROPY else _values(network, dataset, head, task, y)
-        for head, task, y in zip(network.heads, tasks, columns, strict=True)
-    )
+    values = list(columns.values())
+    if len(values) == 1:
+        (column,) = values
+        if column.dtype.kind in "Ub":
+            return classes(column if column.dtype.kind == "U" else column.astype(np.int64))
+        if column.dtype.kind == "i" and _few(column):
+            return classes(column)
+        return Targets(_floats(column))
+    for name, column in columns.items():
+        if column.dtype.kind == "U":
+            raise DataError(f"{where}: target '{name}' holds texts; several targets must all be numbers")
+    if all(column.dtype.kind in "ib" and column.min() >= 0 and _few(column) for column in values):
+        return Targets(np.stack([column.astype(np.int64) for column in values], axis=1))
+    return Targets(np.stack([_floats(column) for column in values], axis=1))
 
 
-def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
-    """The part of the labels that belongs to each head: (rows,) for one column, else (rows, k)."""
-    heads = network.heads
-    if len(heads) == 1:
-        return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels]
-    count = 1 if labels.ndim == 1 else labels.shape[1]
-    widths = [head.width for head in heads]
-    if count == len(heads):
-        return [labels[:, i] for i in range(count)]
-    if count == sum(widths):
-        return [part[:, 0] if part.shape[1] == 1 else part for part in np.split(labels, np.cumsum(widths)[:-1], axis=1)]
-    names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
-    raise DataError(
-        f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected one "
-        f"column a head, {len(heads)}, or one an output, {sum(widths)}"
-    )
+def classes(labels: Array) -> Targets:
+    """One column of classes, int64 or texts, numbered in ascending order; 0 to C − 1 stay what they are."""
+    names, positions = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "i" and np.array_equal(names, np.arange(len(names))):
+        return Targets(labels.astype(np.int64), len(names))
+    return Targets(positions.reshape(-1).astype(np.int64), len(names), tuple(names.tolist()))
 
 
-def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -> Task:
-    if head.rank != 2:
-        raise DataError(f"'{network.name}': its head '{head.tensor}' has {head.rank} axes, which no loss is known for")
-    chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
-    if chosen == CROSS_ENTROPY and head.width < 2:
-        raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {chosen}")
-    return Task(chosen, head.width, head.squash)
+def _few(column: Array) -> bool:
+    if column.dtype.kind == "b":
+        return True
+    distinct = len(np.unique(column))
+    return distinct <= _MOST_CLASSES and distinct * _ROWS_A_CLASS <= len(column)
 
 
-def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
-    """The loss that fits the head and its labels."""
-    classes = y.ndim == 1 and y.dtype.kind in "iub"
-    if head.squash == "Softmax":
-        if not classes:
-            raise DataError(f"{dataset.name}: '{network.name}' ends in a Softmax; expected one column of classes")
-        return CROSS_ENTROPY
-    if classes and head.width > 1:
-        return CROSS_ENTROPY
-    if classes and len(_names(dataset, y)) <= 2:
-        return BINARY
-    between = bool(((y == 0) | (y == 1)).all())
-    if between and (head.squash == "Sigmoid" or y.dtype.kind in "iub"):
-        return BINARY
-    return SQUARED
-
-
-def _names(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:
-    """What the classes 0, 1, … are called."""
-    if dataset.class_labels:
-        return dataset.class_labels
-    return tuple(range(max(dataset.classes, int(y.max(initial=0)) + 1)))
-
-
-def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
-    """Labels (rows,) as the head's columns, by the names that the model gives its classes, where it does."""
-    if y.ndim != 1 or y.dtype.kind not in "iub":
-        raise DataError(f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}")
-    if not head.labels:
-        if y.max(initial=0) >= head.width:
-            row = int(np.argmax(y >= head.width))
-            raise DataError(
-                f"{dataset.name}: label {_names(dataset, y)[int(y[row])]} in row {row} is outside the {head.width} "
-                f"classes of '{network.name}' (0 to {head.width - 1})"
-            )
-        return y.astype(np.int64, copy=False)
-    names = _names(dataset, y)
-    known = {str(label): column for column, label in enumerate(head.labels)}
-    table = np.array([known.get(str(name), -1) for name in names], np.int64)
-    encoded: Array = table[y]
-    if (encoded < 0).any():
-        row = int(np.argmax(encoded < 0))
-        expected = ", ".join(map(str, head.labels[:12])) + (", …" if len(head.labels) > 12 else "")
+def _columns(where: str, labels: Array) -> Targets:
+    if labels.dtype.kind == "U":
+        raise DataError(f"{where}: labels in several columns must be numbers; found texts")
+    if labels.dtype.kind == "f":
+        return Targets(_floats(labels))
+    integers = _integers(where, labels)
+    if integers.min() < 0:
         raise DataError(
-            f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is not among the classes of '{network.name}': "
-            f"{expected}"
+            f"{where}: labels in several columns count from 0; found {integers.min()} (write a regression's as floats)"
         )
-    return encoded
+    return Targets(integers)
 
 
-def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array) -> Array:
-    """Targets (rows, outputs) in float64 for the losses on single outputs."""
-    if y.ndim == 1 and y.dtype.kind in "iub" and head.width == 1:
-        if task.loss == BINARY:
-            two = Head(head.tensor, 2, head.squash, head.readers, head.labels)
-            return _classes(network, dataset, two, y).astype(np.float64)[:, None]
-        names = _names(dataset, y)
-        if any(isinstance(name, str) for name in names):
-            raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers")
-        return np.array(names, np.float64)[y][:, None]
-    values = y.astype(np.float64).reshape(len(y), -1)
-    if values.shape[1] != head.width:
-        raise DataError(
-            f"{dataset.name}: expected {head.width} targets a row, one for each output of '{network.name}'; found "
-            f"{values.shape[1]}"
-        )
-    if task.loss == BINARY and ((values != 0) & (values != 1)).any():
-        row, column = (int(i) for i in np.argwhere((values != 0) & (values != 1))[0])
-        raise DataError(
-            f"{dataset.name}: target {values[row, column]:g} in row {row}, column {column}; expected 0 or 1"
-        )
-    return values
+def _integers(where: str, labels: Array) -> Array:
+    info = np.iinfo(np.int64)
+    if labels.dtype.kind != "b" and (labels.min() < info.min or labels.max() >= 2**63):
+        raise DataError(f"{where}: label {labels.max()} is beyond the integers of 64 bits")
+    return labels.astype(np.int64)
+
+
+def _floats(values: Array) -> Array:
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)

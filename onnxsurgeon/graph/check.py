@@ -125,9 +125,7 @@ def _inferred(content: bytes) -> ModelProto:
     alone are at fault, they are left out.
     """
     try:
-        return onnx.shape_inference.infer_shapes(
-            ModelProto.FromString(content), check_type=True, strict_mode=True
-        )
+        return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)
     except onnx.shape_inference.InferenceError:
         bare = ModelProto.FromString(content)
         del bare.graph.value_info[:]

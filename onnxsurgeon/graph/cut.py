@@ -69,12 +69,9 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
 
     made: dict[str, int] = {}
     for ends in segments:
-        producer = producers.get(ends.entry)
-        if ends.entry in made:
-            position = made[ends.entry]
-        else:  # right behind what it reads: whatever reads its output stood further back
-            position = 0 if producer is None else places[producer] + 1
-        made[ends.output] = position
+        # Right behind what it reads: whatever reads its output stood further back.
+        behind = places[producers[ends.entry]] + 1 if ends.entry in producers and ends.entry not in made else 0
+        made[ends.output] = made.get(ends.entry, behind)
     positions = tuple(made[ends.output] for ends in segments)
     prefix_positions = tuple(sorted(places[index] for index in prefix.nodes))
     return Cut(rest, positions, prefix_positions, [graph.node[index] for index in sorted(removed)], frozenset(gone))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,7 +132,7 @@ def _reshape(node: gs.Node) -> list[Glue]:
     if not shape or None in shape[1:]:
         raise NotGlue("the shape it makes is not known")
     have = shape_of(node.inputs[0])
-    if None in have[1:] or int(np.prod(have[1:])) != int(np.prod(shape[1:])):
+    if None in have[1:] or math.prod(n or 0 for n in have[1:]) != math.prod(n or 0 for n in shape[1:]):
         raise NotGlue("it mixes rows of the batch")
     return [_glue(node, "Reshape", 1)]
 

@@ -50,4 +50,6 @@ def _labels_of(node: gs.Node) -> Labels:
 
 def _plain(values: Sequence[Any]) -> Labels:
     """Texts as they are, bytes decoded, all else as integers."""
-    return tuple(v.decode() if isinstance(v, bytes) else v if isinstance(v, str) else int(v) for v in values)
+    if all(isinstance(value, str | bytes) for value in values):
+        return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in values)
+    return tuple(int(value) for value in values)

@@ -69,11 +69,13 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     notes = list(structure.notes)
-    segments = []
+    segments: list[DenseChain] = []
+    number = 0
     for links, end in zip(structure.segments, ends, strict=True):
-        layers = []
+        layers: list[DenseLayer] = []
         for link in links:
-            layers.append(_layer(link, sum(len(s.layers) for s in segments) + len(layers) + 1, taken, notes, source))
+            number += 1
+            layers.append(_layer(link, number, taken, notes, source))
         segments.append(_segment(links, layers, end.entry, source))
     parameters = {name for segment in segments for name, _ in segment.parameters()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
@@ -111,8 +113,8 @@ def _refuse_quantized(model: onnx.ModelProto, source: str) -> None:
     for node in model.graph.node:
         if node.op_type in QUANTIZERS:
             raise ModelError(
-                f"{source}: node '{node.name}' ({node.op_type}): the model is quantized, and its activations may live in "
-                "the quantizer's saturation; evolve the float model it was made from, and quantize the result again"
+                f"{source}: node '{node.name}' ({node.op_type}): the model is quantized, and its activations may live "
+                "in the quantizer's saturation; evolve the float model it was made from, and quantize the result again"
             )
 
 
@@ -148,8 +150,8 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
-    _refuse_training_mode(graph, source)
     canonicalise(graph)
+    _refuse_training_mode(graph, source)
     return graph
 
 
@@ -221,7 +223,8 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
     assert values is not None
     if values.dtype not in WORKING_TYPES:
         values = values.astype(np.float32)
-    if not all(np.isfinite(part).all() for part in np.array_split(values, max(1, values.size >> 24))):
+    parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix is large too
+    if not all(bool(np.isfinite(part).all()) for part in parts):
         raise ModelError(f"{source}: node '{node.name}': its weights or biases hold NaN or infinity")
     return values
 

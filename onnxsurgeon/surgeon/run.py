@@ -97,6 +97,9 @@ def evolve(
     options: InputOptions | None = None,
     engine: str = "auto",
     device: str = "cpu",
+    target: Sequence[str] = (),
+    impute: str | None = None,
+    validation_fraction: float | None = None,
     workers: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -109,11 +112,14 @@ def evolve(
 
     Args:
         model: path of an ONNX model.
-        data: name of a data set, or path of an .npz file.
+        data: name of a data set, or path of the user's own; see ``load_dataset``.
         settings: hyperparameters; by default those of preset "default".
         options: how rows become the model's input.
         engine: "auto", "loop" or "artifacts".
         device: "cpu" or "cuda".
+        target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
+        impute: what fills a table's missing values.
+        validation_fraction: share of the training rows to choose by.
         workers: branches trained side by side; None: one for each processor. The result does not depend on it.
         run_dir: a folder to make; by default runs/MODEL-DATA-N with the next free N.
         data_dir: where the data set's files lie.
@@ -132,7 +138,8 @@ def evolve(
     network = load(model)
     chosen = make_engine(engine, device, network)
     pool = Workers(workers)
-    dataset = load_dataset(data, folder=None if data_dir is None else Path(data_dir), progress=progress)
+    rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
+    dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
     splits = _split(network, dataset, settings, options)
     stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
@@ -149,6 +156,7 @@ def evolve(
                     "name": data,
                     "folder": None if data_dir is None else str(data_dir),
                     "digest": dataset.digest,
+                    **rows,
                     "options": asdict(options),
                 },
                 "versions": versions(),
@@ -186,11 +194,14 @@ def resume(
         start = run.branches / f"0000-{START}.onnx"
         folder = Path(data["folder"]) if data["folder"] else None
         name, digest = data["name"], data["digest"]
+        # Runs from before tables could be read do not have these.
+        rows: dict[str, Any] = {"target": tuple(data.get("target", ())), "impute": data.get("impute")}
+        rows["validation_fraction"] = data.get("validation_fraction")
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     network = load(start)
     chosen = make_engine(engine, device, network)
-    dataset = load_dataset(name, folder=folder, progress=progress)
+    dataset = load_dataset(name, **rows, folder=folder, progress=progress)
     if dataset.digest != digest:
         raise RunError(f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ")
     splits = _split(network, dataset, settings, options)

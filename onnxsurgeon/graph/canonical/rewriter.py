@@ -26,7 +26,11 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLO
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
 MANY_READERS, SMALL = 16, 4096
 # Fewest inputs of the operators that rules look at; 1 where it is not said.
-INPUTS = {"Constant": 0, **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2), "Where": 3}
+INPUTS = {
+    "Constant": 0,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
+    "Where": 3,
+}
 
 
 class Rewriter:
