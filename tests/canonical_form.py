@@ -49,7 +49,9 @@ def _outputs(graph, node, inputs):
         x = inputs[0].astype(np.float64)
         return [FUNCTIONS[node.op](x, attributes_of(node)).astype(inputs[0].dtype)]
     names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
-    attributes = {k: numpy_helper.from_array(v.values) if isinstance(v, gs.Constant) else v for k, v in node.attrs.items()}
+    attributes = {
+        k: numpy_helper.from_array(v.values) if isinstance(v, gs.Constant) else v for k, v in node.attrs.items()
+    }
     domain, _, op = node.op.rpartition("::")
     made = helper.make_node(op, names, [f"o{i}" for i in range(len(node.outputs))], domain=domain, **attributes)
     run = ReferenceEvaluator(
@@ -57,7 +59,11 @@ def _outputs(graph, node, inputs):
             helper.make_graph(
                 [made],
                 "one",
-                [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in zip(names, inputs, strict=True) if n],
+                [
+                    helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+                    for n, v in zip(names, inputs, strict=True)
+                    if n
+                ],
                 [onnx.ValueInfoProto(name=name) for name in made.output],
             ),
             opset_imports=[helper.make_opsetid("", graph.opset)],

@@ -292,7 +292,10 @@ def fused(op, inputs, output, **attributes):
     ],
 )
 def test_fused_gemm(activation, attributes, expected):
-    nodes = [fused("FusedGemm", "x AT P", "b", activation=activation, transB=1, **attributes), node("Gemm", "b B Q", "y")]
+    nodes = [
+        fused("FusedGemm", "x AT P", "b", activation=activation, transB=1, **attributes),
+        node("Gemm", "b B Q", "y"),
+    ]
     graph = check(build(nodes, {"AT": A.T.copy(), "P": P, "B": B, "Q": Q}), ["Dense", expected, "Dense"])
     assert graph.nodes[0].attrs["exit"] is None
     assert graph.nodes[0].attrs["op"] == "com.microsoft::FusedGemm"
@@ -586,7 +589,12 @@ PARTS = {
     "HardSigmoid of Keras": (
         "HardSigmoid",
         {"alpha": 0.2, "beta": 0.5},
-        [node("Mul", "a fifth", "c"), node("Add", "c half", "d"), node("Max", "d zero", "e"), node("Min", "e one", "b")],
+        [
+            node("Mul", "a fifth", "c"),
+            node("Add", "c half", "d"),
+            node("Max", "d zero", "e"),
+            node("Min", "e one", "b"),
+        ],
     ),
     "Softplus": ("Softplus", {}, [node("Exp", "a", "e"), node("Add", "e one", "f"), node("Log", "f", "b")]),
     "safe Softplus": (
@@ -738,7 +746,9 @@ def test_every_activation_can_be_written_and_is_read_back(phi, opset, dtype):
     known = ACTIVATIONS[phi.op_type].attributes
     for name in known:
         value = found.attrs.get(name, known[name])
-        assert value == (phi.attribute(name) if isinstance(value, str) else pytest.approx(phi.attribute(name), rel=1e-5))
+        assert value == (
+            phi.attribute(name) if isinstance(value, str) else pytest.approx(phi.attribute(name), rel=1e-5)
+        )
 
 
 # --- bad graphs, large graphs --------------------------------------------------------------------------------------
@@ -768,7 +778,9 @@ def test_cyclic_graphs_end():
     canonicalise(gs.Graph([gs.Node("Add", "1", inputs=[a, a], outputs=[a])], outputs=[a]))
 
 
-@pytest.mark.parametrize("op", ["Gemm", "MatMul", "Add", "Reshape", "Clip", "PRelu", "Sub", "Cast", "Max", "Einsum", "Shape"])
+@pytest.mark.parametrize(
+    "op", ["Gemm", "MatMul", "Add", "Reshape", "Clip", "PRelu", "Sub", "Cast", "Max", "Einsum", "Shape"]
+)
 def test_nodes_without_their_inputs_do_not_crash(op):
     x, y = gs.Variable("x", np.dtype("f"), ["n", 4]), gs.Variable("y")
     for inputs in ([], [x], [x, x]):

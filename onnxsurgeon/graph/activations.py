@@ -99,7 +99,7 @@ class Activation:
     def nodes(
         self, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
     ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
+        """Y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
 
         The last node bears the name ``base``, and every new name starts with it. ``slope`` names the tensor with
         PRelu's slopes.

@@ -51,4 +51,3 @@ def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
         initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-

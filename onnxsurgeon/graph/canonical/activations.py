@@ -6,7 +6,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical.elementwise import clip_bounds
-from onnxsurgeon.graph.canonical.rewriter import FLOATS, Rewriter, constant_values, has_input, like, producer_of, shape_of
+from onnxsurgeon.graph.canonical.rewriter import (
+    FLOATS,
+    Rewriter,
+    constant_values,
+    has_input,
+    like,
+    producer_of,
+    shape_of,
+)
 
 
 def clip(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -92,4 +100,9 @@ def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 # Beside the activations: what stands before dense layers and keeps the shape, such as skl2onnx's scaler.
-KEEPS_SHAPE = ("Cast", "Neg", "BatchNormalization", *(f"ai.onnx.ml::{op}" for op in ("Scaler", "Imputer", "Normalizer")))
+KEEPS_SHAPE = (
+    "Cast",
+    "Neg",
+    "BatchNormalization",
+    *(f"ai.onnx.ml::{op}" for op in ("Scaler", "Imputer", "Normalizer")),
+)

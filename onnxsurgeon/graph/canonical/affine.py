@@ -61,7 +61,7 @@ def _per_unit(tensor: Any, x: Any) -> Array | None:
 
 
 def batch_normalization(node: gs.Node) -> Affine | None:
-    """a = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n); None in training mode."""
+    """A = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n); None in training mode."""
     if explain_normalization(node):
         return None
     scale, shift, mean, variance = (
@@ -87,7 +87,7 @@ def explain_normalization(node: gs.Node) -> str:
 
 
 def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
-    """a ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense."""
+    """A ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense."""
     found = affine_of(node)
     if found is None:
         return False

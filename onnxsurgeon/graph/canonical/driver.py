@@ -43,8 +43,8 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Clip": (activations.clip,),
     "PRelu": (activations.prelu_slope,),
 }
-RECOGNISED: dict[str, tuple[Rule, ...]] = {op: (recognise.recognise,) for op in OPS}
-FOLDED: dict[str, tuple[Rule, ...]] = {op: (affine.fold_behind, affine.fold_ahead) for op in affine.AFFINE}
+RECOGNISED: dict[str, tuple[Rule, ...]] = dict.fromkeys(OPS, (recognise.recognise,))
+FOLDED: dict[str, tuple[Rule, ...]] = dict.fromkeys(affine.AFFINE, (affine.fold_behind, affine.fold_ahead))
 
 
 def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:

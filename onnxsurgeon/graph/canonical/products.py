@@ -87,7 +87,9 @@ def _transposed(rewriter: Rewriter, node: gs.Node, x: Any) -> Any:
     return flipped
 
 
-def _turned(rewriter: Rewriter, node: gs.Node, x: Any, w: gs.Constant, b: gs.Constant | None, entry: str | None) -> None:
+def _turned(
+    rewriter: Rewriter, node: gs.Node, x: Any, w: gs.Constant, b: gs.Constant | None, entry: str | None
+) -> None:
     """Let the node's output be Dense(x, W, b)ᵀ."""
     y = node.outputs[0]
     shape = shape_of(y)
@@ -130,8 +132,7 @@ def push_transpose(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 ELEMENTWISE = frozenset(
-    "Relu LeakyRelu PRelu Elu Selu Gelu Tanh Sigmoid HardSigmoid Softplus Softsign Swish HardSwish Mish Clip "
-    "Add Sub Mul Div Max Min Neg Erf Exp Log Abs Sqrt Pow Identity Cast".split()
+    ["Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Tanh", "Sigmoid", "HardSigmoid", "Softplus", "Softsign", "Swish", "HardSwish", "Mish", "Clip", "Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Erf", "Exp", "Log", "Abs", "Sqrt", "Pow", "Identity", "Cast"]
 )
 
 
@@ -205,7 +206,9 @@ def fused_gemm(rewriter: Rewriter, node: gs.Node) -> bool:
     """FusedGemm(…; activation) = activation(Gemm(…))."""
     name = str(node.attrs.get("activation", ""))
     parameters = {
-        key: float(node.attrs[f"activation_{key}"]) for key in ("alpha", "beta", "gamma") if f"activation_{key}" in node.attrs
+        key: float(node.attrs[f"activation_{key}"])
+        for key in ("alpha", "beta", "gamma")
+        if f"activation_{key}" in node.attrs
     }
     known = FUSED.get(name)
     if known is None:

@@ -26,7 +26,11 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLO
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
 MANY_READERS, SMALL = 16, 4096
 # Fewest inputs of the operators that rules look at; 1 where it is not said.
-INPUTS = {"Constant": 0, **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2), "Where": 3}
+INPUTS = {
+    "Constant": 0,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
+    "Where": 3,
+}
 
 
 class Rewriter:
@@ -138,7 +142,9 @@ class Rewriter:
         list.append(tensor.inputs, node)
         self.touch(node, *tensor.outputs)
 
-    def become(self, node: gs.Node, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] | None = None) -> None:
+    def become(
+        self, node: gs.Node, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] | None = None
+    ) -> None:
         """Turn the node into another operator that writes the same first output."""
         node.op = op
         node.attrs.clear()
@@ -214,7 +220,9 @@ class Rewriter:
     def variable(self, like: Any, shape: Sequence[Any] | None = None) -> gs.Variable:
         """A new tensor, named after ``like``, of its type."""
         self._fresh += 1
-        return gs.Variable(f"{like.name}.canonical{self._fresh}", dtype_of(like), None if shape is None else list(shape))
+        return gs.Variable(
+            f"{like.name}.canonical{self._fresh}", dtype_of(like), None if shape is None else list(shape)
+        )
 
     def _orphaned(self, tensor: Any) -> None:
         for producer in self._unread(tensor):
@@ -328,7 +336,11 @@ def dtype_of(tensor: Any) -> np.dtype[Any] | None:
 
 def shape_of(tensor: Any) -> list[Any] | None:
     """Sizes, symbolic names and None for what is not known at all; None where not even the rank is known."""
-    return None if tensor.shape is None else [size or 0 if isinstance(size, int) else size or None for size in tensor.shape]
+    return (
+        None
+        if tensor.shape is None
+        else [size or 0 if isinstance(size, int) else size or None for size in tensor.shape]
+    )
 
 
 def same_shape(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
