@@ -89,7 +89,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
             (z,) = frontier.values()
             if z is sink.outputs[0]:
                 return
-            if _may_begin(z):
+            if z is not sink.outputs[0] and _may_begin(z):
                 yield z, group[::-1]
         grown = _grow(rewriter, frontier, members)
         if grown is None:

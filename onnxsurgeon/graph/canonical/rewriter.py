@@ -49,7 +49,7 @@ class Rewriter:
             if node.domain not in (None, "", "ai.onnx"):
                 node.op = f"{node.domain}::{node.op}"  # a custom Relu is not ONNX's
                 node.domain = None
-        self.reads = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
+        self.reads: dict[int, list[str]] = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
         self._pinned, self._kept = self._find_pinned(graph), [graph]
         self._untie_small_constants()
         self._file = {id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
@@ -106,7 +106,7 @@ class Rewriter:
         """Name of what the product read in the file; of what it reads now, where that is not known."""
         if id(node) in self.reads:
             return self.reads[id(node)][position]
-        return node.inputs[position].name if self.is_original(node.inputs[position]) else None
+        return str(node.inputs[position].name) if self.is_original(node.inputs[position]) else None
 
     # --- edits ----------------------------------------------------------------------------------------------
 
