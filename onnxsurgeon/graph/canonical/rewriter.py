@@ -57,6 +57,7 @@ class Rewriter:
         self._inserted: dict[int, list[gs.Node]] = {}
         self._queue: deque[gs.Node] = deque()
         self._queued: set[int] = set()
+        self._malformed: dict[int, gs.Node] = {}
         self._fresh = 0
 
     # --- what stays -----------------------------------------------------------------------------------------
@@ -252,17 +253,23 @@ class Rewriter:
             self._queued.discard(id(node))
             if len(node.inputs) < INPUTS.get(node.op, 1):
                 continue  # malformed
-            for rule in rules.get(node.op, ()):
-                if node.outputs and rule(self, node):
-                    changed = True
-                    budget -= 1
-                    self.touch(node)
-                    for y in node.outputs:
-                        self.touch(*y.outputs)
-                    for x in node.inputs:
-                        self.touch(*x.inputs)
-                    break
+            if id(node) not in self._malformed and any(self._applies(rule, node) for rule in rules.get(node.op, ())):
+                changed = True
+                budget -= 1
+                self.touch(node)
+                for tensor in node.outputs:
+                    self.touch(*tensor.outputs)
+                for tensor in node.inputs:
+                    self.touch(*tensor.inputs)
         return changed
+
+    def _applies(self, rule: Rule, node: gs.Node) -> bool:
+        """Apply the rule; a node that is not as ONNX demands is left as it is, for the checker to name."""
+        try:
+            return bool(node.outputs) and rule(self, node)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+            self._malformed[id(node)] = node
+            return False
 
     def touch_all(self) -> None:
         """Look at every node again."""
