@@ -216,6 +216,19 @@ RANK3 = {
         node("Gemm", "g B Q", "o"),
         node("Reshape", "o back3", "y"),
     ],
+    "reshaped to a computed shape": [
+        node("Shape", "x", "s"),
+        node("Cast", "s", "s32", to=TensorProto.INT32),
+        node("Gather", "s32 first", "lead", axis=0),
+        node("Concat", "lead last", "full32", axis=0),
+        node("Cast", "full32", "full", to=TensorProto.INT64),
+        node("Reshape", "x flat4", "f"),
+        node("MatMul", "f A", "m"),
+        node("Reshape", "m full", "n"),
+        node("Add", "n P", "a"),
+        node("Relu", "a", "b"),
+        node("MatMul", "b B", "y"),
+    ],
     "reshaped once": [
         node("Reshape", "x flat4", "f"),
         node("Gemm", "f A P", "a"),
@@ -232,6 +245,8 @@ RANK3_CONSTANTS = {
     "flat4": np.array([-1, 4]),
     "flat6": np.array([-1, 6]),
     "back6": np.array([-1, 7, 6]),
+    "first": np.array([0, 1]),
+    "last": np.array([6], np.int32),
     "back3": np.array([-1, 7, 3]),
 }
 
@@ -678,16 +693,19 @@ def test_a_part_that_is_an_output_stays():
     assert graph.outputs[1].name == "s"
 
 
+@pytest.mark.parametrize(
+    ("last", "sign"), [(("Sub", "p m"), 1), (("Add", "p m"), -1), (("Add", "m p"), -1)], ids=["a - b", "a + b", "b + a"]
+)
 @pytest.mark.parametrize("order", ["s q", "q s"])
-def test_prelu_in_parts(order):
+def test_prelu_in_parts(order, last, sign):
     nodes = [
         node("Relu", "a", "p"),
         node("Neg", "a", "n"),
         node("Relu", "n", "q"),
         node("Mul", order, "m"),
-        node("Sub", "p m", "b"),
+        node(*last, "b"),
     ]
-    graph = check(between_layers(nodes, {"s": P}, 17), ["Dense", "PRelu", "Dense"])
+    graph = check(between_layers(nodes, {"s": sign * P}, 17), ["Dense", "PRelu", "Dense"])
     np.testing.assert_array_equal(graph.nodes[1].inputs[1].values, P)
 
 

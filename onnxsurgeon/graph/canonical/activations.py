@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.canonical.affine import AFFINE
 from onnxsurgeon.graph.canonical.elementwise import clip_bounds
 from onnxsurgeon.graph.canonical.rewriter import (
     FLOATS,
@@ -35,24 +38,33 @@ def clip(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def prelu(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Relu(x) − s Relu(−x) = PRelu(x, s), with the product in either order."""
-    positive, scaled = (producer_of(tensor) for tensor in node.inputs)
-    if positive is None or scaled is None or positive.op != "Relu" or scaled.op != "Mul" or scaled is node:
-        return False
-    if not all(_private(rewriter, part) for part in (positive, scaled)):
-        return False
+    """Relu(x) − s Relu(−x) = Relu(x) + (−s) Relu(−x) = PRelu(x, s), with sum and product in either order."""
+    orders = (node.inputs,) if node.op == "Sub" else (node.inputs, node.inputs[::-1])
+    for order in orders:
+        positive, scaled = (producer_of(tensor) for tensor in order[:2])
+        if positive is None or scaled is None or positive.op != "Relu" or scaled.op != "Mul" or scaled is node:
+            continue
+        slope = _slope(rewriter, scaled, positive.inputs[0])
+        if slope is not None and _private(rewriter, positive) and _private(rewriter, scaled):
+            if node.op == "Add":
+                slope = like(slope, -slope.values)
+            rewriter.become(node, "PRelu", [positive.inputs[0], slope])
+            return True
+    return False
+
+
+def _slope(rewriter: Rewriter, scaled: gs.Node, x: Any) -> gs.Constant | None:
+    """The constant c of a product c Relu(−x); a scalar of shape () is LeakyRelu's."""
     for position in (0, 1):
         slope, negative = scaled.inputs[position], producer_of(scaled.inputs[1 - position])
-        # A slope of shape () is LeakyRelu's.
         if not isinstance(slope, gs.Constant) or len(slope.shape) == 0:
             continue
         if negative is None or negative.op != "Relu" or not _private(rewriter, negative):
             continue
-        negated, x = producer_of(negative.inputs[0]), positive.inputs[0]
+        negated = producer_of(negative.inputs[0])
         if negated is not None and negated.op == "Neg" and negated.inputs[0] is x and _private(rewriter, negated):
-            rewriter.become(node, "PRelu", [x, slope])
-            return True
-    return False
+            return slope
+    return None
 
 
 def prelu_slope(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -93,10 +105,24 @@ def fused_gelu(rewriter: Rewriter, node: gs.Node) -> bool:
 def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
     """An elementwise φ(x) has the shape of x: shape inference does not know other domains' operators."""
     x, y = node.inputs[0], node.outputs[0]
+    if len(node.inputs) == 2 and isinstance(x, gs.Constant):
+        x = node.inputs[1]
+    for other in node.inputs[:2] if node.op in AFFINE and node.op != "BatchNormalization" else ():
+        shape = shape_of(x)
+        if other is not x and (
+            not isinstance(other, gs.Constant) or shape is None or not _spreads(list(other.shape), shape)
+        ):
+            return False
     if isinstance(y, gs.Constant) or shape_of(y) is not None or shape_of(x) is None:
         return False
     y.shape = list(x.shape)
     return True
+
+
+def _spreads(shape: list[int], over: list[Any]) -> bool:
+    """Whether broadcasting a constant of ``shape`` over a tensor leaves that tensor's shape as it is."""
+    pairs = zip(reversed(shape), reversed(over), strict=False)
+    return len(shape) <= len(over) and all(size in (1, wanted) for size, wanted in pairs)
 
 
 # Beside the activations: what stands before dense layers and keeps the shape, such as skl2onnx's scaler.

@@ -64,7 +64,8 @@ def fold(rewriter: Rewriter, node: gs.Node) -> bool:
             return False
         if values is None:
             return False
-    rewriter.redirect(y, gs.Constant(name, values))
+    # A scalar that numpy returns is no array to onnx-graphsurgeon.
+    rewriter.redirect(y, gs.Constant(name, np.asarray(values) if np.isscalar(values) else values))
     rewriter.remove(node)
     return True
 

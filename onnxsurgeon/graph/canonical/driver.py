@@ -37,7 +37,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "com.microsoft::BiasGelu": (activations.fused_gelu,),
     "com.microsoft::FastGelu": (activations.fused_gelu,),
     "com.microsoft::QuickGelu": (activations.fused_gelu,),
-    "Add": (products.add_bias,),
+    "Add": (products.add_bias, activations.prelu),
     "Sub": (products.add_bias, activations.prelu),
     "Max": (recognise.relu,),
     "Clip": (activations.clip,),

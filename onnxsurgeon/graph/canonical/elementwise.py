@@ -54,9 +54,14 @@ def is_elementwise(node: gs.Node) -> bool:
     return node.op in OPS or node.op in ACTIVATIONS or (node.op == "Cast" and _rounding(node) is not None)
 
 
+def is_scalar(tensor: gs.Constant) -> bool:
+    """Whether the constant has shape () or (1,)."""
+    return all(size == 1 for size in tensor.shape[:2]) and len(tensor.shape) <= 1
+
+
 def scalar_of(tensor: Any) -> Array | None:
     """The value of a constant of one element, in float64 unless it is a truth value."""
-    if not isinstance(tensor, gs.Constant) or len(tensor.shape) > 1 or int(np.prod(tensor.shape)) != 1:
+    if not isinstance(tensor, gs.Constant) or not is_scalar(tensor):
         return None
     values = np.asarray(constant_values(tensor)).reshape(())
     return values if values.dtype.kind == "b" else values.astype(np.float64)

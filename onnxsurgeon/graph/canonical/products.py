@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.dense import absorb, as_bias, make_dense, rescale, units_of, weight_of
+from onnxsurgeon.graph.canonical.elementwise import LINEAR
 from onnxsurgeon.graph.canonical.rewriter import (
     FLOATS,
     Rewriter,
@@ -131,40 +133,7 @@ def push_transpose(rewriter: Rewriter, node: gs.Node) -> bool:
     return True
 
 
-ELEMENTWISE = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Elu",
-        "Selu",
-        "Gelu",
-        "Tanh",
-        "Sigmoid",
-        "HardSigmoid",
-        "Softplus",
-        "Softsign",
-        "Swish",
-        "HardSwish",
-        "Mish",
-        "Clip",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Max",
-        "Min",
-        "Neg",
-        "Erf",
-        "Exp",
-        "Log",
-        "Abs",
-        "Sqrt",
-        "Pow",
-        "Identity",
-        "Cast",
-    ]
-)
+ELEMENTWISE = {"PRelu", *ACTIVATIONS, *LINEAR, "Max", "Min", "Erf", "Exp", "Log", "Abs", "Sqrt", "Pow"}
 
 
 def add_bias(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -224,8 +193,8 @@ def fused_matmul(rewriter: Rewriter, node: gs.Node) -> bool:
         return False
     if isinstance(node.inputs[0], gs.Constant) and _rank(node.inputs[1]) != 2:
         return False
-    if rank is not None and rank > 2 and weight_of(node.inputs[1]) is not None:
-        weight = weight_of(node.inputs[1])
+    weight = weight_of(node.inputs[1])
+    if rank is not None and rank > 2 and weight is not None:
         weight = weight.T if node.attrs.get("transB", 0) else weight
         scaled = like(node.inputs[1], _scaled(weight, float(node.attrs.get("alpha", 1.0))))
         make_dense(rewriter, node, node.inputs[0], scaled, None, rewriter.entry(node, 0))

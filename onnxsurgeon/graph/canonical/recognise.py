@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.canonical.affine import AFFINE
-from onnxsurgeon.graph.canonical.elementwise import LINEAR, evaluate, is_elementwise, scalar_of
+from onnxsurgeon.graph.canonical.elementwise import LINEAR, evaluate, is_elementwise, is_scalar, scalar_of
 from onnxsurgeon.graph.canonical.rewriter import BFLOAT16, Rewriter, constant_values, dtype_of, producer_of
 from onnxsurgeon.linear_algebra import Array
 
-LARGEST = 16  # nodes
+# Sizes that no exporter's form reaches: nodes, affine nodes at the end, transcendental functions.
+LARGEST, MOST_LINEAR, MOST_CURVED = 16, 4, 4
+CURVED = {"Exp", "Log", "Erf", "Sqrt", "Pow", *ACTIVATIONS} - {"Relu", "Clip", "LeakyRelu"}
 PROBES = np.array([-7.3, -2.1, -0.4, 0.6, 1.7, 9.2])
 GRID = np.concatenate([np.linspace(-20, 20, 1001), [-300.0, -100.0, -50.0, 50.0, 100.0, 300.0]])
 TOLERANCE = {np.dtype(np.float16): 2e-3, BFLOAT16: 2e-2}
@@ -79,6 +81,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
     group = [sink]
     members = {id(sink)}
     frontier = _variables(sink)
+    linear, curved = sink.op in LINEAR and len(frontier or ()) == 1, int(sink.op in CURVED)
     while frontier is not None and len(group) <= LARGEST:
         if not frontier:
             return
@@ -86,7 +89,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
             (z,) = frontier.values()
             if z is sink.outputs[0]:
                 return
-            if _may_begin(z):
+            if z is not sink.outputs[0] and _may_begin(z):
                 yield z, group[::-1]
         grown = _grow(rewriter, frontier, members)
         if grown is None:
@@ -94,6 +97,10 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
         tensor, source = grown
         inputs = _variables(source)
         if inputs is None:
+            return
+        linear = linear and source.op in LINEAR and len(inputs) == 1
+        curved += source.op in CURVED
+        if curved > MOST_CURVED or (linear and len(group) >= MOST_LINEAR):
             return
         del frontier[id(tensor)]
         group.append(source)
@@ -130,7 +137,7 @@ def _variables(node: gs.Node) -> dict[int, Any] | None:
     found = {}
     for tensor in node.inputs:
         if isinstance(tensor, gs.Constant):
-            if scalar_of(tensor) is None:
+            if not is_scalar(tensor):
                 return None
         elif tensor.name:
             found[id(tensor)] = tensor

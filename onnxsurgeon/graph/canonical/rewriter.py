@@ -49,7 +49,7 @@ class Rewriter:
             if node.domain not in (None, "", "ai.onnx"):
                 node.op = f"{node.domain}::{node.op}"  # a custom Relu is not ONNX's
                 node.domain = None
-        self.reads = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
+        self.reads: dict[int, list[str]] = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
         self._pinned, self._kept = self._find_pinned(graph), [graph]
         self._untie_small_constants()
         self._file = {id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
@@ -57,6 +57,7 @@ class Rewriter:
         self._inserted: dict[int, list[gs.Node]] = {}
         self._queue: deque[gs.Node] = deque()
         self._queued: set[int] = set()
+        self._malformed: dict[int, gs.Node] = {}
         self._fresh = 0
 
     # --- what stays -----------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ class Rewriter:
         """Name of what the product read in the file; of what it reads now, where that is not known."""
         if id(node) in self.reads:
             return self.reads[id(node)][position]
-        return node.inputs[position].name if self.is_original(node.inputs[position]) else None
+        return str(node.inputs[position].name) if self.is_original(node.inputs[position]) else None
 
     # --- edits ----------------------------------------------------------------------------------------------
 
@@ -252,17 +253,23 @@ class Rewriter:
             self._queued.discard(id(node))
             if len(node.inputs) < INPUTS.get(node.op, 1):
                 continue  # malformed
-            for rule in rules.get(node.op, ()):
-                if node.outputs and rule(self, node):
-                    changed = True
-                    budget -= 1
-                    self.touch(node)
-                    for y in node.outputs:
-                        self.touch(*y.outputs)
-                    for x in node.inputs:
-                        self.touch(*x.inputs)
-                    break
+            if id(node) not in self._malformed and any(self._applies(rule, node) for rule in rules.get(node.op, ())):
+                changed = True
+                budget -= 1
+                self.touch(node)
+                for tensor in node.outputs:
+                    self.touch(*tensor.outputs)
+                for tensor in node.inputs:
+                    self.touch(*tensor.inputs)
         return changed
+
+    def _applies(self, rule: Rule, node: gs.Node) -> bool:
+        """Apply the rule; a node that is not as ONNX demands is left as it is, for the checker to name."""
+        try:
+            return bool(node.outputs) and rule(self, node)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+            self._malformed[id(node)] = node
+            return False
 
     def touch_all(self) -> None:
         """Look at every node again."""

@@ -39,6 +39,8 @@ def unfold(rewriter: Rewriter, node: gs.Node) -> bool:
     wanted = [*before[:-1], int(units)]
     if not any(same_shape(wanted, shape) for shape in (target_shape(node), shape_of(node.outputs[0]))):
         return False
+    if node.outputs[0].shape is None:
+        node.outputs[0].shape = wanted
     _unfold(rewriter, node, between, x)
     return True
 
