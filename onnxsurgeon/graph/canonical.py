@@ -120,9 +120,10 @@ def dropout(graph: gs.Graph, node: gs.Node) -> bool:
 def cast(graph: gs.Graph, node: gs.Node) -> bool:
     """Cast(x) = x where x has the wanted type already."""
     wanted, have = node.outputs[0].dtype, node.inputs[0].dtype
-    if wanted is None or have is None or np.dtype(wanted) != np.dtype(have):
+    # onnx-graphsurgeon gives the number 0 for a type that inference left open.
+    if not isinstance(wanted, np.dtype | type) or not isinstance(have, np.dtype | type):
         return False
-    return _bypass(graph, node)
+    return np.dtype(wanted) == np.dtype(have) and _bypass(graph, node)
 
 
 def flatten(graph: gs.Graph, node: gs.Node) -> bool:

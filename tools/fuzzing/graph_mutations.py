@@ -429,8 +429,7 @@ def _branch_off(rng: Random, model: ModelProto) -> None:
     written = [name for node in graph.node for name in node.output if name] or ["x"]
     name = f"branch{rng.randrange(10**6)}"
     graph.node.append(helper.make_node(rng.choice(("Relu", "Identity", "Softmax")), [rng.choice(written)], [name]))
-    graph.output.append(helper.make_empty_tensor_value_info(name))
-    graph.output[-1].type.tensor_type.elem_type = 1
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, rng.choice((None, ["p", "q"]))))
 
 
 _MILD: tuple[Callable[[Random, ModelProto], None], ...] = (
