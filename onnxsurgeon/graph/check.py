@@ -122,7 +122,8 @@ def _check_declared(model: ModelProto, name: str) -> None:
     try:
         content = model.SerializeToString()
         onnx.checker.check_model(content)
-        inferred = _infer(content)
+        # Without data_prop: following a Range of 2^40 numbers, it would write them all down.
+        inferred = onnx.shape_inference.infer_shapes(content, check_type=True, strict_mode=True)
     except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ lets through
         raise ModelError(f"{name}: invalid model: {first_line(error)}") from error
     _check_sizes(inferred.graph, name)
@@ -143,14 +144,6 @@ def _check_interface(graph: GraphProto, name: str) -> None:
     for value in outputs:
         unknown = value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
         (graph.value_info if unknown else graph.output).append(value)
-
-
-def _infer(content: bytes) -> ModelProto:
-    """Strict shape inference; sizes that the graph computes are followed where that does no harm."""
-    try:
-        return onnx.shape_inference.infer_shapes(content, check_type=True, strict_mode=True, data_prop=True)
-    except Exception:
-        return onnx.shape_inference.infer_shapes(content, check_type=True, strict_mode=True)
 
 
 def _check_sizes(graph: GraphProto, name: str) -> None:

@@ -387,7 +387,7 @@ def _weights(rng: Random, model: ModelProto) -> None:
     if tensor is not None and tensor.data_type == TensorProto.FLOAT and tensor.raw_data:
         count = len(tensor.raw_data) // 4
         same = struct.pack("<f", rng.choice(FLOATS)) * count
-        tensor.raw_data = rng.choice((same, struct.pack(f"<{count}f", *(rng.gauss(0, 10) for _ in range(count)))))
+        tensor.raw_data = rng.choice((same, struct.pack(f"<{count}f", *(rng.uniform(-10, 10) for _ in range(count)))))
         if rng.random() < 0.1:
             tensor.raw_data = rng.randbytes(4 * count)
 
