@@ -49,7 +49,7 @@ def _walk(
         if depth > DEEPEST_SUBGRAPH + 1:
             raise ModelError(f"{where}: its subgraphs are nested more than {DEEPEST_SUBGRAPH} deep")
     elif isinstance(message, onnx.SparseTensorProto):
-        raise ModelError(f"{where} has a sparse tensor, which is not supported")
+        raise ModelError(f"{where}: has a sparse tensor, which is not supported")
     for field, value in message.ListFields():
         if field.type == _STRING:
             _check_texts((value,) if isinstance(value, str | bytes) else value, f"{where}: its {field.name}")
