@@ -49,6 +49,15 @@ def check_parts(parts: Parts, name: str) -> None:
     """
     check_opsets(parts.skeleton, name)
     check_tensors(parts.skeleton, name)
+    check_graph(parts, name)
+
+
+def check_graph(parts: Parts, name: str) -> None:
+    """The same without what concerns single tensors and texts, for parts whose tensors have just been checked.
+
+    Raises:
+        ModelError: a check finds fault, or shapes do not fit; the text starts with ``name``.
+    """
     declared = ModelProto()
     declared.CopyFrom(parts.skeleton)
     inputs = {value.name: value for value in declared.graph.input}
@@ -109,6 +118,7 @@ def _check_declared(model: ModelProto, name: str) -> None:
     check_functions(model, name)
     check_order(model, name)
     _check_sizes(model.graph, name)
+    _check_interface(model.graph, name)
     try:
         content = model.SerializeToString()
         onnx.checker.check_model(content)
@@ -124,6 +134,7 @@ def _inferred(content: bytes) -> ModelProto:
     Exporters are known to declare wrong shapes for outputs, which runtimes take no notice of: where the declarations
     alone are at fault, they are left out.
     """
+    # Without data_prop: following a Range of 2^40 numbers, it would write them all down.
     try:
         return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)
     except onnx.shape_inference.InferenceError:
@@ -133,6 +144,23 @@ def _inferred(content: bytes) -> ModelProto:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
         return onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
+
+
+def _check_interface(graph: GraphProto, name: str) -> None:
+    """Refuse inputs that nothing could be fed to; let outputs without a shape pass, which onnx.checker would not."""
+    for value in graph.input:
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type"):
+            continue
+        if not kind.HasField("shape"):
+            raise ModelError(f"{name}: input '{value.name}' has no shape")
+        if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in kind.shape.dim):
+            raise ModelError(f"{name}: input '{value.name}' has a dimension of size zero: {_dims(kind)}")
+    outputs = GraphProto(output=graph.output).output
+    del graph.output[:]
+    for value in outputs:
+        unknown = value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+        (graph.value_info if unknown else graph.output).append(value)
 
 
 def _check_sizes(graph: GraphProto, name: str) -> None:

@@ -14,10 +14,11 @@ from onnx import ModelProto, TensorProto
 
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
 from onnxsurgeon.graph import external
-from onnxsurgeon.graph.check import check_model, check_opsets, check_parts
+from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
 from onnxsurgeon.graph.damage import why_unreadable
 from onnxsurgeon.graph.parts import LARGEST_FILE, Parts, as_array, declare, headers_of, join, ordered, split
 from onnxsurgeon.graph.structure import subgraphs, tensor_place, tensors
+from onnxsurgeon.graph.tensors import check_tensor
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
@@ -69,12 +70,14 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
     name = str(path)
     model = _parse(path)
     check_opsets(model, name)
-    headers = headers_of(model)
     arrays, outside = _take_arrays(model, path)
+    headers = headers_of(model)
     kept: list[TensorProto] = [tensor for tensor in model.graph.initializer if tensor.name not in arrays]
     inside = 0
     for tensor, where in tensors(model, name, skip_initializers=True):
-        if external.is_external(tensor):
+        if not external.is_external(tensor):
+            check_tensor(tensor, where)
+        else:
             place = external.locate(tensor, path.parent, where)
             inside += place.length
             if inside > LARGEST_FILE:  # many tensors may point at the same bytes
@@ -90,7 +93,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
         del kept
         model = skeleton
     parts = Parts(model, arrays, outside, headers)
-    check_parts(parts, name)
+    check_graph(parts, name)
     return parts
 
 

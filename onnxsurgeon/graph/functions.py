@@ -10,7 +10,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.structure import subgraphs
 
 DEEPEST_CALL = 16
-MOST_NODES = 1_000_000
+MOST_NODES = 200_000
 
 Key = tuple[str, str, str]
 

@@ -19,6 +19,7 @@ from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames, Network
 from onnxsurgeon.graph.normal_form import activation_of, reads
+from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -142,7 +143,7 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        graph = gs.import_onnx(onnx.shape_inference.infer_shapes(typed, data_prop=True))
+        graph = gs.import_onnx(inferred(typed))
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
             tensors[name].to_constant(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 from google.protobuf.message import Message
@@ -28,7 +28,7 @@ def describe(node: NodeProto) -> str:
     return f"node {label} ({node.op_type})"
 
 
-def tensors(model: ModelProto, name: str, *, skip_initializers: bool = False) -> Iterator[tuple[TensorProto, str]]:
+def tensors(model: ModelProto, name: str, *, skip_initializers: bool = False) -> list[tuple[TensorProto, str]]:
     """Every tensor of the model, wherever it is, and where that is; each text is checked on the way.
 
     With ``skip_initializers``, those of the main graph are left out.
@@ -36,36 +36,48 @@ def tensors(model: ModelProto, name: str, *, skip_initializers: bool = False) ->
     Raises:
         ModelError: a text is not UTF-8, subgraphs are nested too deeply, or there is a sparse tensor.
     """
-    yield from _walk(model, 0, name, name, skip_initializers)
+    found: list[tuple[TensorProto, str]] = []
+    _walk(model, 0, name, name, skip_initializers, found)
+    return found
 
 
-def _walk(message: Message, depth: int, where: str, name: str, skip: bool) -> Iterator[tuple[TensorProto, str]]:
-    if isinstance(message, NodeProto):
-        # Every text of a node is checked below; an undecodable name must not spoil the message about it.
-        label = message.name if isinstance(message.name, str) else "?"
-        where = f"{name}: node '{label}'"
-    elif isinstance(message, GraphProto):
+def _walk(
+    message: Message, depth: int, where: str, name: str, skip: bool, found: list[tuple[TensorProto, str]]
+) -> None:
+    if isinstance(message, GraphProto):
         depth += 1
         if depth > DEEPEST_SUBGRAPH + 1:
             raise ModelError(f"{where}: its subgraphs are nested more than {DEEPEST_SUBGRAPH} deep")
     elif isinstance(message, onnx.SparseTensorProto):
-        raise ModelError(f"{where} has a sparse tensor, which is not supported")
+        raise ModelError(f"{where}: has a sparse tensor, which is not supported")
     for field, value in message.ListFields():
         if field.type == _STRING:
             _check_texts((value,) if isinstance(value, str | bytes) else value, f"{where}: its {field.name}")
         elif field.type == _MESSAGE and not (skip and depth == 1 and field.name == "initializer"):
             for part in (value,) if isinstance(value, Message) else value:
-                if isinstance(part, TensorProto):
-                    yield part, tensor_place(part, field.name, where)
+                if isinstance(part, NodeProto):
+                    _walk_node(part, depth, name, skip, found)
+                elif isinstance(part, TensorProto):
+                    found.append((part, tensor_place(part, field.name, where)))
                 else:
-                    yield from _walk(part, depth, where, name, skip)
+                    _walk(part, depth, where, name, skip, found)
+
+
+def _walk_node(node: NodeProto, depth: int, name: str, skip: bool, found: list[tuple[TensorProto, str]]) -> None:
+    """The same for a node, of which a model may have very many."""
+    where = f"{name}: node '{node.name}'" if isinstance(node.name, str) else f"{name}: a node"
+    _check_texts((node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output), where)
+    for attribute in node.attribute:
+        _walk(attribute, depth, where, name, skip, found)
+    for entry in node.metadata_props:
+        _check_texts((entry.key, entry.value), where)
 
 
 def _check_texts(texts: Iterable[str | bytes], what: str) -> None:
     # Protobuf gives bytes where it could not decode a string.
     for text in texts:
         if isinstance(text, bytes):
-            raise ModelError(f"{what} is not valid UTF-8: {text[:40]!r}")
+            raise ModelError(f"{what}: a text is not valid UTF-8: {text[:40]!r}")
 
 
 def tensor_place(tensor: TensorProto, field: str, where: str) -> str:
@@ -77,7 +89,7 @@ def tensor_place(tensor: TensorProto, field: str, where: str) -> str:
     texts = [tensor.name, tensor.doc_string]
     for entry in (*tensor.external_data, *tensor.metadata_props):
         texts += (entry.key, entry.value)
-    _check_texts(texts, f"{where}: a text of its tensor")
+    _check_texts(texts, f"{where}: its tensor")
     return f"{where}: {'initializer' if field == 'initializer' else 'tensor'} '{tensor.name}'"
 
 
@@ -138,7 +150,7 @@ def _check_nodes(nodes: Sequence[NodeProto], scopes: Sequence[set[str]], where: 
     known = scopes[-1]
     for node in nodes:
         for read in node.input:
-            if read and not any(read in scope for scope in scopes):
+            if read and read not in known and not any(read in scope for scope in scopes):
                 raise ModelError(f"{where}: {_why_unknown(nodes, node, read)}")
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:

@@ -94,14 +94,12 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
     if tensor.HasField("segment"):
         raise ModelError(f"{where} is one segment of a tensor, which is not supported")
     if tensor.HasField("raw_data"):
-        expected, found, unit = bytes_of(tensor, where), len(tensor.raw_data), "bytes"
-        # Some writers set an empty raw_data beside a filled field.
-        if held and found:
+        expected, found = bytes_of(tensor, where), len(tensor.raw_data)
+        if held:
             raise ModelError(f"{where} holds its values twice, as raw_data and as {held[0]}")
-        if found or not held:
-            if found != expected:
-                raise ModelError(f"{where} of shape {_shape(tensor)} needs {expected} {unit} but holds {found}")
-            return
+        if found != expected:
+            raise ModelError(f"{where} of shape {_shape(tensor)} needs {expected} bytes but holds {found}")
+        return
     if tensor.data_type != TensorProto.STRING and tensor.data_type not in _BITS:
         raise ModelError(f"{where} is of a type that cannot be read: {type_name(tensor.data_type)}")
     field, entries = _FIELDS.get(tensor.data_type, ("int32_data", 1))

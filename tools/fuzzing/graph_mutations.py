@@ -387,7 +387,7 @@ def _weights(rng: Random, model: ModelProto) -> None:
     if tensor is not None and tensor.data_type == TensorProto.FLOAT and tensor.raw_data:
         count = len(tensor.raw_data) // 4
         same = struct.pack("<f", rng.choice(FLOATS)) * count
-        tensor.raw_data = rng.choice((same, struct.pack(f"<{count}f", *(rng.gauss(0, 10) for _ in range(count)))))
+        tensor.raw_data = rng.choice((same, struct.pack(f"<{count}f", *(rng.uniform(-10, 10) for _ in range(count)))))
         if rng.random() < 0.1:
             tensor.raw_data = rng.randbytes(4 * count)
 
@@ -429,8 +429,7 @@ def _branch_off(rng: Random, model: ModelProto) -> None:
     written = [name for node in graph.node for name in node.output if name] or ["x"]
     name = f"branch{rng.randrange(10**6)}"
     graph.node.append(helper.make_node(rng.choice(("Relu", "Identity", "Softmax")), [rng.choice(written)], [name]))
-    graph.output.append(helper.make_empty_tensor_value_info(name))
-    graph.output[-1].type.tensor_type.elem_type = 1
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, rng.choice((None, ["p", "q"]))))
 
 
 _MILD: tuple[Callable[[Random, ModelProto], None], ...] = (
