@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
@@ -89,11 +90,16 @@ def _files(root: Path, folder: Path) -> Iterator[Path]:
 
 def _entries(root: Path, folder: Path) -> Iterator[Path]:
     """What is not hidden in a folder, in the order of names; a link may lead to another place inside the root only."""
-    inside = root.resolve()
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    inside = os.path.realpath(root)
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+        # Not Path.resolve, which raises at links that lead to one another.
+        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(inside):
             raise DataError(f"{entry}: is a link that leads out of {root}; put the file itself there")
         yield entry
 
