@@ -199,8 +199,28 @@ def test_npy_that_cannot_be_used(tmp_path, monkeypatch):
         load_dataset(path, target=target)
     with (tmp_path / "x.npy").open("wb") as file:
         np.savez(file, x=X)
-    with pytest.raises(DataError, match=r"x\.npy: not a readable \.npy file: an archive of arrays, not a single one"):
+    with pytest.raises(DataError, match=r"x\.npy: not a readable \.npy file: the magic string is not correct"):
         load_dataset(path, target=target)
+
+
+@pytest.mark.parametrize(
+    ("position", "byte"), [("head", 40), ("central", 6), ("central", 8)], ids=["header", "version", "encryption"]
+)
+def test_damaged_bytes_that_once_escaped(position, byte, tmp_path):
+    """Found by changing bytes at random: what zipfile and tokenize raise is of many types."""
+    path, target = npy(tmp_path, X, CLASSES)
+    if position == "head":
+        content = bytearray((tmp_path / "x.npy").read_bytes())
+        content[content.index(b"}")] = ord("(")
+        (tmp_path / "x.npy").write_bytes(content)
+    else:
+        path, target = npz(tmp_path, x=X, y=CLASSES), ()
+        content = bytearray((tmp_path / "a.npz").read_bytes())
+        content[content.rindex(b"PK\x01\x02") + byte] = 0x61
+        (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"not a readable \.np[yz] file: ") as error:
+        load_dataset(path, target=target)
+    assert "\n" not in str(error.value)
 
 
 def test_options_that_do_not_fit(tmp_path):

@@ -95,6 +95,7 @@ def test_csv(content, tmp_path):
             ": row 31 (line 32), column 'colour': expected a text, found nothing; "
             "--impute mean|median|most-frequent fills them",
         ),
+        (CSV + '1,"a\nb",a,1\n', ": row 31 (line 32), column 'weight': expected a number, found 'a\\nb'"),
         (CSV + "1,2,a,\n", ": row 31 (line 32), column 'y': expected a target, found nothing"),
         (
             "a,y\n" + "".join(f"id{i},1\n" for i in range(1001)),

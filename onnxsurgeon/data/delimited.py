@@ -82,7 +82,9 @@ def _typed(path: Path, name: str, cells: Any, line: Any) -> tuple[Array, Array]:
     trimmed = compute.utf8_trim_whitespace(cells)
     missing = compute.is_in(trimmed, pyarrow.array(_MISSING, pyarrow.large_string()))
     present = compute.if_else(missing, pyarrow.scalar(None, pyarrow.large_string()), trimmed)
-    unsigned = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")  # Arrow reads no leading plus
+    unsigned = present
+    if compute.any(compute.starts_with(present, "+")).as_py():  # Arrow reads no leading plus
+        unsigned = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")
     for kind, zero in ((pyarrow.int64(), 0), (pyarrow.float64(), 0.0)):
         try:
             return np.array(values(unsigned.cast(kind), zero)), values(missing, False)
