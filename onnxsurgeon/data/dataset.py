@@ -55,7 +55,7 @@ class Split:
         """The inputs' arrays in chunks."""
         arrays = self.inputs if isinstance(self.inputs, dict) else {"": self.inputs}
         for name, array in arrays.items():
-            yield name, array.shape, array.dtype, (array[start:stop] for start, stop in chunks(array))
+            yield name, array.shape, array.dtype, _pieces(array)
 
 
 class MappedSplit(Split):
@@ -198,6 +198,11 @@ def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]
         rows = np.flatnonzero(labels == value)
         held[rng.permutation(rows)[:count]] = True
     return np.flatnonzero(held), np.flatnonzero(~held)
+
+
+def _pieces(array: Array) -> Iterator[Array]:
+    for start, stop in chunks(array):
+        yield array[start:stop]
 
 
 def chunks(array: Array, rows: int | None = None) -> Iterator[tuple[int, int]]:

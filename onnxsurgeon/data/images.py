@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
+import logging
+import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_SILENT = logging.NullHandler()
 _CHANNELS = {"L": (), "RGB": (3,)}
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
 
@@ -89,11 +90,16 @@ def _files(root: Path, folder: Path) -> Iterator[Path]:
 
 def _entries(root: Path, folder: Path) -> Iterator[Path]:
     """What is not hidden in a folder, in the order of names; a link may lead to another place inside the root only."""
-    inside = root.resolve()
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    inside = os.path.realpath(root)
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+        # Not Path.resolve, which raises at links that lead to one another.
+        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(inside):
             raise DataError(f"{entry}: is a link that leads out of {root}; put the file itself there")
         yield entry
 
@@ -104,7 +110,10 @@ def _pixels(path: Path) -> Array:
         from PIL import Image
     except ImportError as error:
         raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'") from error
+    # Without a handler, what Pillow logs of damaged files would reach standard error beside our own line.
+    logging.getLogger("PIL").addHandler(_SILENT)
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as image:
@@ -112,7 +121,9 @@ def _pixels(path: Path) -> Array:
                 return np.asarray(image)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels; refused") from error
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, MemoryError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # what Pillow's readers of damaged files raise shares no base
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"{path}: not a readable image: {reason}") from error
 

@@ -37,6 +37,17 @@ def read_user(
     Raises:
         DataError: what is wrong with it, in which file.
     """
+    try:
+        return _read(name, target, impute, validation_fraction)
+    except DataError as error:
+        text = str(error)
+        if text.isprintable():
+            raise
+        # A cell or a column's name may hold line ends; an error is one line.
+        raise DataError("".join(c if c.isprintable() else repr(c)[1:-1] for c in text)) from error
+
+
+def _read(name: str, target: Sequence[str], impute: str | None, validation_fraction: float) -> Dataset:
     path = Path(name)
     tables = _tables(path)
     if tables:
