@@ -16,10 +16,10 @@ from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.files import Parts, read_parts, split, write_parts
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames, Network
 from onnxsurgeon.graph.normal_form import activation_of, reads
-from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
