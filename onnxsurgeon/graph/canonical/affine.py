@@ -80,7 +80,8 @@ def explain_normalization(node: gs.Node) -> str:
         return "it is in training mode"
     if any(y.name and (y.outputs or y.name) for y in node.outputs[1:]):
         return "its running statistics are read, so it is in training mode"
-    if len(node.inputs) < 5 or any(constant_values(tensor) is None for tensor in node.inputs[1:5]):
+    statistics = [constant_values(tensor) for tensor in node.inputs[1:5]]
+    if len(statistics) < 4 or any(values is None or values.dtype not in FLOATS for values in statistics):
         return "its statistics are not constant"
     shape = shape_of(node.inputs[0])
     return "" if shape is not None and len(shape) == 2 else "its input is not of shape (batch, n)"

@@ -13,7 +13,7 @@ from onnxsurgeon.linear_algebra import Array
 
 def is_dense(node: gs.Node) -> bool:
     """Whether ``node`` is a dense layer in normal form that the file can be cut at."""
-    return node.op == "Dense" and bool(node.outputs) and node.attrs.get("entry") is not None
+    return node.op == "Dense" and len(node.inputs) > 1 and bool(node.outputs) and node.attrs.get("entry") is not None
 
 
 def weight_of(tensor: Any) -> Array | None:

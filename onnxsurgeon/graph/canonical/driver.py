@@ -85,7 +85,7 @@ def canonicalise(graph: gs.Graph) -> None:
 
 def _mark(rewriter: Rewriter, ops: dict[int, str]) -> None:
     """Give every dense layer its "entry", "exit" and "op"; a layer next to a Transpose of ours is not usable."""
-    dense = [node for node in rewriter.graph.nodes if node.op == "Dense"]
+    dense = [node for node in rewriter.graph.nodes if node.op == "Dense" and len(node.inputs) > 1]
     unusable = []
     for node in dense:
         x, y = node.inputs[0], node.outputs[0]
