@@ -174,8 +174,8 @@ def gemm(_: gs.Graph, node: gs.Node) -> bool:
     node.inputs[1] = _like(node.inputs[1], weight if alpha == 1.0 else (weight * alpha).astype(weight.dtype))
     if bias is not None:
         node.inputs[2] = _like(node.inputs[2], bias if beta == 1.0 else (bias * beta).astype(bias.dtype))
-    else:
-        del node.inputs[2:]
+    elif len(node.inputs) > 2:  # onnx-graphsurgeon's lists cannot delete slices
+        del node.inputs[2]
     return True
 
 
