@@ -6,14 +6,10 @@ import math
 
 import numpy as np
 import onnx
+from ml_dtypes import bfloat16
 from onnx import TensorProto
 
 from onnxsurgeon.errors import ModelError
-
-try:
-    from ml_dtypes import bfloat16
-except ImportError:  # pragma: no cover - onnx brings it along
-    bfloat16 = None
 
 # Types whose values can be taken out of the file as an array, and their little-endian layout.
 ARRAY_TYPES: dict[int, np.dtype[np.generic]] = {
@@ -31,15 +27,14 @@ ARRAY_TYPES: dict[int, np.dtype[np.generic]] = {
     TensorProto.BOOL: np.dtype(np.bool_),
     TensorProto.COMPLEX64: np.dtype(np.complex64),
     TensorProto.COMPLEX128: np.dtype(np.complex128),
+    TensorProto.BFLOAT16: np.dtype(bfloat16),
 }
-if bfloat16 is not None:
-    ARRAY_TYPES[TensorProto.BFLOAT16] = np.dtype(bfloat16)
 
 _LARGEST_SIZE = 2**63 - 1
 
 
 # Bits of one element. FLOAT6E2M3 and FLOAT6E3M2 are missing: such tensors are refused where they hold anything.
-_BITS = {kind: 8 * dtype.itemsize for kind, dtype in ARRAY_TYPES.items()} | {TensorProto.BFLOAT16: 16}
+_BITS = {kind: 8 * dtype.itemsize for kind, dtype in ARRAY_TYPES.items()}
 for _name, _bits in (("FLOAT8", 8), ("UINT4", 4), ("INT4", 4), ("FLOAT4", 4), ("UINT2", 2), ("INT2", 2)):
     _BITS |= {value: _bits for key, value in TensorProto.DataType.items() if key.startswith(_name)}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from fuzzing.corpus import EXTERNAL_BYTES, corpus
@@ -40,13 +41,13 @@ def mutate_graph(rng: Random) -> bytes:
     """A model of the corpus after one to five mutations of its structure."""
     model = ModelProto()
     model.ParseFromString(rng.choice(corpus()))
-    for _ in range(rng.choice((0, 0, 1, 1, 2, 4))):
-        rng.choice(_MILD)(rng, model)
-    for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
-        rng.choice(_MUTATIONS)(rng, model)
     try:
+        for _ in range(rng.choice((0, 0, 1, 1, 2, 4))):
+            rng.choice(_MILD)(rng, model)
+        for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
+            rng.choice(_MUTATIONS)(rng, model)
         return bytes(model.SerializeToString(deterministic=True))
-    except ValueError:  # nested too deeply to be written
+    except (ValueError, DecodeError):  # nested too deeply to be copied or written
         return b""
 
 
