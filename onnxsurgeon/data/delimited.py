@@ -14,6 +14,7 @@ from onnxsurgeon.data.columns import Table, arrow, place, require_names, texts, 
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
+_PROBE = 64
 _DELIMITERS = ",;\t"
 _BLOCK_BYTES = 1 << 24  # a row must fit into one
 # In a column of numbers; in a column of texts only an empty cell is missing: "NA" may be a country.
@@ -87,6 +88,7 @@ def _typed(path: Path, name: str, cells: Any, line: Any) -> tuple[Array, Array]:
         unsigned = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")
     for kind, zero in ((pyarrow.int64(), 0), (pyarrow.float64(), 0.0)):
         try:
+            unsigned.slice(0, _PROBE).cast(kind)  # Arrow goes on to the end after a cell that is none, and slowly
             return np.array(values(unsigned.cast(kind), zero)), values(missing, False)
         except pyarrow.ArrowInvalid:
             continue

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_SILENT = logging.NullHandler()
 _CHANNELS = {"L": (), "RGB": (3,)}
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
 
@@ -110,7 +110,10 @@ def _pixels(path: Path) -> Array:
         from PIL import Image
     except ImportError as error:
         raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'") from error
+    # Without a handler, what Pillow logs of damaged files would reach standard error beside our own line.
+    logging.getLogger("PIL").addHandler(_SILENT)
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as image:
@@ -118,7 +121,9 @@ def _pixels(path: Path) -> Array:
                 return np.asarray(image)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels; refused") from error
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, MemoryError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # what Pillow's readers of damaged files raise shares no base
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"{path}: not a readable image: {reason}") from error
 
