@@ -70,17 +70,23 @@ def test_classes_are_counted_over_all_splits(tmp_path):
 
 
 def test_integers_with_gaps_may_be_numbers_of_outputs(tmp_path):
-    data = load_dataset(npz(tmp_path, x=X, y=np.array([0, 1, 3])[CLASSES]))
+    numbers = np.array([0, 1, 3])[CLASSES]
+    data = load_dataset(npz(tmp_path, x=X, y=numbers))
     assert (data.classes, data.class_labels) == (3, (0, 1, 3))
-    assert data.numbered(3) is data
-    counted = data.numbered(4)
-    assert (counted.classes, counted.class_labels) == (4, ())
-    np.testing.assert_array_equal(counted.train.labels, np.array([0, 1, 3])[data.train.labels])
-    assert counted.train.inputs is data.train.inputs
+    width = X.reshape(len(X), -1).shape[1]
+    examples = prepare(create((width, 4)), data, data.train)  # a model that knows class 2 as well
+    np.testing.assert_array_equal(examples.labels[0], np.array([0, 1, 3])[data.train.labels])
+    examples = prepare(create((width, 3)), data, data.train)  # three outputs for three classes
+    np.testing.assert_array_equal(examples.labels[0], data.train.labels)
+    with pytest.raises(DataError, match="3 classes, from 0 to 3; expected the 2 of 'model', 0 to 1"):
+        prepare(create((width, 2)), data, data.train)
     negative = load_dataset(npz(tmp_path, x=X, y=CLASSES - 1))
-    assert negative.numbered(10) is negative
+    with pytest.raises(DataError, match="3 classes, from -1 to 1; expected the 10"):
+        prepare(create((width, 10)), negative, negative.train)
     texts = load_dataset(npz(tmp_path, x=X, y=np.array(["a", "b", "c"])[CLASSES]))
-    assert texts.numbered(10) is texts
+    np.testing.assert_array_equal(prepare(create((width, 3)), texts, texts.test).labels[0], texts.test.labels)
+    with pytest.raises(DataError, match="3 classes, from 'a' to 'c'; expected the 4"):
+        prepare(create((width, 4)), texts, texts.train)
 
 
 def test_several_inputs(tmp_path):
@@ -161,7 +167,7 @@ def test_npy_stays_in_its_file_until_rows_are_asked_for(tmp_path, monkeypatch):
         np.testing.assert_array_equal(own.labels, other.labels)
         assert not isinstance(own.inputs, np.memmap)
         assert own.inputs is own.inputs
-    np.testing.assert_array_equal(mapped.numbered(9).train.inputs, archive.train.inputs)
+    np.testing.assert_array_equal(mapped.train.inputs, archive.train.inputs)
 
 
 def test_npy_that_cannot_be_used(tmp_path, monkeypatch):

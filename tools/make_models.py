@@ -47,14 +47,18 @@ FAMILIES: dict[str, list[str]] = {
     "functions": ["function_exports"],
     "onnxruntime": ["onnxruntime_exports"],
     "page": [],
+    "check": [],
 }
 
 
 def fixtures(families: list[str]) -> None:
     """Make the fixtures of these families, and the page that lists all."""
     warnings.simplefilter("ignore")
-    from fixtures.catalogue import write_page
+    from fixtures.catalogue import verify, write_page
 
+    if families == ["check"]:
+        verify()
+        return
     for family in families:
         for module in FAMILIES[family]:
             importlib.import_module(f"fixtures.{module}").make()
@@ -119,6 +123,7 @@ def _record(file: str, *packages: str) -> None:
 
 def _torch(images: Any, labels: Any) -> None:
     import torch
+    from fixtures.torch_tools import shorten_paths
 
     torch.manual_seed(0)
     net = torch.nn.Sequential(
@@ -151,6 +156,7 @@ def _torch(images: Any, labels: Any) -> None:
         external_data=False,
         **names,
     )
+    shorten_paths(MODELS / "export-torch-dynamo.onnx")
     for file in ("export-torch-legacy.onnx", "export-torch-dynamo.onnx"):
         _record(file, "torch", "onnxscript", "onnx")
 

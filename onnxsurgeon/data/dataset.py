@@ -144,22 +144,6 @@ class Dataset:
         held, rest = draw(self.train.labels, self.validation_fraction, self.name)
         return self.train.take(rest), self.train.take(held)
 
-    def numbered(self, outputs: int) -> Dataset:
-        """The set as a model with ``outputs`` outputs counts its classes.
-
-        Integer labels with gaps, such as 0, 1 and 3, may be names of three classes, or the numbers of the outputs of a
-        model that knows more classes than these rows show. Where all lie in 0 to ``outputs`` − 1, they are taken as
-        the latter.
-        """
-        fits = all(isinstance(label, int) and 0 <= label < outputs for label in self.class_labels)
-        if not self.class_labels or not fits:
-            return self
-        numbers = np.array(self.class_labels, np.int64)
-        train, test = (split.with_labels(numbers[split.labels]) for split in (self.train, self.test))
-        validation = self.validation and self.validation.with_labels(numbers[self.validation.labels])
-        classes = int(numbers[-1]) + 1
-        return replace(self, train=train, test=test, validation=validation, classes=classes, class_labels=())
-
 
 def with_test_split(name: str, whole: Split, classes: int, maximum: float = 255.0) -> Dataset:
     """A data set that comes without a test split: a stratified fifth becomes one."""

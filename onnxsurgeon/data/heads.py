@@ -91,13 +91,7 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
     if y.ndim != 1 or y.dtype.kind not in "iub":
         raise DataError(f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}")
     if not head.labels:
-        if y.max(initial=0) >= head.width:
-            row = int(np.argmax(y >= head.width))
-            raise DataError(
-                f"{dataset.name}: label {_names(dataset, y)[int(y[row])]} in row {row} is outside the {head.width} "
-                f"classes of '{network.name}' (0 to {head.width - 1})"
-            )
-        return y.astype(np.int64, copy=False)
+        return _by_number(network, dataset, head, y)
     names = _names(dataset, y)
     known = {str(label): column for column, label in enumerate(head.labels)}
     table = np.array([known.get(str(name), -1) for name in names], np.int64)
@@ -110,6 +104,29 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
             f"{expected}"
         )
     return encoded
+
+
+def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
+    """Labels as the head's columns where the model gives its classes no names.
+
+    Integers are numbers of columns where all of them can be; texts and other integers are the columns in ascending
+    order where there are as many.
+    """
+    names = _names(dataset, y)
+    if all(isinstance(name, int) and 0 <= name < head.width for name in names):
+        return np.array(names, np.int64)[y]
+    if dataset.class_labels and len(names) == head.width:
+        return y.astype(np.int64, copy=False)
+    if dataset.class_labels:
+        raise DataError(
+            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; expected the {head.width} of "
+            f"'{network.name}', 0 to {head.width - 1}"
+        )
+    row = int(np.argmax(y >= head.width))
+    raise DataError(
+        f"{dataset.name}: label {y[row]} in row {row} is outside the {head.width} classes of '{network.name}' "
+        f"(0 to {head.width - 1})"
+    )
 
 
 def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array) -> Array:

@@ -123,7 +123,7 @@ def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, repor
     for name in parameter_names(network):
         if name not in updated:  # what leads to no head stays as it is
             build.add("Identity", name, output=f"next_{name}")
-    while len(totals) > 1:
+    while report_loss and len(totals) > 1:
         totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
     return totals[0]
 
