@@ -20,11 +20,15 @@ class Task:
             latter two are means over the outputs.
         outputs: width of the head.
         squash: what stands between the head and its prediction, "Softmax", "Sigmoid" or "".
+        scale: for a regression, the unit s_k that each output is trained and its loss is measured in, a power of two
+            near the targets' standard deviation; () for 1. The head's last layer is divided by it while it is trained,
+            which is exact, so that one learning rate fits whatever the targets are measured in.
     """
 
     loss: str
     outputs: int
     squash: str = ""
+    scale: tuple[float, ...] = ()
 
     @property
     def metric(self) -> str:

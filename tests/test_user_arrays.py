@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from onnxsurgeon import DataError, Dataset, Split, load_dataset
+from onnxsurgeon import DataError, Dataset, Split, create, load_dataset, prepare
 from onnxsurgeon.data import arrays as reading
 from onnxsurgeon.data import dataset as sets
 

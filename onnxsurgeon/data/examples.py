@@ -43,12 +43,16 @@ class Examples:
 
     @cached_property
     def targets(self) -> tuple[Array, ...]:
-        """For each head what its loss's gradient subtracts, of the features' type: one-hot rows for classes."""
+        """For each head what it is trained towards, of the features' type: one-hot rows for classes, else values."""
         dtype = np.result_type(*self.features)
         return tuple(
-            _one_hot(labels, task.outputs, dtype) if task.loss == CROSS_ENTROPY else labels.astype(dtype, copy=False)
+            _one_hot(labels, task.outputs, dtype) if task.loss == CROSS_ENTROPY else _scaled(labels, task).astype(dtype)
             for labels, task in zip(self.labels, self.tasks, strict=True)
         )
+
+
+def _scaled(labels: Array, task: Task) -> Array:
+    return labels / np.array(task.scale) if task.scale else labels
 
 
 def _one_hot(labels: Array, classes: int, dtype: np.dtype[Any]) -> Array:

@@ -27,6 +27,7 @@ __all__ = [
     "Parts",
     "check_model",
     "check_parts",
+    "copy_model",
     "join",
     "read_model",
     "read_parts",
@@ -141,9 +142,9 @@ def _take_arrays(model: ModelProto, path: Path) -> tuple[dict[str, Array], bool]
 def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a model taken apart to ``path``: as one file, or with external data where it had any or is too large.
 
-    External data goes to a file beside the model, ``NAME.data``. Where such a file exists already, the new one's
-    name also bears a digest of its content, and the old one is removed only after the model that refers to it has
-    been replaced: whenever the machine stops, the model on the disk finds its own data.
+    External data goes to a file beside the model, ``NAME.DIGEST.data``: the same content gives the same bytes. An
+    older one is removed only after the model that refers to it has been replaced: whenever the machine stops, the
+    model on the disk finds its own data.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
@@ -175,20 +176,35 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
         _remove_old_data(path, keep=data.name)
 
 
+def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Copy a model file, and its external data where it has any.
+
+    Raises:
+        ModelError: the target exists and ``overwrite`` is false, or it cannot be written.
+    """
+    pattern = _data_pattern(source)
+    if any(pattern.fullmatch(entry.name) for entry in source.parent.iterdir()):
+        write_parts(read_parts(source), target, overwrite=overwrite)
+    else:
+        write_bytes(target, source.read_bytes(), overwrite=overwrite, error=ModelError)
+
+
+def _data_pattern(path: Path) -> re.Pattern[str]:
+    """What the external data of the model at ``path`` is called."""
+    return re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
+
+
 def _data_path(path: Path, temporary: Path, digest: str) -> Path:
-    """A name for the external data that no other content has."""
-    candidates = [path.with_name(f"{path.name}{part}.data") for part in ("", f".{digest[:8]}", f".{digest}")]
-    for candidate in candidates[:-1]:
-        if not os.path.lexists(candidate):
-            return candidate
-        if candidate != candidates[0] and candidate.is_file() and filecmp.cmp(candidate, temporary, shallow=False):
-            return candidate
-    return candidates[-1]
+    """A name for the external data that depends on nothing but the content, and that no other content has."""
+    candidate = path.with_name(f"{path.name}.{digest[:8]}.data")
+    taken = os.path.lexists(candidate)
+    same = taken and candidate.is_file() and filecmp.cmp(candidate, temporary, shallow=False)
+    return candidate if same or not taken else path.with_name(f"{path.name}.{digest}.data")
 
 
 def _remove_old_data(path: Path, keep: str | None) -> None:
     """Remove what earlier writes of this model left beside it; another model's data bears another name."""
-    pattern = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
+    pattern = _data_pattern(path)
     for entry in path.parent.iterdir():
         if pattern.fullmatch(entry.name) and entry.name != keep and entry.is_file():
             entry.unlink(missing_ok=True)

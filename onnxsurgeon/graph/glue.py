@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -128,13 +128,17 @@ def _power(node: gs.Node) -> list[Glue]:
 
 def _reshape(node: gs.Node) -> list[Glue]:
     """Whatever only reshapes: y = Reshape(x, (−1, d_1, …))."""
-    shape = shape_of(node.outputs[0])
+    shape, have = shape_of(node.outputs[0]), shape_of(node.inputs[0])
+    same_rows = isinstance(node.inputs[0].shape[0], str) and node.inputs[0].shape[0] == node.outputs[0].shape[0]
+    if shape[1:].count(None) == 1 and None not in have[1:] and same_rows:
+        known = math.prod(size for size in shape[1:] if size is not None)
+        rest = math.prod(size or 0 for size in have[1:]) // max(known, 1)
+        shape = (None, *(rest if size is None else size for size in shape[1:]))
     if not shape or None in shape[1:]:
         raise NotGlue("the shape it makes is not known")
-    have = shape_of(node.inputs[0])
     if None in have[1:] or math.prod(n or 0 for n in have[1:]) != math.prod(n or 0 for n in shape[1:]):
         raise NotGlue("it mixes rows of the batch")
-    return [_glue(node, "Reshape", 1)]
+    return [replace(_glue(node, "Reshape", 1), shape=shape)]
 
 
 def _transpose(node: gs.Node) -> list[Glue]:

@@ -13,6 +13,7 @@ from onnx import helper
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.canonical import canonicalise, constant_values
 from onnxsurgeon.graph.cut import Cut, Ends, cut
+from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split, write_parts
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
@@ -61,15 +62,16 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
 
 def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> Network:
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
-    model = _inlined(parts.skeleton, source)
+    model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     _refuse_quantized(model, source)
     graph = _import(model, parts.arrays, source)
-    structure = find_structure(graph, source)
+    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
-    ends = [Ends(links[0].dense.attrs["entry"], links[-1].dense.outputs[0].name) for links in structure.segments]
+    ends = [Ends(links[0].dense.attrs["entry"], links[-1].output.name) for links in structure.segments]
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
-    notes = list(structure.notes)
+    notes = [*dropouts, *structure.notes]
     segments: list[DenseChain] = []
     number = 0
     for links, end in zip(structure.segments, ends, strict=True):
@@ -176,7 +178,7 @@ def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: st
             f"{source}: node '{links[0].dense.name}': the weights from here on are of several types: {names}"
         )
     kind = kinds.pop()
-    x, y = links[0].dense.inputs[0], links[-1].dense.outputs[0]
+    x, y = links[0].dense.inputs[0], links[-1].output
     rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
     stored = None if kind in WORKING_TYPES else kind
     return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored)
@@ -243,7 +245,7 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
         if x.name in features:
             known = features[x.name]
             features[x.name] = (*known[:-1], int(links[0].dense.inputs[1].values.shape[0]))
-    units = {links[-1].dense.outputs[0].name: links[-1].dense.inputs[1].values.shape[1] for links in structure.segments}
+    units = {links[-1].output.name: links[-1].dense.inputs[1].values.shape[1] for links in structure.segments}
     heads = []
     for tensor in structure.heads:
         width = int(units[tensor.name]) if tensor.name in units else shape_of(tensor)[-1] if tensor.shape else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
@@ -20,6 +20,11 @@ class Link:
 
     dense: gs.Node
     activation: gs.Node | None = None
+
+    @property
+    def output(self) -> gs.Variable:
+        """What the layer writes, the activation included."""
+        return (self.activation or self.dense).outputs[0]
 
 
 @dataclass(eq=False)
@@ -43,18 +48,18 @@ class Structure:
     notes: list[str] = field(default_factory=list)
 
 
-def find_structure(graph: gs.Graph, source: str) -> Structure:
-    """The structure of ``graph``.
+def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
+    """The structure of the canonical ``graph`` of a file in which tensors have these ``names``.
 
     Raises:
         ModelError: nothing in it can be trained; says why.
     """
-    return _Search(graph, source).structure()
+    return _Search(graph, names, source).structure()
 
 
 class _Search:
-    def __init__(self, graph: gs.Graph, source: str) -> None:
-        self.graph, self.source = graph, source
+    def __init__(self, graph: gs.Graph, names: Collection[str], source: str) -> None:
+        self.graph, self.names, self.source = graph, names, source
         self.order = _in_order(graph)
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
@@ -94,7 +99,7 @@ class _Search:
             for name in read:
                 if name not in made:
                     (constants if isinstance(tensors[name], gs.Constant) else features)[name] = tensors[name]
-            made.add(links[-1].dense.outputs[0].name if isinstance(step, int) else step.output)
+            made.add(links[-1].output.name if isinstance(step, int) else step.output)
         return list(features.values()), list(constants.values())
 
     # Which dense nodes can be trained.
@@ -119,7 +124,11 @@ class _Search:
                 except (NotGlue, ModelError) as problem:
                     blocked.append((node, str(problem)))
             if not blocked:
-                break
+                cut_off = self._without_ends(found)
+                if not cut_off:
+                    break
+                found = {key: dense for key, dense in found.items() if key not in cut_off}
+                continue
             frozen = self._upstream(t for node, _ in blocked for t in data_inputs(node))
             node, why = blocked[0]
             names = [f"'{dense.name}'" for key, dense in found.items() if key in frozen]
@@ -129,6 +138,17 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
         return found
+
+    def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
+        """Dense nodes of segments that begin or end in the middle of what the file has as one node."""
+        lost: set[int] = set()
+        for links in self._segments(found):
+            if links[0].dense.attrs["entry"] not in self.names or links[-1].output.name not in self.names:
+                self.notes.append(
+                    f"'{links[-1].dense.name}' stays as it is: the file computes it in one with other things"
+                )
+                lost.update(id(link.dense) for link in links)
+        return lost
 
     def _nearly(self) -> str:
         """Why the first node that looks like a dense layer is none."""
@@ -207,6 +227,12 @@ class _Search:
                     link.activation, reader = reader, after
             if reader is not None and id(reader) in links:
                 following[key] = id(reader)
+        for key, link in links.items():
+            # What ONNX Runtime fused has no tensor of its own between the product and its activation.
+            if key not in following and link.dense.attrs.get("exit") is None:
+                reader = self._only_reader(link.dense.outputs[0])
+                if reader is not None and reader.op in ACTIVATIONS:
+                    link.activation = reader
         targets = set(following.values())
         segments = []
         for node in self.order:

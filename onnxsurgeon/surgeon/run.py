@@ -17,8 +17,8 @@ from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
-from onnxsurgeon.errors import ModelError, RunError
-from onnxsurgeon.graph.files import require_writable, write_bytes
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runtime import THREADS
@@ -271,7 +271,7 @@ def _finish(
     test = surgeon.engine.evaluate(state.best.network, test_rows)
     start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
     if out is not None:
-        write_bytes(out, surgeon.run.best.read_bytes(), overwrite=overwrite, error=ModelError)
+        copy_model(surgeon.run.best, out, overwrite=overwrite)
     evolved = Evolved(
         state.best,
         surgeon.run.path,

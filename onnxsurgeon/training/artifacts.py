@@ -28,6 +28,7 @@ from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_tr
 from onnxsurgeon.training.forward import feature_inputs, forward, make_model, numbered, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.units import from_units, in_units
 
 # The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
 NEWEST_IR = 10
@@ -148,6 +149,7 @@ class ArtifactsEngine:
         """Train ``network`` batch by batch; the weights are float32 while they are trained."""
         require_trainable(network, examples, spec)
         task = _only_task(network, examples)
+        network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:
             directory = spec.artifact_directory
             if directory is None:
@@ -175,7 +177,7 @@ class ArtifactsEngine:
         optimizer = api.Optimizer(str(directory / "optimizer_model.onnx"), module)
         optimizer.set_learning_rate(spec.learning_rate)
         module.train()
-        goal = examples.labels[0] if examples.classes else examples.labels[0].astype(np.float32)
+        goal = examples.labels[0] if examples.classes else examples.targets[0].astype(np.float32)
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
         for indices in batches:
             for row_numbers in indices:
@@ -193,7 +195,7 @@ class ArtifactsEngine:
             self._values(state, name).astype(values.dtype).reshape(values.shape)
             for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True)
         )
-        trained, _ = trained.as_stored()
+        trained, _ = from_units(trained, examples.tasks).as_stored()
         return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
 
     @staticmethod

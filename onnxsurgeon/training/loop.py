@@ -40,6 +40,7 @@ from onnxsurgeon.training.gradients import require_rule
 from onnxsurgeon.training.losses import loss_nodes, require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
 from onnxsurgeon.training.optimizers import Gradient, sgd, sgd_scale
+from onnxsurgeon.training.units import from_units, in_units
 
 SESSIONS_KEPT = 32
 EVALUATION_ROWS = 4096
@@ -150,6 +151,7 @@ class LoopEngine:
     ) -> TrainedNetwork:
         """Train ``network``: one ``session.run`` for each array of batches."""
         require_trainable(network, examples, spec)
+        network = in_units(network, examples.tasks)
         key = ("train", _signature(network), examples.tasks, spec.report_loss)
         loop = self._session(key, lambda: training_loop(network, examples.tasks, report_loss=spec.report_loss))
         names, dtype = parameter_names(network), network.dtype
@@ -176,7 +178,7 @@ class LoopEngine:
             values.reshape(old.shape).astype(old.dtype, copy=False)
             for values, (_, old) in zip(state.values(), network.parameters(), strict=True)
         )
-        stored, _ = trained.as_stored()  # what is measured next is what the file will hold
+        stored, _ = from_units(trained, examples.tasks).as_stored()  # what is measured next is what the file will hold
         return TrainedNetwork(stored, total / rows if spec.report_loss and rows else None, steps, seconds)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:

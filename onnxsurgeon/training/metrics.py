@@ -75,10 +75,11 @@ class BinaryTally:
 
 
 class RegressionTally:
-    """R² and squared error of predictions (rows, k)."""
+    """R² and squared error, in the task's units, of predictions (rows, k)."""
 
-    def __init__(self, squash: str) -> None:
-        self.squash, self.rows, self.loss = squash, 0, 0.0
+    def __init__(self, task: Task) -> None:
+        self.squash, self.loss = task.squash, 0.0
+        self.units: Array = np.array(task.scale or 1.0)
         self.error: Array | float = 0.0
         self.labels: list[Array] = []
 
@@ -89,7 +90,7 @@ class RegressionTally:
             p = 1 / (1 + np.exp(-p))
         square = (p - labels) ** 2
         self.error = self.error + square.sum(axis=0)
-        self.loss += float(square.mean(axis=1).sum())
+        self.loss += float((square / self.units**2).mean(axis=1).sum())
         self.labels.append(labels.astype(np.float64))
 
     def result(self) -> tuple[float, float]:
@@ -105,7 +106,7 @@ def tally(task: Task) -> Tally:
     """What collects the metric of ``task``."""
     if task.loss == CROSS_ENTROPY:
         return ClassTally()
-    return BinaryTally() if task.loss == BINARY else RegressionTally(task.squash)
+    return BinaryTally() if task.loss == BINARY else RegressionTally(task)
 
 
 def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metrics:

@@ -39,6 +39,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "com.microsoft::QuickGelu": (activations.fused_gelu,),
     "Add": (products.add_bias, activations.prelu),
     "Sub": (products.add_bias, activations.prelu),
+    "Expand": (recognise.expand,),
     "Max": (recognise.relu,),
     "Clip": (activations.clip,),
     "PRelu": (activations.prelu_slope,),

@@ -15,8 +15,16 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.canonical.affine import AFFINE
-from onnxsurgeon.graph.canonical.elementwise import LINEAR, evaluate, is_elementwise, is_scalar, scalar_of
-from onnxsurgeon.graph.canonical.rewriter import BFLOAT16, Rewriter, constant_values, dtype_of, producer_of
+from onnxsurgeon.graph.canonical.elementwise import LINEAR, OPS, evaluate, is_elementwise, is_scalar, scalar_of
+from onnxsurgeon.graph.canonical.rewriter import (
+    BFLOAT16,
+    Rewriter,
+    constant_values,
+    dtype_of,
+    producer_of,
+    same_shape,
+    shape_of,
+)
 from onnxsurgeon.linear_algebra import Array
 
 # Sizes that no exporter's form reaches: nodes, affine nodes at the end, transcendental functions.
@@ -228,3 +236,15 @@ def relu(rewriter: Rewriter, node: gs.Node) -> bool:
         return False
     rewriter.become(node, "Relu", [node.inputs[1 - zero]])
     return True
+
+
+def expand(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Expand(c, s) = c for a constant of one element, where every reader broadcasts it to that shape by itself."""
+    y = node.outputs[0]
+    if scalar_of(node.inputs[0]) is None or not y.outputs:
+        return False
+    for reader in y.outputs:
+        others = [x for x in reader.inputs if x is not y and same_shape(shape_of(x), shape_of(y))]
+        if reader.op not in OPS or not others:
+            return False
+    return rewriter.bypass(node)
