@@ -123,20 +123,17 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
     order where there are as many.
     """
     names = _names(dataset, y)
-    if all(isinstance(name, int) and 0 <= name < head.width for name in names):
-        return np.array(names, np.int64)[y]
-    if dataset.class_labels and len(names) == head.width:
+    numbers = [name if isinstance(name, int) and 0 <= name < head.width else -1 for name in names]
+    if min(numbers) < 0 and dataset.class_labels and len(names) == head.width:
         return y.astype(np.int64, copy=False)
-    if dataset.class_labels:
+    encoded: Array = np.array(numbers, np.int64)[y]
+    if (encoded < 0).any():
+        row = int(np.argmax(encoded < 0))
         raise DataError(
-            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; expected the {head.width} of "
-            f"'{network.name}', 0 to {head.width - 1}"
+            f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is outside the {head.width} classes of "
+            f"'{network.name}' (0 to {head.width - 1})"
         )
-    row = int(np.argmax(y >= head.width))
-    raise DataError(
-        f"{dataset.name}: label {y[row]} in row {row} is outside the {head.width} classes of '{network.name}' "
-        f"(0 to {head.width - 1})"
-    )
+    return encoded
 
 
 def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array) -> Array:
