@@ -195,8 +195,8 @@ class ArtifactsEngine:
             self._values(state, name).astype(values.dtype).reshape(values.shape)
             for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True)
         )
-        trained, _ = from_units(trained, examples.tasks).as_stored()
-        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
+        trained, rounding = from_units(trained, examples.tasks).as_stored()
+        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds, rounding)
 
     @staticmethod
     def _values(state: Any, name: str) -> Array:
