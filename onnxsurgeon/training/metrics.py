@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, R2, Task
+from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, Task
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,10 @@ def tally(task: Task) -> Tally:
 def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metrics:
     """The metrics of a network with these heads."""
     results = [each.result() for each in tallies]
-    names = [name for name in (ACCURACY, R2) if any(task.metric == name for task in tasks)]
     value = sum(metric for metric, _ in results) / len(results)
-    return Metrics(value, sum(loss for _, loss in results) / rows, rows, " and ".join(names))
+    return Metrics(
+        value, sum(loss for _, loss in results) / rows, rows, " and ".join(dict.fromkeys(task.metric for task in tasks))
+    )
 
 
 def correct_and_loss(logits: Array, labels: Array) -> tuple[int, float]:
