@@ -253,7 +253,9 @@ def check(fixture: Fixture) -> Row:
             network = load(fixture.path)
             row.loads = "yes"
             wanted = spelled_out(fixture.topology)
-            row.layers = network.topology if network.topology == wanted else f"{network.topology} of {wanted}"
+            row.layers = network.topology
+            if network.topology != wanted:
+                row.layers += f" of {wanted}: {'; '.join(network.frame.notes)}"
             dataset = fixture.dataset()
             feeds = rows_of(network, fixture, dataset)
             row.interface = check_interface(fixture, network, feeds, folder)

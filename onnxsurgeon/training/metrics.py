@@ -113,9 +113,8 @@ def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metric
     """The metrics of a network with these heads."""
     results = [each.result() for each in tallies]
     value = sum(metric for metric, _ in results) / len(results)
-    return Metrics(
-        value, sum(loss for _, loss in results) / rows, rows, " and ".join(dict.fromkeys(task.metric for task in tasks))
-    )
+    names = " and ".join(dict.fromkeys(task.metric for task in tasks))
+    return Metrics(value, sum(loss for _, loss in results) / rows, rows, names)
 
 
 def correct_and_loss(logits: Array, labels: Array) -> tuple[int, float]:
