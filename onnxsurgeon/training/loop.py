@@ -123,7 +123,7 @@ def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, repor
     for name in parameter_names(network):
         if name not in updated:  # what leads to no head stays as it is
             build.add("Identity", name, output=f"next_{name}")
-    while len(totals) > 1:
+    while report_loss and len(totals) > 1:
         totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
     return totals[0]
 
@@ -225,6 +225,9 @@ def _signature(network: Network) -> tuple[Any, ...]:
     """What a training graph depends on besides the values of the weights."""
     segments = tuple(
         (
+            segment.input_name,
+            segment.output_name,
+            segment.rank,
             segment.widths,
             str(segment.dtype),
             tuple((layer.bias is not None, str(layer.activation)) for layer in segment.layers),
