@@ -130,7 +130,13 @@ def evaluate(
     if as_json:
         console.print_json(record)
         return
-    console.table(tuple(record), [[f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for v in record.values()]])
+    console.table(tuple(record), [[_cell(value) for value in record.values()]])
+
+
+def _cell(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 @with_fields(SurgeonSettings)

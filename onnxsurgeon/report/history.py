@@ -243,7 +243,7 @@ def _measure(history: History, event: Event) -> None:
         surgery=text(event, "surgery"),
         topology=text(event, "topology"),
         parameters=integer(event, "parameters"),
-        gain=number(event, "gain", -1),
+        gain=number(event, "gain"),
         score=number(event, "score"),
         # A branch that was trained on without surgery is not proposed before.
         epoch=known.epoch if known else max((each.epoch for each in history.decisions), default=0.0),

@@ -229,6 +229,9 @@ def _signature(network: Network) -> tuple[Any, ...]:
     """What a training graph depends on besides the values of the weights."""
     segments = tuple(
         (
+            segment.input_name,
+            segment.output_name,
+            segment.rank,
             segment.widths,
             str(segment.dtype),
             tuple((layer.bias is not None, str(layer.activation)) for layer in segment.layers),
