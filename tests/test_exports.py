@@ -13,6 +13,7 @@ from onnxsurgeon import InputOptions, ModelError, SurgeonSettings, evolve, load,
 from onnxsurgeon.cli import app
 from onnxsurgeon.graph.files import read_model
 from onnxsurgeon.surgeon import run as runs
+from tests.conftest import skip_newer
 
 FIXTURES = exports_table.fixtures()
 READ = [fixture for fixture in FIXTURES if not fixture.refused]
@@ -43,11 +44,7 @@ def by_name(names):
 
 
 def runnable(fixture):
-    """Skip what this release of ONNX Runtime is too old for."""
-    opset = next(entry.version for entry in onnx.load(fixture.path).opset_import if entry.domain in ("", "ai.onnx"))
-    newest = {"1.19": 21}.get(".".join(onnxruntime.__version__.split(".")[:2]), 99)
-    if opset > newest:
-        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} reads opsets up to {newest}, this is {opset}")
+    skip_newer(next(entry.version for entry in onnx.load(fixture.path).opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def test_every_file_is_listed_and_the_lists_of_this_module_exist():
