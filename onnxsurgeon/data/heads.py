@@ -59,6 +59,8 @@ def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -
     chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
     if chosen == CROSS_ENTROPY and head.width < 2:
         raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {chosen}")
+    if chosen != CROSS_ENTROPY and head.squash == "Softmax":
+        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}")
     return Task(chosen, head.width, head.squash)
 
 
