@@ -59,13 +59,17 @@ def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -
     chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
     if chosen == CROSS_ENTROPY and head.width < 2:
         raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {chosen}")
+    if chosen != CROSS_ENTROPY and head.squash == "Softmax":
+        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}")
     direct = any(segment.output_name == head.tensor for segment in network.segments)
-    scale = _units(y, head.width) if chosen == SQUARED and not head.squash and direct else ()
+    scale = _units(dataset, y, head.width) if chosen == SQUARED and not head.squash and direct else ()
     return Task(chosen, head.width, head.squash, scale)
 
 
-def _units(y: Array, width: int) -> tuple[float, ...]:
+def _units(dataset: Dataset, y: Array, width: int) -> tuple[float, ...]:
     """Powers of two near the targets' standard deviations; () where all are 1."""
+    if dataset.class_labels and not isinstance(dataset.class_labels[0], str):
+        y = np.array(dataset.class_labels)[y]
     deviations = np.atleast_1d(np.std(y.astype(np.float64).reshape(len(y), -1), axis=0))
     usable = np.isfinite(deviations) & (deviations > 0)
     units = 2.0 ** np.round(np.log2(np.where(usable, deviations, 1.0)))

@@ -107,6 +107,12 @@ def _glue(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: 
 
 def _plain(node: gs.Node) -> list[Glue]:
     """An elementwise op whose inputs are all there is to it."""
+    out = node.outputs[0].shape
+    for tensor in _tensors(node):
+        if not isinstance(tensor, gs.Constant):
+            fewer = len(tensor.shape) < len(out)
+            if fewer or (len(out) > 0 and tensor.shape[0] == 1 and out[0] != 1):
+                raise NotGlue(f"its input '{tensor.name}' has no row for each row of the batch")
     return [_glue(node)]
 
 
