@@ -130,6 +130,11 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
     numbers = [name if isinstance(name, int) and 0 <= name < head.width else -1 for name in names]
     if min(numbers) < 0 and dataset.class_labels and len(names) == head.width:
         return y.astype(np.int64, copy=False)
+    if isinstance(names[0], str):
+        raise DataError(
+            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
+            f"{head.width}, and gives them no names"
+        )
     encoded: Array = np.array(numbers, np.int64)[y]
     if (encoded < 0).any():
         row = int(np.argmax(encoded < 0))
