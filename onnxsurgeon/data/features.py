@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnxsurgeon.errors import DataError
+from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.cut import inputs_of
 from onnxsurgeon.graph.files import Parts, join
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.sizes import largest_tensor
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator, first_line
 
@@ -22,6 +23,7 @@ def compute_features(network: Network, inputs: Mapping[str, Array], rows: int) -
 
     Raises:
         DataError: the prefix fails on these rows, or mixes them.
+        ModelError: the prefix computes a tensor that is too large, or of a size that cannot be told.
     """
     features: dict[str, Array] = {}
     rest = []
@@ -48,10 +50,12 @@ def _flattened(network: Network, name: str, inputs: Mapping[str, Array]) -> str 
 
 def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
     model = prefix_model(network, names)
-    run = evaluator(model)
     read = {value.name for value in model.graph.input}
     fixed = _fixed_batch(model)
-    step = fixed or CHUNK
+    step = fixed or _chunk(model, {name: inputs[name] for name in read & inputs.keys()}, rows, network.name)
+    if fixed:
+        _require_bounded(model, inputs, fixed, network.name)
+    run = evaluator(model)
     parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, rows, step):
         feeds = {name: values[start : start + step] for name, values in inputs.items() if name in read}
@@ -69,6 +73,25 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: 
                 )
             parts[name].append(np.asarray(values)[: (fixed and count) or None])
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
+
+
+def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name: str) -> int:
+    """Rows to run at a time: ``CHUNK``, or fewer where a tensor would become too large."""
+    rows = max(1, min(CHUNK, rows))
+    while rows > 1:
+        try:
+            _require_bounded(model, inputs, rows, name)
+        except ModelError:
+            rows //= 2
+        else:
+            return rows
+    _require_bounded(model, inputs, 1, name)
+    return rows
+
+
+def _require_bounded(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name: str) -> None:
+    """Raise ModelError where running this on ``rows`` rows would take more memory than can be told, or than allowed."""
+    largest_tensor(model, {key: (rows, *values.shape[1:]) for key, values in inputs.items()}, name=f"'{name}'")
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int:

@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 LARGEST = 16_000
+LARGEST_EXPORT = 60_000
 EXTERNAL_BYTES = 8192
 
 
@@ -193,4 +194,5 @@ def corpus() -> tuple[bytes, ...]:
     """The models as bytes, in a fixed order."""
     models = [*_chains(), *_surroundings(), *_control(), *_external()]
     files = [path for path in sorted(MODELS.glob("*.onnx")) if path.stat().st_size <= LARGEST]
+    files += [path for path in sorted((MODELS / "exports").glob("*.onnx")) if path.stat().st_size <= LARGEST_EXPORT]
     return (*(model.SerializeToString(deterministic=True) for model in models), *(path.read_bytes() for path in files))

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import random
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import TensorProto
 
 from fuzzing.byte_mutations import mutate_bytes
 from fuzzing.corpus import EXTERNAL_BYTES
 from fuzzing.graph_mutations import mutate_graph
 from onnxsurgeon import OnnxSurgeonError, Thresholds, inspect_layers, load, operate, propose
+from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.files import read_parts, write_model, write_parts
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.runtime import run
+from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen
 
 KINDS = ("bytes", "structure")
+ROWS = 3
+MOST_FED = 2**20
+LARGEST_TENSOR = 2**22
+FED = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32)
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,44 @@ def _pipeline(path: Path, folder: Path) -> None:
     write_parts(parts, folder / "parts.onnx", overwrite=True)
     read_parts(folder / "parts.onnx")
     network = load(path)
+    write_parts(network.to_parts(), folder / "parts.onnx", overwrite=True)
     write_model(network.to_model(), folder / "out.onnx", overwrite=True)
     load(folder / "out.onnx")
     thresholds = Thresholds()
     inspect_layers(network, thresholds)
-    surgeries = [candidate.surgery for candidate in propose(network, thresholds) if candidate.surgery is not None]
-    rng = np.random.default_rng(len(path.read_bytes()))
-    if surgeries:
-        operated = operate(network, surgeries[int(rng.integers(len(surgeries)))], rng)
-        write_model(operated.network.to_model(), folder / "out.onnx", overwrite=True)
+    propose(network, thresholds)
+    rng = np.random.default_rng(path.stat().st_size)
+    if network.hidden_count:
+        network = operate(network, _any_surgery(network, rng), rng).network
+    model = network.to_model()
+    write_model(model, folder / "out.onnx", overwrite=True)
+    _run(model)
+
+
+def _any_surgery(network: Network, rng: np.random.Generator) -> Surgery:
+    """One of the five, on a random hidden layer; it may be one that is refused."""
+    layer = int(rng.integers(network.hidden_count)) + 1
+    amount = int(rng.integers(1, max(2, min(9, network.hidden(layer).units))))
+    surgeries = (
+        Widen(layer, amount, ("split", "equal", "fresh")[amount % 3]),
+        InsertIdentity(layer),
+        Narrow(layer, amount),
+        Factorize(layer, amount),
+        Merge(layer),
+    )
+    return surgeries[int(rng.integers(len(surgeries)))]
+
+
+def _run(model: onnx.ModelProto) -> None:
+    """Run the model on random rows."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    fed = [value for value in model.graph.input if value.name not in given]
+    shapes = {value.name: [dim.dim_value or ROWS for dim in value.type.tensor_type.shape.dim] for value in fed}
+    if any(value.type.tensor_type.elem_type not in FED for value in fed):
+        return
+    if sum(math.prod(shape) for shape in shapes.values()) <= MOST_FED:
+        largest_tensor(model, {name: tuple(shape) for name, shape in shapes.items()}, most=LARGEST_TENSOR)
+        run(model, random_inputs(model, ROWS))
 
 
 def _judge_error(text: str) -> Ending:
