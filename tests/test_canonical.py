@@ -19,6 +19,7 @@ A, B = RNG.standard_normal((4, 6)).astype("f"), RNG.standard_normal((6, 3)).asty
 P, Q = RNG.standard_normal(6).astype("f"), RNG.standard_normal(3).astype("f")
 # ONNX Runtime 1.19, the last training build, reads no opset beyond 21.
 OPSETS = (9, 11, 13, 17, 20, pytest.param(23, marks=without_training))
+WIDE_OPSETS = (9, 11, 13, 17, 20, *(pytest.param(opset, marks=without_training) for opset in (24, 25)))
 DENSE_RELU_DENSE = ["Dense", "Relu", "Dense"]
 
 
@@ -721,7 +722,7 @@ LARGE = np.array([-100, -20, -3, -1, -0.1, 0, 0.1, 1, 3, 20, 88, 100])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("opset", [9, 11, 13, 17, 20, 24, 25])
+@pytest.mark.parametrize("opset", WIDE_OPSETS)
 @pytest.mark.parametrize("phi", CASES, ids=str)
 def test_every_activation_can_be_written_and_is_read_back(phi, opset, dtype):
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
