@@ -36,7 +36,8 @@ def _overflow_is_the_weights_own():
 def test_the_corpus_comes_through(folder):
     endings = [run_input(content, folder) for content in corpus()]
     assert all(ending.kind != "BUG" for ending in endings), endings
-    assert sum(ending.kind == "result" for ending in endings) >= 0.9 * len(endings)
+    read = [ending for ending in endings if "refuses the model" not in ending.what]  # older releases know fewer opsets
+    assert sum(ending.kind == "result" for ending in read) >= 0.9 * len(read) > 100
 
 
 @quick

@@ -6,7 +6,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import DataError, Dataset, InputOptions, ModelError, Split, from_model, make_engine, prepare
+from onnxsurgeon import (
+    DataError,
+    Dataset,
+    InputOptions,
+    ModelError,
+    Split,
+    Widen,
+    from_model,
+    make_engine,
+    operate,
+    prepare,
+)
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.forward import feeds_of, forward_model
@@ -226,6 +237,27 @@ def test_an_input_that_is_no_tensor_is_refused():
 
 
 # The prefix.
+
+
+def test_behind_an_op_of_unknown_shape_biases_of_shape_1_n_belong_to_their_layers():
+    """As scikit-learn's converter writes them behind a Scaler, whose shape ONNX does not infer."""
+    scaler = n("Scaler", "x", "f", offset=[0.5] * 4, scale=[2.0] * 4, **ML)
+    dense = [
+        n("MatMul", "f A", "a"),
+        n("Add", "a P", "b"),
+        n("Relu", "b", "c"),
+        n("MatMul", "c B", "d"),
+        n("Add", "d Q", "e"),
+        n("Softmax", "e", "y", axis=1),
+    ]
+    biases = {"P": RNG.standard_normal((1, 6)).astype("f"), "Q": RNG.standard_normal((1, 3)).astype("f")}
+    model = build([scaler], {"x": (FLOAT, [None, 4])}, biases, dense=dense)
+    network = from_model(model)
+    assert (network.topology, network.hidden_count, network.frame.notes) == ("4-6-3", 1, ())
+    assert network.heads[0].squash == "Softmax"
+    for written in (network.to_model(), operate(network, Widen(1, 3)).network.to_model()):
+        np.testing.assert_allclose(run(written, {"x": X4})[0], run(model, {"x": X4})[0], rtol=1e-5, atol=1e-6)
+    assert from_model(network.to_model()).to_model() == network.to_model()
 
 
 @pytest.mark.parametrize("batch", [1, 4, 13, 50])

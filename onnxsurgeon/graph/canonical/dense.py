@@ -25,10 +25,13 @@ def weight_of(tensor: Any) -> Array | None:
 
 
 def as_bias(values: Array | None, units: int, rank: int | None = 2) -> Array | None:
-    """``values`` spread to (units,), or None where they are not one for each unit, or one for all."""
+    """``values`` spread to (units,), or None where they are not one for each unit, or one for all.
+
+    An input of unknown rank has two axes at least: the batch and the features.
+    """
     if values is None or values.dtype not in FLOATS:
         return None
-    if values.ndim > (1 if rank is None else max(rank, 1)) or any(size != 1 for size in values.shape[:-1]):
+    if values.ndim > (2 if rank is None else max(rank, 1)) or any(size != 1 for size in values.shape[:-1]):
         return None
     if values.size == units:
         return values.reshape(units)
