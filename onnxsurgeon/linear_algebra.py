@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
+from onnxsurgeon.buffers import byte_chunks
+
 Array = npt.NDArray[Any]
+
+# Elements from which on a matrix is not copied to float64 as a whole where that can be avoided: 32 MB of it.
+LARGE = 2**22
+_ELONGATED = 8
 
 # threadpoolctl's limits belong to the process, not to the thread that sets them: without the lock, one thread
 # could restore the old number of threads while another still computes.
@@ -60,23 +66,79 @@ def svd(weight: Array) -> SVD:
 
 def singular_values(weight: Array) -> Array:
     """Singular values of ``weight`` in float64, descending; remembered by the content of the matrix."""
-    key = hashlib.sha256(repr((weight.shape, weight.dtype.str)).encode() + weight.tobytes()).digest()
+    key = _digest(weight)
     with _LOCK:
         if key not in _spectra:
             while len(_spectra) >= _CACHE_SIZE:
                 del _spectra[next(iter(_spectra))]
             with single_threaded():
-                _spectra[key] = np.linalg.svd(weight.astype(np.float64), compute_uv=False)
+                _spectra[key] = np.linalg.svd(_condensed(weight), compute_uv=False)
         return _spectra[key]
 
 
+def _digest(weight: Array) -> bytes:
+    digest = hashlib.sha256(repr((weight.shape, weight.dtype.str)).encode())
+    for chunk in byte_chunks(weight):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _condensed(weight: Array) -> Array:
+    """A matrix in float64 with the singular values of ``weight``: itself, or R of its QR where it is long and large.
+
+    With A = [A₁; A₂; …], the R of [R of [A₁; …; Aₖ]; Aₖ₊₁] is that of A up to signs, and A = QR has R's singular
+    values: one block of rows at a time is held in float64.
+    """
+    if weight.size <= LARGE or max(weight.shape) < _ELONGATED * min(weight.shape):
+        return weight.astype(np.float64)
+    tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
+    rows = _rows(tall)
+    condensed: Array = np.empty((0, tall.shape[1]))
+    for start in range(0, len(tall), rows):
+        block = tall[start : start + rows].astype(np.float64)
+        condensed = np.asarray(np.linalg.qr(np.concatenate((condensed, block)), mode="r"))
+    return condensed
+
+
+def _rows(matrix: Array) -> int:
+    """Rows of a block that is worth a call of BLAS and small beside a large matrix."""
+    return max(2 * int(matrix.shape[1]), LARGE // int(matrix.shape[1]))
+
+
 def matmul(*factors: Array) -> Array:
-    """Product of the factors from left to right in float64 on one thread."""
+    """Product of the factors from left to right in float64 on one thread.
+
+    Of a large factor, a block of rows or columns at a time is held in float64.
+    """
     with single_threaded():
-        product = factors[0].astype(np.float64)
+        product = factors[0]
         for factor in factors[1:]:
-            product = product @ factor.astype(np.float64)
-    return product
+            product = _product(product, factor)
+        return product.astype(np.float64)
+
+
+def _product(a: Array, b: Array) -> Array:
+    if max(a.size, b.size) <= LARGE:
+        return a.astype(np.float64) @ b.astype(np.float64)
+    inner = len(b)
+    rows = len(a) if a.ndim == 2 else 1
+    columns = b.shape[1] if b.ndim == 2 else 1
+    result = np.zeros((rows, columns))
+    left, right = a.reshape(rows, inner), b.reshape(inner, columns)
+    step = max(1, LARGE // sorted((rows, inner, columns))[1])
+    if inner >= max(rows, columns):
+        for start in range(0, inner, step):
+            part = slice(start, start + step)
+            result += left[:, part].astype(np.float64) @ right[part].astype(np.float64)
+    elif rows >= columns:
+        whole = right.astype(np.float64)
+        for start in range(0, rows, step):
+            np.matmul(left[start : start + step].astype(np.float64), whole, out=result[start : start + step])
+    else:
+        whole = left.astype(np.float64)
+        for start in range(0, columns, step):
+            result[:, start : start + step] = whole @ right[:, start : start + step].astype(np.float64)
+    return result.reshape(*a.shape[:-1], *b.shape[1:])
 
 
 def rank(weight: Array) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnxsurgeon.errors import EngineError
 from onnxsurgeon.linear_algebra import Array
 
 INSTALL_ADVICE = "install one of the extras cpu, gpu, training or training-gpu: pip install 'onnxsurgeon[cpu]'"
+READABLE_IR = 10
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -75,6 +76,11 @@ def session(model: onnx.ModelProto, *, device: str = "cpu") -> Any:
         EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
     """
     ort, wanted = onnxruntime(), provider(device)
+    if model.ir_version > READABLE_IR:  # nothing that is run here needs a newer one, and older releases refuse it
+        older = onnx.ModelProto()
+        older.CopyFrom(model)
+        older.ir_version = READABLE_IR
+        model = older
     try:
         made = ort.InferenceSession(model.SerializeToString(), session_options(), providers=[wanted])
     except Exception as error:  # its exceptions share no narrower base
@@ -85,18 +91,45 @@ def session(model: onnx.ModelProto, *, device: str = "cpu") -> Any:
     return made
 
 
-def run(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
-    """Outputs of ``model`` for ``feeds``: by ONNX Runtime, or by onnx.reference where there is none."""
-    if have_onnxruntime():
-        try:
-            return list(session(model).run(outputs, dict(feeds)))
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+Evaluator = Callable[[Sequence[str] | None, Mapping[str, Array]], list[Any]]
+
+
+def evaluator(model: onnx.ModelProto) -> Evaluator:
+    """A function from wanted outputs (None: all) and feeds to values: by ONNX Runtime, or by onnx.reference.
+
+    The latter where there is no ONNX Runtime, and for bfloat16, which its CPU provider has no kernels for.
+
+    Raises:
+        EngineError: ONNX Runtime refuses the model.
+    """
+    if have_onnxruntime() and not _has_bfloat16(model):
+        made = session(model)
+        return lambda outputs, feeds: list(made.run(None if outputs is None else list(outputs), dict(feeds)))
     from onnx.reference import ReferenceEvaluator
 
-    return list(ReferenceEvaluator(model).run(list(outputs) if outputs else None, dict(feeds)))
+    reference = ReferenceEvaluator(model)
+    return lambda outputs, feeds: list(reference.run(None if outputs is None else list(outputs), dict(feeds)))
+
+
+def _has_bfloat16(model: onnx.ModelProto) -> bool:
+    kinds = [tensor.data_type for tensor in model.graph.initializer]
+    kinds += [value.type.tensor_type.elem_type for value in model.graph.input]
+    kinds += [entry.i for node in model.graph.node if node.op_type == "Cast" for entry in node.attribute]
+    return onnx.TensorProto.BFLOAT16 in kinds
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
+    """Outputs of ``model`` for ``feeds``; see ``evaluator``.
+
+    Raises:
+        EngineError: the model cannot be run.
+    """
+    try:
+        return evaluator(model)(outputs, feeds)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -8,8 +8,21 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxsurgeon import BatchSchedule, EngineError, Examples, TrainingSpec, create, from_model, load, make_engine
+from onnxsurgeon import (
+    BatchSchedule,
+    DataError,
+    EngineError,
+    Examples,
+    InputOptions,
+    TrainingSpec,
+    create,
+    load,
+    make_engine,
+    prepare,
+)
 from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.task import Task
+from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.loop import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
 from tests.conftest import MODELS, as_float64, needs_training, randomised, without_training
@@ -22,14 +35,14 @@ def numpy_sgd(net, data, batches, rate):
     layers = [[layer.weight.astype(float), layer.bias.astype(float)] for layer in net.layers]
     losses = []
     for rows in (row for block in batches for row in block):
-        x = [data.features[rows].astype(float)]
+        x = [data.features[0][rows].astype(float)]
         for i, (w, b) in enumerate(layers):
             z = x[-1] @ w + b
             x.append(z if i == len(layers) - 1 else np.maximum(z, 0))
         p = np.exp(x[-1] - x[-1].max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
-        losses.extend(-np.log(p[np.arange(len(rows)), data.labels[rows]]))
-        d = (p - np.eye(data.classes)[data.labels[rows]]) / len(rows)
+        losses.extend(-np.log(p[np.arange(len(rows)), data.labels[0][rows]]))
+        d = (p - np.eye(data.classes)[data.labels[0][rows]]) / len(rows)
         for i in reversed(range(len(layers))):
             below = d @ layers[i][0].T * (x[i] > 0)
             layers[i][0] -= rate * x[i].T @ d
@@ -74,7 +87,7 @@ def test_asking_for_the_loss_changes_no_weight(engine, digit_examples):
 
 def test_float64_networks_are_trained_in_float64(digit_examples):
     train, _ = digit_examples
-    data = Examples(train.features.astype(np.float64), train.labels, 10)
+    data = Examples.classification(train.features[0].astype(np.float64), train.labels[0], 10)
     net, batches = as_float64(create((64, 12, 10))), [np.arange(160).reshape(10, 16)]
     trained = make_engine("loop").train(net, data, batches, TrainingSpec(0.1)).network
     assert trained.chain.dtype == np.float64
@@ -86,12 +99,12 @@ def test_evaluate(engine, digit_examples):
     _, test = digit_examples
     net = randomised(create((64, 12, 10)))
     metrics = make_engine(engine).evaluate(net, test)
-    hidden = np.maximum(test.features @ net.layers[0].weight + net.layers[0].bias, 0)
+    hidden = np.maximum(test.features[0] @ net.layers[0].weight + net.layers[0].bias, 0)
     logits = hidden @ net.layers[1].weight + net.layers[1].bias
     assert metrics.rows == 360
-    assert metrics.accuracy == np.mean(logits.argmax(1) == test.labels)
+    assert metrics.accuracy == np.mean(logits.argmax(1) == test.labels[0])
     log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    assert metrics.loss == pytest.approx(-log[np.arange(360), test.labels].mean(), rel=1e-5)
+    assert metrics.loss == pytest.approx(-log[np.arange(360), test.labels[0]].mean(), rel=1e-5)
 
 
 def test_evaluation_in_parts_is_the_whole(monkeypatch, digit_examples):
@@ -111,7 +124,7 @@ def test_cross_entropy_of_extreme_logits_is_finite():
 
 
 def test_the_training_loop_is_one_standard_graph_that_netron_can_open():
-    model = training_loop(create((64, 12, 10)).chain, report_loss=True)
+    model = training_loop(create((64, 12, 10)), (Task("cross-entropy", 10),), report_loss=True)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Scan"]
     assert {entry.domain for entry in model.opset_import} == {""}
@@ -164,7 +177,7 @@ def test_the_training_build_is_imported_without_torch_and_makes_no_noise():
     code = (
         "import sys, numpy as np\n"
         "from onnxsurgeon import Examples, TrainingSpec, create, make_engine\n"
-        "data = Examples(np.ones((16, 4), 'f'), np.zeros(16, np.int64), 3)\n"
+        "data = Examples.classification(np.ones((16, 4), 'f'), np.zeros(16, np.int64), 3)\n"
         "make_engine('artifacts').train(create((4, 5, 3)), data, [np.arange(16)[None]], TrainingSpec())\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -195,12 +208,14 @@ def test_the_artifacts_engine_says_what_it_needs():
         make_engine("artifacts")
 
 
-def test_auto_takes_the_loop_unless_an_op_has_no_rule():
+def test_auto_takes_the_loop_unless_an_op_has_no_rule(monkeypatch):
     from onnxsurgeon.training.artifacts import have_training
 
     net = create((64, 12, 10))
     assert make_engine("auto", network=net).name == "loop"
     layers = [replace(net.layers[0], activation=Activation("Gelu")), net.layers[1]]
+    assert make_engine("auto", network=net.with_layers(layers)).name == "loop"
+    monkeypatch.delitem(RULES, "Gelu")
     assert make_engine("auto", network=net.with_layers(layers)).name == ("artifacts" if have_training() else "loop")
 
 
@@ -222,18 +237,16 @@ def test_cuda_without_one():
         make_engine("loop", "cuda")
 
 
-@pytest.mark.parametrize(("op", "text"), [("Sigmoid", "feeds Sigmoid"), ("Relu", "feeds Relu")])
-def test_a_suffix_whose_loss_is_not_known_is_refused(op, text, digit_examples):
-    model = create((64, 12, 10)).to_model()
-    model.graph.node[-1].op_type = op
-    del model.graph.node[-1].attribute[:]
-    with pytest.raises(EngineError, match=text):
-        make_engine("loop").train(from_model(model), digit_examples[0], [], TrainingSpec())
+def test_targets_that_do_not_fit_the_heads_are_refused(digit_examples):
+    with pytest.raises(EngineError, match="its heads are 3 wide, the targets 10"):
+        make_engine("loop").train(create((64, 12, 3)), digit_examples[0], [], TrainingSpec())
+    with pytest.raises(EngineError, match="its heads are 3 wide, the targets 10"):
+        make_engine("loop").evaluate(create((64, 12, 3)), digit_examples[0])
 
 
-def test_one_output_is_no_classifier(digit_examples):
-    with pytest.raises(EngineError, match="a single output"):
-        make_engine("loop").train(create((64, 12, 1)), digit_examples[0], [], TrainingSpec())
+def test_one_output_is_no_classifier(digits):
+    with pytest.raises(DataError, match="a single output, which has no cross-entropy"):
+        prepare(create((64, 12, 1), softmax=False), digits, digits.train, InputOptions(loss="cross-entropy"))
 
 
 def test_batches_depend_on_seed_and_epoch_alone():

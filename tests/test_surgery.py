@@ -242,7 +242,7 @@ def real_inputs(path, net):
     name = "digits" if path.stem.startswith(("digits", "export")) else path.stem.rpartition("-")[0]
     if name == "digits" or locate(name):
         data = load_dataset(name)
-        return prepare(net, data, data.test).features[:500]
+        return prepare(net, data, data.test).features[0][:500]
     return np.random.default_rng(0).random((100, net.widths[0])).astype(np.float32)
 
 

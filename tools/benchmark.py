@@ -122,7 +122,7 @@ def make_task(sizes: tuple[int, ...], steps: int) -> Task:
     """Random rows and labels. The rows are short: with long ones SGD is near instability, where rounding grows."""
     rng = np.random.default_rng(SEED)
     features = rng.uniform(-0.1, 0.1, (ROWS, sizes[0])).astype(np.float32)
-    examples = Examples(features, rng.integers(0, sizes[-1], ROWS), sizes[-1])
+    examples = Examples.classification(features, rng.integers(0, sizes[-1], ROWS), sizes[-1])
     batches = np.concatenate(list(BatchSchedule(ROWS, BATCH, SEED).window(0, WARM_UP + steps)))
     return Task(create(sizes, seed=SEED), examples, batches)
 
@@ -208,7 +208,7 @@ def torch_peer(task: Task) -> Run:
     import torch
 
     torch.set_num_threads(1)
-    features, labels = torch.from_numpy(task.examples.features), torch.from_numpy(task.examples.labels)
+    features, labels = torch.from_numpy(task.examples.features[0]), torch.from_numpy(task.examples.labels[0])
     modules: list[Any] = []
     for layer in task.network.layers:
         modules += [torch.nn.Linear(layer.inputs, layer.units), torch.nn.ReLU()]
@@ -233,8 +233,8 @@ def onnxsim_peer(task: Task) -> Run:
     from onnxsim import compile_training_loop
     from onnxsim.compile_training import CustomOptimizer
 
-    features, targets = task.examples.features, task.examples.targets
-    model, names = loss_model(task.network), parameter_names(task.network.chain)
+    features, targets = task.examples.features[0], task.examples.targets[0]
+    model, names = loss_model(task.network), parameter_names(task.network)
     loop = compile_training_loop(model, "loss", names, CustomOptimizer(onnx.parser.parse_model(SGD), num_state=0))
     # It takes no session options, and ONNX Runtime's default is a thread for each core. All else, such as its
     # choice of no graph optimization, is left to it.
@@ -249,10 +249,10 @@ def onnxsim_peer(task: Task) -> Run:
 
 def loss_model(network: Network) -> onnx.ModelProto:
     """Forward pass and mean cross-entropy with static shapes; onnxsim differentiates no LogSoftmax."""
-    build, names = GraphBuilder(network.chain.dtype), parameter_names(network.chain)
+    build, names = GraphBuilder(network.chain.dtype), parameter_names(network)
     for name, (_, values) in zip(names, network.chain.parameters(), strict=True):
         build.constants[name] = numpy_helper.from_array(values, name)
-    logits = forward(build, network.chain, "features", names)[-1].y
+    logits = forward(build, network, ["features"]).tensors[network.heads[0].tensor]
     likelihood = build.add("Mul", build.add("Log", build.add("Softmax", logits, axis=-1)), "targets")
     total = build.add("ReduceSum", likelihood, build.axes(0, 1), keepdims=0)
     build.add("Mul", total, build.scalar(-1 / BATCH), output="loss")
@@ -263,7 +263,7 @@ def loss_model(network: Network) -> onnx.ModelProto:
 
 def numpy_peer(task: Task) -> Run:
     """The same step by hand: in place where numpy can, and scaled by the rate where the tensor is smallest."""
-    features, targets, parameters = task.examples.features, task.examples.targets, task.start
+    features, targets, parameters = task.examples.features[0], task.examples.targets[0], task.start
     layers = list(zip(parameters[::2], parameters[1::2], strict=True))
 
     def step(rows: Array) -> None:

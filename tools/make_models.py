@@ -3,13 +3,16 @@
     python tools/make_models.py topologies
     python tools/make_models.py exports      # where torch, onnxscript, scikit-learn, skl2onnx and keras are installed
     python tools/make_models.py tensorflow   # where tensorflow and tf2onnx are installed
+    python tools/make_models.py fixtures FAMILY…   # models/exports; models/exports/EXPORTS.md says what each needs
 
 The topologies are untrained (Glorot uniform, seed 0). The exports are trained on the digits first, and each is
-written by its exporter; models/EXPORTS.md records the versions.
+written by its exporter; models/EXPORTS.md records the versions. The fixtures are many, a file of tools/fixtures
+for each family.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -32,6 +35,34 @@ SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
     "svhn": ((32, 32, 3), 10),
     "eurosat": ((64, 64, 3), 10),
 }
+
+
+FAMILIES: dict[str, list[str]] = {
+    "torch": ["torch_activations", "torch_structures", "torch_tasks"],
+    "cnn": ["torch_cnn"],
+    "sklearn": ["sklearn_exports"],
+    "keras": ["keras_exports"],
+    "tensorflow": ["tensorflow_exports"],
+    "jax": ["jax_exports"],
+    "functions": ["function_exports"],
+    "onnxruntime": ["onnxruntime_exports"],
+    "page": [],
+    "check": [],
+}
+
+
+def fixtures(families: list[str]) -> None:
+    """Make the fixtures of these families, and the page that lists all."""
+    warnings.simplefilter("ignore")
+    from fixtures.catalogue import verify, write_page
+
+    if families == ["check"]:
+        verify()
+        return
+    for family in families:
+        for module in FAMILIES[family]:
+            importlib.import_module(f"fixtures.{module}").make()
+    write_page((Path(__file__).parent / "fixtures" / "notes.md").read_text())
 
 
 def topologies() -> None:
@@ -92,6 +123,7 @@ def _record(file: str, *packages: str) -> None:
 
 def _torch(images: Any, labels: Any) -> None:
     import torch
+    from fixtures.torch_tools import shorten_paths
 
     torch.manual_seed(0)
     net = torch.nn.Sequential(
@@ -124,6 +156,7 @@ def _torch(images: Any, labels: Any) -> None:
         external_data=False,
         **names,
     )
+    shorten_paths(MODELS / "export-torch-dynamo.onnx")
     for file in ("export-torch-legacy.onnx", "export-torch-dynamo.onnx"):
         _record(file, "torch", "onnxscript", "onnx")
 
@@ -163,9 +196,17 @@ def _train_keras(keras: Any, images: Any, labels: Any) -> Any:
     return network
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> None:
+    """Do as the command line says."""
     actions = {"topologies": topologies, "exports": exports, "tensorflow": tensorflow}
-    if len(sys.argv) != 2 or sys.argv[1] not in actions:
-        sys.exit(f"usage: make_models.py {'|'.join(actions)}")
     MODELS.mkdir(exist_ok=True)
-    actions[sys.argv[1]]()
+    if len(arguments) == 1 and arguments[0] in actions:
+        actions[arguments[0]]()
+    elif len(arguments) > 1 and arguments[0] == "fixtures" and set(arguments[1:]) <= FAMILIES.keys():
+        fixtures(arguments[1:])
+    else:
+        sys.exit(f"usage: make_models.py {'|'.join(actions)}, or make_models.py fixtures {'|'.join(FAMILIES)} …")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

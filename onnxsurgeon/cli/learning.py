@@ -17,14 +17,18 @@ from onnxsurgeon.cli.options import (
     DeviceOption,
     EngineOption,
     ForceOption,
+    ImputeOption,
     JsonOption,
     LayoutOption,
+    LossOption,
     MeanOption,
     ModelArgument,
     OutOption,
     ScaleOption,
     SeedOption,
     StdOption,
+    TargetOption,
+    ValidationFractionOption,
     numbers,
     with_fields,
 )
@@ -55,6 +59,10 @@ def train(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    loss: LossOption = "auto",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -64,8 +72,9 @@ def train(
     from onnxsurgeon.graph.reader import save
     from onnxsurgeon.training.fit import fit
 
-    options = _input_options(layout, scale, mean, std)
-    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force)
+    options = _input_options(layout, scale, mean, std, loss)
+    rows = _load_options(target, impute, validation_fraction)
+    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force, rows=rows)
 
     def report(epoch: int, loss: float) -> None:
         if not as_json:
@@ -86,7 +95,8 @@ def train(
     if as_json:
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return
-    console.out.print(f"test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", soft_wrap=True)
+    console.rounding_note(trained.rounding)
+    console.out.print(f"test {test.metric} {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", soft_wrap=True)
 
 
 def evaluate(
@@ -99,14 +109,19 @@ def evaluate(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    loss: LossOption = "auto",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model's accuracy and loss on a split of a data set."""
     from onnxsurgeon.data.prepare import prepare
 
-    options = _input_options(layout, scale, mean, std)
-    network, dataset, chosen = _prepare(model, data, data_dir, engine, device)
+    options = _input_options(layout, scale, mean, std, loss)
+    rows = _load_options(target, impute, validation_fraction)
+    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, rows=rows)
     splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
     if split not in splits:
         raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
@@ -115,13 +130,19 @@ def evaluate(
     if as_json:
         console.print_json(record)
         return
-    console.table(tuple(record), [[f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for v in record.values()]])
+    console.table(tuple(record), [[_cell(value) for value in record.values()]])
+
+
+def _cell(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 @with_fields(SurgeonSettings)
 def evolve(
     model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
-    data: Annotated[str, typer.Option("--data", help="A data set's name (see 'data list') or an .npz file.")] = "",
+    data: DataOption = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
     run_dir: Annotated[
@@ -136,6 +157,10 @@ def evolve(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    loss: LossOption = "auto",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -155,7 +180,7 @@ def evolve(
     given = {name: value for name, value in settings.items() if value is not None}
     try:
         if resume is not None:
-            if model is not None or data or given:
+            if model is not None or data or given or target or impute is not None or validation_fraction is not None:
                 raise SettingsError("--resume takes model, data and settings from the run: give none of them")
             evolved = runs.resume(resume, **common)
         else:
@@ -165,11 +190,12 @@ def evolve(
                 model,
                 data,
                 settings=SurgeonSettings.from_preset(**given),
-                options=_input_options(layout, scale, mean, std),
+                options=_input_options(layout, scale, mean, std, loss),
                 engine=engine,
                 device=device,
                 run_dir=run_dir,
                 data_dir=data_dir,
+                **_load_options(target, impute, validation_fraction),
                 **common,
             )
     except KeyboardInterrupt:
@@ -199,10 +225,15 @@ def _write_report(run: Path) -> Path | None:
     return write_report(run)
 
 
-def _input_options(layout: str, scale: float | None, mean: str, std: str) -> Any:
+def _input_options(layout: str, scale: float | None, mean: str, std: str, loss: str) -> Any:
     from onnxsurgeon.data.prepare import InputOptions
 
-    return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"))
+    return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"), loss)
+
+
+def _load_options(target: list[str] | None, impute: str | None, fraction: float | None) -> dict[str, Any]:
+    """How a user's rows are read, as ``load_dataset`` and ``evolve`` take it."""
+    return {"target": tuple(target or ()), "impute": impute, "validation_fraction": fraction}
 
 
 def _prepare(
@@ -213,6 +244,7 @@ def _prepare(
     device: str,
     out: Path | None = None,
     *,
+    rows: dict[str, Any],
     force: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Network, data set and engine; what cannot be written later is told now."""
@@ -225,4 +257,4 @@ def _prepare(
         require_writable(out, overwrite=force)
     network = load(model)
     chosen = make_engine(engine, device, network)
-    return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar), chosen
+    return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar, **rows), chosen

@@ -13,7 +13,23 @@ import typer
 from onnxsurgeon.errors import SettingsError
 
 ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model.", metavar="MODEL")]
-DataOption = Annotated[str, typer.Option("--data", help="A data set's name (see 'data list') or the path of an .npz.")]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="A data set's name (see 'data list'), an .npz, .npy, .csv or .parquet file, or a folder of images.",
+    ),
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="A table's column to predict, or several; or the .npy file of labels."),
+]
+ImputeOption = Annotated[
+    str | None, typer.Option("--impute", help="Fill a table's missing values: mean, median or most-frequent.")
+]
+ValidationFractionOption = Annotated[
+    float | None, typer.Option("--validation-fraction", help="Share of the training rows to choose by; 0.1 by default.")
+]
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the data set's files.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", metavar="FILE")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
@@ -25,6 +41,10 @@ LayoutOption = Annotated[str, typer.Option("--layout", help="Order of image valu
 ScaleOption = Annotated[float | None, typer.Option("--scale", help="Factor for the values; pixels: 1/255.")]
 MeanOption = Annotated[str, typer.Option("--mean", help="Subtracted after scaling: one value, or one a channel.")]
 StdOption = Annotated[str, typer.Option("--std", help="Divides after that: one value, or one a channel.")]
+LossOption = Annotated[
+    str,
+    typer.Option("--loss", help="auto, cross-entropy, binary-cross-entropy or squared-error."),
+]
 
 
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

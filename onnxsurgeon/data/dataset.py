@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from onnxsurgeon.linear_algebra import Array
 SPLIT_SEED = 144_384  # volume and page of the paper
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
+_CHUNK_BYTES = 1 << 24
+# Name (none for an array alone), shape, type, and the values in chunks of rows.
+_Block = tuple[str, tuple[int, ...], np.dtype, Iterator[Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +27,13 @@ class Split:
     """Rows with labels.
 
     Attributes:
-        inputs: images (rows, height, width, channels) or (rows, height, width), or feature vectors (rows, n).
-        labels: class of each row, int64, 0 to C − 1.
+        inputs: images (rows, height, width, channels) or (rows, height, width), feature vectors (rows, n), or named
+            columns or model inputs, each (rows, …); only these may hold texts (dtype U).
+        labels: class of each row, (rows,) int64, 0 to C − 1; or targets of a regression, floats (rows,) or (rows, k);
+            or int64 (rows, k): 0 or 1 for each of k labels, or the class for each of k heads.
     """
 
-    inputs: Array
+    inputs: Array | dict[str, Array]
     labels: Array
 
     @property
@@ -36,7 +43,52 @@ class Split:
 
     def take(self, rows: Array) -> Split:
         """The given rows, copied."""
+        if isinstance(self.inputs, dict):
+            return Split({name: column[rows] for name, column in self.inputs.items()}, self.labels[rows])
         return Split(self.inputs[rows], self.labels[rows])
+
+    def with_labels(self, labels: Array) -> Split:
+        """The same inputs with other labels."""
+        return Split(self.inputs, labels)
+
+    def blocks(self) -> Iterator[_Block]:
+        """The inputs' arrays in chunks."""
+        arrays = self.inputs if isinstance(self.inputs, dict) else {"": self.inputs}
+        for name, array in arrays.items():
+            yield name, array.shape, array.dtype, _pieces(array)
+
+
+class MappedSplit(Split):
+    """Rows of a memory-mapped array, copied out of the file when ``inputs`` is first asked for, and only then.
+
+    Taking rows of these rows copies no inputs: a set that is split in three is in memory once at most.
+    """
+
+    source: Array
+    numbers: Array
+
+    def __init__(self, source: Array, numbers: Array, labels: Array) -> None:
+        """Row i is ``source[numbers[i]]`` with ``labels[i]``."""
+        for name, value in (("source", source), ("numbers", numbers), ("labels", labels)):
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def inputs(self) -> Array:
+        """The rows, in memory."""
+        return np.asarray(self.source[self.numbers])
+
+    def take(self, rows: Array) -> Split:
+        """The given rows, still in the file."""
+        return MappedSplit(self.source, self.numbers[rows], self.labels[rows])
+
+    def with_labels(self, labels: Array) -> Split:
+        """The same inputs with other labels."""
+        return MappedSplit(self.source, self.numbers, labels)
+
+    def blocks(self) -> Iterator[_Block]:
+        """The rows in chunks, straight from the file."""
+        pieces = (self.source[self.numbers[start:stop]] for start, stop in chunks(self.source, self.rows))
+        yield "", (self.rows, *self.source.shape[1:]), self.source.dtype, pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +99,13 @@ class Dataset:
         name: as on the command line.
         train: rows to train on.
         test: rows held back; never trained on or chosen by, except in preset paper, which validates on them.
-        classes: number of classes.
+        classes: number of distinct classes; 0 where the labels are not one column of classes.
         maximum: the value that stands for full intensity in integer inputs, which are divided by it.
         validation: rows to choose by, where the set brings its own.
+        class_labels: what class 0, 1, … are called in the user's data, ascending, where that is not 0 to C − 1; labels
+            are stored as positions in it.
+        validation_fraction: share of the training rows that ``hold_out`` takes.
+        categories: every text that a table's columns of texts hold, ascending, by the column's name.
     """
 
     name: str
@@ -58,29 +114,52 @@ class Dataset:
     classes: int
     maximum: float = 255.0
     validation: Split | None = None
+    class_labels: tuple[int, ...] | tuple[str, ...] = ()
+    validation_fraction: float = VALIDATION_FRACTION
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Training, validation (where the set brings one) and test rows."""
+        return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all splits' shapes, types and values."""
+        """SHA-256 over all splits' names, shapes, types and values, and what the classes are called."""
         digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            for array in () if split is None else (split.inputs, split.labels):
-                digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).data)
+        for split in self.splits:
+            labels = ("", split.labels.shape, split.labels.dtype, iter((split.labels,)))
+            for name, shape, dtype, pieces in (*split.blocks(), labels):
+                digest.update(repr((name, shape, dtype.str) if name else (shape, dtype.str)).encode())
+                for piece in pieces:
+                    digest.update(np.ascontiguousarray(piece).view(np.uint8).data if piece.size else b"")
+        if self.class_labels:
+            digest.update(repr(self.class_labels).encode())
         return digest.hexdigest()
 
     def hold_out(self) -> tuple[Split, Split]:
-        """Training and validation rows: the set's own validation split, or a stratified tenth of the training rows."""
+        """Training and validation rows: the set's own validation split, or a tenth or as said of the training rows."""
         if self.validation is not None:
             return self.train, self.validation
-        held, rest = stratified(self.train.labels, VALIDATION_FRACTION, self.name)
+        held, rest = draw(self.train.labels, self.validation_fraction, self.name)
         return self.train.take(rest), self.train.take(held)
 
 
 def with_test_split(name: str, whole: Split, classes: int, maximum: float = 255.0) -> Dataset:
     """A data set that comes without a test split: a stratified fifth becomes one."""
-    held, rest = stratified(whole.labels, TEST_FRACTION, name)
+    held, rest = draw(whole.labels, TEST_FRACTION, name)
     return Dataset(name, whole.take(rest), whole.take(held), classes, maximum)
+
+
+def draw(labels: Array, fraction: float, name: str) -> tuple[Array, Array]:
+    """Row numbers (held out, the rest): stratified where the labels are one column of classes, else at random.
+
+    Raises:
+        DataError: there are too few rows to hold any out.
+    """
+    if labels.ndim == 1 and labels.dtype.kind in "iu":
+        return stratified(labels, fraction, name)
+    return stratified(np.zeros(len(labels), np.int64), fraction, name)
 
 
 def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]:
@@ -103,3 +182,16 @@ def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]
         rows = np.flatnonzero(labels == value)
         held[rng.permutation(rows)[:count]] = True
     return np.flatnonzero(held), np.flatnonzero(~held)
+
+
+def _pieces(array: Array) -> Iterator[Array]:
+    for start, stop in chunks(array):
+        yield array[start:stop]
+
+
+def chunks(array: Array, rows: int | None = None) -> Iterator[tuple[int, int]]:
+    """First and last row (excluded) of pieces of some 16 MB."""
+    rows = len(array) if rows is None else rows
+    step = max(1, _CHUNK_BYTES // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)

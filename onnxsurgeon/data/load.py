@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import platformdirs
 
 from onnxsurgeon.data.catalogue import CATALOGUE, RemoteFile, Source
-from onnxsurgeon.data.dataset import Dataset
-from onnxsurgeon.data.user import read_npz
+from onnxsurgeon.data.dataset import VALIDATION_FRACTION, Dataset
+from onnxsurgeon.data.user import FORMS, is_users, read_user
 from onnxsurgeon.errors import DataError
 
 DATA_VARIABLE = "ONNXSURGEON_DATA"
@@ -21,19 +21,46 @@ DATA_VARIABLE = "ONNXSURGEON_DATA"
 ProgressBar = Callable[[str], Any]
 
 
-def load_dataset(name: str, *, folder: Path | None = None, progress: ProgressBar | None = None) -> Dataset:
-    """Load the data set ``name``: one of the catalogue, such as "cifar10" or "emnist:digits", or an .npz file.
+def load_dataset(
+    name: str,
+    *,
+    target: Sequence[str] = (),
+    impute: str | None = None,
+    validation_fraction: float | None = None,
+    folder: Path | None = None,
+    progress: ProgressBar | None = None,
+) -> Dataset:
+    """Load the data set ``name``: one of the catalogue, such as "cifar10" or "emnist:digits", or the user's own.
 
     Args:
-        name: as on the command line.
-        folder: where the files lie; by default $ONNXSURGEON_DATA, a system package's folder, or the cache.
+        name: as on the command line; see ``user.read_user`` for what users may bring.
+        target: columns of the user's table to predict, or the .npy file of labels.
+        impute: what fills a table's missing values: "mean", "median" or "most-frequent".
+        validation_fraction: share of the training rows held out to choose by; by default a tenth.
+        folder: where the files of a set of the catalogue lie; by default $ONNXSURGEON_DATA, a system package's folder,
+            or the cache.
         progress: makes a progress bar for each file that is downloaded.
 
     Raises:
         DataError: no such set, files that are missing and cannot be downloaded, or that are damaged.
     """
-    if name.endswith(".npz"):
-        return read_npz(Path(name))
+    fraction = VALIDATION_FRACTION if validation_fraction is None else validation_fraction
+    if not 0 < fraction < 1:
+        raise DataError(f"validation-fraction: {fraction:g} does not lie between 0 and 1")
+    if name.partition(":")[0] not in CATALOGUE and is_users(name):
+        dataset = read_user(name, target, impute, fraction)
+    else:
+        lookup(name)
+        for option, given in (("target", target), ("impute", impute)):
+            if given:
+                raise DataError(f"{name}: --{option} is for tables and arrays of your own; this set has its labels")
+        dataset = _load_named(name, folder, progress)
+    if validation_fraction is not None and dataset.validation is not None:
+        raise DataError(f"{name}: brings validation rows of its own; --validation-fraction has nothing to hold out")
+    return replace(dataset, name=name, validation_fraction=fraction)
+
+
+def _load_named(name: str, folder: Path | None, progress: ProgressBar | None) -> Dataset:
     key, source, variant = lookup(name)
     found = locate(key, folder)
     if found is None:
@@ -43,7 +70,7 @@ def load_dataset(name: str, *, folder: Path | None = None, progress: ProgressBar
         found = fetch(key, progress=progress)
     dataset = source.read(found, variant)
     _check(dataset, key, source)
-    return replace(dataset, name=name)
+    return dataset
 
 
 def lookup(name: str) -> tuple[str, Source, str]:
@@ -56,7 +83,7 @@ def lookup(name: str) -> tuple[str, Source, str]:
     source = CATALOGUE.get(key)
     if source is None:
         known = ", ".join(CATALOGUE)
-        raise DataError(f"unknown data set '{name}': expected one of {known}, or the path of an .npz file")
+        raise DataError(f"unknown data set '{name}': expected one of {known}, or the path of {FORMS}")
     if variant and variant not in source.variants:
         choices = ", ".join(source.variants) or "none"
         raise DataError(f"{key}: unknown split '{variant}': expected one of {choices}")
@@ -147,7 +174,8 @@ def _check(dataset: Dataset, key: str, source: Source) -> None:
     for part, split in (("training", dataset.train), ("test", dataset.test)):
         if split.rows == 0:
             raise DataError(f"{key}: its {part} split is empty")
-        if split.inputs.shape[1:] != source.shape:
-            raise DataError(f"{key}: its {part} rows have shape {split.inputs.shape[1:]}, expected {source.shape}")
+        shape = next(split.blocks())[1][1:]
+        if shape != source.shape:
+            raise DataError(f"{key}: its {part} rows have shape {shape}, expected {source.shape}")
         if split.labels.min() < 0 or split.labels.max() >= dataset.classes:
             raise DataError(f"{key}: its {part} labels are not all within 0 to {dataset.classes - 1}")

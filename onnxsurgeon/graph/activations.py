@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
+from onnxsurgeon.graph.activation_functions import FUNCTIONS
+from onnxsurgeon.graph.decompose import decompose, is_native
 from onnxsurgeon.linear_algebra import Array
 
 
@@ -46,6 +48,7 @@ ACTIVATIONS: dict[str, ActivationType] = {
     "HardSwish": ActivationType(since=14),
     "Mish": ActivationType(since=18),
     "Gelu": ActivationType(since=20, attributes={"approximate": "none"}),
+    "Swish": ActivationType(since=24, attributes={"alpha": 1.0}),
 }
 
 
@@ -86,18 +89,32 @@ class Activation:
         """The same op with other slopes; unchanged for an op that has none."""
         return self if self.slope is None else replace(self, slope=slope)
 
-    def node(self, x: str, y: str, bounds: tuple[str, str] = ("", ""), slope: str = "", **extra: Any) -> onnx.NodeProto:
-        """The ONNX node y = φ(x).
+    def __call__(self, x: Array) -> Array:
+        """φ(x) by numpy, elementwise over (..., n)."""
+        if self.slope is not None:
+            return np.asarray(np.where(x >= 0, x, self.slope * x))
+        values = {name: self.attribute(name) for name in ACTIVATIONS[self.op_type].attributes}
+        return np.asarray(FUNCTIONS[self.op_type](x, values))
 
-        ``bounds`` name the tensors with Clip's minimum and maximum ("" before opset 11, where they are
-        attributes), ``slope`` the tensor with PRelu's slopes.
+    def nodes(
+        self, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
+    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """Y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
+
+        The last node bears the name ``base``, and every new name starts with it. ``slope`` names the tensor with
+        PRelu's slopes.
+
+        Raises:
+            ModelError: the opset has neither the operator nor its parts.
         """
-        if self.op_type == "Clip":
-            if bounds == ("", ""):
-                return helper.make_node("Clip", [x], [y], **self.attributes, **extra)
-            return helper.make_node("Clip", [x, *bounds], [y], **extra)
+        if not is_native(self, ACTIVATIONS[self.op_type].since, np.dtype(dtype), opset):
+            return decompose(self, x, y, base, np.dtype(dtype), opset, slope)
+        if self.op_type == "Clip" and opset >= 11:
+            bounds = {f"{base}.{bound}": np.array(self.attribute(bound), dtype) for bound in ("min", "max")}
+            constants = [numpy_helper.from_array(value, name) for name, value in bounds.items()]
+            return [helper.make_node("Clip", [x, *bounds], [y], name=base)], constants
         inputs = [x, slope] if self.slope is not None else [x]
-        return helper.make_node(self.op_type, inputs, [y], **self.attributes, **extra)
+        return [helper.make_node(self.op_type, inputs, [y], name=base, **self.attributes)], []
 
 
 def prelu(slope: Array) -> Activation:

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
-from onnxsurgeon.graph.network import DenseChain, DenseLayer, Frame, LayerNames, Network
+from onnxsurgeon.graph.frame import Frame, Head, Trunk
+from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames, Network
 
 OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
 MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
@@ -89,7 +90,10 @@ def create(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onnxsurgeon"
     )
     prefix = (0,) if len(shape) > 1 else ()
-    frame = Frame(model, position=len(prefix), prefix=prefix, suffix=("Softmax",) if softmax else ())
-    network = Network(DenseChain(tuple(layers), features, "logits"), frame, name)
+    readers = ("Softmax",) if softmax else ()
+    head = Head("logits", sizes[-1], "Softmax" if softmax else "", readers)
+    trunk = Trunk({features: (sizes[0],)}, (0,), (head,))
+    frame = Frame(model, (len(prefix),), trunk, prefix)
+    network = Network((DenseChain(tuple(layers), features, "logits"),), frame, name)
     onnx.checker.check_model(network.to_model())
     return network

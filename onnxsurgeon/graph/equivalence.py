@@ -35,7 +35,10 @@ class Difference:
 
 def compare_chains(first: DenseChain, second: DenseChain, features: Array) -> Difference:
     """Difference of two chains' outputs on the same ``features`` (batch, n_in)."""
-    outputs = [run(chain_model(chain, _OPSET), {chain.input_name: features})[0] for chain in (first, second)]
+    outputs = []
+    for chain in (first, second):
+        feeds = {chain.file_input: features, **dict(chain.parameters())}
+        outputs.append(run(chain_model(chain, _OPSET), feeds)[0])
     return _difference(outputs[:1], outputs[1:])
 
 

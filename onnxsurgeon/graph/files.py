@@ -2,112 +2,255 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
+import re
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
+from onnx import ModelProto, TensorProto
 
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
+from onnxsurgeon.graph import external
+from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
+from onnxsurgeon.graph.damage import why_unreadable
+from onnxsurgeon.graph.parts import LARGEST_FILE, Parts, as_array, declare, headers_of, join, ordered, split
+from onnxsurgeon.graph.structure import subgraphs, tensor_place, tensors
+from onnxsurgeon.graph.tensors import check_tensor
+from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "Parts",
+    "check_model",
+    "check_parts",
+    "copy_model",
+    "join",
+    "read_model",
+    "read_parts",
+    "refuse_existing",
+    "require_writable",
+    "split",
+    "subgraphs",
+    "write_bytes",
+    "write_model",
+    "write_parts",
+]
+
 TEMPORARY_SUFFIX = ".tmp"
+# Models whose parts are larger are written with external data; the rest up to protobuf's limit is for the graph.
+LARGEST_INLINE = 1_900_000_000
 
 
-def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Read and check the ONNX model at ``path``.
+def read_model(path: str | os.PathLike[str]) -> ModelProto:
+    """Read and check the ONNX model at ``path``, external data included.
 
     External data is loaded from the model's own folder only.
+
+    Raises:
+        ModelError: no such file, not ONNX, invalid, external data that is missing or leads out of the folder, or a
+            model of more than 2 GB.
+    """
+    parts = read_parts(path)
+    try:
+        return join(parts)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def read_parts(path: str | os.PathLike[str]) -> Parts:
+    """Read and check the ONNX model at ``path``; external data is mapped into memory, not read.
 
     Raises:
         ModelError: no such file, not ONNX, invalid, or external data that is missing or leads out of the folder.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: {'is a directory, not a model' if path.is_dir() else 'no such file'}")
-    model = onnx.ModelProto()
+    name = str(path)
+    model = _parse(path)
+    check_opsets(model, name)
+    arrays, outside = _take_arrays(model, path)
+    headers = headers_of(model)
+    kept: list[TensorProto] = [tensor for tensor in model.graph.initializer if tensor.name not in arrays]
+    inside = 0
+    for tensor, where in tensors(model, name, skip_initializers=True):
+        if not external.is_external(tensor):
+            check_tensor(tensor, where)
+        else:
+            place = external.locate(tensor, path.parent, where)
+            inside += place.length
+            if inside > LARGEST_FILE:  # many tensors may point at the same bytes
+                raise ModelError(f"{where}: its external data is more than a graph can hold")
+            external.load_inline(tensor, place)
+            outside = True
+    if len(kept) < len(model.graph.initializer):
+        # A message's memory is one piece, freed as one: only a copy without the bulk is small.
+        skeleton = ModelProto()
+        del model.graph.initializer[:]
+        skeleton.CopyFrom(model)
+        skeleton.graph.initializer.extend(kept)
+        del kept
+        model = skeleton
+    parts = Parts(model, arrays, outside, headers)
+    check_graph(parts, name)
+    return parts
+
+
+def _parse(path: Path) -> ModelProto:
+    model = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
-    except (DecodeError, OSError, RuntimeError) as error:
-        raise ModelError(f"{path}: not an ONNX model ({first_line(error)})") from error
-    if not model.HasField("graph") or not model.opset_import:
-        raise ModelError(f"{path}: not an ONNX model (it holds no graph or no opset)")
-    for tensor in _tensors(model.graph):
-        if uses_external_data(tensor):
-            _load_external(tensor, path)
-    check_model(model, str(path))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise ModelError(f"{path}: is {what}, not a model")
+        if status.st_size > LARGEST_FILE:
+            raise ModelError(f"{path}: not an ONNX model ({status.st_size} bytes; a file holds at most 2 GB)")
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or first_line(error)}") from error
+    try:
+        model.ParseFromString(content)
+    except (DecodeError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: not an ONNX model ({why_unreadable(content)})") from error
     return model
 
 
-def check_model(model: onnx.ModelProto, name: str) -> None:
-    """Run onnx.checker on ``model``, shape inference included.
+def _take_arrays(model: ModelProto, path: Path) -> tuple[dict[str, Array], bool]:
+    """Values of the main graph's bulky initializers, and whether any initializer is external data."""
+    arrays: dict[str, Array] = {}
+    names: set[str] = set()
+    outside = False
+    for tensor in model.graph.initializer:
+        where = tensor_place(tensor, "initializer", str(path))
+        if tensor.name in names:
+            raise ModelError(f"{path}: two initializers are called '{tensor.name}'")
+        names.add(tensor.name)
+        if external.is_external(tensor):
+            outside = True
+            array = external.load(tensor, path.parent, where)
+        else:
+            array = as_array(tensor, where)
+        if array is not None:
+            arrays[tensor.name] = array
+    return arrays, outside
+
+
+def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a model taken apart to ``path``: as one file, or with external data where it had any or is too large.
+
+    External data goes to a file beside the model, ``NAME.DIGEST.data``: the same content gives the same bytes. An
+    older one is removed only after the model that refers to it has been replaced: whenever the machine stops, the
+    model on the disk finds its own data.
 
     Raises:
-        ModelError: the checker finds fault, or shapes do not fit; the text starts with ``name``.
+        ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
-    newest = onnx.defs.onnx_opset_version()
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and not 7 <= entry.version <= newest:
-            # Below 7, Gemm and Add broadcast by attributes of their own; the checker lets the future pass.
-            raise ModelError(f"{name}: opset {entry.version} is not supported (7 to {newest} are)")
+    path = Path(path)
+    total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
+    if not parts.arrays or (not parts.external and total <= LARGEST_INLINE):
+        write_model(join(parts), path, overwrite=overwrite)
+        if overwrite:
+            _remove_old_data(path, keep=None)
+        return
+    refuse_existing(path, overwrite=overwrite, error=ModelError)
+    temporary = path.with_name(f".{path.name}.data.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{name}: invalid model: {first_line(error)}") from error
+        written = external.write_data(temporary, ((n, parts.arrays[n]) for n in ordered(parts) if n in parts.arrays))
+        data = _data_path(path, temporary, written.digest)
+        content = _serialized(_referring(parts, data.name, written), path)
+
+        def publish() -> None:
+            temporary.replace(data)
+            _flush_folder(path.parent)
+
+        write_bytes(path, content, overwrite=overwrite, error=ModelError, before=publish)
+    except OSError as problem:
+        raise ModelError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+    finally:
+        temporary.unlink(missing_ok=True)
+    if overwrite:
+        _remove_old_data(path, keep=data.name)
 
 
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    found = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                found.append(attribute.t)
-            for subgraph in subgraphs(attribute):
-                found.extend(_tensors(subgraph))
-    return found
+def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Copy a model file, and its external data where it has any.
+
+    Raises:
+        ModelError: the target exists and ``overwrite`` is false, or it cannot be written.
+    """
+    pattern = _data_pattern(source)
+    if any(pattern.fullmatch(entry.name) for entry in source.parent.iterdir()):
+        write_parts(read_parts(source), target, overwrite=overwrite)
+    else:
+        write_bytes(target, source.read_bytes(), overwrite=overwrite, error=ModelError)
 
 
-def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    """Graphs held by a node's attribute (bodies of If, Loop and Scan)."""
-    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+def _data_pattern(path: Path) -> re.Pattern[str]:
+    """What the external data of the model at ``path`` is called."""
+    return re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
 
 
-def _load_external(tensor: onnx.TensorProto, model_path: Path) -> None:
-    """Load one tensor's external data after checking where it points and how long it says it is."""
-    name = f"{model_path}: external data of tensor '{tensor.name}'"
-    try:
-        info = ExternalDataInfo(tensor)
-        offset, length = int(info.offset or 0), int(info.length or 0)
-    except ValueError as error:
-        raise ModelError(f"{name} has an invalid entry: {first_line(error)}") from error
-    folder = model_path.parent.resolve()
-    target = (folder / info.location).resolve()
-    if Path(info.location).is_absolute() or not target.is_relative_to(folder):
-        raise ModelError(f"{name} leads out of the model's folder: '{info.location}'")
-    if not target.is_file():
-        raise ModelError(f"{name} is missing: no file '{info.location}' beside the model")
-    if offset < 0 or length < 0 or offset + length > target.stat().st_size:
-        raise ModelError(f"{name} ends beyond the file '{info.location}'")
-    try:
-        load_external_data_for_tensor(tensor, str(folder))
-    except Exception as error:  # onnx raises several unrelated types here
-        raise ModelError(f"{name} cannot be loaded: {first_line(error)}") from error
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.DEFAULT
+def _data_path(path: Path, temporary: Path, digest: str) -> Path:
+    """A name for the external data that depends on nothing but the content, and that no other content has."""
+    candidate = path.with_name(f"{path.name}.{digest[:8]}.data")
+    taken = os.path.lexists(candidate)
+    same = taken and candidate.is_file() and filecmp.cmp(candidate, temporary, shallow=False)
+    return candidate if same or not taken else path.with_name(f"{path.name}.{digest}.data")
 
 
-def write_model(model: onnx.ModelProto, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write ``model`` to ``path``, complete or not at all.
+def _remove_old_data(path: Path, keep: str | None) -> None:
+    """Remove what earlier writes of this model left beside it; another model's data bears another name."""
+    pattern = _data_pattern(path)
+    for entry in path.parent.iterdir():
+        if pattern.fullmatch(entry.name) and entry.name != keep and entry.is_file():
+            entry.unlink(missing_ok=True)
+
+
+def _referring(parts: Parts, location: str, written: external.Written) -> ModelProto:
+    """The model with references to the external file in place of the arrays."""
+    model = ModelProto()
+    model.CopyFrom(parts.skeleton)
+    del model.graph.initializer[:]
+    inline = {tensor.name: tensor for tensor in parts.skeleton.graph.initializer}
+    for name in ordered(parts):
+        made = model.graph.initializer.add()
+        if name in parts.arrays:
+            declare(made, name, parts)
+            external.refer(made, location, written.places[name])
+        else:
+            made.CopyFrom(inline[name])
+    return model
+
+
+def write_model(model: ModelProto, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write ``model`` to ``path`` as one file, complete or not at all.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, it cannot be written, or the model is too large.
     """
+    write_bytes(path, _serialized(model, Path(path)), overwrite=overwrite, error=ModelError)
+
+
+def _serialized(model: ModelProto, path: Path) -> bytes:
     try:
-        content = model.SerializeToString(deterministic=True)
-    except (ValueError, RuntimeError) as error:
+        return bytes(model.SerializeToString(deterministic=True))
+    except Exception as error:  # protobuf's implementations raise different types for what is larger than 2 GB
         raise ModelError(f"{path}: cannot be written as one file: {first_line(error)}") from error
-    write_bytes(path, content, overwrite=overwrite, error=ModelError)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let renames in ``folder`` reach the disk, where the system can open a folder at all."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(
@@ -116,8 +259,11 @@ def write_bytes(
     *,
     overwrite: bool = False,
     error: type[OnnxSurgeonError] = RunError,
+    before: Callable[[], None] | None = None,
 ) -> None:
     """Write ``content`` to ``path`` under a temporary name, flush it to the disk, and rename it.
+
+    ``before`` is called when all is on the disk but the old file not yet replaced.
 
     Raises:
         OnnxSurgeonError: of type ``error``, where the file exists and ``overwrite`` is false, or the system refuses.
@@ -130,6 +276,8 @@ def write_bytes(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            before()
         temporary.replace(path)
     except OSError as problem:
         temporary.unlink(missing_ok=True)

@@ -1,18 +1,22 @@
-"""The view of a model that surgeries work on: prefix | dense chain | suffix."""
+"""The view of a model that surgeries work on: dense segments, and the frame that holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import onnx
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.activations import Activation
-from onnxsurgeon.graph.nodes import chain_nodes
+from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.linear_algebra import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxsurgeon.graph.files import Parts
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class DenseLayer:
     Attributes:
         weight: W, shape (n_in, n_out).
         bias: b, shape (n_out,), or None.
-        activation: φ, or None for a linear layer (the output layer always is: what follows it is the suffix).
+        activation: φ, or None for a linear layer (a segment's output layer always is: what follows it is the frame's).
     """
 
     weight: Array
@@ -103,17 +107,34 @@ class DenseLayer:
 
 @dataclass(frozen=True, eq=False)
 class DenseChain:
-    """A sequence of dense layers from one tensor to another.
+    """A segment: a sequence of dense layers from one tensor to another; all widths between the two are free.
 
     Attributes:
         layers: the hidden layers and, last, the output layer.
         input_name: name of the tensor that enters the first layer.
         output_name: name of the tensor that the output layer writes.
+        entry: name of the tensor that the first layer reads in the file; where no-op nodes stand before it, this is
+            the last one's output.
+        rank: rank of the tensors, 2 for (batch, n); with more, the layers work on the last axis.
+        stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
     """
 
     layers: tuple[DenseLayer, ...]
     input_name: str
     output_name: str
+    entry: str = ""
+    rank: int = 2
+    stored: np.dtype[Any] | None = None
+
+    @property
+    def file_input(self) -> str:
+        """Name of the tensor that the first layer reads in the file."""
+        return self.entry or self.input_name
+
+    @property
+    def hidden_count(self) -> int:
+        """Number of hidden layers."""
+        return len(self.layers) - 1
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -121,9 +142,19 @@ class DenseChain:
         return (self.layers[0].inputs, *(layer.units for layer in self.layers))
 
     @property
+    def topology(self) -> str:
+        """Widths joined by dashes."""
+        return "-".join(str(width) for width in self.widths)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the weights."""
+        """Type of the weights as they are worked on."""
         return self.layers[0].weight.dtype
+
+    @property
+    def file_dtype(self) -> np.dtype[Any]:
+        """Type of the weights in the file."""
+        return self.stored or self.dtype
 
     @property
     def parameter_count(self) -> int:
@@ -140,97 +171,143 @@ class DenseChain:
         return replace(self, layers=tuple(layer.with_parameters(iterator) for layer in self.layers))
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """What surrounds the dense chain, kept as it was read.
+class Pair(NamedTuple):
+    """A hidden layer and the one that reads it."""
 
-    Attributes:
-        model: the user's model without the chain's nodes and weights. Never changed after reading.
-        position: where in its list of nodes the chain belongs.
-        prefix: positions in that list of the nodes that the chain's input depends on.
-        suffix: op types of the nodes that read the chain's output.
-    """
-
-    model: onnx.ModelProto
-    position: int
-    prefix: tuple[int, ...] = ()
-    suffix: tuple[str, ...] = ()
-
-    @property
-    def opset(self) -> int:
-        """Version of ONNX's own operator set."""
-        return next(int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
-
-    @property
-    def prefix_nodes(self) -> list[onnx.NodeProto]:
-        """The nodes that the chain's input depends on."""
-        return [self.model.graph.node[index] for index in self.prefix]
+    layer: DenseLayer
+    following: DenseLayer
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model as prefix | dense chain | suffix; never changed, only replaced.
+    """A model as dense segments in a frame; never changed, only replaced.
 
-    ``name`` is the file's stem, for messages and file names.
+    A plain perceptron has one segment. Hidden layers are counted from 1, segment by segment in the order in which they
+    are computed. ``name`` is the file's stem, for messages and file names.
     """
 
-    chain: DenseChain
+    segments: tuple[DenseChain, ...]
     frame: Frame
     name: str = "model"
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
+    def chain(self) -> DenseChain:
+        """The only segment of a plain perceptron.
+
+        Raises:
+            SurgeryError: there are several.
+        """
+        if len(self.segments) != 1:
+            raise SurgeryError(
+                f"'{self.name}' ({self.topology}) is no single chain: it has {len(self.segments)} segments"
+            )
+        return self.segments[0]
+
+    @property
     def layers(self) -> tuple[DenseLayer, ...]:
-        """All dense layers, the output layer last."""
-        return self.chain.layers
+        """All dense layers, segment by segment, the output layer of each last."""
+        return tuple(layer for segment in self.segments for layer in segment.layers)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What is trained towards the targets."""
+        return self.frame.trunk.heads
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the weights as they are worked on: the widest of the segments'."""
+        return np.result_type(*(segment.dtype for segment in self.segments))
 
     @property
     def hidden_count(self) -> int:
         """Number of hidden layers, h."""
-        return len(self.chain.layers) - 1
+        return sum(segment.hidden_count for segment in self.segments)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers of units from the input to the output."""
+        """Numbers of units from the input to the output of the only segment.
+
+        Raises:
+            SurgeryError: there are several segments.
+        """
         return self.chain.widths
 
     @property
     def topology(self) -> str:
-        """Widths joined by dashes, such as "784-10-10"."""
-        return "-".join(str(width) for width in self.widths)
+        """Widths joined by dashes, such as "784-10-10"; segments are joined by plus signs."""
+        return "+".join(segment.topology for segment in self.segments)
 
     @property
     def parameter_count(self) -> int:
         """Number of trainable values: weights, biases and PRelu slopes."""
-        return self.chain.parameter_count
+        return sum(segment.parameter_count for segment in self.segments)
 
     @property
     def is_finite(self) -> bool:
         """Whether every trainable value is finite."""
-        return all(bool(np.isfinite(values).all()) for _, values in self.chain.parameters())
+        return all(bool(np.isfinite(values).all()) for _, values in self.parameters())
+
+    def parameters(self) -> list[tuple[str, Array]]:
+        """Trainable tensors of all segments as (name, values)."""
+        return [pair for segment in self.segments for pair in segment.parameters()]
+
+    def with_parameters(self, values: Iterable[Array]) -> Network:
+        """The same topology with other values, in the order of ``parameters()``."""
+        iterator = iter(values)
+        return replace(self, segments=tuple(segment.with_parameters(iterator) for segment in self.segments))
 
     def hidden(self, i: int) -> DenseLayer:
-        """Hidden layer ``i``, counted from 1 at the input.
+        """Hidden layer ``i``, counted from 1.
 
         Raises:
             SurgeryError: there is no such hidden layer.
         """
-        if not 1 <= i <= self.hidden_count:
-            have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
-            raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}")
-        return self.layers[i - 1]
+        segment, position = self._site(i)
+        return self.segments[segment].layers[position]
+
+    def segment_of(self, i: int) -> int:
+        """Number of the segment that holds hidden layer ``i``, counted from 0."""
+        return self._site(i)[0]
+
+    def depth(self, i: int) -> tuple[int, int]:
+        """Position of hidden layer ``i`` in its segment, counted from 1, and the segment's number of hidden layers."""
+        segment, position = self._site(i)
+        return position + 1, self.segments[segment].hidden_count
+
+    def pair(self, i: int) -> Pair:
+        """Hidden layer ``i`` and the layer that reads it."""
+        segment, position = self._site(i)
+        layers = self.segments[segment].layers
+        return Pair(layers[position], layers[position + 1])
+
+    def splice(self, i: int, count: int, layers: Sequence[DenseLayer]) -> Network:
+        """The network with ``count`` layers of a segment, from hidden layer ``i`` on, replaced by ``layers``."""
+        number, position = self._site(i)
+        segment = self.segments[number]
+        kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
+        changed = replace(segment, layers=kept)
+        return replace(self, segments=(*self.segments[:number], changed, *self.segments[number + 1 :]))
 
     def with_layers(self, layers: Iterable[DenseLayer]) -> Network:
-        """The same surroundings with other layers."""
-        return replace(self, chain=replace(self.chain, layers=tuple(layers)))
+        """The same surroundings with other layers in the only segment."""
+        return replace(self, segments=(replace(self.chain, layers=tuple(layers)),))
 
-    def with_parameters(self, values: Iterable[Array]) -> Network:
-        """The same topology with other values, in the order of ``chain.parameters()``."""
-        return replace(self, chain=self.chain.with_parameters(values))
+    def _site(self, i: int) -> tuple[int, int]:
+        """Index of the segment that holds hidden layer ``i``, and the layer's index there."""
+        left = i - 1
+        for number, segment in enumerate(self.segments):
+            if 0 <= left < segment.hidden_count:
+                return number, left
+            left -= segment.hidden_count
+        have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
+        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}")
 
     def fresh_names(self) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet."""
-        used = _names_in(self.frame.model.graph) | {self.chain.input_name, self.chain.output_name}
+        used = set(self.frame.names)
+        for segment in self.segments:
+            used.update((segment.input_name, segment.output_name, segment.entry))
         for layer in self.layers:
             used.update(layer.names.all())
         number = 1
@@ -238,23 +315,35 @@ class Network:
             number += 1
         return LayerNames.derived(f"dense_{number}")
 
+    def as_stored(self) -> tuple[Network, float]:
+        """The network with its values rounded to the file's types, and the largest rounding error of a value.
+
+        The error is max |w − rounded w| as a fraction of the largest |w| of the tensor; 0 where nothing is rounded.
+        """
+        if all(segment.stored is None for segment in self.segments):
+            return self, 0.0
+        rounded, largest = [], 0.0
+        for segment in self.segments:
+            for _, values in segment.parameters():
+                stored = values.astype(segment.file_dtype).astype(values.dtype)
+                if segment.stored is not None and values.size:
+                    scale = float(np.abs(values).max()) or 1.0
+                    largest = max(largest, float(np.abs(values - stored).max()) / scale)
+                rounded.append(values if segment.stored is None else stored)
+        return self.with_parameters(rounded), largest
+
+    def to_parts(self) -> Parts:
+        """The complete model, bulky tensors apart: the user's surroundings with these segments in their places."""
+        from onnxsurgeon.graph.assemble import assemble
+
+        return assemble(self)
+
     def to_model(self) -> onnx.ModelProto:
-        """The complete ONNX model: the user's surroundings with this chain in its place."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.frame.model)
-        nodes, initializers = chain_nodes(self.chain, self.frame.opset)
-        kept = list(model.graph.node)
-        del model.graph.node[:]
-        model.graph.node.extend(kept[: self.frame.position] + nodes + kept[self.frame.position :])
-        model.graph.initializer.extend(initializers)
-        for key, value in self.metadata.items():
-            model.metadata_props.add(key=key, value=value)
-        return model
+        """The complete model in memory.
 
+        Raises:
+            ModelError: it would exceed the 2 GB that protobuf can hold.
+        """
+        from onnxsurgeon.graph.files import join
 
-def _names_in(graph: onnx.GraphProto) -> set[str]:
-    names = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
-    names.update(tensor.name for tensor in graph.initializer)
-    for node in graph.node:
-        names.update((node.name, *node.input, *node.output))
-    return names
+        return join(self.to_parts())

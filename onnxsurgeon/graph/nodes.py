@@ -1,79 +1,70 @@
-"""A dense chain written as ONNX nodes."""
+"""A segment written as ONNX nodes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
-
-from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnx import helper
 
 if TYPE_CHECKING:
-    from onnxsurgeon.graph.network import DenseChain, LayerNames
+    from onnxsurgeon.graph.network import DenseChain, DenseLayer
 
 
 def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The chain as ONNX nodes in topological order, and the initializers they need.
+    """The segment as ONNX nodes in topological order, and the constants its activations need.
+
+    The parameters themselves are not among these: see ``chain.parameters()``.
 
     Raises:
-        ModelError: the opset is older than an activation that the chain contains.
+        ModelError: the opset is older than an activation that the segment contains.
     """
     nodes: list[onnx.NodeProto] = []
-    initializers = [numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in chain.parameters()]
-    x = chain.input_name
+    initializers: list[onnx.TensorProto] = []
+    x = chain.file_input
     for position, layer in enumerate(chain.layers):
         names = layer.names
         y = chain.output_name if position == len(chain.layers) - 1 else names.output
         z = y if layer.activation is None else names.pre_activation
-        if layer.bias is not None:
-            nodes.append(helper.make_node("Gemm", [x, names.weight, names.bias], [z], name=names.node))
-        elif opset >= 11:
-            nodes.append(helper.make_node("Gemm", [x, names.weight], [z], name=names.node))
-        else:  # before opset 11, Gemm's C is not optional
-            nodes.append(helper.make_node("MatMul", [x, names.weight], [z], name=names.node))
+        nodes += _product(layer, x, z, chain.rank, opset)
         if layer.activation is not None:
-            since = ACTIVATIONS[layer.activation.op_type].since
-            if opset < since:
-                raise ModelError(f"node '{names.activation}': {layer.activation.op_type} needs opset {since}")
-            bounds = ("", "")
-            if layer.activation.op_type == "Clip" and opset >= 11:
-                bounds = (f"{names.activation}.min", f"{names.activation}.max")
-                for bound, name in zip(("min", "max"), bounds, strict=True):
-                    value = np.array(layer.activation.attribute(bound), layer.weight.dtype)
-                    initializers.append(numpy_helper.from_array(value, name))
-            if layer.activation.slope is not None and chain.dtype == np.float64:
-                nodes += _prelu_in_parts(z, y, names)
-            else:
-                nodes.append(layer.activation.node(z, y, bounds, names.slope, name=names.activation))
+            kind = chain.file_dtype
+            written, constants = layer.activation.nodes(z, y, names.activation, kind, opset, names.slope)
+            nodes += written
+            initializers += constants
         x = y
     return nodes, initializers
 
 
+def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[onnx.NodeProto]:
+    """Z = x W + b: a Gemm where x has two axes, else a MatMul and an Add."""
+    names = layer.names
+    if rank == 2 and layer.bias is not None:
+        return [helper.make_node("Gemm", [x, names.weight, names.bias], [z], name=names.node)]
+    if rank == 2 and opset >= 11:
+        return [helper.make_node("Gemm", [x, names.weight], [z], name=names.node)]
+    if layer.bias is None:  # before opset 11, Gemm's C is not optional
+        return [helper.make_node("MatMul", [x, names.weight], [z], name=names.node)]
+    product = f"{names.node}/product"
+    return [
+        helper.make_node("MatMul", [x, names.weight], [product], name=names.node),
+        helper.make_node("Add", [product, names.bias], [z], name=f"{names.node}/bias"),
+    ]
+
+
 def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
-    """The chain alone as a model: features (batch, n_in) to outputs (batch, n_out)."""
-    nodes, initializers = chain_nodes(chain, opset)
-    kind = helper.np_dtype_to_tensor_dtype(chain.dtype)
+    """The segment alone on (batch, n_in) → (batch, n_out); its parameters are inputs, so that nothing is copied."""
+    from dataclasses import replace
+
+    flat = replace(chain, rank=2, stored=None)
+    nodes, initializers = chain_nodes(flat, opset)
+    kind = helper.np_dtype_to_tensor_dtype(flat.dtype)
+    parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in flat.parameters()]
     graph = helper.make_graph(
         nodes,
         "dense_chain",
-        [helper.make_tensor_value_info(chain.input_name, kind, ["batch", chain.widths[0]])],
-        [helper.make_tensor_value_info(chain.output_name, kind, ["batch", chain.widths[-1]])],
+        [helper.make_tensor_value_info(flat.file_input, kind, ["batch", flat.widths[0]]), *parameters],
+        [helper.make_tensor_value_info(flat.output_name, kind, ["batch", flat.widths[-1]])],
         initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def _prelu_in_parts(z: str, y: str, names: LayerNames) -> list[onnx.NodeProto]:
-    """Y = Relu(z) − s Relu(−z): ONNX Runtime has no PRelu for float64. ``canonical`` reads it back as one."""
-    base = names.activation
-    steps = (
-        ("Relu", [z], f"{base}.positive"),
-        ("Neg", [z], f"{base}.negated"),
-        ("Relu", [f"{base}.negated"], f"{base}.negative"),
-        ("Mul", [names.slope, f"{base}.negative"], f"{base}.scaled"),
-    )
-    nodes = [helper.make_node(op, inputs, [output], name=output) for op, inputs, output in steps]
-    return [*nodes, helper.make_node("Sub", [f"{base}.positive", f"{base}.scaled"], [y], name=base)]

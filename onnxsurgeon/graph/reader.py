@@ -1,156 +1,161 @@
-"""From an ONNX model to a ``Network``: find the dense chain, and keep everything else as it is."""
+"""From an ONNX model to a ``Network``: find the dense segments, and keep everything else as it is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx import helper
 
 from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
-from onnxsurgeon.graph.canonical import FLOATS, canonicalise, clip_bounds, constant_values, is_normal_gemm, is_output
-from onnxsurgeon.graph.files import read_model, subgraphs, write_model
-from onnxsurgeon.graph.network import DenseChain, DenseLayer, Frame, LayerNames, Network
+from onnxsurgeon.graph.canonical import canonicalise, constant_values
+from onnxsurgeon.graph.cut import Cut, Ends, cut
+from onnxsurgeon.graph.dropout import without_random_dropout
+from onnxsurgeon.graph.files import Parts, read_parts, split, write_parts
+from onnxsurgeon.graph.frame import Frame, Head, Trunk
+from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.inference import inferred
+from onnxsurgeon.graph.labels import labels_behind
+from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames, Network
+from onnxsurgeon.graph.normal_form import activation_of, reads
+from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
 METADATA_PREFIX = "onnxsurgeon."
+WORKING_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+QUANTIZERS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm"}
+    | {"QAttention", "MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
+)
 
 
 def load(path: str | os.PathLike[str]) -> Network:
     """Read the model at ``path`` as a network.
 
     Raises:
-        ModelError: the file is no usable model, or its dense layers form no single chain; names file and node.
+        ModelError: the file is no usable model, or nothing in it can be trained; names file and node.
     """
-    return from_model(read_model(path), name=Path(path).stem, source=str(path))
+    return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
 
 
 def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write ``network`` to ``path``, complete or not at all.
+    """Write ``network`` to ``path``, complete or not at all; with external data where the file read had it.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
-    write_model(network.to_model(), path, overwrite=overwrite)
+    write_parts(network.to_parts(), path, overwrite=overwrite)
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:
-    """View ``model`` as prefix | dense chain | suffix.
+    """View a model in memory as dense segments in a frame.
 
     Raises:
-        ModelError: it has no dense layers, or what stands between them is not understood.
+        ModelError: nothing in it can be trained, or what it holds is not usable; names the node.
     """
+    return from_parts(split(model), name=name, source=source)
+
+
+def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> Network:
+    """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
+    model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
+    _refuse_quantized(model, source)
+    graph = _import(model, parts.arrays, source)
+    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    structure = find_structure(graph, names, source)
+    listed = {value.name for value in model.graph.input}
+    ends = [Ends(links[0].dense.attrs["entry"], links[-1].output.name) for links in structure.segments]
+    rest = cut(model, ends, [tensor.name for tensor in structure.features])
+    taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
+    notes = [*dropouts, *structure.notes]
+    segments: list[DenseChain] = []
+    number = 0
+    for links, end in zip(structure.segments, ends, strict=True):
+        layers: list[DenseLayer] = []
+        for link in links:
+            number += 1
+            layers.append(_layer(link, number, taken, notes, source))
+        segments.append(_segment(links, layers, end.entry, source))
+    parameters = {name for segment in segments for name, _ in segment.parameters()}
+    own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
+    kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
+    del rest.model.metadata_props[:]
+    rest.model.metadata_props.extend(kept)
+    frame = Frame(
+        rest.model,
+        rest.positions,
+        _trunk(structure, graph, source),
+        rest.prefix,
+        {name: values for name, values in parts.arrays.items() if name not in rest.gone},
+        parts.external,
+        parts.headers,
+        tuple(notes),
+        _remarks(rest),
+        frozenset(listed & parameters),
+    )
+    return Network(tuple(segments), frame, name, own)
+
+
+def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """The model with its local functions written out."""
+    if not model.functions:
+        return model
+    from onnx import inliner
+
     try:
-        graph = gs.import_onnx(onnx.shape_inference.infer_shapes(model))
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # it promises no type
+        raise ModelError(f"{source}: its local functions cannot be inlined: {first_line(error)}") from error
+
+
+def _refuse_quantized(model: onnx.ModelProto, source: str) -> None:
+    for node in model.graph.node:
+        if node.op_type in QUANTIZERS:
+            raise ModelError(
+                f"{source}: node '{node.name}' ({node.op_type}): the model is quantized, and its activations may live "
+                "in the quantizer's saturation; evolve the float model it was made from, and quantize the result again"
+            )
+
+
+def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
+    """What depends on the other rows of a batch, or on chance, cannot be computed once for each row."""
+    for node in graph.nodes:
+        random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
+        if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
+            raise ModelError(
+                f"{source}: node '{node.name}' ({node.op}) is in training mode; export the model for inference"
+            )
+
+
+def _updates_statistics(node: gs.Node) -> bool:
+    return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
+
+
+def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs.Graph:
+    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised."""
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    listed = {value.name for value in typed.graph.input}
+    for name, values in arrays.items():
+        if name not in listed:
+            kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+            typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
+    try:
+        graph = gs.import_onnx(inferred(typed))
+        tensors = {tensor.name: tensor for tensor in graph.inputs}
+        for name, values in arrays.items():
+            tensors[name].to_constant(values)
+        graph.inputs = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
-    # A rule may bypass nodes before the chain, which must stay in the file: remember what each product read.
-    entries = {id(node): node.inputs[0].name for node in graph.nodes if node.op in ("Gemm", "MatMul")}
-    canonicalise(graph)
-    found = _single_chain(graph, source)
-    input_name, output_name = entries[id(found[0].gemm)], found[-1].gemm.outputs[0].name
-    _refuse_overridable(model, found, source)
-
-    own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
-    frame = replace(_cut(model, input_name, output_name), suffix=_readers(found[-1].gemm.outputs[0]))
-    taken = {tensor.name for tensor in frame.model.graph.initializer}
-    layers = []
-    for number, dense in enumerate(found, start=1):
-        layers.append(dense.layer(number, taken, source))
-        taken.update(layers[-1].names.all())
-    return Network(DenseChain(tuple(layers), input_name, output_name), frame, name, own)
-
-
-@dataclass(eq=False)
-class _Dense:
-    """A Gemm in normal form and the activation between it and the next one, if any."""
-
-    gemm: gs.Node
-    activation: gs.Node | None = None
-
-    def layer(self, number: int, taken: set[str], source: str) -> DenseLayer:
-        gemm = self.gemm
-        weight = np.asarray(constant_values(gemm.inputs[1]))
-        bias = constant_values(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
-        if 0 in weight.shape:
-            raise ModelError(f"{source}: node '{gemm.name}': weight of shape {weight.shape} is empty")
-        for values in (weight, bias):
-            if values is not None and not np.isfinite(values).all():
-                raise ModelError(f"{source}: node '{gemm.name}': its weights or biases hold NaN or infinity")
-        names = LayerNames.derived(gemm.name or f"dense{number}")
-        chosen = {"node": names.node, "weight": gemm.inputs[1].name, "pre_activation": gemm.outputs[0].name}
-        if bias is not None:
-            chosen["bias"] = gemm.inputs[2].name
-        activation = None
-        if self.activation is not None:
-            activation = _activation(self.activation, weight, source)
-            chosen["activation"] = self.activation.name or names.activation
-            chosen["output"] = self.activation.outputs[0].name
-            if activation.slope is not None:
-                chosen["slope"] = self.activation.inputs[1].name
-        else:
-            chosen["output"] = gemm.outputs[0].name
-        for field in ("weight", "bias", "slope"):
-            # A tensor that something else reads too keeps its name for the others; this layer gets its own copy.
-            wanted = chosen.get(field, getattr(names, field))
-            while wanted in taken:
-                wanted += "_"
-            chosen[field] = wanted
-            taken.add(wanted)
-        derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
-        return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}))
-
-
-def _activation(node: gs.Node, weight: Array, source: str) -> Activation:
-    known = ACTIVATIONS[node.op]
-    if node.op == "PRelu":
-        slope = constant_values(node.inputs[1])
-        units = weight.shape[1]
-        if slope is None or slope.size not in (1, units):
-            raise ModelError(f"{source}: node '{node.name}': PRelu's slope is not one value, or one for each unit")
-        return Activation(node.op, slope=np.broadcast_to(slope.reshape(-1), (units,)).astype(weight.dtype))
-    attributes: dict[str, Any] = {name: value for name, value in node.attrs.items() if name in known.attributes}
-    if node.op == "Clip":
-        low, high = clip_bounds(node)
-        if low is None or high is None:
-            raise ModelError(f"{source}: node '{node.name}': Clip's bounds are not constant")
-        attributes = {"min": low, "max": high}
-    changed = {name: value for name, value in attributes.items() if value != known.attributes[name]}
-    return Activation(node.op, changed)
-
-
-def _single_chain(graph: gs.Graph, source: str) -> list[_Dense]:
     _refuse_wrong_biases(graph, source)
-    dense = {id(node): _Dense(node) for node in graph.nodes if node.outputs and is_normal_gemm(node)}
-    if not dense:
-        raise ModelError(f"{source}: no dense layers found{_nearly(graph)}")
-    following: dict[int, _Dense] = {}
-    for layer in dense.values():
-        reader = _only_reader(graph, layer.gemm.outputs[0])
-        if reader is not None and reader.op in ACTIVATIONS and reader.inputs[0] is layer.gemm.outputs[0]:
-            after = _only_reader(graph, reader.outputs[0])
-            if after is not None and id(after) in dense:
-                layer.activation, reader = reader, after
-        if reader is not None and id(reader) in dense:
-            following[id(layer.gemm)] = dense[id(reader)]
-    targets = {id(layer.gemm) for layer in following.values()}
-    chains = []
-    for key, layer in dense.items():
-        if key not in targets:
-            chain = [layer]
-            while id(chain[-1].gemm) in following:
-                chain.append(following[id(chain[-1].gemm)])
-            chains.append(chain)
-    if len(chains) > 1:
-        raise ModelError(f"{source}: {_why_apart(graph, chains[0][-1].gemm, chains[1][0].gemm)}")
-    return chains[0]
+    canonicalise(graph)
+    _refuse_training_mode(graph, source)
+    return graph
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
@@ -165,123 +170,95 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
                 raise ModelError(f"{source}: node '{node.name}': bias of shape {bias.shape} for {units} units")
 
 
-def _only_reader(graph: gs.Graph, tensor: Any) -> gs.Node | None:
-    readers = tensor.outputs
-    return readers[0] if len(readers) == 1 and not is_output(graph, tensor) else None
+def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: str) -> DenseChain:
+    kinds = {np.asarray(link.dense.inputs[1].values).dtype for link in links}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(str(kind) for kind in kinds))
+        raise ModelError(
+            f"{source}: node '{links[0].dense.name}': the weights from here on are of several types: {names}"
+        )
+    kind = kinds.pop()
+    x, y = links[0].dense.inputs[0], links[-1].output
+    rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
+    stored = None if kind in WORKING_TYPES else kind
+    return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored)
 
 
-def _readers(tensor: Any) -> tuple[str, ...]:
-    """Op types of what reads the chain's output, no-op casts and the like left out."""
-    return tuple(node.op for node in tensor.outputs)
+def _layer(link: Link, number: int, taken: set[str], notes: list[str], source: str) -> DenseLayer:
+    """The dense layer that a link stands for; names that others bear already get an underscore."""
+    node = link.dense
+    weight = _values(node, 1, source)
+    bias = _values(node, 2, source) if len(node.inputs) > 2 else None
+    if 0 in weight.shape:
+        raise ModelError(f"{source}: node '{node.name}': weight of shape {weight.shape} is empty")
+    names = LayerNames.derived(node.name or f"dense{number}")
+    chosen = {"node": names.node, "weight": node.inputs[1].name, "pre_activation": node.outputs[0].name}
+    if bias is not None:
+        chosen["bias"] = node.inputs[2].name
+    activation = None
+    chosen["output"] = node.outputs[0].name
+    if link.activation is not None:
+        try:
+            activation = activation_of(link.activation, weight.shape[1], weight.dtype)
+        except ModelError as error:
+            raise ModelError(f"{source}: {error}") from error
+        chosen["activation"] = link.activation.name or names.activation
+        chosen["output"] = link.activation.outputs[0].name
+        if activation.slope is not None:
+            chosen["slope"] = link.activation.inputs[1].name
+    for field in ("weight", "bias", "slope"):
+        # A tensor that something else reads too keeps its name for the others; this layer gets its own copy.
+        given = wanted = chosen.get(field, getattr(names, field))
+        while wanted in taken:
+            wanted += "_"
+        if wanted != given and field in chosen:
+            notes.append(f"'{given}' is read elsewhere too: '{names.node}' has its own copy, '{wanted}'")
+        chosen[field] = wanted
+        taken.add(wanted)
+    derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
+    taken.update({**derived, **chosen}.values())
+    return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}))
 
 
-def _nearly(graph: gs.Graph) -> str:
-    """Why the first node that looks like a dense layer is none."""
+def _values(node: gs.Node, position: int, source: str) -> Array:
+    """A weight or bias in a working type."""
+    values = constant_values(node.inputs[position])
+    assert values is not None
+    if values.dtype not in WORKING_TYPES:
+        values = values.astype(np.float32)
+    parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix is large too
+    if not all(bool(np.isfinite(part).all()) for part in parts):
+        raise ModelError(f"{source}: node '{node.name}': its weights or biases hold NaN or infinity")
+    return values
+
+
+def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
+    readers: dict[int, list[gs.Node]] = {}
     for node in graph.nodes:
-        if node.op in ("Gemm", "MatMul") and node.outputs:
-            weight = constant_values(node.inputs[1])
-            if node.op == "Gemm" and node.attrs.get("transA", 0):
-                reason = "it transposes its input"
-            elif weight is None:
-                reason = "its weight is not constant"
-            elif weight.dtype not in FLOATS:
-                reason = f"its weight is {weight.dtype}; float32 and float64 are supported"
-            elif weight.ndim != 2 or node.op == "MatMul":
-                reason = "its input or its weight is not two-dimensional"
-            else:
-                reason = "its bias is not one constant value for each unit"
-            return f": node '{node.name}' ({node.op}) is not understood, since {reason}"
-    return ", neither Gemm nor MatMul with a constant weight"
+        for tensor in reads(node):
+            readers.setdefault(id(tensor), []).append(node)
+    features = {}
+    for tensor in structure.features:
+        features[tensor.name] = () if tensor.shape is None else shape_of(tensor)[1:]
+    for links in structure.segments:
+        x = links[0].dense.inputs[0]
+        if x.name in features:
+            known = features[x.name]
+            features[x.name] = (*known[:-1], int(links[0].dense.inputs[1].values.shape[0]))
+    units = {links[-1].output.name: links[-1].dense.inputs[1].values.shape[1] for links in structure.segments}
+    heads = []
+    for tensor in structure.heads:
+        width = int(units[tensor.name]) if tensor.name in units else shape_of(tensor)[-1] if tensor.shape else None
+        if width is None:
+            raise ModelError(f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size")
+        ops = tuple(node.op for node in readers.get(id(tensor), ()))
+        squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
+        rank = 2 if tensor.shape is None else len(tensor.shape)
+        heads.append(Head(tensor.name, width, squash, ops, labels_behind(tensor, readers, width), rank))
+    constants = {tensor.name: np.asarray(tensor.values) for tensor in structure.constants}
+    return Trunk(features, tuple(structure.steps), tuple(heads), constants)
 
 
-def _why_apart(graph: gs.Graph, first: gs.Node, second: gs.Node) -> str:
-    """What keeps two runs of dense layers from being one chain."""
-    between = f"between dense layers '{first.name}' and '{second.name}'"
-    tensor = first.outputs[0]
-    while True:
-        if is_output(graph, tensor):
-            return f"tensor '{tensor.name}' {between} is also an output of the model, which is not supported yet"
-        if len(tensor.outputs) != 1:
-            count = len(tensor.outputs)
-            return f"tensor '{tensor.name}' {between} has {count} readers; only plain sequences are supported yet"
-        node = tensor.outputs[0]
-        if node.op not in ACTIVATIONS or node.inputs[0] is not tensor:
-            return f"node '{node.name}' ({node.op}) {between} is not understood"
-        tensor = node.outputs[0]
-        if len(tensor.outputs) == 1 and tensor.outputs[0].op in ACTIVATIONS:
-            after = tensor.outputs[0]
-            return f"node '{after.name}' ({after.op}) {between} is a second activation, which is not understood"
-
-
-def _refuse_overridable(model: onnx.ModelProto, found: Sequence[_Dense], source: str) -> None:
-    inputs = {value.name for value in model.graph.input}
-    for dense in found:
-        for tensor in dense.gemm.inputs[1:]:
-            if tensor.name in inputs:
-                raise ModelError(
-                    f"{source}: node '{dense.gemm.name}': its parameter '{tensor.name}' is also an input of the model, "
-                    "so a caller may replace it; that is not supported yet"
-                )
-
-
-def _cut(model: onnx.ModelProto, input_name: str, output_name: str) -> Frame:
-    """The model without the nodes and initializers that only the chain needs."""
-    graph = model.graph
-    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    outputs = [value.name for value in graph.output]
-    before = _needed(graph, producers, outputs, stop=None)
-    suffix = _needed(graph, producers, outputs, stop=output_name)
-    prefix = _needed(graph, producers, [input_name], stop=None)
-    removed = before.nodes - suffix.nodes - prefix.nodes
-
-    frame = onnx.ModelProto()
-    frame.CopyFrom(model)
-    kept_nodes = [index for index in range(len(graph.node)) if index not in removed]
-    kept_prefix = tuple(position for position, index in enumerate(kept_nodes) if index in prefix.nodes)
-    del frame.graph.node[:]
-    frame.graph.node.extend(graph.node[index] for index in kept_nodes)
-    gone = before.tensors - suffix.tensors - prefix.tensors - {input_name, output_name}
-    for field in (frame.graph.initializer, frame.graph.value_info):
-        kept = [entry for entry in field if entry.name not in gone]
-        del field[:]
-        field.extend(kept)
-    kept_properties = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
-    del frame.metadata_props[:]
-    frame.metadata_props.extend(kept_properties)
-    # Right behind the prefix: whatever reads the chain's output stood further back.
-    return Frame(frame, max(kept_prefix, default=-1) + 1, kept_prefix)
-
-
-@dataclass
-class _Needed:
-    nodes: set[int]
-    tensors: set[str]
-
-
-def _needed(graph: onnx.GraphProto, producers: dict[str, int], wanted: Sequence[str], stop: str | None) -> _Needed:
-    """Nodes and tensors that the wanted tensors depend on, not looking behind the tensor ``stop``."""
-    nodes: set[int] = set()
-    tensors: set[str] = set()
-    todo = list(wanted)
-    while todo:
-        name = todo.pop()
-        if name in tensors:
-            continue
-        tensors.add(name)
-        if name == stop or name not in producers:
-            continue
-        index = producers[name]
-        if index not in nodes:
-            nodes.add(index)
-            tensors.update(graph.node[index].output)
-            todo.extend(_inputs(graph.node[index]))
-    return _Needed(nodes, tensors)
-
-
-def _inputs(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those read inside its subgraphs included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in subgraphs(attribute):
-            for inner in graph.node:
-                yield from _inputs(inner)
+def _remarks(rest: Cut) -> dict[str, onnx.NodeProto]:
+    """Doc strings and metadata of the removed nodes that have any."""
+    return {node.name: node for node in rest.removed if node.name and (node.doc_string or len(node.metadata_props))}

@@ -20,6 +20,7 @@ class LayerReport:
 
     Attributes:
         layer: i, counted from 1.
+        depth: i / h within its segment of h hidden layers, 1 for the last.
         inputs: n_{i-1}.
         units: n_i.
         activation: φ_i, None for a linear layer.
@@ -29,6 +30,7 @@ class LayerReport:
     """
 
     layer: int
+    depth: float
     inputs: int
     units: int
     activation: Activation | None
@@ -71,18 +73,22 @@ class Candidate:
 
 def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport]:
     """A report of every hidden layer, from the input on."""
-    return [
-        LayerReport(
-            i,
-            layer.inputs,
-            layer.units,
-            layer.activation,
-            sum(values.size for _, values in layer.parameters()),
-            singular_values(layer.weight),
-            removable_neurons(layer.weight, thresholds),
+    reports = []
+    for i in range(1, network.hidden_count + 1):
+        layer, (position, hidden) = network.hidden(i), network.depth(i)
+        reports.append(
+            LayerReport(
+                i,
+                position / hidden,
+                layer.inputs,
+                layer.units,
+                layer.activation,
+                sum(values.size for _, values in layer.parameters()),
+                singular_values(layer.weight),
+                removable_neurons(layer.weight, thresholds),
+            )
         )
-        for i, layer in enumerate(network.layers[:-1], start=1)
-    ]
+    return reports
 
 
 def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", branch: int = 0) -> list[Candidate]:
@@ -108,7 +114,7 @@ def _for_layer(
     report: LayerReport, hidden: int, thresholds: Thresholds, mode: str
 ) -> Iterator[tuple[Surgery, float, str]]:
     i, n, n_in, small = report.layer, report.units, report.inputs, report.removable
-    share, depth, most = report.share, i / hidden, min(report.inputs, report.units)
+    share, depth, most = report.share, report.depth, min(report.inputs, report.units)
     finding = f"{small} of layer {i}'s {n} neurons are removable by eq. 13"
     for amount in (max(2, n // 10), 10 * max(2, n // 10)):
         yield Widen(i, amount, mode), 1 - share, f"{finding}: the layer uses its width, {amount} more may help"
@@ -128,7 +134,7 @@ def _for_layer(
 
 
 def _after_widen(network: Network, surgery: Widen) -> int:
-    layer, following = network.layers[surgery.layer - 1 : surgery.layer + 1]
+    layer, following = network.pair(surgery.layer)
     each = layer.inputs + (layer.bias is not None) + _slopes(layer.activation) + following.units
     return network.parameter_count + surgery.units * each
 
@@ -140,7 +146,7 @@ def _after_insert(network: Network, surgery: InsertIdentity) -> int:
 
 
 def _after_narrow(network: Network, surgery: Narrow) -> int:
-    layer, following = network.layers[surgery.layer - 1 : surgery.layer + 1]
+    layer, following = network.pair(surgery.layer)
     each = layer.inputs + (layer.bias is not None) + _slopes(layer.activation) + following.units
     gained = following.units if layer.bias is not None and following.bias is None else 0
     return network.parameter_count - (layer.units - surgery.units) * each + gained
@@ -152,7 +158,7 @@ def _after_factorize(network: Network, surgery: Factorize) -> int:
 
 
 def _after_merge(network: Network, surgery: Merge) -> int:
-    layer, following = network.layers[surgery.layer - 1 : surgery.layer + 1]
+    layer, following = network.pair(surgery.layer)
     gone = sum(values.size for _, values in layer.parameters()) + following.weight.size
     gained = following.units if layer.bias is not None and following.bias is None else 0
     return network.parameter_count - gone + layer.inputs * following.units + gained

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, write_bytes
+from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, write_bytes
 
 Event = dict[str, Any]
 # Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
@@ -134,7 +134,7 @@ class RunDirectory:
 
     def write_best(self, file_name: str) -> None:
         """Make best.onnx a copy of the branch file of that name."""
-        write_bytes(self.best, (self.branches / file_name).read_bytes(), overwrite=True)
+        copy_model(self.branches / file_name, self.best, overwrite=True)
 
     def append(self, event: Event) -> None:
         """Append one event to the journal and flush it to the disk."""

@@ -16,9 +16,9 @@ import onnx
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.prepare import InputOptions, prepare, require_classes
-from onnxsurgeon.errors import ModelError, RunError
-from onnxsurgeon.graph.files import require_writable, write_bytes
+from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runtime import THREADS
@@ -86,6 +86,7 @@ class Splits:
     train: Examples
     validation: Examples
     test: Callable[[], Examples]
+    notes: tuple[str, ...] = ()
 
 
 def evolve(
@@ -96,6 +97,9 @@ def evolve(
     options: InputOptions | None = None,
     engine: str = "auto",
     device: str = "cpu",
+    target: Sequence[str] = (),
+    impute: str | None = None,
+    validation_fraction: float | None = None,
     workers: int | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -108,11 +112,14 @@ def evolve(
 
     Args:
         model: path of an ONNX model.
-        data: name of a data set, or path of an .npz file.
+        data: name of a data set, or path of the user's own; see ``load_dataset``.
         settings: hyperparameters; by default those of preset "default".
         options: how rows become the model's input.
         engine: "auto", "loop" or "artifacts".
         device: "cpu" or "cuda".
+        target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
+        impute: what fills a table's missing values.
+        validation_fraction: share of the training rows to choose by.
         workers: branches trained side by side; None: one for each processor. The result does not depend on it.
         run_dir: a folder to make; by default runs/MODEL-DATA-N with the next free N.
         data_dir: where the data set's files lie.
@@ -131,7 +138,8 @@ def evolve(
     network = load(model)
     chosen = make_engine(engine, device, network)
     pool = Workers(workers)
-    dataset = load_dataset(data, folder=None if data_dir is None else Path(data_dir), progress=progress)
+    rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
+    dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
     splits = _split(network, dataset, settings, options)
     stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
@@ -148,8 +156,11 @@ def evolve(
                     "name": data,
                     "folder": None if data_dir is None else str(data_dir),
                     "digest": dataset.digest,
+                    **rows,
                     "options": asdict(options),
                 },
+                "tasks": [asdict(task) for task in splits.train.tasks],
+                "metric": splits.train.metric,
                 "versions": versions(),
             }
         )
@@ -185,11 +196,14 @@ def resume(
         start = run.branches / f"0000-{START}.onnx"
         folder = Path(data["folder"]) if data["folder"] else None
         name, digest = data["name"], data["digest"]
+        # Runs from before tables could be read do not have these.
+        rows: dict[str, Any] = {"target": tuple(data.get("target", ())), "impute": data.get("impute")}
+        rows["validation_fraction"] = data.get("validation_fraction")
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     network = load(start)
     chosen = make_engine(engine, device, network)
-    dataset = load_dataset(name, folder=folder, progress=progress)
+    dataset = load_dataset(name, **rows, folder=folder, progress=progress)
     if dataset.digest != digest:
         raise RunError(f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ")
     splits = _split(network, dataset, settings, options)
@@ -222,10 +236,10 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
 
     if settings.validation == "test":
         test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, lambda: test)
-    require_classes(network, dataset, dataset.test)  # now, not when a long run is at its end
+        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes)
+    require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
-    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test))
+    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes)
 
 
 def _finish(
@@ -247,6 +261,9 @@ def _finish(
             "device": surgeon.engine.device,
             "workers": surgeon.workers.count,
             "classes": surgeon.train.classes,
+            "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
+            "metric": surgeon.train.metric,
+            "notes": list(splits.notes),
             "other_versions": other_versions,
         }
     )
@@ -256,7 +273,7 @@ def _finish(
     test = surgeon.engine.evaluate(state.best.network, test_rows)
     start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
     if out is not None:
-        write_bytes(out, surgeon.run.best.read_bytes(), overwrite=overwrite, error=ModelError)
+        copy_model(surgeon.run.best, out, overwrite=overwrite)
     evolved = Evolved(
         state.best,
         surgeon.run.path,

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxsurgeon.errors import ModelError, SurgeryError
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
-from onnxsurgeon.graph.files import check_model
+from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -49,9 +49,10 @@ class SurgeryRecord:
     Attributes:
         surgery: as on the command line, such as "widen:1:8".
         exact: whether it claims to preserve the function.
-        deviation: max |Δ| of the chain's outputs on random features, as a fraction of their scale.
+        deviation: max |Δ| of the segment's outputs on random features, as a fraction of their scale.
         parameters_before: parameter count of the parent.
         parameters: parameter count of the result.
+        rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
     """
 
     surgery: str
@@ -59,6 +60,7 @@ class SurgeryRecord:
     deviation: float
     parameters_before: int
     parameters: int
+    rounding: float = 0.0
 
 
 class Operated(NamedTuple):
@@ -126,15 +128,18 @@ def operate(
         raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
     result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
     try:
-        check_model(result.to_model(), name)
+        check_parts(result.to_parts(), name)
     except ModelError as error:
         raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
-    difference = compare_chains(network.chain, result.chain, random_features(network.chain))
+    number = network.segment_of(surgery.layer)
+    before, after = network.segments[number], result.segments[number]
+    difference = compare_chains(before, after, random_features(before))
     if exact and not difference.relative <= EXACT_TOLERANCE:
         raise SurgeryError(
             f"{name}: should be exact, but changes the outputs by {difference.relative:.2e} of their scale"
         )
-    record = SurgeryRecord(name, exact, difference.relative, network.parameter_count, result.parameter_count)
+    counts = network.parameter_count, result.parameter_count
+    record = SurgeryRecord(name, exact, difference.relative, *counts, result.as_stored()[1])
     return Operated(result, record)
 
 

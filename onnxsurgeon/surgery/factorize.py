@@ -40,4 +40,4 @@ class Factorize:
         u, s, vt = svd(layer.weight)
         first = DenseLayer((u[:, :r] * s[:r]).astype(dtype), None, None, network.fresh_names())
         second = replace(layer, weight=vt[:r].astype(dtype))
-        return network.with_layers((*network.layers[: self.layer - 1], first, second, *network.layers[self.layer :]))
+        return network.splice(self.layer, 1, (first, second))

@@ -39,4 +39,4 @@ class InsertIdentity:
         idempotent = before.activation is not None and before.activation.is_idempotent
         activation = before.activation if idempotent else prelu(np.ones(n, dtype))
         new = DenseLayer(np.eye(n, dtype=dtype), np.zeros(n, dtype), activation, network.fresh_names())
-        return network.with_layers((*network.layers[: self.layer], new, *network.layers[self.layer :]))
+        return network.splice(self.layer, 1, (before, new))

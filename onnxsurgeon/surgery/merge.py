@@ -33,7 +33,7 @@ class Merge:
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
         """φ_{i+1}(φ_i(x W_i + b_i) W_{i+1} + b_{i+1}) → φ_{i+1}(x W' + b')."""
-        layer, following = network.layers[self.layer - 1 : self.layer + 1]
+        layer, following = network.pair(self.layer)
         dtype = layer.weight.dtype
         moved = None if layer.bias is None else matmul(layer.bias, following.weight)
         merged = replace(
@@ -41,4 +41,4 @@ class Merge:
             weight=matmul(layer.weight, following.weight).astype(dtype),
             bias=add_bias(following.bias, moved, dtype),
         )
-        return network.with_layers((*network.layers[: self.layer - 1], merged, *network.layers[self.layer + 1 :]))
+        return network.splice(self.layer, 2, (merged,))

@@ -40,7 +40,7 @@ class Narrow:
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
         """Rotate the layer's outputs onto the leading right singular vectors."""
-        layer, following = network.layers[self.layer - 1 : self.layer + 1]
+        layer, following = network.pair(self.layer)
         r, dtype = self.units, layer.weight.dtype
         u, s, vt = svd(layer.weight)
         bias = lost = None
@@ -59,6 +59,4 @@ class Narrow:
             weight=matmul(vt[:r], following.weight).astype(dtype),
             bias=add_bias(following.bias, lost, dtype),
         )
-        layers = list(network.layers)
-        layers[self.layer - 1 : self.layer + 1] = [narrowed, refitted]
-        return network.with_layers(layers)
+        return network.splice(self.layer, 2, (narrowed, refitted))

@@ -46,7 +46,7 @@ class Widen:
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
         """W_i → [W_i, new columns], b_i likewise; W_{i+1} → rows shared out so that their sums stay."""
-        layer, following = network.layers[self.layer - 1 : self.layer + 1]
+        layer, following = network.pair(self.layer)
         n, dtype = layer.units, layer.weight.dtype
         origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
         weight, bias = layer.weight[:, origin], None if layer.bias is None else layer.bias[origin]
@@ -66,9 +66,7 @@ class Widen:
             activation = activation.with_slope(activation.slope[origin])
         widened = replace(layer, weight=weight, bias=bias, activation=activation)
         outgoing = (following.weight[origin].astype(np.float64) * shares).astype(dtype)
-        layers = list(network.layers)
-        layers[self.layer - 1 : self.layer + 1] = [widened, replace(following, weight=outgoing)]
-        return network.with_layers(layers)
+        return network.splice(self.layer, 2, (widened, replace(following, weight=outgoing)))
 
 
 def _normalised(draws: Array, origin: Array, units: int) -> Array:

@@ -19,17 +19,20 @@ from onnx import helper, numpy_helper
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
-from onnxsurgeon.graph.network import DenseChain, Network
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_options
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
-from onnxsurgeon.training.forward import forward, make_model, opset_for, parameter_names
+from onnxsurgeon.training.forward import feature_inputs, forward, make_model, numbered, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.units import from_units, in_units
 
 # The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
 NEWEST_IR = 10
+_LOSSES = {CROSS_ENTROPY: "CrossEntropyLoss", SQUARED: "MSELoss"}
 _GENERATING = threading.Lock()
 TRAINING_ADVICE = (
     "the artifacts engine needs ONNX Runtime's training build, in an environment of its own: "
@@ -72,25 +75,30 @@ def training_modules() -> tuple[ModuleType, ModuleType]:
         raise EngineError(f"{TRAINING_ADVICE} ({first_line(error)})") from error
 
 
-def generate(chain: DenseChain, directory: Path) -> None:
-    """Write the training artifacts of ``chain`` to ``directory``: three models and a checkpoint."""
+def generate(network: Network, task: Task, directory: Path) -> None:
+    """Write the training artifacts of ``network`` for ``task`` to ``directory``: three models and a checkpoint."""
     artifacts, _ = training_modules()
     build = GraphBuilder(np.dtype(np.float32))
-    names = parameter_names(chain)
-    for name, (_, values) in zip(names, chain.parameters(), strict=True):
+    names = parameter_names(network)
+    for name, (_, values) in zip(names, network.parameters(), strict=True):
         build.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
-    build.add("Identity", forward(build, chain, "features", names, prelu_in_parts=True)[-1].y, output="logits")
+    trunk = network.frame.trunk
+    trace = forward(build, network, numbered("features", len(trunk.features)), prelu_in_parts=True)
+    build.add("Identity", trace.tensors[trunk.heads[0].tensor], output="logits")
     kind = onnx.TensorProto.FLOAT
-    features = helper.make_tensor_value_info("features", kind, ["batch", chain.widths[0]])
-    logits = helper.make_tensor_value_info("logits", kind, ["batch", chain.widths[-1]])
-    model = make_model("forward", build, [features], [logits], opset_for(chain))
+    inputs = feature_inputs(network, kind)
+    output = helper.make_tensor_value_info("logits", kind, ["batch", task.outputs])
+    if task.loss == BINARY:
+        inputs.append(helper.make_tensor_value_info("target", kind, ["batch", task.outputs]))
+        output = helper.make_tensor_value_info(_binary_cross_entropy(build, "logits", "target"), kind, [])
+    model = make_model("forward", build, inputs, [output])
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with _quiet_graph_builder():
             artifacts.generate_artifacts(
                 model,
                 requires_grad=names,
-                loss=artifacts.LossType.CrossEntropyLoss,
+                loss=artifacts.LossType[_LOSSES[task.loss]] if task.loss in _LOSSES else None,
                 optimizer=artifacts.OptimType.SGD,
                 artifact_directory=str(directory),
             )
@@ -101,6 +109,18 @@ def generate(chain: DenseChain, directory: Path) -> None:
         if written.ir_version > NEWEST_IR:
             written.ir_version = NEWEST_IR
             onnx.save(written, file)
+
+
+def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
+    """Append the mean of max(z, 0) − t z + log(1 + exp(−|z|)).
+
+    ONNX Runtime's BCEWithLogitsLoss takes log(1 − σ(z)), which is −∞ in float32 from z = 17 on, and times 0 NaN.
+    """
+    rest = build.add(
+        "Log", build.add("Add", build.scalar(1.0), build.add("Exp", build.add("Neg", build.add("Abs", z))))
+    )
+    linear = build.add("Sub", build.add("Relu", z), build.add("Mul", t, z))
+    return build.add("ReduceMean", build.add("Add", linear, rest), keepdims=0, output="loss")
 
 
 @contextlib.contextmanager
@@ -142,12 +162,14 @@ class ArtifactsEngine:
         self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
     ) -> TrainedNetwork:
         """Train ``network`` batch by batch; the weights are float32 while they are trained."""
-        require_trainable(network, spec)
+        require_trainable(network, examples, spec)
+        task = _only_task(network, examples)
+        network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:
             directory = spec.artifact_directory
             if directory is None:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxsurgeon-")))
-            generate(network.chain, directory)
+            generate(network, task, directory)
             try:
                 return self._train(network, examples, batches, spec, directory)
             except EngineError:
@@ -170,13 +192,14 @@ class ArtifactsEngine:
         optimizer = api.Optimizer(str(directory / "optimizer_model.onnx"), module)
         optimizer.set_learning_rate(spec.learning_rate)
         module.train()
+        goal = examples.labels[0] if examples.classes else examples.targets[0].astype(np.float32)
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
         for indices in batches:
             for row_numbers in indices:
-                features = examples.features[row_numbers].astype(np.float32, copy=False)
-                labels = examples.labels[row_numbers]
+                features = [values[row_numbers].astype(np.float32, copy=False) for values in examples.features]
+                labels = goal[row_numbers]
                 start = time.perf_counter()
-                loss = module(features, labels)
+                loss = module(*features, labels)
                 optimizer.step()
                 module.lazy_reset_grad()
                 seconds += time.perf_counter() - start
@@ -185,14 +208,33 @@ class ArtifactsEngine:
         api.CheckpointState.save_checkpoint(state, str(directory / "checkpoint"))
         trained = network.with_parameters(
             self._values(state, name).astype(values.dtype).reshape(values.shape)
-            for name, (_, values) in zip(parameter_names(network.chain), network.chain.parameters(), strict=True)
+            for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True)
         )
-        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
+        trained, rounding = from_units(trained, examples.tasks).as_stored()
+        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds, rounding)
 
     @staticmethod
     def _values(state: Any, name: str) -> Array:
         return np.array(state.parameters[name].data)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
-        """Accuracy and mean loss of ``network`` on all examples, by an inference session."""
+        """Metric and mean loss of ``network`` on all examples, by an inference session."""
         return self._evaluator.evaluate(network, examples)
+
+
+def _only_task(network: Network, examples: Examples) -> Task:
+    """The one task of the network that ONNX Runtime's own losses can express.
+
+    Raises:
+        EngineError: it has several heads, or a squared error behind a Sigmoid.
+    """
+    if len(examples.tasks) > 1:
+        raise EngineError(
+            f"'{network.name}': the artifacts engine trains one head, not {len(examples.tasks)}; use the loop"
+        )
+    task = examples.tasks[0]
+    if task.loss == SQUARED and task.squash:
+        raise EngineError(
+            f"'{network.name}': the artifacts engine has no {task.loss} behind a {task.squash}; use the loop"
+        )
+    return task

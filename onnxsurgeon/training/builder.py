@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxsurgeon.linear_algebra import Array
+
+OPSET = 17  # of training graphs: every ONNX Runtime from 1.17 on runs it; younger activations are written in parts
 
 
 class GraphBuilder:
@@ -28,7 +31,8 @@ class GraphBuilder:
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Append a node with one output; return the output's name."""
         y = output or f"{op_type.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, list(inputs), [y], **attributes))
+        # ONNX Runtime names the nodes of its fusions by these: without names, two fusions of a kind clash.
+        self.nodes.append(helper.make_node(op_type, list(inputs), [y], name=y, **attributes))
         return y
 
     def append(self, node: onnx.NodeProto) -> str:
@@ -43,6 +47,16 @@ class GraphBuilder:
     def axes(self, *axes: int) -> str:
         """An integer constant that lists axes."""
         return self._constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+
+    def integers(self, *values: int) -> str:
+        """An integer constant of shape (n,): a shape, or axes."""
+        return self._constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def array(self, values: Array) -> str:
+        """A floating point constant with these values."""
+        converted = np.ascontiguousarray(values, self.dtype)
+        digest = hashlib.sha256(repr(converted.shape).encode() + converted.tobytes()).hexdigest()[:16]
+        return self._constant(f"array_{digest}", converted)
 
     def _constant(self, name: str, values: Array) -> str:
         self.constants.setdefault(name, numpy_helper.from_array(values, name))

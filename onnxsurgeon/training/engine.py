@@ -12,7 +12,7 @@ from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.gradients import RULES
-from onnxsurgeon.training.losses import require_cross_entropy
+from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics
 
 ENGINES = ("auto", "loop", "artifacts")
@@ -45,12 +45,14 @@ class TrainedNetwork:
         mean_loss: mean over all rows trained on, each before its own step; None where it was not asked for.
         steps: number of batches.
         seconds: time inside ONNX Runtime.
+        rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
     """
 
     network: Network
     mean_loss: float | None
     steps: int
     seconds: float
+    rounding: float = 0.0
 
 
 class Engine(Protocol):
@@ -76,7 +78,7 @@ class Engine(Protocol):
         """
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
-        """Accuracy and mean loss of ``network`` on all examples.
+        """Metric and mean loss of ``network`` on all examples.
 
         Raises:
             EngineError: the network cannot be evaluated here.
@@ -93,19 +95,20 @@ def make_engine(name: str = "auto", device: str = "cpu", network: Network | None
         EngineError: unknown name, not installed, or the device is not available.
     """
     from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training
+    from onnxsurgeon.training.forward import activations_of
     from onnxsurgeon.training.loop import LoopEngine
 
     if name not in ENGINES:
         raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
     if name == "auto":
-        activations = [] if network is None else [layer.activation for layer in network.layers]
-        covered = all(activation is None or activation.op_type in RULES for activation in activations)
+        activations = [] if network is None else activations_of(network)
+        covered = all(activation.op_type in RULES for _, activation in activations)
         name = "artifacts" if not covered and have_training() else "loop"
     return ArtifactsEngine(device) if name == "artifacts" else LoopEngine(device)
 
 
-def require_trainable(network: Network, spec: TrainingSpec) -> None:
-    """Raise EngineError where the optimizer is unknown or the network's loss is."""
+def require_trainable(network: Network, examples: Examples, spec: TrainingSpec) -> None:
+    """Raise EngineError where the optimizer is unknown, or the targets do not fit the network's heads."""
     if spec.optimizer not in OPTIMIZERS:
         raise EngineError(f"unknown optimizer '{spec.optimizer}': expected one of {', '.join(OPTIMIZERS)}")
-    require_cross_entropy(network)
+    require_tasks(network, examples.tasks)

@@ -1,20 +1,25 @@
-"""The forward pass of a dense chain as nodes, its parameters given by name."""
+"""The trunk of a network as nodes: forward, and backward from the gradients at its heads; parameters given by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
-from onnxsurgeon.graph.network import DenseChain
+from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.graph.network import DenseChain, Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training import glue as glue_rules
+from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training.gradients import Point, activation_gradients
+from onnxsurgeon.training.optimizers import Gradient, ProductGradient, RowGradient, StoredGradient
 
-OPSET, IR_VERSION = 17, 8  # the loop must run on every ONNX Runtime from 1.17 on
+IR_VERSION = 8
 
 
 class LayerTrace(NamedTuple):
@@ -28,22 +33,71 @@ class LayerTrace(NamedTuple):
     slope: str
 
 
-def parameter_names(chain: DenseChain) -> list[str]:
-    """Names "parameter_0", … in the order of ``chain.parameters()``; user's names may clash with ours."""
-    return [f"parameter_{i}" for i in range(len(chain.parameters()))]
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass has written.
+
+    Attributes:
+        tensors: the trunk's tensors, as the file names them → names in the graph under construction.
+        layers: for each segment its layers.
+    """
+
+    tensors: Mapping[str, str]
+    layers: Mapping[int, list[LayerTrace]]
 
 
-def forward(
-    build: GraphBuilder, chain: DenseChain, x: str, names: Sequence[str], *, prelu_in_parts: bool = False
-) -> list[LayerTrace]:
-    """Append the nodes of y = φ(x W + b) for every layer.
+def numbered(base: str, count: int) -> list[str]:
+    """Names base, base_1, base_2, …: one feature or head is the usual case, and has the plain name."""
+    return [base if i == 0 else f"{base}_{i}" for i in range(count)]
+
+
+def parameter_names(network: Network) -> list[str]:
+    """Names "parameter_0", … in the order of ``network.parameters()``; user's names may clash with ours."""
+    return [f"parameter_{i}" for i in range(len(network.parameters()))]
+
+
+def forward(build: GraphBuilder, network: Network, features: Sequence[str], *, prelu_in_parts: bool = False) -> Trace:
+    """Append the nodes of the trunk's forward pass, its features given by name.
 
     With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient
     of PRelu, and ONNX Runtime no PRelu of float64.
     """
+    trunk = network.frame.trunk
+    tensors = dict(zip(trunk.features, features, strict=True))
+    for number, (name, values) in enumerate(trunk.constants.items()):
+        tensors[name] = f"constant_{number}"
+        build.constants[tensors[name]] = numpy_helper.from_array(values.astype(build.dtype), tensors[name])
+    names = iter(parameter_names(network))
+    by_segment = [[next(names) for _ in segment.parameters()] for segment in network.segments]
+    layers: dict[int, list[LayerTrace]] = {}
+    for step in trunk.steps:
+        if isinstance(step, int):
+            segment = network.segments[step]
+            x = tensors[segment.input_name]
+            if segment.rank > 2:
+                x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
+            traces = _layers(build, segment, x, by_segment[step], prelu_in_parts=prelu_in_parts)
+            layers[step], y = traces, traces[-1].y
+            if segment.rank > 2:
+                y = build.add("Reshape", y, _rows_of(build, tensors[segment.input_name], segment.widths[-1]))
+            tensors[segment.output_name] = y
+        else:
+            tensors[step.output] = glue_rules.forward(build, step, [tensors[name] for name in step.inputs])
+    return Trace(tensors, layers)
+
+
+def _rows_of(build: GraphBuilder, x: str, units: int) -> str:
+    """The shape of x with its last axis replaced by ``units``."""
+    return build.add("Concat", build.add("Shape", x, end=-1), build.integers(units), axis=0)
+
+
+def _layers(
+    build: GraphBuilder, segment: DenseChain, x: str, names: Sequence[str], *, prelu_in_parts: bool
+) -> list[LayerTrace]:
+    """Append the nodes of y = φ(x W + b) for every layer of a segment, x being (rows, n_in)."""
     remaining = iter(names)
     traces = []
-    for layer in chain.layers:
+    for layer in segment.layers:
         weight = next(remaining)
         bias = next(remaining) if layer.bias is not None else ""
         has_slope = layer.activation is not None and layer.activation.slope is not None
@@ -51,38 +105,126 @@ def forward(
         z = build.add("Gemm", x, weight, *([bias] if bias else []))
         if layer.activation is None:
             y = z
-        elif has_slope and (prelu_in_parts or chain.dtype == np.float64):
+        elif has_slope and (prelu_in_parts or build.dtype == np.float64):
             negative = build.add("Mul", slope, build.add("Relu", build.add("Neg", z)))
             y = build.add("Sub", build.add("Relu", z), negative)
         else:
-            y = _apply(build, layer.activation, z, slope)
+            y = glue_rules.apply(build, layer.activation, z, slope)
         traces.append(LayerTrace(x, z, y, weight, bias, slope))
         x = y
     return traces
 
 
-def _apply(build: GraphBuilder, activation: Activation, z: str, slope: str) -> str:
-    bounds = ("", "")
-    if activation.op_type == "Clip":
-        bounds = (build.scalar(activation.attribute("min")), build.scalar(activation.attribute("max")))
-    return build.append(activation.node(z, f"y_{len(build.nodes)}", bounds, slope))
+def backward(
+    build: GraphBuilder,
+    network: Network,
+    trace: Trace,
+    gradients: Mapping[str, str],
+    update: Callable[[str, Gradient], None],
+) -> None:
+    """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
+
+    ``update`` is called with every parameter's name and its gradient, from the last layer to the first.
+    """
+    flow: dict[str, str] = dict(gradients)
+    trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
+    for step in network.frame.trunk.steps:
+        if isinstance(step, int):
+            trained.add(network.segments[step].output_name)
+        elif trained & set(step.inputs):
+            trained.add(step.output)
+    for step in reversed(network.frame.trunk.steps):
+        output = network.segments[step].output_name if isinstance(step, int) else step.output
+        delta = flow.pop(output, "")
+        if not delta:
+            continue
+        if isinstance(step, int):
+            segment = network.segments[step]
+            wanted = segment.input_name in trained
+            inputs = {segment.input_name: _back_through(build, segment, trace, step, delta, update, wanted=wanted)}
+        else:
+            inputs = _glue_gradients(build, step, trace, delta, trained)
+        for name, gradient in inputs.items():
+            if gradient and name in trained:
+                flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
 
 
-def forward_model(chain: DenseChain, opset: int = OPSET) -> onnx.ModelProto:
-    """A model from "features" (rows, n_in) and the parameters, as inputs, to "outputs" (rows, n_out).
+def _back_through(
+    build: GraphBuilder,
+    segment: DenseChain,
+    trace: Trace,
+    number: int,
+    delta: str,
+    update: Callable[[str, Gradient], None],
+    *,
+    wanted: bool,
+) -> str:
+    """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
+    traces = trace.layers[number]
+    if segment.rank > 2:
+        delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
+    for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
+        # Here delta = ∂L/∂y of this layer, scaled; then ∂L/∂z.
+        if layer.activation is not None:
+            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope))
+            delta = gradients.x
+            if at.slope:
+                update(at.slope, StoredGradient(gradients.slope))
+        update(at.weight, ProductGradient(at.x, delta))
+        if at.bias:
+            # A segment that works on more axes has more rows than the batch has.
+            update(at.bias, RowGradient("ones", delta) if segment.rank == 2 else _summed(build, delta))
+        if at is not traces[0] or wanted:
+            delta = build.add("Gemm", delta, at.weight, transB=1)
+    if not wanted:
+        return ""
+    if segment.rank > 2:
+        delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
+    return delta
+
+
+def _summed(build: GraphBuilder, delta: str) -> StoredGradient:
+    return StoredGradient(build.add("ReduceSum", delta, build.axes(0), keepdims=1))
+
+
+def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:
+    names = [trace.tensors[name] for name in step.inputs]
+    wanted = [name in trained for name in step.inputs]
+    found = glue_rules.gradients(build, step, names, trace.tensors[step.output], delta, wanted)
+    flow: dict[str, str] = {}
+    for name, gradient in zip(step.inputs, found, strict=True):
+        if gradient:  # x + x and x · x read a tensor twice
+            flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
+    return flow
+
+
+def forward_model(network: Network) -> onnx.ModelProto:
+    """A model from "features" and the parameters, as inputs, to "outputs", one for each head.
 
     Weights are inputs so that one session serves every network of the same topology.
     """
-    build = GraphBuilder(chain.dtype)
-    names = parameter_names(chain)
-    outputs = forward(build, chain, "features", names)[-1].y
-    build.add("Identity", outputs, output="outputs")
-    kind = helper.np_dtype_to_tensor_dtype(chain.dtype)
-    inputs = [helper.make_tensor_value_info("features", kind, ["rows", chain.widths[0]])]
-    for name, (_, values) in zip(names, chain.parameters(), strict=True):
+    build = GraphBuilder(network.dtype)
+    trunk = network.frame.trunk
+    features = numbered("features", len(trunk.features))
+    trace = forward(build, network, features)
+    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
+    inputs = feature_inputs(network, kind)
+    for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True):
         inputs.append(helper.make_tensor_value_info(name, kind, values.shape))
-    output = helper.make_tensor_value_info("outputs", kind, ["rows", chain.widths[-1]])
-    return make_model("forward", build, inputs, [output], opset)
+    outputs = []
+    for name, head in zip(numbered("outputs", len(trunk.heads)), trunk.heads, strict=True):
+        build.add("Identity", trace.tensors[head.tensor], output=name)
+        outputs.append(helper.make_tensor_value_info(name, kind, ["rows", *[None] * (head.rank - 2), head.width]))
+    return make_model("forward", build, inputs, outputs)
+
+
+def feature_inputs(network: Network, kind: int) -> list[onnx.ValueInfoProto]:
+    """Declarations of the features as graph inputs (rows, …)."""
+    features = network.frame.trunk.features
+    return [
+        helper.make_tensor_value_info(name, kind, ["rows", *shape])
+        for name, shape in zip(numbered("features", len(features)), features.values(), strict=True)
+    ]
 
 
 def make_model(
@@ -90,22 +232,21 @@ def make_model(
     build: GraphBuilder,
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
-    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """A checked model of the builder's nodes and constants."""
     graph = helper.make_graph(build.nodes, name, list(inputs), list(outputs), list(build.constants.values()))
-    version = IR_VERSION if opset <= OPSET else 10
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
 
 
-def opset_for(chain: DenseChain) -> int:
-    """The opset that training graphs of this chain need: 17 unless an activation is younger."""
-    since = (ACTIVATIONS[layer.activation.op_type].since for layer in chain.layers if layer.activation is not None)
-    return max((OPSET, *since))
+def activations_of(network: Network) -> list[tuple[str, Activation]]:
+    """Every activation in the trunk with its node's name."""
+    found = [(layer.names.activation, layer.activation) for layer in network.layers if layer.activation is not None]
+    steps = (step for step in network.frame.trunk.steps if not isinstance(step, int))
+    return found + [(step.node, step.attributes["activation"]) for step in steps if step.op == "Activation"]
 
 
-def feeds_of(chain: DenseChain) -> dict[str, Array]:
+def feeds_of(network: Network) -> dict[str, Array]:
     """Parameter values by their names in the training graphs."""
-    return dict(zip(parameter_names(chain), (values for _, values in chain.parameters()), strict=True))
+    return dict(zip(parameter_names(network), (values for _, values in network.parameters()), strict=True))

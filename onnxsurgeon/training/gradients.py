@@ -7,12 +7,15 @@ leaky ones the derivative from below, as PyTorch has it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SCALE
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.training.builder import GraphBuilder
 
@@ -124,6 +127,61 @@ def softsign(build: GraphBuilder, activation: Activation, at: Point) -> Gradient
     return Gradients(build.add("Mul", at.g, build.add("Mul", rest, rest)))
 
 
+def gelu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = Φ(x) + x Φ'(x); for the approximation, Φ = (1 + t)/2 and Φ' = (1 − t²)/2 · u', t = tanh(u(x))."""
+    square = build.add("Mul", at.x, at.x)
+    if activation.attribute("approximate") == "tanh":
+        scale, cubic = TANH_GELU_SCALE, TANH_GELU_SCALE * TANH_GELU_CUBIC
+        inner = build.add("Add", build.add("Mul", square, build.scalar(cubic)), build.scalar(scale))
+        t = build.add("Tanh", build.add("Mul", at.x, inner))
+        slope = build.add("Add", build.add("Mul", square, build.scalar(1.5 * cubic)), build.scalar(0.5 * scale))
+        rest = build.add("Sub", build.scalar(1.0), build.add("Mul", t, t))
+        density = build.add("Mul", rest, slope)
+    else:
+        t = erf(build, build.add("Mul", at.x, build.scalar(1 / math.sqrt(2))))
+        bell = build.add("Exp", build.add("Mul", square, build.scalar(-0.5)))
+        density = build.add("Mul", bell, build.scalar(1 / math.sqrt(2 * math.pi)))
+    distribution = build.add("Add", build.add("Mul", t, build.scalar(0.5)), build.scalar(0.5))
+    return Gradients(build.add("Mul", at.g, build.add("Add", distribution, build.add("Mul", at.x, density))))
+
+
+def erf(build: GraphBuilder, x: str) -> str:
+    """Append Erf, in float32 at most: ONNX Runtime has no other."""
+    if build.dtype != np.float64:
+        return build.add("Erf", x)
+    narrow = build.add("Erf", build.add("Cast", x, to=TensorProto.FLOAT))
+    return build.add("Cast", narrow, to=TensorProto.DOUBLE)
+
+
+def swish(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = s + α y (1 − s), s = σ(αx)."""
+    alpha = activation.attribute("alpha")
+    scaled = (at.x, at.y) if alpha == 1 else [build.add("Mul", tensor, build.scalar(alpha)) for tensor in (at.x, at.y)]
+    s = build.add("Sigmoid", scaled[0])
+    rest = build.add("Mul", scaled[1], build.add("Sub", build.scalar(1.0), s))
+    return Gradients(build.add("Mul", at.g, build.add("Add", s, rest)))
+
+
+def mish(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = t + x σ(x) (1 − t²), t = tanh(Softplus(x)) = (1 − q²)/(1 + q²), q = σ(−x)."""
+    q = build.add("Sigmoid", build.add("Neg", at.x))
+    square = build.add("Mul", q, q)
+    one = build.scalar(1.0)
+    t = build.add("Div", build.add("Sub", one, square), build.add("Add", one, square))
+    rest = build.add("Mul", build.add("Sub", one, build.add("Mul", t, t)), build.add("Sub", one, q))
+    return Gradients(build.add("Mul", at.g, build.add("Add", t, build.add("Mul", at.x, rest))))
+
+
+def hard_swish(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
+    """φ' = 0 for x ≤ −3, 1 for x ≥ 3, x/3 + 1/2 between: h + x/6 · [0 < h < 1], h = HardSigmoid(x; 1/6, 1/2)."""
+    one = build.scalar(1.0)
+    line = build.add("Add", build.add("Mul", at.x, build.scalar(1 / 6)), build.scalar(0.5))
+    h = build.add("Min", build.add("Max", line, build.scalar(0.0)), one)
+    inside = build.add("Sign", build.add("Mul", h, build.add("Sub", one, h)))
+    rest = build.add("Mul", build.add("Mul", at.x, inside), build.scalar(1 / 6))
+    return Gradients(build.add("Mul", at.g, build.add("Add", h, rest)))
+
+
 def _two_sided(build: GraphBuilder, x: str, below: str, above: float = 1.0) -> str:
     """``above`` for x > 0, else ``below``."""
     positive = build.add("Relu", build.add("Sign", x))
@@ -145,4 +203,8 @@ RULES: dict[str, Rule] = {
     "HardSigmoid": hard_sigmoid,
     "Softplus": softplus,
     "Softsign": softsign,
+    "Gelu": gelu,
+    "Swish": swish,
+    "Mish": mish,
+    "HardSwish": hard_swish,
 }

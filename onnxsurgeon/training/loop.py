@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,41 +19,52 @@ from onnx import helper
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
-from onnxsurgeon.graph.network import DenseChain, Network
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session
+from onnxsurgeon.task import Task
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
-from onnxsurgeon.training.forward import feeds_of, forward, forward_model, make_model, opset_for, parameter_names
-from onnxsurgeon.training.gradients import Point, activation_gradients, require_rule
-from onnxsurgeon.training.losses import softmax_cross_entropy
-from onnxsurgeon.training.metrics import Metrics, correct_and_loss
-from onnxsurgeon.training.optimizers import Gradient, ProductGradient, RowGradient, StoredGradient, sgd, sgd_scale
+from onnxsurgeon.training.forward import (
+    activations_of,
+    backward,
+    feature_inputs,
+    feeds_of,
+    forward,
+    forward_model,
+    make_model,
+    numbered,
+    parameter_names,
+)
+from onnxsurgeon.training.gradients import require_rule
+from onnxsurgeon.training.losses import loss_nodes, require_tasks
+from onnxsurgeon.training.metrics import Metrics, combined, tally
+from onnxsurgeon.training.optimizers import Gradient, sgd, sgd_scale
+from onnxsurgeon.training.units import from_units, in_units
 
 SESSIONS_KEPT = 32
 EVALUATION_ROWS = 4096
 
 
-def training_loop(chain: DenseChain, *, report_loss: bool = False) -> onnx.ModelProto:
-    """The training loop of ``chain`` with SGD and softmax cross-entropy.
+def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool = False) -> onnx.ModelProto:
+    """The training loop of ``network`` with SGD and the losses of ``tasks``, one for each head.
 
     Inputs: the parameters (biases as (1, n)); "indices" (steps, batch), row numbers; "rates" (steps,), −η/B;
-    "features" (rows, n_in); "targets" (rows, C), one-hot; "ones" (1, batch).
+    "features" (rows, …), "features_1", …; "targets" (rows, C), one-hot for classes, "targets_1", …; "ones" (1, batch).
     Outputs: the parameters after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,), summed
     over each batch.
 
     Raises:
         EngineError: an activation has no gradient rule; names op and node.
     """
-    for layer in chain.layers:
-        if layer.activation is not None:
-            require_rule(layer.activation, layer.names.activation)
-    build = GraphBuilder(chain.dtype)
-    names = parameter_names(chain)
-    losses = _body(build, chain, names, report_loss=report_loss)
+    for node, activation in activations_of(network):
+        require_rule(activation, node)
+    build = GraphBuilder(network.dtype)
+    names = parameter_names(network)
+    losses = _body(build, network, tasks, report_loss=report_loss)
 
-    kind = helper.np_dtype_to_tensor_dtype(chain.dtype)
-    shapes = dict(zip(names, (_row(values).shape for _, values in chain.parameters()), strict=True))
+    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
+    shapes = dict(zip(names, (_row(values).shape for _, values in network.parameters()), strict=True))
 
     def declare(suffix: str) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(f"{suffix}{name}", kind, shape) for name, shape in shapes.items()]
@@ -63,7 +74,7 @@ def training_loop(chain: DenseChain, *, report_loss: bool = False) -> onnx.Model
     loss = [helper.make_tensor_value_info(losses, kind, [])] if report_loss else []
     body = helper.make_graph(build.nodes, "step", [*declare(""), row_numbers, rate], [*declare("next_"), *loss])
 
-    outer = GraphBuilder(chain.dtype)
+    outer = GraphBuilder(network.dtype)
     outer.constants = build.constants
     outer.append(
         helper.make_node(
@@ -74,44 +85,48 @@ def training_loop(chain: DenseChain, *, report_loss: bool = False) -> onnx.Model
             body=body,
         )
     )
+    targets = [
+        helper.make_tensor_value_info(name, kind, ["rows", task.outputs])
+        for name, task in zip(numbered("targets", len(tasks)), tasks, strict=True)
+    ]
     inputs = [
         *declare("initial_"),
         helper.make_tensor_value_info("indices", onnx.TensorProto.INT64, ["steps", "batch_size"]),
         helper.make_tensor_value_info("rates", kind, ["steps"]),
-        helper.make_tensor_value_info("features", kind, ["rows", chain.widths[0]]),
-        helper.make_tensor_value_info("targets", kind, ["rows", chain.widths[-1]]),
+        *feature_inputs(network, kind),
+        *targets,
         helper.make_tensor_value_info("ones", kind, [1, "batch_size"]),
     ]
     outputs = declare("trained_")
     if report_loss:
         outputs.append(helper.make_tensor_value_info("losses", kind, ["steps"]))
-    return make_model("training_loop", outer, inputs, outputs, opset_for(chain))
+    return make_model("training_loop", outer, inputs, outputs)
 
 
-def _body(build: GraphBuilder, chain: DenseChain, names: list[str], *, report_loss: bool) -> str:
+def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, report_loss: bool) -> str:
     """Append one training step; return the name of its loss."""
-    x = build.add("Gather", "features", "batch")
-    targets = build.add("Gather", "targets", "batch")
-    traces = forward(build, chain, x, names)
-    loss = softmax_cross_entropy(build, traces[-1].y, targets, report=report_loss)
-    delta = sgd_scale(build, loss.gradient, "rate")
-    for layer, trace in zip(reversed(chain.layers), reversed(traces), strict=True):
-        # Here delta = ∂L/∂y of this layer, scaled; then ∂L/∂z.
-        if layer.activation is not None:
-            gradients = activation_gradients(build, layer.activation, Point(trace.z, trace.y, delta, trace.slope))
-            delta = gradients.x
-            if trace.slope:
-                _update(build, trace.slope, StoredGradient(gradients.slope))
-        _update(build, trace.weight, ProductGradient(trace.x, delta))
-        if trace.bias:
-            _update(build, trace.bias, RowGradient("ones", delta))
-        if trace is not traces[0]:
-            delta = build.add("Gemm", delta, trace.weight, transB=1)
-    return loss.total
+    trunk = network.frame.trunk
+    features = [build.add("Gather", name, "batch") for name in numbered("features", len(trunk.features))]
+    targets = [build.add("Gather", name, "batch") for name in numbered("targets", len(tasks))]
+    trace = forward(build, network, features)
+    totals, gradients = [], {}
+    for head, task, target in zip(trunk.heads, tasks, targets, strict=True):
+        loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)
+        totals.append(loss.total)
+        gradients[head.tensor] = sgd_scale(build, loss.gradient, "rate")
+    updated: set[str] = set()
 
+    def update(parameter: str, gradient: Gradient) -> None:
+        sgd(build, parameter, gradient, f"next_{parameter}")
+        updated.add(parameter)
 
-def _update(build: GraphBuilder, parameter: str, gradient: Gradient) -> None:
-    sgd(build, parameter, gradient, f"next_{parameter}")
+    backward(build, network, trace, gradients, update)
+    for name in parameter_names(network):
+        if name not in updated:  # what leads to no head stays as it is
+            build.add("Identity", name, output=f"next_{name}")
+    while report_loss and len(totals) > 1:
+        totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
+    return totals[0]
 
 
 def _row(values: Array) -> Array:
@@ -135,21 +150,22 @@ class LoopEngine:
         self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
     ) -> TrainedNetwork:
         """Train ``network``: one ``session.run`` for each array of batches."""
-        require_trainable(network, spec)
-        chain = network.chain
-        key = ("train", _signature(chain), spec.report_loss)
-        loop = self._session(key, lambda: training_loop(chain, report_loss=spec.report_loss))
-        names = parameter_names(chain)
-        state = {f"initial_{name}": _row(values) for name, values in feeds_of(chain).items()}
-        resident = {"features": examples.features, "targets": examples.targets}
+        require_trainable(network, examples, spec)
+        network = in_units(network, examples.tasks)
+        key = ("train", _signature(network), examples.tasks, spec.report_loss)
+        loop = self._session(key, lambda: training_loop(network, examples.tasks, report_loss=spec.report_loss))
+        names, dtype = parameter_names(network), network.dtype
+        state = {f"initial_{name}": _row(values) for name, values in feeds_of(network).items()}
+        resident = dict(zip(numbered("features", len(examples.features)), examples.features, strict=True))
+        resident |= zip(numbered("targets", len(examples.targets)), examples.targets, strict=True)
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
         for indices in batches:
             count, size = indices.shape
             feeds = {
                 **state,
                 "indices": indices,
-                "rates": np.full(count, -spec.learning_rate / size, chain.dtype),
-                "ones": np.ones((1, size), chain.dtype),
+                "rates": np.full(count, -spec.learning_rate / size, dtype),
+                "ones": np.ones((1, size), dtype),
             }
             start = time.perf_counter()
             outputs = self._run(loop, feeds, resident, examples)
@@ -158,24 +174,28 @@ class LoopEngine:
             steps, rows = steps + count, rows + indices.size
             if spec.report_loss:
                 total += float(outputs[-1].astype(np.float64).sum())
-        shapes = [values.shape for _, values in chain.parameters()]
         trained = network.with_parameters(
-            values.reshape(shape) for values, shape in zip(state.values(), shapes, strict=True)
+            values.reshape(old.shape).astype(old.dtype, copy=False)
+            for values, (_, old) in zip(state.values(), network.parameters(), strict=True)
         )
-        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
+        # What is measured next is what the file will hold.
+        stored, rounding = from_units(trained, examples.tasks).as_stored()
+        loss = total / rows if spec.report_loss and rows else None
+        return TrainedNetwork(stored, loss, steps, seconds, rounding)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
-        """Accuracy and mean loss of ``network`` on all examples."""
-        chain = network.chain
-        run = self._session(("evaluate", _signature(chain)), lambda: forward_model(chain, opset_for(chain)))
-        correct, loss = 0, 0.0
+        """Metric and mean loss of ``network`` on all examples."""
+        require_tasks(network, examples.tasks)
+        run = self._session(("evaluate", _signature(network)), lambda: forward_model(network))
+        tallies = [tally(task) for task in examples.tasks]
+        names = numbered("features", len(examples.features))
         for start in range(0, examples.rows, EVALUATION_ROWS):
             rows = slice(start, start + EVALUATION_ROWS)
-            feeds = {"features": examples.features[rows], **feeds_of(chain)}
-            logits = self._run(run, feeds, {}, examples)[0]
-            right, total = correct_and_loss(logits, examples.labels[rows])
-            correct, loss = correct + right, loss + total
-        return Metrics(correct / examples.rows, loss / examples.rows, examples.rows)
+            feeds = {name: values[rows] for name, values in zip(names, examples.features, strict=True)}
+            outputs = self._run(run, {**feeds, **feeds_of(network)}, {}, examples)
+            for each, output, labels in zip(tallies, outputs, examples.labels, strict=True):
+                each.add(output, labels[rows])
+        return combined(examples.tasks, tallies, examples.rows)
 
     def _session(self, key: tuple[Any, ...], make: Any) -> Any:
         with self._lock:
@@ -205,7 +225,17 @@ class LoopEngine:
         return onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)
 
 
-def _signature(chain: DenseChain) -> tuple[Any, ...]:
+def _signature(network: Network) -> tuple[Any, ...]:
     """What a training graph depends on besides the values of the weights."""
-    layers = tuple((layer.bias is not None, str(layer.activation)) for layer in chain.layers)
-    return chain.widths, str(chain.dtype), layers
+    segments = tuple(
+        (
+            segment.input_name,
+            segment.output_name,
+            segment.rank,
+            segment.widths,
+            str(segment.dtype),
+            tuple((layer.bias is not None, str(layer.activation)) for layer in segment.layers),
+        )
+        for segment in network.segments
+    )
+    return network.frame.trunk.digest, segments

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, Task
 
 
 @dataclass(frozen=True)
@@ -14,14 +16,110 @@ class Metrics:
     """Measured on one split.
 
     Attributes:
-        accuracy: fraction of rows whose largest logit is the label's.
-        loss: mean cross-entropy in nats.
+        accuracy: what ``metric`` names. Accuracy is the fraction of rows whose largest logit is the label's, or of
+            binary labels predicted right; R² is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². With
+            several heads the mean over them.
+        loss: mean over the rows, the heads' losses added up; cross-entropies in nats.
         rows: number of rows.
+        metric: "accuracy" or "R²"; "accuracy and R²" where heads differ.
     """
 
     accuracy: float
     loss: float
     rows: int
+    metric: str = ACCURACY
+
+
+class Tally(Protocol):
+    """Collects one head's metric part by part."""
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Take in the head's outputs and labels of some rows."""
+
+    def result(self) -> tuple[float, float]:
+        """The metric, and the loss summed over all rows."""
+
+
+class ClassTally:
+    """Accuracy and cross-entropy of logits (rows, C) against classes (rows,)."""
+
+    def __init__(self) -> None:
+        self.correct, self.rows, self.loss = 0, 0, 0.0
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Count what is right, and add up the cross-entropies."""
+        correct, loss = correct_and_loss(output, labels)
+        self.correct, self.loss, self.rows = self.correct + correct, self.loss + loss, self.rows + len(labels)
+
+    def result(self) -> tuple[float, float]:
+        """Accuracy, and the summed cross-entropy."""
+        return self.correct / self.rows, self.loss
+
+
+class BinaryTally:
+    """Accuracy and binary cross-entropy of logits (rows, k) against 0 and 1."""
+
+    def __init__(self) -> None:
+        self.correct, self.count, self.loss = 0, 0, 0.0
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Count what is right, label by label, and add up the cross-entropies."""
+        z = output.astype(np.float64)
+        loss = np.maximum(z, 0) - labels * z + np.log1p(np.exp(-np.abs(z)))
+        self.correct += int(np.count_nonzero((z > 0) == (labels > 0.5)))
+        self.count, self.loss = self.count + labels.size, self.loss + float(loss.mean(axis=1).sum())
+
+    def result(self) -> tuple[float, float]:
+        """Accuracy, and the summed cross-entropy."""
+        return self.correct / self.count, self.loss
+
+
+class RegressionTally:
+    """R² and squared error, in the task's units, of predictions (rows, k)."""
+
+    def __init__(self, task: Task) -> None:
+        self.squash, self.loss = task.squash, 0.0
+        self.units: Array = np.array(task.scale or 1.0)
+        self.error: Array | float = 0.0
+        self.labels: list[Array] = []
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Add up the squared errors of each target."""
+        p = output.astype(np.float64)
+        if self.squash == "Sigmoid":
+            p = np.exp(-np.logaddexp(0, -p))
+        square = (p - labels) ** 2
+        self.error = self.error + square.sum(axis=0)
+        self.loss += float((square / self.units**2).mean(axis=1).sum())
+        self.labels.append(labels.astype(np.float64))
+
+    def result(self) -> tuple[float, float]:
+        """R², and the summed squared error.
+
+        For a target that never varies, R² is 1 where every prediction is right, else 0, as scikit-learn has it.
+        """
+        labels = np.concatenate(self.labels)
+        spread = ((labels - labels.mean(axis=0)) ** 2).sum(axis=0)
+        varied = np.ptp(labels, axis=0) > 0  # the spread is not quite 0 where the mean is rounded
+        error = np.asarray(self.error)
+        constant = np.where(error > 0, 0.0, 1.0)
+        shares = np.where(varied, 1 - error / np.where(varied, spread, 1.0), constant)
+        return float(shares.mean()), self.loss
+
+
+def tally(task: Task) -> Tally:
+    """What collects the metric of ``task``."""
+    if task.loss == CROSS_ENTROPY:
+        return ClassTally()
+    return BinaryTally() if task.loss == BINARY else RegressionTally(task)
+
+
+def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metrics:
+    """The metrics of a network with these heads."""
+    results = [each.result() for each in tallies]
+    value = sum(metric for metric, _ in results) / len(results)
+    names = " and ".join(dict.fromkeys(task.metric for task in tasks))
+    return Metrics(value, sum(loss for _, loss in results) / rows, rows, names)
 
 
 def correct_and_loss(logits: Array, labels: Array) -> tuple[int, float]:

@@ -1,0 +1,185 @@
+"""The user's own data set as numpy arrays: an .npz archive, or a pair of .npy files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxsurgeon.data.dataset import Dataset, MappedSplit, Split, chunks, with_test_split
+from onnxsurgeon.data.targets import from_arrays
+from onnxsurgeon.errors import DataError
+from onnxsurgeon.linear_algebra import Array
+
+NPZ_KEYS = (
+    "x_train and y_train, and if you have them x_test, y_test, x_validation, y_validation; or x and y; "
+    "or a model's inputs by their names in place of x"
+)
+PARTS = ("train", "test", "validation")
+
+
+def read_npz(path: Path) -> Dataset:
+    """Read a data set from an .npz file of plain arrays.
+
+    Keys as in Keras' files: x_train (rows, …), y_train (rows,), x_test, y_test; x_validation, y_validation where
+    there are any; or x and y alone. A model of several inputs has their names in place of x. Without a test split, a
+    fifth becomes one. Integer inputs of type uint8 are taken as pixels, full intensity 255; others are used as they
+    are. For what the labels may be see ``targets.from_arrays``.
+
+    Raises:
+        DataError: no such file, not an .npz, pickled objects inside, missing keys, NaN, or labels that are no classes.
+    """
+    require_file(path)
+    arrays = _readable(path, ".npz file", _load_archive)
+    splits = {part: _split(path, arrays, names, y_key) for part, (names, y_key) in _keys(path, arrays).items()}
+    first = splits["train"]
+    for split in splits.values():
+        for (name, shape, *_), (_, expected, *_) in zip(split.blocks(), first.blocks(), strict=True):
+            if shape[1:] != expected[1:]:
+                of = f" of '{name}'" if name else ""
+                raise DataError(f"{path}: rows{of} of shape {shape[1:]} and {expected[1:]} in one set")
+    return assemble(str(path), splits)
+
+
+def read_npy(path: Path, target: Path) -> Dataset:
+    """Read a data set from two .npy files: inputs (rows, …) and labels (rows,) or (rows, k).
+
+    The inputs stay in their file until rows of them are asked for. A fifth of the rows becomes the test split.
+
+    Raises:
+        DataError: a file is missing or no .npy, holds pickled objects or NaN, or the two have other numbers of rows.
+    """
+    for file in (path, target):
+        require_file(file)
+    inputs, labels = (_readable(file, ".npy file", _load_mapped) for file in (path, target))
+    _check_inputs(path, "the array", inputs, least=2, texts=False)
+    labels = _check_labels(target, "the array", np.array(labels), len(inputs))
+    return assemble(str(target), {"train": MappedSplit(inputs, np.arange(len(inputs)), labels)}, name=str(path))
+
+
+def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset:
+    """A Dataset of splits whose labels are still as in the file ``where``; without a test split it gets one."""
+    targets, labels = from_arrays(where, [split.labels for split in splits.values()])
+    parts = {part: split.with_labels(own) for (part, split), own in zip(splits.items(), labels, strict=True)}
+    train, test = parts["train"], parts.get("test")
+    if test is None:
+        halves = with_test_split(name or where, train, targets.classes)
+        train, test = halves.train, halves.test
+    return Dataset(
+        name or where,
+        train,
+        test,
+        targets.classes,
+        validation=parts.get("validation"),
+        class_labels=targets.class_labels,
+    )
+
+
+def require_file(path: Path) -> None:
+    """Raise DataError where there is no such file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+
+
+def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except Exception as error:  # damaged files make zipfile, zlib, tokenize and numpy raise what shares no base
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable {what}: {reason}") from error
+
+
+def _load_archive(path: Path) -> dict[str, Array]:
+    with path.open("rb") as file:  # numpy leaves open what it opened itself where the archive is damaged
+        loaded = np.load(file, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not an archive of arrays")
+        with loaded as archive:
+            return {key: archive[key] for key in archive.files}
+
+
+def _load_mapped(path: Path) -> Array:
+    return np.lib.format.open_memmap(path, mode="r")  # as np.load does, but for no archive; refuses pickles
+
+
+def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
+    """For each split its inputs' keys by name, and its labels' key; an input alone has the name ""."""
+    whole = "x" in arrays and "y" in arrays
+    if whole or {"x_train", "y_train"} <= arrays.keys():
+        found = {part: ({"": f"x_{part}"}, f"y_{part}") for part in PARTS if f"x_{part}" in arrays}
+        return {**found, "train": ({"": "x"}, "y")} if whole else found
+    found = {part: ({}, f"y_{part}") for part in PARTS if f"y_{part}" in arrays}
+    if "y" in arrays:
+        found["train"] = ({}, "y")
+    labels = {key for _, key in found.values()}
+    for key in arrays.keys() - labels - {"y"}:
+        name, _, part = key.rpartition("_")
+        if name and part in found and found[part][1] != "y":
+            found[part][0][name] = key
+        elif "y" in arrays:
+            found["train"][0][key] = key
+    if not found.get("train", ({}, ""))[0] or {"x", "x_train"} & arrays.keys():
+        raise DataError(f"{path}: expected the keys {NPZ_KEYS}; found {', '.join(sorted(arrays)) or 'none'}")
+    return _same_names(path, found)
+
+
+def _same_names(path: Path, found: dict[str, tuple[dict[str, str], str]]) -> dict[str, tuple[dict[str, str], str]]:
+    names = sorted({name for keys, _ in found.values() for name in keys})
+    for part, (keys, label) in found.items():
+        for name in names:
+            if name not in keys:
+                expected = name if label == "y" else f"{name}_{part}"
+                raise DataError(f"{path}: '{label}' has no '{expected}' beside it")
+    return {part: ({name: keys[name] for name in names}, label) for part, (keys, label) in found.items()}
+
+
+def _split(path: Path, arrays: dict[str, Array], keys: dict[str, str], y_key: str) -> Split:
+    if y_key not in arrays:
+        raise DataError(f"{path}: '{keys['']}' has no '{y_key}' beside it")
+    several = "" not in keys
+    for key in keys.values():
+        _check_inputs(path, f"'{key}'", arrays[key], least=1 if several else 2, texts=several)
+    inputs = {name: arrays[key] for name, key in keys.items()}
+    rows = {len(array) for array in inputs.values()}
+    if len(rows) > 1:
+        found = ", ".join(f"{len(array)} of '{keys[name]}'" for name, array in inputs.items())
+        raise DataError(f"{path}: inputs of one split must have the same number of rows; found {found}")
+    labels = _check_labels(path, f"'{y_key}'", arrays[y_key], rows.pop())
+    return Split(inputs if several else inputs[""], labels)
+
+
+def _check_inputs(path: Path, key: str, inputs: Array, *, least: int, texts: bool) -> None:
+    if inputs.ndim < least or inputs.dtype.kind not in ("fiubU" if texts else "fiub"):
+        shape = "(rows, …)" if least == 2 else "(rows,) or (rows, …)"
+        raise DataError(f"{path}: {key} must be numbers of shape {shape}; it is {inputs.dtype} {inputs.shape}")
+    if len(inputs) == 0:
+        raise DataError(f"{path}: {key} has no rows")
+    _require_finite(path, key, inputs)
+
+
+def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim not in (1, 2) or len(labels) != rows or labels.shape[1:] == (0,):
+        raise DataError(
+            f"{path}: {key} must have shape ({rows},), one label a row, or ({rows}, k); it has {labels.shape}"
+        )
+    if labels.dtype.kind not in "fiubU":
+        raise DataError(f"{path}: {key} must hold numbers or texts; it is {labels.dtype}")
+    _require_finite(path, key, labels)
+    return labels
+
+
+def _require_finite(path: Path, key: str, array: Array) -> None:
+    """In chunks, so that of a mapped file no more than one is in memory."""
+    if array.dtype.kind != "f":
+        return
+    for start, stop in chunks(array):
+        bad = np.argwhere(~np.isfinite(array[start:stop].reshape(stop - start, -1)))
+        if len(bad):
+            row, column = (int(i) for i in bad[0])
+            value = array[start + row].reshape(-1)[column]
+            place = f"row {start + row}" + (f", column {column}" if array.ndim > 1 else "")
+            raise DataError(f"{path}: {key} holds {value} in {place}")

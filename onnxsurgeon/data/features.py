@@ -1,0 +1,120 @@
+"""What leaves a network's prefix, for every row of a data set: computed once, however long the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.errors import DataError, ModelError
+from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.files import Parts, join
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import evaluator, first_line
+
+CHUNK = 1024
+
+
+def compute_features(network: Network, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+    """The trunk's features (rows, …) for model inputs (rows, …), in the order of ``trunk.features``.
+
+    Raises:
+        DataError: the prefix fails on these rows, or mixes them.
+        ModelError: the prefix computes a tensor that is too large, or of a size that cannot be told.
+    """
+    features: dict[str, Array] = {}
+    rest = []
+    for name in network.frame.trunk.features:
+        source = name if name in inputs else _flattened(network, name, inputs)
+        if source is None:
+            rest.append(name)
+        else:
+            values = inputs[source]
+            features[name] = values if source == name else values.reshape(rows, -1)
+    if rest:
+        features |= _run(network, rest, inputs, rows)
+    return {name: features[name] for name in network.frame.trunk.features}
+
+
+def _flattened(network: Network, name: str, inputs: Mapping[str, Array]) -> str | None:
+    """The input that the feature ``name`` is with its axes flattened: no session is needed for that."""
+    for node in network.frame.prefix_nodes:
+        if name in node.output and node.op_type == "Flatten" and node.input[0] in inputs:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+            return node.input[0] if axis == 1 else None
+    return None
+
+
+def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+    model = prefix_model(network, names)
+    read = {value.name for value in model.graph.input}
+    fixed = _fixed_batch(model)
+    step = fixed or _chunk(model, {name: inputs[name] for name in read & inputs.keys()}, rows, network.name)
+    if fixed:
+        _require_bounded(model, inputs, fixed, network.name)
+    run = evaluator(model)
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    for start in range(0, rows, step):
+        feeds = {name: values[start : start + step] for name, values in inputs.items() if name in read}
+        count = min(step, rows - start)
+        if fixed and count < fixed:  # a fixed batch size is filled up with copies of the last row
+            feeds = {n: np.concatenate([v, np.repeat(v[-1:], fixed - count, axis=0)]) for n, v in feeds.items()}
+        try:
+            outputs = run(names, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no narrower base
+            raise DataError(f"'{network.name}': its prefix fails on these rows: {first_line(error)}") from error
+        for name, values in zip(names, outputs, strict=True):
+            if np.ndim(values) == 0 or len(values) != (fixed or count):
+                raise DataError(
+                    f"'{network.name}': its tensor '{name}', which the dense layers read, has no row for each row"
+                )
+            parts[name].append(np.asarray(values)[: (fixed and count) or None])
+    return {name: np.concatenate(pieces) for name, pieces in parts.items()}
+
+
+def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name: str) -> int:
+    """Rows to run at a time: ``CHUNK``, or fewer where a tensor would become too large."""
+    rows = max(1, min(CHUNK, rows))
+    while rows > 1:
+        try:
+            _require_bounded(model, inputs, rows, name)
+        except ModelError:
+            rows //= 2
+        else:
+            return rows
+    _require_bounded(model, inputs, 1, name)
+    return rows
+
+
+def _require_bounded(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name: str) -> None:
+    """Raise ModelError where running this on ``rows`` rows would take more memory than can be told, or than allowed."""
+    largest_tensor(model, {key: (rows, *values.shape[1:]) for key, values in inputs.items()}, name=f"'{name}'")
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int:
+    """The batch size that the inputs demand; 0 for any."""
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_value > 0:
+            return int(dims[0].dim_value)
+    return 0
+
+
+def prefix_model(network: Network, names: list[str]) -> onnx.ModelProto:
+    """The nodes before the trunk as a model whose outputs are the features ``names``."""
+    frame = network.frame
+    model = onnx.ModelProto()
+    model.CopyFrom(frame.model)
+    del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]
+    model.graph.node.extend(frame.prefix_nodes)
+    read = {name for node in frame.prefix_nodes for name in inputs_of(node)}
+    kept = [value for value in model.graph.input if value.name in read]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    for name in names:
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    arrays = {name: values for name, values in frame.arrays.items() if name in read}
+    return join(Parts(model, arrays, external=False))

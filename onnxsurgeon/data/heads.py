@@ -1,0 +1,169 @@
+"""From a data set's labels to the targets of a network's heads, and to what each head is trained for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.errors import DataError
+from onnxsurgeon.graph.frame import Head
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
+
+
+def resolve_tasks(network: Network, dataset: Dataset, loss: str = "auto") -> tuple[Task, ...]:
+    """What each head of ``network`` is trained for, from its suffix and the training labels, or as ``loss`` says.
+
+    Raises:
+        DataError: the labels have another number of columns than the heads need, or do not fit the loss.
+    """
+    columns = _columns(network, dataset, dataset.train.labels)
+    return tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+
+
+def encode(network: Network, dataset: Dataset, split: Split, tasks: tuple[Task, ...]) -> tuple[Array, ...]:
+    """The labels of ``split`` as each head's targets: classes (rows,) int64, or values (rows, outputs).
+
+    Raises:
+        DataError: a label is not among a head's classes; names the row.
+    """
+    columns = _columns(network, dataset, split.labels)
+    return tuple(
+        _classes(network, dataset, head, y) if task.loss == CROSS_ENTROPY else _values(network, dataset, head, task, y)
+        for head, task, y in zip(network.heads, tasks, columns, strict=True)
+    )
+
+
+def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
+    """The part of the labels that belongs to each head: (rows,) for one column, else (rows, k)."""
+    heads = network.heads
+    if len(heads) == 1:
+        return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels]
+    count = 1 if labels.ndim == 1 else labels.shape[1]
+    widths = [head.width for head in heads]
+    if count == len(heads):
+        return [labels[:, i] for i in range(count)]
+    if count == sum(widths):
+        return [part[:, 0] if part.shape[1] == 1 else part for part in np.split(labels, np.cumsum(widths)[:-1], axis=1)]
+    names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
+    raise DataError(
+        f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
+        f"one column a head, {len(heads)}, or one an output, {sum(widths)}"
+    )
+
+
+def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -> Task:
+    if head.rank != 2:
+        raise DataError(f"'{network.name}': its head '{head.tensor}' has {head.rank} axes, which no loss is known for")
+    chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
+    if chosen == CROSS_ENTROPY and head.width < 2:
+        raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {chosen}")
+    if chosen != CROSS_ENTROPY and head.squash == "Softmax":
+        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}")
+    direct = any(segment.output_name == head.tensor for segment in network.segments)
+    scale = _units(dataset, y, head.width) if chosen == SQUARED and not head.squash and direct else ()
+    return Task(chosen, head.width, head.squash, scale)
+
+
+def _units(dataset: Dataset, y: Array, width: int) -> tuple[float, ...]:
+    """Powers of two near the targets' standard deviations; () where all are 1."""
+    if dataset.class_labels and not isinstance(dataset.class_labels[0], str):
+        y = np.array(dataset.class_labels)[y]
+    deviations = np.atleast_1d(np.std(y.astype(np.float64).reshape(len(y), -1), axis=0))
+    usable = np.isfinite(deviations) & (deviations > 0)
+    units = 2.0 ** np.round(np.log2(np.where(usable, deviations, 1.0)))
+    return () if len(units) != width or bool((units == 1).all()) else tuple(units.tolist())
+
+
+def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
+    """The loss that fits the head and its labels."""
+    classes = y.ndim == 1 and y.dtype.kind in "iub"
+    if head.squash == "Softmax":
+        if not classes:
+            raise DataError(f"{dataset.name}: '{network.name}' ends in a Softmax; expected one column of classes")
+        return CROSS_ENTROPY
+    if classes and head.width > 1:
+        return CROSS_ENTROPY
+    if classes and len(_names(dataset, y)) <= 2:
+        return BINARY
+    between = bool(((y == 0) | (y == 1)).all())
+    if between and (head.squash == "Sigmoid" or y.dtype.kind in "iub"):
+        return BINARY
+    return SQUARED
+
+
+def _names(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:
+    """What the classes 0, 1, … are called."""
+    if dataset.class_labels:
+        return dataset.class_labels
+    return tuple(range(max(dataset.classes, int(y.max(initial=0)) + 1)))
+
+
+def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
+    """Labels (rows,) as the head's columns, by the names that the model gives its classes, where it does."""
+    if y.ndim != 1 or y.dtype.kind not in "iub":
+        raise DataError(f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}")
+    if not head.labels:
+        return _by_number(network, dataset, head, y)
+    names = _names(dataset, y)
+    known = {str(label): column for column, label in enumerate(head.labels)}
+    table = np.array([known.get(str(name), -1) for name in names], np.int64)
+    encoded: Array = table[y]
+    if (encoded < 0).any():
+        row = int(np.argmax(encoded < 0))
+        expected = ", ".join(map(str, head.labels[:12])) + (", …" if len(head.labels) > 12 else "")
+        raise DataError(
+            f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is not among the classes of '{network.name}': "
+            f"{expected}"
+        )
+    return encoded
+
+
+def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
+    """Labels as the head's columns where the model gives its classes no names.
+
+    Integers are numbers of columns where all of them can be; texts and other integers are the columns in ascending
+    order where there are as many.
+    """
+    names = _names(dataset, y)
+    numbers = [name if isinstance(name, int) and 0 <= name < head.width else -1 for name in names]
+    if min(numbers) < 0 and dataset.class_labels and len(names) == head.width:
+        return y.astype(np.int64, copy=False)
+    if isinstance(names[0], str):
+        raise DataError(
+            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
+            f"{head.width}, and gives them no names"
+        )
+    encoded: Array = np.array(numbers, np.int64)[y]
+    if (encoded < 0).any():
+        row = int(np.argmax(encoded < 0))
+        raise DataError(
+            f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is outside the {head.width} classes of "
+            f"'{network.name}' (0 to {head.width - 1})"
+        )
+    return encoded
+
+
+def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array) -> Array:
+    """Targets (rows, outputs) in float64 for the losses on single outputs."""
+    if y.ndim == 1 and y.dtype.kind in "iub" and head.width == 1:
+        if task.loss == BINARY:
+            two = Head(head.tensor, 2, head.squash, head.readers, head.labels)
+            return _classes(network, dataset, two, y).astype(np.float64)[:, None]
+        names = _names(dataset, y)
+        if any(isinstance(name, str) for name in names):
+            raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers")
+        return np.array(names, np.float64)[y][:, None]
+    values = y.astype(np.float64).reshape(len(y), -1)
+    if values.shape[1] != head.width:
+        raise DataError(
+            f"{dataset.name}: expected {head.width} targets a row, one for each output of '{network.name}'; found "
+            f"{values.shape[1]}"
+        )
+    if task.loss == BINARY and ((values != 0) & (values != 1)).any():
+        row, column = (int(i) for i in np.argwhere((values != 0) & (values != 1))[0])
+        raise DataError(
+            f"{dataset.name}: target {values[row, column]:g} in row {row}, column {column}; expected 0 or 1"
+        )
+    return values

@@ -1,0 +1,144 @@
+"""The user's own data set as a folder of images, one folder for each class."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxsurgeon.data.arrays import assemble
+from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.errors import DataError
+from onnxsurgeon.linear_algebra import Array
+
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_SILENT = logging.NullHandler()
+_CHANNELS = {"L": (), "RGB": (3,)}
+_SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
+
+
+def read_images(root: Path) -> Dataset:
+    """Read FOLDER/CLASS/*, or FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, FOLDER/validation/CLASS/* (or val).
+
+    Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB (rows, h, w, 3),
+    all of one size, uint8. Files whose names begin with a point, or do not end as an image's, are left out.
+
+    Raises:
+        DataError: there is no class or no image, a file cannot be read or is of another size or mode, a link leads out
+            of the folder, or Pillow is not installed.
+    """
+    folders = _split_folders(root)
+    files = {part: list(_images(root, folder)) for part, folder in folders.items()}
+    first = next(iter(files.values()))[0][0]
+    shape: tuple[int, ...] | None = None
+    splits = {}
+    for part, found in files.items():
+        inputs = None
+        for row, (path, _) in enumerate(found):
+            pixels = _pixels(path)
+            shape = shape or pixels.shape
+            if pixels.shape != shape:
+                raise DataError(f"{path}: expected {_spelled(shape)} as {first} is; found {_spelled(pixels.shape)}")
+            if inputs is None:
+                inputs = _empty(root, (len(found), *shape))
+            inputs[row] = pixels
+        assert inputs is not None
+        splits[part] = Split(inputs, np.array([name for _, name in found]))
+    return assemble(str(root), splits)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folder of every split; the root alone where it holds the classes themselves."""
+    train = root / "train"
+    # A class may be called "train" as well: its folder then holds images.
+    if not train.is_dir() or not any(_folders(root, train)) or any(_files(root, train)):
+        return {"train": root}
+    found: dict[str, Path] = {}
+    for folder in _folders(root, root):
+        part = _SPLITS.get(folder.name)
+        if part is None or part in found:
+            raise DataError(f"{folder}: expected the folders train, test and validation (or val) beside one another")
+        found[part] = folder
+    return {"train": found.pop("train"), **found}
+
+
+def _images(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every image below ``folder`` with its class, in the order of their names."""
+    classes = list(_folders(root, folder))
+    if not classes:
+        raise DataError(f"{folder}: expected a folder of images for each class; found none")
+    for name in classes:
+        files = list(_files(root, name))
+        if not files:
+            raise DataError(f"{name}: holds no images; expected files such as .png or .jpg")
+        for file in files:
+            yield file, name.name
+
+
+def _folders(root: Path, folder: Path) -> Iterator[Path]:
+    return (entry for entry in _entries(root, folder) if entry.is_dir())
+
+
+def _files(root: Path, folder: Path) -> Iterator[Path]:
+    return (entry for entry in _entries(root, folder) if entry.suffix.lower() in SUFFIXES and not entry.is_dir())
+
+
+def _entries(root: Path, folder: Path) -> Iterator[Path]:
+    """What is not hidden in a folder, in the order of names; a link may lead to another place inside the root only."""
+    inside = os.path.realpath(root)
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        # Not Path.resolve, which raises at links that lead to one another.
+        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(inside):
+            raise DataError(f"{entry}: is a link that leads out of {root}; put the file itself there")
+        yield entry
+
+
+def _pixels(path: Path) -> Array:
+    """The image's values (h, w) or (h, w, 3), uint8."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'") from error
+    # Without a handler, what Pillow logs of damaged files would reach standard error beside our own line.
+    logging.getLogger("PIL").addHandler(_SILENT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                _require_mode(path, image)
+                return np.asarray(image)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise DataError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels; refused") from error
+        except DataError:
+            raise
+        except Exception as error:  # what Pillow's readers of damaged files raise shares no base
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{path}: not a readable image: {reason}") from error
+
+
+def _require_mode(path: Path, image: Any) -> None:
+    if image.mode not in _CHANNELS:
+        raise DataError(f"{path}: expected a greyscale (L) or RGB image; found mode {image.mode}")
+
+
+def _empty(root: Path, shape: tuple[int, ...]) -> Array:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise DataError(f"{root}: {shape[0]} images of {_spelled(shape[1:])} do not fit into memory") from error
+
+
+def _spelled(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} × {shape[0]} pixels, {'RGB' if len(shape) == 3 else 'greyscale'}"

@@ -1,0 +1,191 @@
+"""A data set's rows as a model's inputs: matched by name or by shape, arranged, scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.tables import matrix
+from onnxsurgeon.errors import DataError, ModelError
+from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import numpy_type
+
+if TYPE_CHECKING:
+    from onnxsurgeon.data.prepare import InputOptions
+
+Sizes = tuple[int | None, ...]
+
+
+def model_inputs(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> dict[str, Array]:
+    """Every input of the model by name, shape (rows, …), of the input's type.
+
+    A model with one input takes the rows as they are, or all columns of a table; one with several takes each from the
+    column of its name.
+
+    Raises:
+        DataError: the rows do not fit; names the input, what it takes and what was found.
+        ModelError: an input is no tensor.
+    """
+    declared = _declared(network)
+    rows = split.inputs
+    if not isinstance(rows, dict):
+        if len(declared) != 1:
+            raise DataError(
+                f"{dataset.name}: '{network.name}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
+                "expected columns or arrays of these names"
+            )
+        return {declared[0].name: _fitted(network, dataset, declared[0], rows, options)}
+    if len(declared) == 1 and declared[0].name not in rows:
+        table, names = matrix(rows, dataset.categories)
+        _require_width(network, dataset, declared[0], names)
+        return {declared[0].name: _fitted(network, dataset, declared[0], table, options)}
+    missing = [value.name for value in declared if value.name not in rows]
+    if missing:
+        raise DataError(
+            f"{dataset.name}: the input '{missing[0]}' of '{network.name}' has no column of that name; found "
+            f"{_quoted(rows)}"
+        )
+    return {value.name: _named(network, dataset, value, rows[value.name], options) for value in declared}
+
+
+def _quoted(names: object) -> str:
+    listed = [f"'{name}'" for name in names]  # type: ignore[attr-defined]
+    return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
+
+
+def _declared(network: Network) -> list[onnx.ValueInfoProto]:
+    """The inputs that the trunk's features depend on, those with a value of their own left out."""
+    frame = network.frame
+    constants = {tensor.name for tensor in frame.model.graph.initializer} | frame.arrays.keys()
+    read = {name for node in frame.prefix_nodes for name in inputs_of(node)} | frame.trunk.features.keys()
+    inputs = [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
+    for value in inputs:
+        if not value.type.HasField("tensor_type"):
+            raise ModelError(f"'{network.name}': its input '{value.name}' is no tensor")
+    return inputs
+
+
+def _sizes(value: onnx.ValueInfoProto) -> Sizes:
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
+
+
+def _require_width(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, names: list[str]) -> None:
+    shape = _sizes(value)
+    if len(shape) == 2 and shape[1] not in (None, len(names)):
+        raise DataError(
+            f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{network.name}', found "
+            f"{len(names)}: {_quoted(names)}"
+        )
+
+
+def _named(
+    network: Network, dataset: Dataset, value: onnx.ValueInfoProto, column: Array, options: InputOptions
+) -> Array:
+    """One input from the column of its name."""
+    kind = value.type.tensor_type.elem_type
+    if (column.dtype.kind in "UO") != (kind == onnx.TensorProto.STRING):
+        takes, found = ("texts", "numbers") if kind == onnx.TensorProto.STRING else ("numbers", "texts")
+        raise DataError(
+            f"{dataset.name}: column '{value.name}' holds {found}; the input of '{network.name}' takes {takes}"
+        )
+    rows = column[:, None] if column.ndim == 1 and len(_sizes(value)) == 2 else column
+    if kind == onnx.TensorProto.STRING:
+        return rows.astype(object)
+    return _fitted(network, dataset, value, rows, options)
+
+
+def _fitted(
+    network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Array, options: InputOptions
+) -> Array:
+    """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
+    shape = _sizes(value)
+    arranged = _arrange(rows, shape, network, dataset, options)
+    dtype = numpy_type(value.type.tensor_type.elem_type)
+    if dtype.kind in "iu" and rows.dtype.kind == "f":
+        _require_whole(network, dataset, value, rows)
+    inputs = arranged if dtype.kind in "iu" else _scale(arranged, rows, dataset, options)
+    return inputs.reshape(len(inputs), *_wanted(inputs.shape, shape)).astype(dtype, copy=False)
+
+
+def _require_whole(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Array) -> None:
+    broken = rows != np.floor(rows)
+    if broken.any():
+        first = tuple(np.argwhere(broken)[0])
+        raise DataError(
+            f"{dataset.name}: {rows[first]:g} in row {first[0]} for the input '{value.name}' of '{network.name}', "
+            "which takes integers"
+        )
+
+
+def _arrange(
+    rows: Array, shape: Sequence[int | None], network: Network, dataset: Dataset, options: InputOptions
+) -> Array:
+    """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
+    images = rows[..., None] if rows.ndim == 3 else rows
+    wanted = tuple(shape[1:])
+    candidates = [images]
+    if images.ndim == 4:
+        first = images.transpose(0, 3, 1, 2)
+        # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
+        as_they_are_first = len(wanted) == 3 or options.layout == "hwc"
+        candidates = [images, first] if as_they_are_first else [first, images]
+    for candidate in candidates:
+        if _fits(candidate.shape[1:], wanted):
+            return candidate
+    raise DataError(
+        f"{dataset.name}: rows of shape {rows.shape[1:]} do not fit the input of '{network.name}', which takes "
+        f"({', '.join('?' if size is None else str(size) for size in wanted)})"
+    )
+
+
+def _fits(have: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    if len(wanted) == 3 and len(have) == 3:
+        return all(size is None or size == own for size, own in zip(wanted, have, strict=True))
+    known = [size for size in wanted if size is not None]
+    product, total = int(np.prod(known)), int(np.prod(have))
+    return product == total if len(known) == len(wanted) else product > 0 and total % product == 0
+
+
+def _wanted(have: Sequence[int], shape: Sequence[int | None]) -> tuple[int, ...]:
+    """The input's row shape, its one unknown size left to numpy."""
+    wanted = tuple(shape[1:])
+    if len(wanted) == len(have) - 1:
+        return tuple(have[1:])
+    if sum(size is None for size in wanted) > 1:
+        raise DataError("the model's input has more than one unknown size beside the batch")
+    return tuple(-1 if size is None else size for size in wanted)
+
+
+def _scale(arranged: Array, rows: Array, dataset: Dataset, options: InputOptions) -> Array:
+    """Floats: values × scale, minus mean, over std; the latter two along the channel axis."""
+    scale = options.scale
+    if scale is None:
+        scale = 1.0 / dataset.maximum if rows.dtype == np.uint8 else 1.0
+    wide = arranged.dtype == np.float64 and scale == 1.0 and not options.mean and not options.std
+    scaled: Array = arranged if wide else arranged.astype(np.float32)
+    if scale != 1.0:
+        scaled *= np.float32(scale)
+    channels_last = arranged.shape[-1] == (rows.shape[-1] if rows.ndim == 4 else 1)
+    for values, apply in ((options.mean, np.subtract), (options.std, np.divide)):
+        if values:
+            scaled = apply(scaled, _along_channels(values, arranged, channels_last=channels_last))
+    return scaled
+
+
+def _along_channels(values: tuple[float, ...], arranged: Array, *, channels_last: bool) -> Array:
+    array = np.array(values, np.float32)
+    if len(values) == 1:
+        return array
+    last, first = arranged.ndim - 1, 1
+    for axis in (last, first) if channels_last or arranged.ndim != 4 else (first, last):
+        if arranged.shape[axis] == len(values):
+            break
+    else:
+        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {arranged.shape[1:]}")
+    return array.reshape([-1 if position == axis else 1 for position in range(arranged.ndim)])

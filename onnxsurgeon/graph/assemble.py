@@ -1,0 +1,69 @@
+"""From a network back to a model: the user's frame with the segments in their places."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import helper
+
+from onnxsurgeon.graph.files import Parts
+from onnxsurgeon.graph.nodes import chain_nodes
+from onnxsurgeon.linear_algebra import Array
+
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.frame import Frame
+    from onnxsurgeon.graph.network import Network
+
+IR_WITH_FREE_INITIALIZERS = 4  # before it, every initializer has to be listed among the graph's inputs
+
+
+def assemble(network: Network) -> Parts:
+    """The complete model; weights that stayed are shared with the network, not copied."""
+    frame = network.frame
+    model = onnx.ModelProto()
+    model.CopyFrom(frame.model)
+    arrays: dict[str, Array] = dict(frame.arrays)
+    inserted: dict[int, list[onnx.NodeProto]] = defaultdict(list)
+    constants: list[onnx.TensorProto] = []
+    parameters: dict[str, Array] = {}
+    for position, segment in zip(frame.positions, network.segments, strict=True):
+        nodes, needed = chain_nodes(segment, frame.opset)
+        inserted[position] += nodes
+        constants += needed
+        parameters |= {name: values.astype(segment.file_dtype, copy=False) for name, values in segment.parameters()}
+    kept = list(model.graph.node)
+    del model.graph.node[:]
+    for index in range(len(kept) + 1):
+        model.graph.node.extend(_with_remark(node, frame.remarks) for node in inserted[index])
+        model.graph.node.extend(kept[index : index + 1])
+    model.graph.initializer.extend(constants)
+    _declare(model, parameters, constants, frame)
+    for key, value in network.metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return Parts(model, arrays | parameters, frame.external, frame.headers)
+
+
+def _with_remark(node: onnx.NodeProto, remarks: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:
+    """The node with the doc string and metadata that the user's node of that name had."""
+    remark = remarks.get(node.name)
+    if remark is not None:
+        node.doc_string = remark.doc_string
+        node.metadata_props.extend(remark.metadata_props)
+    return node
+
+
+def _declare(
+    model: onnx.ModelProto, parameters: Mapping[str, Array], constants: list[onnx.TensorProto], frame: Frame
+) -> None:
+    """List parameters among the graph's inputs where the IR version wants it, or the file did."""
+    everywhere = model.ir_version < IR_WITH_FREE_INITIALIZERS
+    for name, values in parameters.items():
+        if everywhere or name in frame.overridable:
+            kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
+    if everywhere:
+        for tensor in constants:
+            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))

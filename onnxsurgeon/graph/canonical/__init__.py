@@ -1,0 +1,27 @@
+"""Exporter idioms rewritten to Dense(+activation): small rules on an onnx-graphsurgeon graph.
+
+The rewritten graph is a reading aid: the file that is written keeps the user's own nodes around the chain.
+Every rule's docstring is its equation. A rule returns whether it changed anything. A tensor that bears a name of the
+file always has that tensor's value; what the file lacks gets a new name.
+"""
+
+from onnxsurgeon.graph.canonical.affine import explain_normalization
+from onnxsurgeon.graph.canonical.dense import bias_of, is_dense
+from onnxsurgeon.graph.canonical.driver import canonicalise
+from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
+from onnxsurgeon.graph.canonical.products import explain
+from onnxsurgeon.graph.canonical.rewriter import FLOATS, PRODUCTS, constant_values, is_output
+
+__all__ = [
+    "FLOATS",
+    "PRODUCTS",
+    "attributes_of",
+    "bias_of",
+    "canonicalise",
+    "clip_bounds",
+    "constant_values",
+    "explain",
+    "explain_normalization",
+    "is_dense",
+    "is_output",
+]

@@ -1,0 +1,159 @@
+"""Per-unit affine nodes, y = a ⊙ x + c, folded into the dense layer before or behind them: in float64, rounded once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.canonical.dense import absorb, bias_of, rescale, units_of
+from onnxsurgeon.graph.canonical.rewriter import FLOATS, Rewriter, constant_values, has_input, producer_of, shape_of
+from onnxsurgeon.linear_algebra import Array
+
+AFFINE = ("Add", "Sub", "Mul", "Div", "Neg", "BatchNormalization")
+
+
+class Affine(NamedTuple):
+    """y = a ⊙ x + c, with a and c of shape () or (n,), float64; ``name`` is a constant's that c comes from."""
+
+    x: Any
+    a: Array
+    c: Array
+    name: str
+
+
+def affine_of(node: gs.Node) -> Affine | None:
+    """The node as y = a ⊙ x + c over the last axis, None where it is none."""
+    if node.op == "BatchNormalization":
+        return batch_normalization(node)
+    one, zero = np.array(1.0), np.array(0.0)
+    if node.op == "Neg":
+        return Affine(node.inputs[0], -one, zero, "")
+    constants = [isinstance(tensor, gs.Constant) for tensor in node.inputs]
+    if len(constants) != 2 or sum(constants) != 1:
+        return None
+    slot = constants.index(True)
+    x, term = node.inputs[1 - slot], node.inputs[slot]
+    value = _per_unit(term, x)
+    if value is None:
+        return None
+    if node.op == "Add":
+        return Affine(x, one, value, term.name)
+    if node.op == "Sub":
+        return Affine(x, one, -value, term.name) if slot == 1 else Affine(x, -one, value, term.name)
+    if node.op == "Mul":
+        return Affine(x, value, zero, "")
+    return Affine(x, 1 / value, zero, "") if slot == 1 and value.all() else None
+
+
+def _per_unit(tensor: Any, x: Any) -> Array | None:
+    """Constant values of shape () or (n,), that broadcasting spreads over the last axis of ``x`` only."""
+    shape = tuple(tensor.shape)
+    rank = shape_of(x)
+    if any(size != 1 for size in shape[:-1]) or len(shape) > (1 if rank is None else max(len(rank), 1)):
+        return None
+    values = constant_values(tensor)
+    if values is None or values.dtype not in FLOATS or not values.size:
+        return None
+    return values.astype(np.float64).reshape(() if values.size == 1 else -1)
+
+
+def batch_normalization(node: gs.Node) -> Affine | None:
+    """A = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n); None in training mode."""
+    if explain_normalization(node):
+        return None
+    scale, shift, mean, variance = (
+        np.asarray(constant_values(tensor)).astype(np.float64).reshape(-1) for tensor in node.inputs[1:5]
+    )
+    if not scale.shape == shift.shape == mean.shape == variance.shape:
+        return None
+    with np.errstate(all="ignore"):
+        a = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+    return Affine(node.inputs[0], a, shift - mean * a, node.inputs[2].name)
+
+
+def explain_normalization(node: gs.Node) -> str:
+    """Why a BatchNormalization cannot be folded; "" where it can."""
+    if node.attrs.get("training_mode", 0):
+        return "it is in training mode"
+    if any(y.name and (y.outputs or y.name) for y in node.outputs[1:]):
+        return "its running statistics are read, so it is in training mode"
+    statistics = [constant_values(tensor) for tensor in node.inputs[1:5]]
+    if len(statistics) < 4 or any(values is None or values.dtype not in FLOATS for values in statistics):
+        return "its statistics are not constant"
+    shape = shape_of(node.inputs[0])
+    return "" if shape is not None and len(shape) == 2 else "its input is not of shape (batch, n)"
+
+
+def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
+    """A ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense."""
+    found = affine_of(node)
+    if found is None:
+        return False
+    source = producer_of(found.x)
+    if source is None or source.op != "Dense" or source is node:
+        return False
+    if len(found.x.outputs) != 1 or rewriter.is_pinned(found.x) or not _fits(found, units_of(source)):
+        return False
+    weight, bias = source.inputs[1].values, bias_of(source)
+    scaled = weight if _is_one(found.a) else weight.astype(np.float64) * found.a
+    total = found.a * bias.astype(np.float64) + found.c if bias is not None else None
+    if bias is None and (has_input(node, 1) and found.name):
+        total = np.broadcast_to(found.c, units_of(source))
+    absorb(rewriter, source, node)
+    rescale(rewriter, source, scaled, total, found.name)
+    return True
+
+
+def fold_ahead(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Dense(a ⊙ x + c, W, b) → Dense(x, diag(a) W, b + c W) for every reader, where x comes from a dense layer."""
+    found, y = affine_of(node), node.outputs[0]
+    if found is None or rewriter.is_pinned(y) or not y.outputs or not _comes_from_dense(found.x):
+        return False
+    readers = list(y.outputs)
+    for reader in readers:
+        if reader.op != "Dense" or reader.inputs[0] is not y or not _fits(found, int(reader.inputs[1].shape[0])):
+            return False
+    for reader in readers:
+        weight, bias = reader.inputs[1].values, bias_of(reader)
+        wide = weight.astype(np.float64)
+        total = None
+        if found.c.any():
+            total = np.broadcast_to(found.c, wide.shape[0]) @ wide + (0 if bias is None else bias.astype(np.float64))
+        scaled = weight if _is_one(found.a) else np.broadcast_to(found.a, wide.shape[0])[:, None] * wide
+        # Named after the weight: the constant's own name belongs to a tensor of another length.
+        rescale(rewriter, reader, scaled, total, f"{reader.inputs[1].name}.bias")
+        reader.attrs["entry"] = found.x.name if rewriter.is_original(found.x) else None
+        rewriter.set_input(reader, 0, found.x)
+    return True
+
+
+def _fits(found: Affine, units: int) -> bool:
+    sizes = {found.a.size, found.c.size} - {1}
+    return sizes <= {units} and bool(np.isfinite(found.a).all() and np.isfinite(found.c).all())
+
+
+def _is_one(a: Array) -> bool:
+    return bool(np.all(a == 1))
+
+
+def _comes_from_dense(tensor: Any) -> bool:
+    """Whether ``tensor`` is a dense layer's output, or an activation or a chain of affine nodes behind one."""
+    for _ in range(8):
+        source = producer_of(tensor)
+        if source is None:
+            return False
+        if source.op == "Dense":
+            return True
+        if source.op in ACTIVATIONS:
+            tensor = source.inputs[0]
+        elif source.op in AFFINE:
+            found = affine_of(source)
+            if found is None:
+                return False
+            tensor = found.x
+        else:
+            return False
+    return False

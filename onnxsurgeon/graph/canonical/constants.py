@@ -1,0 +1,199 @@
+"""What is constant becomes an initializer: Constant nodes, and nodes all of whose inputs are constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import helper
+
+from onnxsurgeon.graph.canonical.rewriter import Rewriter, constant_values, has_input
+from onnxsurgeon.linear_algebra import Array
+
+LARGEST = 2**20  # elements; a result may also be as large as what it is made from
+
+
+def constant(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Constant() → an initializer of the same name."""
+    y = node.outputs[0]
+    if any(y is output for output in rewriter.graph.outputs):
+        return False
+    values = _constant_node(node)
+    if values is None:
+        return False
+    readers = list(y.outputs)
+    rewriter.remove(node)
+    _make_constant(y, values)
+    rewriter.touch(*readers)
+    return True
+
+
+def _constant_node(node: gs.Node) -> Any | None:
+    """Values of a Constant node; an unread tensor stays unread."""
+    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64)):
+        if name in node.attrs:
+            return np.asarray(node.attrs[name], dtype)
+    if "value_ints" in node.attrs:
+        return np.asarray(node.attrs["value_ints"], np.int64)
+    value = node.attrs.get("value")
+    return value._values if isinstance(value, gs.Constant) else None
+
+
+def _make_constant(y: Any, values: Any) -> None:
+    y.to_constant(values)
+
+
+def fold(rewriter: Rewriter, node: gs.Node) -> bool:
+    """f(constants) → a constant, named after the initializer that it is a form of; never a larger one."""
+    y = node.outputs[0]
+    if len(node.outputs) != 1 or rewriter.is_pinned(y) or not node.inputs:
+        return False
+    if not all(isinstance(tensor, gs.Constant) or not tensor.name for tensor in node.inputs):
+        return False
+    bound = max(LARGEST, sum(int(np.prod(t.shape)) for t in node.inputs if t.name))
+    name = node.inputs[0].name if node.op in FORMS_OF_ONE else y.name
+    if node.op == "Identity":
+        values = node.inputs[0]._values
+    else:
+        try:
+            with np.errstate(all="ignore"):
+                values = FOLDS[node.op](node, bound)
+        except Exception:  # whatever is wrong with the node, the runtime will say
+            return False
+        if values is None:
+            return False
+    # A scalar that numpy returns is no array to onnx-graphsurgeon.
+    rewriter.redirect(y, gs.Constant(name, np.asarray(values) if np.isscalar(values) else values))
+    rewriter.remove(node)
+    return True
+
+
+def shape(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Shape(x) → a constant, where every size is known."""
+    sizes, y = node.inputs[0].shape, node.outputs[0]
+    if sizes is None or rewriter.is_pinned(y):
+        return False
+    wanted = list(sizes)[slice(node.attrs.get("start", 0), node.attrs.get("end", None))]
+    if not all(isinstance(size, int) and size > 0 for size in wanted):
+        return False
+    rewriter.redirect(y, gs.Constant(y.name, np.array(wanted, np.int64)))
+    rewriter.remove(node)
+    return True
+
+
+Fold = Callable[[gs.Node, int], "Array | None"]
+
+
+def _value(node: gs.Node, position: int) -> Array:
+    values = constant_values(node.inputs[position])
+    if values is None:
+        raise ValueError("not constant")
+    return values
+
+
+def _ints(node: gs.Node, name: str, position: int) -> list[int] | None:
+    """Integers that are an attribute in older opsets, an input in newer ones."""
+    if name in node.attrs:
+        return [int(i) for i in np.ravel(node.attrs[name])]
+    return [int(i) for i in _value(node, position).ravel()] if has_input(node, position) else None
+
+
+def _binary(function: Callable[[Array, Array], Array]) -> Fold:
+    def apply(node: gs.Node, bound: int) -> Array | None:
+        a, b = _value(node, 0), _value(node, 1)
+        if int(np.prod(np.broadcast_shapes(a.shape, b.shape))) > bound:
+            return None
+        return np.asarray(function(a, b)).astype(a.dtype)
+
+    return apply
+
+
+def _divide(a: Array, b: Array) -> Array:
+    return np.asarray(np.trunc(a / b) if a.dtype.kind in "iu" else a / b)
+
+
+def _unary(function: Callable[[Array], Array]) -> Fold:
+    return lambda node, _: np.asarray(function(_value(node, 0))).astype(_value(node, 0).dtype)
+
+
+def _transpose(node: gs.Node, _: int) -> Array:
+    return np.transpose(_value(node, 0), node.attrs.get("perm"))
+
+
+def _reshape(node: gs.Node, _: int) -> Array:
+    x, sizes = _value(node, 0), _ints(node, "shape", 1) or []
+    if not node.attrs.get("allowzero", 0):
+        sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    return x.reshape(sizes)
+
+
+def _flatten(node: gs.Node, _: int) -> Array:
+    x, axis = _value(node, 0), node.attrs.get("axis", 1)
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+def _squeeze(node: gs.Node, _: int) -> Array:
+    axes = _ints(node, "axes", 1)
+    return np.squeeze(_value(node, 0), None if axes is None else tuple(axes))
+
+
+def _unsqueeze(node: gs.Node, _: int) -> Array:
+    return np.expand_dims(_value(node, 0), tuple(_ints(node, "axes", 1) or ()))
+
+
+def _cast(node: gs.Node, _: int) -> Array:
+    return _value(node, 0).astype(helper.tensor_dtype_to_np_dtype(_type_number(node)))
+
+
+def _type_number(node: gs.Node) -> int:
+    wanted = node.attrs["to"]
+    return int(wanted) if isinstance(wanted, int) else int(helper.np_dtype_to_tensor_dtype(np.dtype(wanted)))
+
+
+def _concat(node: gs.Node, _: int) -> Array:
+    return np.concatenate([_value(node, i) for i in range(len(node.inputs))], axis=node.attrs.get("axis", 1))
+
+
+def _gather(node: gs.Node, bound: int) -> Array | None:
+    x, indices, axis = _value(node, 0), _value(node, 1), node.attrs.get("axis", 0)
+    if indices.size * (x.size // max(1, x.shape[axis])) > bound:
+        return None
+    return np.take(x, indices, axis=axis)
+
+
+def _slice(node: gs.Node, _: int) -> Array:
+    x = _value(node, 0)
+    starts, ends = _ints(node, "starts", 1) or [], _ints(node, "ends", 2) or []
+    axes = _ints(node, "axes", 3) or list(range(len(starts)))
+    steps = _ints(node, "steps", 4) or [1] * len(starts)
+    cut = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        stop = None if step < 0 and end <= -x.shape[axis] - 1 else end
+        cut[axis] = slice(start, stop, step)
+    return x[tuple(cut)]
+
+
+FORMS_OF_ONE = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
+FOLDS: dict[str, Fold] = {
+    "Identity": lambda node, _: _value(node, 0),
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Cast": _cast,
+    "Concat": _concat,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Add": _binary(np.add),
+    "Sub": _binary(np.subtract),
+    "Mul": _binary(np.multiply),
+    "Div": _binary(_divide),
+    "Pow": _binary(np.power),
+    "Neg": _unary(np.negative),
+    "Sqrt": _unary(np.sqrt),
+    "Exp": _unary(np.exp),
+    "Reciprocal": _unary(np.reciprocal),
+}

@@ -1,0 +1,141 @@
+"""Rules in three tables, applied until none applies: plain forms first, then activations in parts, then folding.
+
+An activation's parts hold constants that would fold into the layers around it (the ½ of Gelu, the 6 of HardSwish), so
+that no scalar is folded before activations are recognised.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.canonical import activations, affine, constants, noops, products, recognise, unfold
+from onnxsurgeon.graph.canonical.elementwise import OPS
+from onnxsurgeon.graph.canonical.rewriter import Rewriter, Rule, producer_of
+
+ROUNDS = 16
+
+PLAIN: dict[str, tuple[Rule, ...]] = {
+    "Constant": (constants.constant,),
+    "Shape": (constants.shape,),
+    "Identity": (noops.identity,),
+    "Dropout": (noops.dropout,),
+    "Cast": (noops.cast,),
+    "Flatten": (noops.shaper, unfold.unfold),
+    "Reshape": (noops.shaper, unfold.unfold),
+    "Squeeze": (noops.shaper, unfold.unfold),
+    "Unsqueeze": (noops.shaper, unfold.unfold),
+    "Transpose": (noops.transpose, products.push_transpose),
+    "MatMul": (products.matmul,),
+    "Gemm": (products.gemm,),
+    "Einsum": (products.einsum,),
+    "com.microsoft::FusedMatMul": (products.fused_matmul,),
+    "com.microsoft::FusedGemm": (products.fused_gemm,),
+    "com.microsoft::Gelu": (activations.fused_gelu,),
+    "com.microsoft::BiasGelu": (activations.fused_gelu,),
+    "com.microsoft::FastGelu": (activations.fused_gelu,),
+    "com.microsoft::QuickGelu": (activations.fused_gelu,),
+    "Add": (products.add_bias, activations.prelu),
+    "Sub": (products.add_bias, activations.prelu),
+    "Expand": (recognise.expand,),
+    "Max": (recognise.relu,),
+    "Clip": (activations.clip,),
+    "PRelu": (activations.prelu_slope,),
+}
+RECOGNISED: dict[str, tuple[Rule, ...]] = dict.fromkeys(OPS, (recognise.recognise,))
+FOLDED: dict[str, tuple[Rule, ...]] = dict.fromkeys(affine.AFFINE, (affine.fold_behind, affine.fold_ahead))
+
+
+def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:
+    """What is constant is folded first; shapes are passed on by every activation."""
+    result = {op: (constants.fold, *table.get(op, ())) for op in constants.FOLDS}
+    result.update({op: rules for op, rules in table.items() if op not in result})
+    for op in (*ACTIVATIONS, *activations.KEEPS_SHAPE):
+        result[op] = (*result.get(op, ()), activations.known_shape)
+    return result
+
+
+PLAIN = _with_general_rules(PLAIN)
+
+
+def canonicalise(graph: gs.Graph) -> None:
+    """Apply every rule until none applies; ``graph`` becomes a reading aid that must not be written.
+
+    Dense layers become nodes ``Dense`` with attributes "entry", the name of the tensor that the layer reads in the
+    file (None where the layer cannot be used), "exit", that of the tensor it writes there (None where the file has
+    none), and "op", the operator that it was.
+    """
+    rewriter = Rewriter(graph)
+    ops = {id(node): node.op for node in graph.nodes}
+    budget = 1000 + 50 * len(graph.nodes)
+    for _ in range(ROUNDS):
+        changed = False
+        for table in (PLAIN, RECOGNISED, FOLDED):
+            rewriter.touch_all()
+            changed |= rewriter.drain(table, budget)
+            if table is RECOGNISED and changed:
+                rewriter.touch_all()
+                rewriter.drain(PLAIN, budget)
+        if not changed:
+            break
+    rewriter.finish()
+    _mark(rewriter, ops)
+
+
+def _mark(rewriter: Rewriter, ops: dict[int, str]) -> None:
+    """Give every dense layer its "entry", "exit" and "op"; a layer next to a Transpose of ours is not usable."""
+    dense = [node for node in rewriter.graph.nodes if node.op == "Dense" and len(node.inputs) > 1]
+    unusable = []
+    for node in dense:
+        x, y = node.inputs[0], node.outputs[0]
+        node.attrs["op"] = ops.get(id(node), "Gemm")
+        node.attrs["exit"] = y.name if rewriter.is_original(y) else None
+        if node.attrs.get("entry") is None and (rewriter.is_original(x) or not _is_turned(rewriter, x)):
+            node.attrs["entry"] = x.name
+        if _is_turned(rewriter, x) or _is_read_turned(rewriter, y):
+            unusable.append(node)
+    seen = set()
+    while unusable:
+        node = unusable.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        node.attrs["entry"] = None
+        unusable.extend(_joined(rewriter, node))
+
+
+def _is_turned(rewriter: Rewriter, x: Any) -> bool:
+    """Whether the file lacks this tensor, since a Transpose of ours writes it."""
+    source = producer_of(x)
+    return source is not None and source.op == "Transpose" and not rewriter.is_original(x)
+
+
+def _is_read_turned(rewriter: Rewriter, y: Any) -> bool:
+    """Whether the file lacks this tensor, which a Transpose of ours turns into one that it has."""
+    return not rewriter.is_original(y) and any(reader.op == "Transpose" for reader in y.outputs)
+
+
+def _joined(rewriter: Rewriter, node: gs.Node) -> list[gs.Node]:
+    """Dense layers before and behind this one, through tensors that the file lacks."""
+    found = []
+    tensor, steps = node.inputs[0], 0
+    while not rewriter.is_original(tensor) and steps < 8:
+        source = producer_of(tensor)
+        if source is None:
+            break
+        if source.op == "Dense":
+            found.append(source)
+            break
+        tensor, steps = source.inputs[0], steps + 1
+    todo = [node.outputs[0]]
+    for _ in range(8):
+        if not todo or rewriter.is_original(todo[0]):
+            break
+        for reader in todo.pop().outputs:
+            if reader.op == "Dense":
+                found.append(reader)
+            elif reader.outputs:
+                todo.append(reader.outputs[0])
+    return found

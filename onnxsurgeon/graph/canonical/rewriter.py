@@ -1,0 +1,364 @@
+"""The graph under rewriting: the few edits that rules make, and the worklist of nodes to look at again.
+
+onnx-graphsurgeon's own lists compare whole nodes at every removal; these edits go by identity, and each touches
+only the nodes next to it, so that a graph of 100,000 nodes is rewritten in linear time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from onnxsurgeon.linear_algebra import Array
+
+# Its warnings go to standard output, where --json must stay clean.
+G_LOGGER.severity = G_LOGGER.ERROR
+
+BFLOAT16 = np.dtype(helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)
+PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
+MANY_READERS, SMALL = 16, 4096
+# Fewest inputs of the operators that rules look at; 1 where it is not said.
+INPUTS = {
+    "Constant": 0,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
+    "Where": 3,
+}
+
+
+class Rewriter:
+    """A graph, what of it must stay, and which nodes are to be looked at.
+
+    Attributes:
+        graph: the onnx-graphsurgeon graph.
+        opset: of the standard operators.
+        reads: names that each product read in the file, by the node's id: no-op nodes are bypassed later.
+    """
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.graph = graph
+        self.opset = int(graph.opset or 0)
+        for node in graph.nodes:
+            if node.domain not in (None, "", "ai.onnx"):
+                node.op = f"{node.domain}::{node.op}"  # a custom Relu is not ONNX's
+                node.domain = None
+        self.reads: dict[int, list[str]] = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
+        self._pinned, self._kept = self._find_pinned(graph), [graph]
+        self._untie_small_constants()
+        self._file = {id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
+        self._file.update((id(t), t) for t in (*graph.inputs, *graph.outputs))
+        self._inserted: dict[int, list[gs.Node]] = {}
+        self._queue: deque[gs.Node] = deque()
+        self._queued: set[int] = set()
+        self._malformed: dict[int, gs.Node] = {}
+        self._fresh = 0
+
+    # --- what stays -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _find_pinned(graph: gs.Graph) -> dict[int, Any]:
+        """Outputs of the graph, and every tensor that a subgraph reads: their names must go on to exist."""
+        pinned = {id(tensor): tensor for tensor in graph.outputs}
+        todo, seen = [inner for node in graph.nodes for inner in _subgraphs(node)], set()
+        while todo:
+            inner = todo.pop()
+            if id(inner) in seen:
+                continue
+            seen.add(id(inner))
+            pinned.update((id(tensor), tensor) for tensor in inner.outputs)
+            for node in inner.nodes:
+                pinned.update((id(tensor), tensor) for tensor in node.inputs)
+                todo.extend(_subgraphs(node))
+        return pinned
+
+    def _untie_small_constants(self) -> None:
+        """A scalar that thousands of nodes read becomes one for each of them: removal searches the readers."""
+        seen: set[int] = set()
+        for node in self.graph.nodes:
+            for position, tensor in enumerate(node.inputs):
+                if isinstance(tensor, gs.Constant) and id(tensor) not in self._pinned:
+                    if len(tensor.outputs) <= MANY_READERS or int(np.prod(tensor.shape)) > SMALL:
+                        continue
+                    if id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        self._kept.append(tensor)
+                    own = gs.Constant(tensor.name, tensor.values)
+                    list.__setitem__(node.inputs, position, own)
+                    list.append(own.outputs, node)
+        for tensor in self._kept[1:]:
+            list.clear(tensor.outputs)
+
+    def is_pinned(self, tensor: Any) -> bool:
+        """Whether the tensor is an output of the graph or is read inside a subgraph."""
+        return id(tensor) in self._pinned
+
+    def is_original(self, tensor: Any) -> bool:
+        """Whether the tensor is one of the file's; it then has the file's value too."""
+        return id(tensor) in self._file and bool(tensor.name)
+
+    def entry(self, node: gs.Node, position: int) -> str | None:
+        """Name of what the product read in the file; of what it reads now, where that is not known."""
+        if id(node) in self.reads:
+            return self.reads[id(node)][position]
+        return str(node.inputs[position].name) if self.is_original(node.inputs[position]) else None
+
+    # --- edits ----------------------------------------------------------------------------------------------
+
+    def set_input(self, node: gs.Node, position: int, tensor: Any) -> None:
+        """Let the node's input ``position`` be ``tensor``."""
+        old = node.inputs[position]
+        if old is tensor:
+            return
+        _discard(old.outputs, node)
+        list.__setitem__(node.inputs, position, tensor)
+        list.append(tensor.outputs, node)
+        self.touch(node, *tensor.inputs)
+        self._orphaned(old)
+
+    def set_inputs(self, node: gs.Node, tensors: Sequence[Any]) -> None:
+        """Let the node read exactly ``tensors``."""
+        old = list(node.inputs)
+        for tensor in old:
+            _discard(tensor.outputs, node)
+        list.clear(node.inputs)
+        for tensor in tensors:
+            list.append(node.inputs, tensor)
+            list.append(tensor.outputs, node)
+            self.touch(*tensor.inputs)
+        self.touch(node)
+        for tensor in old:
+            self._orphaned(tensor)
+
+    def set_output(self, node: gs.Node, tensor: Any) -> None:
+        """Let the node write ``tensor``, which nothing else may write any more, in place of its first output."""
+        _discard(node.outputs[0].inputs, node)
+        list.__setitem__(node.outputs, 0, tensor)
+        list.append(tensor.inputs, node)
+        self.touch(node, *tensor.outputs)
+
+    def become(
+        self, node: gs.Node, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Turn the node into another operator that writes the same first output."""
+        node.op = op
+        node.attrs.clear()
+        node.attrs.update(attributes or {})
+        for tensor in node.outputs[1:]:
+            _discard(tensor.inputs, node)
+        list.__delitem__(node.outputs, slice(1, None))
+        self.set_inputs(node, inputs)
+        self.touch(*node.outputs[0].outputs)
+
+    def bypass(self, node: gs.Node, x: Any | None = None) -> bool:
+        """Let every reader of the node's first output read ``x``, its first input unless given.
+
+        Where the file has the output but not ``x``, the two become one tensor under the output's name.
+        """
+        x, y = node.inputs[0] if x is None else x, node.outputs[0]
+        source = producer_of(x)
+        if source is not None and source.outputs[0] is x and not self.is_original(x) and self.is_original(y):
+            if source is node or any(tensor is y for tensor in (*source.inputs, *node.inputs)):
+                return False
+            # The node writes elsewhere before it goes, and its inputs keep their reader until then.
+            self.set_output(node, self.variable(y))
+            self.set_output(source, y)
+            self.redirect(x, y)
+            self.remove(node)
+            return True
+        if self.is_pinned(y) or x is y or any(tensor is y for tensor in node.inputs):
+            return False
+        self.redirect(y, x)
+        self.remove(node)
+        return True
+
+    def redirect(self, y: Any, x: Any) -> None:
+        """Let every reader of ``y`` read ``x``."""
+        readers = list(y.outputs)
+        list.clear(y.outputs)
+        for reader in readers:
+            for position, tensor in enumerate(reader.inputs):
+                if tensor is y:
+                    list.__setitem__(reader.inputs, position, x)
+                    list.append(x.outputs, reader)
+        self.touch(*readers, *x.inputs)
+
+    def remove(self, node: gs.Node) -> None:
+        """Detach the node, and every node that then writes for nobody."""
+        todo = [node]
+        while todo:
+            gone = todo.pop()
+            inputs = list(gone.inputs)
+            for tensor in inputs:
+                _discard(tensor.outputs, gone)
+            for tensor in gone.outputs:
+                _discard(tensor.inputs, gone)
+            list.clear(gone.inputs)
+            list.clear(gone.outputs)
+            for tensor in inputs:
+                self.touch(*tensor.outputs[:2])
+                todo.extend(p for p in self._unread(tensor) if p.outputs)
+
+    def insert(self, anchor: gs.Node, op: str, inputs: Sequence[Any], y: Any, attributes: Mapping[str, Any]) -> gs.Node:
+        """A new node that writes ``y``, listed next to ``anchor``."""
+        node = gs.Node(op, f"{anchor.name}.{op}", dict(attributes))
+        list.extend(node.inputs, inputs)
+        for tensor in inputs:
+            list.append(tensor.outputs, node)
+        list.append(node.outputs, y)
+        list.append(y.inputs, node)
+        self._inserted.setdefault(id(anchor), []).append(node)
+        self._kept.append(anchor)
+        self.touch(node, *y.outputs)
+        return node
+
+    def variable(self, like: Any, shape: Sequence[Any] | None = None) -> gs.Variable:
+        """A new tensor, named after ``like``, of its type."""
+        self._fresh += 1
+        return gs.Variable(
+            f"{like.name}.canonical{self._fresh}", dtype_of(like), None if shape is None else list(shape)
+        )
+
+    def _orphaned(self, tensor: Any) -> None:
+        for producer in self._unread(tensor):
+            self.remove(producer)
+        self.touch(*tensor.inputs, *tensor.outputs[:2])
+
+    def _unread(self, tensor: Any) -> Iterator[gs.Node]:
+        """The node that writes ``tensor``, where nobody reads any of its outputs."""
+        for producer in list(tensor.inputs):
+            if not any(y.outputs or self.is_pinned(y) for y in producer.outputs):
+                yield producer
+
+    # --- worklist -------------------------------------------------------------------------------------------
+
+    def touch(self, *nodes: gs.Node) -> None:
+        """Look at these nodes again."""
+        for node in nodes:
+            if id(node) not in self._queued and node.outputs:
+                self._queued.add(id(node))
+                self._queue.append(node)
+
+    def drain(self, rules: Mapping[str, Sequence[Rule]], budget: int) -> bool:
+        """Apply rules to the nodes of the worklist until none applies; whether any did."""
+        changed = False
+        while self._queue and budget > 0:
+            node = self._queue.popleft()
+            self._queued.discard(id(node))
+            if len(node.inputs) < INPUTS.get(node.op, 1):
+                continue  # malformed
+            if id(node) not in self._malformed and any(self._applies(rule, node) for rule in rules.get(node.op, ())):
+                changed = True
+                budget -= 1
+                self.touch(node)
+                for tensor in node.outputs:
+                    self.touch(*tensor.outputs)
+                for tensor in node.inputs:
+                    self.touch(*tensor.inputs)
+        return changed
+
+    def _applies(self, rule: Rule, node: gs.Node) -> bool:
+        """Apply the rule; a node that is not as ONNX demands is left as it is, for the checker to name."""
+        try:
+            return bool(node.outputs) and rule(self, node)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+            self._malformed[id(node)] = node
+            return False
+
+    def touch_all(self) -> None:
+        """Look at every node again."""
+        for node in self.graph.nodes:
+            self.touch(node, *self._inserted.get(id(node), ()))
+
+    def finish(self) -> None:
+        """List the nodes that are left, new ones next to those they were made for."""
+        nodes = []
+        todo = list(reversed(self.graph.nodes))
+        while todo:
+            node = todo.pop()
+            if node.outputs:
+                nodes.append(node)
+            todo.extend(reversed(self._inserted.pop(id(node), [])))
+        self.graph.nodes[:] = nodes
+
+
+Rule = Callable[[Rewriter, gs.Node], bool]
+
+
+def _subgraphs(node: gs.Node) -> Iterator[gs.Graph]:
+    for value in node.attrs.values():
+        for entry in value if isinstance(value, list) else (value,):
+            if isinstance(entry, gs.Graph):
+                yield entry
+
+
+def _discard(entries: list[Any], wanted: Any) -> None:
+    for index, entry in enumerate(entries):
+        if entry is wanted:
+            list.__delitem__(entries, index)
+            return
+
+
+def is_output(graph: gs.Graph, tensor: Any) -> bool:
+    """Whether the tensor is one of the graph's outputs."""
+    return any(tensor is output for output in graph.outputs)
+
+
+def constant_values(tensor: Any) -> Array | None:
+    """Values of a constant tensor, or None where it is not constant."""
+    return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None
+
+
+def like(tensor: Any, values: Array) -> gs.Constant:
+    """A constant of the same name with other values: the old one may have other readers."""
+    return gs.Constant(tensor.name, values)
+
+
+def producer_of(tensor: Any) -> gs.Node | None:
+    """The one node that writes ``tensor``."""
+    return tensor.inputs[0] if len(tensor.inputs) == 1 else None
+
+
+def has_input(node: gs.Node, position: int) -> bool:
+    """Whether the optional input is given."""
+    return len(node.inputs) > position and bool(node.inputs[position].name)
+
+
+def dtype_of(tensor: Any) -> np.dtype[Any] | None:
+    """Numpy's type of the tensor's elements, where it is known."""
+    dtype = tensor.dtype
+    if dtype is None:
+        return None
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(dtype)) if isinstance(dtype, int) else np.dtype(dtype)
+    except (KeyError, TypeError):
+        return None
+
+
+def shape_of(tensor: Any) -> list[Any] | None:
+    """Sizes, symbolic names and None for what is not known at all; None where not even the rank is known."""
+    return (
+        None
+        if tensor.shape is None
+        else [size or 0 if isinstance(size, int) else size or None for size in tensor.shape]
+    )
+
+
+def same_shape(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
+    """Whether two shapes with the same number of elements are the same: all sizes agree but one unknown at most."""
+    if first is None or second is None or len(first) != len(second):
+        return False
+    unknown = 0
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, int) and isinstance(b, int):
+            if a != b or a <= 0:
+                return False
+        elif a is None or a != b:
+            unknown += 1
+    return unknown <= 1

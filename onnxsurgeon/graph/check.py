@@ -1,0 +1,195 @@
+"""Is this a model that can be worked on? Our own checks first, then onnx's on a graph without bulky tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import onnx
+from onnx import GraphProto, ModelProto, TypeProto
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.functions import check_functions
+from onnxsurgeon.graph.parts import BULKY, Parts, kind_of, without_initializers
+from onnxsurgeon.graph.structure import check_order, check_tensors, subgraphs
+from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, value_info
+from onnxsurgeon.runtime import first_line
+
+OLDEST_OPSET = 7
+# No tensor that a graph computes may have more elements: at 2^31, float32 takes 8 GB.
+MOST_ELEMENTS = 2**31
+
+
+def check_model(model: ModelProto, name: str) -> None:
+    """Run our own checks and onnx.checker on ``model``, shape inference included.
+
+    Raises:
+        ModelError: a check finds fault, or shapes do not fit; the text starts with ``name``.
+    """
+    check_opsets(model, name)
+    check_tensors(model, name)
+    declared = without_initializers(model)
+    inputs = {value.name: value for value in declared.graph.input}
+    seen: set[str] = set()
+    for tensor in model.graph.initializer:
+        _require_new(tensor.name, seen, name)
+        seen.add(tensor.name)
+        if tensor.data_type in ARRAY_TYPES and bytes_of(tensor, name) >= BULKY:
+            _declare(declared.graph, inputs, tensor.name, tensor.data_type, tuple(tensor.dims), name)
+        else:
+            declared.graph.initializer.add().CopyFrom(tensor)
+    _check_declared(declared, name)
+
+
+def check_parts(parts: Parts, name: str) -> None:
+    """Check a model taken apart as ``check_model`` does; its arrays are declared as typed inputs, never serialized.
+
+    Raises:
+        ModelError: a check finds fault, or shapes do not fit; the text starts with ``name``.
+    """
+    check_opsets(parts.skeleton, name)
+    check_tensors(parts.skeleton, name)
+    check_graph(parts, name)
+
+
+def check_graph(parts: Parts, name: str) -> None:
+    """The same without what concerns single tensors and texts, for parts whose tensors have just been checked.
+
+    Raises:
+        ModelError: a check finds fault, or shapes do not fit; the text starts with ``name``.
+    """
+    declared = ModelProto()
+    declared.CopyFrom(parts.skeleton)
+    inputs = {value.name: value for value in declared.graph.input}
+    inline = {tensor.name for tensor in declared.graph.initializer}
+    for tensor_name, array in parts.arrays.items():
+        _require_new(tensor_name, inline, name)
+        kind = kind_of(array, f"{name}: initializer '{tensor_name}'")
+        _declare(declared.graph, inputs, tensor_name, kind, array.shape, name)
+    _check_declared(declared, name)
+
+
+def _require_new(initializer: str, seen: set[str], name: str) -> None:
+    if not initializer:
+        raise ModelError(f"{name}: an initializer has no name")
+    if initializer in seen:
+        raise ModelError(f"{name}: two initializers are called '{initializer}'")
+
+
+def _declare(
+    graph: GraphProto, inputs: dict[str, onnx.ValueInfoProto], name: str, kind: int, shape: tuple[int, ...], file: str
+) -> None:
+    """Declare an initializer as a typed graph input, where it is none already."""
+    if name not in inputs:
+        graph.input.append(value_info(name, kind, shape))
+        return
+    declared = inputs[name].type.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
+    fits = len(dims) == len(shape) and all(a is None or a == b for a, b in zip(dims, shape, strict=True))
+    if declared.elem_type != kind or (declared.HasField("shape") and not fits):
+        raise ModelError(f"{file}: initializer '{name}' has another type or shape than the input of that name")
+
+
+def check_opsets(model: ModelProto, name: str) -> None:
+    """Check that there is a graph, and that its operators' versions are known.
+
+    Raises:
+        ModelError: the text starts with ``name``.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if not model.HasField("graph") or not model.opset_import:
+        raise ModelError(f"{name}: not an ONNX model (it holds no graph or no opset)")
+    for owner in (model, *model.functions):
+        seen = set()
+        for entry in owner.opset_import:
+            domain = "" if entry.domain == "ai.onnx" else entry.domain
+            if domain in seen:
+                raise ModelError(f"{name}: two opsets of domain {domain!r} are imported")
+            seen.add(domain)
+            if domain == "" and not OLDEST_OPSET <= entry.version <= newest:
+                # Below 7, Gemm and Add broadcast by attributes of their own; the checker lets the future pass.
+                raise ModelError(f"{name}: opset {entry.version} is not supported ({OLDEST_OPSET} to {newest} are)")
+        if owner is model and "" not in seen:
+            raise ModelError(f"{name}: no version of ONNX's own operator set is imported")
+
+
+def _check_declared(model: ModelProto, name: str) -> None:
+    """Structure, then onnx's checker and shape inference, then sizes."""
+    check_functions(model, name)
+    check_order(model, name)
+    _check_sizes(model.graph, name)
+    _check_interface(model.graph, name)
+    try:
+        content = model.SerializeToString()
+        onnx.checker.check_model(content)
+        inferred = _inferred(content)
+    except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ lets through
+        raise ModelError(f"{name}: invalid model: {first_line(error)}") from error
+    _check_sizes(inferred.graph, name)
+
+
+def _inferred(content: bytes) -> ModelProto:
+    """The model with inferred shapes.
+
+    Exporters are known to declare wrong shapes for outputs, which runtimes take no notice of: where the declarations
+    alone are at fault, they are left out.
+    """
+    # Without data_prop: following a Range of 2^40 numbers, it would write them all down.
+    try:
+        return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError:
+        bare = ModelProto.FromString(content)
+        del bare.graph.value_info[:]
+        for value in bare.graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+        return onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
+
+
+def _check_interface(graph: GraphProto, name: str) -> None:
+    """Refuse inputs that nothing could be fed to; let outputs without a shape pass, which onnx.checker would not."""
+    for value in graph.input:
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type"):
+            continue
+        if not kind.HasField("shape"):
+            raise ModelError(f"{name}: input '{value.name}' has no shape")
+        if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in kind.shape.dim):
+            raise ModelError(f"{name}: input '{value.name}' has a dimension of size zero: {_dims(kind)}")
+    outputs = GraphProto(output=graph.output).output
+    del graph.output[:]
+    for value in outputs:
+        unknown = value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+        (graph.value_info if unknown else graph.output).append(value)
+
+
+def _check_sizes(graph: GraphProto, name: str) -> None:
+    """Refuse negative dimensions, and tensors that nothing could hold."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for tensor in _tensor_types(value.type):
+            dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
+            if any(dim < 0 for dim in dims):
+                raise ModelError(f"{name}: tensor '{value.name}' has a negative dimension: {_dims(tensor)}")
+            if math.prod(dims) > MOST_ELEMENTS:
+                raise ModelError(f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs:
+                for subgraph in subgraphs(attribute):
+                    _check_sizes(subgraph, name)
+
+
+def _tensor_types(kind: TypeProto) -> Iterator[TypeProto.Tensor]:
+    """The tensor type in a type, inside sequences, optionals and maps too."""
+    which = kind.WhichOneof("value")
+    if which == "tensor_type":
+        yield kind.tensor_type
+    elif which in ("sequence_type", "optional_type"):
+        yield from _tensor_types(getattr(kind, which).elem_type)
+    elif which == "map_type":
+        yield from _tensor_types(kind.map_type.value_type)
+
+
+def _dims(tensor: TypeProto.Tensor) -> str:
+    sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return "(" + ", ".join(sizes) + ")"

@@ -1,0 +1,117 @@
+"""Cut a model: which nodes and tensors belong to the segments alone, and where the segments go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxsurgeon.graph.files import subgraphs
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The two ends of a segment in the file: the tensor its first layer reads, and the one its last layer writes."""
+
+    entry: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is left of a model without its segments.
+
+    Attributes:
+        model: the rest, its nodes and tensors unchanged.
+        positions: for each segment, where in the list of nodes it belongs.
+        prefix: positions of the nodes that the features depend on.
+        removed: the nodes that are gone.
+        gone: names of the tensors that are gone.
+    """
+
+    model: onnx.ModelProto
+    positions: tuple[int, ...]
+    prefix: tuple[int, ...]
+    removed: list[onnx.NodeProto]
+    gone: frozenset[str]
+
+
+def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str]) -> Cut:
+    """``model`` without the nodes and tensors that only its segments need.
+
+    Segments come in the order of computation. What nothing needed before stays.
+    """
+    graph = model.graph
+    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    outputs = [value.name for value in graph.output]
+    stops = {ends.output for ends in segments}
+    entries = [ends.entry for ends in segments]
+    before = _needed(graph, producers, outputs, set())
+    kept = _needed(graph, producers, [*outputs, *entries, *features], stops)
+    prefix = _needed(graph, producers, features, stops)
+    removed = before.nodes - kept.nodes
+    gone = before.tensors - kept.tensors
+
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    kept_nodes = [index for index in range(len(graph.node)) if index not in removed]
+    places = {index: position for position, index in enumerate(kept_nodes)}
+    del rest.graph.node[:]
+    rest.graph.node.extend(graph.node[index] for index in kept_nodes)
+    for field in (rest.graph.initializer, rest.graph.sparse_initializer, rest.graph.value_info):
+        stay = [entry for entry in field if _name(entry) not in gone]
+        del field[:]
+        field.extend(stay)
+    stay = [value for value in rest.graph.input if value.name not in gone]
+    del rest.graph.input[:]
+    rest.graph.input.extend(stay)
+
+    made: dict[str, int] = {}
+    for ends in segments:
+        # Right behind what it reads: whatever reads its output stood further back.
+        behind = places[producers[ends.entry]] + 1 if ends.entry in producers and ends.entry not in made else 0
+        made[ends.output] = made.get(ends.entry, behind)
+    positions = tuple(made[ends.output] for ends in segments)
+    prefix_positions = tuple(sorted(places[index] for index in prefix.nodes))
+    return Cut(rest, positions, prefix_positions, [graph.node[index] for index in sorted(removed)], frozenset(gone))
+
+
+def _name(entry: onnx.TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto) -> str:
+    return entry.values.name if isinstance(entry, onnx.SparseTensorProto) else str(entry.name)
+
+
+@dataclass
+class _Needed:
+    nodes: set[int]
+    tensors: set[str]
+
+
+def _needed(graph: onnx.GraphProto, producers: dict[str, int], wanted: Sequence[str], stops: set[str]) -> _Needed:
+    """Nodes and tensors that the wanted tensors depend on, not looking behind the tensors ``stops``."""
+    nodes: set[int] = set()
+    tensors: set[str] = set()
+    todo = list(wanted)
+    while todo:
+        name = todo.pop()
+        if name in tensors:
+            continue
+        tensors.add(name)
+        if name in stops or name not in producers:
+            continue
+        index = producers[name]
+        if index not in nodes:
+            nodes.add(index)
+            tensors.update(graph.node[index].output)
+            todo.extend(inputs_of(graph.node[index]))
+    return _Needed(nodes, tensors)
+
+
+def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, those read inside its subgraphs included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in subgraphs(attribute):
+            for inner in graph.node:
+                yield from inputs_of(inner)
+            yield from (value.name for value in graph.output)

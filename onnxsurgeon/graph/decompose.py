@@ -1,0 +1,203 @@
+"""Activations written as older operators: what an opset, or ONNX Runtime for a type, has no operator for.
+
+ONNX Runtime on the CPU (1.19 to 1.32) has no float64 kernel of PRelu, LeakyRelu, Elu, Selu, HardSigmoid, Softplus,
+Softsign, HardSwish, Mish, Gelu and Erf, nor of Clip before opset 12. None of these forms overflows. Reading
+(graph.canonical) takes each back as the one activation it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SCALE
+
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.activations import Activation
+
+
+class Parts:
+    """Nodes of one activation under construction: the last one bears its name and writes its output."""
+
+    def __init__(self, x: str, base: str, dtype: np.dtype[Any], slope: str = "") -> None:
+        self.x, self.base, self.dtype, self.slope = x, base, dtype, slope
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def add(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node; return its output's name."""
+        y = f"{self.base}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, list(inputs), [y], name=y, **attributes))
+        return y
+
+    def scalar(self, value: float, name: str = "") -> str:
+        """A constant of shape ()."""
+        name = f"{self.base}.{name or f'c{len(self.constants)}'}"
+        self.constants[name] = numpy_helper.from_array(np.array(value, self.dtype), name)
+        return name
+
+    def finish(self, y: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """The nodes and their constants, the last node writing ``y``."""
+        self.nodes[-1].output[0] = y
+        self.nodes[-1].name = self.base
+        return self.nodes, list(self.constants.values())
+
+
+Form = Callable[[Parts, "Activation"], object]
+
+
+def clip(p: Parts, phi: Activation) -> None:
+    """Min(Max(x, low), high)."""
+    y = p.x
+    for op, bound in (("Max", phi.attribute("min")), ("Min", phi.attribute("max"))):
+        if np.isfinite(bound):
+            y = p.add(op, y, p.scalar(bound))
+    if y == p.x:
+        p.add("Identity", p.x)
+
+
+def prelu(p: Parts, _: Activation) -> None:
+    """Relu(x) − s Relu(−x)."""
+    negative = p.add("Relu", p.add("Neg", p.x))
+    p.add("Sub", p.add("Relu", p.x), p.add("Mul", p.slope, negative))
+
+
+def leaky_relu(p: Parts, phi: Activation) -> None:
+    """Relu(x) − α Relu(−x)."""
+    negative = p.add("Relu", p.add("Neg", p.x))
+    p.add("Sub", p.add("Relu", p.x), p.add("Mul", p.scalar(phi.attribute("alpha")), negative))
+
+
+def _below(p: Parts, scale: float) -> str:
+    """Scale · (exp(min(x, 0)) − 1)."""
+    power = p.add("Exp", p.add("Neg", p.add("Relu", p.add("Neg", p.x))))
+    return p.add("Mul", p.scalar(scale), p.add("Sub", power, p.scalar(1.0)))
+
+
+def elu(p: Parts, phi: Activation) -> None:
+    """Relu(x) + α (exp(min(x, 0)) − 1)."""
+    p.add("Add", p.add("Relu", p.x), _below(p, phi.attribute("alpha")))
+
+
+def selu(p: Parts, phi: Activation) -> None:
+    """γ Relu(x) + γα (exp(min(x, 0)) − 1)."""
+    gamma = phi.attribute("gamma")
+    above = p.add("Mul", p.scalar(gamma), p.add("Relu", p.x))
+    p.add("Add", above, _below(p, gamma * phi.attribute("alpha")))
+
+
+def hard_sigmoid(p: Parts, phi: Activation) -> None:
+    """Min(Max(αx + β, 0), 1)."""
+    _hard_sigmoid(p, phi.attribute("alpha"), phi.attribute("beta"))
+
+
+def _hard_sigmoid(p: Parts, alpha: float, beta: float) -> str:
+    line = p.add("Add", p.add("Mul", p.x, p.scalar(alpha)), p.scalar(beta))
+    return p.add("Min", p.add("Max", line, p.scalar(0.0)), p.scalar(1.0))
+
+
+def softplus(p: Parts, _: Activation) -> None:
+    """Relu(x) + log(1 + exp(−|x|))."""
+    _softplus(p)
+
+
+def _softplus(p: Parts) -> str:
+    if p.dtype != np.float64:
+        return p.add("Softplus", p.x)
+    small = p.add("Exp", p.add("Neg", p.add("Abs", p.x)))
+    return p.add("Add", p.add("Relu", p.x), p.add("Log", p.add("Add", small, p.scalar(1.0))))
+
+
+def softsign(p: Parts, _: Activation) -> None:
+    """X / (1 + |x|)."""
+    p.add("Div", p.x, p.add("Add", p.add("Abs", p.x), p.scalar(1.0)))
+
+
+def hard_swish(p: Parts, _: Activation) -> None:
+    """X · HardSigmoid(x; 1/6, 1/2)."""
+    if p.dtype == np.float64:
+        p.add("Mul", p.x, _hard_sigmoid(p, 1 / 6, 0.5))
+    else:
+        p.add("Mul", p.x, p.add("HardSigmoid", p.x, alpha=1 / 6, beta=0.5))
+
+
+def mish(p: Parts, _: Activation) -> None:
+    """X tanh(Softplus(x))."""
+    p.add("Mul", p.x, p.add("Tanh", _softplus(p)))
+
+
+def gelu(p: Parts, phi: Activation) -> None:
+    """X/2 · (1 + erf(x/√2)), erf in float32 at most; or x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+    if phi.attribute("approximate") == "tanh":
+        cubic = p.add("Mul", p.add("Mul", p.x, p.x), p.scalar(TANH_GELU_SCALE * TANH_GELU_CUBIC))
+        inner = p.add("Mul", p.x, p.add("Add", cubic, p.scalar(TANH_GELU_SCALE)))
+        step = p.add("Tanh", inner)
+    else:
+        step = p.add("Mul", p.x, p.scalar(1 / math.sqrt(2)))
+        if p.dtype == np.float64:
+            narrow = p.add("Erf", p.add("Cast", step, to=onnx.TensorProto.FLOAT))
+            step = p.add("Cast", narrow, to=onnx.TensorProto.DOUBLE)
+        else:
+            step = p.add("Erf", step)
+    p.add("Mul", p.add("Mul", p.x, p.scalar(0.5)), p.add("Add", step, p.scalar(1.0)))
+
+
+def swish(p: Parts, phi: Activation) -> None:
+    """X · σ(αx); in float64 x · (1 + tanh(αx/2))/2, as ONNX Runtime 1.19 fuses the former into what it cannot run."""
+    alpha = phi.attribute("alpha")
+    if p.dtype == np.float64:
+        half = p.scalar(0.5)
+        step = p.add("Tanh", p.add("Mul", p.x, p.scalar(alpha / 2)))
+        p.add("Mul", p.x, p.add("Add", p.add("Mul", step, half), half))
+        return
+    inner = p.x if alpha == 1 else p.add("Mul", p.x, p.scalar(alpha))
+    p.add("Mul", p.x, p.add("Sigmoid", inner))
+
+
+FORMS: dict[str, Form] = {
+    "Clip": clip,
+    "PRelu": prelu,
+    "LeakyRelu": leaky_relu,
+    "Elu": elu,
+    "Selu": selu,
+    "HardSigmoid": hard_sigmoid,
+    "Softplus": softplus,
+    "Softsign": softsign,
+    "HardSwish": hard_swish,
+    "Mish": mish,
+    "Gelu": gelu,
+    "Swish": swish,
+}
+
+
+def is_native(phi: Activation, since: int, dtype: np.dtype[Any], opset: int) -> bool:
+    """Whether the opset has the operator and ONNX Runtime computes it in this type."""
+    if phi.op_type not in FORMS:
+        return True
+    if phi.op_type == "Swish":  # ONNX Runtime 1.32 has it in opset 24 alone
+        return False
+    if dtype == np.float64:
+        return phi.op_type == "Clip" and opset >= 12
+    return opset >= since
+
+
+def decompose(
+    phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Y = φ(x) as nodes that every ONNX Runtime computes.
+
+    Raises:
+        ModelError: the opset lacks the parts too.
+    """
+    needed = {"Gelu": 9, "Clip": 8, "HardSigmoid": 8, "HardSwish": 8 if dtype == np.float64 else 7}
+    if opset < needed.get(phi.op_type, 7) and phi.attributes.get("approximate") != "tanh":
+        raise ModelError(f"node '{base}': {phi.op_type} cannot be written in opset {opset}")
+    parts = Parts(x, base, np.dtype(dtype), slope)
+    FORMS[phi.op_type](parts, phi)
+    return parts.finish(y)

@@ -1,0 +1,46 @@
+"""Dropout that was exported in training form, where it goes on dropping at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+
+
+def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
+    """The model with every such node in inference form, where y = x, and a note on each; ``model`` is not changed.
+
+    Nothing can be computed once for each row, compared or judged while units are dropped at random.
+    """
+    if not any(True for _ in _random(model.graph)):
+        return model, []
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    notes = []
+    for node in _random(changed.graph):
+        del node.input[2]  # training_mode, false where it is not given
+        notes.append(
+            f"'{node.name}' (Dropout) was in training form, dropping at random: it is written in inference form"
+        )
+    return changed, notes
+
+
+def _random(graph: GraphProto) -> Iterator[NodeProto]:
+    """Dropout nodes whose training_mode is constantly true."""
+    true = {tensor.name for tensor in graph.initializer if tensor.data_type == tensor.BOOL and _holds_true(tensor)}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            values = [a.t for a in node.attribute if a.name == "value" and a.t.data_type == a.t.BOOL]
+            true.update(node.output[0] for tensor in values if _holds_true(tensor))
+    for node in list(graph.node):
+        if (
+            node.op_type == "Dropout"
+            and node.domain in ("", "ai.onnx")
+            and len(node.input) > 2
+            and node.input[2] in true
+        ):
+            yield node
+
+
+def _holds_true(tensor: object) -> bool:
+    return bool(numpy_helper.to_array(tensor).any())  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""Shapes of a model's tensors: onnx's inference, and what it lacks."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+# ai.onnx.ml's operators that write floats of the shape they read; onnx infers no shapes for them.
+_KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
+
+
+def inferred(model: ModelProto) -> ModelProto:
+    """``model`` with every shape that can be inferred."""
+    # Values of shape tensors are followed too; of a Range, onnx would write down every number.
+    follow = not any(node.op_type == "Range" for node in model.graph.node)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=follow)
+    while True:
+        found = _of_preprocessing(model)
+        if not found:
+            return model
+        model.graph.value_info.extend(found)
+        model = onnx.shape_inference.infer_shapes(model, data_prop=follow)
+
+
+def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
+    """Shapes behind ai.onnx.ml's operators that nothing has declared yet."""
+    known = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+    found = []
+    for node in model.graph.node:
+        if node.domain != "ai.onnx.ml" or not node.input or not node.output or _has_shape(known.get(node.output[0])):
+            continue
+        source = known.get(node.input[0])
+        if source is None or not _has_shape(source):
+            continue
+        value = ValueInfoProto(name=node.output[0])
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+        value.type.tensor_type.shape.CopyFrom(source.type.tensor_type.shape)
+        if node.op_type == "OneHotEncoder":
+            categories = [len(a.ints) + len(a.strings) for a in node.attribute if a.name.startswith("cats_")]
+            value.type.tensor_type.shape.dim.add().dim_value = sum(categories)
+        elif node.op_type not in _KEEP_SHAPES:
+            continue
+        found.append(value)
+    return found
+
+
+def _has_shape(value: ValueInfoProto | None) -> bool:
+    return value is not None and value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape")

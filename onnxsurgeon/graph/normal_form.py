@@ -1,0 +1,49 @@
+"""What a canonical graph's nodes say: the activation that a node stands for, and who reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
+from onnxsurgeon.graph.canonical import clip_bounds, constant_values
+
+
+def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) -> Activation:
+    """The activation that ``node`` applies, PRelu's slopes spread to (units,) where that number is given.
+
+    Raises:
+        ModelError: PRelu's slopes or Clip's bounds are not constant, or do not fit; the text starts with "node".
+    """
+    known = ACTIVATIONS[node.op]
+    if node.op == "PRelu":
+        slope = constant_values(node.inputs[1])
+        if slope is None or (units is not None and slope.size not in (1, units)):
+            raise ModelError(f"node '{node.name}': PRelu's slope is not one value, or one for each unit")
+        if units is None:
+            return Activation(node.op, slope=slope)
+        return Activation(node.op, slope=np.broadcast_to(slope.reshape(-1), (units,)).astype(dtype))
+    attributes: dict[str, Any] = {name: value for name, value in node.attrs.items() if name in known.attributes}
+    if node.op == "Clip":
+        low, high = clip_bounds(node)
+        if low is None or high is None:
+            raise ModelError(f"node '{node.name}': Clip's bounds are not constant")
+        attributes = {"min": low, "max": high}
+    changed = {name: value for name, value in attributes.items() if value != known.attributes[name]}
+    return Activation(node.op, changed)
+
+
+def reads(node: gs.Node) -> Iterator[Any]:
+    """Tensors that a node reads, those read inside its subgraphs included."""
+    yield from (tensor for tensor in node.inputs if tensor.name)
+    for value in node.attrs.values():
+        for graph in value if isinstance(value, list) else [value]:
+            if isinstance(graph, gs.Graph):
+                for inner in graph.nodes:
+                    yield from reads(inner)
+                # An outer tensor may be a subgraph's output as it is.
+                yield from graph.outputs

@@ -1,0 +1,285 @@
+"""Find what can be trained in a canonical graph: dense segments, the glue between them, features and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
+from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
+from onnxsurgeon.graph.normal_form import reads
+
+
+@dataclass(eq=False)
+class Link:
+    """A dense node and the activation between it and the next one of its segment, if any."""
+
+    dense: gs.Node
+    activation: gs.Node | None = None
+
+    @property
+    def output(self) -> gs.Variable:
+        """What the layer writes, the activation included."""
+        return (self.activation or self.dense).outputs[0]
+
+
+@dataclass(eq=False)
+class Structure:
+    """What was found; tensors and nodes are those of the canonical graph.
+
+    Attributes:
+        segments: in the order of computation.
+        steps: a segment's number or glue, in the order of computation.
+        heads: the trained tensors that nothing trained reads, with the op types of what does.
+        features: tensors that enter from the prefix.
+        constants: constants that glue reads.
+        notes: what is left alone, and why.
+    """
+
+    segments: list[list[Link]]
+    steps: list[int | Glue]
+    heads: list[gs.Variable]
+    features: list[gs.Tensor]
+    constants: list[gs.Constant]
+    notes: list[str] = field(default_factory=list)
+
+
+def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
+    """The structure of the canonical ``graph`` of a file in which tensors have these ``names``.
+
+    Raises:
+        ModelError: nothing in it can be trained; says why.
+    """
+    return _Search(graph, names, source).structure()
+
+
+class _Search:
+    def __init__(self, graph: gs.Graph, names: Collection[str], source: str) -> None:
+        self.graph, self.names, self.source = graph, names, source
+        self.order = _in_order(graph)
+        self.readers: dict[int, list[gs.Node]] = {}
+        for node in self.order:
+            if node.op == "Softmax":  # the default depends on the opset, which a node does not know
+                node.attrs.setdefault("axis", -1 if int(graph.opset or 0) >= 13 else 1)
+            for tensor in reads(node):
+                self.readers.setdefault(id(tensor), []).append(node)
+        self.notes: list[str] = []
+        self.glue: dict[int, list[Glue]] = {}
+
+    def structure(self) -> Structure:
+        dense = self._trainable()
+        trunk = self._trunk(dense)
+        segments = self._segments(dense)
+        inside = {id(node) for links in segments for link in links for node in (link.dense, link.activation) if node}
+        steps: list[int | Glue] = []
+        numbers = {id(links[0].dense): number for number, links in enumerate(segments)}
+        for node in self.order:
+            if id(node) in numbers:
+                steps.append(numbers[id(node)])
+            elif id(node) in trunk and id(node) not in inside:
+                steps += self.glue[id(node)]
+        features, constants = self._entering(steps, segments)
+        heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
+        self._note_pinned(segments)
+        return Structure(segments, steps, heads, features, constants, self.notes)
+
+    def _entering(
+        self, steps: list[int | Glue], segments: list[list[Link]]
+    ) -> tuple[list[gs.Tensor], list[gs.Constant]]:
+        """What the steps read and do not make: features, and constants that glue reads."""
+        tensors = {tensor.name: tensor for node in self.order for tensor in node.inputs}
+        made: set[str] = set()
+        features: dict[str, gs.Tensor] = {}
+        constants: dict[str, gs.Constant] = {}
+        for step in steps:
+            links = segments[step] if isinstance(step, int) else []
+            read = [links[0].dense.inputs[0].name] if isinstance(step, int) else step.inputs
+            for name in read:
+                if name not in made:
+                    (constants if isinstance(tensors[name], gs.Constant) else features)[name] = tensors[name]
+            made.add(links[-1].output.name if isinstance(step, int) else step.output)
+        return list(features.values()), list(constants.values())
+
+    # Which dense nodes can be trained.
+
+    def _trainable(self) -> dict[int, gs.Node]:
+        """Dense nodes whose outputs lead to the model's outputs through nothing but glue and the suffix."""
+        found = {id(node): node for node in self.order if is_dense(node)}
+        if not found:
+            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
+        alive = self._upstream(tensor for tensor in self.graph.outputs)
+        found = {key: node for key, node in found.items() if key in alive}
+        reason = ""
+        while found:
+            trained = self._downstream(found)
+            before = self._upstream(t for node in found.values() for t in node.inputs)
+            inside = {id(link.activation) for links in self._segments(found) for link in links}
+            between = [n for n in self.order if id(n) in trained & before and id(n) not in inside | found.keys()]
+            blocked = []
+            for node in between:
+                try:
+                    self.glue[id(node)] = read_glue(node)
+                except (NotGlue, ModelError) as problem:
+                    blocked.append((node, str(problem)))
+            if not blocked:
+                cut_off = self._without_ends(found)
+                if not cut_off:
+                    break
+                found = {key: dense for key, dense in found.items() if key not in cut_off}
+                continue
+            for node, why in blocked:
+                frozen = self._upstream(iter(data_inputs(node)))
+                names = ", ".join(f"'{dense.name}'" for key, dense in found.items() if key in frozen)
+                if not names:
+                    continue  # a node before has frozen them already
+                reason = f"node '{node.name}' ({node.op}) behind {names} cannot be trained through: {why}"
+                self.notes.append(f"{names} stays as it is: {reason}")
+                found = {key: dense for key, dense in found.items() if key not in frozen}
+        if not found:
+            raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
+        return found
+
+    def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
+        """Dense nodes of segments that begin or end in the middle of what the file has as one node."""
+        lost: set[int] = set()
+        for links in self._segments(found):
+            if links[0].dense.attrs["entry"] not in self.names or links[-1].output.name not in self.names:
+                self.notes.append(
+                    f"'{links[-1].dense.name}' stays as it is: the file computes it in one with other things"
+                )
+                lost.update(id(link.dense) for link in links)
+        return lost
+
+    def _nearly(self) -> str:
+        """Why the first node that looks like a dense layer is none."""
+        for node in self.order:
+            if node.op in (*PRODUCTS, "Dense"):
+                reason = explain(node)
+                op = node.attrs.get("op", node.op)
+                return f": node '{node.name}' ({op}) is not understood, since {reason}"
+        bodies = [node for node in self.order if any(isinstance(value, gs.Graph) for value in node.attrs.values())]
+        if bodies:
+            return f" outside of the bodies of node '{bodies[0].name}' ({bodies[0].op}), which are left alone"
+        return ", neither Gemm nor MatMul with a constant weight"
+
+    def _downstream(self, start: dict[int, gs.Node]) -> set[int]:
+        """Nodes that depend on the output of a node of ``start``, those themselves included."""
+        found = set(start)
+        for node in self.order:
+            if id(node) not in found and any(
+                id(producer) in found for tensor in data_inputs(node) for producer in tensor.inputs
+            ):
+                found.add(id(node))
+        return found
+
+    def _upstream(self, tensors: Iterator[gs.Tensor]) -> set[int]:
+        """Nodes that the tensors depend on."""
+        found: set[int] = set()
+        todo = list(tensors)
+        while todo:
+            for producer in todo.pop().inputs:
+                if id(producer) not in found:
+                    found.add(id(producer))
+                    todo.extend(data_inputs(producer))
+        return found
+
+    # What is trained through.
+
+    def _trunk(self, dense: dict[int, gs.Node]) -> set[int]:
+        """Dense nodes, the glue between them, and the glue behind them up to the suffix."""
+        trained = self._downstream(dense)
+        before = self._upstream(t for node in dense.values() for t in node.inputs)
+        trunk = set(dense) | (trained & before)
+        for node in self.order:
+            if id(node) in trunk or id(node) not in trained or node.op in SQUASHES:
+                continue
+            sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
+            if all(id(source) in trunk for source in sources):
+                try:
+                    self.glue[id(node)] = read_glue(node)
+                except (NotGlue, ModelError):
+                    continue  # the suffix begins here
+                trunk.add(id(node))
+        for node in reversed(self.order):
+            # A reshaping at the very end is the suffix's: logits are easier to train as they come.
+            if id(node) in trunk and id(node) not in dense and id(node) not in before and node.op in SHAPE_ONLY:
+                readers = [reader for t in node.outputs for reader in self.readers.get(id(t), ())]
+                if not any(id(reader) in trunk for reader in readers) and len(self.readers[id(node.inputs[0])]) == 1:
+                    trunk.discard(id(node))
+        return trunk
+
+    def _is_head(self, tensor: gs.Tensor, trunk: set[int]) -> bool:
+        readers = self.readers.get(id(tensor), [])
+        if any(id(reader) in trunk for reader in readers):
+            return False
+        return bool(readers) or is_output(self.graph, tensor)
+
+    # Which dense nodes follow one another with nothing between them that others read.
+
+    def _segments(self, dense: dict[int, gs.Node]) -> list[list[Link]]:
+        links = {key: Link(node) for key, node in dense.items()}
+        following: dict[int, int] = {}
+        for key, link in links.items():
+            reader = self._only_reader(link.dense.outputs[0])
+            if reader is not None and reader.op in ACTIVATIONS and reader.inputs[0] is link.dense.outputs[0]:
+                after = self._only_reader(reader.outputs[0])
+                if after is not None and id(after) in links:
+                    link.activation, reader = reader, after
+            if reader is not None and id(reader) in links:
+                following[key] = id(reader)
+        for key, link in links.items():
+            # What ONNX Runtime fused has no tensor of its own between the product and its activation.
+            if key not in following and link.dense.attrs.get("exit") is None:
+                reader = self._only_reader(link.dense.outputs[0])
+                if reader is not None and reader.op in ACTIVATIONS:
+                    link.activation = reader
+        targets = set(following.values())
+        segments = []
+        for node in self.order:
+            if id(node) in links and id(node) not in targets:
+                segment = [links[id(node)]]
+                while id(segment[-1].dense) in following:
+                    segment.append(links[following[id(segment[-1].dense)]])
+                segments.append(segment)
+        return segments
+
+    def _only_reader(self, tensor: gs.Tensor) -> gs.Node | None:
+        readers = self.readers.get(id(tensor), [])
+        return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
+
+    def _note_pinned(self, segments: list[list[Link]]) -> None:
+        for links in segments:
+            last = links[-1].dense
+            tensor, count = last.outputs[0], len(self.readers.get(id(last.outputs[0]), ()))
+            while count == 1 and self.readers[id(tensor)][0].op in ACTIVATIONS:
+                tensor = self.readers[id(tensor)][0].outputs[0]
+                count = len(self.readers.get(id(tensor), ()))
+            if count and is_output(self.graph, tensor):
+                self.notes.append(
+                    f"the width of '{last.name}' stays: tensor '{tensor.name}' is also an output of the model"
+                )
+
+
+def _in_order(graph: gs.Graph) -> list[gs.Node]:
+    """Nodes in an order in which each comes after what it reads."""
+    nodes = [node for node in graph.nodes if node.outputs]
+    producers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    order: list[gs.Node] = []
+    state: dict[int, int] = {}
+    for root in nodes:
+        stack = [(root, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+                state[id(node)] = 2
+            elif id(node) not in state:
+                state[id(node)] = 1
+                stack.append((node, True))
+                needed = [producers[id(tensor)] for tensor in reads(node) if id(tensor) in producers]
+                stack.extend((needs, False) for needs in reversed(needed) if id(needs) not in state)
+    return order

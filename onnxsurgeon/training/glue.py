@@ -1,0 +1,275 @@
+"""Glue as ONNX nodes: its forward pass, and its vector-Jacobian products, one function an op.
+
+Given g = ∂L/∂y, a rule returns for each input the name of ∂L/∂x, of x's shape, or "" where it is not wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.glue import Glue, Shape
+from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training.gradients import Point, activation_gradients, erf
+
+
+class At(NamedTuple):
+    """Where a rule is applied: the glue, names of its inputs x, of y and of g, and which inputs are wanted."""
+
+    glue: Glue
+    x: Sequence[str]
+    y: str
+    g: str
+    wanted: Sequence[bool]
+
+
+Rule = Callable[[GraphBuilder, At], list[str]]
+
+
+def apply(build: GraphBuilder, activation: Activation, z: str, slope: str = "") -> str:
+    """Append y = φ(z); return its name."""
+    y = f"y_{len(build.nodes)}"
+    nodes, constants = activation.nodes(z, y, y, build.dtype, OPSET, slope)
+    build.nodes.extend(nodes)
+    build.constants.update((constant.name, constant) for constant in constants)
+    return y
+
+
+def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    """Append the node or nodes of ``glue`` on the inputs ``x``; return the output's name."""
+    given = glue.attributes
+    if glue.op == "Activation":
+        return apply(build, given["activation"], x[0], x[1] if len(x) > 1 else "")
+    if glue.op == "Affine":
+        return build.add("Add", build.add("Mul", x[0], build.array(given["scale"])), build.array(given["shift"]))
+    if glue.op == "Pow":
+        return build.add("Pow", x[0], build.scalar(given["exponent"]))
+    if glue.op == "Reshape":
+        return build.add("Reshape", x[0], build.integers(-1, *(int(size or 0) for size in glue.shape[1:])))
+    if glue.op == "Transpose":
+        return build.add("Transpose", x[0], perm=given["order"])
+    if glue.op == "Concat":
+        return build.add("Concat", *x, axis=given["axis"])
+    if glue.op == "Slice":
+        return _slice(build, x[0], given["axis"], given["begin"], given["end"])
+    if glue.op == "ReduceSum":
+        return build.add("ReduceSum", x[0], build.integers(*given["axes"]), keepdims=int(given["keepdims"]))
+    if glue.op == "ReduceMean":
+        return build.add("ReduceMean", x[0], axes=list(given["axes"]), keepdims=int(given["keepdims"]))
+    if glue.op == "Softmax":
+        return build.add("Softmax", x[0], axis=-1)
+    if glue.op == "LayerNormalization":
+        return _normalised(build, glue, x[0])[0]
+    return erf(build, x[0]) if glue.op == "Erf" else build.add(glue.op, *x)
+
+
+def gradients(build: GraphBuilder, glue: Glue, x: Sequence[str], y: str, g: str, wanted: Sequence[bool]) -> list[str]:
+    """Append the vector-Jacobian products of ``glue``; their names, "" for inputs that are not wanted."""
+    return RULES[glue.op](build, At(glue, x, y, g, wanted))
+
+
+def add(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂a = ∂L/∂b = g."""
+    return [_fit(build, at, i, at.g) if at.wanted[i] else "" for i in (0, 1)]
+
+
+def subtract(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂a = g, ∂L/∂b = −g."""
+    return [
+        _fit(build, at, 0, at.g) if at.wanted[0] else "",
+        _fit(build, at, 1, build.add("Neg", at.g)) if at.wanted[1] else "",
+    ]
+
+
+def multiply(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂a = g b, ∂L/∂b = g a."""
+    return [_fit(build, at, i, build.add("Mul", at.g, at.x[1 - i])) if at.wanted[i] else "" for i in (0, 1)]
+
+
+def divide(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂a = g / b, ∂L/∂b = −g y / b."""
+    over = build.add("Div", at.g, at.x[1])
+    second = build.add("Neg", build.add("Mul", over, at.y)) if at.wanted[1] else ""
+    return [_fit(build, at, 0, over) if at.wanted[0] else "", _fit(build, at, 1, second) if second else ""]
+
+
+def negative(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = −g."""
+    return [build.add("Neg", at.g)]
+
+
+def absolute(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g sign(x)."""
+    return [build.add("Mul", at.g, build.add("Sign", at.x[0]))]
+
+
+def square_root(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g / (2 y)."""
+    return [build.add("Div", build.add("Mul", at.g, build.scalar(0.5)), at.y)]
+
+
+def exponential(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g y."""
+    return [build.add("Mul", at.g, at.y)]
+
+
+def logarithm(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g / x."""
+    return [build.add("Div", at.g, at.x[0])]
+
+
+def error_function(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g · 2/√π · exp(−x²)."""
+    bell = build.add("Exp", build.add("Neg", build.add("Mul", at.x[0], at.x[0])))
+    return [build.add("Mul", at.g, build.add("Mul", bell, build.scalar(float(2 / np.sqrt(np.pi)))))]
+
+
+def reciprocal(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = −g y²."""
+    return [build.add("Neg", build.add("Mul", at.g, build.add("Mul", at.y, at.y)))]
+
+
+def power(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g · p x^(p − 1)."""
+    exponent = at.glue.attributes["exponent"]
+    slope = build.add("Mul", build.add("Pow", at.x[0], build.scalar(exponent - 1)), build.scalar(exponent))
+    return [build.add("Mul", at.g, slope)]
+
+
+def identity(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g."""
+    return [at.g]
+
+
+def activation(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g φ'(x)."""
+    slope = at.x[1] if len(at.x) > 1 else ""
+    point = Point(at.x[0], at.y, at.g, slope)
+    return [activation_gradients(build, at.glue.attributes["activation"], point).x, ""][: len(at.x)]
+
+
+def affine(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g · scale."""
+    return [build.add("Mul", at.g, build.array(at.glue.attributes["scale"]))]
+
+
+def reshape(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g in x's shape."""
+    return [build.add("Reshape", at.g, build.integers(-1, *(int(size or 0) for size in at.glue.shapes[0][1:])))]
+
+
+def transpose(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g with its axes moved back."""
+    return [build.add("Transpose", at.g, perm=[int(i) for i in np.argsort(at.glue.attributes["order"])])]
+
+
+def concat(build: GraphBuilder, at: At) -> list[str]:
+    """Each input's gradient is its piece of g."""
+    axis, begin, found = at.glue.attributes["axis"], 0, []
+    for size, wanted in zip(at.glue.attributes["sizes"], at.wanted, strict=True):
+        found.append(_slice(build, at.g, axis, begin, begin + size) if wanted else "")
+        begin += size
+    return found
+
+
+def piece(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g with zeros around it."""
+    given, rank = at.glue.attributes, len(at.glue.shapes[0])
+    before, after = [0] * rank, [0] * rank
+    before[given["axis"]] = given["begin"]
+    after[given["axis"]] = int(at.glue.shapes[0][given["axis"]] or 0) - given["end"]
+    return [build.add("Pad", at.g, build.integers(*before, *after))]
+
+
+def reduce_sum(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g, spread over the axes that were summed."""
+    axes, g = at.glue.attributes["axes"], at.g
+    if not at.glue.attributes["keepdims"]:
+        g = build.add("Unsqueeze", g, build.integers(*axes))
+    return [build.add("Expand", g, build.add("Shape", at.x[0]))]
+
+
+def reduce_mean(build: GraphBuilder, at: At) -> list[str]:
+    """The same over the number of values."""
+    (spread,) = reduce_sum(build, at)
+    sizes = [at.glue.shapes[0][axis] for axis in at.glue.attributes["axes"]]
+    if None not in sizes:
+        return [build.add("Mul", spread, build.scalar(1.0 / float(np.prod([int(size or 1) for size in sizes]))))]
+    count = build.add("Div", build.add("Size", at.x[0]), build.add("Size", at.y))
+    return [build.add("Div", spread, build.add("CastLike", count, spread))]
+
+
+def softmax(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = y (g − Σ g y)."""
+    inner = build.add("ReduceSum", build.add("Mul", at.g, at.y), build.integers(-1), keepdims=1)
+    return [build.add("Mul", at.y, build.add("Sub", at.g, inner))]
+
+
+def layer_normalization(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = (h − mean h − n mean(h n)) / σ for n = (x − mean x) / σ and h = g · scale (Ba et al. 2016)."""
+    _, n, deviation = _normalised(build, at.glue, at.x[0])
+    h = build.add("Mul", at.g, build.array(at.glue.attributes["scale"]))
+    mean = build.add("ReduceMean", h, axes=[-1], keepdims=1)
+    along = build.add("Mul", n, build.add("ReduceMean", build.add("Mul", h, n), axes=[-1], keepdims=1))
+    return [build.add("Div", build.add("Sub", build.add("Sub", h, mean), along), deviation)]
+
+
+def _normalised(build: GraphBuilder, glue: Glue, x: str) -> tuple[str, str, str]:
+    """Names of y, n and σ of a layer normalisation."""
+    given = glue.attributes
+    centred = build.add("Sub", x, build.add("ReduceMean", x, axes=[-1], keepdims=1))
+    variance = build.add("ReduceMean", build.add("Mul", centred, centred), axes=[-1], keepdims=1)
+    deviation = build.add("Sqrt", build.add("Add", variance, build.scalar(given["epsilon"])))
+    n = build.add("Div", centred, deviation)
+    y = build.add("Mul", n, build.array(given["scale"]))
+    return (y if given["shift"] is None else build.add("Add", y, build.array(given["shift"]))), n, deviation
+
+
+def _slice(build: GraphBuilder, x: str, axis: int, begin: int, end: int) -> str:
+    return build.add("Slice", x, build.integers(begin), build.integers(end), build.integers(axis))
+
+
+def _fit(build: GraphBuilder, at: At, position: int, gradient: str) -> str:
+    """Sum a gradient over the axes along which the input was broadcast."""
+    shape, out = at.glue.shapes[position], at.glue.shape
+    axes = list(range(len(out) - len(shape)))
+    axes += [i + len(out) - len(shape) for i, size in enumerate(shape) if size == 1 and _wider(out, shape, i)]
+    if axes:
+        gradient = build.add("ReduceSum", gradient, build.integers(*axes), keepdims=1)
+    if len(shape) < len(out):
+        gradient = build.add("Squeeze", gradient, build.integers(*range(len(out) - len(shape))))
+    return gradient
+
+
+def _wider(out: Shape, shape: Shape, axis: int) -> bool:
+    return out[axis + len(out) - len(shape)] != 1
+
+
+RULES: dict[str, Rule] = {
+    "Add": add,
+    "Sub": subtract,
+    "Mul": multiply,
+    "Div": divide,
+    "Neg": negative,
+    "Abs": absolute,
+    "Sqrt": square_root,
+    "Exp": exponential,
+    "Log": logarithm,
+    "Erf": error_function,
+    "Reciprocal": reciprocal,
+    "Pow": power,
+    "Identity": identity,
+    "Activation": activation,
+    "Affine": affine,
+    "Reshape": reshape,
+    "Transpose": transpose,
+    "Concat": concat,
+    "Slice": piece,
+    "ReduceSum": reduce_sum,
+    "ReduceMean": reduce_mean,
+    "Softmax": softmax,
+    "LayerNormalization": layer_normalization,
+}

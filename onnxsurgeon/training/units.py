@@ -1,0 +1,42 @@
+"""A regression's last layer in units of its targets while it is trained; see ``Task.scale``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsurgeon.graph.network import DenseLayer, Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import Task
+
+
+def in_units(network: Network, tasks: Sequence[Task]) -> Network:
+    """The network with the last layer of each scaled head divided by its units: W / s, b / s."""
+    return _with_heads(network, tasks, inverse=False)
+
+
+def from_units(network: Network, tasks: Sequence[Task]) -> Network:
+    """The inverse of ``in_units``; powers of two round nothing."""
+    return _with_heads(network, tasks, inverse=True)
+
+
+def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Network:
+    units = {head.tensor: np.array(task.scale) for head, task in zip(network.heads, tasks, strict=True) if task.scale}
+    if not units:
+        return network
+    segments = []
+    for segment in network.segments:
+        if segment.output_name in units:
+            factor = units[segment.output_name] if inverse else 1 / units[segment.output_name]
+            layers = (*segment.layers[:-1], _multiplied(segment.layers[-1], factor))
+            segment = replace(segment, layers=layers)
+        segments.append(segment)
+    return replace(network, segments=tuple(segments))
+
+
+def _multiplied(layer: DenseLayer, factor: Array) -> DenseLayer:
+    weight = (layer.weight * factor).astype(layer.weight.dtype)
+    bias = None if layer.bias is None else (layer.bias * factor).astype(layer.bias.dtype)
+    return replace(layer, weight=weight, bias=bias)

@@ -1,0 +1,1 @@
+"""Fuzzing of everything that touches a model file: corpus, mutations, the pipeline, and processes that survive it."""

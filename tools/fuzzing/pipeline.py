@@ -1,0 +1,136 @@
+"""What every fuzzed input goes through, and how it ends."""
+
+from __future__ import annotations
+
+import math
+import random
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from fuzzing.byte_mutations import mutate_bytes
+from fuzzing.corpus import EXTERNAL_BYTES
+from fuzzing.graph_mutations import mutate_graph
+from onnxsurgeon import OnnxSurgeonError, Thresholds, inspect_layers, load, operate, propose
+from onnxsurgeon.graph.equivalence import random_inputs
+from onnxsurgeon.graph.files import read_parts, write_model, write_parts
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.runtime import run
+from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen
+
+KINDS = ("bytes", "structure")
+ROWS = 3
+MOST_FED = 2**20
+LARGEST_TENSOR = 2**22
+FED = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an input ended.
+
+    Attributes:
+        kind: "result", "error" (a named one), or "BUG".
+        what: for an error, its text; for a bug, the exception and the line of ours, or of others, that raised it.
+    """
+
+    kind: str
+    what: str = ""
+
+
+def make_input(kind: str, seed: int, index: int) -> bytes:
+    """Input number ``index``: the same for the same arguments."""
+    rng = random.Random(f"{kind} {seed} {index}")
+    return mutate_bytes(rng) if kind == "bytes" else mutate_graph(rng)
+
+
+def furnish(folder: Path) -> None:
+    """Put what external data may point at into ``folder``."""
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
+    (folder / "weights.bin").write_bytes(bytes(EXTERNAL_BYTES))
+    for link in (folder / "link", folder / "sub" / "link"):
+        if not link.is_symlink():
+            link.symlink_to("/etc/passwd")
+
+
+def run_input(content: bytes, folder: Path) -> Ending:
+    """Read, load, write, inspect and operate on ``content``."""
+    path = folder / "m.onnx"
+    path.write_bytes(content)
+    try:
+        _pipeline(path, folder)
+    except OnnxSurgeonError as error:
+        return _judge_error(str(error))
+    except Exception as error:
+        return Ending("BUG", _signature(error))
+    return Ending("result")
+
+
+def _pipeline(path: Path, folder: Path) -> None:
+    parts = read_parts(path)
+    write_parts(parts, folder / "parts.onnx", overwrite=True)
+    read_parts(folder / "parts.onnx")
+    network = load(path)
+    write_parts(network.to_parts(), folder / "parts.onnx", overwrite=True)
+    write_model(network.to_model(), folder / "out.onnx", overwrite=True)
+    load(folder / "out.onnx")
+    thresholds = Thresholds()
+    inspect_layers(network, thresholds)
+    propose(network, thresholds)
+    rng = np.random.default_rng(path.stat().st_size)
+    if network.hidden_count:
+        network = operate(network, _any_surgery(network, rng), rng).network
+    model = network.to_model()
+    write_model(model, folder / "out.onnx", overwrite=True)
+    _run(model)
+
+
+def _any_surgery(network: Network, rng: np.random.Generator) -> Surgery:
+    """One of the five, on a random hidden layer; it may be one that is refused."""
+    layer = int(rng.integers(network.hidden_count)) + 1
+    amount = int(rng.integers(1, max(2, min(9, network.hidden(layer).units))))
+    surgeries = (
+        Widen(layer, amount, ("split", "equal", "fresh")[amount % 3]),
+        InsertIdentity(layer),
+        Narrow(layer, amount),
+        Factorize(layer, amount),
+        Merge(layer),
+    )
+    return surgeries[int(rng.integers(len(surgeries)))]
+
+
+def _run(model: onnx.ModelProto) -> None:
+    """Run the model on random rows."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    fed = [value for value in model.graph.input if value.name not in given]
+    shapes = {value.name: [dim.dim_value or ROWS for dim in value.type.tensor_type.shape.dim] for value in fed}
+    if any(value.type.tensor_type.elem_type not in FED for value in fed):
+        return
+    if sum(math.prod(shape) for shape in shapes.values()) <= MOST_FED:
+        largest_tensor(model, {name: tuple(shape) for name, shape in shapes.items()}, most=LARGEST_TENSOR)
+        run(model, random_inputs(model, ROWS))
+
+
+def _judge_error(text: str) -> Ending:
+    if "\n" in text or "\r" in text:
+        return Ending("BUG", f"an error of several lines: {text!r}")
+    if len(text) > 1000:
+        return Ending("BUG", f"an error of {len(text)} letters: {text[:100]!r}")
+    if any(word in text for word in ("bad_alloc", "Unable to allocate", "MemoryError", "length_error")):
+        return Ending("BUG", f"memory: {text}")
+    return Ending("error", text)
+
+
+def _signature(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "onnxsurgeon" in Path(frame.filename).parts] or frames
+    places = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+    if frames[-1] is not ours[-1]:
+        places += f" → {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    text = str(error).splitlines()
+    return f"{type(error).__name__} at {places}: {text[0][:160] if text else ''}"

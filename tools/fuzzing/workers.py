@@ -1,0 +1,137 @@
+"""Processes that run fuzzed inputs, and are replaced when one of these kills, hangs or bloats them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from fuzzing.pipeline import Ending, furnish, make_input, run_input
+
+TIMEOUT = 10.0
+MEMORY = 2**30
+
+
+def work() -> None:
+    """Serve requests, a JSON line each on standard input, until it ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is none of our answers
+    warm_up()
+    base = _resident()
+    # Address space beyond what the imports took; the measured peak is judged too, since an error may hide a refusal.
+    limit = _status("VmSize") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        furnish(folder)
+        for line in sys.stdin:
+            request = json.loads(line)
+            content = Path(request["path"]).read_bytes() if "path" in request else make_input(**request)
+            _reset_peak()
+            start = time.perf_counter()
+            ending = run_input(content, folder)
+            seconds, peak = time.perf_counter() - start, _status("VmHWM") - base
+            for data in folder.glob("*.data"):
+                data.unlink()
+            if peak > MEMORY:
+                ending = Ending("BUG", f"memory: {peak / 2**20:.0f} MB above the imports' own")
+            answers.write(
+                json.dumps({"kind": ending.kind, "what": ending.what, "seconds": seconds, "peak": peak}) + "\n"
+            )
+            answers.flush()
+
+
+def warm_up() -> None:
+    """Import and run everything once: its memory is not the inputs'."""
+    from fuzzing.corpus import corpus
+
+    with tempfile.TemporaryDirectory() as name:
+        furnish(Path(name))
+        for content in corpus():
+            run_input(content, Path(name))
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _resident() -> int:
+    return _status("VmRSS")
+
+
+def _reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class Worker:
+    """One process; ``run`` answers whatever happens to it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run one input: {"kind", "seed", "index"}, or {"path"} of a file."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+            line = process.stdout.readline() if ready else None
+        except BrokenPipeError:
+            line = ""
+        if line is None:
+            self.stop()
+            return _bug(f"no end within {TIMEOUT:.0f} s", TIMEOUT)
+        if not line:
+            code = process.wait()
+            self._process = None
+            return _bug(f"the process ended by {signal.Signals(-code).name if code < 0 else f'code {code}'}", 0.0)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _start(self) -> subprocess.Popen[str]:
+        script = Path(__file__).resolve().parent.parent / "fuzz.py"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), "--worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        # The first answer comes after the imports and the warm-up, which have more time.
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"kind": "bytes", "seed": 0, "index": 0}) + "\n")
+        self._process.stdin.flush()
+        if not self._process.stdout.readline():
+            raise SystemExit(f"a worker does not start: exit code {self._process.wait()}")
+        return self._process
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+            self._process = None
+
+
+def _bug(what: str, seconds: float) -> dict[str, Any]:
+    return {"kind": "BUG", "what": what, "seconds": seconds, "peak": 0}
