@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.network import DenseChain
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.nodes import chain_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type, run
