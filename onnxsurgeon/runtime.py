@@ -114,6 +114,7 @@ def evaluator(model: onnx.ModelProto) -> Evaluator:
 def _has_bfloat16(model: onnx.ModelProto) -> bool:
     kinds = [tensor.data_type for tensor in model.graph.initializer]
     kinds += [value.type.tensor_type.elem_type for value in model.graph.input]
+    kinds += [entry.i for node in model.graph.node if node.op_type == "Cast" for entry in node.attribute]
     return onnx.TensorProto.BFLOAT16 in kinds
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from onnxsurgeon import InputOptions, create, load_dataset, prepare, save
+from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, save
 from onnxsurgeon.data.load import locate
+from onnxsurgeon.runtime import session
 from onnxsurgeon.training.artifacts import have_training
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -19,6 +21,28 @@ MODEL_FILES = sorted(MODELS.glob("*.onnx"))
 
 needs_training = pytest.mark.skipif(not have_training(), reason="this ONNX Runtime is no training build")
 without_training = pytest.mark.skipif(have_training(), reason="this ONNX Runtime is a training build")
+
+
+def newest_opset():
+    """The newest opset that this ONNX Runtime reads."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    for opset in range(onnx.defs.onnx_opset_version(), 7, -1):
+        node = helper.make_node("Identity", ["x"], ["y"])
+        graph = helper.make_graph([node], "g", [value], [onnx.ValueInfoProto(name="y")])
+        try:
+            session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
+        except EngineError:
+            continue
+        return opset
+    raise AssertionError("no opset can be read")
+
+
+NEWEST_OPSET = newest_opset()
+
+
+def skip_newer(opset):
+    if opset > NEWEST_OPSET:
+        pytest.skip(f"this ONNX Runtime reads opsets up to {NEWEST_OPSET}")
 
 
 def randomised(network, seed=0, scale=0.3):

@@ -93,12 +93,16 @@ def test_new_inspect_operate_train_evaluate_evolve(cli, tmp_path):
     assert code == 0
     assert out.count("training loss") == 3
     record = json.loads(cli("evaluate", "d.onnx", "--data", "digits", "--json")[1])
-    assert set(record) == {"accuracy", "loss", "parameters", "rows"}
+    assert set(record) == {"accuracy", "loss", "metric", "parameters", "rows"}
+    assert record["metric"] == "accuracy"
     assert record["accuracy"] > 0.7
     assert (record["parameters"], record["rows"]) == (1360, 360)
     for split, rows in (("train", 1437), ("validation", 144)):
         assert json.loads(cli("evaluate", "d.onnx", "--data", "digits", "--split", split, "--json")[1])["rows"] == rows
-    assert "0." in cli("evaluate", "d.onnx", "--data", "digits")[1]
+    code, out, _ = cli("evaluate", "d.onnx", "--data", "digits")
+    assert code == 0
+    for text in ("accuracy", f"{record['accuracy']:.4f}", f"{record['loss']:.4f}", "1,360", "360"):
+        assert text in out
     record = json.loads(cli("train", "b.onnx", *arguments, "-o", "d2.onnx", "--json")[1])
     assert (tmp_path / "d2.onnx").read_bytes() == (tmp_path / "d.onnx").read_bytes()
     assert record["epochs"] == 3

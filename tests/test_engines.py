@@ -22,6 +22,7 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.task import Task
+from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.loop import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
 from tests.conftest import MODELS, as_float64, needs_training, randomised, without_training
@@ -207,12 +208,14 @@ def test_the_artifacts_engine_says_what_it_needs():
         make_engine("artifacts")
 
 
-def test_auto_takes_the_loop_unless_an_op_has_no_rule():
+def test_auto_takes_the_loop_unless_an_op_has_no_rule(monkeypatch):
     from onnxsurgeon.training.artifacts import have_training
 
     net = create((64, 12, 10))
     assert make_engine("auto", network=net).name == "loop"
     layers = [replace(net.layers[0], activation=Activation("Gelu")), net.layers[1]]
+    assert make_engine("auto", network=net.with_layers(layers)).name == "loop"
+    monkeypatch.delitem(RULES, "Gelu")
     assert make_engine("auto", network=net.with_layers(layers)).name == ("artifacts" if have_training() else "loop")
 
 

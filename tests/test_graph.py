@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import InsertIdentity, ModelError, create, from_model, load, operate, save
+from onnxsurgeon import InsertIdentity, ModelError, SurgeryError, Widen, create, from_model, load, operate, save
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.files import read_model, write_model
-from onnxsurgeon.runtime import run
+from onnxsurgeon.runtime import run, session
 from tests.conftest import MODEL_FILES, as_float64
 
 RNG = np.random.default_rng(0)
@@ -204,35 +204,10 @@ REFUSALS = {
         {"A": np.ones((5, 6), "f")},
         "node 'product' (Gemm) is not understood, since it transposes its input",
     ),
-    "a residual connection": (
-        [
-            node("Gemm", "x A P", "a", name="first"),
-            node("Relu", "a", "b"),
-            node("Gemm", "b S P", "c", name="second"),
-            node("Add", "b c", "y"),
-        ],
-        {"A": A, "P": P, "S": np.eye(6, dtype="f")},
-        "tensor 'b' between dense layers 'first' and 'second' has 2 readers",
-    ),
-    "two activations in a row": (
-        [
-            node("Gemm", "x A P", "a", name="first"),
-            node("Relu", "a", "b"),
-            node("Tanh", "b", "c", name="again"),
-            node("Gemm", "c B Q", "y", name="second"),
-        ],
-        WEIGHTS,
-        "node 'again' (Tanh) between dense layers 'first' and 'second' is a second activation",
-    ),
     "infinite weights": (
         [node("Gemm", "x A P", "y", name="only")],
         {"A": A, "P": np.full(6, np.inf, "f")},
         "node 'only': its weights or biases hold NaN or infinity",
-    ),
-    "half precision": (
-        [node("MatMul", "x A", "y", name="half")],
-        {"A": A.astype(np.float16)},
-        "node 'half' (MatMul) is not understood, since its weight is float16",
     ),
 }
 
@@ -241,9 +216,8 @@ REFUSALS = {
 def test_refusals_name_the_node_and_the_reason(name):
     nodes, constants, reason = REFUSALS[name]
     shape = ("batch", 3, 8, 8) if name == "a convolution only" else ("batch", 4)
-    dtype = TensorProto.FLOAT16 if name == "half precision" else TensorProto.FLOAT
     with pytest.raises(ModelError) as error:
-        from_model(build(nodes, constants, shape=shape, dtype=dtype), source="net.onnx")
+        from_model(build(nodes, constants, shape=shape), source="net.onnx")
     assert str(error.value).startswith("net.onnx: ")
     assert reason in str(error.value)
 
@@ -255,18 +229,160 @@ def test_a_bias_of_the_wrong_length_is_refused():
         from_model(model)
 
 
-def test_a_hidden_activation_that_is_also_an_output_is_not_free():
-    nodes = [node("Gemm", "x A P", "a"), node("Relu", "a", "b"), node("Gemm", "b B Q", "y")]
-    with pytest.raises(ModelError, match=r"tensor 'b' .* is also an output of the model"):
-        from_model(build(nodes, WEIGHTS, outputs=("y", "b")))
+def test_a_residual_connection_is_two_segments_whose_own_hidden_layers_are_free():
+    """y = b + second(Tanh(first(b))), b = Relu(before(Relu(entry(x)))): b has two readers, and its width stays."""
+    nodes = [
+        node("Gemm", "x A P", "a0", name="entry"),
+        node("Relu", "a0", "a1"),
+        node("Gemm", "a1 B Q", "a2", name="before"),
+        node("Relu", "a2", "b"),
+        node("Gemm", "b C R", "c0", name="first"),
+        node("Tanh", "c0", "c1"),
+        node("Gemm", "c1 D Q2", "c", name="second"),
+        node("Add", "b c", "y", name="sum"),
+    ]
+    more = {"C": B.T.copy(), "R": P[::-1].copy(), "D": B * 2, "Q2": Q + 1}
+    model = build(nodes, {**WEIGHTS, **more})
+    network = from_model(model)
+    assert network.topology == "4-6-3+3-6-3"
+    assert [segment.topology for segment in network.segments] == ["4-6-3", "3-6-3"]
+    assert network.frame.notes == ()
+    assert network.hidden_count == 2
+    assert [network.hidden(i).names.node for i in (1, 2)] == ["entry", "first"]
+    assert [network.segment_of(i) for i in (1, 2)] == [0, 1]
+    assert [network.depth(i) for i in (1, 2)] == [(1, 1), (1, 1)]
+    assert [step if isinstance(step, int) else step.node for step in network.frame.trunk.steps] == [
+        0,
+        "Relu_b",
+        1,
+        "sum",
+    ]
+    with pytest.raises(SurgeryError, match=r"has no hidden layer 3: it has 1 to 2"):
+        network.hidden(3)
+    with pytest.raises(SurgeryError, match="is no single chain: it has 2 segments"):
+        _ = network.chain
+    before = run(model, {"x": X})[0]
+    for i, topology in ((1, "4-11-3+3-6-3"), (2, "4-6-3+3-11-3")):
+        wider = operate(network, Widen(i, 5)).network
+        assert wider.topology == topology
+        np.testing.assert_allclose(run(wider.to_model(), {"x": X})[0], before, rtol=1e-5, atol=1e-5)
 
 
-def test_a_weight_that_a_caller_may_replace_is_refused():
+def test_of_two_activations_in_a_row_the_second_is_glue():
+    nodes = [
+        node("Gemm", "x A P", "a", name="first"),
+        node("Relu", "a", "b"),
+        node("Tanh", "b", "c", name="again"),
+        node("Gemm", "c B Q", "y", name="second"),
+    ]
+    model = build(nodes, WEIGHTS)
+    network = from_model(model)
+    assert (network.topology, network.hidden_count, network.frame.notes) == ("4-6+6-3", 0, ())
+    glue = [step for step in network.frame.trunk.steps if not isinstance(step, int)]
+    assert [(step.op, str(step.attributes["activation"])) for step in glue] == [
+        ("Activation", "Relu"),
+        ("Activation", "Tanh"),
+    ]
+    np.testing.assert_allclose(run(network.to_model(), {"x": X})[0], run(model, {"x": X})[0], rtol=1e-6)
+    assert from_model(network.to_model()).to_model() == network.to_model()
+
+
+def test_float16_weights_are_worked_on_in_float32_and_written_in_float16():
+    nodes = [node("Gemm", "x A P", "a"), node("PRelu", "a S", "b"), node("Gemm", "b B Q", "y")]
+    halves = {name: values.astype(np.float16) for name, values in {**WEIGHTS, "S": P * 0.1}.items()}
+    model = build(nodes, halves, dtype=TensorProto.FLOAT16)
+    network = from_model(model)
+    assert network.chain.stored == np.float16
+    assert network.chain.file_dtype == np.float16
+    assert network.chain.dtype == network.dtype == np.float32
+    assert {values.dtype for _, values in network.parameters()} == {np.dtype(np.float32)}
+    stored, error = network.as_stored()
+    assert error == 0  # what was read is in float16 already
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(stored.parameters(), network.parameters(), strict=True))
+    written = network.to_model()
+    assert {tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in written.graph.initializer} == {
+        name: values.tobytes() for name, values in halves.items()
+    }
+    assert {value.type.tensor_type.elem_type for value in (*written.graph.input, *written.graph.output)} == {
+        TensorProto.FLOAT16
+    }
+    half = X.astype(np.float16)
+    expected = run(model, {"x": half})[0]
+    assert expected.dtype == np.float16
+    np.testing.assert_array_equal(run(written, {"x": half})[0], expected)
+
+    wider = operate(network, Widen(1, 4)).network
+    assert {tensor.data_type for tensor in wider.to_model().graph.initializer} == {TensorProto.FLOAT16}
+    found = run(wider.to_model(), {"x": half})[0].astype(np.float32)
+    np.testing.assert_allclose(found, expected.astype(np.float32), atol=0.02)
+
+
+def test_what_rounding_to_float16_costs_is_said():
+    nodes = [node("Gemm", "x A P", "y")]
+    model = build(nodes, {"A": A.astype(np.float16), "P": P.astype(np.float16)}, dtype=TensorProto.FLOAT16)
+    network = from_model(model)
+    moved = [values + np.float32(1e-3) for _, values in network.parameters()]
+    stored, error = network.with_parameters(moved).as_stored()
+    expected = max(
+        float(np.abs(v - v.astype(np.float16).astype(np.float32)).max()) / float(np.abs(v).max()) for v in moved
+    )
+    assert error == expected
+    assert 0 < error <= 2**-11  # float16 has 11 significant bits
+    for (_, values), wanted in zip(stored.parameters(), moved, strict=True):
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, wanted.astype(np.float16).astype(np.float32))
+    assert from_model(stored.to_model()).to_model() == network.with_parameters(moved).to_model()
+    assert create((4, 3, 2)).as_stored()[1] == 0
+
+
+def test_the_width_of_a_hidden_activation_that_is_also_an_output_stays():
+    nodes = [
+        node("Gemm", "x A P", "a", name="first"),
+        node("Relu", "a", "b"),
+        node("Gemm", "b B Q", "c", name="second"),
+        node("Relu", "c", "d"),
+        node("Gemm", "d C R", "y", name="third"),
+    ]
+    model = build(nodes, {**WEIGHTS, "C": B.T.copy(), "R": P}, outputs=("y", "b"))
+    network = from_model(model)
+    assert network.topology == "4-6+6-3-6"
+    assert [network.hidden(i + 1).names.node for i in range(network.hidden_count)] == ["second"]
+    assert network.frame.notes == ("the width of 'first' stays: tensor 'b' is also an output of the model",)
+    assert [head.tensor for head in network.heads] == ["y"]
+    before = run(model, {"x": X})
+    for result in (network, operate(network, Widen(1, 5)).network, operate(network, InsertIdentity(1)).network):
+        written = result.to_model()
+        assert [value.name for value in written.graph.output] == ["y", "b"]
+        for value, wanted in zip(run(written, {"x": X}), before, strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ir", [3, 8])
+def test_weights_that_are_inputs_of_the_model_too_stay_inputs(ir):
+    """Before IR 4 every initializer is listed among the inputs; since then, those that a caller may replace."""
     nodes, constants = IDIOMS["gemm"]
-    model = build(nodes, constants)
-    model.graph.input.append(helper.make_tensor_value_info("A", TensorProto.FLOAT, [4, 6]))
-    with pytest.raises(ModelError, match="'A' is also an input of the model"):
-        from_model(model)
+    model = build(nodes, constants, opset=9 if ir == 3 else 17)
+    model.ir_version = ir
+    for name in WEIGHTS if ir == 3 else ("A", "Q"):
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, WEIGHTS[name].shape))
+    network = from_model(model)
+    assert network.topology == "4-6-3"
+    kept, wider = network.to_model(), operate(network, Widen(1, 5)).network.to_model()
+    assert {v.SerializeToString() for v in kept.graph.input} == {v.SerializeToString() for v in model.graph.input}
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in wider.graph.input}
+    expected = {"x": (0, 4), "A": (4, 11), "P": (11,), "B": (11, 3), "Q": (3,)}
+    assert shapes == {name: expected[name] for name in shapes}
+    assert set(shapes) == {value.name for value in model.graph.input}
+    before = run(model, {"x": X})[0]
+    for written in (kept, wider):
+        onnx.checker.check_model(written, full_check=True)
+        assert written.ir_version == ir
+        opened = session(written)
+        assert [value.name for value in opened.get_inputs()] == ["x"]
+        np.testing.assert_allclose(run(written, {"x": X})[0], before, rtol=1e-5, atol=1e-5)
+    if ir >= 4:
+        assert sorted(value.name for value in session(wider).get_overridable_initializers()) == ["A", "Q"]
+        np.testing.assert_allclose(run(wider, {"x": X, "Q": Q + 1})[0], before + 1, rtol=1e-5, atol=1e-5)
 
 
 def test_a_weight_shared_by_two_layers_becomes_two():

@@ -51,29 +51,30 @@ def network_summary(network: Network) -> str:
 def inspection(network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate]) -> None:
     """What ``inspect`` shows."""
     frame = network.frame
-    out.print(
-        f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {network.chain.dtype}, opset {frame.opset}"
-    )
+    kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
+    out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
     prefix = " → ".join(node.op_type for node in frame.prefix_nodes) or "none"
-    out.print(f"prefix: {prefix}; suffix: {', '.join(frame.suffix) or 'none'}\n")
-    rows = []
-    for number, layer in enumerate(network.layers, start=1):
-        hidden = number <= network.hidden_count
-        report = reports[number - 1] if hidden else None
-        spectrum = "" if report is None else _spectrum(report.singular_values)
-        rows.append(
-            (
-                str(number) if hidden else "output",
+    out.print(f"prefix: {prefix}; suffix: {', '.join(frame.suffix) or 'none'}")
+    for note in frame.notes:
+        out.print(f"[dim]note: {escape(note)}[/]")
+    out.print()
+    rows, several = [], len(network.segments) > 1
+    remaining = iter(reports)
+    for number, segment in enumerate(network.segments, start=1):
+        for position, layer in enumerate(segment.layers):
+            report = next(remaining) if position < segment.hidden_count else None
+            cells = (
+                "output" if report is None else str(report.layer),
                 layer.names.node,
                 f"{layer.inputs} × {layer.units}",
-                str(layer.activation or "linear") if hidden else "–",
+                "–" if report is None else str(layer.activation or "linear"),
                 f"{sum(values.size for _, values in layer.parameters()):,}",
-                spectrum,
+                "" if report is None else _spectrum(report.singular_values),
                 "" if report is None else f"{report.removable} of {report.units}",
             )
-        )
+            rows.append((str(number), *cells) if several else cells)
     columns = ("layer", "node", "shape", "activation", "parameters", "singular values", "removable")
-    table(columns, rows, right=("parameters", "removable"))
+    table(("segment", *columns) if several else columns, rows, right=("parameters", "removable"))
     out.print("\n[bold]Recommended[/], best first:")
     proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
@@ -95,6 +96,13 @@ def operations(records: Sequence[SurgeryRecord]) -> None:
         for record in records
     ]
     table(("surgery", "kind", "deviation", "parameters"), rows, right=("deviation",))
+    rounding_note(records[-1].rounding if records else 0.0)
+
+
+def rounding_note(rounding: float) -> None:
+    """Say how much writing weights in the file's own type changed them, where it did."""
+    if rounding:
+        _plain(f"[dim]weights are rounded to the file's type, by up to {rounding:.1e} of their tensor's largest[/]")
 
 
 class EventPrinter:
@@ -102,7 +110,7 @@ class EventPrinter:
 
     def __init__(self) -> None:
         self.run = ""
-        self.chance = 0.0
+        self.chance, self.metric = 0.0, "accuracy"
 
     def remember(self, event: dict[str, Any]) -> None:
         """Print nothing; only remember where the run is."""
@@ -119,6 +127,9 @@ class EventPrinter:
                 f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
                 f"{event['workers']} workers"
             )
+            if event["task"] != "multi-class":
+                _plain(f"task: {event['task']}, judged by {event['metric']}")
+            self.metric = event["metric"]
             self.chance = 1 / event["classes"] if event["classes"] else 0.0
             for note in event["notes"]:
                 _plain(f"[dim]{escape(note)}[/]")
@@ -126,7 +137,7 @@ class EventPrinter:
                 started_with = ", ".join(event["other_versions"])
                 _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
         elif kind == "started":
-            _plain(f"epoch   0: given model {event['topologies'][0]}, accuracy {event['best_accuracy']:.4f}")
+            _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
             if event["best_accuracy"] < 1.5 * self.chance:
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
             _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
@@ -154,10 +165,12 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     """What ``evolve`` says at its end."""
     outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
     out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
-    out.print(f"accuracy {evolved.validation_accuracy:.4f} on the rows it was chosen by")
+    metric = evolved.test.metric
+    out.print(f"{metric} {evolved.validation_accuracy:.4f} on the rows it was chosen by")
     out.print(
-        f"accuracy {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
+        f"{metric} {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
     )
+    rounding_note(evolved.branch.history[-1].rounding)
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
     if page is not None:

@@ -20,6 +20,7 @@ from onnxsurgeon.cli.options import (
     ImputeOption,
     JsonOption,
     LayoutOption,
+    LossOption,
     MeanOption,
     ModelArgument,
     OutOption,
@@ -58,6 +59,7 @@ def train(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    loss: LossOption = "auto",
     target: TargetOption = None,
     impute: ImputeOption = None,
     validation_fraction: ValidationFractionOption = None,
@@ -70,7 +72,7 @@ def train(
     from onnxsurgeon.graph.reader import save
     from onnxsurgeon.training.fit import fit
 
-    options = _input_options(layout, scale, mean, std)
+    options = _input_options(layout, scale, mean, std, loss)
     rows = _load_options(target, impute, validation_fraction)
     network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force, rows=rows)
 
@@ -93,7 +95,8 @@ def train(
     if as_json:
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return
-    console.out.print(f"test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", soft_wrap=True)
+    console.rounding_note(trained.rounding)
+    console.out.print(f"test {test.metric} {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", soft_wrap=True)
 
 
 def evaluate(
@@ -106,6 +109,7 @@ def evaluate(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    loss: LossOption = "auto",
     target: TargetOption = None,
     impute: ImputeOption = None,
     validation_fraction: ValidationFractionOption = None,
@@ -115,7 +119,7 @@ def evaluate(
     """Measure a model's accuracy and loss on a split of a data set."""
     from onnxsurgeon.data.prepare import prepare
 
-    options = _input_options(layout, scale, mean, std)
+    options = _input_options(layout, scale, mean, std, loss)
     rows = _load_options(target, impute, validation_fraction)
     network, dataset, chosen = _prepare(model, data, data_dir, engine, device, rows=rows)
     splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
@@ -126,7 +130,13 @@ def evaluate(
     if as_json:
         console.print_json(record)
         return
-    console.table(tuple(record), [[f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for v in record.values()]])
+    console.table(tuple(record), [[_cell(value) for value in record.values()]])
+
+
+def _cell(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 @with_fields(SurgeonSettings)
@@ -147,6 +157,7 @@ def evolve(
     scale: ScaleOption = None,
     mean: MeanOption = "",
     std: StdOption = "",
+    loss: LossOption = "auto",
     target: TargetOption = None,
     impute: ImputeOption = None,
     validation_fraction: ValidationFractionOption = None,
@@ -179,7 +190,7 @@ def evolve(
                 model,
                 data,
                 settings=SurgeonSettings.from_preset(**given),
-                options=_input_options(layout, scale, mean, std),
+                options=_input_options(layout, scale, mean, std, loss),
                 engine=engine,
                 device=device,
                 run_dir=run_dir,
@@ -214,10 +225,10 @@ def _write_report(run: Path) -> Path | None:
     return write_report(run)
 
 
-def _input_options(layout: str, scale: float | None, mean: str, std: str) -> Any:
+def _input_options(layout: str, scale: float | None, mean: str, std: str, loss: str) -> Any:
     from onnxsurgeon.data.prepare import InputOptions
 
-    return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"))
+    return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"), loss)
 
 
 def _load_options(target: list[str] | None, impute: str | None, fraction: float | None) -> dict[str, Any]:

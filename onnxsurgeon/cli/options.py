@@ -41,6 +41,10 @@ LayoutOption = Annotated[str, typer.Option("--layout", help="Order of image valu
 ScaleOption = Annotated[float | None, typer.Option("--scale", help="Factor for the values; pixels: 1/255.")]
 MeanOption = Annotated[str, typer.Option("--mean", help="Subtracted after scaling: one value, or one a channel.")]
 StdOption = Annotated[str, typer.Option("--std", help="Divides after that: one value, or one a channel.")]
+LossOption = Annotated[
+    str,
+    typer.Option("--loss", help="auto, cross-entropy, binary-cross-entropy or squared-error."),
+]
 
 
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -41,6 +41,11 @@ class Examples:
         """Number of classes of the first head; 0 where it has none."""
         return self.tasks[0].outputs if self.tasks[0].loss == CROSS_ENTROPY else 0
 
+    @property
+    def metric(self) -> str:
+        """What the heads are judged by: accuracy, R², or both."""
+        return " and ".join(dict.fromkeys(task.metric for task in self.tasks))
+
     @cached_property
     def targets(self) -> tuple[Array, ...]:
         """For each head what it is trained towards, of the features' type: one-hot rows for classes, else values."""

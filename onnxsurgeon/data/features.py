@@ -67,7 +67,7 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: 
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
             raise DataError(f"'{network.name}': its prefix fails on these rows: {first_line(error)}") from error
         for name, values in zip(names, outputs, strict=True):
-            if np.ndim(values) == 0 or len(values) < count:
+            if np.ndim(values) == 0 or len(values) != (fixed or count):
                 raise DataError(
                     f"'{network.name}': its tensor '{name}', which the dense layers read, has no row for each row"
                 )

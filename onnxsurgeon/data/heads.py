@@ -59,13 +59,17 @@ def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -
     chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
     if chosen == CROSS_ENTROPY and head.width < 2:
         raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {chosen}")
+    if chosen != CROSS_ENTROPY and head.squash == "Softmax":
+        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}")
     direct = any(segment.output_name == head.tensor for segment in network.segments)
-    scale = _units(y, head.width) if chosen == SQUARED and not head.squash and direct else ()
+    scale = _units(dataset, y, head.width) if chosen == SQUARED and not head.squash and direct else ()
     return Task(chosen, head.width, head.squash, scale)
 
 
-def _units(y: Array, width: int) -> tuple[float, ...]:
+def _units(dataset: Dataset, y: Array, width: int) -> tuple[float, ...]:
     """Powers of two near the targets' standard deviations; () where all are 1."""
+    if dataset.class_labels and not isinstance(dataset.class_labels[0], str):
+        y = np.array(dataset.class_labels)[y]
     deviations = np.atleast_1d(np.std(y.astype(np.float64).reshape(len(y), -1), axis=0))
     usable = np.isfinite(deviations) & (deviations > 0)
     units = 2.0 ** np.round(np.log2(np.where(usable, deviations, 1.0)))
@@ -123,20 +127,22 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
     order where there are as many.
     """
     names = _names(dataset, y)
-    if all(isinstance(name, int) and 0 <= name < head.width for name in names):
-        return np.array(names, np.int64)[y]
-    if dataset.class_labels and len(names) == head.width:
+    numbers = [name if isinstance(name, int) and 0 <= name < head.width else -1 for name in names]
+    if min(numbers) < 0 and dataset.class_labels and len(names) == head.width:
         return y.astype(np.int64, copy=False)
-    if dataset.class_labels:
+    if isinstance(names[0], str):
         raise DataError(
-            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; expected the {head.width} of "
-            f"'{network.name}', 0 to {head.width - 1}"
+            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
+            f"{head.width}, and gives them no names"
         )
-    row = int(np.argmax(y >= head.width))
-    raise DataError(
-        f"{dataset.name}: label {y[row]} in row {row} is outside the {head.width} classes of '{network.name}' "
-        f"(0 to {head.width - 1})"
-    )
+    encoded: Array = np.array(numbers, np.int64)[y]
+    if (encoded < 0).any():
+        row = int(np.argmax(encoded < 0))
+        raise DataError(
+            f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is outside the {head.width} classes of "
+            f"'{network.name}' (0 to {head.width - 1})"
+        )
+    return encoded
 
 
 def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array) -> Array:

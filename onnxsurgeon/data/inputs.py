@@ -107,8 +107,20 @@ def _fitted(
     shape = _sizes(value)
     arranged = _arrange(rows, shape, network, dataset, options)
     dtype = numpy_type(value.type.tensor_type.elem_type)
+    if dtype.kind in "iu" and rows.dtype.kind == "f":
+        _require_whole(network, dataset, value, rows)
     inputs = arranged if dtype.kind in "iu" else _scale(arranged, rows, dataset, options)
     return inputs.reshape(len(inputs), *_wanted(inputs.shape, shape)).astype(dtype, copy=False)
+
+
+def _require_whole(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Array) -> None:
+    broken = rows != np.floor(rows)
+    if broken.any():
+        first = tuple(np.argwhere(broken)[0])
+        raise DataError(
+            f"{dataset.name}: {rows[first]:g} in row {first[0]} for the input '{value.name}' of '{network.name}', "
+            "which takes integers"
+        )
 
 
 def _arrange(

@@ -149,8 +149,13 @@ def gelu(p: Parts, phi: Activation) -> None:
 
 
 def swish(p: Parts, phi: Activation) -> None:
-    """X · σ(αx)."""
+    """X · σ(αx); in float64 x · (1 + tanh(αx/2))/2, as ONNX Runtime 1.19 fuses the former into what it cannot run."""
     alpha = phi.attribute("alpha")
+    if p.dtype == np.float64:
+        half = p.scalar(0.5)
+        step = p.add("Tanh", p.add("Mul", p.x, p.scalar(alpha / 2)))
+        p.add("Mul", p.x, p.add("Add", p.add("Mul", step, half), half))
+        return
     inner = p.x if alpha == 1 else p.add("Mul", p.x, p.scalar(alpha))
     p.add("Mul", p.x, p.add("Sigmoid", inner))
 

@@ -16,6 +16,7 @@ from onnxsurgeon.graph.normal_form import activation_of, reads
 from onnxsurgeon.linear_algebra import Array
 
 Shape = tuple[int | None, ...]
+_EPSILON = float(np.float32(1e-5))  # a default attribute is a float32 like any other
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,12 @@ def _glue(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: 
 
 def _plain(node: gs.Node) -> list[Glue]:
     """An elementwise op whose inputs are all there is to it."""
+    out = node.outputs[0].shape
+    for tensor in _tensors(node):
+        if not isinstance(tensor, gs.Constant):
+            fewer = len(tensor.shape) < len(out)
+            if fewer or (len(out) > 0 and tensor.shape[0] == 1 and out[0] != 1):
+                raise NotGlue(f"its input '{tensor.name}' has no row for each row of the batch")
     return [_glue(node)]
 
 
@@ -232,7 +239,7 @@ def _layer_normalization(node: gs.Node) -> list[Glue]:
     if node.attrs.get("axis", -1) not in (-1, rank - 1) or len([t for t in node.outputs if t.outputs]) > 1:
         raise NotGlue("it normalises over more than the last axis")
     scale, shift = _constant(node, 1), _constant(node, 2) if _has(node, 2) else None
-    return [_glue(node, node.op, 1, epsilon=float(node.attrs.get("epsilon", 1e-5)), scale=scale, shift=shift)]
+    return [_glue(node, node.op, 1, epsilon=float(node.attrs.get("epsilon", _EPSILON)), scale=scale, shift=shift)]
 
 
 def _batch_normalization(node: gs.Node) -> list[Glue]:
@@ -240,7 +247,7 @@ def _batch_normalization(node: gs.Node) -> list[Glue]:
     if node.attrs.get("training_mode", 0):
         raise NotGlue("it is in training mode: export the model for inference")
     gamma, beta, mean, variance = (_constant(node, i).astype(np.float64) for i in range(1, 5))
-    scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+    scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", _EPSILON))
     channels = (-1,) + (1,) * (len(shape_of(node.inputs[0])) - 2)
     return [_glue(node, "Affine", 1, scale=scale.reshape(channels), shift=(beta - mean * scale).reshape(channels))]
 

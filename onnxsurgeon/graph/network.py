@@ -320,6 +320,8 @@ class Network:
 
         The error is max |w − rounded w| as a fraction of the largest |w| of the tensor; 0 where nothing is rounded.
         """
+        if all(segment.stored is None for segment in self.segments):
+            return self, 0.0
         rounded, largest = [], 0.0
         for segment in self.segments:
             for _, values in segment.parameters():

@@ -63,6 +63,8 @@ class _Search:
         self.order = _in_order(graph)
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
+            if node.op == "Softmax":  # the default depends on the opset, which a node does not know
+                node.attrs.setdefault("axis", -1 if int(graph.opset or 0) >= 13 else 1)
             for tensor in reads(node):
                 self.readers.setdefault(id(tensor), []).append(node)
         self.notes: list[str] = []
@@ -129,12 +131,14 @@ class _Search:
                     break
                 found = {key: dense for key, dense in found.items() if key not in cut_off}
                 continue
-            frozen = self._upstream(t for node, _ in blocked for t in data_inputs(node))
-            node, why = blocked[0]
-            names = [f"'{dense.name}'" for key, dense in found.items() if key in frozen]
-            reason = f"node '{node.name}' ({node.op}) behind {', '.join(names)} cannot be trained through: {why}"
-            self.notes.append(f"{', '.join(names)} stays as it is: {reason}")
-            found = {key: dense for key, dense in found.items() if key not in frozen}
+            for node, why in blocked:
+                frozen = self._upstream(iter(data_inputs(node)))
+                names = ", ".join(f"'{dense.name}'" for key, dense in found.items() if key in frozen)
+                if not names:
+                    continue  # a node before has frozen them already
+                reason = f"node '{node.name}' ({node.op}) behind {names} cannot be trained through: {why}"
+                self.notes.append(f"{names} stays as it is: {reason}")
+                found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
         return found

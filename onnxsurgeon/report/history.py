@@ -193,9 +193,9 @@ def _enter(history: History, event: Event) -> None:
                 text(event, "topology"),
                 integer(event, "parameters"),
                 texts(event, "surgeries"),
-                number(event, "validation_accuracy", 0, 1),
-                number(event, "test_accuracy", 0, 1),
-                number(event, "start_test_accuracy", 0, 1),
+                number(event, "validation_accuracy", most=1),
+                number(event, "test_accuracy", most=1),
+                number(event, "start_test_accuracy", most=1),
             )
 
 
@@ -205,7 +205,7 @@ def _decide(history: History, event: Event) -> None:
         integers(event, "branches"),
         texts(event, "topologies"),
         integer(event, "best"),
-        number(event, "best_accuracy", 0, 1),
+        number(event, "best_accuracy", most=1),
         integer(event, "steps"),
         number(event, "seconds"),
         number(event, "training_seconds"),
@@ -234,7 +234,7 @@ def _propose(history: History, event: Event) -> None:
 
 def _measure(history: History, event: Event) -> None:
     branch = integer(event, "branch")
-    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", 0, 1))
+    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", most=1))
     known = history.members.get(branch)
     _update(
         history,
@@ -243,7 +243,7 @@ def _measure(history: History, event: Event) -> None:
         surgery=text(event, "surgery"),
         topology=text(event, "topology"),
         parameters=integer(event, "parameters"),
-        gain=number(event, "gain", -1),
+        gain=number(event, "gain"),
         score=number(event, "score"),
         # A branch that was trained on without surgery is not proposed before.
         epoch=known.epoch if known else max((each.epoch for each in history.decisions), default=0.0),

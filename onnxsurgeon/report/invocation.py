@@ -35,6 +35,7 @@ class Invocation:
         circumstances: engine, device, and what else settings.json records, by name.
         versions: of everything the result may depend on.
         command: the command that would run the same again.
+        metric: what decides, "accuracy" or "R²".
     """
 
     model: str
@@ -43,6 +44,7 @@ class Invocation:
     circumstances: dict[str, str]
     versions: dict[str, str]
     command: str
+    metric: str = "accuracy"
 
     @property
     def title(self) -> str:
@@ -79,6 +81,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
             {name: str(value) for name, value in circumstances.items() if value},
             {name: str(version) for name, version in record["versions"].items()},
             shlex.join(["onnxsurgeon", "evolve", *_arguments(record, settings)]),
+            str(record.get("metric", "accuracy")),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
@@ -99,6 +102,11 @@ def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iter
     yield from (str(record["model"]["file"]), "--data", str(record["data"]["name"]))
     if record["data"]["folder"]:
         yield from ("--data-dir", str(record["data"]["folder"]))
+    for column in record["data"].get("target") or ():
+        yield from ("--target", str(column))
+    for name in ("impute", "validation_fraction"):
+        if record["data"].get(name) is not None:
+            yield from (f"--{name.replace('_', '-')}", str(record["data"][name]))
     for setting in settings:
         option = setting.name.replace("_", "-")
         if setting.name == "preset" and setting.value != "default":

@@ -27,13 +27,15 @@ def render(run: RunDirectory) -> str:
     """
     invocation = read_invocation(run)
     history = read_history(run)
-    accuracy_name = "test accuracy" if invocation.value("validation") == "test" else "held-out accuracy"
+    metric = invocation.metric
+    accuracy_name = f"test {metric}" if invocation.value("validation") == "test" else f"held-out {metric}"
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
             invocation=invocation,
             history=history,
+            metric=metric,
             accuracy_name=accuracy_name,
             given=history.members.get(0),
             result=_result(history),

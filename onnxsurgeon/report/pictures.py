@@ -225,7 +225,7 @@ def _add_key(figure: Figure, members: Sequence[Member]) -> None:
         label = "given model" if operation == START else operation
         entries.append(Line2D([], [], linestyle="none", markersize=7, markeredgewidth=0.7, label=label, **style))
     entries.append(Line2D([], [], color=_INK, linewidth=2.4, label="result's lineage"))
-    entries.append(Line2D([], [], color=_INK, linestyle=_DASHED, linewidth=1.2, label="given accuracy"))
+    entries.append(Line2D([], [], color=_INK, linestyle=_DASHED, linewidth=1.2, label="as given"))
     figure.legend(handles=entries, loc="outside lower center", ncols=3, frameon=False, handletextpad=0.5, fontsize=10)
 
 

@@ -22,8 +22,9 @@ class Measurement:
         position: batches trained since the start of the run.
         epoch: the same in epochs.
         stage: RECUPERATED or TRAINED.
-        accuracy: on the validation split.
-        loss: mean cross-entropy there.
+        accuracy: on the validation split; R² for a regression.
+        loss: the mean loss there.
+        rounding: see ``TrainedNetwork``; 0 where the file holds the weights as they are trained.
     """
 
     position: int
@@ -31,6 +32,7 @@ class Measurement:
     stage: str
     accuracy: float
     loss: float
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -159,6 +159,8 @@ def evolve(
                     **rows,
                     "options": asdict(options),
                 },
+                "tasks": [asdict(task) for task in splits.train.tasks],
+                "metric": splits.train.metric,
                 "versions": versions(),
             }
         )
@@ -260,7 +262,7 @@ def _finish(
             "workers": surgeon.workers.count,
             "classes": surgeon.train.classes,
             "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
-            "metric": " and ".join(dict.fromkeys(task.metric for task in surgeon.train.tasks)),
+            "metric": surgeon.train.metric,
             "notes": list(splits.notes),
             "other_versions": other_versions,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 LOWEST = -1.0
+_LARGEST = 700.0  # exp(−700) is nothing beside any accuracy; exp of more than 709 overflows
 
 
 def paper_score(accuracy: float, gain: float, parameter_fraction: float) -> float:
@@ -16,4 +17,4 @@ def paper_score(accuracy: float, gain: float, parameter_fraction: float) -> floa
         parameter_fraction: f, the parameter count as a fraction of the parent's.
     """
     a, change = max(accuracy, LOWEST), min(max(gain, LOWEST - 1), 1 - LOWEST)
-    return a + math.exp(change) / math.exp(parameter_fraction)
+    return a + math.exp(change) / math.exp(min(parameter_fraction, _LARGEST))

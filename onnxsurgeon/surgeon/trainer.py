@@ -84,7 +84,7 @@ class Trainer:
         if finite:
             metrics = self.engine.evaluate(trained.network, self.validation)
             epoch = job.stop / self.schedule.batches_per_epoch
-            measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss)
+            measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, trained.rounding)
             fraction = trained.network.parameter_count / job.parent_parameters
             score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
             branch = branch.measured(trained.network, measurement, score)

@@ -52,6 +52,7 @@ class SurgeryRecord:
         deviation: max |Δ| of the segment's outputs on random features, as a fraction of their scale.
         parameters_before: parameter count of the parent.
         parameters: parameter count of the result.
+        rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
     """
 
     surgery: str
@@ -59,6 +60,7 @@ class SurgeryRecord:
     deviation: float
     parameters_before: int
     parameters: int
+    rounding: float = 0.0
 
 
 class Operated(NamedTuple):
@@ -136,7 +138,8 @@ def operate(
         raise SurgeryError(
             f"{name}: should be exact, but changes the outputs by {difference.relative:.2e} of their scale"
         )
-    record = SurgeryRecord(name, exact, difference.relative, network.parameter_count, result.parameter_count)
+    counts = network.parameter_count, result.parameter_count
+    record = SurgeryRecord(name, exact, difference.relative, *counts, result.as_stored()[1])
     return Operated(result, record)
 
 

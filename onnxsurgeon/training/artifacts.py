@@ -32,7 +32,7 @@ from onnxsurgeon.training.units import from_units, in_units
 
 # The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
 NEWEST_IR = 10
-_LOSSES = {CROSS_ENTROPY: "CrossEntropyLoss", BINARY: "BCEWithLogitsLoss", SQUARED: "MSELoss"}
+_LOSSES = {CROSS_ENTROPY: "CrossEntropyLoss", SQUARED: "MSELoss"}
 _GENERATING = threading.Lock()
 TRAINING_ADVICE = (
     "the artifacts engine needs ONNX Runtime's training build, in an environment of its own: "
@@ -86,16 +86,19 @@ def generate(network: Network, task: Task, directory: Path) -> None:
     trace = forward(build, network, numbered("features", len(trunk.features)), prelu_in_parts=True)
     build.add("Identity", trace.tensors[trunk.heads[0].tensor], output="logits")
     kind = onnx.TensorProto.FLOAT
-    features = feature_inputs(network, kind)
-    logits = helper.make_tensor_value_info("logits", kind, ["batch", task.outputs])
-    model = make_model("forward", build, features, [logits])
+    inputs = feature_inputs(network, kind)
+    output = helper.make_tensor_value_info("logits", kind, ["batch", task.outputs])
+    if task.loss == BINARY:
+        inputs.append(helper.make_tensor_value_info("target", kind, ["batch", task.outputs]))
+        output = helper.make_tensor_value_info(_binary_cross_entropy(build, "logits", "target"), kind, [])
+    model = make_model("forward", build, inputs, [output])
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with _quiet_graph_builder():
             artifacts.generate_artifacts(
                 model,
                 requires_grad=names,
-                loss=artifacts.LossType[_LOSSES[task.loss]],
+                loss=artifacts.LossType[_LOSSES[task.loss]] if task.loss in _LOSSES else None,
                 optimizer=artifacts.OptimType.SGD,
                 artifact_directory=str(directory),
             )
@@ -106,6 +109,18 @@ def generate(network: Network, task: Task, directory: Path) -> None:
         if written.ir_version > NEWEST_IR:
             written.ir_version = NEWEST_IR
             onnx.save(written, file)
+
+
+def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
+    """Append the mean of max(z, 0) − t z + log(1 + exp(−|z|)).
+
+    ONNX Runtime's BCEWithLogitsLoss takes log(1 − σ(z)), which is −∞ in float32 from z = 17 on, and times 0 NaN.
+    """
+    rest = build.add(
+        "Log", build.add("Add", build.scalar(1.0), build.add("Exp", build.add("Neg", build.add("Abs", z))))
+    )
+    linear = build.add("Sub", build.add("Relu", z), build.add("Mul", t, z))
+    return build.add("ReduceMean", build.add("Add", linear, rest), keepdims=0, output="loss")
 
 
 @contextlib.contextmanager
@@ -195,8 +210,8 @@ class ArtifactsEngine:
             self._values(state, name).astype(values.dtype).reshape(values.shape)
             for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True)
         )
-        trained, _ = from_units(trained, examples.tasks).as_stored()
-        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds)
+        trained, rounding = from_units(trained, examples.tasks).as_stored()
+        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds, rounding)
 
     @staticmethod
     def _values(state: Any, name: str) -> Array:

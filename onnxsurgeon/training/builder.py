@@ -31,7 +31,8 @@ class GraphBuilder:
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Append a node with one output; return the output's name."""
         y = output or f"{op_type.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, list(inputs), [y], **attributes))
+        # ONNX Runtime names the nodes of its fusions by these: without names, two fusions of a kind clash.
+        self.nodes.append(helper.make_node(op_type, list(inputs), [y], name=y, **attributes))
         return y
 
     def append(self, node: onnx.NodeProto) -> str:

@@ -45,12 +45,14 @@ class TrainedNetwork:
         mean_loss: mean over all rows trained on, each before its own step; None where it was not asked for.
         steps: number of batches.
         seconds: time inside ONNX Runtime.
+        rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
     """
 
     network: Network
     mean_loss: float | None
     steps: int
     seconds: float
+    rounding: float = 0.0
 
 
 class Engine(Protocol):

@@ -37,15 +37,15 @@ def fit(
     examples = prepare(network, dataset, dataset.train, options)
     schedule = BatchSchedule(examples.rows, batch_size, seed)
     spec = TrainingSpec(learning_rate, report_loss=True)
-    steps, seconds, loss = 0, 0.0, None
+    steps, seconds, loss, rounding = 0, 0.0, None, 0.0
     for epoch in range(epochs):
         window = schedule.window(epoch * schedule.batches_per_epoch, (epoch + 1) * schedule.batches_per_epoch)
         trained = engine.train(network, examples, window, spec)
-        network, loss = trained.network, trained.mean_loss
+        network, loss, rounding = trained.network, trained.mean_loss, trained.rounding
         steps, seconds = steps + trained.steps, seconds + trained.seconds
         if not network.is_finite:
             raise EngineError(f"training diverged in epoch {epoch + 1}; try a smaller --learning-rate")
         if report is not None and loss is not None:
             report(epoch + 1, loss)
     test = engine.evaluate(network, prepare(network, dataset, dataset.test, options))
-    return TrainedNetwork(network, loss, steps, seconds), test
+    return TrainedNetwork(network, loss, steps, seconds, rounding), test

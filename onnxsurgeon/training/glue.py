@@ -13,7 +13,7 @@ import numpy as np
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue, Shape
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
-from onnxsurgeon.training.gradients import Point, activation_gradients
+from onnxsurgeon.training.gradients import Point, activation_gradients, erf
 
 
 class At(NamedTuple):
@@ -63,7 +63,7 @@ def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
         return build.add("Softmax", x[0], axis=-1)
     if glue.op == "LayerNormalization":
         return _normalised(build, glue, x[0])[0]
-    return build.add(glue.op, *x)
+    return erf(build, x[0]) if glue.op == "Erf" else build.add(glue.op, *x)
 
 
 def gradients(build: GraphBuilder, glue: Glue, x: Sequence[str], y: str, g: str, wanted: Sequence[bool]) -> list[str]:

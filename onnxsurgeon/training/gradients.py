@@ -138,15 +138,15 @@ def gelu(build: GraphBuilder, activation: Activation, at: Point) -> Gradients:
         rest = build.add("Sub", build.scalar(1.0), build.add("Mul", t, t))
         density = build.add("Mul", rest, slope)
     else:
-        t = _erf(build, build.add("Mul", at.x, build.scalar(1 / math.sqrt(2))))
+        t = erf(build, build.add("Mul", at.x, build.scalar(1 / math.sqrt(2))))
         bell = build.add("Exp", build.add("Mul", square, build.scalar(-0.5)))
         density = build.add("Mul", bell, build.scalar(1 / math.sqrt(2 * math.pi)))
     distribution = build.add("Add", build.add("Mul", t, build.scalar(0.5)), build.scalar(0.5))
     return Gradients(build.add("Mul", at.g, build.add("Add", distribution, build.add("Mul", at.x, density))))
 
 
-def _erf(build: GraphBuilder, x: str) -> str:
-    """Erf, in float32 at most: ONNX Runtime has no other."""
+def erf(build: GraphBuilder, x: str) -> str:
+    """Append Erf, in float32 at most: ONNX Runtime has no other."""
     if build.dtype != np.float64:
         return build.add("Erf", x)
     narrow = build.add("Erf", build.add("Cast", x, to=TensorProto.FLOAT))

@@ -178,8 +178,10 @@ class LoopEngine:
             values.reshape(old.shape).astype(old.dtype, copy=False)
             for values, (_, old) in zip(state.values(), network.parameters(), strict=True)
         )
-        stored, _ = from_units(trained, examples.tasks).as_stored()  # what is measured next is what the file will hold
-        return TrainedNetwork(stored, total / rows if spec.report_loss and rows else None, steps, seconds)
+        # What is measured next is what the file will hold.
+        stored, rounding = from_units(trained, examples.tasks).as_stored()
+        loss = total / rows if spec.report_loss and rows else None
+        return TrainedNetwork(stored, loss, steps, seconds, rounding)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples."""
@@ -227,6 +229,9 @@ def _signature(network: Network) -> tuple[Any, ...]:
     """What a training graph depends on besides the values of the weights."""
     segments = tuple(
         (
+            segment.input_name,
+            segment.output_name,
+            segment.rank,
             segment.widths,
             str(segment.dtype),
             tuple((layer.bias is not None, str(layer.activation)) for layer in segment.layers),

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, R2, Task
+from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, Task
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,24 @@ class RegressionTally:
         """Add up the squared errors of each target."""
         p = output.astype(np.float64)
         if self.squash == "Sigmoid":
-            p = 1 / (1 + np.exp(-p))
+            p = np.exp(-np.logaddexp(0, -p))
         square = (p - labels) ** 2
         self.error = self.error + square.sum(axis=0)
         self.loss += float((square / self.units**2).mean(axis=1).sum())
         self.labels.append(labels.astype(np.float64))
 
     def result(self) -> tuple[float, float]:
-        """R², and the summed squared error. A target that never varies is left out; R² is 0 where all are so."""
+        """R², and the summed squared error.
+
+        For a target that never varies, R² is 1 where every prediction is right, else 0, as scikit-learn has it.
+        """
         labels = np.concatenate(self.labels)
         spread = ((labels - labels.mean(axis=0)) ** 2).sum(axis=0)
-        varied = spread > 0
-        shares = 1 - np.asarray(self.error)[varied] / spread[varied]
-        return float(shares.mean()) if varied.any() else 0.0, self.loss
+        varied = np.ptp(labels, axis=0) > 0  # the spread is not quite 0 where the mean is rounded
+        error = np.asarray(self.error)
+        constant = np.where(error > 0, 0.0, 1.0)
+        shares = np.where(varied, 1 - error / np.where(varied, spread, 1.0), constant)
+        return float(shares.mean()), self.loss
 
 
 def tally(task: Task) -> Tally:
@@ -112,9 +117,9 @@ def tally(task: Task) -> Tally:
 def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metrics:
     """The metrics of a network with these heads."""
     results = [each.result() for each in tallies]
-    names = [name for name in (ACCURACY, R2) if any(task.metric == name for task in tasks)]
     value = sum(metric for metric, _ in results) / len(results)
-    return Metrics(value, sum(loss for _, loss in results) / rows, rows, " and ".join(names))
+    names = " and ".join(dict.fromkeys(task.metric for task in tasks))
+    return Metrics(value, sum(loss for _, loss in results) / rows, rows, names)
 
 
 def correct_and_loss(logits: Array, labels: Array) -> tuple[int, float]:
