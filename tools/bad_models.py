@@ -107,7 +107,7 @@ def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProt
 
 
 def chain() -> list[onnx.NodeProto]:
-    """x → 5 units, Relu → y."""
+    """Five units and a Relu, from x to y."""
     return [node("Gemm", "x W1 b1", "a"), node("Relu", "a", "h"), node("Gemm", "h W2 b2", "y")]
 
 
@@ -262,7 +262,9 @@ CASES: dict[str, Case] = {
     ),
     "dynamic feature dimension": Case(write(model(shape=("batch", "features"))), ("4-5-3",), 0),
     "dynamic feature dimension behind a Reshape": Case(
-        write(model([node("Reshape", "i to", "x"), *chain()], {"to": np.array([0, -1])}, shape=("n", "k"), feature="i")),
+        write(
+            model([node("Reshape", "i to", "x"), *chain()], {"to": np.array([0, -1])}, shape=("n", "k"), feature="i")
+        ),
         ("4-5-3",),
         0,
     ),
@@ -298,18 +300,14 @@ CASES: dict[str, Case] = {
     "opset 99": Case(edited(lambda m: setattr(m.opset_import[0], "version", 99)), ("opset 99",)),
     "bias of the wrong length": Case(write(model(extra={"b1": np.zeros(4, "f")})), ("gemm_a", "(4,)", "5 units")),
     "quantized": Case(
-        write(
-            model(QUANTIZED, {"Q": np.ones((4, 5), np.int8), "scale": np.float32(0.1), "zero": np.int8(0)})
-        ),
+        write(model(QUANTIZED, {"Q": np.ones((4, 5), np.int8), "scale": np.float32(0.1), "zero": np.int8(0)})),
         ("dequantizelinear_W", "quantized"),
     ),
     "BatchNormalization in training mode": Case(
         write(model(batch_normalization(), STATISTICS)), ("batchnormalization_n", "training mode")
     ),
     "no dense layers": Case(write(model([node("Relu", "x", "y")])), ("no dense layer",)),
-    "dense layers only inside an If": Case(
-        write(model([inside_if(DENSE_IN_IF)], {"flag": True})), ("no dense layer",)
-    ),
+    "dense layers only inside an If": Case(write(model([inside_if(DENSE_IN_IF)], {"flag": True})), ("no dense layer",)),
     "weights of several types": Case(
         write(model(extra={"W1": np.ones((4, 5)), "b1": np.zeros(5)})), ("gemm_a", "double")
     ),
