@@ -131,7 +131,9 @@ def operate(
     # Run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
     features = random_features(before)
     expected = chain_outputs(before, features)
-    result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+        rounding = _require_finite(name, network, result)
     try:
         check_parts(result.to_parts(), name)
     except ModelError as error:
@@ -140,8 +142,18 @@ def operate(
     if exact and not moved.relative <= EXACT_TOLERANCE:
         raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
     counts = network.parameter_count, result.parameter_count
-    record = SurgeryRecord(name, exact, moved.relative, *counts, result.as_stored()[1])
+    record = SurgeryRecord(name, exact, moved.relative, *counts, rounding)
     return Operated(result, record)
+
+
+def _require_finite(name: str, network: Network, result: Network) -> float:
+    """Raise SurgeryError where new weights overflow the type of the file; return their rounding (``as_stored``)."""
+    rounded, rounding = result.as_stored()
+    kept = {id(values) for _, values in network.parameters()}
+    for (tensor, made), (_, values) in zip(result.parameters(), rounded.parameters(), strict=True):
+        if id(made) not in kept and not np.isfinite(values).all():
+            raise SurgeryError(f"{name}: the new values of '{tensor}' are too large for their type")
+    return rounding
 
 
 def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -> None:
