@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         SurgeryError,
     )
     from onnxsurgeon.graph.create import create
-    from onnxsurgeon.graph.network import DenseLayer, Network
+    from onnxsurgeon.graph.layers import DenseLayer
+    from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load, save
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
+    from onnxsurgeon.task import Task
     from onnxsurgeon.training.engine import Engine, TrainedNetwork, TrainingSpec, make_engine
     from onnxsurgeon.training.metrics import Metrics
     from onnxsurgeon.training.schedule import BatchSchedule
@@ -50,9 +52,11 @@ _HOMES = {
         "SurgeryError",
     ),
     "graph.create": ("create",),
-    "graph.network": ("DenseLayer", "Network"),
+    "graph.layers": ("DenseLayer",),
+    "graph.network": ("Network",),
     "graph.reader": ("from_model", "load", "save"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
+    "task": ("Task",),
     "surgeon.run": ("Evolved", "evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
     "surgeon.settings": ("SurgeonSettings",),
@@ -87,6 +91,7 @@ __all__ = [
     "Split",
     "SurgeonSettings",
     "SurgeryError",
+    "Task",
     "Thresholds",
     "TrainedNetwork",
     "TrainingSpec",

@@ -1,8 +1,10 @@
-"""The bytes of an array, a piece at a time: for hashing and writing without a copy of the whole."""
+"""Large arrays a piece at a time: their bytes, their columns, and the pages of those that are mapped from a file."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,3 +30,26 @@ def byte_chunks(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
     else:
         for start in range(0, len(array), rows):
             yield from byte_chunks(array[start : start + rows])
+
+
+def release(array: npt.NDArray[np.generic]) -> None:
+    """Give back the memory of an array mapped from a file to be read; what is read again comes from the file again."""
+    if array.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and memoryview(owner).readonly:  # else what was changed in memory would be lost
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
+def take_columns(array: npt.NDArray[Any], columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``array[:, columns]``; of a large array mapped from a file, some rows at a time are in memory besides that."""
+    if array.nbytes <= CHUNK:
+        return array[:, columns]
+    taken = np.empty((len(array), len(columns)), array.dtype)
+    rows = max(1, 8 * CHUNK // array[0].nbytes)
+    for start in range(0, len(array), rows):
+        taken[start : start + rows] = array[start : start + rows, columns]
+        release(array)
+    return taken

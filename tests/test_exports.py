@@ -1,6 +1,7 @@
 """Every real export through reading, writing and surgery; some through the Surgeon."""
 
 import csv
+import re
 
 import exports_table
 import numpy as np
@@ -51,6 +52,14 @@ def test_every_file_is_listed_and_the_lists_of_this_module_exist():
     assert {fixture.file for fixture in FIXTURES} == {path.name for path in exports_table.EXPORTS.glob("*.onnx")}
     assert len(by_name(EVOLVED)) == len(EVOLVED)
     assert len(READ) >= 100
+
+
+def test_the_readme_has_a_row_for_each():
+    readme = (exports_table.ROOT / "README.md").read_text()
+    for fixture in FIXTURES:
+        rows = re.findall(rf"^\| {re.escape(fixture.file.removesuffix('.onnx'))} \|.*$", readme, re.MULTILINE)
+        assert len(rows) == 1
+        assert ("| refused: " in rows[0]) == bool(fixture.refused)
 
 
 @pytest.mark.parametrize("fixture", READ, ids=lambda fixture: fixture.file)

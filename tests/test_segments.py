@@ -334,7 +334,7 @@ def an_if_in_the_suffix_whose_body_reads_an_outer_dense_output(g):
 @case(
     "6-5-2",
     notes=(
-        "'d1', 'd2' stays as it is: node 'choice' (If) behind 'd1', 'd2' cannot be trained through: it has no "
+        "'d1', 'd2' stay as they are: node 'choice' (If) behind 'd1', 'd2' cannot be trained through: it has no "
         "gradient rule",
     ),
 )

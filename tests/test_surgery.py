@@ -276,3 +276,10 @@ def test_every_surgery_on_every_model_in_the_repository(path):
 def test_there_are_models_to_test_on():
     assert len(MODEL_FILES) >= 20
     assert sum(path.stat().st_size for path in MODELS.iterdir()) < 15_000_000
+
+
+def test_new_values_that_overflow_are_refused():
+    net = create((8, 6, 3))
+    layers = [replace(net.layers[0], weight=np.full((8, 6), 3e38, np.float32)), net.layers[1]]
+    with pytest.raises(SurgeryError, match=r"factorize:1:6: the new values of '.*' are too large for their type"):
+        operate(net.with_layers(layers), Factorize(1, 6))

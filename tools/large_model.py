@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-STEPS = ("imports", "write", "read", "replace", "reread")
+STEPS = ("imports", "write", "read", "replace", "reread", "load", "save", "inspect", "widen:2:8", "widen:1:8")
 
 
 def main() -> int:
@@ -60,14 +60,29 @@ def run_step(step: str, folder: Path, sizes: tuple[int, ...]) -> None:
         parts = read_parts(folder / "changed.onnx")
         if not (parts.arrays["2.weight"] == 1).all() or not parts.arrays["1.weight"][-1].any():
             raise SystemExit("what was read is not what was written")
+    elif step != "imports":
+        surgeon_step(step, folder)
     seconds = time.perf_counter() - start
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    files = sum(path.stat().st_size for path in folder.iterdir())
-    print(
-        f"{step:<8} {seconds:7.2f} s, processor {usage.ru_utime + usage.ru_stime:6.2f} s, "
-        f"peak {usage.ru_maxrss / 2**20:5.2f} GB, files {files / 1e9:.2f} GB",
-        flush=True,
-    )
+    size = sum(path.stat().st_size for path in folder.glob("large.onnx*"))
+    peak = usage.ru_maxrss * 1024
+    times = f", {peak / size:4.2f} times the model's {size / 1e9:.2f} GB" if size else ""
+    processor = usage.ru_utime + usage.ru_stime
+    print(f"{step:<10} {seconds:7.2f} s, processor {processor:7.2f} s, peak {peak / 1e9:5.2f} GB{times}", flush=True)
+
+
+def surgeon_step(step: str, folder: Path) -> None:
+    """What the command line's inspect and operate do; a surgery is proved and its result saved."""
+    from onnxsurgeon import Thresholds, inspect_layers, load, operate, parse, propose, save
+
+    network = load(folder / "large.onnx")
+    if step == "inspect":
+        inspect_layers(network, Thresholds())
+        propose(network, Thresholds())
+    elif step.startswith("widen"):
+        network = operate(network, parse(step), require_exact=True).network
+    if step not in ("load", "inspect"):
+        save(network, folder / "changed.onnx", overwrite=True)
 
 
 def write_model_file(path: Path, sizes: tuple[int, ...]) -> None:

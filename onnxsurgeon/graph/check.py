@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, TypeProto
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.functions import check_functions
 from onnxsurgeon.graph.parts import BULKY, Parts, kind_of, without_initializers
-from onnxsurgeon.graph.structure import check_order, check_tensors, subgraphs
+from onnxsurgeon.graph.structure import check_order, check_tensors, describe, subgraphs
 from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, value_info
 from onnxsurgeon.runtime import first_line
 
@@ -117,6 +117,7 @@ def _check_declared(model: ModelProto, name: str) -> None:
     """Structure, then onnx's checker and shape inference, then sizes."""
     check_functions(model, name)
     check_order(model, name)
+    _check_operators(model.graph, next(e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), name)
     _check_sizes(model.graph, name)
     _check_interface(model.graph, name)
     try:
@@ -126,6 +127,19 @@ def _check_declared(model: ModelProto, name: str) -> None:
     except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ lets through
         raise ModelError(f"{name}: invalid model: {first_line(error)}") from error
     _check_sizes(inferred.graph, name)
+
+
+def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
+    """Refuse operators that ONNX itself does not have; onnx.checker would not say which node it is."""
+    for node in graph.node:
+        if node.domain in ("", "ai.onnx"):
+            try:
+                onnx.defs.get_schema(node.op_type, opset)
+            except onnx.defs.SchemaError as error:
+                raise ModelError(f"{name}: {describe(node)}: opset {opset} has no such operator") from error
+        for attribute in node.attribute:
+            for subgraph in subgraphs(attribute) if attribute.HasField("g") or attribute.graphs else ():
+                _check_operators(subgraph, opset, name)
 
 
 def _inferred(content: bytes) -> ModelProto:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
-from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames, Network
+from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.graph.network import Network
 
 OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
 MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB

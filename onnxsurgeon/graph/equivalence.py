@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxsurgeon.buffers import release
 from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.network import DenseChain
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.nodes import chain_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type, run
@@ -33,13 +34,18 @@ class Difference:
         return self.maximum / self.scale if self.scale else self.maximum
 
 
+def chain_outputs(chain: DenseChain, features: Array) -> Array:
+    """What the chain computes from ``features`` (batch, n_in); weights mapped from a file leave memory again."""
+    feeds = {chain.file_input: features, **dict(chain.parameters())}
+    outputs: Array = run(chain_model(chain, _OPSET), feeds)[0]
+    for _, values in chain.parameters():
+        release(values)
+    return outputs
+
+
 def compare_chains(first: DenseChain, second: DenseChain, features: Array) -> Difference:
     """Difference of two chains' outputs on the same ``features`` (batch, n_in)."""
-    outputs = []
-    for chain in (first, second):
-        feeds = {chain.file_input: features, **dict(chain.parameters())}
-        outputs.append(run(chain_model(chain, _OPSET), feeds)[0])
-    return _difference(outputs[:1], outputs[1:])
+    return difference([chain_outputs(first, features)], [chain_outputs(second, features)])
 
 
 def compare_models(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Mapping[str, Array]) -> Difference:
@@ -52,7 +58,7 @@ def compare_models(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Mappi
     if len(a) != len(b):
         raise ModelError(f"the models have {len(a)} and {len(b)} outputs")
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if isinstance(x, np.ndarray) and x.dtype.kind in "fiu"]
-    return _difference([x for x, _ in pairs], [y for _, y in pairs])
+    return difference([x for x, _ in pairs], [y for _, y in pairs])
 
 
 # The oldest opset that has every activation of graph.activations.
@@ -77,7 +83,8 @@ def random_inputs(model: onnx.ModelProto, rows: int = 8, seed: int = 0) -> dict[
     return feeds
 
 
-def _difference(first: Sequence[Array], second: Sequence[Array]) -> Difference:
+def difference(first: Sequence[Array], second: Sequence[Array]) -> Difference:
+    """How far two lists of outputs are apart."""
     maximum = scale = 0.0
     for x, y in zip(first, second, strict=True):
         a, b = x.astype(np.float64), y.astype(np.float64)

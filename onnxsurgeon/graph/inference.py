@@ -8,12 +8,17 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 # ai.onnx.ml's operators that write floats of the shape they read; onnx infers no shapes for them.
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
+# Elements up to which a vector may be a shape.
+_LONG = 2**16
+
 
 def inferred(model: ModelProto) -> ModelProto:
     """``model`` with every shape that can be inferred."""
-    # Values of shape tensors are followed too; of a Range, onnx would write down every number.
+    plain = onnx.shape_inference.infer_shapes(model)
+    # Values of shape tensors are followed too; of a Range or a long vector, onnx would write down every number.
     follow = not any(node.op_type == "Range" for node in model.graph.node)
-    model = onnx.shape_inference.infer_shapes(model, data_prop=follow)
+    follow = follow and max(map(_vector_length, (*plain.graph.value_info, *plain.graph.output)), default=0) <= _LONG
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True) if follow else plain
     while True:
         found = _of_preprocessing(model)
         if not found:
@@ -42,6 +47,12 @@ def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
             continue
         found.append(value)
     return found
+
+
+def _vector_length(value: ValueInfoProto) -> int:
+    """Length of a tensor of one axis; 0 for others."""
+    dims = value.type.tensor_type.shape.dim
+    return int(dims[0].dim_value) if len(dims) == 1 else 0
 
 
 def _has_shape(value: ValueInfoProto | None) -> bool:

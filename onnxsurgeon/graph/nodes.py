@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 
 if TYPE_CHECKING:
-    from onnxsurgeon.graph.network import DenseChain, DenseLayer
+    from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 
 
 def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -19,7 +19,8 @@ from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
-from onnxsurgeon.graph.network import DenseChain, DenseLayer, LayerNames, Network
+from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, reads
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.linear_algebra import Array

@@ -133,11 +133,11 @@ class _Search:
                 continue
             for node, why in blocked:
                 frozen = self._upstream(iter(data_inputs(node)))
-                names = ", ".join(f"'{dense.name}'" for key, dense in found.items() if key in frozen)
-                if not names:
+                behind = [f"'{dense.name}'" for key, dense in found.items() if key in frozen]
+                if not behind:
                     continue  # a node before has frozen them already
-                reason = f"node '{node.name}' ({node.op}) behind {names} cannot be trained through: {why}"
-                self.notes.append(f"{names} stays as it is: {reason}")
+                reason = f"node '{node.name}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
+                self.notes.append(f"{', '.join(behind)} {_stay(behind)}: {reason}")
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
@@ -262,6 +262,10 @@ class _Search:
                 self.notes.append(
                     f"the width of '{last.name}' stays: tensor '{tensor.name}' is also an output of the model"
                 )
+
+
+def _stay(names: list[str]) -> str:
+    return "stays as it is" if len(names) == 1 else "stay as they are"
 
 
 def _in_order(graph: gs.Graph) -> list[gs.Node]:

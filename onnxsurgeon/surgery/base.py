@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from onnxsurgeon.errors import ModelError, SurgeryError
-from onnxsurgeon.graph.equivalence import compare_chains, random_features
+from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_features
 from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
@@ -126,21 +126,34 @@ def operate(
     exact = surgery.is_exact(network)
     if require_exact and not exact:
         raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
-    result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+    number = network.segment_of(surgery.layer)
+    before = network.segments[number]
+    # Run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
+    features = random_features(before)
+    expected = chain_outputs(before, features)
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+        rounding = _require_finite(name, network, result)
     try:
         check_parts(result.to_parts(), name)
     except ModelError as error:
         raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
-    number = network.segment_of(surgery.layer)
-    before, after = network.segments[number], result.segments[number]
-    difference = compare_chains(before, after, random_features(before))
-    if exact and not difference.relative <= EXACT_TOLERANCE:
-        raise SurgeryError(
-            f"{name}: should be exact, but changes the outputs by {difference.relative:.2e} of their scale"
-        )
+    moved = difference([expected], [chain_outputs(result.segments[number], features)])
+    if exact and not moved.relative <= EXACT_TOLERANCE:
+        raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
     counts = network.parameter_count, result.parameter_count
-    record = SurgeryRecord(name, exact, difference.relative, *counts, result.as_stored()[1])
+    record = SurgeryRecord(name, exact, moved.relative, *counts, rounding)
     return Operated(result, record)
+
+
+def _require_finite(name: str, network: Network, result: Network) -> float:
+    """Raise SurgeryError where new weights overflow the type of the file; return their rounding (``as_stored``)."""
+    rounded, rounding = result.as_stored()
+    kept = {id(values) for _, values in network.parameters()}
+    for (tensor, made), (_, values) in zip(result.parameters(), rounded.parameters(), strict=True):
+        if id(made) not in kept and not np.isfinite(values).all():
+            raise SurgeryError(f"{name}: the new values of '{tensor}' are too large for their type")
+    return rounding
 
 
 def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -> None:

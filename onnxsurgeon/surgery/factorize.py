@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsurgeon.graph.network import DenseLayer, Network
+from onnxsurgeon.graph.layers import DenseLayer
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import rank, svd
 from onnxsurgeon.surgery.base import register, require_amount
 

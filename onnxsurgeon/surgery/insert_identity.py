@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsurgeon.graph.activations import prelu
-from onnxsurgeon.graph.network import DenseLayer, Network
+from onnxsurgeon.graph.layers import DenseLayer
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgery.base import register
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from onnxsurgeon.buffers import take_columns
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
@@ -49,7 +50,7 @@ class Widen:
         layer, following = network.pair(self.layer)
         n, dtype = layer.units, layer.weight.dtype
         origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
-        weight, bias = layer.weight[:, origin], None if layer.bias is None else layer.bias[origin]
+        weight, bias = take_columns(layer.weight, origin), None if layer.bias is None else layer.bias[origin]
         if self.mode == "fresh":
             limit = np.sqrt(6.0 / (layer.inputs + n + self.units))
             weight[:, n:] = rng.uniform(-limit, limit, (layer.inputs, self.units))

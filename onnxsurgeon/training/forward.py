@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue
-from onnxsurgeon.graph.network import DenseChain, Network
+from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import OPSET, GraphBuilder

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxsurgeon.graph.network import DenseLayer, Network
+from onnxsurgeon.graph.layers import DenseLayer
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
 

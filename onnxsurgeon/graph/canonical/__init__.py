@@ -10,7 +10,8 @@ from onnxsurgeon.graph.canonical.dense import bias_of, is_dense
 from onnxsurgeon.graph.canonical.driver import canonicalise
 from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
 from onnxsurgeon.graph.canonical.products import explain
-from onnxsurgeon.graph.canonical.rewriter import FLOATS, PRODUCTS, constant_values, is_output
+from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, is_output
+from onnxsurgeon.graph.canonical.rewriter import PRODUCTS
 
 __all__ = [
     "FLOATS",

@@ -9,15 +9,8 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical.affine import AFFINE
 from onnxsurgeon.graph.canonical.elementwise import clip_bounds
-from onnxsurgeon.graph.canonical.rewriter import (
-    FLOATS,
-    Rewriter,
-    constant_values,
-    has_input,
-    like,
-    producer_of,
-    shape_of,
-)
+from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, like, producer_of, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 
 
 def clip(rewriter: Rewriter, node: gs.Node) -> bool:

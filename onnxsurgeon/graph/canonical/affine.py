@@ -9,7 +9,8 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.dense import absorb, bias_of, rescale, units_of
-from onnxsurgeon.graph.canonical.rewriter import FLOATS, Rewriter, constant_values, has_input, producer_of, shape_of
+from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, producer_of, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
 AFFINE = ("Add", "Sub", "Mul", "Div", "Neg", "BatchNormalization")

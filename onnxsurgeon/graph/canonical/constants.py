@@ -9,7 +9,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import helper
 
-from onnxsurgeon.graph.canonical.rewriter import Rewriter, constant_values, has_input
+from onnxsurgeon.graph.canonical.queries import constant_values, has_input
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
 LARGEST = 2**20  # elements; a result may also be as large as what it is made from

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.canonical.rewriter import FLOATS, Rewriter, constant_values, dtype_of, has_input, like, shape_of
+from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, dtype_of, has_input, like, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
 

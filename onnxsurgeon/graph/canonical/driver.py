@@ -13,7 +13,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import activations, affine, constants, noops, products, recognise, unfold
 from onnxsurgeon.graph.canonical.elementwise import OPS
-from onnxsurgeon.graph.canonical.rewriter import Rewriter, Rule, producer_of
+from onnxsurgeon.graph.canonical.queries import producer_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter, Rule
 
 ROUNDS = 16
 

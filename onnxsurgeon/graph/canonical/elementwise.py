@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activation_functions import FUNCTIONS, erf
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.noops import cast_type
-from onnxsurgeon.graph.canonical.rewriter import constant_values, has_input
+from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.linear_algebra import Array
 
 Evaluate = Callable[..., Array]

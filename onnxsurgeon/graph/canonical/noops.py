@@ -8,15 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import helper
 
-from onnxsurgeon.graph.canonical.rewriter import (
-    Rewriter,
-    constant_values,
-    dtype_of,
-    has_input,
-    producer_of,
-    same_shape,
-    shape_of,
-)
+from onnxsurgeon.graph.canonical.queries import constant_values, dtype_of, has_input, producer_of, same_shape, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 
 MOST_AXES = 64
 SHAPERS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")

@@ -10,15 +10,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.dense import absorb, as_bias, make_dense, rescale, units_of, weight_of
 from onnxsurgeon.graph.canonical.elementwise import LINEAR
-from onnxsurgeon.graph.canonical.rewriter import (
-    FLOATS,
-    Rewriter,
-    constant_values,
-    has_input,
-    like,
-    producer_of,
-    shape_of,
-)
+from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, like, producer_of, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
 

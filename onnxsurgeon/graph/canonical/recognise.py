@@ -16,15 +16,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.canonical.affine import AFFINE
 from onnxsurgeon.graph.canonical.elementwise import LINEAR, OPS, evaluate, is_elementwise, is_scalar, scalar_of
-from onnxsurgeon.graph.canonical.rewriter import (
-    BFLOAT16,
-    Rewriter,
-    constant_values,
-    dtype_of,
-    producer_of,
-    same_shape,
-    shape_of,
-)
+from onnxsurgeon.graph.canonical.queries import BFLOAT16, constant_values, dtype_of, producer_of, same_shape, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
 # Sizes that no exporter's form reaches: nodes, affine nodes at the end, transcendental functions.

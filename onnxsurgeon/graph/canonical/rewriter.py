@@ -11,18 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
-from onnx import helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
 
 # Its warnings go to standard output, where --json must stay clean.
 G_LOGGER.severity = G_LOGGER.ERROR
 
-BFLOAT16 = np.dtype(helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
 MANY_READERS, SMALL = 16, 4096
 # Fewest inputs of the operators that rules look at; 1 where it is not said.
@@ -303,62 +299,3 @@ def _discard(entries: list[Any], wanted: Any) -> None:
         if entry is wanted:
             list.__delitem__(entries, index)
             return
-
-
-def is_output(graph: gs.Graph, tensor: Any) -> bool:
-    """Whether the tensor is one of the graph's outputs."""
-    return any(tensor is output for output in graph.outputs)
-
-
-def constant_values(tensor: Any) -> Array | None:
-    """Values of a constant tensor, or None where it is not constant."""
-    return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None
-
-
-def like(tensor: Any, values: Array) -> gs.Constant:
-    """A constant of the same name with other values: the old one may have other readers."""
-    return gs.Constant(tensor.name, values)
-
-
-def producer_of(tensor: Any) -> gs.Node | None:
-    """The one node that writes ``tensor``."""
-    return tensor.inputs[0] if len(tensor.inputs) == 1 else None
-
-
-def has_input(node: gs.Node, position: int) -> bool:
-    """Whether the optional input is given."""
-    return len(node.inputs) > position and bool(node.inputs[position].name)
-
-
-def dtype_of(tensor: Any) -> np.dtype[Any] | None:
-    """Numpy's type of the tensor's elements, where it is known."""
-    dtype = tensor.dtype
-    if dtype is None:
-        return None
-    try:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(dtype)) if isinstance(dtype, int) else np.dtype(dtype)
-    except (KeyError, TypeError):
-        return None
-
-
-def shape_of(tensor: Any) -> list[Any] | None:
-    """Sizes, symbolic names and None for what is not known at all; None where not even the rank is known."""
-    return (
-        None
-        if tensor.shape is None
-        else [size or 0 if isinstance(size, int) else size or None for size in tensor.shape]
-    )
-
-
-def same_shape(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
-    """Whether two shapes with the same number of elements are the same: all sizes agree but one unknown at most."""
-    if first is None or second is None or len(first) != len(second):
-        return False
-    unknown = 0
-    for a, b in zip(first, second, strict=True):
-        if isinstance(a, int) and isinstance(b, int):
-            if a != b or a <= 0:
-                return False
-        elif a is None or a != b:
-            unknown += 1
-    return unknown <= 1

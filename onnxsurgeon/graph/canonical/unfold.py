@@ -9,7 +9,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.affine import affine_of
 from onnxsurgeon.graph.canonical.noops import SHAPERS, target_shape
-from onnxsurgeon.graph.canonical.rewriter import Rewriter, dtype_of, producer_of, same_shape, shape_of
+from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of, same_shape, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
 
 LONGEST = 64
 

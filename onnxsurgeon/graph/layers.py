@@ -1,0 +1,164 @@
+"""Dense layers, and sequences of them: what surgeries work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.linear_algebra import Array
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """Names of a dense layer's nodes and tensors in the file."""
+
+    node: str
+    weight: str
+    bias: str
+    activation: str
+    slope: str
+    pre_activation: str
+    output: str
+
+    @classmethod
+    def derived(cls, base: str) -> LayerNames:
+        """Names of a layer that onnxsurgeon made: all start with ``base``."""
+        return cls(
+            node=base,
+            weight=f"{base}.weight",
+            bias=f"{base}.bias",
+            activation=f"{base}/activation",
+            slope=f"{base}.slope",
+            pre_activation=f"{base}/pre_activation",
+            output=f"{base}/output",
+        )
+
+    def all(self) -> tuple[str, ...]:
+        """Every name, of nodes and of tensors."""
+        return (
+            self.node,
+            self.weight,
+            self.bias,
+            self.activation,
+            self.slope,
+            self.pre_activation,
+            self.output,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DenseLayer:
+    """One dense layer, y = φ(x W + b).
+
+    Attributes:
+        weight: W, shape (n_in, n_out).
+        bias: b, shape (n_out,), or None.
+        activation: φ, or None for a linear layer (a segment's output layer always is: what follows it is the frame's).
+    """
+
+    weight: Array
+    bias: Array | None
+    activation: Activation | None
+    names: LayerNames
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs, n_in."""
+        return int(self.weight.shape[0])
+
+    @property
+    def units(self) -> int:
+        """Number of units, n_out."""
+        return int(self.weight.shape[1])
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether φ is the identity."""
+        return self.activation is None or self.activation.is_identity
+
+    def parameters(self) -> Iterator[tuple[str, Array]]:
+        """Trainable tensors as (name in the file, values): W, then b, then PRelu's slopes."""
+        yield self.names.weight, self.weight
+        if self.bias is not None:
+            yield self.names.bias, self.bias
+        if self.activation is not None and self.activation.slope is not None:
+            yield self.names.slope, self.activation.slope
+
+    def with_parameters(self, values: Iterator[Array]) -> DenseLayer:
+        """The same layer with other values, taken from ``values`` in the order of ``parameters()``."""
+        weight = next(values)
+        bias = None if self.bias is None else next(values)
+        activation = self.activation
+        if activation is not None and activation.slope is not None:
+            activation = activation.with_slope(next(values))
+        return replace(self, weight=weight, bias=bias, activation=activation)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseChain:
+    """A segment: a sequence of dense layers from one tensor to another; all widths between the two are free.
+
+    Attributes:
+        layers: the hidden layers and, last, the output layer.
+        input_name: name of the tensor that enters the first layer.
+        output_name: name of the tensor that the output layer writes.
+        entry: name of the tensor that the first layer reads in the file; where no-op nodes stand before it, this is
+            the last one's output.
+        rank: rank of the tensors, 2 for (batch, n); with more, the layers work on the last axis.
+        stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
+    """
+
+    layers: tuple[DenseLayer, ...]
+    input_name: str
+    output_name: str
+    entry: str = ""
+    rank: int = 2
+    stored: np.dtype[Any] | None = None
+
+    @property
+    def file_input(self) -> str:
+        """Name of the tensor that the first layer reads in the file."""
+        return self.entry or self.input_name
+
+    @property
+    def hidden_count(self) -> int:
+        """Number of hidden layers."""
+        return len(self.layers) - 1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of units from the input to the output, such as (784, 10, 10)."""
+        return (self.layers[0].inputs, *(layer.units for layer in self.layers))
+
+    @property
+    def topology(self) -> str:
+        """Widths joined by dashes."""
+        return "-".join(str(width) for width in self.widths)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the weights as they are worked on."""
+        return self.layers[0].weight.dtype
+
+    @property
+    def file_dtype(self) -> np.dtype[Any]:
+        """Type of the weights in the file."""
+        return self.stored or self.dtype
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trainable values: weights, biases and PRelu slopes."""
+        return sum(values.size for layer in self.layers for _, values in layer.parameters())
+
+    def parameters(self) -> list[tuple[str, Array]]:
+        """Trainable tensors of all layers as (name, values)."""
+        return [pair for layer in self.layers for pair in layer.parameters()]
+
+    def with_parameters(self, values: Iterable[Array]) -> DenseChain:
+        """The same layers with other values, in the order of ``parameters()``."""
+        iterator = iter(values)
+        return replace(self, layers=tuple(layer.with_parameters(iterator) for layer in self.layers))
