@@ -155,6 +155,17 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
         if any(isinstance(name, str) for name in names):
             raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers")
         return np.array(names, np.float64)[y][:, None]
+    if task.loss == BINARY and head.width == 1 and head.labels:  # floats that are 0 and 1 are names of classes here too
+        known = [float(label) if str(label).lstrip("-").isdigit() else np.nan for label in head.labels]
+        unknown = ~np.isin(y, known)
+        if unknown.any():
+            row, expected = int(np.argmax(unknown.reshape(-1))), ", ".join(map(str, head.labels))
+            raise DataError(
+                f"{dataset.name}: label {y.reshape(-1)[row]:g} in row {row} is not among the classes of "
+                f"'{network.name}': {expected}"
+            )
+        second: Array = y.reshape(-1, 1) == known[1]
+        return second.astype(np.float64)
     values = y.astype(np.float64).reshape(len(y), -1)
     if values.shape[1] != head.width:
         raise DataError(
