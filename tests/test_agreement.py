@@ -86,7 +86,7 @@ def test_what_follows_the_head(name, width, labels, classes):
 )
 def test_what_does_not_follow_the_head(name, width, labels, classes, task):
     given = data(labels, classes)
-    with pytest.raises(ModelError, match=f"no output follows tensor '.*'.* ?{task} needs"):
+    with pytest.raises(ModelError, match=f"no output follows tensor '.*'.* ?{task}.* needs"):
         prepare(model(name, width), given, given.train)
 
 
