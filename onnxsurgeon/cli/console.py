@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from onnxsurgeon.surgeon.run import Evolved
     from onnxsurgeon.surgery import SurgeryRecord
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+LONGEST_PREFIX = 16
+
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(record: Any) -> None:
@@ -33,11 +35,18 @@ def fail(message: str) -> None:
     err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """A plain table; the columns named in ``right`` are aligned to the right."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    fold: Sequence[str] | None = None,
+) -> None:
+    """A plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken."""
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        kept = fold is not None and column not in fold
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=kept)
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
     out.print(grid)
@@ -53,8 +62,9 @@ def inspection(network: Network, reports: Sequence[LayerReport], candidates: Seq
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
-    prefix = " → ".join(node.op_type for node in frame.prefix_nodes) or "none"
-    out.print(f"prefix: {prefix}; suffix: {', '.join(frame.suffix) or 'none'}")
+    out.print(
+        f"prefix: {_prefix([node.op_type for node in frame.prefix_nodes])}; suffix: {', '.join(frame.suffix) or 'none'}"
+    )
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()
@@ -73,11 +83,20 @@ def inspection(network: Network, reports: Sequence[LayerReport], candidates: Seq
                 "" if report is None else f"{report.removable} of {report.units}",
             )
             rows.append((str(number), *cells) if several else cells)
-    columns = ("layer", "node", "shape", "activation", "parameters", "singular values", "removable")
-    table(("segment", *columns) if several else columns, rows, right=("parameters", "removable"))
+    columns = ("layer", "node", "shape", "activation", "params", "σ max … min", "removable")
+    table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node", "σ max … min"))
     out.print("\n[bold]Recommended[/], best first:")
     proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
+
+
+def _prefix(ops: Sequence[str]) -> str:
+    """The prefix's operators in order; of many, the first and the last."""
+    kept = [op for op in ops if op != "Constant"]
+    if len(kept) > LONGEST_PREFIX:
+        half = LONGEST_PREFIX // 2
+        kept = [*kept[:half], f"… ({len(kept) - 2 * half} more)", *kept[-half:]]
+    return " → ".join(kept) or "none"
 
 
 def _spectrum(values: Any) -> str:

@@ -107,7 +107,9 @@ def _load_mapped(path: Path) -> Array:
 def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
     """For each split its inputs' keys by name, and its labels' key; an input alone has the name ""."""
     whole = "x" in arrays and "y" in arrays
-    if whole or {"x_train", "y_train"} <= arrays.keys():
+    known = {f"{kind}{part}" for kind in "xy" for part in ("", *(f"_{part}" for part in PARTS))}
+    alone = not arrays.keys() - known  # a model of several inputs may call one of them x
+    if alone and (whole or {"x_train", "y_train"} <= arrays.keys()):
         found = {part: ({"": f"x_{part}"}, f"y_{part}") for part in PARTS if f"x_{part}" in arrays}
         return {**found, "train": ({"": "x"}, "y")} if whole else found
     found = {part: ({}, f"y_{part}") for part in PARTS if f"y_{part}" in arrays}
@@ -120,7 +122,8 @@ def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str
             found[part][0][name] = key
         elif "y" in arrays:
             found["train"][0][key] = key
-    if not found.get("train", ({}, ""))[0] or {"x", "x_train"} & arrays.keys():
+    mixed = "y" in arrays and {f"x_{part}" for part in PARTS} & arrays.keys()
+    if mixed or not found.get("train", ({}, ""))[0]:
         raise DataError(f"{path}: expected the keys {NPZ_KEYS}; found {', '.join(sorted(arrays)) or 'none'}")
     return _same_names(path, found)
 

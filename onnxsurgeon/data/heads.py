@@ -87,10 +87,17 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
         return CROSS_ENTROPY
     if classes and len(_names(dataset, y)) <= 2:
         return BINARY
+    if head.width == 1 and head.labels and bool(np.isin(y, _numbers(head)).all()):
+        return BINARY
     between = bool(((y == 0) | (y == 1)).all())
     if between and (head.squash == "Sigmoid" or y.dtype.kind in "iub"):
         return BINARY
     return SQUARED
+
+
+def _numbers(head: Head) -> list[float]:
+    """The head's class labels that are numbers; NaN for others."""
+    return [float(label) if str(label).lstrip("-").isdigit() else np.nan for label in head.labels]
 
 
 def _names(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:
@@ -155,6 +162,17 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
         if any(isinstance(name, str) for name in names):
             raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers")
         return np.array(names, np.float64)[y][:, None]
+    if task.loss == BINARY and head.width == 1 and head.labels:  # floats that are 0 and 1 are names of classes here too
+        known = _numbers(head)
+        unknown = ~np.isin(y, known)
+        if unknown.any():
+            row, expected = int(np.argmax(unknown.reshape(-1))), ", ".join(map(str, head.labels))
+            raise DataError(
+                f"{dataset.name}: label {y.reshape(-1)[row]:g} in row {row} is not among the classes of "
+                f"'{network.name}': {expected}"
+            )
+        second: Array = y.reshape(-1, 1) == known[1]
+        return second.astype(np.float64)
     values = y.astype(np.float64).reshape(len(y), -1)
     if values.shape[1] != head.width:
         raise DataError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.features import compute_features
@@ -39,6 +41,8 @@ class InputOptions:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise DataError(f"unknown layout '{self.layout}': expected hwc or chw")
+        if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
+            raise DataError("scale, mean and std must be finite numbers")
         if 0 in self.std:
             raise DataError("a standard deviation of 0 cannot divide")
         if self.loss not in ("auto", *LOSSES):
@@ -56,6 +60,7 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
     tasks = resolve_tasks(network, dataset, options.loss)
     labels = encode(network, dataset, split, tasks)
     inputs = model_inputs(network, dataset, split, options)
+    require_agreement(network, tasks, inputs)
     features = compute_features(network, inputs, split.rows)
     for name, array in features.items():
         wanted = network.frame.trunk.features[name]

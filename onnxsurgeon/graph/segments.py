@@ -195,7 +195,7 @@ class _Search:
         before = self._upstream(t for node in dense.values() for t in node.inputs)
         trunk = set(dense) | (trained & before)
         for node in self.order:
-            if id(node) in trunk or id(node) not in trained or node.op in SQUASHES:
+            if id(node) in trunk or id(node) not in trained or self._ends(node, trained):
                 continue
             sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources):
@@ -211,6 +211,31 @@ class _Search:
                 if not any(id(reader) in trunk for reader in readers) and len(self.readers[id(node.inputs[0])]) == 1:
                     trunk.discard(id(node))
         return trunk
+
+    def _ends(self, node: gs.Node, trained: set[int]) -> bool:
+        """Whether the suffix begins with ``node``: it turns logits into probabilities, and all behind it is of those.
+
+        A gate is none, whose result meets other trained tensors, nor a Sigmoid that constants scale to another range.
+        """
+        if node.op not in SQUASHES:
+            return False
+        readers = self.readers.get(id(node.outputs[0]), [])
+        if node.op == "Sigmoid" and readers and all(self._is_scaling(reader) for reader in readers):
+            return False
+        behind = self._downstream({id(node): node})
+        return not any(
+            id(producer) in trained and id(producer) not in behind
+            for other in self.order
+            if id(other) in behind and other is not node
+            for tensor in data_inputs(other)
+            for producer in tensor.inputs
+        )
+
+    def _is_scaling(self, node: gs.Node) -> bool:
+        """Whether the node is y = a x + c for constants, and not the 1 − p beside p of a binary classifier."""
+        if node.op not in ("Add", "Sub", "Mul", "Div") or not any(isinstance(x, gs.Constant) for x in node.inputs):
+            return False
+        return all(reader.op != "Concat" for reader in self.readers.get(id(node.outputs[0]), ()))
 
     def _is_head(self, tensor: gs.Tensor, trunk: set[int]) -> bool:
         readers = self.readers.get(id(tensor), [])

@@ -14,6 +14,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.base import register, require_amount, spell
 
 MODES = ("split", "equal", "fresh")
+MOST_WEIGHTS = 2**31  # 8 GB in float32
 
 
 @register
@@ -38,6 +39,12 @@ class Widen:
         """The layer must exist, the number of units be positive and the mode known."""
         network.hidden(self.layer)
         require_amount(self, self.units, None, "the number of units to add")
+        layer, following = network.pair(self.layer)
+        weights = (layer.units + self.units) * (layer.inputs + following.units)
+        if weights > MOST_WEIGHTS:
+            raise SurgeryError(
+                f"{spell(self)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once"
+            )
         if self.mode not in MODES:
             raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(MODES)}")
 

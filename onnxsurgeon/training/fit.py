@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
-from onnxsurgeon.errors import EngineError
+from onnxsurgeon.errors import EngineError, SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.training.engine import Engine, TrainedNetwork, TrainingSpec
 from onnxsurgeon.training.metrics import Metrics
@@ -34,6 +34,8 @@ def fit(
         DataError: the rows do not fit the network.
         EngineError: the network cannot be trained, or its weights became NaN.
     """
+    if not 0 < learning_rate < float("inf"):
+        raise SettingsError(f"learning-rate: {learning_rate} is no positive step size")
     examples = prepare(network, dataset, dataset.train, options)
     schedule = BatchSchedule(examples.rows, batch_size, seed)
     spec = TrainingSpec(learning_rate, report_loss=True)

@@ -1,0 +1,124 @@
+"""Do a model's outputs follow the heads that are trained? What stands behind them may turn a prediction around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.errors import EngineError, ModelError
+from onnxsurgeon.graph.frame import Head
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.parts import LARGEST_FILE
+from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import run
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
+
+ROWS = 64
+AGREEING = 0.98  # 16-bit outputs have ties that their logits do not
+
+
+def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping[str, Array]) -> None:
+    """Run the whole model on some rows: for each head an output must tell the same as the task makes of the head.
+
+    Nothing is asked where the model takes inputs that are not given, or does not fit one protobuf.
+
+    Raises:
+        ModelError: no output follows a head; names it and what reads it.
+    """
+    parts = network.to_parts()
+    if parts.skeleton.ByteSize() + sum(array.nbytes for array in parts.arrays.values()) > LARGEST_FILE // 2:
+        return
+    model = network.to_model()
+    constants = {tensor.name for tensor in model.graph.initializer}
+    wanted = [value.name for value in model.graph.input if value.name not in constants]
+    if any(name not in inputs for name in wanted):
+        return
+    feeds = {name: inputs[name][np.arange(_rows(model, inputs)) % len(inputs[name])] for name in wanted}
+    names = [value.name for value in model.graph.output]
+    for head in network.heads:
+        if head.tensor not in names:
+            model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))
+    largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name=f"'{network.name}'")
+    try:
+        values = run(model, feeds)
+    except EngineError:
+        return  # the prefix says more of rows that it fails on
+    found = dict(zip([value.name for value in model.graph.output], values, strict=True))
+    direct = {segment.output_name for segment in network.segments}
+    for head, task in zip(network.heads, tasks, strict=True):
+        logits = np.asarray(found[head.tensor], np.float64)
+        outputs = [_table(found[name]) for name in names]
+        probable = task.loss == BINARY and not task.squash and head.tensor not in direct and _within_one(logits)
+        if probable or not _follows(head, task, logits, [output for output in outputs if output is not None]):
+            readers = f" ({', '.join(head.readers)} behind it)" if head.readers else ""
+            raise ModelError(
+                f"'{network.name}': no output follows tensor '{head.tensor}'{readers} as {task.kind} with {task.loss} "
+                "needs: what stands behind the last dense layer changes what it predicts; another --loss may fit"
+            )
+
+
+def _rows(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> int:
+    """Some rows, or as many as the model's batch."""
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in inputs and dims and dims[0].dim_value > 0:
+            return int(dims[0].dim_value)
+    return ROWS
+
+
+def _table(output: Any) -> Array | None:
+    """An output as rows of values; ZipMap's are a dictionary a row."""
+    if isinstance(output, list):
+        return np.array([list(row.values()) for row in output]) if output and isinstance(output[0], dict) else None
+    if not isinstance(output, np.ndarray) or output.ndim == 0:
+        return None
+    wide = output.astype(np.float64) if output.dtype.name == "bfloat16" else output
+    return wide.reshape(len(wide), -1) if len(wide) else None
+
+
+def _follows(head: Head, task: Task, logits: Array, outputs: list[Array]) -> bool:
+    # Exporters are known to lay out labels, and several targets, in one column or one row.
+    rows = len(logits)
+    outputs = [output.reshape(rows, -1) for output in outputs if output.size % rows == 0]
+    singles = [output for output in outputs if output.shape[1] == 1 and output.dtype.kind == "f"]
+    if len(singles) == head.width > 1:  # ZipMap's columns, one output a class
+        outputs.append(np.concatenate(singles, axis=1))
+    return any(_agrees(head, task, logits, output) for output in outputs)
+
+
+def _agrees(head: Head, task: Task, logits: Array, output: Array) -> bool:
+    """Whether this output tells what the task makes of the head."""
+    numbers = output.dtype.kind in "fiub"
+    if numbers and output.shape[1] == head.width and _same(output, logits):
+        return True
+    if task.loss == SQUARED:
+        prediction = 1 / (1 + np.exp(-logits)) if task.squash == "Sigmoid" else logits
+        return numbers and output.shape[1] == head.width and _same(output, prediction)
+    if task.loss == BINARY and head.width > 1:
+        return numbers and output.shape == logits.shape and _share((output > 0.5) == (logits > 0))
+    chosen = logits.argmax(axis=1) if task.loss == CROSS_ENTROPY else (logits[:, 0] > 0).astype(np.int64)
+    classes = max(2, head.width)
+    if numbers and output.dtype.kind == "f" and output.shape[1] == classes:
+        return _share(output.argmax(axis=1) == chosen)
+    if numbers and output.dtype.kind == "f":  # the probability of the second of two classes
+        return classes == 2 and output.shape[1] == 1 and _share((output[:, 0] > 0.5) == (chosen == 1))
+    labels = np.array([str(label) for label in head.labels or range(classes)])
+    told = output[:, 0].astype(np.int64) if output.dtype.kind == "b" else output[:, 0]
+    return _share(np.array([str(label) for label in told]) == labels[chosen])
+
+
+def _same(output: Array, values: Array) -> bool:
+    scale = float(np.abs(values).max(initial=0.0)) or 1.0
+    return bool(np.abs(output.astype(np.float64) - values).max(initial=0.0) <= 0.01 * scale)
+
+
+def _share(equal: Array) -> bool:
+    return float(np.mean(equal)) >= AGREEING
+
+
+def _within_one(values: Array) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
