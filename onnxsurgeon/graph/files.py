@@ -16,7 +16,7 @@ from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
 from onnxsurgeon.graph import external
 from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
 from onnxsurgeon.graph.damage import why_unreadable
-from onnxsurgeon.graph.parts import LARGEST_FILE, Parts, as_array, declare, headers_of, join, ordered, split
+from onnxsurgeon.graph.parts import LARGEST_FILE, Parts, as_array, headers_of, join, ordered, split, with_arrays
 from onnxsurgeon.graph.structure import subgraphs, tensor_place, tensors
 from onnxsurgeon.graph.tensors import check_tensor
 from onnxsurgeon.linear_algebra import Array
@@ -212,18 +212,7 @@ def _remove_old_data(path: Path, keep: str | None) -> None:
 
 def _referring(parts: Parts, location: str, written: external.Written) -> ModelProto:
     """The model with references to the external file in place of the arrays."""
-    model = ModelProto()
-    model.CopyFrom(parts.skeleton)
-    del model.graph.initializer[:]
-    inline = {tensor.name: tensor for tensor in parts.skeleton.graph.initializer}
-    for name in ordered(parts):
-        made = model.graph.initializer.add()
-        if name in parts.arrays:
-            declare(made, name, parts)
-            external.refer(made, location, written.places[name])
-        else:
-            made.CopyFrom(inline[name])
-    return model
+    return with_arrays(parts, lambda tensor, name: external.refer(tensor, location, written.places[name]))
 
 
 def write_model(model: ModelProto, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

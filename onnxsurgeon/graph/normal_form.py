@@ -47,3 +47,24 @@ def reads(node: gs.Node) -> Iterator[Any]:
                     yield from reads(inner)
                 # An outer tensor may be a subgraph's output as it is.
                 yield from graph.outputs
+
+
+def in_order(graph: gs.Graph) -> list[gs.Node]:
+    """Nodes in an order in which each comes after what it reads."""
+    nodes = [node for node in graph.nodes if node.outputs]
+    producers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    order: list[gs.Node] = []
+    state: dict[int, int] = {}
+    for root in nodes:
+        stack = [(root, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+                state[id(node)] = 2
+            elif id(node) not in state:
+                state[id(node)] = 1
+                stack.append((node, True))
+                needed = [producers[id(tensor)] for tensor in reads(node) if id(tensor) in producers]
+                stack.extend((needs, False) for needs in reversed(needed) if id(needs) not in state)
+    return order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +67,15 @@ def join(parts: Parts) -> ModelProto:
     total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
     if total > LARGEST_FILE:
         raise ModelError(f"a model of {total / 1e9:.1f} GB does not fit into one protobuf, which holds at most 2 GB")
+
+    def hold(tensor: TensorProto, name: str) -> None:
+        tensor.raw_data = parts.arrays[name].tobytes()
+
+    return with_arrays(parts, hold)
+
+
+def with_arrays(parts: Parts, fill: Callable[[TensorProto, str], None]) -> ModelProto:
+    """The model with all initializers in their order; ``fill`` gives those that stand for arrays their values."""
     model = ModelProto()
     model.CopyFrom(parts.skeleton)
     del model.graph.initializer[:]
@@ -75,7 +84,7 @@ def join(parts: Parts) -> ModelProto:
         made = model.graph.initializer.add()
         if name in parts.arrays:
             declare(made, name, parts)
-            made.raw_data = parts.arrays[name].tobytes()
+            fill(made, name)
         else:
             made.CopyFrom(inline[name])
     return model

@@ -11,7 +11,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
-from onnxsurgeon.graph.normal_form import reads
+from onnxsurgeon.graph.normal_form import in_order, reads
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Stru
 class _Search:
     def __init__(self, graph: gs.Graph, names: Collection[str], source: str) -> None:
         self.graph, self.names, self.source = graph, names, source
-        self.order = _in_order(graph)
+        self.order = in_order(graph)
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
             if node.op == "Softmax":  # the default depends on the opset, which a node does not know
@@ -291,24 +291,3 @@ class _Search:
 
 def _stay(names: list[str]) -> str:
     return "stays as it is" if len(names) == 1 else "stay as they are"
-
-
-def _in_order(graph: gs.Graph) -> list[gs.Node]:
-    """Nodes in an order in which each comes after what it reads."""
-    nodes = [node for node in graph.nodes if node.outputs]
-    producers = {id(tensor): node for node in nodes for tensor in node.outputs}
-    order: list[gs.Node] = []
-    state: dict[int, int] = {}
-    for root in nodes:
-        stack = [(root, False)]
-        while stack:
-            node, done = stack.pop()
-            if done:
-                order.append(node)
-                state[id(node)] = 2
-            elif id(node) not in state:
-                state[id(node)] = 1
-                stack.append((node, True))
-                needed = [producers[id(tensor)] for tensor in reads(node) if id(tensor) in producers]
-                stack.extend((needs, False) for needs in reversed(needed) if id(needs) not in state)
-    return order
