@@ -11,7 +11,7 @@ from onnxsurgeon import EngineError, Examples, TrainingSpec, create, make_engine
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.forward import feeds_of, make_model, parameter_names
+from onnxsurgeon.training.forward import by_unit_arrays, from_by_unit, make_model, parameter_names
 from onnxsurgeon.training.gradients import RULES, Point, activation_gradients
 from onnxsurgeon.training.loop import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
@@ -67,7 +67,8 @@ def loss(net, data):
 
 def loop_gradients(net, data):
     """−(θ' − θ) after one step of rate 1 on all rows: the gradient of the mean loss."""
-    feeds = {f"initial_{name}": v.reshape(1, -1) if v.ndim == 1 else v for name, v in feeds_of(net).items()}
+    names = parameter_names(net)
+    feeds = {f"initial_{name}": values for name, values in zip(names, by_unit_arrays(net), strict=True)}
     feeds |= {
         "indices": np.arange(data.rows)[None],
         "rates": np.array([-1 / data.rows]),
@@ -76,9 +77,8 @@ def loop_gradients(net, data):
         "ones": np.ones((1, data.rows)),
     }
     outputs = ReferenceEvaluator(training_loop(net, data.tasks)).run(None, feeds)
-    return [
-        values - trained.reshape(values.shape) for (_, values), trained in zip(net.parameters(), outputs, strict=True)
-    ]
+    trained = from_by_unit(net, outputs).parameters()
+    return [before - after for (_, before), (_, after) in zip(net.parameters(), trained, strict=True)]
 
 
 @pytest.mark.parametrize(("op", "attributes"), CASES, ids=str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,13 +18,16 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients
-from onnxsurgeon.training.optimizers import Gradient, ProductGradient, RowGradient, StoredGradient
+from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
 
 IR_VERSION = 8
 
 
 class LayerTrace(NamedTuple):
-    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), and its parameters ("" if absent)."""
+    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), and its parameters ("" if absent).
+
+    ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows).
+    """
 
     x: str
     z: str
@@ -32,6 +35,8 @@ class LayerTrace(NamedTuple):
     weight: str
     bias: str
     slope: str
+    x_columns: bool
+    columns: bool
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,19 @@ def parameter_names(network: Network) -> list[str]:
     return [f"parameter_{i}" for i in range(len(network.parameters()))]
 
 
-def forward(build: GraphBuilder, network: Network, features: Sequence[str], *, prelu_in_parts: bool = False) -> Trace:
+def forward(
+    build: GraphBuilder,
+    network: Network,
+    features: Sequence[str],
+    *,
+    by_unit: bool = False,
+    prelu_in_parts: bool = False,
+) -> Trace:
     """Append the nodes of the trunk's forward pass, its features given by name.
+
+    With ``by_unit`` the weights are (units, n_in), and between the layers of a segment an example is a column:
+    ONNX Runtime's Gemm repacks its right-hand factor at every call, which then is the small batch and not the weight.
+    ``by_unit_arrays`` gives the shapes.
 
     With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient
     of PRelu, and ONNX Runtime no PRelu of float64.
@@ -77,7 +93,7 @@ def forward(build: GraphBuilder, network: Network, features: Sequence[str], *, p
             x = tensors[segment.input_name]
             if segment.rank > 2:
                 x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
-            traces = _layers(build, segment, x, by_segment[step], prelu_in_parts=prelu_in_parts)
+            traces = _layers(build, segment, x, by_segment[step], by_unit=by_unit, prelu_in_parts=prelu_in_parts)
             layers[step], y = traces, traces[-1].y
             if segment.rank > 2:
                 y = build.add("Reshape", y, _rows_of(build, tensors[segment.input_name], segment.widths[-1]))
@@ -93,17 +109,23 @@ def _rows_of(build: GraphBuilder, x: str, units: int) -> str:
 
 
 def _layers(
-    build: GraphBuilder, segment: DenseChain, x: str, names: Sequence[str], *, prelu_in_parts: bool
+    build: GraphBuilder, segment: DenseChain, x: str, names: Sequence[str], *, by_unit: bool, prelu_in_parts: bool
 ) -> list[LayerTrace]:
-    """Append the nodes of y = φ(x W + b) for every layer of a segment, x being (rows, n_in)."""
+    """Append the nodes of y = φ(x W + b) for every layer of a segment, x being (rows, n_in), the last y (rows, n)."""
     remaining = iter(names)
     traces = []
+    x_columns = False
     for layer in segment.layers:
+        columns = by_unit and layer is not segment.layers[-1]
         weight = next(remaining)
         bias = next(remaining) if layer.bias is not None else ""
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
-        z = build.add("Gemm", x, weight, *([bias] if bias else []))
+        if columns:
+            factors, transposed = [weight, x], {"transB": int(not x_columns)}
+        else:
+            factors, transposed = [x, weight], {"transA": int(x_columns), "transB": int(by_unit)}
+        z = build.add("Gemm", *factors, *([bias] if bias else []), **transposed)
         if layer.activation is None:
             y = z
         elif has_slope and (prelu_in_parts or build.dtype == np.float64):
@@ -111,9 +133,31 @@ def _layers(
             y = build.add("Sub", build.add("Relu", z), negative)
         else:
             y = glue_rules.apply(build, layer.activation, z, slope)
-        traces.append(LayerTrace(x, z, y, weight, bias, slope))
-        x = y
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns))
+        x, x_columns = y, columns
     return traces
+
+
+def by_unit_arrays(network: Network) -> list[Array]:
+    """The parameters as ``forward`` with ``by_unit`` takes them: weights (units, n_in), others one value a unit.
+
+    Those others are columns (n, 1) where an example is a column, else rows (1, n).
+    """
+    arrays: list[Array] = []
+    for segment in network.segments:
+        for layer in segment.layers:
+            shape = (1, -1) if layer is segment.layers[-1] else (-1, 1)
+            own = [values for _, values in layer.parameters()]
+            arrays += [values.T if values.ndim == 2 else values.reshape(shape) for values in own]
+    return arrays
+
+
+def from_by_unit(network: Network, arrays: Iterable[Array]) -> Network:
+    """``network`` with the parameters ``arrays``, shaped and ordered as those of ``by_unit_arrays``."""
+    return network.with_parameters(
+        np.ascontiguousarray(values.T if old.ndim == 2 else values.reshape(old.shape), old.dtype)
+        for values, (_, old) in zip(arrays, network.parameters(), strict=True)
+    )
 
 
 def backward(
@@ -166,26 +210,27 @@ def _back_through(
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
         # Here delta = ∂L/∂y of this layer, scaled; then ∂L/∂z.
+        examples = 1 if at.columns else 0
         if layer.activation is not None:
-            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope))
+            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope, examples))
             delta = gradients.x
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
-        update(at.weight, ProductGradient(at.x, delta))
-        if at.bias:
-            # A segment that works on more axes has more rows than the batch has.
-            update(at.bias, RowGradient("ones", delta) if segment.rank == 2 else _summed(build, delta))
-        if at is not traces[0] or wanted:
-            delta = build.add("Gemm", delta, at.weight, transB=1)
-    if not wanted:
-        return ""
+        # ∂L/∂W = δᵀ x as (units, n_in)
+        update(at.weight, GemmGradient(delta, at.x, transA=int(not at.columns), transB=int(at.x_columns)))
+        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
+            update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
+        elif at.bias:
+            update(at.bias, GemmGradient(delta, "ones", transB=1) if at.columns else GemmGradient("ones", delta))
+        if at is traces[0] and not wanted:
+            return ""
+        if at.x_columns:
+            delta = build.add("Gemm", at.weight, delta, transA=1, transB=int(not at.columns))
+        else:
+            delta = build.add("Gemm", delta, at.weight, transA=int(at.columns))
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
     return delta
-
-
-def _summed(build: GraphBuilder, delta: str) -> StoredGradient:
-    return StoredGradient(build.add("ReduceSum", delta, build.axes(0), keepdims=1))
 
 
 def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:

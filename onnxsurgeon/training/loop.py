@@ -28,10 +28,12 @@ from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_tr
 from onnxsurgeon.training.forward import (
     activations_of,
     backward,
+    by_unit_arrays,
     feature_inputs,
     feeds_of,
     forward,
     forward_model,
+    from_by_unit,
     make_model,
     numbered,
     parameter_names,
@@ -49,7 +51,7 @@ EVALUATION_ROWS = 4096
 def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool = False) -> onnx.ModelProto:
     """The training loop of ``network`` with SGD and the losses of ``tasks``, one for each head.
 
-    Inputs: the parameters (biases as (1, n)); "indices" (steps, batch), row numbers; "rates" (steps,), −η/B;
+    Inputs: the parameters as of ``by_unit_arrays``; "indices" (steps, batch), row numbers; "rates" (steps,), −η/B;
     "features" (rows, …), "features_1", …; "targets" (rows, C), one-hot for classes, "targets_1", …; "ones" (1, batch).
     Outputs: the parameters after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,), summed
     over each batch.
@@ -64,7 +66,7 @@ def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool 
     losses = _body(build, network, tasks, report_loss=report_loss)
 
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    shapes = dict(zip(names, (_row(values).shape for _, values in network.parameters()), strict=True))
+    shapes = dict(zip(names, (values.shape for values in by_unit_arrays(network)), strict=True))
 
     def declare(suffix: str) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(f"{suffix}{name}", kind, shape) for name, shape in shapes.items()]
@@ -108,7 +110,7 @@ def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, repor
     trunk = network.frame.trunk
     features = [build.add("Gather", name, "batch") for name in numbered("features", len(trunk.features))]
     targets = [build.add("Gather", name, "batch") for name in numbered("targets", len(tasks))]
-    trace = forward(build, network, features)
+    trace = forward(build, network, features, by_unit=True)
     totals, gradients = [], {}
     for head, task, target in zip(trunk.heads, tasks, targets, strict=True):
         loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)
@@ -127,11 +129,6 @@ def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, repor
     while report_loss and len(totals) > 1:
         totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
     return totals[0]
-
-
-def _row(values: Array) -> Array:
-    """Vectors as rows (1, n), the shape that a Gemm writes; matrices unchanged."""
-    return values.reshape(1, -1) if values.ndim == 1 else values
 
 
 class LoopEngine:
@@ -155,7 +152,7 @@ class LoopEngine:
         key = ("train", _signature(network), examples.tasks, spec.report_loss)
         loop = self._session(key, lambda: training_loop(network, examples.tasks, report_loss=spec.report_loss))
         names, dtype = parameter_names(network), network.dtype
-        state = {f"initial_{name}": _row(values) for name, values in feeds_of(network).items()}
+        state = {f"initial_{name}": values for name, values in zip(names, by_unit_arrays(network), strict=True)}
         resident = dict(zip(numbered("features", len(examples.features)), examples.features, strict=True))
         resident |= zip(numbered("targets", len(examples.targets)), examples.targets, strict=True)
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
@@ -174,10 +171,7 @@ class LoopEngine:
             steps, rows = steps + count, rows + indices.size
             if spec.report_loss:
                 total += float(outputs[-1].astype(np.float64).sum())
-        trained = network.with_parameters(
-            values.reshape(old.shape).astype(old.dtype, copy=False)
-            for values, (_, old) in zip(state.values(), network.parameters(), strict=True)
-        )
+        trained = from_by_unit(network, state.values())
         # What is measured next is what the file will hold.
         stored, rounding = from_units(trained, examples.tasks).as_stored()
         loss = total / rows if spec.report_loss and rows else None
