@@ -122,10 +122,10 @@ def _layers(
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
         if columns:
-            factors, transposed = [weight, x], {"transB": int(not x_columns)}
+            left, right, transposed = weight, x, (0, int(not x_columns))
         else:
-            factors, transposed = [x, weight], {"transA": int(x_columns), "transB": int(by_unit)}
-        z = build.add("Gemm", *factors, *([bias] if bias else []), **transposed)
+            left, right, transposed = x, weight, (int(x_columns), int(by_unit))
+        z = build.add("Gemm", left, right, *([bias] if bias else []), transA=transposed[0], transB=transposed[1])
         if layer.activation is None:
             y = z
         elif has_slope and (prelu_in_parts or build.dtype == np.float64):
