@@ -305,7 +305,7 @@ def loop_gradients(network, data):
         "targets": data.targets[0],
         "ones": np.ones((1, data.rows)),
     }
-    outputs = ReferenceEvaluator(training_loop(network, data.tasks), new_ops=[Erf]).run(None, feeds)
+    outputs = ReferenceEvaluator(training_loop(network, data), new_ops=[Erf]).run(None, feeds)
     trained = from_by_unit(network, outputs).parameters()
     return [before - after for (_, before), (_, after) in zip(network.parameters(), trained, strict=True)]
 

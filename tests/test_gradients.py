@@ -76,7 +76,7 @@ def loop_gradients(net, data):
         "targets": data.targets[0],
         "ones": np.ones((1, data.rows)),
     }
-    outputs = ReferenceEvaluator(training_loop(net, data.tasks)).run(None, feeds)
+    outputs = ReferenceEvaluator(training_loop(net, data)).run(None, feeds)
     trained = from_by_unit(net, outputs).parameters()
     return [before - after for (_, before), (_, after) in zip(net.parameters(), trained, strict=True)]
 
@@ -84,7 +84,7 @@ def loop_gradients(net, data):
 @pytest.mark.parametrize(("op", "attributes"), CASES, ids=str)
 def test_against_finite_differences(op, attributes):
     net, data, h = network(op, attributes), examples(), 1e-6
-    assert training_loop(net, data.tasks).opset_import[0].version == 17
+    assert training_loop(net, data).opset_import[0].version == 17
     for position, gradient in enumerate(loop_gradients(net, data)):
         expected = np.zeros_like(gradient)
         for index in np.ndindex(gradient.shape):
@@ -110,7 +110,7 @@ def test_ops_without_a_rule_are_named(monkeypatch):
     monkeypatch.delitem(RULES, "Mish")
     reason = "node 'layer1/activation': the loop engine has no gradient rule for Mish"
     with pytest.raises(EngineError, match=reason):
-        training_loop(network("Mish", {}), examples().tasks)
+        training_loop(network("Mish", {}), examples())
 
 
 @pytest.mark.parametrize("op", ["Gelu", "Swish", "Mish", "HardSwish"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from onnxsurgeon.training.builder import GraphBuilder
 
@@ -17,12 +17,12 @@ class Gradient(Protocol):
 class GemmGradient:
     """∂L/∂parameter as a product of two tensors: δᵀ x of a weight, δᵀ 1 of a bias (a row of ones (1, batch))."""
 
-    def __init__(self, left: str, right: str, **transposed: int) -> None:
-        self.left, self.right, self.transposed = left, right, transposed
+    def __init__(self, left: str, right: str, **attributes: Any) -> None:
+        self.left, self.right, self.attributes = left, right, attributes
 
     def add_to(self, build: GraphBuilder, parameter: str, output: str) -> str:
         """One Gemm with C = the parameter: the gradient itself is never stored."""
-        return build.add("Gemm", self.left, self.right, parameter, output=output, **self.transposed)
+        return build.gemm(self.left, self.right, parameter, output=output, **self.attributes)
 
 
 class StoredGradient:
