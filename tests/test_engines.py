@@ -21,7 +21,6 @@ from onnxsurgeon import (
     prepare,
 )
 from onnxsurgeon.graph.activations import Activation
-from onnxsurgeon.task import Task
 from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.loop import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
@@ -111,7 +110,7 @@ def test_evaluation_in_parts_is_the_whole(monkeypatch, digit_examples):
     _, test = digit_examples
     net = randomised(create((64, 12, 10)))
     whole = make_engine("loop").evaluate(net, test)
-    monkeypatch.setattr("onnxsurgeon.training.loop.EVALUATION_ROWS", 7)
+    monkeypatch.setattr("onnxsurgeon.training.loop.EVALUATION_ELEMENTS", 7 * 64)
     parts = make_engine("loop").evaluate(net, test)
     assert (parts.accuracy, parts.loss) == (whole.accuracy, pytest.approx(whole.loss))
 
@@ -124,7 +123,8 @@ def test_cross_entropy_of_extreme_logits_is_finite():
 
 
 def test_the_training_loop_is_one_standard_graph_that_netron_can_open():
-    model = training_loop(create((64, 12, 10)), (Task("cross-entropy", 10),), report_loss=True)
+    examples = Examples.classification(np.zeros((1, 64), np.float32), np.zeros(1, np.int64), 10)
+    model = training_loop(create((64, 12, 10)), examples, report_loss=True)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Scan"]
     assert {entry.domain for entry in model.opset_import} == {""}

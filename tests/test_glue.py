@@ -15,7 +15,14 @@ from onnx.reference.op_run import OpRun
 from onnxsurgeon import Examples, TrainingSpec, from_model, make_engine
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.glue import READERS
-from onnxsurgeon.training.forward import feeds_of, forward_model, numbered
+from onnxsurgeon.training.forward import (
+    by_unit_arrays,
+    feeds_of,
+    forward_model,
+    from_by_unit,
+    numbered,
+    parameter_names,
+)
 from onnxsurgeon.training.glue import RULES
 from onnxsurgeon.training.loop import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
@@ -289,7 +296,8 @@ def features_of(network, data):
 
 def loop_gradients(network, data):
     """−(θ' − θ) after one step of rate 1 on all rows: the gradient of the mean loss."""
-    feeds = {f"initial_{name}": v.reshape(1, -1) if v.ndim == 1 else v for name, v in feeds_of(network).items()}
+    names = parameter_names(network)
+    feeds = {f"initial_{name}": values for name, values in zip(names, by_unit_arrays(network), strict=True)}
     feeds |= {
         "indices": np.arange(data.rows)[None],
         "rates": np.array([-1 / data.rows]),
@@ -297,8 +305,9 @@ def loop_gradients(network, data):
         "targets": data.targets[0],
         "ones": np.ones((1, data.rows)),
     }
-    outputs = ReferenceEvaluator(training_loop(network, data.tasks), new_ops=[Erf]).run(None, feeds)
-    return [v - trained.reshape(v.shape) for (_, v), trained in zip(network.parameters(), outputs, strict=True)]
+    outputs = ReferenceEvaluator(training_loop(network, data), new_ops=[Erf]).run(None, feeds)
+    trained = from_by_unit(network, outputs).parameters()
+    return [before - after for (_, before), (_, after) in zip(network.parameters(), trained, strict=True)]
 
 
 def loss_of(network, data):

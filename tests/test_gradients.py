@@ -11,7 +11,7 @@ from onnxsurgeon import EngineError, Examples, TrainingSpec, create, make_engine
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.forward import feeds_of, make_model, parameter_names
+from onnxsurgeon.training.forward import by_unit_arrays, from_by_unit, make_model, parameter_names
 from onnxsurgeon.training.gradients import RULES, Point, activation_gradients
 from onnxsurgeon.training.loop import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
@@ -67,7 +67,8 @@ def loss(net, data):
 
 def loop_gradients(net, data):
     """−(θ' − θ) after one step of rate 1 on all rows: the gradient of the mean loss."""
-    feeds = {f"initial_{name}": v.reshape(1, -1) if v.ndim == 1 else v for name, v in feeds_of(net).items()}
+    names = parameter_names(net)
+    feeds = {f"initial_{name}": values for name, values in zip(names, by_unit_arrays(net), strict=True)}
     feeds |= {
         "indices": np.arange(data.rows)[None],
         "rates": np.array([-1 / data.rows]),
@@ -75,16 +76,15 @@ def loop_gradients(net, data):
         "targets": data.targets[0],
         "ones": np.ones((1, data.rows)),
     }
-    outputs = ReferenceEvaluator(training_loop(net, data.tasks)).run(None, feeds)
-    return [
-        values - trained.reshape(values.shape) for (_, values), trained in zip(net.parameters(), outputs, strict=True)
-    ]
+    outputs = ReferenceEvaluator(training_loop(net, data)).run(None, feeds)
+    trained = from_by_unit(net, outputs).parameters()
+    return [before - after for (_, before), (_, after) in zip(net.parameters(), trained, strict=True)]
 
 
 @pytest.mark.parametrize(("op", "attributes"), CASES, ids=str)
 def test_against_finite_differences(op, attributes):
     net, data, h = network(op, attributes), examples(), 1e-6
-    assert training_loop(net, data.tasks).opset_import[0].version == 17
+    assert training_loop(net, data).opset_import[0].version == 17
     for position, gradient in enumerate(loop_gradients(net, data)):
         expected = np.zeros_like(gradient)
         for index in np.ndindex(gradient.shape):
@@ -110,7 +110,7 @@ def test_ops_without_a_rule_are_named(monkeypatch):
     monkeypatch.delitem(RULES, "Mish")
     reason = "node 'layer1/activation': the loop engine has no gradient rule for Mish"
     with pytest.raises(EngineError, match=reason):
-        training_loop(network("Mish", {}), examples().tasks)
+        training_loop(network("Mish", {}), examples())
 
 
 @pytest.mark.parametrize("op", ["Gelu", "Swish", "Mish", "HardSwish"])

@@ -592,7 +592,8 @@ def test_a_forward_pass_of_the_trunk_equals_the_models_own(found):
     shown.CopyFrom(network.to_model())
     del shown.graph.output[:]
     shown.graph.output.extend(onnx.ValueInfoProto(name=head.tensor) for head in network.heads)
-    named = dict(zip(numbered("features", len(features)), features.values(), strict=True))
+    values = (rows.take() for rows in features.values())
+    named = dict(zip(numbered("features", len(features)), values, strict=True))
     outputs = run(forward_model(network), {**named, **feeds_of(network)})
     for ours, theirs in zip(outputs, run(shown, feeds), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

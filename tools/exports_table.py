@@ -145,7 +145,7 @@ def spelled_out(topology: str) -> str:
 def rows_of(network: Network, fixture: Fixture, dataset: Dataset, count: int = ROWS) -> dict[str, Array]:
     """The first test rows as the model's inputs, those that only the suffix reads left out."""
     split = dataset.test.take(np.arange(min(count, dataset.test.rows)))
-    return model_inputs(network, dataset, split, fixture.options)
+    return {name: rows.take() for name, rows in model_inputs(network, dataset, split, fixture.options).items()}
 
 
 def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: dict[str, Array]) -> Difference:

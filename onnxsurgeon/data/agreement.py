@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
@@ -21,7 +22,7 @@ ROWS = 64
 AGREEING = 0.98  # 16-bit outputs have ties that their logits do not
 
 
-def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping[str, Array]) -> None:
+def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping[str, Rows]) -> None:
     """Run the whole model on some rows: for each head an output must tell the same as the task makes of the head.
 
     Nothing is asked where the model takes inputs that are not given, or does not fit one protobuf.
@@ -37,7 +38,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     wanted = [value.name for value in model.graph.input if value.name not in constants]
     if any(name not in inputs for name in wanted):
         return
-    feeds = {name: inputs[name][np.arange(_rows(model, inputs)) % len(inputs[name])] for name in wanted}
+    feeds = {name: inputs[name].take(np.arange(_rows(model, inputs)) % len(inputs[name])) for name in wanted}
     names = [value.name for value in model.graph.output]
     for head in network.heads:
         if head.tensor not in names:
@@ -61,7 +62,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
             )
 
 
-def _rows(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> int:
+def _rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> int:
     """Some rows, or as many as the model's batch."""
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsurgeon.data.dataset import Dataset, MappedSplit, Split, chunks, with_test_split
+from onnxsurgeon.data.dataset import Dataset, Selection, Split, chunks, with_test_split
 from onnxsurgeon.data.targets import from_arrays
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
@@ -56,7 +56,7 @@ def read_npy(path: Path, target: Path) -> Dataset:
     inputs, labels = (_readable(file, ".npy file", _load_mapped) for file in (path, target))
     _check_inputs(path, "the array", inputs, least=2, texts=False)
     labels = _check_labels(target, "the array", np.array(labels), len(inputs))
-    return assemble(str(target), {"train": MappedSplit(inputs, np.arange(len(inputs)), labels)}, name=str(path))
+    return assemble(str(target), {"train": Selection(inputs, np.arange(len(inputs)), labels)}, name=str(path))
 
 
 def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
@@ -41,11 +42,18 @@ class Split:
         """Number of rows."""
         return len(self.labels)
 
+    @property
+    def stored(self) -> Rows | dict[str, Rows]:
+        """The inputs as they are stored."""
+        if isinstance(self.inputs, dict):
+            return {name: Rows.of(column) for name, column in self.inputs.items()}
+        return Rows.of(self.inputs)
+
     def take(self, rows: Array) -> Split:
-        """The given rows, copied."""
+        """The given rows: of a single array without a copy, of columns copied."""
         if isinstance(self.inputs, dict):
             return Split({name: column[rows] for name, column in self.inputs.items()}, self.labels[rows])
-        return Split(self.inputs[rows], self.labels[rows])
+        return Selection(self.inputs, rows, self.labels[rows])
 
     def with_labels(self, labels: Array) -> Split:
         """The same inputs with other labels."""
@@ -58,10 +66,10 @@ class Split:
             yield name, array.shape, array.dtype, _pieces(array)
 
 
-class MappedSplit(Split):
-    """Rows of a memory-mapped array, copied out of the file when ``inputs`` is first asked for, and only then.
+class Selection(Split):
+    """Some rows of an array that is shared with other splits, or mapped from a file.
 
-    Taking rows of these rows copies no inputs: a set that is split in three is in memory once at most.
+    They are copied when ``inputs`` is asked for, and only then; training and evaluation read them where they lie.
     """
 
     source: Array
@@ -74,19 +82,24 @@ class MappedSplit(Split):
 
     @cached_property
     def inputs(self) -> Array:
-        """The rows, in memory."""
+        """The rows, copied."""
         return np.asarray(self.source[self.numbers])
 
+    @property
+    def stored(self) -> Rows:
+        """The inputs where they lie."""
+        return Rows(self.source, self.source.dtype, self.numbers)
+
     def take(self, rows: Array) -> Split:
-        """The given rows, still in the file."""
-        return MappedSplit(self.source, self.numbers[rows], self.labels[rows])
+        """The given rows, where they lie."""
+        return Selection(self.source, self.numbers[rows], self.labels[rows])
 
     def with_labels(self, labels: Array) -> Split:
         """The same inputs with other labels."""
-        return MappedSplit(self.source, self.numbers, labels)
+        return Selection(self.source, self.numbers, labels)
 
     def blocks(self) -> Iterator[_Block]:
-        """The rows in chunks, straight from the file."""
+        """The rows in chunks."""
         pieces = (self.source[self.numbers[start:stop]] for start, stop in chunks(self.source, self.rows))
         yield "", (self.rows, *self.source.shape[1:]), self.source.dtype, pieces
 

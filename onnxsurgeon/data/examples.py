@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 
+ONE_HOT_BYTES = 2**24
 
-@dataclass(frozen=True, eq=False)
+
 class Examples:
     """What the trained part of a network sees of a data set.
 
     Attributes:
-        features: one array for each tensor that enters it, shape (rows, …), the prefix applied.
+        stored: for each tensor that enters it its rows (rows, …), the prefix applied; as they lie in memory or in a
+            file, each a row of ``labels``.
         labels: one array for each head: classes (rows,) int64 for cross-entropy, else targets (rows, outputs).
         tasks: what each head is trained for.
     """
 
-    features: tuple[Array, ...]
-    labels: tuple[Array, ...]
-    tasks: tuple[Task, ...]
+    def __init__(self, features: Sequence[Rows | Array], labels: tuple[Array, ...], tasks: tuple[Task, ...]) -> None:
+        self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
+        self.labels, self.tasks = labels, tasks
+
+    @property
+    def numbers(self) -> Array | None:
+        """Where the examples lie in the sources that hold more rows than these, (rows,) int64; None: there are none."""
+        return next((rows.numbers for rows in self.stored if rows.numbers is not None), None)
 
     @classmethod
     def classification(cls, features: Array, labels: Array, classes: int) -> Examples:
         """Examples of a plain classifier: features (rows, n_in), labels (rows,) of 0 to ``classes`` − 1."""
         return cls((features,), (labels,), (Task(CROSS_ENTROPY, classes, "Softmax"),))
+
+    @property
+    def features(self) -> tuple[Array, ...]:
+        """The rows' values, one array for each tensor: copies, except of what is stored as it is used."""
+        return tuple(rows.take() for rows in self.stored)
 
     @property
     def rows(self) -> int:
@@ -48,19 +61,28 @@ class Examples:
 
     @cached_property
     def targets(self) -> tuple[Array, ...]:
-        """For each head what it is trained towards, of the features' type: one-hot rows for classes, else values."""
-        dtype = np.result_type(*self.features)
-        return tuple(
-            _one_hot(labels, task.outputs, dtype) if task.loss == CROSS_ENTROPY else _scaled(labels, task).astype(dtype)
-            for labels, task in zip(self.labels, self.tasks, strict=True)
-        )
+        """For each head what it is trained towards, of the features' type: one-hot rows for classes, else values.
+
+        Where one-hot rows would take more than ``ONE_HOT_BYTES``, the classes (rows,) themselves.
+        """
+        dtype = np.result_type(*(rows.dtype for rows in self.stored))
+        return tuple(_target(labels, task, dtype) for labels, task in zip(self.labels, self.tasks, strict=True))
 
 
-def _scaled(labels: Array, task: Task) -> Array:
-    return labels / np.array(task.scale) if task.scale else labels
-
-
-def _one_hot(labels: Array, classes: int, dtype: np.dtype[Any]) -> Array:
-    targets = np.zeros((len(labels), classes), dtype)
+def _target(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:
+    if task.loss != CROSS_ENTROPY:
+        scaled: Array = labels / np.array(task.scale) if task.scale else labels
+        return scaled.astype(dtype)
+    if len(labels) * task.outputs * dtype.itemsize > ONE_HOT_BYTES:
+        return labels
+    targets = np.zeros((len(labels), task.outputs), dtype)
     targets[np.arange(len(labels)), labels] = 1
     return targets
+
+
+def _of_one_selection(stored: list[Rows]) -> tuple[Rows, ...]:
+    """The same rows; where some are other selections than the first one, those are copied."""
+    numbers = next((rows.numbers for rows in stored if rows.numbers is not None), None)
+    return tuple(
+        rows if rows.numbers is None or rows.numbers is numbers else Rows.of(rows.take()).resident() for rows in stored
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import onnx
 
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.cut import inputs_of
 from onnxsurgeon.graph.files import Parts, join
@@ -18,28 +20,31 @@ from onnxsurgeon.runtime import evaluator, first_line
 CHUNK = 1024
 
 
-def compute_features(network: Network, inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+def compute_features(network: Network, inputs: Mapping[str, Rows | Array], rows: int) -> dict[str, Rows]:
     """The trunk's features (rows, …) for model inputs (rows, …), in the order of ``trunk.features``.
+
+    An input that enters the trunk as it is, or flattened, stays as it is stored.
 
     Raises:
         DataError: the prefix fails on these rows, or mixes them.
         ModelError: the prefix computes a tensor that is too large, or of a size that cannot be told.
     """
-    features: dict[str, Array] = {}
+    features: dict[str, Rows] = {}
+    stored = {name: Rows.of(values) for name, values in inputs.items()}
     rest = []
     for name in network.frame.trunk.features:
-        source = name if name in inputs else _flattened(network, name, inputs)
+        source = name if name in stored else _flattened(network, name, stored)
         if source is None:
             rest.append(name)
         else:
-            values = inputs[source]
-            features[name] = values if source == name else values.reshape(rows, -1)
+            values = stored[source]
+            features[name] = values if source == name else values.reshaped(math.prod(values.shape[1:]))
     if rest:
-        features |= _run(network, rest, inputs, rows)
+        features |= {name: Rows.of(values) for name, values in _run(network, rest, stored, rows).items()}
     return {name: features[name] for name in network.frame.trunk.features}
 
 
-def _flattened(network: Network, name: str, inputs: Mapping[str, Array]) -> str | None:
+def _flattened(network: Network, name: str, inputs: Mapping[str, Rows]) -> str | None:
     """The input that the feature ``name`` is with its axes flattened: no session is needed for that."""
     for node in network.frame.prefix_nodes:
         if name in node.output and node.op_type == "Flatten" and node.input[0] in inputs:
@@ -48,7 +53,7 @@ def _flattened(network: Network, name: str, inputs: Mapping[str, Array]) -> str 
     return None
 
 
-def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: int) -> dict[str, Array]:
+def _run(network: Network, names: list[str], inputs: Mapping[str, Rows], rows: int) -> dict[str, Array]:
     model = prefix_model(network, names)
     read = {value.name for value in model.graph.input}
     fixed = _fixed_batch(model)
@@ -58,7 +63,7 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: 
     run = evaluator(model)
     parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, rows, step):
-        feeds = {name: values[start : start + step] for name, values in inputs.items() if name in read}
+        feeds = {name: values.take(slice(start, start + step)) for name, values in inputs.items() if name in read}
         count = min(step, rows - start)
         if fixed and count < fixed:  # a fixed batch size is filled up with copies of the last row
             feeds = {n: np.concatenate([v, np.repeat(v[-1:], fixed - count, axis=0)]) for n, v in feeds.items()}
@@ -75,7 +80,7 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Array], rows: 
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
-def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name: str) -> int:
+def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> int:
     """Rows to run at a time: ``CHUNK``, or fewer where a tensor would become too large."""
     rows = max(1, min(CHUNK, rows))
     while rows > 1:
@@ -89,7 +94,7 @@ def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name:
     return rows
 
 
-def _require_bounded(model: onnx.ModelProto, inputs: Mapping[str, Array], rows: int, name: str) -> None:
+def _require_bounded(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> None:
     """Raise ModelError where running this on ``rows`` rows would take more memory than can be told, or than allowed."""
     largest_tensor(model, {key: (rows, *values.shape[1:]) for key, values in inputs.items()}, name=f"'{name}'")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
-from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.dataset import Dataset, Split, chunks
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.data.tables import matrix
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.cut import inputs_of
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 Sizes = tuple[int | None, ...]
 
 
-def model_inputs(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> dict[str, Array]:
-    """Every input of the model by name, shape (rows, …), of the input's type.
+def model_inputs(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> dict[str, Rows]:
+    """Every input of the model by name, (rows, …), of the input's type; nothing is copied that need not be.
 
     A model with one input takes the rows as they are, or all columns of a table; one with several takes each from the
     column of its name.
@@ -33,8 +36,8 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
         ModelError: an input is no tensor.
     """
     declared = _declared(network)
-    rows = split.inputs
-    if not isinstance(rows, dict):
+    rows = split.stored
+    if isinstance(rows, Rows):
         if len(declared) != 1:
             raise DataError(
                 f"{dataset.name}: '{network.name}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
@@ -42,9 +45,9 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
             )
         return {declared[0].name: _fitted(network, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
-        table, names = matrix(rows, dataset.categories)
+        table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
         _require_width(network, dataset, declared[0], names)
-        return {declared[0].name: _fitted(network, dataset, declared[0], table, options)}
+        return {declared[0].name: _fitted(network, dataset, declared[0], Rows.of(table), options)}
     missing = [value.name for value in declared if value.name not in rows]
     if missing:
         raise DataError(
@@ -84,9 +87,7 @@ def _require_width(network: Network, dataset: Dataset, value: onnx.ValueInfoProt
         )
 
 
-def _named(
-    network: Network, dataset: Dataset, value: onnx.ValueInfoProto, column: Array, options: InputOptions
-) -> Array:
+def _named(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, column: Rows, options: InputOptions) -> Rows:
     """One input from the column of its name."""
     kind = value.type.tensor_type.elem_type
     if (column.dtype.kind in "UO") != (kind == onnx.TensorProto.STRING):
@@ -94,40 +95,43 @@ def _named(
         raise DataError(
             f"{dataset.name}: column '{value.name}' holds {found}; the input of '{network.name}' takes {takes}"
         )
-    rows = column[:, None] if column.ndim == 1 and len(_sizes(value)) == 2 else column
+    rows = column.reshaped(1) if len(column.shape) == 1 and len(_sizes(value)) == 2 else column
     if kind == onnx.TensorProto.STRING:
-        return rows.astype(object)
+        return replace(rows, dtype=np.dtype(object))
     return _fitted(network, dataset, value, rows, options)
 
 
-def _fitted(
-    network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Array, options: InputOptions
-) -> Array:
+def _fitted(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
     """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
     shape = _sizes(value)
     arranged = _arrange(rows, shape, network, dataset, options)
     dtype = numpy_type(value.type.tensor_type.elem_type)
-    if dtype.kind in "iu" and rows.dtype.kind == "f":
-        _require_whole(network, dataset, value, rows)
-    inputs = arranged if dtype.kind in "iu" else _scale(arranged, rows, dataset, options)
-    return inputs.reshape(len(inputs), *_wanted(inputs.shape, shape)).astype(dtype, copy=False)
+    if dtype.kind in "iu":
+        if rows.dtype.kind == "f":
+            _require_whole(network, dataset, value, rows)
+    else:
+        arranged = _scaled(arranged, rows, dataset, options)
+    return replace(arranged, dtype=dtype).reshaped(*_wanted(arranged.shape, shape))
 
 
-def _require_whole(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Array) -> None:
-    broken = rows != np.floor(rows)
-    if broken.any():
-        first = tuple(np.argwhere(broken)[0])
-        raise DataError(
-            f"{dataset.name}: {rows[first]:g} in row {first[0]} for the input '{value.name}' of '{network.name}', "
-            "which takes integers"
-        )
+def _require_whole(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
+    for start, stop in chunks(rows.source, len(rows)):
+        values = rows.take(slice(start, stop))
+        broken = values != np.floor(values)
+        if broken.any():
+            first = tuple(np.argwhere(broken)[0])
+            raise DataError(
+                f"{dataset.name}: {values[first]:g} in row {start + first[0]} for the input '{value.name}' of "
+                f"'{network.name}', which takes integers"
+            )
 
 
 def _arrange(
-    rows: Array, shape: Sequence[int | None], network: Network, dataset: Dataset, options: InputOptions
-) -> Array:
+    rows: Rows, shape: Sequence[int | None], network: Network, dataset: Dataset, options: InputOptions
+) -> Rows:
     """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
-    images = rows[..., None] if rows.ndim == 3 else rows
+    source = rows.source
+    images = source[..., None] if source.ndim == 3 else source
     wanted = tuple(shape[1:])
     candidates = [images]
     if images.ndim == 4:
@@ -137,9 +141,9 @@ def _arrange(
         candidates = [images, first] if as_they_are_first else [first, images]
     for candidate in candidates:
         if _fits(candidate.shape[1:], wanted):
-            return candidate
+            return replace(rows, source=candidate)
     raise DataError(
-        f"{dataset.name}: rows of shape {rows.shape[1:]} do not fit the input of '{network.name}', which takes "
+        f"{dataset.name}: rows of shape {source.shape[1:]} do not fit the input of '{network.name}', which takes "
         f"({', '.join('?' if size is None else str(size) for size in wanted)})"
     )
 
@@ -153,39 +157,38 @@ def _fits(have: Sequence[int], wanted: Sequence[int | None]) -> bool:
 
 
 def _wanted(have: Sequence[int], shape: Sequence[int | None]) -> tuple[int, ...]:
-    """The input's row shape, its one unknown size left to numpy."""
+    """The input's row shape, its one unknown size filled in."""
     wanted = tuple(shape[1:])
     if len(wanted) == len(have) - 1:
         return tuple(have[1:])
     if sum(size is None for size in wanted) > 1:
         raise DataError("the model's input has more than one unknown size beside the batch")
-    return tuple(-1 if size is None else size for size in wanted)
+    rest = math.prod(have[1:]) // max(1, math.prod(size for size in wanted if size is not None))
+    return tuple(rest if size is None else size for size in wanted)
 
 
-def _scale(arranged: Array, rows: Array, dataset: Dataset, options: InputOptions) -> Array:
+def _scaled(arranged: Rows, rows: Rows, dataset: Dataset, options: InputOptions) -> Rows:
     """Floats: values × scale, minus mean, over std; the latter two along the channel axis."""
-    scale = options.scale
-    if scale is None:
-        scale = 1.0 / dataset.maximum if rows.dtype == np.uint8 else 1.0
-    wide = arranged.dtype == np.float64 and scale == 1.0 and not options.mean and not options.std
-    scaled: Array = arranged if wide else arranged.astype(np.float32)
-    if scale != 1.0:
-        scaled *= np.float32(scale)
-    channels_last = arranged.shape[-1] == (rows.shape[-1] if rows.ndim == 4 else 1)
-    for values, apply in ((options.mean, np.subtract), (options.std, np.divide)):
-        if values:
-            scaled = apply(scaled, _along_channels(values, arranged, channels_last=channels_last))
-    return scaled
+    pixels = rows.dtype == np.uint8
+    scale = (1.0 / dataset.maximum if pixels else 1.0) if options.scale is None else options.scale
+    shape = rows.source.shape
+    channels_last = arranged.shape[-1] == (shape[-1] if len(shape) == 4 else 1)
+    mean, std = (
+        _along_channels(values, arranged.shape, channels_last=channels_last) if values else default
+        for values, default in ((options.mean, np.float64(0)), (options.std, np.float64(1)))
+    )
+    return replace(arranged, scale=scale / std, offset=-mean / std)
 
 
-def _along_channels(values: tuple[float, ...], arranged: Array, *, channels_last: bool) -> Array:
-    array = np.array(values, np.float32)
+def _along_channels(values: tuple[float, ...], shape: tuple[int, ...], *, channels_last: bool) -> Array:
+    """One value for each channel, shaped to broadcast to a row of ``shape`` (rows, …)."""
+    array = np.array(values, np.float64)
     if len(values) == 1:
-        return array
-    last, first = arranged.ndim - 1, 1
-    for axis in (last, first) if channels_last or arranged.ndim != 4 else (first, last):
-        if arranged.shape[axis] == len(values):
+        return array.reshape(())
+    last, first = len(shape) - 1, 1
+    for axis in (last, first) if channels_last or len(shape) != 4 else (first, last):
+        if shape[axis] == len(values):
             break
     else:
-        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {arranged.shape[1:]}")
-    return array.reshape([-1 if position == axis else 1 for position in range(arranged.ndim)])
+        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {shape[1:]}")
+    return array.reshape([-1 if position == axis else 1 for position in range(1, len(shape))])

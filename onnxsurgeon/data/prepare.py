@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
@@ -13,6 +11,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.data.heads import encode, resolve_tasks
 from onnxsurgeon.data.inputs import model_inputs
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.task import LOSSES
@@ -62,17 +61,16 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
     inputs = model_inputs(network, dataset, split, options)
     require_agreement(network, tasks, inputs)
     features = compute_features(network, inputs, split.rows)
-    for name, array in features.items():
+    for name, rows in features.items():
         wanted = network.frame.trunk.features[name]
-        if len(array) != split.rows or not _fits(array.shape[1:], wanted):
-            found = f"{split.inputs.shape[1:]}" if isinstance(split.inputs, np.ndarray) else "these columns"
+        if len(rows) != split.rows or not _fits(rows.shape[1:], wanted):
+            found = f"{split.stored.shape[1:]}" if isinstance(split.stored, Rows) else "these columns"
             takes = f"{wanted[0]} values" if len(wanted) == 1 else str(wanted)
             raise DataError(
                 f"{dataset.name}: its rows of shape {found} reach the dense layers of '{network.name}' as "
-                f"{array.shape[1:]}, which takes {takes}"
+                f"{rows.shape[1:]}, which takes {takes}"
             )
-    arrays = tuple(np.ascontiguousarray(array, network.dtype) for array in features.values())
-    return Examples(arrays, labels, tasks)
+    return Examples(tuple(replace(rows, dtype=network.dtype) for rows in features.values()), labels, tasks)
 
 
 def require_targets(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> None:

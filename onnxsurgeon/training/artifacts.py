@@ -25,9 +25,10 @@ from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_optio
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
-from onnxsurgeon.training.forward import feature_inputs, forward, make_model, numbered, parameter_names
+from onnxsurgeon.training.forward import feature_inputs, forward, make_model, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.resident import numbered
 from onnxsurgeon.training.units import from_units, in_units
 
 # The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
@@ -196,7 +197,7 @@ class ArtifactsEngine:
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
         for indices in batches:
             for row_numbers in indices:
-                features = [values[row_numbers].astype(np.float32, copy=False) for values in examples.features]
+                features = [rows.take(row_numbers).astype(np.float32, copy=False) for rows in examples.stored]
                 labels = goal[row_numbers]
                 start = time.perf_counter()
                 loss = module(*features, labels)

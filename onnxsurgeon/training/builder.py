@@ -35,6 +35,22 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op_type, list(inputs), [y], name=y, **attributes))
         return y
 
+    def gemm(
+        self,
+        a: str,
+        b: str,
+        c: str = "",
+        *,
+        transA: bool = False,  # noqa: N803 - Gemm's own names
+        transB: bool = False,  # noqa: N803
+        alpha: float = 1.0,
+        output: str = "",
+    ) -> str:
+        """Append α A B + C, A and B transposed where asked for; return its name."""
+        return self.add(
+            "Gemm", a, b, *([c] if c else []), output=output, transA=int(transA), transB=int(transB), alpha=alpha
+        )
+
     def append(self, node: onnx.NodeProto) -> str:
         """Append a node that is made already; return its first output's name."""
         self.nodes.append(node)
@@ -42,22 +58,23 @@ class GraphBuilder:
 
     def scalar(self, value: float) -> str:
         """A floating point constant of shape ()."""
-        return self._constant(f"scalar_{value}", np.array(value, self.dtype))
+        return self.constant(f"scalar_{value}", np.array(value, self.dtype))
 
     def axes(self, *axes: int) -> str:
         """An integer constant that lists axes."""
-        return self._constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+        return self.constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
 
     def integers(self, *values: int) -> str:
         """An integer constant of shape (n,): a shape, or axes."""
-        return self._constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))
+        return self.constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def array(self, values: Array) -> str:
         """A floating point constant with these values."""
         converted = np.ascontiguousarray(values, self.dtype)
         digest = hashlib.sha256(repr(converted.shape).encode() + converted.tobytes()).hexdigest()[:16]
-        return self._constant(f"array_{digest}", converted)
+        return self.constant(f"array_{digest}", converted)
 
-    def _constant(self, name: str, values: Array) -> str:
+    def constant(self, name: str, values: Array) -> str:
+        """A constant of that name and these values."""
         self.constants.setdefault(name, numpy_helper.from_array(values, name))
         return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
@@ -18,13 +19,18 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients
-from onnxsurgeon.training.optimizers import Gradient, ProductGradient, RowGradient, StoredGradient
+from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
+from onnxsurgeon.training.resident import declarations, index_names, numbered, read_features
 
 IR_VERSION = 8
 
 
 class LayerTrace(NamedTuple):
-    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), and its parameters ("" if absent)."""
+    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), and its parameters ("" if absent).
+
+    ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
+    factor that x is still to be multiplied by.
+    """
 
     x: str
     z: str
@@ -32,6 +38,9 @@ class LayerTrace(NamedTuple):
     weight: str
     bias: str
     slope: str
+    x_columns: bool
+    columns: bool
+    alpha: float
 
 
 @dataclass(frozen=True)
@@ -47,18 +56,27 @@ class Trace:
     layers: Mapping[int, list[LayerTrace]]
 
 
-def numbered(base: str, count: int) -> list[str]:
-    """Names base, base_1, base_2, …: one feature or head is the usual case, and has the plain name."""
-    return [base if i == 0 else f"{base}_{i}" for i in range(count)]
-
-
 def parameter_names(network: Network) -> list[str]:
     """Names "parameter_0", … in the order of ``network.parameters()``; user's names may clash with ours."""
     return [f"parameter_{i}" for i in range(len(network.parameters()))]
 
 
-def forward(build: GraphBuilder, network: Network, features: Sequence[str], *, prelu_in_parts: bool = False) -> Trace:
+def forward(
+    build: GraphBuilder,
+    network: Network,
+    features: Sequence[str],
+    *,
+    factors: Mapping[str, float] | None = None,
+    by_unit: bool = False,
+    prelu_in_parts: bool = False,
+) -> Trace:
     """Append the nodes of the trunk's forward pass, its features given by name.
+
+    ``factors`` of features, by the trunk's names for them, are multiplied in by the first layer that reads them.
+
+    With ``by_unit`` the weights are (units, n_in), and between the layers of a segment an example is a column:
+    ONNX Runtime's Gemm repacks its right-hand factor at every call, which then is the small batch and not the weight.
+    ``by_unit_arrays`` gives the shapes.
 
     With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient
     of PRelu, and ONNX Runtime no PRelu of float64.
@@ -77,7 +95,8 @@ def forward(build: GraphBuilder, network: Network, features: Sequence[str], *, p
             x = tensors[segment.input_name]
             if segment.rank > 2:
                 x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
-            traces = _layers(build, segment, x, by_segment[step], prelu_in_parts=prelu_in_parts)
+            alpha = (factors or {}).get(segment.input_name, 1.0)
+            traces = _layers(build, segment, x, by_segment[step], alpha, by_unit=by_unit, prelu_in_parts=prelu_in_parts)
             layers[step], y = traces, traces[-1].y
             if segment.rank > 2:
                 y = build.add("Reshape", y, _rows_of(build, tensors[segment.input_name], segment.widths[-1]))
@@ -93,17 +112,29 @@ def _rows_of(build: GraphBuilder, x: str, units: int) -> str:
 
 
 def _layers(
-    build: GraphBuilder, segment: DenseChain, x: str, names: Sequence[str], *, prelu_in_parts: bool
+    build: GraphBuilder,
+    segment: DenseChain,
+    x: str,
+    names: Sequence[str],
+    alpha: float,
+    *,
+    by_unit: bool,
+    prelu_in_parts: bool,
 ) -> list[LayerTrace]:
-    """Append the nodes of y = φ(x W + b) for every layer of a segment, x being (rows, n_in)."""
+    """Append the nodes of y = φ(x W + b) for every layer of a segment, the first x being α x (rows, n_in)."""
     remaining = iter(names)
     traces = []
+    x_columns = False
     for layer in segment.layers:
+        columns = by_unit and layer is not segment.layers[-1]
         weight = next(remaining)
         bias = next(remaining) if layer.bias is not None else ""
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
-        z = build.add("Gemm", x, weight, *([bias] if bias else []))
+        if columns:
+            z = build.gemm(weight, x, bias, transB=not x_columns, alpha=alpha)
+        else:
+            z = build.gemm(x, weight, bias, transA=x_columns, transB=by_unit, alpha=alpha)
         if layer.activation is None:
             y = z
         elif has_slope and (prelu_in_parts or build.dtype == np.float64):
@@ -111,9 +142,31 @@ def _layers(
             y = build.add("Sub", build.add("Relu", z), negative)
         else:
             y = glue_rules.apply(build, layer.activation, z, slope)
-        traces.append(LayerTrace(x, z, y, weight, bias, slope))
-        x = y
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha))
+        x, x_columns, alpha = y, columns, 1.0
     return traces
+
+
+def by_unit_arrays(network: Network) -> list[Array]:
+    """The parameters as ``forward`` with ``by_unit`` takes them: weights (units, n_in), others one value a unit.
+
+    Those others are columns (n, 1) where an example is a column, else rows (1, n).
+    """
+    arrays: list[Array] = []
+    for segment in network.segments:
+        for layer in segment.layers:
+            shape = (1, -1) if layer is segment.layers[-1] else (-1, 1)
+            own = [values for _, values in layer.parameters()]
+            arrays += [values.T if values.ndim == 2 else values.reshape(shape) for values in own]
+    return arrays
+
+
+def from_by_unit(network: Network, arrays: Iterable[Array]) -> Network:
+    """``network`` with the parameters ``arrays``, shaped and ordered as those of ``by_unit_arrays``."""
+    return network.with_parameters(
+        np.ascontiguousarray(values.T if old.ndim == 2 else values.reshape(old.shape), old.dtype)
+        for values, (_, old) in zip(arrays, network.parameters(), strict=True)
+    )
 
 
 def backward(
@@ -166,26 +219,27 @@ def _back_through(
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
         # Here delta = ∂L/∂y of this layer, scaled; then ∂L/∂z.
+        examples = 1 if at.columns else 0
         if layer.activation is not None:
-            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope))
+            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope, examples))
             delta = gradients.x
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
-        update(at.weight, ProductGradient(at.x, delta))
-        if at.bias:
-            # A segment that works on more axes has more rows than the batch has.
-            update(at.bias, RowGradient("ones", delta) if segment.rank == 2 else _summed(build, delta))
-        if at is not traces[0] or wanted:
-            delta = build.add("Gemm", delta, at.weight, transB=1)
-    if not wanted:
-        return ""
+        # ∂L/∂W = δᵀ x as (units, n_in)
+        update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
+        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
+            update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
+        elif at.bias:
+            update(at.bias, GemmGradient(delta, "ones", transB=True) if at.columns else GemmGradient("ones", delta))
+        if at is traces[0] and not wanted:
+            return ""
+        if at.x_columns:
+            delta = build.gemm(at.weight, delta, transA=True, transB=not at.columns)
+        else:
+            delta = build.gemm(delta, at.weight, transA=at.columns)
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
     return delta
-
-
-def _summed(build: GraphBuilder, delta: str) -> StoredGradient:
-    return StoredGradient(build.add("ReduceSum", delta, build.axes(0), keepdims=1))
 
 
 def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:
@@ -199,23 +253,29 @@ def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, t
     return flow
 
 
-def forward_model(network: Network) -> onnx.ModelProto:
+def forward_model(network: Network, examples: Examples | None = None) -> onnx.ModelProto:
     """A model from "features" and the parameters, as inputs, to "outputs", one for each head.
 
-    Weights are inputs so that one session serves every network of the same topology.
+    Weights are inputs so that one session serves every network of the same topology. With ``examples`` their rows are
+    inputs as they are stored, and those of ``resident.index_names``, (rows,), say which.
     """
     build = GraphBuilder(network.dtype)
     trunk = network.frame.trunk
-    features = numbered("features", len(trunk.features))
-    trace = forward(build, network, features)
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    inputs = feature_inputs(network, kind)
+    if examples is None:
+        names, inputs = numbered("features", len(trunk.features)), feature_inputs(network, kind)
+        factors: dict[str, float] = {}
+    else:
+        names, factors = read_features(build, network, examples)
+        inputs = declarations(examples, targets=False)
+        inputs += [helper.make_tensor_value_info(n, onnx.TensorProto.INT64, ["rows"]) for n in index_names(examples)]
+    trace = forward(build, network, names, factors=factors)
     for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True):
         inputs.append(helper.make_tensor_value_info(name, kind, values.shape))
     outputs = []
     for name, head in zip(numbered("outputs", len(trunk.heads)), trunk.heads, strict=True):
         build.add("Identity", trace.tensors[head.tensor], output=name)
-        outputs.append(helper.make_tensor_value_info(name, kind, ["rows", *[None] * (head.rank - 2), head.width]))
+        outputs.append(helper.make_tensor_value_info(name, kind, [None, *[None] * (head.rank - 2), head.width]))
     return make_model("forward", build, inputs, outputs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from onnxsurgeon.training.builder import GraphBuilder
 
@@ -14,26 +14,15 @@ class Gradient(Protocol):
         """Append the nodes of parameter + gradient; return the sum's name."""
 
 
-class ProductGradient:
-    """∂L/∂W = Xᵀ δ for X (batch, n_in) and δ (batch, n_out)."""
+class GemmGradient:
+    """∂L/∂parameter as a product of two tensors: δᵀ x of a weight, δᵀ 1 of a bias (a row of ones (1, batch))."""
 
-    def __init__(self, x: str, delta: str) -> None:
-        self.x, self.delta = x, delta
-
-    def add_to(self, build: GraphBuilder, parameter: str, output: str) -> str:
-        """One Gemm with C = W: the gradient itself is never stored."""
-        return build.add("Gemm", self.x, self.delta, parameter, output=output, transA=1)
-
-
-class RowGradient:
-    """∂L/∂b = 1 δ for a row of ones (1, batch): the sum over the batch as a Gemm."""
-
-    def __init__(self, ones: str, delta: str) -> None:
-        self.ones, self.delta = ones, delta
+    def __init__(self, left: str, right: str, **attributes: Any) -> None:
+        self.left, self.right, self.attributes = left, right, attributes
 
     def add_to(self, build: GraphBuilder, parameter: str, output: str) -> str:
-        """One Gemm with C = b, where b has the shape (1, n_out)."""
-        return build.add("Gemm", self.ones, self.delta, parameter, output=output)
+        """One Gemm with C = the parameter: the gradient itself is never stored."""
+        return build.gemm(self.left, self.right, parameter, output=output, **self.attributes)
 
 
 class StoredGradient:
