@@ -12,7 +12,8 @@ import pytest
 from benchmarking.plain_peers import numpy_peer
 from benchmarking.steps import Spread, ratio
 from benchmarking.task import WARM_UP, Task, make_task, step_flops
-from benchmarking.whole_run import BusyClock
+from benchmarking.whole_run import MODELS, BusyClock, ask
+from benchmarking.width import plot, require_plot, table
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "benchmark.py"
@@ -58,6 +59,13 @@ def test_two_branches_are_measured_both_ways(quick):
 def test_an_environment_that_is_none_is_one_line():
     done = run_tool("--peer-python", "/nonexistent/python", "--sizes", "small")
     assert (done.returncode, done.stderr) == (2, "benchmark.py: /nonexistent/python: No such file or directory\n")
+
+
+@pytest.mark.parametrize("option", ["--plot", "--json"])
+def test_what_cannot_be_written_is_said_first(option):
+    done = run_tool("--sizes", "small", option, "/nonexistent/file.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"benchmark.py: {option} /nonexistent/file.png: no such folder\n"
 
 
 def test_peers_need_no_onnxsurgeon(tmp_path):
@@ -118,6 +126,34 @@ def test_operations_of_a_step():
 def test_spread_of_rounds():
     assert ratio([2.0, 6.0, 20.0], [1.0, 2.0, 5.0]) == Spread(3.0, 2.5, 3.5)
     assert Spread.of([4.0]).text(1) == "4.0"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_cost_against_width_is_drawn_whole(tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    shared = {"peer": "loop engine", "runs_on": "onnxruntime 1.0", "peak": {"gflops": 80.0}}
+    times = {10: Spread(40.0, 38.0, 45.0), 4096: Spread(7000.0, 6900.0, 8000.0)}
+    measured = [{**shared, "width": width, "step": vars(spread)} for width, spread in times.items()]
+    require_plot(tmp_path / f"width{suffix}")
+    plot(measured, tmp_path / f"width{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"width{suffix}"]
+    start = (tmp_path / f"width{suffix}").read_bytes()[:8]
+    assert start in (b"\x89PNG\r\n\x1a\n", b"<?xml ve")
+    # 32 (2 · 784 · 4096 + 3 · 4096 · 10) operations at 80,000 a microsecond
+    assert "| 4096 | 7,000.0 | 2,618.2 |" in table(measured)
+
+
+def test_a_run_is_timed_from_within():
+    record = ask(MODELS / "digits-small.onnx", "digits", epochs=2, initial_epochs=1, epoch_step=1)
+    assert record["steps"] > 2 * 89
+    assert 0 < record["outside"] < 1 <= record["sessions_active"] <= 2 * os.cpu_count()
+    assert record["data_bytes"] == 1797 * (64 + 1)
+    assert record["peak_bytes"] > 30e6
+
+
+def test_a_run_that_fails_says_why():
+    with pytest.raises(SystemExit, match=r"nothing\.npz: no such file"):
+        ask(MODELS / "digits-small.onnx", "nothing.npz")
 
 
 def test_time_with_several_threads_inside_counts_once():

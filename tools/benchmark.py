@@ -63,6 +63,9 @@ def main() -> None:
     if min(arguments.rounds, 1 if arguments.steps is None else arguments.steps) < 1:
         parser.error("--rounds and --steps are 1 or more")
     try:
+        for option, path in (("--plot", arguments.plot), ("--json", arguments.json)):
+            if path and not path.parent.is_dir():  # said now, not after minutes of measuring
+                raise SystemExit(f"{option} {path}: no such folder")
         if arguments.plot:
             width.require_plot(arguments.plot)
         report = measure(arguments)

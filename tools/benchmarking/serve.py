@@ -55,7 +55,7 @@ PEERS = {
 PRODUCTS = {
     "sgemm of numpy": Peer(plain_peers.numpy_product, (("numpy",),)),
     "sgemm of PyTorch": Peer(plain_peers.torch_product, (("torch",),)),
-    "sgemm of ONNX Runtime": Peer(onnx_peers.onnxruntime_product, (RUNTIMES, ("onnx",))),
+    "sgemm of ONNX Runtime": Peer(onnx_peers.onnxruntime_product, (RUNTIMES,)),
 }
 ALL = {**PEERS, **PRODUCTS}
 

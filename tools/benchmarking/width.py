@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,6 @@ def require_plot(path: Path) -> None:
         raise SystemExit("--plot needs matplotlib: pip install 'onnxsurgeon[report]'") from error
     if path.suffix not in (".png", ".svg"):
         raise SystemExit(f"--plot {path}: expected a name that ends in .png or .svg")
-    if not path.parent.is_dir():
-        raise SystemExit(f"--plot {path}: no such folder")
 
 
 def plot(measured: list[dict[str, Any]], path: Path) -> None:
@@ -72,8 +69,7 @@ def plot(measured: list[dict[str, Any]], path: Path) -> None:
     axes.set_title(f"Cost of a training step: batch {BATCH}, SGD, float32, one thread")
     axes.grid(visible=True, which="major", linewidth=0.5, alpha=0.5)
     axes.legend(frameon=False)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=path.suffix, delete=False) as file:
-        temporary = Path(file.name)
+    temporary = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     figure.savefig(temporary, dpi=150)
     temporary.replace(path)
 
