@@ -6,14 +6,18 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benchmarking.onnx_peers import loop_peer
 from benchmarking.plain_peers import numpy_peer
 from benchmarking.steps import Spread, ratio
 from benchmarking.task import WARM_UP, Task, make_task, step_flops
 from benchmarking.whole_run import MODELS, BusyClock, ask
 from benchmarking.width import plot, require_plot, table
+
+from onnxsurgeon import TrainedNetwork
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "benchmark.py"
@@ -116,6 +120,31 @@ def test_numpy_by_hand_follows_the_gradient():
         weight, bias = weight - task.features[rows].T @ delta, bias - delta.sum(axis=0)
     for mine, theirs in zip(numpy_peer(task)().parameters, (weight, bias), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-7)
+
+
+class FakeEngine:
+    """Takes 100 s for the first array of batches, which is the warm-up, and 8 s for the second, by its own clock."""
+
+    def __init__(self, monkeypatch, *, reads_ahead):
+        self.now, self.reads_ahead = 0.0, reads_ahead
+        monkeypatch.setattr("onnxsurgeon.make_engine", lambda name: self)
+        monkeypatch.setattr("benchmarking.onnx_peers.time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def train(self, network, examples, batches, spec):
+        for seconds, _ in zip((100.0, 8.0), list(batches) if self.reads_ahead else batches, strict=True):
+            self.now += seconds
+        return TrainedNetwork(network, None, 0, 108.0)
+
+
+def test_a_slow_warm_up_counts_for_nothing(monkeypatch):
+    FakeEngine(monkeypatch, reads_ahead=False)
+    assert loop_peer(make_task((6, 5, 3), 4))().microseconds == 8e6 / 4
+
+
+def test_an_engine_that_reads_ahead_is_not_timed(monkeypatch):
+    FakeEngine(monkeypatch, reads_ahead=True)
+    with pytest.raises(RuntimeError, match="reads batches ahead"):
+        loop_peer(make_task((6, 5, 3), 4))()
 
 
 def test_operations_of_a_step():
