@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import rank, svd
+from onnxsurgeon.linear_algebra import rank, truncated_svd
 from onnxsurgeon.surgery.base import register, require_amount
 
 
@@ -37,8 +37,7 @@ class Factorize:
     def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
         """φ(x W + b) → φ((x U_r Σ_r) V_rᵀ + b)."""
         layer = network.hidden(self.layer)
-        r, dtype = self.rank, layer.weight.dtype
-        u, s, vt = svd(layer.weight)
-        first = DenseLayer((u[:, :r] * s[:r]).astype(dtype), None, None, network.fresh_names())
-        second = replace(layer, weight=vt[:r].astype(dtype))
+        projected, vt = truncated_svd(layer.weight, self.rank)
+        first = DenseLayer(projected, None, None, network.fresh_names())
+        second = replace(layer, weight=vt.astype(layer.weight.dtype))
         return network.splice(self.layer, 1, (first, second))

@@ -38,7 +38,7 @@ class Merge:
         moved = None if layer.bias is None else matmul(layer.bias, following.weight)
         merged = replace(
             following,
-            weight=matmul(layer.weight, following.weight).astype(dtype),
+            weight=matmul(layer.weight, following.weight, dtype=dtype),
             bias=add_bias(following.bias, moved, dtype),
         )
         return network.splice(self.layer, 2, (merged,))

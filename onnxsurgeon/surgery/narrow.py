@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import matmul, rank, svd
+from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
 from onnxsurgeon.surgery.base import add_bias, register, require_amount
 
 
@@ -42,21 +42,21 @@ class Narrow:
         """Rotate the layer's outputs onto the leading right singular vectors."""
         layer, following = network.pair(self.layer)
         r, dtype = self.units, layer.weight.dtype
-        u, s, vt = svd(layer.weight)
+        projected, vt = truncated_svd(layer.weight, r)
         bias = lost = None
         if layer.bias is not None:
-            inside = matmul(layer.bias, vt[:r].T)
+            inside = matmul(layer.bias, vt.T)
             bias = inside.astype(dtype)
-            lost = matmul(layer.bias - matmul(inside, vt[:r]), following.weight)
+            lost = matmul(layer.bias - matmul(inside, vt), following.weight)
         activation = layer.activation
         if activation is not None and activation.slope is not None:
-            activation = activation.with_slope(matmul(vt[:r] ** 2, activation.slope).astype(dtype))
+            activation = activation.with_slope(matmul(vt**2, activation.slope, dtype=dtype))
             if layer.is_linear:  # the squares add up to 1 but for rounding
                 activation = activation.with_slope(np.ones(r, dtype))
-        narrowed = replace(layer, weight=(u[:, :r] * s[:r]).astype(dtype), bias=bias, activation=activation)
+        narrowed = replace(layer, weight=projected, bias=bias, activation=activation)
         refitted = replace(
             following,
-            weight=matmul(vt[:r], following.weight).astype(dtype),
+            weight=matmul(vt, following.weight, dtype=dtype),
             bias=add_bias(following.bias, lost, dtype),
         )
         return network.splice(self.layer, 2, (narrowed, refitted))

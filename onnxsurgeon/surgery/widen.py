@@ -10,7 +10,7 @@ import numpy as np
 from onnxsurgeon.buffers import take_columns
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.linear_algebra import LARGE, Array
 from onnxsurgeon.surgery.base import register, require_amount, spell
 
 MODES = ("split", "equal", "fresh")
@@ -55,7 +55,7 @@ class Widen:
     def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
         """W_i → [W_i, new columns], b_i likewise; W_{i+1} → rows shared out so that their sums stay."""
         layer, following = network.pair(self.layer)
-        n, dtype = layer.units, layer.weight.dtype
+        n = layer.units
         origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
         weight, bias = take_columns(layer.weight, origin), None if layer.bias is None else layer.bias[origin]
         if self.mode == "fresh":
@@ -63,23 +63,36 @@ class Widen:
             weight[:, n:] = rng.uniform(-limit, limit, (layer.inputs, self.units))
             if bias is not None:
                 bias[n:] = 0
-            shares = (np.arange(n + self.units) < n)[:, None].astype(np.float64)
-        else:
-            draws = np.ones((n + self.units, following.units))
-            if self.mode == "split":
-                draws -= rng.random(draws.shape)  # in (0, 1]: a share of 0/0 cannot come up
-            shares = _normalised(draws, origin, n)
         activation = layer.activation
         if activation is not None and activation.slope is not None:
             activation = activation.with_slope(activation.slope[origin])
         widened = replace(layer, weight=weight, bias=bias, activation=activation)
-        outgoing = (following.weight[origin].astype(np.float64) * shares).astype(dtype)
+        outgoing = self._outgoing(following.weight, origin, rng)
         return network.splice(self.layer, 2, (widened, replace(following, weight=outgoing)))
 
+    def _outgoing(self, weight: Array, origin: Array, rng: np.random.Generator) -> Array:
+        """The following layer's rows (n_i + k, n_{i+1}), those of each unit that has copies shared out among them."""
+        n, units = len(weight), len(origin)
+        outgoing = np.empty((units, weight.shape[1]), weight.dtype)
+        outgoing[:n] = weight
+        shared = np.flatnonzero(np.bincount(origin)[origin] > 1)
+        if self.mode == "fresh":
+            shares = (shared < n)[:, None].astype(np.float64)
+        else:
+            shares = self._draws(shared, units, weight.shape[1], rng)
+            totals = np.zeros((min(n, units - n), weight.shape[1]))  # round robin: the first units have the copies
+            np.add.at(totals, origin[shared], shares)
+            shares /= totals[origin[shared]]
+        outgoing[shared] = weight[origin[shared]].astype(np.float64) * shares
+        return outgoing
 
-def _normalised(draws: Array, origin: Array, units: int) -> Array:
-    """Each draw divided by the sum over all copies of the same unit, for each outgoing weight alone."""
-    totals = np.zeros((units, draws.shape[1]))
-    np.add.at(totals, origin, draws)
-    shares: Array = draws / totals[origin]
-    return shares
+    def _draws(self, rows: Array, units: int, columns: int, rng: np.random.Generator) -> Array:
+        """For each outgoing weight in ``rows`` its draw; those of all rows are drawn, a block at a time."""
+        draws = np.ones((len(rows), columns))
+        if self.mode == "split":
+            step = max(1, LARGE // columns)
+            for start in range(0, units, step):
+                block = rng.random((min(step, units - start), columns))
+                first, last = np.searchsorted(rows, (start, start + len(block)))
+                draws[first:last] -= block[rows[first:last] - start]  # in (0, 1]: a share of 0/0 cannot come up
+        return draws
