@@ -24,7 +24,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session
 from onnxsurgeon.task import Task
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
+from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.forward import (
     activations_of,
     backward,
@@ -39,49 +39,56 @@ from onnxsurgeon.training.forward import (
 from onnxsurgeon.training.gradients import require_rule
 from onnxsurgeon.training.losses import loss_nodes, require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
-from onnxsurgeon.training.optimizers import Gradient, sgd, sgd_scale
-from onnxsurgeon.training.units import from_units, in_units
+from onnxsurgeon.training.optimizers import SCALE, SGD, Gradient, Optimizer, make_optimizer, moment, updated
+from onnxsurgeon.training.settings import TrainingSpec
+from onnxsurgeon.training.state import OptimizerState, initial_state
+from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
 SESSIONS_KEPT = 32
 EVALUATION_ROWS = 4096
 
 
-def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool = False) -> onnx.ModelProto:
-    """The training loop of ``network`` with SGD and the losses of ``tasks``, one for each head.
+def training_loop(
+    network: Network, tasks: Sequence[Task], *, report_loss: bool = False, optimizer: Optimizer | None = None
+) -> onnx.ModelProto:
+    """The training loop of ``network`` with an optimizer (plain SGD) and the losses of ``tasks``, one for each head.
 
-    Inputs: the parameters (biases as (1, n)); "indices" (steps, batch), row numbers; "rates" (steps,), −η/B;
-    "features" (rows, …), "features_1", …; "targets" (rows, C), one-hot for classes, "targets_1", …; "ones" (1, batch).
-    Outputs: the parameters after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,), summed
-    over each batch.
+    Inputs: the parameters (biases as (1, n)) and the optimizer's moments of them, as "initial_…"; "indices" (steps,
+    batch), row numbers; "rates" (steps,), −η/B for SGD, and the optimizer's other scalars; "features" (rows, …),
+    "features_1", …; "targets" (rows, C), one-hot for classes, "targets_1", …; "ones" (1, batch).
+    Outputs: the parameters and moments after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,),
+    summed over each batch.
 
     Raises:
         EngineError: an activation has no gradient rule; names op and node.
     """
     for node, activation in activations_of(network):
         require_rule(activation, node)
+    optimizer = optimizer or SGD(0.0)
     build = GraphBuilder(network.dtype)
-    names = parameter_names(network)
-    losses = _body(build, network, tasks, report_loss=report_loss)
+    names = _carried(network, optimizer)
+    losses = _body(build, network, tasks, optimizer, report_loss=report_loss)
 
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    shapes = dict(zip(names, (_row(values).shape for _, values in network.parameters()), strict=True))
+    rows = [_row(values).shape for _, values in network.parameters()]
+    shapes = dict(zip(names, rows * (1 + optimizer.moments), strict=True))
 
     def declare(suffix: str) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(f"{suffix}{name}", kind, shape) for name, shape in shapes.items()]
 
     row_numbers = helper.make_tensor_value_info("batch", onnx.TensorProto.INT64, ["batch_size"])
-    rate = helper.make_tensor_value_info("rate", kind, [])
+    scalars = [helper.make_tensor_value_info(name, kind, []) for name in optimizer.scalars]
     loss = [helper.make_tensor_value_info(losses, kind, [])] if report_loss else []
-    body = helper.make_graph(build.nodes, "step", [*declare(""), row_numbers, rate], [*declare("next_"), *loss])
+    body = helper.make_graph(build.nodes, "step", [*declare(""), row_numbers, *scalars], [*declare("next_"), *loss])
 
     outer = GraphBuilder(network.dtype)
     outer.constants = build.constants
     outer.append(
         helper.make_node(
             "Scan",
-            [*(f"initial_{name}" for name in names), "indices", "rates"],
+            [*(f"initial_{name}" for name in names), "indices", *_series(optimizer)],
             [*(f"trained_{name}" for name in names), *(["losses"] if report_loss else [])],
-            num_scan_inputs=2,
+            num_scan_inputs=1 + len(scalars),
             body=body,
         )
     )
@@ -92,7 +99,7 @@ def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool 
     inputs = [
         *declare("initial_"),
         helper.make_tensor_value_info("indices", onnx.TensorProto.INT64, ["steps", "batch_size"]),
-        helper.make_tensor_value_info("rates", kind, ["steps"]),
+        *(helper.make_tensor_value_info(name, kind, ["steps"]) for name in _series(optimizer)),
         *feature_inputs(network, kind),
         *targets,
         helper.make_tensor_value_info("ones", kind, [1, "batch_size"]),
@@ -103,7 +110,20 @@ def training_loop(network: Network, tasks: Sequence[Task], *, report_loss: bool 
     return make_model("training_loop", outer, inputs, outputs)
 
 
-def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, report_loss: bool) -> str:
+def _carried(network: Network, optimizer: Optimizer) -> list[str]:
+    """Names of what the loop carries from step to step: the parameters, then each moment of all of them."""
+    names = parameter_names(network)
+    return names + [moment(number, name) for number in range(optimizer.moments) for name in names]
+
+
+def _series(optimizer: Optimizer) -> list[str]:
+    """Names of the inputs that hold the optimizer's scalars of every step."""
+    return [f"{name}s" for name in optimizer.scalars]
+
+
+def _body(
+    build: GraphBuilder, network: Network, tasks: Sequence[Task], optimizer: Optimizer, *, report_loss: bool
+) -> str:
     """Append one training step; return the name of its loss."""
     trunk = network.frame.trunk
     features = [build.add("Gather", name, "batch") for name in numbered("features", len(trunk.features))]
@@ -113,17 +133,17 @@ def _body(build: GraphBuilder, network: Network, tasks: Sequence[Task], *, repor
     for head, task, target in zip(trunk.heads, tasks, targets, strict=True):
         loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)
         totals.append(loss.total)
-        gradients[head.tensor] = sgd_scale(build, loss.gradient, "rate")
-    updated: set[str] = set()
+        gradients[head.tensor] = build.add("Mul", loss.gradient, SCALE)
+    done: set[str] = set()
 
     def update(parameter: str, gradient: Gradient) -> None:
-        sgd(build, parameter, gradient, f"next_{parameter}")
-        updated.add(parameter)
+        optimizer.update(build, parameter, gradient)
+        done.update((parameter, *(moment(number, parameter) for number in range(optimizer.moments))))
 
     backward(build, network, trace, gradients, update)
-    for name in parameter_names(network):
-        if name not in updated:  # what leads to no head stays as it is
-            build.add("Identity", name, output=f"next_{name}")
+    for name in _carried(network, optimizer):
+        if name not in done:  # what leads to no head stays as it is
+            build.add("Identity", name, output=updated(name))
     while report_loss and len(totals) > 1:
         totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
     return totals[0]
@@ -147,41 +167,55 @@ class LoopEngine:
         self._resident: weakref.WeakKeyDictionary[Examples, dict[str, Any]] = weakref.WeakKeyDictionary()
 
     def train(
-        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
+        self,
+        network: Network,
+        examples: Examples,
+        batches: Iterable[Array],
+        spec: TrainingSpec,
+        state: OptimizerState | None = None,
     ) -> TrainedNetwork:
         """Train ``network``: one ``session.run`` for each array of batches."""
         require_trainable(network, examples, spec)
+        optimizer = make_optimizer(spec)
         network = in_units(network, examples.tasks)
-        key = ("train", _signature(network), examples.tasks, spec.report_loss)
-        loop = self._session(key, lambda: training_loop(network, examples.tasks, report_loss=spec.report_loss))
-        names, dtype = parameter_names(network), network.dtype
-        state = {f"initial_{name}": _row(values) for name, values in feeds_of(network).items()}
+        key = ("train", _signature(network), examples.tasks, spec.report_loss, optimizer)
+        loop = self._session(
+            key, lambda: training_loop(network, examples.tasks, report_loss=spec.report_loss, optimizer=optimizer)
+        )
+        moments = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
+        names, dtype = _carried(network, optimizer), network.dtype
+        arrays = [*feeds_of(network).values(), *(values for each in moments.moments for values in each)]
+        carried = {f"initial_{name}": _row(values) for name, values in zip(names, arrays, strict=True)}
         resident = dict(zip(numbered("features", len(examples.features)), examples.features, strict=True))
         resident |= zip(numbered("targets", len(examples.targets)), examples.targets, strict=True)
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
         for indices in batches:
             count, size = indices.shape
             feeds = {
-                **state,
+                **carried,
                 "indices": indices,
-                "rates": np.full(count, -spec.learning_rate / size, dtype),
                 "ones": np.ones((1, size), dtype),
             }
+            scalars = optimizer.values(spec.rates(steps, count), size, moments.steps + steps)
+            feeds |= {name: values.astype(dtype) for name, values in zip(_series(optimizer), scalars, strict=True)}
             start = time.perf_counter()
             outputs = self._run(loop, feeds, resident, examples)
             seconds += time.perf_counter() - start
-            state = {f"initial_{name}": values for name, values in zip(names, outputs, strict=False)}
+            carried = {f"initial_{name}": values for name, values in zip(names, outputs, strict=False)}
             steps, rows = steps + count, rows + indices.size
             if spec.report_loss:
                 total += float(outputs[-1].astype(np.float64).sum())
+        olds = [old for _, old in network.parameters()]
+        results = iter(carried.values())
         trained = network.with_parameters(
-            values.reshape(old.shape).astype(old.dtype, copy=False)
-            for values, (_, old) in zip(state.values(), network.parameters(), strict=True)
+            next(results).reshape(old.shape).astype(old.dtype, copy=False) for old in olds
         )
+        kept = tuple(tuple(next(results).reshape(old.shape) for old in olds) for _ in range(optimizer.moments))
+        after = state_from_units(OptimizerState(moments.steps + steps, kept), network, examples.tasks) if kept else None
         # What is measured next is what the file will hold.
         stored, rounding = from_units(trained, examples.tasks).as_stored()
         loss = total / rows if spec.report_loss and rows else None
-        return TrainedNetwork(stored, loss, steps, seconds, rounding)
+        return TrainedNetwork(stored, loss, steps, seconds, rounding, after)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples."""
