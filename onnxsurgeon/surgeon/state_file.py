@@ -37,7 +37,7 @@ def write_state(state: OptimizerState, path: Path) -> None:
         for name, values in arrays.items():
             # numpy.savez would stamp the time of writing on each entry.
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.ascontiguousarray(values), allow_pickle=False)
+                np.lib.format.write_array(entry, np.asarray(values, order="C"), allow_pickle=False)
     write_bytes(path, content.getvalue(), overwrite=True)
 
 
@@ -48,7 +48,7 @@ def read_state(path: Path, network: Network) -> OptimizerState:
         RunError: the file is damaged, or belongs to another network.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
         count, rest = divmod(len(arrays) - 1, len(network.parameters()))
         moments = tuple(
