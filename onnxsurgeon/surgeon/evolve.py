@@ -9,9 +9,19 @@ from dataclasses import dataclass, field, replace
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, RunError, SurgeryError
 from onnxsurgeon.recommend import Candidate, propose, select
-from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, Measurement, read_branch, write_branch
+from onnxsurgeon.surgeon.branch import (
+    RECUPERATED,
+    START,
+    TRAINED,
+    Branch,
+    Measurement,
+    digests,
+    read_branch,
+    write_branch,
+)
 from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
+from onnxsurgeon.surgeon.state_file import state_path
 from onnxsurgeon.surgeon.trainer import Done, Job, Trainer
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
@@ -112,8 +122,11 @@ class Surgeon:
         files = {int(number): (self.run.branches / name, digest) for number, (name, digest) in event["files"].items()}
         found = {}
         for number, (path, digest) in files.items():
-            if file_digest(path) != digest:
-                raise RunError(f"{path}: was changed since the run wrote it; the run cannot be resumed")
+            states = event.get("states", {})  # runs whose optimizer has no state do not have it
+            wanted = {"digest": digest} | ({"state_digest": states[str(number)]} if str(number) in states else {})
+            if digests(path) != wanted:
+                what = path if file_digest(path) != digest else state_path(path)
+                raise RunError(f"{what}: was changed since the run wrote it; the run cannot be resumed")
             found[number] = read_branch(path)
         return State(
             event["epoch"],
@@ -206,11 +219,14 @@ class Surgeon:
         return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
-        network, lineage = parent.network, parent.lineage
+        network, lineage, state = parent.network, parent.lineage, parent.state
         if candidate.surgery is not None:
             rng = generator(self.settings.seed, "surgery", epoch, number)
-            network, lineage = operate(network, candidate.surgery, rng).network, (*lineage, str(candidate))
-        return Branch(number, parent.number, str(candidate), network, lineage, parent.history)
+            operated = operate(network, candidate.surgery, rng)
+            if state is not None:
+                state = state.mapped(network, operated.carry)
+            network, lineage = operated.network, (*lineage, str(candidate))
+        return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
 
     def _finish_step(self, state: State, kept: Sequence[Job], epochs: int) -> list[Branch]:
         """Train recuperated branches to the end of the epoch step."""
@@ -224,7 +240,7 @@ class Surgeon:
         jobs = []
         for branch in branches:
             number, state.next_number = state.next_number, state.next_number + 1
-            same = Branch(number, branch.number, "identity", branch.network, branch.lineage, branch.history)
+            same = replace(branch, number=number, parent=branch.number, surgery="identity", score=0.0)
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count))
         trained = [done.branch for _, done in self._perform(state, jobs)]
         if not trained:
@@ -264,7 +280,7 @@ class Surgeon:
                 gain=branch.accuracy - job.parent_accuracy,
                 loss=branch.history[-1].loss,
                 score=branch.score,
-                digest=file_digest(self.run.branches / branch.file_name),
+                **digests(self.run.branches / branch.file_name),
             )
         return survivors
 
@@ -287,6 +303,8 @@ class Surgeon:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
         paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
+        found = {number: digests(self.run.branches / name) for number, name in paths.items()}
+        states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
         self.tell(
             event=name,
             epoch=state.epoch,
@@ -295,7 +313,8 @@ class Surgeon:
             accuracies=[branch.accuracy for branch in state.branches],
             best=state.best.number,
             best_accuracy=state.best.accuracy,
-            files={str(number): [name, file_digest(self.run.branches / name)] for number, name in paths.items()},
+            files={str(number): [name, found[number]["digest"]] for number, name in paths.items()},
+            **({"states": states} if states else {}),
             next_number=state.next_number,
             stale=state.stale,
             steps=state.steps,

@@ -136,7 +136,7 @@ def evolve(
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     network = load(model)
-    chosen = make_engine(engine, device, network)
+    chosen = make_engine(engine, device, network, settings)
     pool = Workers(workers)
     rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
     dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
@@ -202,7 +202,7 @@ def resume(
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     network = load(start)
-    chosen = make_engine(engine, device, network)
+    chosen = make_engine(engine, device, network, settings)
     dataset = load_dataset(name, **rows, folder=folder, progress=progress)
     if dataset.digest != digest:
         raise RunError(f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ")
