@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
 import socket
 import tempfile
 import time
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, Security, rpc
+from distributed.comm import get_address_host_port
 
 from onnxsurgeon.errors import EngineError, SettingsError
 from onnxsurgeon.runtime import first_line
@@ -44,6 +46,23 @@ def scheduler_address(text: str) -> str:
     return f"{_PROTOCOLS[match[1]]}://{match[2]}:{match[3]}"
 
 
+def _require_scheduler(address: str) -> None:
+    """Ask who is there. ``Client`` itself waits for ever for an answer of something else that listens.
+
+    Raises:
+        Exception: no such host, nobody listens, or it is no scheduler.
+    """
+    host, port = get_address_host_port(address)
+
+    async def ask() -> None:
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
+            await asyncio.wait_for(scheduler.identity(), CONNECT_SECONDS)
+
+    socket.create_connection((host, port), CONNECT_SECONDS).close()  # fails at once, and says why
+    with ThreadPoolExecutor(1) as thread:  # where a notebook calls, this one has an event loop of its own
+        thread.submit(asyncio.run, ask()).result()
+
+
 class Cluster(Workers):
     """The workers of a Dask scheduler. The coordinator, this process, alone writes the run directory."""
 
@@ -59,9 +78,13 @@ class Cluster(Workers):
         self._name = ""
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is raised
         try:
+            _require_scheduler(address)
             self._client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="onnxsurgeon")
-        except Exception as error:  # OSError where nothing answers; anything at all where something else does
-            raise EngineError(f"no Dask scheduler answers at {text}: {first_line(error)}") from error
+        except TimeoutError as error:
+            raise EngineError(f"no Dask scheduler answers at {text} within {CONNECT_SECONDS:.0f} seconds") from error
+        except Exception as error:  # OSError where nothing listens; anything at all where something else does
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise EngineError(f"no Dask scheduler answers at {text}: {reason}") from error
         try:
             self.count = self._checked()
         except BaseException:

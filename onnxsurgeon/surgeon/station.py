@@ -6,7 +6,6 @@ a mapping from file name to bytes.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -23,8 +22,6 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.training.engine import make_engine
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,6 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         require_versions(worker.address, versions(), self._wanted)
         engine = make_engine(self._engine, self._device)
         self._bench = Bench(self._settings, engine, self._train, self._validation, threading.Event())
-        logger.info("data set of %s: %d rows in place", self.name, self._train.rows)
         await worker.set_resources(**{self.name: worker.state.nthreads})
 
     def teardown(self, worker: Worker) -> None:
