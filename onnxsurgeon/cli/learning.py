@@ -155,7 +155,10 @@ def evolve(
         Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Branches trained side by side; by default one a core.")
+        str | None,
+        typer.Option(
+            "--workers", help="Branches trained side by side, by default one a core; or a cluster, dask://HOST:PORT."
+        ),
     ] = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",

@@ -22,11 +22,11 @@ from onnxsurgeon.surgeon.branch import (
 from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
 from onnxsurgeon.surgeon.state_file import state_path
-from onnxsurgeon.surgeon.trainer import Done, Job, Trainer
+from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
 from onnxsurgeon.training.engine import Engine
-from onnxsurgeon.training.schedule import BatchSchedule, generator
+from onnxsurgeon.training.schedule import generator
 
 Listener = Callable[[Event], None]
 
@@ -79,10 +79,7 @@ class Surgeon:
     listener: Listener = field(default=lambda event: None)
 
     def __post_init__(self) -> None:
-        self._schedule = BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
-        self._trainer = Trainer(
-            self.run, self.settings, self.engine, self.train, self.validation, self._schedule, self.workers
-        )
+        self._bench = Bench(self.settings, self.engine, self.train, self.validation, self.workers.stop)
         self._started = time.perf_counter()
 
     def evolve(self) -> State:
@@ -92,6 +89,7 @@ class Surgeon:
             EngineError: training failed, or the given model's weights became NaN.
             RunError: the run directory was changed from outside.
         """
+        self.workers.begin(self._bench, self.run.path)
         checkpoint = self.run.rewind()
         state = self._start() if checkpoint is None else self._restore(checkpoint)
         while not self._is_over(state):
@@ -225,7 +223,9 @@ class Surgeon:
             operated = operate(network, candidate.surgery, rng)
             if state is not None:
                 state = state.mapped(network, operated.carry)
-            network, lineage = operated.network, (*lineage, str(candidate))
+            # A branch is what its file holds, wherever it is trained.
+            network, _ = operated.network.as_stored()
+            lineage = (*lineage, str(candidate))
         return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
 
     def _finish_step(self, state: State, kept: Sequence[Job], epochs: int) -> list[Branch]:
@@ -250,13 +250,13 @@ class Surgeon:
         return trained
 
     def _window(self, state: State, epochs: int) -> tuple[int, int]:
-        per_epoch = self._schedule.batches_per_epoch
+        per_epoch = self._bench.schedule.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
     def _perform(self, state: State, jobs: Sequence[Job]) -> list[tuple[Job, Done]]:
         """Do the jobs side by side; those that end with finite weights, in the order given."""
         begun = time.perf_counter()
-        done = self.workers.map(self._trainer, jobs)
+        done = self._train(jobs)
         wall = time.perf_counter() - begun
         state.steps += sum(each.steps for each in done)
         busy = sum(each.seconds for each in done)
@@ -283,6 +283,21 @@ class Surgeon:
                 **digests(self.run.branches / branch.file_name),
             )
         return survivors
+
+    def _train(self, jobs: Sequence[Job]) -> list[Done]:
+        """What comes of the jobs; a branch whose training had ended before a kill is read from its file."""
+        found: dict[int, Done] = {}
+        rest = []
+        for job in jobs:
+            path = self.run.branches / job.branch.file_name
+            wanted = self.run.finished_training.get(job.branch.number)
+            finished = wanted is not None and path.is_file() and digests(path) == wanted
+            if finished and job.stage == TRAINED:
+                found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
+            else:
+                rest.append(replace(job, keep_file=finished))
+        found.update((done.branch.number, done) for done in self.workers.perform(rest))
+        return [found[job.branch.number] for job in jobs]
 
     def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarking.steps import Spread, ratio
 from benchmarking.task import RATE, WARM_UP, make_task
 from onnxsurgeon import Examples, Network, TrainedNetwork, TrainingSpec, create, make_engine
-from onnxsurgeon.surgeon.workers import Workers
 
 HEADER = "| network | one after the other, s | two workers, s | times as fast |\n| --- | ---: | ---: | ---: |"
 
@@ -26,9 +26,9 @@ def measure(size: str, sizes: tuple[int, ...], steps: int, rounds: int) -> dict[
 
     serial: list[float] = []
     parallel: list[float] = []
-    with Workers(1) as one, Workers(2) as two:
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(2) as two:
         for workers in (one, two):
-            workers.map(train, networks)  # untimed: sessions and threads are made
+            list(workers.map(train, networks))  # untimed: sessions and threads are made
         for number in range(rounds):
             turns = [(one, serial), (two, parallel)]
             for workers, seconds in turns if number % 2 else reversed(turns):
@@ -43,10 +43,10 @@ def measure(size: str, sizes: tuple[int, ...], steps: int, rounds: int) -> dict[
     }
 
 
-def clocked(workers: Workers, train: Callable[[Network], object], networks: list[Network]) -> float:
+def clocked(workers: ThreadPoolExecutor, train: Callable[[Network], object], networks: list[Network]) -> float:
     """Seconds that ``workers`` take to train all ``networks``."""
     start = time.perf_counter()
-    workers.map(train, networks)
+    list(workers.map(train, networks))
     return time.perf_counter() - start
 
 
