@@ -34,7 +34,7 @@ lint: .venv-test/installed
 
 .venv-test/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dev]'
+	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dask,dev]'
 	@touch $@
 
 .venv-training/installed: pyproject.toml

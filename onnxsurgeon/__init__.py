@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
     from onnxsurgeon.task import Task
-    from onnxsurgeon.training.engine import Engine, TrainedNetwork, TrainingSpec, make_engine
+    from onnxsurgeon.training.engine import Engine, TrainedNetwork, make_engine
     from onnxsurgeon.training.metrics import Metrics
     from onnxsurgeon.training.schedule import BatchSchedule
+    from onnxsurgeon.training.settings import TrainingSettings, TrainingSpec
+    from onnxsurgeon.training.state import OptimizerState
 
 _HOMES = {
     "data.dataset": ("Dataset", "Split"),
@@ -61,8 +63,10 @@ _HOMES = {
     "training.schedule": ("BatchSchedule",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
-    "training.engine": ("Engine", "TrainedNetwork", "TrainingSpec", "make_engine"),
+    "training.engine": ("Engine", "TrainedNetwork", "make_engine"),
     "training.metrics": ("Metrics",),
+    "training.settings": ("TrainingSettings", "TrainingSpec"),
+    "training.state": ("OptimizerState",),
 }
 _MODULES = {name: f"onnxsurgeon.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -86,6 +90,7 @@ __all__ = [
     "Network",
     "OnnxSurgeonError",
     "Operated",
+    "OptimizerState",
     "RunError",
     "SettingsError",
     "Split",
@@ -94,6 +99,7 @@ __all__ = [
     "Task",
     "Thresholds",
     "TrainedNetwork",
+    "TrainingSettings",
     "TrainingSpec",
     "Widen",
     "create",

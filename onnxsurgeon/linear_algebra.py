@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 # Elements from which on a matrix is not copied to float64 as a whole where that can be avoided: 32 MB of it.
 LARGE = 2**22
 _ELONGATED = 8
+# Side from which on the singular values of a large matrix come from its Gram matrix: below, a QR and a small SVD do.
+GRAM_SIDE = 1024
 
 # threadpoolctl's limits belong to the process, not to the thread that sets them: without the lock, one thread
 # could restore the old number of threads while another still computes.
@@ -52,6 +54,13 @@ class SVD(NamedTuple):
     vt: Array
 
 
+class Truncated(NamedTuple):
+    """The leading part of W = U Σ Vᵀ: ``projected`` = U_r Σ_r = W V_r, (n_in, r) in W's type, and ``vt`` = V_rᵀ."""
+
+    projected: Array
+    vt: Array
+
+
 def svd(weight: Array) -> SVD:
     """Singular value decomposition of ``weight`` (n_in, n_out) in float64.
 
@@ -60,20 +69,70 @@ def svd(weight: Array) -> SVD:
     """
     with single_threaded():
         u, s, vt = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
-    signs = np.where(vt.sum(axis=1) < 0, -1.0, 1.0)
+    signs = _signs(vt)
     return SVD(u * signs, s, vt * signs[:, None])
 
 
+def truncated_svd(weight: Array, rank: int) -> Truncated:
+    """The ``rank`` leading singular values of ``weight`` (n_in, n_out) with their vectors, signed as in ``svd``.
+
+    For large matrices V comes from WᵀW = V Σ² Vᵀ, and U_r Σ_r = W V_r needs no U.
+    """
+    if not has_gram(weight):
+        u, s, vt = svd(weight)
+        return Truncated((u[:, :rank] * s[:rank]).astype(weight.dtype), vt[:rank])
+    with single_threaded():
+        vectors = np.linalg.eigh(gram(weight)).eigenvectors[:, : -rank - 1 : -1].copy()
+        if weight.shape[0] < weight.shape[1]:
+            # Those were U's, of WWᵀ: the columns of WᵀU = VΣ are orthogonal, and Q of their QR is V up to signs, with
+            # orthonormal columns even where Σ has zeros.
+            vectors = np.linalg.qr(matmul(weight.T, vectors)).Q
+        vt = vectors.T * _signs(vectors.T)[:, None]
+        return Truncated(matmul(weight, vt.T, dtype=weight.dtype), vt)
+
+
+def _signs(vt: Array) -> Array:
+    return np.where(vt.sum(axis=1) < 0, -1.0, 1.0)
+
+
 def singular_values(weight: Array) -> Array:
-    """Singular values of ``weight`` in float64, descending; remembered by the content of the matrix."""
+    """Singular values of ``weight`` in float64, descending; remembered by the content of the matrix.
+
+    Those of a large matrix are exact to about 1e-8 of the largest: see ``has_gram``.
+    """
     key = _digest(weight)
     with _LOCK:
         if key not in _spectra:
             while len(_spectra) >= _CACHE_SIZE:
                 del _spectra[next(iter(_spectra))]
             with single_threaded():
-                _spectra[key] = np.linalg.svd(_condensed(weight), compute_uv=False)
+                if has_gram(weight):
+                    squares = np.linalg.eigvalsh(gram(weight))[::-1]
+                    _spectra[key] = np.sqrt(np.maximum(squares, 0))
+                else:
+                    _spectra[key] = np.linalg.svd(_condensed(weight), compute_uv=False)
         return _spectra[key]
+
+
+def has_gram(weight: Array) -> bool:
+    """Whether the singular values of ``weight`` are taken from its Gram matrix instead of an SVD of itself.
+
+    Squaring loses half of float64's digits: what is smaller than about 1e-8 of σ_max drowns. In a matrix of float32
+    the rounding of its own values hides as much, and every threshold of ours lies far above: the numerical rank's is
+    max(n_in, n_out) · 2⁻²³ σ_max, eq. 13's 0.005 σ_max. Not so in one of float64, which is decomposed as it is.
+    """
+    return weight.size > LARGE and min(weight.shape) >= GRAM_SIDE and np.finfo(weight.dtype).eps > 1e-8
+
+
+def gram(weight: Array) -> Array:
+    """WᵀW or WWᵀ, the smaller of the two, in float64; a block of rows or columns at a time is copied."""
+    tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
+    total = np.zeros((tall.shape[1], tall.shape[1]))
+    rows = max(1, LARGE // tall.shape[1])
+    for start in range(0, len(tall), rows):
+        block = tall[start : start + rows].astype(np.float64)
+        total += block.T @ block
+    return total
 
 
 def _digest(weight: Array) -> bytes:
@@ -105,36 +164,37 @@ def _rows(matrix: Array) -> int:
     return max(2 * int(matrix.shape[1]), LARGE // int(matrix.shape[1]))
 
 
-def matmul(*factors: Array) -> Array:
-    """Product of the factors from left to right in float64 on one thread.
+def matmul(a: Array, b: Array, dtype: npt.DTypeLike = np.float64) -> Array:
+    """Product of two vectors or matrices in float64 on one thread, rounded to ``dtype``.
 
-    Of a large factor, a block of rows or columns at a time is held in float64.
+    Of a large factor, a block of rows or columns at a time is held in float64, and of a large result too where that
+    does not take a sum over blocks.
     """
     with single_threaded():
-        product = factors[0]
-        for factor in factors[1:]:
-            product = _product(product, factor)
-        return product.astype(np.float64)
+        if max(a.size, b.size) <= LARGE:
+            return (a.astype(np.float64) @ b.astype(np.float64)).astype(dtype)
+        return _blockwise(a, b, np.dtype(dtype))
 
 
-def _product(a: Array, b: Array) -> Array:
-    if max(a.size, b.size) <= LARGE:
-        return a.astype(np.float64) @ b.astype(np.float64)
+def _blockwise(a: Array, b: Array, dtype: np.dtype[Any]) -> Array:
     inner = len(b)
     rows = len(a) if a.ndim == 2 else 1
     columns = b.shape[1] if b.ndim == 2 else 1
-    result = np.zeros((rows, columns))
     left, right = a.reshape(rows, inner), b.reshape(inner, columns)
     step = max(1, LARGE // sorted((rows, inner, columns))[1])
     if inner >= max(rows, columns):
+        total = np.zeros((rows, columns))
         for start in range(0, inner, step):
             part = slice(start, start + step)
-            result += left[:, part].astype(np.float64) @ right[part].astype(np.float64)
+            total += left[:, part].astype(np.float64) @ right[part].astype(np.float64)
+        result = total.astype(dtype, copy=False)
     elif rows >= columns:
+        result = np.empty((rows, columns), dtype)
         whole = right.astype(np.float64)
         for start in range(0, rows, step):
-            np.matmul(left[start : start + step].astype(np.float64), whole, out=result[start : start + step])
+            result[start : start + step] = left[start : start + step].astype(np.float64) @ whole
     else:
+        result = np.empty((rows, columns), dtype)
         whole = left.astype(np.float64)
         for start in range(0, columns, step):
             result[:, start : start + step] = whole @ right[:, start : start + step].astype(np.float64)

@@ -1,12 +1,14 @@
 """Runs ``evolve`` and kills itself with SIGKILL at a chosen moment; test_evolve starts it in a process of its own.
 
-    python -m tests.killed_run MOMENT COUNT RUN_DIR WORKERS ENGINE
+    python -m tests.killed_run MOMENT COUNT RUN_DIR WORKERS ENGINE [SETTINGS]
 
-The process dies the COUNT-th time that MOMENT comes.
+SETTINGS is a JSON object of settings that differ from those below. The process dies the COUNT-th time that MOMENT
+comes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -76,8 +78,8 @@ def arm(moment: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    moment, count, run_dir, workers, engine = sys.argv[1:]
-    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    moment, count, run_dir, workers, engine, *others = sys.argv[1:]
+    settings = SurgeonSettings.from_preset("default", **{**SETTINGS, **json.loads(others[0] if others else "{}")})
     start = start_model(Path(run_dir).parent)
     arm(moment, int(count))
     evolve(start, "digits", settings=settings, workers=int(workers), run_dir=Path(run_dir), engine=engine)

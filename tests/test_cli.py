@@ -65,6 +65,42 @@ def test_every_setting_is_an_option_of_evolve(cli):
         assert flag in out, flag
 
 
+def test_training_with_an_optimizer_and_a_schedule(cli, tmp_path):
+    cli("new", "64-10-10", "-o", "a.onnx", "--input-shape", "8x8")
+    _, out, _ = cli("train", "--help")
+    for flag in ("--optimizer", "--momentum", "--weight-decay", "--beta1", "--epsilon", "--schedule", "--warmup"):
+        assert flag in out, flag
+    arguments = ("--data", "digits", "--epochs", "4", "--json")
+    losses = []
+    for options in (
+        ("--learning-rate", "0.02"),
+        ("--learning-rate", "0.02", "--optimizer", "momentum", "--schedule", "cosine", "--warmup", "0.5"),
+        ("--learning-rate", "0.005", "--optimizer", "adamw", "--weight-decay", "0.01"),
+    ):
+        code, out, err = cli("train", "a.onnx", *arguments, *options, "-o", "b.onnx", "--force")
+        assert (code, err) == (0, "")
+        losses.append(json.loads(out)["test"]["loss"])
+    assert max(losses[1:]) < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--optimizer", "adam"), "optimizer: 'adam' is unknown"),
+        (("--momentum", "1.5"), "momentum: 1.5 is not between 0 and 1"),
+        (("--warmup", "9"), "warmup: 9.0 epochs is not at least 0 and shorter than the run of 4"),
+        (("--schedule", "sine"), "schedule: 'sine' is unknown"),
+    ],
+)
+def test_training_settings_that_make_no_sense(options, reason, cli, tmp_path):
+    cli("new", "64-10-10", "-o", "a.onnx", "--input-shape", "8x8")
+    for command in (("train", "a.onnx", "-o", "b.onnx"), ("evolve", "a.onnx")):
+        code, out, err = cli(*command, "--data", "digits", "--epochs", "4", *options)
+        assert (code, out) == (2, "")
+        assert reason in " ".join(err.split())
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["a.onnx"]
+
+
 def test_new_inspect_operate_train_evaluate_evolve(cli, tmp_path):
     code, out, _ = cli("new", "64-10-10", "-o", "a.onnx", "--input-shape", "8x8", "--seed", "3")
     assert (code, out) == (0, "a.onnx: 64-10-10, 760 parameters\n")

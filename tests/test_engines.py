@@ -22,7 +22,7 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.training.gradients import RULES
-from onnxsurgeon.training.loop import training_loop
+from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
 from tests.conftest import MODELS, as_float64, needs_training, randomised, without_training
 

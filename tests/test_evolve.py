@@ -13,6 +13,7 @@ from onnxsurgeon import (
     DataError,
     EngineError,
     InputOptions,
+    OptimizerState,
     RunError,
     SettingsError,
     SurgeonSettings,
@@ -29,6 +30,7 @@ from onnxsurgeon.surgeon.branch import read_branch
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import RECUPERATION
+from onnxsurgeon.surgeon.state_file import write_state
 from onnxsurgeon.training.artifacts import have_training
 from onnxsurgeon.training.schedule import generator
 from tests.conftest import MODELS, needs_training, start_model
@@ -202,8 +204,9 @@ MOMENTS = [
 ]
 
 
-def killed(moment, count, folder, workers=2, engine="loop"):
-    command = [sys.executable, "-m", "tests.killed_run", moment, str(count), str(folder), str(workers), engine]
+def killed(moment, count, folder, workers=2, engine="loop", **settings):
+    arguments = [moment, str(count), str(folder), str(workers), engine, json.dumps(settings)]
+    command = [sys.executable, "-m", "tests.killed_run", *arguments]
     done = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
 
@@ -238,6 +241,114 @@ def test_a_run_killed_twice_does_not_train_finished_branches_again(undisturbed, 
     assert again
     assert (folder / "best.onnx").read_bytes() == (evolved.run / "best.onnx").read_bytes()
     assert resumed.training_seconds > 0
+
+
+REMEMBERING = {
+    "momentum": {"optimizer": "momentum", "learning_rate": 0.04, "schedule": "cosine", "warmup": 0.5, "epochs": 8},
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.004, "weight_decay": 0.01, "schedule": "linear", "epochs": 8},
+}
+
+
+@pytest.fixture(scope="module", params=REMEMBERING)
+def remembering(request, tmp_path_factory):
+    """Undisturbed runs with optimizers that have a state."""
+    folder, settings = tmp_path_factory.mktemp(request.param), REMEMBERING[request.param]
+    events = []
+    return settings, evolve(
+        start_model(folder), "digits", settings=short(**settings), run_dir=folder / "run", workers=1,
+        listener=events.append,
+    ), events  # fmt: skip
+
+
+def test_the_optimizers_state_is_beside_every_branch_and_in_the_journal(remembering):
+    settings, evolved, events = remembering
+    names = {path.stem.removesuffix(".state") for path in evolved.run.glob("branches/*.state.npz")}
+    assert names == {path.stem for path in evolved.run.glob("branches/*.onnx")} - {"0000-start"}
+    last = {event["branch"]: event for event in of(events, "recuperated", "trained")}
+    per_epoch = 81
+    for number, event in last.items():
+        (path,) = evolved.run.glob(f"branches/{number:04d}-*.onnx")
+        assert file_digest(path.with_suffix(".state.npz")) == event["state_digest"]
+        state = read_branch(path).state
+        assert state.steps == round(event["epoch"] * per_epoch)  # it was carried from surgery to surgery
+        assert len(state.moments) == (1 if settings["optimizer"] == "momentum" else 2)
+    assert evolved.test.accuracy > 0.8
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_with_a_state_the_same_bytes_with_any_number_of_workers(workers, remembering, start, tmp_path):
+    settings, evolved, _ = remembering
+    other = evolve(start, "digits", settings=short(**settings), run_dir=tmp_path / "run", workers=workers)
+    files = [sorted((run / "branches").iterdir()) for run in (evolved.run, other.run)]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]]
+    assert all(first.read_bytes() == second.read_bytes() for first, second in zip(*files, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("moment", "count"),
+    [("training", 9), ("training", 30), ("surgery", 7), ("writing", 8), ("writing", 9), ("writing", 24),
+     ("writing", 25), ("journal", 12), ("journal", 30), ("checkpoint", 3)],
+)  # fmt: skip
+def test_with_a_state_a_killed_run_resumes_to_the_same_bytes(moment, count, remembering, tmp_path):
+    settings, evolved, _ = remembering
+    folder = tmp_path / "run"
+    killed(moment, count, folder, **settings)
+    resume(folder)
+    assert (folder / "best.onnx").read_bytes() == (evolved.run / "best.onnx").read_bytes()
+    assert not list(folder.rglob(".*"))
+    for path in (evolved.run / "branches").iterdir():
+        if path.name != "0000-start.onnx":
+            assert (folder / "branches" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_state_that_was_changed_is_not_resumed_from(start, tmp_path):
+    settings = short(epochs=2, optimizer="momentum", learning_rate=0.04)
+    run = evolve(start, "digits", settings=settings, run_dir=tmp_path / "run").run
+    (path,) = run.glob("branches/*.state.npz")
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1] + b"?")
+    with pytest.raises(RunError, match=r"0001-identity\.state\.npz: was changed since the run wrote it"):
+        resume(run)
+    path.write_bytes(kept[:100])
+    with pytest.raises(RunError, match="holds no optimizer's state"):
+        read_branch(path.with_name("0001-identity.onnx"))
+    write_state(OptimizerState.zeros(create((64, 20, 9, 10)), 1), path)
+    with pytest.raises(RunError, match="holds the optimizer's state of another network"):
+        read_branch(path.with_name("0001-identity.onnx"))
+    path.unlink()
+    with pytest.raises(RunError, match="was changed since the run wrote it"):
+        resume(run)
+    path.write_bytes(kept)
+    resume(run)
+
+
+def test_a_run_from_before_there_were_optimizers_resumes(undisturbed, tmp_path):
+    evolved, _ = undisturbed
+    folder = tmp_path / "run"
+    killed("training", 20, folder)
+    record = json.loads((folder / "settings.json").read_text())
+    for name in ("momentum", "weight_decay", "beta1", "beta2", "epsilon", "schedule", "warmup"):
+        del record["settings"][name]
+    (folder / "settings.json").write_text(json.dumps(record))
+    resume(folder)
+    assert (folder / "best.onnx").read_bytes() == (evolved.run / "best.onnx").read_bytes()
+
+
+def test_what_an_engine_lacks_is_told_before_anything_is_written(start, tmp_path):
+    if not have_training():
+        pytest.skip("this ONNX Runtime is no training build")
+    with pytest.raises(EngineError, match="has no optimizer momentum; use the loop"):
+        evolve(start, "digits", settings=short(optimizer="momentum"), run_dir=tmp_path / "run", engine="artifacts")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_training
+def test_adamw_on_the_artifacts_engine_resumes_to_the_same_bytes(start, tmp_path):
+    settings = {"optimizer": "adamw", "learning_rate": 0.004, "schedule": "cosine", "epochs": 4, "redraws": 0}
+    whole = evolve(start, "digits", settings=short(**settings), run_dir=tmp_path / "whole", engine="artifacts")
+    killed("training", 9, tmp_path / "run", engine="artifacts", **settings)
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "best.onnx").read_bytes() == (whole.run / "best.onnx").read_bytes()
 
 
 def test_resuming_a_finished_run_changes_nothing(undisturbed):
@@ -426,6 +537,8 @@ def test_resume_refuses_what_it_cannot_trust(start, tmp_path):
         ({"selection": "best"}, "selection: 'best' is unknown"),
         ({"widen": "twice"}, "widen: 'twice' is unknown: expected one of split, equal, fresh"),
         ({"epsilon_absolute": float("nan")}, "epsilon-absolute: nan is too small"),
+        ({"warmup": 200.0}, "warmup: 200.0 epochs is not at least 0 and shorter than the run of 100"),
+        ({"optimizer": "adam"}, "optimizer: 'adam' is unknown: expected one of sgd, momentum, nesterov, adamw"),
         ({"colour": 1}, "unknown setting 'colour'"),
     ],
 )

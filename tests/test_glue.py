@@ -24,7 +24,7 @@ from onnxsurgeon.training.forward import (
     parameter_names,
 )
 from onnxsurgeon.training.glue import RULES
-from onnxsurgeon.training.loop import training_loop
+from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
 
 RNG = np.random.default_rng(7)

@@ -13,7 +13,7 @@ from onnxsurgeon.runtime import run
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import by_unit_arrays, from_by_unit, make_model, parameter_names
 from onnxsurgeon.training.gradients import RULES, Point, activation_gradients
-from onnxsurgeon.training.loop import training_loop
+from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
 from tests.conftest import as_float64, needs_training, randomised, with_bias_removed
 

@@ -27,6 +27,7 @@ from onnxsurgeon import (
     Network,
     OnnxSurgeonError,
     SurgeonSettings,
+    TrainingSettings,
     evolve,
     load,
     load_dataset,
@@ -219,7 +220,7 @@ def check_epoch(fixture: Fixture, network: Network, dataset: Dataset) -> str:
     engine = make_engine("auto", network=network)
     rate = 0.0005 if fixture.task == "regression" else 0.001
     before = fit(network, dataset, engine, fixture.options, epochs=0)[1]
-    _, after = fit(network, dataset, engine, fixture.options, epochs=1, learning_rate=rate)
+    _, after = fit(network, dataset, engine, fixture.options, epochs=1, settings=TrainingSettings(rate))
     return f"{before.loss:.3g} → {after.loss:.3g}"
 
 

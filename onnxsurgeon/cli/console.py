@@ -144,7 +144,7 @@ class EventPrinter:
             _plain(
                 f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, {event['validation_rows']:,} to "
                 f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
-                f"{event['workers']} workers"
+                f"{event['workers']} workers" + (f" at {event['cluster']}" if event["cluster"] else "")
             )
             if event["task"] != "multi-class":
                 _plain(f"task: {event['task']}, judged by {event['metric']}")

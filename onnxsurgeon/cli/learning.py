@@ -34,6 +34,7 @@ from onnxsurgeon.cli.options import (
 )
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.training.settings import TrainingSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -46,12 +47,12 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
+@with_fields(TrainingSettings)
 def train(
     model: ModelArgument,
     data: DataOption,
     out: OutOption,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 10,
-    learning_rate: Annotated[float, typer.Option(help="Step size of the optimizer.")] = 0.005,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 16,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
@@ -67,6 +68,7 @@ def train(
     seed: SeedOption = 0,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Train a model's dense layers on the whole training split; nothing is operated on."""
     from onnxsurgeon.graph.reader import save
@@ -74,7 +76,11 @@ def train(
 
     options = _input_options(layout, scale, mean, std, loss)
     rows = _load_options(target, impute, validation_fraction)
-    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, out, force=force, rows=rows)
+    how = TrainingSettings(**{name: value for name, value in settings.items() if value is not None})
+    how.check(epochs)
+    network, dataset, chosen = _prepare(
+        model, data, data_dir, engine, device, out, force=force, rows=rows, optimizer=how
+    )
 
     def report(epoch: int, loss: float) -> None:
         if not as_json:
@@ -86,7 +92,7 @@ def train(
         chosen,
         options,
         epochs=epochs,
-        learning_rate=learning_rate,
+        settings=how,
         batch_size=batch_size,
         seed=seed,
         report=report,
@@ -149,7 +155,10 @@ def evolve(
         Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Branches trained side by side; by default one a core.")
+        str | None,
+        typer.Option(
+            "--workers", help="Branches trained side by side, by default one a core; or a cluster, dask://HOST:PORT."
+        ),
     ] = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
@@ -246,6 +255,7 @@ def _prepare(
     *,
     rows: dict[str, Any],
     force: bool = False,
+    optimizer: TrainingSettings | None = None,
 ) -> tuple[Any, Any, Any]:
     """Network, data set and engine; what cannot be written later is told now."""
     from onnxsurgeon.data.load import load_dataset
@@ -256,5 +266,5 @@ def _prepare(
     if out is not None:
         require_writable(out, overwrite=force)
     network = load(model)
-    chosen = make_engine(engine, device, network)
+    chosen = make_engine(engine, device, network, optimizer)
     return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar, **rows), chosen

@@ -29,6 +29,10 @@ class Examples:
         self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
         self.labels, self.tasks = labels, tasks
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to another process: not the targets, which it computes for itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "targets"}
+
     @property
     def numbers(self) -> Array | None:
         """Where the examples lie in the sources that hold more rows than these, (rows,) int64; None: there are none."""

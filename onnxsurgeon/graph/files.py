@@ -6,14 +6,16 @@ import filecmp
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
+from onnxsurgeon.buffers import CHUNK
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
-from onnxsurgeon.graph import external
+from onnxsurgeon.graph import external, wire
 from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
 from onnxsurgeon.graph.damage import why_unreadable
 from onnxsurgeon.graph.parts import LARGEST_FILE, Parts, as_array, headers_of, join, ordered, split, with_arrays
@@ -69,9 +71,9 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
     """
     path = Path(path)
     name = str(path)
-    model = _parse(path)
+    model, large = _parse(path)
     check_opsets(model, name)
-    arrays, outside = _take_arrays(model, path)
+    arrays, outside = _take_arrays(model, path, large)
     headers = headers_of(model)
     kept: list[TensorProto] = [tensor for tensor in model.graph.initializer if tensor.name not in arrays]
     inside = 0
@@ -98,7 +100,8 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
     return parts
 
 
-def _parse(path: Path) -> ModelProto:
+def _parse(path: Path) -> tuple[ModelProto, dict[int, Array]]:
+    """The model in a file, and the values of initializers that are so large that they were read on their own."""
     model = ModelProto()
     try:
         status = path.stat()
@@ -107,7 +110,12 @@ def _parse(path: Path) -> ModelProto:
             raise ModelError(f"{path}: is {what}, not a model")
         if status.st_size > LARGEST_FILE:
             raise ModelError(f"{path}: not an ONNX model ({status.st_size} bytes; a file holds at most 2 GB)")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if status.st_size >= wire.LARGE_FILE:
+                with suppress(wire.NotPlain):
+                    return wire.read_apart(file, status.st_size)
+                file.seek(0)
+            content = file.read()
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
@@ -116,20 +124,25 @@ def _parse(path: Path) -> ModelProto:
         model.ParseFromString(content)
     except (DecodeError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX model ({why_unreadable(content)})") from error
-    return model
+    return model, {}
 
 
-def _take_arrays(model: ModelProto, path: Path) -> tuple[dict[str, Array], bool]:
-    """Values of the main graph's bulky initializers, and whether any initializer is external data."""
+def _take_arrays(model: ModelProto, path: Path, large: Mapping[int, Array]) -> tuple[dict[str, Array], bool]:
+    """Values of the main graph's bulky initializers, and whether any initializer is external data.
+
+    Those at the positions ``large`` have been read already.
+    """
     arrays: dict[str, Array] = {}
     names: set[str] = set()
     outside = False
-    for tensor in model.graph.initializer:
+    for index, tensor in enumerate(model.graph.initializer):
         where = tensor_place(tensor, "initializer", str(path))
         if tensor.name in names:
             raise ModelError(f"{path}: two initializers are called '{tensor.name}'")
         names.add(tensor.name)
-        if external.is_external(tensor):
+        if index in large:
+            array: Array | None = large[index]
+        elif external.is_external(tensor):
             outside = True
             array = external.load(tensor, path.parent, where)
         else:
@@ -152,7 +165,7 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
     path = Path(path)
     total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
     if not parts.arrays or (not parts.external and total <= LARGEST_INLINE):
-        write_model(join(parts), path, overwrite=overwrite)
+        write_bytes(path, _inline(parts, path), overwrite=overwrite, error=ModelError)
         if overwrite:
             _remove_old_data(path, keep=None)
         return
@@ -186,7 +199,9 @@ def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool 
     if any(pattern.fullmatch(entry.name) for entry in source.parent.iterdir()):
         write_parts(read_parts(source), target, overwrite=overwrite)
     else:
-        write_bytes(target, source.read_bytes(), overwrite=overwrite, error=ModelError)
+        with source.open("rb") as file:
+            chunks = iter(lambda: file.read(CHUNK), b"")
+            write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
 
 
 def _data_pattern(path: Path) -> re.Pattern[str]:
@@ -208,6 +223,19 @@ def _remove_old_data(path: Path, keep: str | None) -> None:
     for entry in path.parent.iterdir():
         if pattern.fullmatch(entry.name) and entry.name != keep and entry.is_file():
             entry.unlink(missing_ok=True)
+
+
+def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
+    """The bytes of the model as one file, of which one chunk at a time is in memory besides the arrays."""
+
+    def leave_room(tensor: TensorProto, name: str) -> None:
+        tensor.raw_data = b""
+
+    content = _serialized(with_arrays(parts, leave_room), path)
+    try:
+        return wire.filled(content, {i: parts.arrays[n] for i, n in enumerate(ordered(parts)) if n in parts.arrays})
+    except wire.NotPlain:
+        return (_serialized(join(parts), path),)
 
 
 def _referring(parts: Parts, location: str, written: external.Written) -> ModelProto:
@@ -244,13 +272,13 @@ def _flush_folder(folder: Path) -> None:
 
 def write_bytes(
     path: str | os.PathLike[str],
-    content: bytes,
+    content: bytes | Iterable[bytes | memoryview],
     *,
     overwrite: bool = False,
     error: type[OnnxSurgeonError] = RunError,
     before: Callable[[], None] | None = None,
 ) -> None:
-    """Write ``content`` to ``path`` under a temporary name, flush it to the disk, and rename it.
+    """Write ``content``, whole or in pieces, to ``path`` under a temporary name, flush it to the disk, and rename it.
 
     ``before`` is called when all is on the disk but the old file not yet replaced.
 
@@ -262,7 +290,7 @@ def write_bytes(
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         if before is not None:

@@ -85,7 +85,7 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
         ModelError: it does not, or declares no such type or shape; the text starts with ``where``.
     """
     size = size_of(tensor, where)
-    held = [field for field in _ALL_FIELDS if len(getattr(tensor, field))]
+    held = holds_values(tensor)
     if tensor.HasField("segment"):
         raise ModelError(f"{where} is one segment of a tensor, which is not supported")
     if tensor.HasField("raw_data"):
@@ -106,6 +106,11 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
     found = len(getattr(tensor, field))
     if found != expected:
         raise ModelError(f"{where} of shape {_shape(tensor)} needs {expected} values but holds {found}")
+
+
+def holds_values(tensor: TensorProto) -> list[str]:
+    """Names of the repeated fields that hold values of ``tensor``."""
+    return [field for field in _ALL_FIELDS if len(getattr(tensor, field))]
 
 
 def type_name(kind: int) -> str:

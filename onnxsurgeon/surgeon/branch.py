@@ -9,6 +9,9 @@ from pathlib import Path
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load, save
+from onnxsurgeon.surgeon.journal import file_digest
+from onnxsurgeon.surgeon.state_file import read_state, state_path, write_state
+from onnxsurgeon.training.state import OptimizerState
 
 START = "start"
 RECUPERATED, TRAINED = "recuperated", "trained"
@@ -47,6 +50,7 @@ class Branch:
         lineage: every surgery since the given model, identities left out.
         history: measurements since the given model, its ancestors' included.
         score: by eq. 16, after its latest measurement.
+        state: what the optimizer goes on with; None where it remembers nothing, or has not begun.
     """
 
     number: int
@@ -56,6 +60,7 @@ class Branch:
     lineage: tuple[str, ...] = ()
     history: tuple[Measurement, ...] = field(default=())
     score: float = 0.0
+    state: OptimizerState | None = None
 
     @property
     def operation(self) -> str:
@@ -72,9 +77,11 @@ class Branch:
         """Validation accuracy at the latest measurement."""
         return self.history[-1].accuracy
 
-    def measured(self, network: Network, measurement: Measurement, score: float) -> Branch:
+    def measured(
+        self, network: Network, state: OptimizerState | None, measurement: Measurement, score: float
+    ) -> Branch:
         """The branch after more training."""
-        return replace(self, network=network, history=(*self.history, measurement), score=score)
+        return replace(self, network=network, state=state, history=(*self.history, measurement), score=score)
 
     def stamped(self) -> Network:
         """The network with the branch's lineage and history among its metadata.
@@ -95,22 +102,25 @@ class Branch:
 
 
 def write_branch(branch: Branch, folder: Path) -> Path:
-    """Write the branch's file; return its path.
+    """Write the branch's file, and before it its optimizer's state where it has one; return the file's path.
 
     Raises:
         ModelError: it cannot be written.
+        RunError: the state cannot be written.
     """
     path = folder / branch.file_name
+    if branch.state is not None:
+        write_state(branch.state, state_path(path))
     save(branch.stamped(), path, overwrite=True)
     return path
 
 
 def read_branch(path: Path) -> Branch:
-    """Read a branch back from its file.
+    """Read a branch back from its file, and its optimizer's state from the one beside it.
 
     Raises:
         ModelError: the file is no usable model.
-        RunError: it is one, but carries no branch's metadata.
+        RunError: it is one, but carries no branch's metadata; or the state is damaged.
     """
     network = load(path)
     record = {key.removeprefix(METADATA_PREFIX): value for key, value in network.metadata.items()}
@@ -123,6 +133,19 @@ def read_branch(path: Path) -> Branch:
             tuple(json.loads(record["lineage"])),
             tuple(Measurement(**entry) for entry in json.loads(record["history"])),
             float(record["score"]),
+            read_state(state_path(path), network) if state_path(path).is_file() else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise RunError(f"{path}: carries no branch's metadata") from error
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of a branch's file and, where it has one, of its optimizer's state: as the journal holds them.
+
+    Raises:
+        RunError: a file cannot be read.
+    """
+    found = {"digest": file_digest(path)}
+    if state_path(path).is_file():
+        found["state_digest"] = file_digest(state_path(path))
+    return found

@@ -9,14 +9,24 @@ from dataclasses import dataclass, field, replace
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, RunError, SurgeryError
 from onnxsurgeon.recommend import Candidate, propose, select
-from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, Measurement, read_branch, write_branch
+from onnxsurgeon.surgeon.branch import (
+    RECUPERATED,
+    START,
+    TRAINED,
+    Branch,
+    Measurement,
+    digests,
+    read_branch,
+    write_branch,
+)
 from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
-from onnxsurgeon.surgeon.trainer import Done, Job, Trainer
+from onnxsurgeon.surgeon.state_file import state_path
+from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
 from onnxsurgeon.training.engine import Engine
-from onnxsurgeon.training.schedule import BatchSchedule, generator
+from onnxsurgeon.training.schedule import generator
 
 Listener = Callable[[Event], None]
 
@@ -69,10 +79,7 @@ class Surgeon:
     listener: Listener = field(default=lambda event: None)
 
     def __post_init__(self) -> None:
-        self._schedule = BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
-        self._trainer = Trainer(
-            self.run, self.settings, self.engine, self.train, self.validation, self._schedule, self.workers
-        )
+        self._bench = Bench(self.settings, self.engine, self.train, self.validation, self.workers.stop)
         self._started = time.perf_counter()
 
     def evolve(self) -> State:
@@ -82,6 +89,7 @@ class Surgeon:
             EngineError: training failed, or the given model's weights became NaN.
             RunError: the run directory was changed from outside.
         """
+        self.workers.begin(self._bench, self.run.path)
         checkpoint = self.run.rewind()
         state = self._start() if checkpoint is None else self._restore(checkpoint)
         while not self._is_over(state):
@@ -112,8 +120,11 @@ class Surgeon:
         files = {int(number): (self.run.branches / name, digest) for number, (name, digest) in event["files"].items()}
         found = {}
         for number, (path, digest) in files.items():
-            if file_digest(path) != digest:
-                raise RunError(f"{path}: was changed since the run wrote it; the run cannot be resumed")
+            states = event.get("states", {})  # runs whose optimizer has no state do not have it
+            wanted = {"digest": digest} | ({"state_digest": states[str(number)]} if str(number) in states else {})
+            if digests(path) != wanted:
+                what = path if file_digest(path) != digest else state_path(path)
+                raise RunError(f"{what}: was changed since the run wrote it; the run cannot be resumed")
             found[number] = read_branch(path)
         return State(
             event["epoch"],
@@ -206,11 +217,16 @@ class Surgeon:
         return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
-        network, lineage = parent.network, parent.lineage
+        network, lineage, state = parent.network, parent.lineage, parent.state
         if candidate.surgery is not None:
             rng = generator(self.settings.seed, "surgery", epoch, number)
-            network, lineage = operate(network, candidate.surgery, rng).network, (*lineage, str(candidate))
-        return Branch(number, parent.number, str(candidate), network, lineage, parent.history)
+            operated = operate(network, candidate.surgery, rng)
+            if state is not None:
+                state = state.mapped(network, operated.carry)
+            # A branch is what its file holds, wherever it is trained.
+            network, _ = operated.network.as_stored()
+            lineage = (*lineage, str(candidate))
+        return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
 
     def _finish_step(self, state: State, kept: Sequence[Job], epochs: int) -> list[Branch]:
         """Train recuperated branches to the end of the epoch step."""
@@ -224,7 +240,7 @@ class Surgeon:
         jobs = []
         for branch in branches:
             number, state.next_number = state.next_number, state.next_number + 1
-            same = Branch(number, branch.number, "identity", branch.network, branch.lineage, branch.history)
+            same = replace(branch, number=number, parent=branch.number, surgery="identity", score=0.0)
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count))
         trained = [done.branch for _, done in self._perform(state, jobs)]
         if not trained:
@@ -234,13 +250,13 @@ class Surgeon:
         return trained
 
     def _window(self, state: State, epochs: int) -> tuple[int, int]:
-        per_epoch = self._schedule.batches_per_epoch
+        per_epoch = self._bench.schedule.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
     def _perform(self, state: State, jobs: Sequence[Job]) -> list[tuple[Job, Done]]:
         """Do the jobs side by side; those that end with finite weights, in the order given."""
         begun = time.perf_counter()
-        done = self.workers.map(self._trainer, jobs)
+        done = self._train(jobs)
         wall = time.perf_counter() - begun
         state.steps += sum(each.steps for each in done)
         busy = sum(each.seconds for each in done)
@@ -264,9 +280,24 @@ class Surgeon:
                 gain=branch.accuracy - job.parent_accuracy,
                 loss=branch.history[-1].loss,
                 score=branch.score,
-                digest=file_digest(self.run.branches / branch.file_name),
+                **digests(self.run.branches / branch.file_name),
             )
         return survivors
+
+    def _train(self, jobs: Sequence[Job]) -> list[Done]:
+        """What comes of the jobs; a branch whose training had ended before a kill is read from its file."""
+        found: dict[int, Done] = {}
+        rest = []
+        for job in jobs:
+            path = self.run.branches / job.branch.file_name
+            wanted = self.run.finished_training.get(job.branch.number)
+            finished = wanted is not None and path.is_file() and digests(path) == wanted
+            if finished and job.stage == TRAINED:
+                found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
+            else:
+                rest.append(replace(job, keep_file=finished))
+        found.update((done.branch.number, done) for done in self.workers.perform(rest))
+        return [found[job.branch.number] for job in jobs]
 
     def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
@@ -287,6 +318,8 @@ class Surgeon:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
         paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
+        found = {number: digests(self.run.branches / name) for number, name in paths.items()}
+        states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
         self.tell(
             event=name,
             epoch=state.epoch,
@@ -295,7 +328,8 @@ class Surgeon:
             accuracies=[branch.accuracy for branch in state.branches],
             best=state.best.number,
             best_accuracy=state.best.accuracy,
-            files={str(number): [name, file_digest(self.run.branches / name)] for number, name in paths.items()},
+            files={str(number): [name, found[number]["digest"]] for number, name in paths.items()},
+            **({"states": states} if states else {}),
             next_number=state.next_number,
             stale=state.stale,
             steps=state.steps,

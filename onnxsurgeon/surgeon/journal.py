@@ -32,12 +32,12 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        finished_training: by branch number, the digest of the file as it was when the branch's training had ended;
-            only of branches since the checkpoint that the run resumes from.
+        finished_training: by branch number, the digests of its files as they were when its training had ended; only of
+            branches since the checkpoint that the run resumes from.
     """
 
     path: Path
-    finished_training: dict[int, str] = field(default_factory=dict)
+    finished_training: dict[int, dict[str, str]] = field(default_factory=dict)
 
     @property
     def branches(self) -> Path:
@@ -167,16 +167,13 @@ class RunDirectory:
         events = self.read_journal()
         last = max((i for i, event in enumerate(events) if event["event"] in _CHECKPOINTS), default=-1)
         self.finished_training = {
-            event["branch"]: event["digest"] for event in events[last + 1 :] if event["event"] == "trained"
+            event["branch"]: {key: event[key] for key in ("digest", "state_digest") if key in event}
+            for event in events[last + 1 :]
+            if event["event"] == "trained"
         }
         kept = b"".join(json.dumps(event).encode() + b"\n" for event in events[: last + 1])
         write_bytes(self.journal, kept, overwrite=True)
         return events[last] if last >= 0 else None
-
-    def is_trained(self, number: int, file: Path) -> bool:
-        """Whether ``file`` holds the branch as it was when its training had ended."""
-        wanted = self.finished_training.get(number)
-        return wanted is not None and file.is_file() and file_digest(file) == wanted
 
 
 def file_digest(path: Path) -> str:

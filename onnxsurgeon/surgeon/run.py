@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
@@ -26,7 +21,8 @@ from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.evolve import Listener, Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.workers import Workers
+from onnxsurgeon.surgeon.versions import differences, versions
+from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.metrics import Metrics
 
@@ -100,7 +96,7 @@ def evolve(
     target: Sequence[str] = (),
     impute: str | None = None,
     validation_fraction: float | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -120,7 +116,8 @@ def evolve(
         target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
         impute: what fills a table's missing values.
         validation_fraction: share of the training rows to choose by.
-        workers: branches trained side by side; None: one for each processor. The result does not depend on it.
+        workers: branches trained side by side, a number, or a Dask cluster, "dask://HOST:PORT"; None: one for each
+            processor. The result does not depend on it.
         run_dir: a folder to make; by default runs/MODEL-DATA-N with the next free N.
         data_dir: where the data set's files lie.
         out: where best.onnx is copied to.
@@ -136,44 +133,44 @@ def evolve(
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     network = load(model)
-    chosen = make_engine(engine, device, network)
-    pool = Workers(workers)
-    rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-    dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
-    splits = _split(network, dataset, settings, options)
-    stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
+    chosen = make_engine(engine, device, network, settings)
+    with make_workers(workers) as pool:
+        rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
+        dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
+        splits = _split(network, dataset, settings, options)
+        stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
-    def fill(run: RunDirectory) -> None:
-        write_branch(Branch(0, None, START, network), run.branches)
-        run.write_settings(
-            {
-                "settings": asdict(settings),
-                "engine": chosen.name,
-                "device": chosen.device,
-                "threads": THREADS,
-                "model": {"file": str(model), "sha256": file_digest(Path(model))},
-                "data": {
-                    "name": data,
-                    "folder": None if data_dir is None else str(data_dir),
-                    "digest": dataset.digest,
-                    **rows,
-                    "options": asdict(options),
-                },
-                "tasks": [asdict(task) for task in splits.train.tasks],
-                "metric": splits.train.metric,
-                "versions": versions(),
-            }
-        )
+        def fill(run: RunDirectory) -> None:
+            write_branch(Branch(0, None, START, network), run.branches)
+            run.write_settings(
+                {
+                    "settings": asdict(settings),
+                    "engine": chosen.name,
+                    "device": chosen.device,
+                    "threads": THREADS,
+                    "model": {"file": str(model), "sha256": file_digest(Path(model))},
+                    "data": {
+                        "name": data,
+                        "folder": None if data_dir is None else str(data_dir),
+                        "digest": dataset.digest,
+                        **rows,
+                        "options": asdict(options),
+                    },
+                    "tasks": [asdict(task) for task in splits.train.tasks],
+                    "metric": splits.train.metric,
+                    "versions": versions(),
+                }
+            )
 
-    run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-    surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
-    return _finish(surgeon, splits, out, overwrite=overwrite)
+        run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
+        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
+        return _finish(surgeon, splits, out, overwrite=overwrite)
 
 
 def resume(
     run_dir: str | os.PathLike[str],
     *,
-    workers: int | None = None,
+    workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     listener: Listener | None = None,
@@ -202,32 +199,17 @@ def resume(
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     network = load(start)
-    chosen = make_engine(engine, device, network)
-    dataset = load_dataset(name, **rows, folder=folder, progress=progress)
-    if dataset.digest != digest:
-        raise RunError(f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ")
-    splits = _split(network, dataset, settings, options)
-    surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, Workers(workers), listener or _ignore)
-    then, now = record.get("versions", {}), versions()
-    changed = [f"{name} {then.get(name)}" for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
-    return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that the bytes of a result may depend on."""
-    found = {"python": platform.python_version(), "numpy": np.__version__, "onnx": onnx.__version__}
-    for package in (
-        "onnxsurgeon",
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "onnxruntime-training-cpu",
-        "onnxruntime-training",
-    ):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {**found, "machine": platform.machine()}
+    chosen = make_engine(engine, device, network, settings)
+    with make_workers(workers) as pool:
+        dataset = load_dataset(name, **rows, folder=folder, progress=progress)
+        if dataset.digest != digest:
+            raise RunError(
+                f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
+            )
+        splits = _split(network, dataset, settings, options)
+        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
+        changed = differences(versions(), record.get("versions", {}))
+        return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
 
 
 def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, options: InputOptions) -> Splits:
@@ -260,6 +242,7 @@ def _finish(
             "engine": surgeon.engine.name,
             "device": surgeon.engine.device,
             "workers": surgeon.workers.count,
+            "cluster": surgeon.workers.cluster,
             "classes": surgeon.train.classes,
             "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
             "metric": surgeon.train.metric,
@@ -267,7 +250,7 @@ def _finish(
             "other_versions": other_versions,
         }
     )
-    with surgeon.run.exclusive(), surgeon.workers:
+    with surgeon.run.exclusive(), surgeon.workers:  # whose last jobs end before the run is let go of
         state = surgeon.evolve()
     test_rows = splits.test()
     test = surgeon.engine.evaluate(state.best.network, test_rows)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.recommend import Thresholds
 from onnxsurgeon.recommend.ranking import SELECTIONS
 from onnxsurgeon.surgery.widen import MODES
-from onnxsurgeon.training.engine import OPTIMIZERS
+from onnxsurgeon.training.settings import TrainingSettings, setting
 
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
@@ -26,46 +26,38 @@ RECUPERATION = {
 }
 
 
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
-class SurgeonSettings:
+class SurgeonSettings(TrainingSettings):
     """All settings of a run; the names are those of the command line and of settings.json.
 
     Raises:
         SettingsError: a value is out of range; the text names the setting.
     """
 
-    preset: str = _setting("default", "Where the other settings start from: default or paper.")
-    seed: int = _setting(0, "Seed of every random choice.")
-    epochs: int = _setting(100, "Length of the run.")
-    initial_epochs: int = _setting(10, "Epochs before the first decision point.")
-    epoch_step: int = _setting(10, "Epochs between decision points.")
-    branches: int = _setting(2, "How many branches are kept at a decision point.")
-    redraws: int = _setting(2, "How often candidates are drawn anew where none is as accurate as before.")
-    recuperation_batches: int = _setting(
-        25, "Batches after a surgery, times 1 or 10 by operation, before it is judged."
-    )
-    epsilon_relative: float = _setting(0.005, "A singular value below this fraction of the largest is small (eq. 13).")
-    epsilon_absolute: float = _setting(0.3, "A singular value below this is small (eq. 13).")
-    rank_bound: bool = _setting(True, "Count units beyond the rank bound as removable; factorize only where it saves.")
-    selection: str = _setting("best-of-each", "Which candidates are tried: best-of-each, top-n or random-walk.")
-    top_n: int = _setting(6, "How many candidates top-n tries.")
-    random_draw: bool = _setting(True, "Add one random candidate to best-of-each.")
-    memory: bool = _setting(True, "Step back where no branch is as accurate as before (one-cycle memory).")
-    widen: str = _setting("split", "How units are added: split, equal or fresh.")
-    learning_rate: float = _setting(0.005, "Step size of the optimizer.")
-    batch_size: int = _setting(16, "Rows in a batch.")
-    optimizer: str = _setting("sgd", "Optimizer: sgd.")
-    validation: str = _setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
-    result: str = _setting(
+    preset: str = setting("default", "Where the other settings start from: default or paper.")
+    seed: int = setting(0, "Seed of every random choice.")
+    epochs: int = setting(100, "Length of the run.")
+    initial_epochs: int = setting(10, "Epochs before the first decision point.")
+    epoch_step: int = setting(10, "Epochs between decision points.")
+    branches: int = setting(2, "How many branches are kept at a decision point.")
+    redraws: int = setting(2, "How often candidates are drawn anew where none is as accurate as before.")
+    recuperation_batches: int = setting(25, "Batches after a surgery, times 1 or 10 by operation, before it is judged.")
+    epsilon_relative: float = setting(0.005, "A singular value below this fraction of the largest is small (eq. 13).")
+    epsilon_absolute: float = setting(0.3, "A singular value below this is small (eq. 13).")
+    rank_bound: bool = setting(True, "Count units beyond the rank bound as removable; factorize only where it saves.")
+    selection: str = setting("best-of-each", "Which candidates are tried: best-of-each, top-n or random-walk.")
+    top_n: int = setting(6, "How many candidates top-n tries.")
+    random_draw: bool = setting(True, "Add one random candidate to best-of-each.")
+    memory: bool = setting(True, "Step back where no branch is as accurate as before (one-cycle memory).")
+    widen: str = setting("split", "How units are added: split, equal or fresh.")
+    batch_size: int = setting(16, "Rows in a batch.")
+    validation: str = setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
+    result: str = setting(
         "most-accurate", "Which branch is the result: most-accurate, or best-score of the final ones."
     )
-    target_accuracy: float | None = _setting(None, "Stop at a decision point once this validation accuracy is reached.")
-    time_limit: float | None = _setting(None, "Stop at the first decision point after this many seconds.")
-    patience: int | None = _setting(None, "Stop after this many decision points without a better validation accuracy.")
+    target_accuracy: float | None = setting(None, "Stop at a decision point once this validation accuracy is reached.")
+    time_limit: float | None = setting(None, "Stop at the first decision point after this many seconds.")
+    patience: int | None = setting(None, "Stop after this many decision points without a better validation accuracy.")
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
@@ -76,8 +68,7 @@ class SurgeonSettings:
             if getattr(self, name) not in choices:
                 text = f"{name.replace('_', '-')}: '{getattr(self, name)}' is unknown"
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size")
+        self.check(self.epochs)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -93,7 +84,7 @@ class SurgeonSettings:
         """
         if preset not in PRESETS:
             raise SettingsError(f"preset: '{preset}' is unknown: expected one of {', '.join(PRESETS)}")
-        known = {setting.name for setting in fields(cls)}
+        known = {entry.name for entry in fields(cls)}
         for name in overrides:
             if name not in known:
                 raise SettingsError(f"unknown setting '{name}'")
@@ -119,7 +110,6 @@ _AT_LEAST: Mapping[str, float] = {
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "selection": SELECTIONS,
     "widen": MODES,
-    "optimizer": OPTIMIZERS,
     "validation": VALIDATIONS,
     "result": RETURNS,
 }

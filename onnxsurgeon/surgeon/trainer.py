@@ -1,21 +1,24 @@
-"""What a worker does: train a branch for a while, measure it, write its file."""
+"""What a worker does, wherever it runs: train a branch for a while and measure it."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.surgeon.branch import TRAINED, Branch, Measurement, read_branch, write_branch
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.surgeon.branch import Branch, Measurement
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.training.engine import Engine, TrainingSpec
+from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import BatchSchedule
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
     """Train one branch from one position to another, then measure it.
 
@@ -26,6 +29,7 @@ class Job:
         stage: what the measurement is called, RECUPERATED or TRAINED.
         parent_accuracy: what the gain is measured against.
         parent_parameters: what the parameter count is a fraction of.
+        keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
     """
 
     branch: Branch
@@ -34,9 +38,10 @@ class Job:
     stage: str
     parent_accuracy: float
     parent_parameters: int
+    keep_file: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Done:
     """What came of a job.
 
@@ -55,39 +60,65 @@ class Done:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """Does jobs; shared by all workers, and never changed by them."""
+class Cancelled(Exception):  # noqa: N818 - a signal between threads, not an error
+    """Another branch failed, or the user interrupted: stop training."""
 
-    run: RunDirectory
+
+@dataclass(frozen=True)
+class Bench:
+    """What all jobs of a run are done with; shared by the threads of a process, and never changed by them.
+
+    Attributes:
+        settings: every hyperparameter.
+        engine: trains and evaluates.
+        train: rows to train on.
+        validation: rows to measure on.
+        stop: set where jobs shall end at once, by ``Cancelled``.
+    """
+
     settings: SurgeonSettings
     engine: Engine
     train: Examples
     validation: Examples
-    schedule: BatchSchedule
-    workers: Workers
+    stop: threading.Event
 
-    def __call__(self, job: Job) -> Done:
-        """Train, measure, write the branch's file."""
-        begun = time.perf_counter()
-        path = self.run.branches / job.branch.file_name
-        finished = self.run.is_trained(job.branch.number, path)
-        if finished and job.stage == TRAINED:
-            return Done(read_branch(path), True, job.stop - job.start, 0.0, time.perf_counter() - begun)
-        settings = self.settings
-        artifacts = path.with_suffix(".artifacts") if self.engine.name == "artifacts" else None
-        spec = TrainingSpec(settings.learning_rate, settings.optimizer, artifact_directory=artifacts)
-        batches = self.workers.interruptible(self.schedule.window(job.start, job.stop))
-        trained = self.engine.train(job.branch.network, self.train, batches, spec)
-        finite = trained.network.is_finite
-        branch = job.branch
-        if finite:
-            metrics = self.engine.evaluate(trained.network, self.validation)
-            epoch = job.stop / self.schedule.batches_per_epoch
-            measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, trained.rounding)
-            fraction = trained.network.parameter_count / job.parent_parameters
-            score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
-            branch = branch.measured(trained.network, measurement, score)
-            if not finished:  # the file of a branch whose training had ended before a kill is worth keeping
-                write_branch(branch, self.run.branches)
-        return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
+    @cached_property
+    def schedule(self) -> BatchSchedule:
+        """The order of the batches."""
+        return BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
+
+    def batches(self, start: int, stop: int) -> Iterator[Array]:
+        """Row numbers of the batches, see ``BatchSchedule.window``."""
+        return self._interruptible(self.schedule.window(start, stop))
+
+    def _interruptible(self, batches: Iterable[Array]) -> Iterator[Array]:
+        for batch in batches:
+            if self.stop.is_set():
+                raise Cancelled
+            yield batch
+
+
+def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
+    """Train and measure a branch.
+
+    What the engine keeps beside the branch's file goes to ``folder``; the file itself is for the caller to write.
+
+    Raises:
+        EngineError: training failed.
+        Cancelled: ``bench.stop`` was set.
+    """
+    begun = time.perf_counter()
+    settings, engine, branch = bench.settings, bench.engine, job.branch
+    artifacts = (folder / branch.file_name).with_suffix(".artifacts") if engine.name == "artifacts" else None
+    per_epoch = bench.schedule.batches_per_epoch
+    spec = settings.spec(settings.epochs, per_epoch, job.start, artifact_directory=artifacts)
+    trained = engine.train(branch.network, bench.train, bench.batches(job.start, job.stop), spec, branch.state)
+    finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
+    if finite:
+        metrics = engine.evaluate(trained.network, bench.validation)
+        epoch = job.stop / per_epoch
+        measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, trained.rounding)
+        fraction = trained.network.parameter_count / job.parent_parameters
+        score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
+        branch = branch.measured(trained.network, trained.state, measurement, score)
+    return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)

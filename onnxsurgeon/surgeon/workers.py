@@ -1,29 +1,80 @@
-"""Where branches are trained side by side."""
+"""Where branches are trained side by side: threads of this process, or a Dask cluster."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Self
 
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.runtime import physical_cores
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Cancelled(Exception):  # noqa: N818 - a signal between threads, not an error
-    """Another branch failed, or the user interrupted: stop training."""
+from onnxsurgeon.surgeon.branch import write_branch
+from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
 
 
-class Workers:
-    """A pool of threads. ONNX Runtime's ``run`` releases Python's lock, so a session in each trains in parallel.
+class Workers(ABC):
+    """An executor of jobs. Results come in the order of the jobs, whatever order they finish in.
 
-    Results come in the order of the jobs, whatever order they finish in.
+    Attributes:
+        count: how many jobs are done at a time.
+        cluster: the address of the cluster; "" for this machine.
+        stop: set where jobs shall end at once.
     """
+
+    count: int
+    cluster: str = ""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+
+    @abstractmethod
+    def begin(self, bench: Bench, run: Path) -> None:
+        """Get ready for the jobs of a run, whose branch files go to ``run``/branches."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> Future[Any]:
+        """Start one job."""
+
+    @abstractmethod
+    def receive(self, job: Job, future: Future[Any]) -> Done:
+        """Wait for a job; what came of it, its branch's file written."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for jobs that run still, and let go of everything."""
+
+    def perform(self, jobs: Sequence[Job]) -> list[Done]:
+        """Do the jobs, in parallel.
+
+        Raises:
+            Exception: what the first failing job raised; the others are cancelled.
+        """
+        futures = [self.submit(job) for job in jobs]
+        try:
+            return [self.receive(job, future) for job, future in zip(jobs, futures, strict=True)]
+        except BaseException:
+            self.stop.set()
+            for future in futures:
+                future.cancel()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.stop.set()
+        self.close()
+
+
+class LocalWorkers(Workers):
+    """Threads. ONNX Runtime's ``run`` releases Python's lock, so a session in each trains in parallel."""
 
     def __init__(self, count: int | None = None) -> None:
         """``count`` threads; None: one for each processor.
@@ -31,40 +82,55 @@ class Workers:
         Raises:
             SettingsError: the count is below 1.
         """
+        super().__init__()
         if count is not None and count < 1:
             raise SettingsError(f"workers: {count} is too small: expected at least 1")
         self.count = count if count is not None else physical_cores()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="onnxsurgeon")
-        self._stop = threading.Event()
 
-    def map(self, function: Callable[[T], R], jobs: Sequence[T]) -> list[R]:
-        """function(job) for every job, in parallel.
+    def begin(self, bench: Bench, run: Path) -> None:
+        """Remember what the jobs are done with."""
+        self._bench, self._folder = bench, run / "branches"
 
-        Raises:
-            Exception: what the first failing job raised; the others are cancelled.
-        """
-        futures = [self._pool.submit(function, job) for job in jobs]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            self._stop.set()
-            for future in futures:
-                future.cancel()
-            raise
+    def submit(self, job: Job) -> Future[Done]:
+        """Start one job in a thread."""
+        return self._pool.submit(self._do, job)
 
-    def interruptible(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches, ended by ``Cancelled`` once a job has failed or the user has interrupted."""
-        for batch in batches:
-            if self._stop.is_set():
-                raise Cancelled
-            yield batch
+    def _do(self, job: Job) -> Done:
+        done = train_branch(job, self._bench, self._folder)
+        if done.finite and not job.keep_file:
+            write_branch(done.branch, self._folder)
+        return done
 
-    def __enter__(self) -> Workers:
-        return self
+    def receive(self, job: Job, future: Future[Done]) -> Done:
+        """The result as it is: the thread has written the file."""
+        return future.result()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._stop.set()
+    def close(self) -> None:
+        """Wait for the threads to end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def make_workers(workers: int | str | None = None) -> Workers:
+    """The workers that ``--workers`` names: a number of threads, or a cluster; None: a thread for each processor.
+
+    Raises:
+        SettingsError: it is neither a number from 1 on nor an address.
+        EngineError: there is no usable cluster at that address.
+    """
+    if isinstance(workers, str):
+        if "://" in workers:
+            try:
+                from onnxsurgeon.surgeon.cluster import Cluster
+            except ModuleNotFoundError as error:
+                if error.name not in ("dask", "distributed"):
+                    raise
+                raise SettingsError(f"workers: '{workers}' needs Dask: pip install 'onnxsurgeon[dask]'") from error
+            return Cluster(workers)
+        try:
+            workers = int(workers)
+        except ValueError as error:
+            raise SettingsError(
+                f"workers: '{workers}' is neither a number nor an address such as dask://host:8786"
+            ) from error
+    return LocalWorkers(workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 from onnxsurgeon.errors import ModelError, SurgeryError
 from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_features
 from onnxsurgeon.graph.files import check_parts
+from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -38,8 +40,25 @@ class Surgery(Protocol):
     def is_exact(self, network: Network) -> bool:
         """Whether the result computes the same function as ``network``, up to rounding."""
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
-        """The new network; ``network`` is not changed, and weights that stay are shared with it."""
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
+        """New layers for old ones; ``network`` is not changed, and weights that stay are shared with it."""
+
+
+class Replacement(NamedTuple):
+    """Layers in the places of others, and what that is for whatever else belongs to the parameters.
+
+    Attributes:
+        replaced: how many layers are replaced, from the surgery's hidden layer on.
+        layers: the new ones.
+        carry: from an optimizer's moments of the replaced layers, given as layers, to those of the new ones. A moment
+            follows the parameters as their velocity does, with what was decided for the weights (singular vectors,
+            shares) held fixed: where θ' = Σ c θ, the first moment is Σ c m, and the second (power 2) Σ c² v, the
+            variance of a sum of independent parts, which stays ≥ 0.
+    """
+
+    replaced: int
+    layers: tuple[DenseLayer, ...]
+    carry: Callable[[Sequence[DenseLayer], int], tuple[DenseLayer, ...]]
 
 
 @dataclass(frozen=True)
@@ -63,11 +82,23 @@ class SurgeryRecord:
     rounding: float = 0.0
 
 
-class Operated(NamedTuple):
-    """A surgery's result and its record."""
+@dataclass(frozen=True, eq=False)
+class Operated:
+    """A surgery's result and its record; as a sequence, these two.
+
+    Attributes:
+        network: the result.
+        record: what was done.
+        carry: maps an optimizer's moments of the parent, given as a network, and their power (1 or 2) to the result's.
+    """
 
     network: Network
     record: SurgeryRecord
+    carry: Callable[[Network, int], Network]
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.network
+        yield self.record
 
 
 SURGERIES: dict[str, type[Any]] = {}
@@ -132,7 +163,8 @@ def operate(
     features = random_features(before)
     expected = chain_outputs(before, features)
     with np.errstate(over="ignore", invalid="ignore"):
-        result = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+        made = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+        result = network.splice(surgery.layer, made.replaced, made.layers)
         rounding = _require_finite(name, network, result)
     try:
         check_parts(result.to_parts(), name)
@@ -143,7 +175,12 @@ def operate(
         raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
     counts = network.parameter_count, result.parameter_count
     record = SurgeryRecord(name, exact, moved.relative, *counts, rounding)
-    return Operated(result, record)
+
+    def carry(moments: Network, power: int) -> Network:
+        old = _layers(moments, surgery.layer, made.replaced)
+        return moments.splice(surgery.layer, made.replaced, made.carry(old, power))
+
+    return Operated(result, record, carry)
 
 
 def _require_finite(name: str, network: Network, result: Network) -> float:
@@ -163,6 +200,30 @@ def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -
         raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}")
 
 
+def moments_like(layer: DenseLayer, weight: Array, bias: Array | None, slope: Array | None) -> DenseLayer:
+    """Moments of the parameters that ``layer`` has; those of others are not looked at."""
+    has_slope = layer.activation is not None and layer.activation.slope is not None
+    given = (weight, bias if layer.bias is not None else None, slope if has_slope else None)
+    return layer.with_parameters(values for values in given if values is not None)
+
+
+def slope_of(layer: DenseLayer) -> Array | None:
+    """PRelu's slopes, or their moments."""
+    return None if layer.activation is None else layer.activation.slope
+
+
+def unknown(layer: DenseLayer, power: int) -> float:
+    """What stands for moments that nothing maps to, where ``layer`` holds those of the layer operated on.
+
+    A new parameter has no velocity: its first moments are 0. Its second moments are the layer's mean. With 0 and a
+    bias correction that has long worn off, adamw's first steps would be (1 − β1) / √(1 − β2) ≈ 3 times too long.
+    """
+    if power == 1:
+        return 0.0
+    arrays = [values.astype(np.float64) for _, values in layer.parameters()]
+    return float(sum(values.sum() for values in arrays) / sum(values.size for values in arrays))
+
+
 def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> Array | None:
     """Bias + extra, where None stands for zeros."""
     if extra is None:
@@ -172,3 +233,8 @@ def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> A
 
 def _activation_name(network: Network, layer: int) -> str:
     return str(network.hidden(layer).activation or "linear")
+
+
+def _layers(network: Network, i: int, count: int) -> tuple[DenseLayer, ...]:
+    """Hidden layer ``i`` and, with a ``count`` of 2, the one that reads it."""
+    return network.pair(i) if count == 2 else (network.hidden(i),)

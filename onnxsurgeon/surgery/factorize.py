@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import rank, svd
-from onnxsurgeon.surgery.base import register, require_amount
+from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
+from onnxsurgeon.surgery.base import Replacement, moments_like, register, require_amount, slope_of, unknown
 
 
 @register
@@ -34,11 +35,18 @@ class Factorize:
         """Where nothing but zeros is cut off."""
         return self.rank >= rank(network.hidden(self.layer).weight)
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """φ(x W + b) → φ((x U_r Σ_r) V_rᵀ + b)."""
         layer = network.hidden(self.layer)
-        r, dtype = self.rank, layer.weight.dtype
-        u, s, vt = svd(layer.weight)
-        first = DenseLayer((u[:, :r] * s[:r]).astype(dtype), None, None, network.fresh_names())
-        second = replace(layer, weight=vt[:r].astype(dtype))
-        return network.splice(self.layer, 1, (first, second))
+        projected, vt = truncated_svd(layer.weight, self.rank)
+        first = DenseLayer(projected, None, None, network.fresh_names())
+        second = replace(layer, weight=vt.astype(layer.weight.dtype))
+
+        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
+            """U_r Σ_r = W V_r moves as W does; V_rᵀ is new."""
+            (old,) = moments
+            thin = matmul(old.weight, vt.T**power)
+            rest = np.full(second.weight.shape, unknown(old, power))
+            return moments_like(first, thin, None, None), moments_like(second, rest, old.bias, slope_of(old))
+
+        return Replacement(1, (first, second), carry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from onnxsurgeon.graph.activations import prelu
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgery.base import register
+from onnxsurgeon.surgery.base import Replacement, register, unknown
 
 
 @register
@@ -33,11 +34,18 @@ class InsertIdentity:
         """Always."""
         return True
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """X → φ(x) → φ(φ(x) I + 0)."""
         before = network.hidden(self.layer)
         n, dtype = before.units, before.weight.dtype
         idempotent = before.activation is not None and before.activation.is_idempotent
         activation = before.activation if idempotent else prelu(np.ones(n, dtype))
         new = DenseLayer(np.eye(n, dtype=dtype), np.zeros(n, dtype), activation, network.fresh_names())
-        return network.splice(self.layer, 1, (before, new))
+
+        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
+            """The layer's own stay as they are; everything in the other is new."""
+            (old,) = moments
+            fill = unknown(old, power)
+            return old, new.with_parameters(np.full(values.shape, fill) for _, values in new.parameters())
+
+        return Replacement(1, (before, new), carry)

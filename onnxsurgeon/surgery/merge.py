@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul
-from onnxsurgeon.surgery.base import add_bias, register
+from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, slope_of
 
 
 @register
@@ -31,14 +33,27 @@ class Merge:
         """Where no nonlinearity is lost."""
         return network.hidden(self.layer).is_linear
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """φ_{i+1}(φ_i(x W_i + b_i) W_{i+1} + b_{i+1}) → φ_{i+1}(x W' + b')."""
         layer, following = network.pair(self.layer)
         dtype = layer.weight.dtype
         moved = None if layer.bias is None else matmul(layer.bias, following.weight)
         merged = replace(
             following,
-            weight=matmul(layer.weight, following.weight).astype(dtype),
+            weight=matmul(layer.weight, following.weight, dtype=dtype),
             bias=add_bias(following.bias, moved, dtype),
         )
-        return network.splice(self.layer, 2, (merged,))
+
+        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer]:
+            """The product rule: d(W_i W_{i+1}) = dW_i W_{i+1} + W_i dW_{i+1}; the biases likewise."""
+            first, second = moments
+            outgoing = following.weight.astype(np.float64) ** power
+            weight = matmul(first.weight, outgoing)
+            weight += matmul(layer.weight.astype(np.float64) ** power, second.weight)
+            bias = np.zeros(following.units) if second.bias is None else second.bias.astype(np.float64)
+            if layer.bias is not None and first.bias is not None:
+                bias = bias + matmul(first.bias, outgoing)
+                bias += matmul(layer.bias.astype(np.float64) ** power, second.weight)
+            return (moments_like(merged, weight, bias, slope_of(second)),)
+
+        return Replacement(2, (merged,), carry)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import matmul, rank, svd
-from onnxsurgeon.surgery.base import add_bias, register, require_amount
+from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
+from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, require_amount, slope_of
 
 
 @register
@@ -38,25 +40,44 @@ class Narrow:
         layer = network.hidden(self.layer)
         return layer.is_linear and self.units >= rank(layer.weight)
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """Rotate the layer's outputs onto the leading right singular vectors."""
         layer, following = network.pair(self.layer)
         r, dtype = self.units, layer.weight.dtype
-        u, s, vt = svd(layer.weight)
+        projected, vt = truncated_svd(layer.weight, r)
         bias = lost = None
         if layer.bias is not None:
-            inside = matmul(layer.bias, vt[:r].T)
+            inside = matmul(layer.bias, vt.T)
             bias = inside.astype(dtype)
-            lost = matmul(layer.bias - matmul(inside, vt[:r]), following.weight)
+            lost = matmul(layer.bias - matmul(inside, vt), following.weight)
         activation = layer.activation
         if activation is not None and activation.slope is not None:
-            activation = activation.with_slope(matmul(vt[:r] ** 2, activation.slope).astype(dtype))
+            activation = activation.with_slope(matmul(vt**2, activation.slope, dtype=dtype))
             if layer.is_linear:  # the squares add up to 1 but for rounding
                 activation = activation.with_slope(np.ones(r, dtype))
-        narrowed = replace(layer, weight=(u[:, :r] * s[:r]).astype(dtype), bias=bias, activation=activation)
+        narrowed = replace(layer, weight=projected, bias=bias, activation=activation)
         refitted = replace(
             following,
-            weight=matmul(vt[:r], following.weight).astype(dtype),
+            weight=matmul(vt, following.weight, dtype=dtype),
             bias=add_bias(following.bias, lost, dtype),
         )
-        return network.splice(self.layer, 2, (narrowed, refitted))
+
+        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
+            """W_i' = W_i V_r and W_{i+1}' = V_rᵀ W_{i+1} move as the old ones do; b_{i+1}' by the product rule."""
+            first, second = moments
+            v = vt.T**power
+            slope, old_slope = None, slope_of(first)
+            if old_slope is not None:
+                slope = matmul(vt ** (2 * power), old_slope)
+            bias, moved = None, np.zeros(following.units) if second.bias is None else second.bias
+            if layer.bias is not None and first.bias is not None:
+                bias = matmul(first.bias, v)
+                outside = following.weight - matmul(vt.T, matmul(vt, following.weight))
+                rest = layer.bias - matmul(matmul(layer.bias, vt.T), vt)
+                moved = moved + matmul(first.bias, outside**power) + matmul(rest**power, second.weight)
+            return (
+                moments_like(narrowed, matmul(first.weight, v), bias, slope),
+                moments_like(refitted, matmul(v.T, second.weight), moved, slope_of(second)),
+            )
+
+        return Replacement(2, (narrowed, refitted), carry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from onnxsurgeon.buffers import take_columns
 from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.surgery.base import register, require_amount, spell
+from onnxsurgeon.linear_algebra import LARGE, Array
+from onnxsurgeon.surgery.base import Replacement, register, require_amount, spell, unknown
 
 MODES = ("split", "equal", "fresh")
 MOST_WEIGHTS = 2**31  # 8 GB in float32
@@ -52,34 +54,67 @@ class Widen:
         """Always: the copies' outgoing weights add up to the original's."""
         return True
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Network:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """W_i → [W_i, new columns], b_i likewise; W_{i+1} → rows shared out so that their sums stay."""
-        layer, following = network.pair(self.layer)
-        n, dtype = layer.units, layer.weight.dtype
+        pair = network.pair(self.layer)
+        n = pair.layer.units
         origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
-        weight, bias = take_columns(layer.weight, origin), None if layer.bias is None else layer.bias[origin]
+        fresh = self.mode == "fresh"
+        if fresh:
+            limit = np.sqrt(6.0 / (pair.layer.inputs + n + self.units))
+            incoming = rng.uniform(-limit, limit, (pair.layer.inputs, self.units))
+        shared = np.flatnonzero(np.bincount(origin)[origin] > 1)
+        shares = self._shares(shared, origin, pair.following.units, rng)
+
+        def copied(old: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
+            """Incoming parameters are copied, outgoing ones shared out: of weights, and of their moments."""
+            layer, following = old
+            weight, bias = take_columns(layer.weight, origin), None if layer.bias is None else layer.bias[origin]
+            activation = layer.activation
+            if activation is not None and activation.slope is not None:
+                activation = activation.with_slope(activation.slope[origin])
+            outgoing = np.empty((len(origin), following.units), following.weight.dtype)
+            outgoing[:n] = following.weight
+            outgoing[shared] = following.weight[origin[shared]].astype(np.float64) * shares**power
+            return (
+                replace(layer, weight=weight, bias=bias, activation=activation),
+                replace(following, weight=outgoing),
+            )
+
+        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
+            wide, following = copied(moments, power)
+            if fresh:
+                wide.weight[:, n:] = unknown(moments[0], power)
+                if wide.bias is not None:
+                    wide.bias[n:] = unknown(moments[0], power)
+                following.weight[n:] = unknown(moments[1], power)
+            return wide, following
+
+        widened, refitted = copied(pair, 1)
+        if fresh:
+            widened.weight[:, n:] = incoming
+            if widened.bias is not None:
+                widened.bias[n:] = 0
+        return Replacement(2, (widened, refitted), carry)
+
+    def _shares(self, rows: Array, origin: Array, columns: int, rng: np.random.Generator) -> Array:
+        """Shares (rows, columns) of each outgoing weight; those of all copies of a unit add up to 1."""
+        units = int(origin.max()) + 1
         if self.mode == "fresh":
-            limit = np.sqrt(6.0 / (layer.inputs + n + self.units))
-            weight[:, n:] = rng.uniform(-limit, limit, (layer.inputs, self.units))
-            if bias is not None:
-                bias[n:] = 0
-            shares = (np.arange(n + self.units) < n)[:, None].astype(np.float64)
-        else:
-            draws = np.ones((n + self.units, following.units))
-            if self.mode == "split":
-                draws -= rng.random(draws.shape)  # in (0, 1]: a share of 0/0 cannot come up
-            shares = _normalised(draws, origin, n)
-        activation = layer.activation
-        if activation is not None and activation.slope is not None:
-            activation = activation.with_slope(activation.slope[origin])
-        widened = replace(layer, weight=weight, bias=bias, activation=activation)
-        outgoing = (following.weight[origin].astype(np.float64) * shares).astype(dtype)
-        return network.splice(self.layer, 2, (widened, replace(following, weight=outgoing)))
+            return (rows < units)[:, None].astype(np.float64)
+        draws = self._draws(rows, len(origin), columns, rng)
+        totals = np.zeros((min(units, len(origin) - units), columns))  # round robin: the first units have the copies
+        np.add.at(totals, origin[rows], draws)
+        draws /= totals[origin[rows]]
+        return draws
 
-
-def _normalised(draws: Array, origin: Array, units: int) -> Array:
-    """Each draw divided by the sum over all copies of the same unit, for each outgoing weight alone."""
-    totals = np.zeros((units, draws.shape[1]))
-    np.add.at(totals, origin, draws)
-    shares: Array = draws / totals[origin]
-    return shares
+    def _draws(self, rows: Array, units: int, columns: int, rng: np.random.Generator) -> Array:
+        """For each outgoing weight in ``rows`` its draw; those of all rows are drawn, a block at a time."""
+        draws = np.ones((len(rows), columns))
+        if self.mode == "split":
+            step = max(1, LARGE // columns)
+            for start in range(0, units, step):
+                block = rng.random((min(step, units - start), columns))
+                first, last = np.searchsorted(rows, (start, start + len(block)))
+                draws[first:last] -= block[rows[first:last] - start]  # in (0, 1]: a share of 0/0 cannot come up
+        return draws

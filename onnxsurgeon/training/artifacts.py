@@ -8,7 +8,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,12 +25,15 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_options
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
+from onnxsurgeon.training.checkpoint import read_state, write_state
+from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.forward import feature_inputs, forward, make_model, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.resident import numbered
-from onnxsurgeon.training.units import from_units, in_units
+from onnxsurgeon.training.settings import OptimizerSettings, TrainingSpec
+from onnxsurgeon.training.state import OptimizerState, initial_state
+from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
 # The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
 NEWEST_IR = 10
@@ -76,8 +80,18 @@ def training_modules() -> tuple[ModuleType, ModuleType]:
         raise EngineError(f"{TRAINING_ADVICE} ({first_line(error)})") from error
 
 
-def generate(network: Network, task: Task, directory: Path) -> None:
+def why_not(settings: OptimizerSettings) -> str:
+    """Why this engine cannot train with the optimizer; "" where it can."""
+    if settings.optimizer == "sgd" and settings.weight_decay:
+        return "the artifacts engine's sgd has no weight decay; use the loop"
+    if settings.optimizer not in ("sgd", "adamw"):
+        return f"the artifacts engine has no optimizer {settings.optimizer}; use the loop"
+    return ""
+
+
+def generate(network: Network, task: Task, directory: Path, settings: OptimizerSettings | None = None) -> None:
     """Write the training artifacts of ``network`` for ``task`` to ``directory``: three models and a checkpoint."""
+    settings = settings or OptimizerSettings()
     artifacts, _ = training_modules()
     build = GraphBuilder(np.dtype(np.float32))
     names = parameter_names(network)
@@ -100,16 +114,32 @@ def generate(network: Network, task: Task, directory: Path) -> None:
                 model,
                 requires_grad=names,
                 loss=artifacts.LossType[_LOSSES[task.loss]] if task.loss in _LOSSES else None,
-                optimizer=artifacts.OptimType.SGD,
+                optimizer=artifacts.OptimType.AdamW if settings.optimizer == "adamw" else artifacts.OptimType.SGD,
                 artifact_directory=str(directory),
             )
     except Exception as error:  # it raises plain RuntimeError or pybind's own
         raise EngineError(f"training artifacts cannot be generated: {first_line(error)}") from error
     for file in directory.glob("*_model.onnx"):
         written = onnx.load(file)
-        if written.ir_version > NEWEST_IR:
-            written.ir_version = NEWEST_IR
-            onnx.save(written, file)
+        written.ir_version = min(written.ir_version, NEWEST_IR)
+        for node in written.graph.node:
+            if node.op_type == "AdamWOptimizer":
+                _set_adamw(node, settings)
+        onnx.save(written, file)
+
+
+def _set_adamw(node: onnx.NodeProto, settings: OptimizerSettings) -> None:
+    """Enter the settings, which ``generate_artifacts`` takes none of; mode 0 is PyTorch's order, 1 Hugging Face's."""
+    values = {
+        "alpha": settings.beta1,
+        "beta": settings.beta2,
+        "epsilon": settings.epsilon,
+        "weight_decay": settings.weight_decay,
+        "correct_bias": 1,
+        "adam_mode": 0,
+    }
+    del node.attribute[:]
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())
 
 
 def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
@@ -146,6 +176,35 @@ def _quiet_graph_builder() -> Iterator[None]:
             utilities.SessionOptions = original
 
 
+class _Running:
+    """ONNX Runtime's three objects for one network in training, and the time spent in them."""
+
+    def __init__(self, state: Any, module: Any, optimizer: Any) -> None:
+        self.state, self.module, self.optimizer = state, module, optimizer
+        self.seconds, self._rate = 0.0, float("nan")
+
+    def step(self, features: Sequence[Array], labels: Array, rate: float) -> float:
+        """Train one batch; return its mean loss."""
+        start = time.perf_counter()
+        if rate != self._rate:
+            self.optimizer.set_learning_rate(rate)
+            self._rate = rate
+        loss = self.module(*features, labels)
+        self.optimizer.step()
+        self.module.lazy_reset_grad()
+        self.seconds += time.perf_counter() - start
+        return float(np.asarray(loss))
+
+    def save(self, path: Path, *, has_state: bool) -> None:
+        """Write the checkpoint, with the optimizer's state where it has any."""
+        _, api = training_modules()
+        api.CheckpointState.save_checkpoint(self.state, str(path), include_optimizer_state=has_state)
+
+    def values(self, name: str) -> Array:
+        """A parameter's current values."""
+        return np.array(self.state.parameters[name].data)
+
+
 class ArtifactsEngine:
     """Trains with ONNX Runtime's training build; one instance may be used from several threads."""
 
@@ -160,27 +219,79 @@ class ArtifactsEngine:
         self._evaluator = LoopEngine(device)
 
     def train(
-        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
+        self,
+        network: Network,
+        examples: Examples,
+        batches: Iterable[Array],
+        spec: TrainingSpec,
+        state: OptimizerState | None = None,
     ) -> TrainedNetwork:
         """Train ``network`` batch by batch; the weights are float32 while they are trained."""
         require_trainable(network, examples, spec)
+        if why_not(spec):
+            raise EngineError(f"'{network.name}': {why_not(spec)}")
         task = _only_task(network, examples)
         network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:
             directory = spec.artifact_directory
             if directory is None:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxsurgeon-")))
-            generate(network, task, directory)
+            generate(network, task, directory, spec)
             try:
-                return self._train(network, examples, batches, spec, directory)
+                return self._train(network, examples, batches, spec, directory, state)
             except EngineError:
                 raise
             except Exception as error:  # its exceptions share no narrower base
                 raise EngineError(f"training failed inside ONNX Runtime: {first_line(error)}") from error
 
     def _train(
-        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec, directory: Path
+        self,
+        network: Network,
+        examples: Examples,
+        batches: Iterable[Array],
+        spec: TrainingSpec,
+        directory: Path,
+        given: OptimizerState | None,
     ) -> TrainedNetwork:
+        names = parameter_names(network)
+        path = directory / "checkpoint"
+        has_state = spec.optimizer == "adamw"
+        before = initial_state(network, given, 2 if has_state else 0)
+        goal = examples.labels[0] if examples.classes else examples.targets[0].astype(np.float32)
+        running = self._open(directory)
+
+        def step(row_numbers: Array, rate: float) -> float:
+            features = [rows.take(row_numbers).astype(np.float32, copy=False) for rows in examples.stored]
+            labels = goal[row_numbers]
+            return running.step(features, labels, rate)
+
+        if before.steps:
+            step(np.zeros(1, np.int64), 0.0)  # moves nothing; a checkpoint from before the first step has no step count
+            running.save(path, has_state=True)
+            write_state(path, names, _as_theirs(state_in_units(before, network, examples.tasks), spec))
+            running = self._open(directory)
+        total, rows, steps = 0.0, 0, 0
+        for indices in batches:
+            for row_numbers, rate in zip(indices, spec.rates(steps, len(indices)), strict=True):
+                total += step(row_numbers, float(rate)) * len(row_numbers)
+                rows += len(row_numbers)
+            steps += len(indices)
+        running.save(path, has_state=has_state)
+        trained = network.with_parameters(
+            running.values(name).astype(values.dtype).reshape(values.shape)
+            for name, (_, values) in zip(names, network.parameters(), strict=True)
+        )
+        after = None
+        if has_state:
+            shapes = [values.shape for _, values in network.parameters()]
+            after = _as_ours(read_state(path, names, shapes), spec) if steps else before
+            after = state_from_units(after, network, examples.tasks) if steps else before
+        trained, rounding = from_units(trained, examples.tasks).as_stored()
+        loss = total / rows if spec.report_loss and rows else None
+        return TrainedNetwork(trained, loss, steps, running.seconds, rounding, after)
+
+    def _open(self, directory: Path) -> _Running:
+        """Load the artifacts in ``directory``."""
         _, api = training_modules()
         state = api.CheckpointState.load_checkpoint(str(directory / "checkpoint"))
         module = api.Module(
@@ -191,32 +302,8 @@ class ArtifactsEngine:
             session_options=session_options(),
         )
         optimizer = api.Optimizer(str(directory / "optimizer_model.onnx"), module)
-        optimizer.set_learning_rate(spec.learning_rate)
         module.train()
-        goal = examples.labels[0] if examples.classes else examples.targets[0].astype(np.float32)
-        total, rows, steps, seconds = 0.0, 0, 0, 0.0
-        for indices in batches:
-            for row_numbers in indices:
-                features = [rows.take(row_numbers).astype(np.float32, copy=False) for rows in examples.stored]
-                labels = goal[row_numbers]
-                start = time.perf_counter()
-                loss = module(*features, labels)
-                optimizer.step()
-                module.lazy_reset_grad()
-                seconds += time.perf_counter() - start
-                total += float(np.asarray(loss)) * len(row_numbers)
-                steps, rows = steps + 1, rows + len(row_numbers)
-        api.CheckpointState.save_checkpoint(state, str(directory / "checkpoint"))
-        trained = network.with_parameters(
-            self._values(state, name).astype(values.dtype).reshape(values.shape)
-            for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True)
-        )
-        trained, rounding = from_units(trained, examples.tasks).as_stored()
-        return TrainedNetwork(trained, total / rows if spec.report_loss and rows else None, steps, seconds, rounding)
-
-    @staticmethod
-    def _values(state: Any, name: str) -> Array:
-        return np.array(state.parameters[name].data)
+        return _Running(state, module, optimizer)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples, by an inference session."""
@@ -239,3 +326,18 @@ def _only_task(network: Network, examples: Examples) -> Task:
             f"'{network.name}': the artifacts engine has no {task.loss} behind a {task.squash}; use the loop"
         )
     return task
+
+
+def _as_theirs(state: OptimizerState, settings: OptimizerSettings) -> OptimizerState:
+    """ONNX Runtime's moments m = (1 − β1) M and v = (1 − β2) V from the loop's sums."""
+    return _scaled(state, (1 - settings.beta1, 1 - settings.beta2))
+
+
+def _as_ours(state: OptimizerState, settings: OptimizerSettings) -> OptimizerState:
+    """The inverse of ``_as_theirs``, up to rounding."""
+    return _scaled(state, (1 / (1 - settings.beta1), 1 / (1 - settings.beta2)))
+
+
+def _scaled(state: OptimizerState, factors: tuple[float, float]) -> OptimizerState:
+    moments = zip(state.moments, factors, strict=True)
+    return replace(state, moments=tuple(tuple(values * np.float32(c) for values in each) for each, c in moments))

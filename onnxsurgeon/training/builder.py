@@ -44,12 +44,12 @@ class GraphBuilder:
         transA: bool = False,  # noqa: N803 - Gemm's own names
         transB: bool = False,  # noqa: N803
         alpha: float = 1.0,
+        beta: float = 1.0,
         output: str = "",
     ) -> str:
-        """Append α A B + C, A and B transposed where asked for; return its name."""
-        return self.add(
-            "Gemm", a, b, *([c] if c else []), output=output, transA=int(transA), transB=int(transB), alpha=alpha
-        )
+        """Append α A B + β C, A and B transposed where asked for; return its name."""
+        attributes = {"transA": int(transA), "transB": int(transB), "alpha": alpha, "beta": beta}
+        return self.add("Gemm", a, b, *([c] if c else []), output=output, **attributes)
 
     def append(self, node: onnx.NodeProto) -> str:
         """Append a node that is made already; return its first output's name."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from onnxsurgeon.data.examples import Examples
@@ -14,26 +13,10 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.settings import OPTIMIZERS, OptimizerSettings, TrainingSpec
+from onnxsurgeon.training.state import OptimizerState
 
 ENGINES = ("auto", "loop", "artifacts")
-OPTIMIZERS = ("sgd",)
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """How to train.
-
-    Attributes:
-        learning_rate: η, the step for the gradient of the batch's mean loss.
-        optimizer: "sgd".
-        report_loss: whether the mean training loss is computed along the way.
-        artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
-    """
-
-    learning_rate: float = 0.005
-    optimizer: str = "sgd"
-    report_loss: bool = False
-    artifact_directory: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +29,7 @@ class TrainedNetwork:
         steps: number of batches.
         seconds: time inside ONNX Runtime.
         rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
+        state: what the optimizer goes on with; None for one that remembers nothing.
     """
 
     network: Network
@@ -53,6 +37,7 @@ class TrainedNetwork:
     steps: int
     seconds: float
     rounding: float = 0.0
+    state: OptimizerState | None = None
 
 
 class Engine(Protocol):
@@ -67,11 +52,17 @@ class Engine(Protocol):
     device: str
 
     def train(
-        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
+        self,
+        network: Network,
+        examples: Examples,
+        batches: Iterable[Array],
+        spec: TrainingSpec,
+        state: OptimizerState | None = None,
     ) -> TrainedNetwork:
         """Train ``network`` on the batches, in order.
 
         ``batches`` yields arrays of row numbers, shape (steps, batch), int64; the batch may differ between arrays.
+        ``state`` is what an earlier call returned; None: the optimizer starts afresh.
 
         Raises:
             EngineError: the network cannot be trained by this engine.
@@ -85,30 +76,46 @@ class Engine(Protocol):
         """
 
 
-def make_engine(name: str = "auto", device: str = "cpu", network: Network | None = None) -> Engine:
+def make_engine(
+    name: str = "auto",
+    device: str = "cpu",
+    network: Network | None = None,
+    optimizer: OptimizerSettings | None = None,
+) -> Engine:
     """The engine of that name.
 
-    "auto" is the loop, unless ``network`` contains an op without a gradient rule and the training build of ONNX
-    Runtime is installed.
+    "auto" is the loop, unless ``network`` contains an op without a gradient rule, the training build of ONNX Runtime is
+    installed, and it has the ``optimizer``.
 
     Raises:
-        EngineError: unknown name, not installed, or the device is not available.
+        EngineError: unknown name, not installed, the device is not available, or the engine lacks the optimizer.
     """
-    from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training
+    from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
     from onnxsurgeon.training.forward import activations_of
     from onnxsurgeon.training.loop import LoopEngine
 
     if name not in ENGINES:
         raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
+    lacking = "" if optimizer is None else why_not(optimizer)
     if name == "auto":
         activations = [] if network is None else activations_of(network)
         covered = all(activation.op_type in RULES for _, activation in activations)
-        name = "artifacts" if not covered and have_training() else "loop"
-    return ArtifactsEngine(device) if name == "artifacts" else LoopEngine(device)
+        name = "artifacts" if not covered and not lacking and have_training() else "loop"
+    if name == "artifacts":
+        engine = ArtifactsEngine(device)
+        if lacking:
+            raise EngineError(lacking)
+        return engine
+    return LoopEngine(device)
 
 
 def require_trainable(network: Network, examples: Examples, spec: TrainingSpec) -> None:
-    """Raise EngineError where the optimizer is unknown, or the targets do not fit the network's heads."""
+    """Raise EngineError where the optimizer is unknown, or the targets do not fit the network's heads.
+
+    Raises:
+        SettingsError: a number of the optimizer is out of range.
+    """
     if spec.optimizer not in OPTIMIZERS:
         raise EngineError(f"unknown optimizer '{spec.optimizer}': expected one of {', '.join(OPTIMIZERS)}")
+    spec.check_optimizer()
     require_tasks(network, examples.tasks)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
-from onnxsurgeon.errors import EngineError, SettingsError
+from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.training.engine import Engine, TrainedNetwork, TrainingSpec
+from onnxsurgeon.training.engine import Engine, TrainedNetwork
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.schedule import BatchSchedule
+from onnxsurgeon.training.settings import TrainingSettings
 
 
 def fit(
@@ -20,34 +21,36 @@ def fit(
     options: InputOptions | None = None,
     *,
     epochs: int = 10,
-    learning_rate: float = 0.005,
+    settings: TrainingSettings | None = None,
     batch_size: int = 16,
     seed: int = 0,
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[TrainedNetwork, Metrics]:
     """Train ``network`` on the whole training split; return it, and its metrics on the test split.
 
-    The batches are those that the Surgeon would see with the same seed. ``report`` is called after every epoch with
-    its number and its mean training loss.
+    The batches are those that the Surgeon would see with the same seed, and the optimizer goes on from epoch to epoch.
+    ``report`` is called after every epoch with its number and its mean training loss.
 
     Raises:
         DataError: the rows do not fit the network.
         EngineError: the network cannot be trained, or its weights became NaN.
+        SettingsError: a setting is out of range.
     """
-    if not 0 < learning_rate < float("inf"):
-        raise SettingsError(f"learning-rate: {learning_rate} is no positive step size")
+    settings = settings or TrainingSettings()
+    settings.check(epochs)
     examples = prepare(network, dataset, dataset.train, options)
     schedule = BatchSchedule(examples.rows, batch_size, seed)
-    spec = TrainingSpec(learning_rate, report_loss=True)
-    steps, seconds, loss, rounding = 0, 0.0, None, 0.0
+    per_epoch = schedule.batches_per_epoch
+    steps, seconds, loss, rounding, state = 0, 0.0, None, 0.0, None
     for epoch in range(epochs):
-        window = schedule.window(epoch * schedule.batches_per_epoch, (epoch + 1) * schedule.batches_per_epoch)
-        trained = engine.train(network, examples, window, spec)
-        network, loss, rounding = trained.network, trained.mean_loss, trained.rounding
+        position = epoch * per_epoch
+        spec = settings.spec(epochs, per_epoch, position, report_loss=True)
+        trained = engine.train(network, examples, schedule.window(position, position + per_epoch), spec, state)
+        network, loss, rounding, state = trained.network, trained.mean_loss, trained.rounding, trained.state
         steps, seconds = steps + trained.steps, seconds + trained.seconds
         if not network.is_finite:
             raise EngineError(f"training diverged in epoch {epoch + 1}; try a smaller --learning-rate")
         if report is not None and loss is not None:
             report(epoch + 1, loss)
     test = engine.evaluate(network, prepare(network, dataset, dataset.test, options))
-    return TrainedNetwork(network, loss, steps, seconds, rounding), test
+    return TrainedNetwork(network, loss, steps, seconds, rounding, state), test

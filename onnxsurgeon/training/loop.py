@@ -1,8 +1,4 @@
-"""Engine 2: the training loop itself as an ONNX graph.
-
-A Scan over an array of row numbers (steps, batch) carries the parameters as its state; its body gathers the batch
-from the resident data set, runs forward, backward and update. One ``session.run`` trains many steps.
-"""
+"""Engine 2: runs the training loop that is itself an ONNX graph; see ``loop_graph``."""
 
 from __future__ import annotations
 
@@ -15,126 +11,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session
-from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.engine import TrainedNetwork, TrainingSpec, require_trainable
+from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.forward import (
-    activations_of,
-    backward,
     by_unit_arrays,
     feeds_of,
-    forward,
     forward_model,
     from_by_unit,
-    make_model,
-    parameter_names,
 )
-from onnxsurgeon.training.gradients import require_rule
-from onnxsurgeon.training.losses import loss_nodes, require_tasks
+from onnxsurgeon.training.loop_graph import carried_names, series_names, training_loop
+from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
-from onnxsurgeon.training.optimizers import Gradient, sgd, sgd_scale
+from onnxsurgeon.training.optimizers import make_optimizer
 from onnxsurgeon.training.resident import (
     arrays,
-    declarations,
     index_feeds,
-    index_names,
-    read_features,
-    read_targets,
     signature,
 )
-from onnxsurgeon.training.units import from_units, in_units
+from onnxsurgeon.training.settings import TrainingSpec
+from onnxsurgeon.training.state import OptimizerState, initial_state
+from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
 SESSIONS_KEPT = 32
 EVALUATION_ELEMENTS = 2**23  # 32 MB of the widest tensor: sets of some 10,000 rows are evaluated in one run
-
-
-def training_loop(network: Network, examples: Examples, *, report_loss: bool = False) -> onnx.ModelProto:
-    """The training loop of ``network`` on rows stored as those of ``examples``, with SGD and their tasks' losses.
-
-    Inputs: the parameters as of ``by_unit_arrays``; "indices" (steps, batch), row numbers, and "stored_indices" where
-    the rows are a selection; "rates" (steps,), −η/B; "features" (rows, …), "features_1", …; "targets" (rows, C), or
-    classes (rows,), "targets_1", …; "ones" (1, batch).
-    Outputs: the parameters after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,), summed
-    over each batch.
-
-    Raises:
-        EngineError: an activation has no gradient rule; names op and node.
-    """
-    for node, activation in activations_of(network):
-        require_rule(activation, node)
-    build = GraphBuilder(network.dtype)
-    names = parameter_names(network)
-    losses = _body(build, network, examples, report_loss=report_loss)
-
-    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    shapes = dict(zip(names, (values.shape for values in by_unit_arrays(network)), strict=True))
-
-    def declare(suffix: str) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(f"{suffix}{name}", kind, shape) for name, shape in shapes.items()]
-
-    def declare_indices(base: str, *shape: str) -> list[onnx.ValueInfoProto]:
-        integers = onnx.TensorProto.INT64
-        return [helper.make_tensor_value_info(name, integers, shape) for name in index_names(examples, base)]
-
-    rate = helper.make_tensor_value_info("rate", kind, [])
-    loss = [helper.make_tensor_value_info(losses, kind, [])] if report_loss else []
-    scanned = [*declare_indices("batch", "batch_size"), rate]
-    body = helper.make_graph(build.nodes, "step", [*declare(""), *scanned], [*declare("next_"), *loss])
-
-    outer = GraphBuilder(network.dtype)
-    outer.constants = build.constants
-    outer.append(
-        helper.make_node(
-            "Scan",
-            [*(f"initial_{name}" for name in names), *index_names(examples, "indices"), "rates"],
-            [*(f"trained_{name}" for name in names), *(["losses"] if report_loss else [])],
-            num_scan_inputs=len(scanned),
-            body=body,
-        )
-    )
-    inputs = [
-        *declare("initial_"),
-        *declare_indices("indices", "steps", "batch_size"),
-        helper.make_tensor_value_info("rates", kind, ["steps"]),
-        *declarations(examples, targets=True),
-        helper.make_tensor_value_info("ones", kind, [1, "batch_size"]),
-    ]
-    outputs = declare("trained_")
-    if report_loss:
-        outputs.append(helper.make_tensor_value_info("losses", kind, ["steps"]))
-    return make_model("training_loop", outer, inputs, outputs)
-
-
-def _body(build: GraphBuilder, network: Network, examples: Examples, *, report_loss: bool) -> str:
-    """Append one training step; return the name of its loss."""
-    features, factors = read_features(build, network, examples)
-    targets = read_targets(build, examples)
-    trace = forward(build, network, features, factors=factors, by_unit=True)
-    totals, gradients = [], {}
-    for head, task, target in zip(network.heads, examples.tasks, targets, strict=True):
-        loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)
-        totals.append(loss.total)
-        gradients[head.tensor] = sgd_scale(build, loss.gradient, "rate")
-    updated: set[str] = set()
-
-    def update(parameter: str, gradient: Gradient) -> None:
-        sgd(build, parameter, gradient, f"next_{parameter}")
-        updated.add(parameter)
-
-    backward(build, network, trace, gradients, update)
-    for name in parameter_names(network):
-        if name not in updated:  # what leads to no head stays as it is
-            build.add("Identity", name, output=f"next_{name}")
-    while report_loss and len(totals) > 1:
-        totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
-    return totals[0]
 
 
 class LoopEngine:
@@ -150,36 +54,55 @@ class LoopEngine:
         self._resident: weakref.WeakKeyDictionary[Examples, dict[str, Any]] = weakref.WeakKeyDictionary()
 
     def train(
-        self, network: Network, examples: Examples, batches: Iterable[Array], spec: TrainingSpec
+        self,
+        network: Network,
+        examples: Examples,
+        batches: Iterable[Array],
+        spec: TrainingSpec,
+        state: OptimizerState | None = None,
     ) -> TrainedNetwork:
         """Train ``network``: one ``session.run`` for each array of batches."""
         require_trainable(network, examples, spec)
+        optimizer = make_optimizer(spec)
         network = in_units(network, examples.tasks)
-        key = ("train", _signature(network), signature(examples), spec.report_loss)
-        loop = self._session(key, lambda: training_loop(network, examples, report_loss=spec.report_loss))
-        names, dtype = parameter_names(network), network.dtype
-        state = {f"initial_{name}": values for name, values in zip(names, by_unit_arrays(network), strict=True)}
+        key = ("train", _signature(network), signature(examples), spec.report_loss, optimizer)
+        loop = self._session(
+            key, lambda: training_loop(network, examples, report_loss=spec.report_loss, optimizer=optimizer)
+        )
+        moments = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
+        names, dtype = carried_names(network, optimizer), network.dtype
+        # A moment is looked at as the parameters of a network: it is laid out as they are.
+        networks = [network, *(network.with_parameters(each) for each in moments.moments)]
+        before = [values for each in networks for values in by_unit_arrays(each)]
+        carried = {f"initial_{name}": values for name, values in zip(names, before, strict=True)}
         total, rows, steps, seconds = 0.0, 0, 0, 0.0
         for indices in batches:
             count, size = indices.shape
             feeds = {
-                **state,
+                **carried,
                 **index_feeds(examples, indices, "indices"),
-                "rates": np.full(count, -spec.learning_rate / size, dtype),
                 "ones": np.ones((1, size), dtype),
             }
+            scalars = optimizer.values(spec.rates(steps, count), size, moments.steps + steps)
+            feeds |= {name: values.astype(dtype) for name, values in zip(series_names(optimizer), scalars, strict=True)}
             start = time.perf_counter()
             outputs = self._run(loop, feeds, examples, targets=True)
             seconds += time.perf_counter() - start
-            state = {f"initial_{name}": values for name, values in zip(names, outputs, strict=False)}
+            carried = {f"initial_{name}": values for name, values in zip(names, outputs, strict=False)}
             steps, rows = steps + count, rows + indices.size
             if spec.report_loss:
                 total += float(outputs[-1].astype(np.float64).sum())
-        trained = from_by_unit(network, state.values())
+        results = list(carried.values())
+        count = len(results) // len(networks)
+        trained, *moved = (
+            from_by_unit(network, results[first : first + count]) for first in range(0, len(results), count)
+        )
+        kept = tuple(tuple(values for _, values in each.parameters()) for each in moved)
+        after = state_from_units(OptimizerState(moments.steps + steps, kept), network, examples.tasks) if kept else None
         # What is measured next is what the file will hold.
         stored, rounding = from_units(trained, examples.tasks).as_stored()
         loss = total / rows if spec.report_loss and rows else None
-        return TrainedNetwork(stored, loss, steps, seconds, rounding)
+        return TrainedNetwork(stored, loss, steps, seconds, rounding, after)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples."""

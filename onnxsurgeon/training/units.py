@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
+from onnxsurgeon.training.state import OptimizerState
 
 
 def in_units(network: Network, tasks: Sequence[Task]) -> Network:
@@ -21,6 +22,27 @@ def in_units(network: Network, tasks: Sequence[Task]) -> Network:
 def from_units(network: Network, tasks: Sequence[Task]) -> Network:
     """The inverse of ``in_units``; powers of two round nothing."""
     return _with_heads(network, tasks, inverse=True)
+
+
+def state_in_units(state: OptimizerState, network: Network, tasks: Sequence[Task]) -> OptimizerState:
+    """The moments in the same units: first ones as the weights, second ones by the units' squares."""
+    return _state(state, network, tasks, in_units)
+
+
+def state_from_units(state: OptimizerState, network: Network, tasks: Sequence[Task]) -> OptimizerState:
+    """The inverse of ``state_in_units``."""
+    return _state(state, network, tasks, from_units)
+
+
+def _state(
+    state: OptimizerState, network: Network, tasks: Sequence[Task], change: Callable[[Network, Sequence[Task]], Network]
+) -> OptimizerState:
+    def repeated(moment: Network, power: int) -> Network:
+        for _ in range(power):
+            moment = change(moment, tasks)
+        return moment
+
+    return state.mapped(network, repeated) if any(task.scale for task in tasks) else state
 
 
 def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Network:

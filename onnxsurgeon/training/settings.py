@@ -1,0 +1,94 @@
+"""How a network is trained, as plain numbers that are named alike on the command line, in settings.json and here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adamw")
+
+
+def setting(default: Any, text: str) -> Any:
+    """A field whose description the command line shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Which optimizer, and its numbers; as PyTorch defines them."""
+
+    learning_rate: float = setting(0.005, "Step size of the optimizer.")
+    optimizer: str = setting("sgd", f"Optimizer: {', '.join(OPTIMIZERS)}.")
+    momentum: float = setting(0.9, "Share of the last step in the next: of momentum and nesterov.")
+    weight_decay: float = setting(0.0, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
+    beta1: float = setting(0.9, "adamw: share of the old mean gradient in the new.")
+    beta2: float = setting(0.999, "adamw: the same of the mean squared gradient.")
+    epsilon: float = setting(1e-8, "adamw: added to the root of the mean squared gradient.")
+
+    def check_optimizer(self) -> None:
+        """Raise SettingsError where a number of the optimizer is out of range; the text names the setting."""
+        if self.optimizer not in OPTIMIZERS:
+            raise SettingsError(f"optimizer: '{self.optimizer}' is unknown: expected one of {', '.join(OPTIMIZERS)}")
+        if not 0 < self.momentum < 1:
+            hint = "; without momentum, the optimizer is sgd" if self.momentum == 0 else ""
+            raise SettingsError(f"momentum: {self.momentum} is not between 0 and 1{hint}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SettingsError(f"weight-decay: {self.weight_decay} is no finite value of at least 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"{name}: {getattr(self, name)} is not at least 0 and below 1")
+        if not 0 < self.epsilon < math.inf:
+            raise SettingsError(f"epsilon: {self.epsilon} is no positive value")
+
+
+@dataclass(frozen=True)
+class TrainingSpec(OptimizerSettings):
+    """How to train for some batches.
+
+    Attributes:
+        report_loss: whether the mean training loss is computed along the way.
+        artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
+        schedule: what the learning rate is multiplied by.
+        position: position in the run of the first batch that is trained.
+    """
+
+    report_loss: bool = False
+    artifact_directory: Path | None = None
+    schedule: RateSchedule = field(default_factory=RateSchedule)
+    position: int = 0
+
+    def rates(self, start: int, count: int) -> Array:
+        """Learning rates η of ``count`` batches, the first being number ``start`` of those trained here; float64."""
+        return self.learning_rate * self.schedule.factors(self.position + start, count)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(OptimizerSettings):
+    """How to train for a whole run."""
+
+    schedule: str = setting("constant", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
+    warmup: float = setting(0.0, "Epochs over which the learning rate rises to its full value.")
+
+    def check(self, epochs: int) -> None:
+        """Raise SettingsError where a value is out of range; the text names the setting."""
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size")
+        self.check_optimizer()
+        if self.schedule not in SCHEDULES:
+            raise SettingsError(f"schedule: '{self.schedule}' is unknown: expected one of {', '.join(SCHEDULES)}")
+        if not 0 <= self.warmup < epochs and self.warmup != 0:
+            raise SettingsError(f"warmup: {self.warmup} epochs is not at least 0 and shorter than the run of {epochs}")
+        if self.warmup and self.schedule == "one-cycle":
+            raise SettingsError(f"warmup: {self.warmup}: the schedule one-cycle has a warm-up of its own")
+
+    def spec(self, epochs: int, batches_per_epoch: int, position: int = 0, **others: Any) -> TrainingSpec:
+        """How to train from ``position`` on in a run of so many epochs; ``others`` are fields of the spec."""
+        shared = {entry.name: getattr(self, entry.name) for entry in fields(OptimizerSettings)}
+        schedule = RateSchedule(self.schedule, epochs * batches_per_epoch, round(self.warmup * batches_per_epoch))
+        return TrainingSpec(**shared, schedule=schedule, position=position, **others)
