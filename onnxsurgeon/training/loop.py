@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import weakref
@@ -17,7 +16,8 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
-from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, forward_model, from_by_unit
+from onnxsurgeon.training.evaluation import ROWS, evaluation_graph, from_tiles, tile_feeds
+from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
 from onnxsurgeon.training.loop_graph import carried_names, series_names, training_loop
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
@@ -29,7 +29,7 @@ from onnxsurgeon.training.state import OptimizerState, initial_state
 from onnxsurgeon.training.threads import Threads, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
-EVALUATION_ELEMENTS = 2**23  # 32 MB of the widest tensor: sets of some 10,000 rows are evaluated in one run
+OUTPUTS = 2**24  # values that one run of an evaluation returns: a million rows of ten classes, and then some
 
 
 class LoopEngine:
@@ -110,13 +110,15 @@ class LoopEngine:
         """Metric and mean loss of ``network`` on all examples."""
         require_tasks(network, examples.tasks)
         key = ("evaluate", _signature(network), signature(examples))
-        run = self._session(key, lambda: forward_model(network, examples), network)
+        run = self._session(key, lambda: evaluation_graph(network, examples), network)
         tallies = [tally(task) for task in examples.tasks]
         parameters = feeds_of(network)
-        step = _rows_at_once(network, examples)
+        widest = max(head.width for head in network.heads)
+        step = max(1, OUTPUTS // (widest * ROWS)) * ROWS
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
-            outputs = self._run(run, {**parameters, **index_feeds(examples, rows)}, examples, targets=False)
+            feeds = {**parameters, **tile_feeds(examples, rows)}
+            outputs = from_tiles(self._run(run, feeds, examples, targets=False), len(rows))
             for each, output, labels in zip(tallies, outputs, examples.labels, strict=True):
                 each.add(output, labels[rows])
         return combined(examples.tasks, tallies, examples.rows)
@@ -142,12 +144,6 @@ class LoopEngine:
 
     def _on_device(self, array: Array) -> Any:
         return onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)
-
-
-def _rows_at_once(network: Network, examples: Examples) -> int:
-    """Rows to evaluate in one run, so that no tensor of the trunk is large."""
-    widest = max([math.prod(rows.shape[1:]) for rows in examples.stored] + [max(s.widths) for s in network.segments])
-    return max(1, EVALUATION_ELEMENTS // widest)
 
 
 def _signature(network: Network) -> tuple[Any, ...]:
