@@ -330,3 +330,19 @@ def test_importing_the_package_is_cheap():
         "for name in onnxsurgeon.__all__:\n    getattr(onnxsurgeon, name)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "evolve --help", "data list --help"])
+def test_help_waits_for_no_library_that_it_does_not_need(arguments):
+    code = (
+        "import sys, typer\n"
+        "before = set(sys.modules)\n"
+        "from onnxsurgeon.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(*set(sys.modules) - before, file=sys.stderr)\n"
+    )
+    heavy = {"onnx", "onnx_graphsurgeon", "onnxruntime", "numpy", "scipy", "pyarrow", "PIL", "matplotlib"}
+    done = subprocess.run([sys.executable, "-c", code, *arguments.split()], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(("Usage: ", "onnxsurgeon "))
+    assert "onnxsurgeon.cli.learning" in done.stderr.split()
+    assert not (heavy | {"rich", "pydantic", "threadpoolctl"}) & set(done.stderr.split())

@@ -1,6 +1,6 @@
 """The command line: parse, call, print; no logic.
 
-Commands import what they need when they run: ``onnxsurgeon --help`` must not wait for onnx and ONNX Runtime.
+Commands import what they need when they run: ``onnxsurgeon --help`` must not wait for onnx, numpy or rich.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import console, data, learning, models
+from onnxsurgeon.cli import data, learning, models
 from onnxsurgeon.errors import OnnxSurgeonError
 
-# Plain help: in rich's boxes, option names are cut off at 80 columns.
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # in rich's boxes, option names are cut off at 80 columns
+    # A group's --help that is not given is None, and to make a bool of it, Typer loads pydantic: half the time of a
+    # command's own help.
+    context_settings={"default_map": {"help": False, "data": {"help": False}}},
+)
 models.register(app)
 learning.register(app)
 app.add_typer(data.app, name="data")
@@ -26,6 +33,8 @@ def main() -> None:
     try:
         app()
     except OnnxSurgeonError as error:
+        from onnxsurgeon.cli import console
+
         console.fail(str(error))
         sys.exit(2)
 
@@ -34,5 +43,5 @@ def main() -> None:
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Evolve a trained multilayer perceptron inside its ONNX file: smaller, faster or more accurate."""
     if version:
-        console.out.print(f"onnxsurgeon {__version__}")
+        typer.echo(f"onnxsurgeon {__version__}")
         raise typer.Exit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from onnxsurgeon.cli import console
 from onnxsurgeon.cli.options import JsonOption
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, describe and download the named data sets.")
@@ -13,6 +12,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, descr
 @app.command("list", epilog="Example: onnxsurgeon data list")
 def data_list(as_json: JsonOption = False) -> None:
     """List the named data sets and whether their files are here."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.data.catalogue import CATALOGUE
     from onnxsurgeon.data.load import describe, locate
 
@@ -29,6 +29,7 @@ def data_list(as_json: JsonOption = False) -> None:
 @app.command("info", epilog="Example: onnxsurgeon data info emnist")
 def data_info(name: str, as_json: JsonOption = False) -> None:
     """Describe a data set: source, files, splits, where its files are looked for."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.data.load import describe
 
     record = describe(name)
@@ -43,6 +44,7 @@ def data_info(name: str, as_json: JsonOption = False) -> None:
 @app.command("fetch", epilog="Example: onnxsurgeon data fetch cifar10")
 def data_fetch(name: str) -> None:
     """Download a data set from its official source into the cache, checksums verified."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.data.load import fetch, locate, lookup
 
     key, source, _ = lookup(name)

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxsurgeon.cli import console
 from onnxsurgeon.cli.options import (
     DataDirOption,
     DataOption,
@@ -71,6 +70,7 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a model's dense layers on the whole training split; nothing is operated on."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.graph.reader import save
     from onnxsurgeon.training.fit import fit
 
@@ -123,6 +123,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model's accuracy and loss on a split of a data set."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.data.prepare import prepare
 
     options = _input_options(layout, scale, mean, std, loss)
@@ -176,6 +177,7 @@ def evolve(
     **settings: Any,
 ) -> None:
     """Train and operate in turn: find a better topology for a model on a data set."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.surgeon import run as runs
 
     printer = console.EventPrinter()
@@ -220,6 +222,7 @@ def evolve(
 
 def report(run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
     """Write RUN/report.html; also of a run that is still going or was killed."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.report import write_report
 
     console.out.print(str(write_report(run)), soft_wrap=True)
@@ -258,6 +261,7 @@ def _prepare(
     optimizer: TrainingSettings | None = None,
 ) -> tuple[Any, Any, Any]:
     """Network, data set and engine; what cannot be written later is told now."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.data.load import load_dataset
     from onnxsurgeon.graph.files import require_writable
     from onnxsurgeon.graph.reader import load

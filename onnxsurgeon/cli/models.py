@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from onnxsurgeon.cli import console
 from onnxsurgeon.cli.options import ForceOption, JsonOption, ModelArgument, OutOption, SeedOption, shape
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -31,6 +30,7 @@ def new(
     force: ForceOption = False,
 ) -> None:
     """Write an untrained perceptron: Glorot uniform weights, zero biases."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.graph.create import create, parse_sizes
     from onnxsurgeon.graph.reader import save
 
@@ -44,6 +44,7 @@ def new(
 
 def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption = False) -> None:
     """Show layers, shapes, parameters, singular values, and what would be recommended and why."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.recommend import inspect_layers, propose, ranked
 
@@ -98,6 +99,7 @@ def operate(
     as_json: JsonOption = False,
 ) -> None:
     """Perform surgeries on a model, in order, and report how far its outputs moved."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.graph.reader import load, save
     from onnxsurgeon.surgery import operate as perform
     from onnxsurgeon.surgery import parse

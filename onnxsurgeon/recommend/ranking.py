@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxsurgeon.choices import SELECTIONS
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.recommend.candidates import IDENTITY, Candidate
-
-SELECTIONS = ("best-of-each", "top-n", "random-walk")
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:

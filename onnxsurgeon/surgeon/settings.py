@@ -1,16 +1,20 @@
-"""Every hyperparameter of the Surgeon: its default, its meaning, its source; and the presets."""
+"""Every hyperparameter of the Surgeon: its default, its meaning, its source; and the presets.
+
+The command line makes its options from them: importing this must not import numpy or onnx.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxsurgeon.choices import SELECTIONS, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.recommend import Thresholds
-from onnxsurgeon.recommend.ranking import SELECTIONS
-from onnxsurgeon.surgery.widen import MODES
 from onnxsurgeon.training.settings import TrainingSettings, setting
+
+if TYPE_CHECKING:
+    from onnxsurgeon.recommend import Thresholds
 
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
@@ -73,6 +77,8 @@ class SurgeonSettings(TrainingSettings):
     @property
     def thresholds(self) -> Thresholds:
         """What counts as a small singular value."""
+        from onnxsurgeon.recommend import Thresholds
+
         return Thresholds(self.epsilon_relative, self.epsilon_absolute, self.rank_bound)
 
     @classmethod
@@ -109,7 +115,7 @@ _AT_LEAST: Mapping[str, float] = {
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "selection": SELECTIONS,
-    "widen": MODES,
+    "widen": WIDEN_MODES,
     "validation": VALIDATIONS,
     "result": RETURNS,
 }

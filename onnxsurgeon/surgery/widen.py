@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsurgeon.buffers import take_columns
+from onnxsurgeon.choices import WIDEN_MODES
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import LARGE, Array
 from onnxsurgeon.surgery.base import Replacement, register, require_amount, spell, unknown
 
-MODES = ("split", "equal", "fresh")
 MOST_WEIGHTS = 2**31  # 8 GB in float32
 
 
@@ -47,8 +47,8 @@ class Widen:
             raise SurgeryError(
                 f"{spell(self)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once"
             )
-        if self.mode not in MODES:
-            raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(MODES)}")
+        if self.mode not in WIDEN_MODES:
+            raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(WIDEN_MODES)}")
 
     def is_exact(self, network: Network) -> bool:
         """Always: the copies' outgoing weights add up to the original's."""

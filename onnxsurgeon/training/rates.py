@@ -1,14 +1,17 @@
-"""Learning-rate schedules: a factor for every batch, a pure function of where in the run the batch is."""
+"""Learning-rate schedules: a factor for every batch, a pure function of where in the run the batch is.
+
+The command line lists them: importing this must not import numpy.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from onnxsurgeon.linear_algebra import Array
+if TYPE_CHECKING:
+    from onnxsurgeon.linear_algebra import Array
 
 ONE_CYCLE_RISE, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 STEPS, STEP_FACTOR = (0.5, 0.75), 0.1
@@ -72,6 +75,8 @@ class RateSchedule:
 
         However a run is cut into pieces, a batch gets the same factor.
         """
+        import numpy as np
+
         if self.kind == "constant" and start >= self.warmup:
             return np.ones(count)
         return np.array([self.factor(position) for position in range(start, start + count)])

@@ -1,4 +1,7 @@
-"""How a network is trained, as plain numbers that are named alike on the command line, in settings.json and here."""
+"""How a network is trained, as plain numbers that are named alike on the command line, in settings.json and here.
+
+The command line makes its options from them: importing this must not import numpy or onnx.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
 from onnxsurgeon.training.threads import one_thread
+
+if TYPE_CHECKING:
+    from onnxsurgeon.linear_algebra import Array
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adamw")
 

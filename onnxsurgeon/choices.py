@@ -1,0 +1,7 @@
+"""The words that settings choose from and that the code behind them shares.
+
+The command line shows and checks them before it knows that a model will be opened: importing this imports nothing.
+"""
+
+SELECTIONS = ("best-of-each", "top-n", "random-walk")
+WIDEN_MODES = ("split", "equal", "fresh")
