@@ -30,6 +30,7 @@ __all__ = [
     "check_model",
     "check_parts",
     "copy_model",
+    "flush_file",
     "join",
     "read_model",
     "read_parts",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".tmp"
+# What follows a model's name in that of its external data.
+_DATA_SUFFIX = re.compile(r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
 # Models whose parts are larger are written with external data; the rest up to protobuf's limit is for the graph.
 LARGEST_INLINE = 1_900_000_000
 
@@ -152,8 +155,10 @@ def _take_arrays(model: ModelProto, path: Path, large: Mapping[int, Array]) -> t
     return arrays, outside
 
 
-def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
     """Write a model taken apart to ``path``: as one file, or with external data where it had any or is too large.
+
+    Without ``flush`` a model of one file is left to the system to bring to the disk.
 
     External data goes to a file beside the model, ``NAME.DIGEST.data``: the same content gives the same bytes. An
     older one is removed only after the model that refers to it has been replaced: whenever the machine stops, the
@@ -165,7 +170,7 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
     path = Path(path)
     total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
     if not parts.arrays or (not parts.external and total <= LARGEST_INLINE):
-        write_bytes(path, _inline(parts, path), overwrite=overwrite, error=ModelError)
+        write_bytes(path, _inline(parts, path), overwrite=overwrite, error=ModelError, flush=flush)
         if overwrite:
             _remove_old_data(path, keep=None)
         return
@@ -195,8 +200,7 @@ def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool 
     Raises:
         ModelError: the target exists and ``overwrite`` is false, or it cannot be written.
     """
-    pattern = _data_pattern(source)
-    if any(pattern.fullmatch(entry.name) for entry in source.parent.iterdir()):
+    if _data_files(source):
         write_parts(read_parts(source), target, overwrite=overwrite)
     else:
         with source.open("rb") as file:
@@ -204,9 +208,15 @@ def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool 
             write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
 
 
-def _data_pattern(path: Path) -> re.Pattern[str]:
-    """What the external data of the model at ``path`` is called."""
-    return re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
+def _data_files(path: Path) -> list[Path]:
+    """Files that are called as the external data of the model at ``path`` is."""
+    name = path.name
+    with os.scandir(path.parent) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(name) and _DATA_SUFFIX.fullmatch(entry.name, len(name))
+        ]
 
 
 def _data_path(path: Path, temporary: Path, digest: str) -> Path:
@@ -219,10 +229,9 @@ def _data_path(path: Path, temporary: Path, digest: str) -> Path:
 
 def _remove_old_data(path: Path, keep: str | None) -> None:
     """Remove what earlier writes of this model left beside it; another model's data bears another name."""
-    pattern = _data_pattern(path)
-    for entry in path.parent.iterdir():
-        if pattern.fullmatch(entry.name) and entry.name != keep and entry.is_file():
-            entry.unlink(missing_ok=True)
+    for file in _data_files(path):
+        if file.name != keep and file.is_file():
+            file.unlink(missing_ok=True)
 
 
 def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
@@ -277,9 +286,11 @@ def write_bytes(
     overwrite: bool = False,
     error: type[OnnxSurgeonError] = RunError,
     before: Callable[[], None] | None = None,
+    flush: bool = True,
 ) -> None:
     """Write ``content``, whole or in pieces, to ``path`` under a temporary name, flush it to the disk, and rename it.
 
+    Without ``flush``, a power failure may leave another content; the end of the process alone does not.
     ``before`` is called when all is on the disk but the old file not yet replaced.
 
     Raises:
@@ -292,13 +303,20 @@ def write_bytes(
         with temporary.open("wb") as file:
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         if before is not None:
             before()
         temporary.replace(path)
     except OSError as problem:
         temporary.unlink(missing_ok=True)
         raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+
+
+def flush_file(path: Path) -> None:
+    """Bring what was written to ``path`` to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError] = ModelError) -> None:

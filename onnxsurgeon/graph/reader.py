@@ -43,13 +43,15 @@ def load(path: str | os.PathLike[str]) -> Network:
     return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
 
 
-def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
     """Write ``network`` to ``path``, complete or not at all; with external data where the file read had it.
+
+    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
-    write_parts(network.to_parts(), path, overwrite=overwrite)
+    write_parts(network.to_parts(), path, overwrite=overwrite, flush=flush)
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:

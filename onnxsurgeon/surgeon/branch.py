@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.files import flush_file
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load, save
 from onnxsurgeon.surgeon.journal import file_digest
@@ -104,15 +105,24 @@ class Branch:
 def write_branch(branch: Branch, folder: Path) -> Path:
     """Write the branch's file, and before it its optimizer's state where it has one; return the file's path.
 
+    What a run resumes from must be on the disk: see ``flush_branch``.
+
     Raises:
         ModelError: it cannot be written.
         RunError: the state cannot be written.
     """
     path = folder / branch.file_name
     if branch.state is not None:
-        write_state(branch.state, state_path(path))
-    save(branch.stamped(), path, overwrite=True)
+        write_state(branch.state, state_path(path), flush=False)
+    save(branch.stamped(), path, overwrite=True, flush=False)
     return path
+
+
+def flush_branch(path: Path) -> None:
+    """Bring a branch's files to the disk."""
+    for file in (path, state_path(path)):
+        if file.is_file():
+            flush_file(file)
 
 
 def read_branch(path: Path) -> Branch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxsurgeon.data.examples import Examples
@@ -16,6 +16,7 @@ from onnxsurgeon.surgeon.branch import (
     Branch,
     Measurement,
     digests,
+    flush_branch,
     read_branch,
     write_branch,
 )
@@ -191,9 +192,13 @@ class Surgeon:
 
     def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
         """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
+        jobs = self._surgeries(state, chosen, epochs, draw)
+        return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
+
+    def _surgeries(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> Iterator[Job]:
+        """The candidates' jobs; while one is being trained, the next surgery is performed."""
         parents = {branch.number: branch for branch in state.branches}
         start, stop = self._window(state, epochs)
-        jobs = []
         for candidate in chosen:
             parent = parents[candidate.branch]
             number, state.next_number = state.next_number, state.next_number + 1
@@ -215,8 +220,7 @@ class Surgeon:
                 continue
             batches = self.settings.recuperation_batches * RECUPERATION[candidate.operation]
             until = min(start + batches, stop)
-            jobs.append(Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count))
-        return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
+            yield Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count)
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
         network, lineage, state = parent.network, parent.lineage, parent.state
@@ -255,16 +259,16 @@ class Surgeon:
         per_epoch = self._bench.schedule.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
-    def _perform(self, state: State, jobs: Sequence[Job]) -> list[tuple[Job, Done]]:
+    def _perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
         """Do the jobs side by side; those that end with finite weights, in the order given."""
         begun = time.perf_counter()
-        done = self._train(jobs)
+        performed = self._train(jobs)
         wall = time.perf_counter() - begun
-        state.steps += sum(each.steps for each in done)
-        busy = sum(each.seconds for each in done)
-        state.training_seconds += wall * sum(each.training_seconds for each in done) / busy if busy else 0.0
+        state.steps += sum(done.steps for _, done in performed)
+        busy = sum(done.seconds for _, done in performed)
+        state.training_seconds += wall * sum(done.training_seconds for _, done in performed) / busy if busy else 0.0
         survivors = []
-        for job, each in zip(jobs, done, strict=True):
+        for job, each in performed:
             branch = each.branch
             if not each.finite:
                 self.tell(event="dropped", branch=branch.number, reason="its weights became NaN or infinite")
@@ -286,20 +290,24 @@ class Surgeon:
             )
         return survivors
 
-    def _train(self, jobs: Sequence[Job]) -> list[Done]:
-        """What comes of the jobs; a branch whose training had ended before a kill is read from its file."""
+    def _train(self, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+        """What comes of each job; a branch whose training had ended before a kill is read from its file."""
+        every: list[Job] = []
         found: dict[int, Done] = {}
-        rest = []
-        for job in jobs:
-            path = self.run.branches / job.branch.file_name
-            wanted = self.run.finished_training.get(job.branch.number)
-            finished = wanted is not None and path.is_file() and digests(path) == wanted
-            if finished and job.stage == TRAINED:
-                found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
-            else:
-                rest.append(replace(job, keep_file=finished))
-        found.update((done.branch.number, done) for done in self.workers.perform(rest))
-        return [found[job.branch.number] for job in jobs]
+
+        def unfinished() -> Iterator[Job]:
+            for job in jobs:
+                every.append(job)
+                path = self.run.branches / job.branch.file_name
+                wanted = self.run.finished_training.get(job.branch.number)
+                finished = wanted is not None and path.is_file() and digests(path) == wanted
+                if finished and job.stage == TRAINED:
+                    found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
+                else:
+                    yield replace(job, keep_file=finished)
+
+        found.update((done.branch.number, done) for done in self.workers.perform(unfinished()))
+        return [(job, found[job.branch.number]) for job in every]
 
     def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
@@ -316,14 +324,16 @@ class Surgeon:
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 
-    def _checkpoint(self, name: str, state: State) -> None:
+    def _checkpoint(self, event: str, state: State) -> None:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
         paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
+        for name in paths.values():
+            flush_branch(self.run.branches / name)
         found = {number: digests(self.run.branches / name) for number, name in paths.items()}
         states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
         self.tell(
-            event=name,
+            event=event,
             epoch=state.epoch,
             branches=[branch.number for branch in state.branches],
             topologies=[branch.network.topology for branch in state.branches],

@@ -1,6 +1,6 @@
 """The run directory: settings, journal and branch files; and how a killed run is picked up again.
 
-Every event is one line of journal.jsonl, appended and flushed. A run resumes from its last "decided" event: what came
+Every event is one line of journal.jsonl. A run resumes from its last "decided" event: what came
 after is done again, with the same result, except that branches whose training had ended are read from their files.
 """
 
@@ -24,6 +24,7 @@ from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, write_bytes
 Event = dict[str, Any]
 # Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
 _CHECKPOINTS = ("started", "decided")
+_NEEDED = (*_CHECKPOINTS, "finished")
 
 
 @dataclass
@@ -137,11 +138,12 @@ class RunDirectory:
         copy_model(self.branches / file_name, self.best, overwrite=True)
 
     def append(self, event: Event) -> None:
-        """Append one event to the journal and flush it to the disk."""
+        """Append one event to the journal; one that a resumed run needs is on the disk afterwards."""
         with self.journal.open("ab") as file:
             file.write(json.dumps(event).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            if event["event"] in _NEEDED:
+                file.flush()
+                os.fsync(file.fileno())
 
     def read_journal(self) -> list[Event]:
         """The journal's events up to the first line that is damaged: a kill can cut off the last one."""

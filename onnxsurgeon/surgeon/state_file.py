@@ -23,7 +23,7 @@ def state_path(model: Path) -> Path:
     return model.with_suffix(".state.npz")
 
 
-def write_state(state: OptimizerState, path: Path) -> None:
+def write_state(state: OptimizerState, path: Path, *, flush: bool = True) -> None:
     """Write the state, complete or not at all; numpy reads it as "steps", "moment_0_0", "moment_0_1", ….
 
     Raises:
@@ -38,7 +38,7 @@ def write_state(state: OptimizerState, path: Path) -> None:
             # numpy.savez would stamp the time of writing on each entry.
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asarray(values, order="C"), allow_pickle=False)
-    write_bytes(path, content.getvalue(), overwrite=True)
+    write_bytes(path, content.getvalue(), overwrite=True, flush=flush)
 
 
 def read_state(path: Path, network: Network) -> OptimizerState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -51,18 +51,20 @@ class Workers(ABC):
     def close(self) -> None:
         """Wait for jobs that run still, and let go of everything."""
 
-    def perform(self, jobs: Sequence[Job]) -> list[Done]:
-        """Do the jobs, in parallel.
+    def perform(self, jobs: Iterable[Job]) -> list[Done]:
+        """Do the jobs, in parallel, the first while later ones are still being made.
 
         Raises:
-            Exception: what the first failing job raised; the others are cancelled.
+            Exception: what the first failing job, or making one, raised; the others are cancelled.
         """
-        futures = [self.submit(job) for job in jobs]
+        started: list[tuple[Job, Future[Any]]] = []
         try:
-            return [self.receive(job, future) for job, future in zip(jobs, futures, strict=True)]
+            for job in jobs:
+                started.append((job, self.submit(job)))  # noqa: PERF401 - those before an error are cancelled
+            return [self.receive(job, future) for job, future in started]
         except BaseException:
             self.stop.set()
-            for future in futures:
+            for _, future in started:
                 future.cancel()
             raise
 

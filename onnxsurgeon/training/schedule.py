@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +28,8 @@ class BatchSchedule:
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
-        self._order = lru_cache(max(1, KEPT_BYTES // (8 * rows)))(self._make_order)
+        self._order = lru_cache(max(2, KEPT_BYTES // (8 * rows)))(self._make_order)
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="onnxsurgeon-batches")
 
     @property
     def batches_per_epoch(self) -> int:
@@ -42,6 +44,8 @@ class BatchSchedule:
             epoch, first = divmod(start, per_epoch)
             last = min(per_epoch, first + stop - start)
             order = self._order(epoch)
+            if stop > start + last - first:  # the next one is drawn while this one is trained on
+                self._ahead.submit(self._order, epoch + 1)
             whole = order[first * size : min(last, full) * size]
             if len(whole):
                 yield whole.reshape(-1, size)

@@ -18,15 +18,19 @@ So a thread must have ``FLOPS`` of a step to itself. Whether it then pays depend
 there: the first steps of an epoch are run both ways, and the rest goes the faster way. Both ways must give the same
 bits, else the network is trained with one thread from there on: how a product is split between threads is ONNX
 Runtime's choice, and the bytes of a result must not depend on the number of workers.
+
+Imports neither numpy nor onnx: the command line's help reads the settings, which name this.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.network import Network
+    from onnxsurgeon.linear_algebra import Array
 
 FLOPS = 4e6
 # Steps that are run both ways: one in so many, but at least so many, and none of fewer than so many.
@@ -35,7 +39,7 @@ ONE_IN, AT_LEAST, TOO_FEW = 64, 8, 128
 GAIN = 1.1
 
 # What trains: from a number of threads, the parameters before and a part of the steps, to outputs, parameters first.
-Run = Callable[[int, Sequence[Array], slice], list[Array]]
+Run: TypeAlias = "Callable[[int, Sequence[Array], slice], list[Array]]"
 
 
 def one_thread() -> int:
