@@ -58,6 +58,7 @@ def test_what_is_missing_is_said(quick):
 def test_two_branches_are_measured_both_ways(quick):
     (record,) = quick[1]["parallel"]
     assert record["ratio"]["median"] == pytest.approx(record["serial"][0] / record["parallel"][0])
+    assert record["threads_ratio"]["median"] == pytest.approx(record["serial"][0] / record["threads"][0])
 
 
 def test_an_environment_that_is_none_is_one_line():

@@ -2,7 +2,7 @@
 
     python tools/benchmark.py [--peer-python PATH ...] [--json benchmark.json]    steps, and two branches at once
     python tools/benchmark.py --plot width.png                                    … and cost against width
-    python tools/benchmark.py --run                                               … and a whole run of the Surgeon
+    python tools/benchmark.py --run        … and whole runs of the Surgeon, a cluster, start-up, a very large network
 
 Every peer starts from the same weights, sees the same batches in the same order, and has one thread. They take turns
 (and change places from round to round), one process computing at any moment, so that whatever else the machine is
@@ -30,6 +30,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -38,13 +39,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from benchmarking import parallel, steps, whole_run, width  # noqa: E402
+from benchmarking import cluster, parallel, startup, steps, whole_run, width  # noqa: E402
 from benchmarking.environments import Environment, compete, start  # noqa: E402
 from benchmarking.plain_peers import PRODUCT  # noqa: E402
 from benchmarking.serve import PEERS  # noqa: E402
 from benchmarking.task import BATCH, RATE, SIZES, STEPS, make_task  # noqa: E402
 
-TWO_BRANCHES = ("small", "large")
+# On how many rounds whole runs on a cluster are repeated: they take seconds, and vary less than a step does.
+CLUSTER_ROUNDS = 3
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="runs of each peer, in turns")
     parser.add_argument("--steps", type=int, help=f"timed steps in each run; by default {STEPS}")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="measure cost against width; draw it, .png or .svg")
-    parser.add_argument("--run", action="store_true", help="also whole runs: time and memory; takes minutes")
+    parser.add_argument("--run", action="store_true", help="also everything that takes minutes")
     parser.add_argument("--run-epochs", type=int, default=100, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
     arguments = parser.parse_args()
@@ -92,11 +94,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 environment.close()
     report["parallel"] = parallel_part(arguments)
     if arguments.run:
-        print("\nWhole runs:\n")
-        report["runs"] = []
-        for record in (whole_run.fashion(arguments.run_epochs), whole_run.cifar_sized()):
-            report["runs"].append(record)
-            print(whole_run.text(record), flush=True)
+        report |= run_part(arguments)
     report["machine"]["load average at the end"] = load()
     return report
 
@@ -148,16 +146,31 @@ def step_part(environments: list[Environment], arguments: argparse.Namespace, fo
 
 
 def parallel_part(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Two branches at once, for the sizes that are measured at all."""
-    sizes = [size for size in TWO_BRANCHES if size in arguments.sizes]
+    """Two branches on two cores."""
     measured = []
-    if sizes:
-        print(f"\nTwo branches through the Surgeon's workers:\n\n{parallel.HEADER}")
-    for size in sizes:
+    print(f"\nTwo branches:\n\n{parallel.HEADER}")
+    for size in dict.fromkeys(arguments.sizes):
         count = 5 * (arguments.steps or STEPS[size])
         measured.append(parallel.measure(size, SIZES[size], count, arguments.rounds))
         print(parallel.row(measured[-1]), flush=True)
     return measured
+
+
+def run_part(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Whole runs, here and on a cluster; start-up; a head of 123 million parameters."""
+    report: dict[str, Any] = {"startup": startup.measure(arguments.rounds), "runs": []}
+    print(f"\nStart-up:\n\n{startup.text(report['startup'])}\n\nWhole runs:\n", flush=True)
+    for record in (whole_run.fashion(arguments.run_epochs), whole_run.cifar_sized()):
+        report["runs"].append(record)
+        print(whole_run.text(record), flush=True)
+    absent = cluster.why_absent()
+    report["cluster"] = absent or cluster.measure(min(arguments.rounds, CLUSTER_ROUNDS))
+    print(f"\nThe same run on a cluster on this machine:\n\n{absent or cluster.HEADER}")
+    print("".join(f"{cluster.row(record)}\n" for record in report["cluster"] if not absent), flush=True)
+    print("A head of 123 million parameters:\n", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, str(HERE / "large_head.py"), folder], check=True)
+    return report
 
 
 if __name__ == "__main__":

@@ -4,15 +4,8 @@ The main way to use cores is a branch on each. Where fewer branches than cores a
 branch are shared out between threads; their results do not depend on how, and that is not taken on trust.
 
 Threads meet some ten times a step, which costs microseconds each time: small networks get slower. Two threads against
-one, loop engine, batch 16, SGD, two cores of an AMD EPYC, medians of nine runs in turns:
-
-    network               MFLOP a step   times as fast
-    784-10-10                      0.5            1.00
-    784-64-64-10                   3.7            1.04
-    784-128-128-10                 8.1            1.19
-    784-300-100-100-10            19.0            1.36
-    3072-300-100-100-10           62.9            1.50
-    784-1024-1024-10             153              1.39
+one on two cores of an AMD EPYC, batch 16: 784-10-10, 0.5 MFLOP a step, 1.0 times as fast; 784-128-128-10, 8 MFLOP, 1.2;
+784-300-100-100-10, 19 MFLOP, 1.36; 3072-300-100-100-10, 63 MFLOP, 1.5. tools/benchmark.py measures it again.
 
 So a thread must have ``FLOPS`` of a step to itself. Whether it then pays depends on the machine and on what else runs
 there: the first steps of an epoch are run both ways, and the rest goes the faster way. Both ways must give the same

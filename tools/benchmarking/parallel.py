@@ -1,4 +1,4 @@
-"""Two branches side by side against one after the other, the way the Surgeon trains them."""
+"""Two branches one after the other, side by side, and one after the other with the cores' threads for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from benchmarking.steps import Spread, ratio
 from benchmarking.task import RATE, WARM_UP, make_task
 from onnxsurgeon import Examples, Network, TrainedNetwork, TrainingSpec, create, make_engine
 
-HEADER = "| network | one after the other, s | two workers, s | times as fast |\n| --- | ---: | ---: | ---: |"
+CORES = 2
+HEADER = (
+    "| network | one after the other, s | side by side, s | times as fast | each on two threads, s | times as fast |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: |"
+)
 
 
 def measure(size: str, sizes: tuple[int, ...], steps: int, rounds: int) -> dict[str, Any]:
@@ -19,27 +23,27 @@ def measure(size: str, sizes: tuple[int, ...], steps: int, rounds: int) -> dict[
     task = make_task(sizes, steps)
     examples = Examples.classification(task.features, task.labels, sizes[-1])
     networks = [create(sizes, seed=seed) for seed in (0, 1)]
-    engine, spec = make_engine("loop"), TrainingSpec(RATE)
+    engine = make_engine("loop")
 
-    def train(network: Network) -> TrainedNetwork:
-        return engine.train(network, examples, iter((task.batches[WARM_UP:],)), spec)
+    def trained(threads: int) -> Callable[[Network], TrainedNetwork]:
+        spec = TrainingSpec(RATE, threads=lambda: threads)
+        return lambda network: engine.train(network, examples, iter((task.batches[WARM_UP:],)), spec)
 
-    serial: list[float] = []
-    parallel: list[float] = []
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(2) as two:
-        for workers in (one, two):
-            list(workers.map(train, networks))  # untimed: sessions and threads are made
+    seconds: dict[str, list[float]] = {"serial": [], "parallel": [], "threads": []}
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(CORES) as two:
+        ways = {"serial": (one, trained(1)), "parallel": (two, trained(1)), "threads": (one, trained(CORES))}
+        for pool, train in ways.values():
+            list(pool.map(train, networks))  # untimed: sessions and threads are made
         for number in range(rounds):
-            turns = [(one, serial), (two, parallel)]
-            for workers, seconds in turns if number % 2 else reversed(turns):
-                seconds.append(clocked(workers, train, networks))
+            for way in ways if number % 2 else reversed(ways):
+                seconds[way].append(clocked(*ways[way], networks))
     return {
         "size": size,
         "network": task.topology,
         "steps": steps,
-        "serial": serial,
-        "parallel": parallel,
-        "ratio": vars(ratio(serial, parallel)),
+        **seconds,
+        "ratio": vars(ratio(seconds["serial"], seconds["parallel"])),
+        "threads_ratio": vars(ratio(seconds["serial"], seconds["threads"])),
     }
 
 
@@ -52,11 +56,12 @@ def clocked(workers: ThreadPoolExecutor, train: Callable[[Network], object], net
 
 def row(record: dict[str, Any]) -> str:
     """A row of the table."""
-    serial, parallel = Spread.of(record["serial"]).text(2), Spread.of(record["parallel"]).text(2)
     cells = (
         f"{record['size']}, {record['network']}, {record['steps']:,} steps each",
-        serial,
-        parallel,
+        Spread.of(record["serial"]).text(2),
+        Spread.of(record["parallel"]).text(2),
         Spread(**record["ratio"]).text(2),
+        Spread.of(record["threads"]).text(2),
+        Spread(**record["threads_ratio"]).text(2),
     )
     return f"| {' | '.join(cells)} |"

@@ -6,6 +6,7 @@ The process is told what to do by a JSON line on standard input and answers with
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import resource
@@ -97,7 +98,9 @@ def work() -> None:
     settings = SurgeonSettings.from_preset("paper", **request["settings"])
     begun, processor = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        evolved = evolve(request["model"], request["data"], settings=settings, run_dir=Path(folder, "run"))
+        run = Path(folder, "run")
+        evolved = evolve(request["model"], request["data"], settings=settings, run_dir=run, workers=request["workers"])
+        digest = hashlib.sha256((run / "best.onnx").read_bytes()).hexdigest()
     wall, peak = time.perf_counter() - begun, peak_memory()
     answer = {
         "wall": wall,
@@ -108,6 +111,7 @@ def work() -> None:
         "peak_bytes": peak,
         "data_bytes": stored_bytes(load_dataset(request["data"])),
         "topology": evolved.network.topology,
+        "digest": digest,
         "test_accuracy": evolved.test.accuracy,
     }
     print(json.dumps(answer))
@@ -118,12 +122,15 @@ def stored_bytes(dataset: Any) -> int:
     return int(sum(split.inputs.nbytes + split.rows for split in dataset.splits))
 
 
-def ask(model: Path, data: str, **settings: Any) -> dict[str, Any]:
-    """The figures of one run. Raises SystemExit with the run's last line where it fails."""
+def ask(model: Path, data: str, workers: int | str | None = None, **settings: Any) -> dict[str, Any]:
+    """The figures of one run of preset paper with these settings and workers.
+
+    Raises SystemExit with the run's last line where it fails.
+    """
     paths = [str(TOOLS), str(TOOLS.parent), os.environ.get("PYTHONPATH", "")]
     process = subprocess.run(
         [sys.executable, "-m", "benchmarking.whole_run"],
-        input=json.dumps({"model": str(model), "data": data, "settings": settings}) + "\n",
+        input=json.dumps({"model": str(model), "data": data, "workers": workers, "settings": settings}) + "\n",
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
