@@ -297,8 +297,9 @@ def write_bytes(
             before()
         temporary.replace(path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError] = ModelError) -> None:
