@@ -56,20 +56,19 @@ def provider(device: str) -> str:
     return _PROVIDERS[device]
 
 
-# ONNX Runtime's Gemm rounds differently with another number of threads: a constant, never the machine's number.
-THREADS = 1
+def session_options(threads: int = 1) -> Any:
+    """Options of every session: a given number of threads, and errors only on the console.
 
-
-def session_options() -> Any:
-    """Options of every session: a fixed number of threads, and errors only on the console."""
+    ONNX Runtime may round differently with another number: one, but where it is known not to; see ``training.threads``.
+    """
     options = onnxruntime().SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return options
 
 
-def session(model: onnx.ModelProto, *, device: str = "cpu") -> Any:
+def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) -> Any:
     """An inference session for ``model``.
 
     Raises:
@@ -82,7 +81,7 @@ def session(model: onnx.ModelProto, *, device: str = "cpu") -> Any:
         older.ir_version = READABLE_IR
         model = older
     try:
-        made = ort.InferenceSession(model.SerializeToString(), session_options(), providers=[wanted])
+        made = ort.InferenceSession(model.SerializeToString(), session_options(threads), providers=[wanted])
     except Exception as error:  # its exceptions share no narrower base
         raise EngineError(f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}") from error
     if wanted not in made.get_providers():
@@ -138,7 +137,7 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def physical_cores() -> int:
+def usable_cores() -> int:
     """Number of processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -18,7 +18,6 @@ from onnxsurgeon.graph.glue import READERS
 from onnxsurgeon.training.forward import (
     by_unit_arrays,
     feeds_of,
-    forward_model,
     from_by_unit,
     numbered,
     parameter_names,
@@ -26,6 +25,7 @@ from onnxsurgeon.training.forward import (
 from onnxsurgeon.training.glue import RULES
 from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
+from tests.forward_model import forward_model
 
 RNG = np.random.default_rng(7)
 ROWS = 7

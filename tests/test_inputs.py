@@ -20,7 +20,8 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.runtime import run
-from onnxsurgeon.training.forward import feeds_of, forward_model
+from onnxsurgeon.training.forward import feeds_of
+from tests.forward_model import forward_model
 
 RNG = np.random.default_rng(0)
 ROWS = 13

@@ -583,7 +583,8 @@ def test_training_lowers_the_loss_and_touches_nothing_else(found):
 
 def test_a_forward_pass_of_the_trunk_equals_the_models_own(found):
     """Of heads that are outputs as they come."""
-    from onnxsurgeon.training.forward import feeds_of, forward_model, numbered
+    from onnxsurgeon.training.forward import feeds_of, numbered
+    from tests.forward_model import forward_model
 
     _, model, network = found
     feeds = inputs_of(model)

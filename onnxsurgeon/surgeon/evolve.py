@@ -79,7 +79,9 @@ class Surgeon:
     listener: Listener = field(default=lambda event: None)
 
     def __post_init__(self) -> None:
-        self._bench = Bench(self.settings, self.engine, self.train, self.validation, self.workers.stop)
+        self._bench = Bench(
+            self.settings, self.engine, self.train, self.validation, self.workers.stop, self.workers.free_threads
+        )
         self._started = time.perf_counter()
 
     def evolve(self) -> State:

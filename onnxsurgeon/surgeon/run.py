@@ -16,7 +16,6 @@ from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.runtime import THREADS
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.evolve import Listener, Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
@@ -147,7 +146,6 @@ def evolve(
                     "settings": asdict(settings),
                     "engine": chosen.name,
                     "device": chosen.device,
-                    "threads": THREADS,
                     "model": {"file": str(model), "sha256": file_digest(Path(model))},
                     "data": {
                         "name": data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import BatchSchedule
+from onnxsurgeon.training.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Bench:
         train: rows to train on.
         validation: rows to measure on.
         stop: set where jobs shall end at once, by ``Cancelled``.
+        free_threads: how many threads each job that runs at the moment may take.
     """
 
     settings: SurgeonSettings
@@ -81,6 +83,7 @@ class Bench:
     train: Examples
     validation: Examples
     stop: threading.Event
+    free_threads: Callable[[], int] = one_thread
 
     @cached_property
     def schedule(self) -> BatchSchedule:
@@ -111,7 +114,8 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     settings, engine, branch = bench.settings, bench.engine, job.branch
     artifacts = (folder / branch.file_name).with_suffix(".artifacts") if engine.name == "artifacts" else None
     per_epoch = bench.schedule.batches_per_epoch
-    spec = settings.spec(settings.epochs, per_epoch, job.start, artifact_directory=artifacts)
+    others = {"artifact_directory": artifacts, "threads": bench.free_threads}
+    spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     trained = engine.train(branch.network, bench.train, bench.batches(job.start, job.stop), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:

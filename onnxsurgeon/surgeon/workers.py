@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.runtime import physical_cores
+from onnxsurgeon.runtime import usable_cores
 from onnxsurgeon.surgeon.branch import write_branch
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
 
@@ -42,6 +42,10 @@ class Workers(ABC):
     @abstractmethod
     def receive(self, job: Job, future: Future[Any]) -> Done:
         """Wait for a job; what came of it, its branch's file written."""
+
+    def free_threads(self) -> int:
+        """How many threads each job that runs at the moment may take."""
+        return 1
 
     @abstractmethod
     def close(self) -> None:
@@ -85,8 +89,9 @@ class LocalWorkers(Workers):
         super().__init__()
         if count is not None and count < 1:
             raise SettingsError(f"workers: {count} is too small: expected at least 1")
-        self.count = count if count is not None else physical_cores()
+        self.count = count if count is not None else usable_cores()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="onnxsurgeon")
+        self._futures: list[Future[Done]] = []
 
     def begin(self, bench: Bench, run: Path) -> None:
         """Remember what the jobs are done with."""
@@ -94,7 +99,9 @@ class LocalWorkers(Workers):
 
     def submit(self, job: Job) -> Future[Done]:
         """Start one job in a thread."""
-        return self._pool.submit(self._do, job)
+        future = self._pool.submit(self._do, job)
+        self._futures = [*(each for each in self._futures if not each.done()), future]
+        return future
 
     def _do(self, job: Job) -> Done:
         done = train_branch(job, self._bench, self._folder)
@@ -105,6 +112,11 @@ class LocalWorkers(Workers):
     def receive(self, job: Job, future: Future[Done]) -> Done:
         """The result as it is: the thread has written the file."""
         return future.result()
+
+    def free_threads(self) -> int:
+        """The cores, shared out between as many jobs as are left to run side by side."""
+        left = sum(not future.done() for future in self._futures)
+        return max(1, usable_cores() // max(1, min(left, self.count)))
 
     def close(self) -> None:
         """Wait for the threads to end."""

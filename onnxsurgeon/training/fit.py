@@ -8,6 +8,7 @@ from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.runtime import usable_cores
 from onnxsurgeon.training.engine import Engine, TrainedNetwork
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.schedule import BatchSchedule
@@ -44,7 +45,7 @@ def fit(
     steps, seconds, loss, rounding, state = 0, 0.0, None, 0.0, None
     for epoch in range(epochs):
         position = epoch * per_epoch
-        spec = settings.spec(epochs, per_epoch, position, report_loss=True)
+        spec = settings.spec(epochs, per_epoch, position, report_loss=True, threads=usable_cores)
         trained = engine.train(network, examples, schedule.window(position, position + per_epoch), spec, state)
         network, loss, rounding, state = trained.network, trained.mean_loss, trained.rounding, trained.state
         steps, seconds = steps + trained.steps, seconds + trained.seconds

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
@@ -20,7 +19,7 @@ from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
-from onnxsurgeon.training.resident import declarations, index_names, numbered, read_features
+from onnxsurgeon.training.resident import numbered
 
 IR_VERSION = 8
 
@@ -251,32 +250,6 @@ def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, t
         if gradient:  # x + x and x · x read a tensor twice
             flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
     return flow
-
-
-def forward_model(network: Network, examples: Examples | None = None) -> onnx.ModelProto:
-    """A model from "features" and the parameters, as inputs, to "outputs", one for each head.
-
-    Weights are inputs so that one session serves every network of the same topology. With ``examples`` their rows are
-    inputs as they are stored, and those of ``resident.index_names``, (rows,), say which.
-    """
-    build = GraphBuilder(network.dtype)
-    trunk = network.frame.trunk
-    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    if examples is None:
-        names, inputs = numbered("features", len(trunk.features)), feature_inputs(network, kind)
-        factors: dict[str, float] = {}
-    else:
-        names, factors = read_features(build, network, examples)
-        inputs = declarations(examples, targets=False)
-        inputs += [helper.make_tensor_value_info(n, onnx.TensorProto.INT64, ["rows"]) for n in index_names(examples)]
-    trace = forward(build, network, names, factors=factors)
-    for name, (_, values) in zip(parameter_names(network), network.parameters(), strict=True):
-        inputs.append(helper.make_tensor_value_info(name, kind, values.shape))
-    outputs = []
-    for name, head in zip(numbered("outputs", len(trunk.heads)), trunk.heads, strict=True):
-        build.add("Identity", trace.tensors[head.tensor], output=name)
-        outputs.append(helper.make_tensor_value_info(name, kind, [None, *[None] * (head.rank - 2), head.width]))
-    return make_model("forward", build, inputs, outputs)
 
 
 def feature_inputs(network: Network, kind: int) -> list[onnx.ValueInfoProto]:

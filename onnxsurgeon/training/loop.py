@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import weakref
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,29 +14,22 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import first_line, onnxruntime, provider, session
+from onnxsurgeon.runtime import first_line, onnxruntime, provider
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
-from onnxsurgeon.training.forward import (
-    by_unit_arrays,
-    feeds_of,
-    forward_model,
-    from_by_unit,
-)
+from onnxsurgeon.training.evaluation import ROWS, evaluation_graph, from_tiles, tile_feeds
+from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
 from onnxsurgeon.training.loop_graph import carried_names, series_names, training_loop
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
 from onnxsurgeon.training.optimizers import make_optimizer
-from onnxsurgeon.training.resident import (
-    arrays,
-    index_feeds,
-    signature,
-)
+from onnxsurgeon.training.resident import arrays, index_feeds, signature
+from onnxsurgeon.training.sessions import Sessions
 from onnxsurgeon.training.settings import TrainingSpec
 from onnxsurgeon.training.state import OptimizerState, initial_state
+from onnxsurgeon.training.threads import Threads, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
-SESSIONS_KEPT = 32
-EVALUATION_ELEMENTS = 2**23  # 32 MB of the widest tensor: sets of some 10,000 rows are evaluated in one run
+OUTPUTS = 2**24  # values that one run of an evaluation returns: a million rows of ten classes, and then some
 
 
 class LoopEngine:
@@ -49,7 +40,8 @@ class LoopEngine:
     def __init__(self, device: str = "cpu") -> None:
         provider(device)
         self.device = device
-        self._sessions: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._sessions = Sessions(device)
+        self._threads = Threads()
         self._lock = threading.Lock()
         self._resident: weakref.WeakKeyDictionary[Examples, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -61,73 +53,79 @@ class LoopEngine:
         spec: TrainingSpec,
         state: OptimizerState | None = None,
     ) -> TrainedNetwork:
-        """Train ``network``: one ``session.run`` for each array of batches."""
+        """Train ``network``: a ``session.run`` or two for each array of batches."""
         require_trainable(network, examples, spec)
         optimizer = make_optimizer(spec)
         network = in_units(network, examples.tasks)
         key = ("train", _signature(network), signature(examples), spec.report_loss, optimizer)
-        loop = self._session(
-            key, lambda: training_loop(network, examples, report_loss=spec.report_loss, optimizer=optimizer)
-        )
         moments = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
         names, dtype = carried_names(network, optimizer), network.dtype
         # A moment is looked at as the parameters of a network: it is laid out as they are.
         networks = [network, *(network.with_parameters(each) for each in moments.moments)]
-        before = [values for each in networks for values in by_unit_arrays(each)]
-        carried = {f"initial_{name}": values for name, values in zip(names, before, strict=True)}
-        total, rows, steps, seconds = 0.0, 0, 0, 0.0
-        for indices in batches:
-            count, size = indices.shape
+        carried = [values for each in networks for values in by_unit_arrays(each)]
+        steps, seconds, losses = 0, 0.0, []
+
+        def run(threads: int, before: Sequence[Array], part: slice) -> list[Array]:
+            loop = self._session(
+                key,
+                lambda: training_loop(network, examples, report_loss=spec.report_loss, optimizer=optimizer),
+                network,
+                threads,
+            )
+            rows = indices[part]
+            first, (count, size) = steps + part.start, rows.shape
+            scalars = optimizer.values(spec.rates(first, count), size, moments.steps + first)
             feeds = {
-                **carried,
-                **index_feeds(examples, indices, "indices"),
+                **{f"initial_{name}": values for name, values in zip(names, before, strict=True)},
+                **index_feeds(examples, rows, "indices"),
+                **{name: values.astype(dtype) for name, values in zip(series_names(optimizer), scalars, strict=True)},
                 "ones": np.ones((1, size), dtype),
             }
-            scalars = optimizer.values(spec.rates(steps, count), size, moments.steps + steps)
-            feeds |= {name: values.astype(dtype) for name, values in zip(series_names(optimizer), scalars, strict=True)}
             start = time.perf_counter()
-            outputs = self._run(loop, feeds, examples, targets=True)
+            outputs: list[Array] = self._run(loop, feeds, examples, targets=True)
+            nonlocal seconds
             seconds += time.perf_counter() - start
-            carried = {f"initial_{name}": values for name, values in zip(names, outputs, strict=False)}
-            steps, rows = steps + count, rows + indices.size
-            if spec.report_loss:
-                total += float(outputs[-1].astype(np.float64).sum())
-        results = list(carried.values())
-        count = len(results) // len(networks)
+            return outputs
+
+        trained_rows = 0
+        for indices in batches:
+            free = spec.threads() if self.device == "cpu" else 1
+            threads = useful_threads(network, indices.shape[1], free)
+            for outputs in self._threads.run(run, carried, len(indices), threads, key):
+                carried = outputs[: len(names)]
+                losses += outputs[len(names) :]
+            steps, trained_rows = steps + len(indices), trained_rows + indices.size
+        count = len(carried) // len(networks)
         trained, *moved = (
-            from_by_unit(network, results[first : first + count]) for first in range(0, len(results), count)
+            from_by_unit(network, carried[first : first + count]) for first in range(0, len(carried), count)
         )
         kept = tuple(tuple(values for _, values in each.parameters()) for each in moved)
         after = state_from_units(OptimizerState(moments.steps + steps, kept), network, examples.tasks) if kept else None
         # What is measured next is what the file will hold.
         stored, rounding = from_units(trained, examples.tasks).as_stored()
-        loss = total / rows if spec.report_loss and rows else None
+        loss = float(np.concatenate(losses).astype(np.float64).sum()) / trained_rows if losses else None
         return TrainedNetwork(stored, loss, steps, seconds, rounding, after)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples."""
         require_tasks(network, examples.tasks)
         key = ("evaluate", _signature(network), signature(examples))
-        run = self._session(key, lambda: forward_model(network, examples))
+        run = self._session(key, lambda: evaluation_graph(network, examples), network)
         tallies = [tally(task) for task in examples.tasks]
         parameters = feeds_of(network)
-        step = _rows_at_once(network, examples)
+        widest = max(head.width for head in network.heads)
+        step = max(1, OUTPUTS // (widest * ROWS)) * ROWS
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
-            outputs = self._run(run, {**parameters, **index_feeds(examples, rows)}, examples, targets=False)
+            feeds = {**parameters, **tile_feeds(examples, rows)}
+            outputs = from_tiles(self._run(run, feeds, examples, targets=False), len(rows))
             for each, output, labels in zip(tallies, outputs, examples.labels, strict=True):
                 each.add(output, labels[rows])
         return combined(examples.tasks, tallies, examples.rows)
 
-    def _session(self, key: tuple[Any, ...], make: Any) -> Any:
-        with self._lock:
-            if key in self._sessions:
-                self._sessions.move_to_end(key)
-            else:
-                self._sessions[key] = session(make(), device=self.device)
-                if len(self._sessions) > SESSIONS_KEPT:
-                    self._sessions.popitem(last=False)
-            return self._sessions[key]
+    def _session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:
+        size = sum(values.nbytes for _, values in network.parameters())
+        return self._sessions.get(key, make, size, threads)
 
     def _run(self, run: Any, feeds: Mapping[str, Array], examples: Examples, *, targets: bool) -> Any:
         resident = arrays(examples, targets=targets)
@@ -146,12 +144,6 @@ class LoopEngine:
 
     def _on_device(self, array: Array) -> Any:
         return onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)
-
-
-def _rows_at_once(network: Network, examples: Examples) -> int:
-    """Rows to evaluate in one run, so that no tensor of the trunk is large."""
-    widest = max([math.prod(rows.shape[1:]) for rows in examples.stored] + [max(s.widths) for s in network.segments])
-    return max(1, EVALUATION_ELEMENTS // widest)
 
 
 def _signature(network: Network) -> tuple[Any, ...]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
 from onnxsurgeon.linear_algebra import Array
+
+# Every branch is trained on the same batches: the orders used last are kept, in no more than so many bytes.
+KEPT_BYTES = 2**24
 
 
 def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
@@ -23,6 +27,7 @@ class BatchSchedule:
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
+        self._order = lru_cache(max(1, KEPT_BYTES // (8 * rows)))(self._make_order)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -36,10 +41,15 @@ class BatchSchedule:
         while start < stop:
             epoch, first = divmod(start, per_epoch)
             last = min(per_epoch, first + stop - start)
-            order = generator(self.seed, "batches", epoch).permutation(self.rows)
+            order = self._order(epoch)
             whole = order[first * size : min(last, full) * size]
             if len(whole):
                 yield whole.reshape(-1, size)
             if last > full:
                 yield order[full * size :].reshape(1, -1)
             start += last - first
+
+    def _make_order(self, epoch: int) -> Array:
+        order = generator(self.seed, "batches", epoch).permutation(self.rows)
+        order.flags.writeable = False
+        return order

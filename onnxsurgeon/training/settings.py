@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
+from onnxsurgeon.training.threads import one_thread
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adamw")
 
@@ -56,12 +58,14 @@ class TrainingSpec(OptimizerSettings):
         artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
         schedule: what the learning rate is multiplied by.
         position: position in the run of the first batch that is trained.
+        threads: how many threads are free at the moment; asked before every array of batches.
     """
 
     report_loss: bool = False
     artifact_directory: Path | None = None
     schedule: RateSchedule = field(default_factory=RateSchedule)
     position: int = 0
+    threads: Callable[[], int] = one_thread
 
     def rates(self, start: int, count: int) -> Array:
         """Learning rates η of ``count`` batches, the first being number ``start`` of those trained here; float64."""

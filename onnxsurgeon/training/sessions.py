@@ -1,0 +1,42 @@
+"""Sessions that are kept: making one takes as long as some hundred training steps of a small network."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import onnx
+
+from onnxsurgeon.runtime import session
+
+COUNT = 32
+BYTES = 2**28
+
+
+class Sessions:
+    """The sessions used last, by what their graphs depend on. May be used from several threads."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._kept: OrderedDict[tuple[Hashable, int], tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], onnx.ModelProto], size: int, threads: int = 1) -> Any:
+        """The session of that key, made from the model that ``make`` returns where there is none.
+
+        ``size`` is that of the weights in bytes: a session keeps the memory that its largest run has taken, so that
+        no more than ``BYTES`` are kept, but for the session asked for.
+
+        Raises:
+            EngineError: ONNX Runtime refuses the model.
+        """
+        with self._lock:
+            found, _ = self._kept.pop((key, threads), (None, 0))
+            if found is None:
+                found = session(make(), device=self._device, threads=threads)
+            self._kept[key, threads] = found, size
+            while len(self._kept) > COUNT or (len(self._kept) > 1 and sum(s for _, s in self._kept.values()) > BYTES):
+                self._kept.popitem(last=False)
+            return found
