@@ -56,7 +56,7 @@ class LoopEngine:
         spec: TrainingSpec,
         state: OptimizerState | None = None,
     ) -> TrainedNetwork:
-        """Train ``network``: a ``session.run`` or two for each array of batches."""
+        """Train ``network``: a ``session.run`` or two for each array of batches; for large ones, see ``in_place``."""
         require_trainable(network, examples, spec)
         optimizer = make_optimizer(spec)
         network = in_units(network, examples.tasks)
