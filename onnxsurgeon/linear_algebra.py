@@ -1,7 +1,8 @@
 """Singular values and matrix products whose bytes do not depend on the number of BLAS threads.
 
-BLAS rounds differently with another number of threads, and a run must end in the same bytes on every
-machine of one kind. Everything here computes in float64 on one thread.
+BLAS rounds differently with another number of threads, and with factors stored column by column; a run must end in
+the same bytes on every machine of one kind, whether a network has just been trained or was read from its file.
+Everything here computes in float64 on one thread, from matrices stored row by row.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ LARGE = 2**22
 _ELONGATED = 8
 # Side from which on the singular values of a large matrix come from its Gram matrix: below, a QR and a small SVD do.
 GRAM_SIDE = 1024
+# As a fraction of the largest, what the singular values from a Gram matrix cannot tell from 0. They are off by about
+# ε σ_max² / 2σ and at most √ε σ_max, where ε, a few times 2⁻⁵², is the rounding of the Gram matrix.
+RESOLUTION = 1e-6
 
 # threadpoolctl's limits belong to the process, not to the thread that sets them: without the lock, one thread
 # could restore the old number of threads while another still computes.
@@ -68,7 +72,7 @@ def svd(weight: Array) -> SVD:
     ``narrow``; fixing the column sums of V to be non-negative makes the result unique, and milder.
     """
     with single_threaded():
-        u, s, vt = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
+        u, s, vt = np.linalg.svd(in_float64(weight), full_matrices=False)
     signs = _signs(vt)
     return SVD(u * signs, s, vt * signs[:, None])
 
@@ -82,12 +86,12 @@ def truncated_svd(weight: Array, rank: int) -> Truncated:
         u, s, vt = svd(weight)
         return Truncated((u[:, :rank] * s[:rank]).astype(weight.dtype), vt[:rank])
     with single_threaded():
-        vectors = np.linalg.eigh(gram(weight)).eigenvectors[:, : -rank - 1 : -1].copy()
+        vt = np.linalg.eigh(gram(weight)).eigenvectors.T[: -rank - 1 : -1].copy()
         if weight.shape[0] < weight.shape[1]:
             # Those were U's, of WWᵀ: the columns of WᵀU = VΣ are orthogonal, and Q of their QR is V up to signs, with
             # orthonormal columns even where Σ has zeros.
-            vectors = np.linalg.qr(matmul(weight.T, vectors)).Q
-        vt = vectors.T * _signs(vectors.T)[:, None]
+            vt = in_float64(np.linalg.qr(matmul(weight.T, vt.T)).Q.T)
+        vt *= _signs(vt)[:, None]
         return Truncated(matmul(weight, vt.T, dtype=weight.dtype), vt)
 
 
@@ -95,31 +99,53 @@ def _signs(vt: Array) -> Array:
     return np.where(vt.sum(axis=1) < 0, -1.0, 1.0)
 
 
-def singular_values(weight: Array) -> Array:
-    """Singular values of ``weight`` in float64, descending; remembered by the content of the matrix.
+def in_float64(values: Array) -> Array:
+    """The values in float64, stored row by row; a copy only where they are not so already."""
+    return np.ascontiguousarray(values, np.float64)
 
-    Those of a large matrix are exact to about 1e-8 of the largest: see ``has_gram``.
+
+def singular_values(weight: Array, *, by_gram: bool = True) -> Array:
+    """Singular values of ``weight`` in float64, descending; read-only, and remembered by the content of the matrix.
+
+    Those of a large matrix are exact to ``RESOLUTION``, see ``has_gram``, unless ``by_gram`` is false.
     """
-    key = _digest(weight)
+    by_gram = by_gram and has_gram(weight)
+    key = _digest(weight) + (b"gram" if by_gram else b"")
     with _LOCK:
         if key not in _spectra:
             while len(_spectra) >= _CACHE_SIZE:
                 del _spectra[next(iter(_spectra))]
-            with single_threaded():
-                if has_gram(weight):
-                    squares = np.linalg.eigvalsh(gram(weight))[::-1]
-                    _spectra[key] = np.sqrt(np.maximum(squares, 0))
-                else:
-                    _spectra[key] = np.linalg.svd(_condensed(weight), compute_uv=False)
+            _spectra[key] = _spectrum(weight, by_gram=by_gram)
+            _spectra[key].setflags(write=False)
         return _spectra[key]
+
+
+def _spectrum(weight: Array, *, by_gram: bool) -> Array:
+    with single_threaded():
+        if not by_gram:
+            return np.linalg.svd(_condensed(weight), compute_uv=False)
+        return np.sqrt(np.maximum(np.linalg.eigvalsh(gram(weight))[::-1], 0))
+
+
+def count_below(weight: Array, relative: float, absolute: float = 0.0) -> int:
+    """Number of singular values of ``weight`` that are below ``relative`` · σ_max or below ``absolute``.
+
+    Where that is less than a Gram matrix can tell from 0, a full decomposition is made instead.
+    """
+    values = singular_values(weight)
+    largest = values.max(initial=0.0)
+    threshold = max(relative * largest, absolute)
+    if 0 < threshold < RESOLUTION * largest:
+        values = singular_values(weight, by_gram=False)
+    return int(np.count_nonzero(values < threshold))
 
 
 def has_gram(weight: Array) -> bool:
     """Whether the singular values of ``weight`` are taken from its Gram matrix instead of an SVD of itself.
 
-    Squaring loses half of float64's digits: what is smaller than about 1e-8 of σ_max drowns. In a matrix of float32
-    the rounding of its own values hides as much, and every threshold of ours lies far above: the numerical rank's is
-    max(n_in, n_out) · 2⁻²³ σ_max, eq. 13's 0.005 σ_max. Not so in one of float64, which is decomposed as it is.
+    Squaring loses half of float64's digits: see ``RESOLUTION``. In a matrix of float32 the rounding of its own values
+    hides as much, and the usual thresholds lie far above: the numerical rank's is max(n_in, n_out) · 2⁻²³ σ_max, at
+    least 1e-4 σ_max here, eq. 13's 0.005 σ_max. A matrix of float64 is decomposed as it is.
     """
     return weight.size > LARGE and min(weight.shape) >= GRAM_SIDE and np.finfo(weight.dtype).eps > 1e-8
 
@@ -130,7 +156,7 @@ def gram(weight: Array) -> Array:
     total = np.zeros((tall.shape[1], tall.shape[1]))
     rows = max(1, LARGE // tall.shape[1])
     for start in range(0, len(tall), rows):
-        block = tall[start : start + rows].astype(np.float64)
+        block = in_float64(tall[start : start + rows])
         total += block.T @ block
     return total
 
@@ -149,12 +175,12 @@ def _condensed(weight: Array) -> Array:
     values: one block of rows at a time is held in float64.
     """
     if weight.size <= LARGE or max(weight.shape) < _ELONGATED * min(weight.shape):
-        return weight.astype(np.float64)
+        return in_float64(weight)
     tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
     rows = _rows(tall)
     condensed: Array = np.empty((0, tall.shape[1]))
     for start in range(0, len(tall), rows):
-        block = tall[start : start + rows].astype(np.float64)
+        block = in_float64(tall[start : start + rows])
         condensed = np.asarray(np.linalg.qr(np.concatenate((condensed, block)), mode="r"))
     return condensed
 
@@ -172,7 +198,7 @@ def matmul(a: Array, b: Array, dtype: npt.DTypeLike = np.float64) -> Array:
     """
     with single_threaded():
         if max(a.size, b.size) <= LARGE:
-            return (a.astype(np.float64) @ b.astype(np.float64)).astype(dtype)
+            return (in_float64(a) @ in_float64(b)).astype(dtype, copy=False)
         return _blockwise(a, b, np.dtype(dtype))
 
 
@@ -186,18 +212,18 @@ def _blockwise(a: Array, b: Array, dtype: np.dtype[Any]) -> Array:
         total = np.zeros((rows, columns))
         for start in range(0, inner, step):
             part = slice(start, start + step)
-            total += left[:, part].astype(np.float64) @ right[part].astype(np.float64)
+            total += in_float64(left[:, part]) @ in_float64(right[part])
         result = total.astype(dtype, copy=False)
     elif rows >= columns:
         result = np.empty((rows, columns), dtype)
-        whole = right.astype(np.float64)
+        whole = in_float64(right)
         for start in range(0, rows, step):
-            result[start : start + step] = left[start : start + step].astype(np.float64) @ whole
+            result[start : start + step] = in_float64(left[start : start + step]) @ whole
     else:
         result = np.empty((rows, columns), dtype)
-        whole = left.astype(np.float64)
+        whole = in_float64(left)
         for start in range(0, columns, step):
-            result[:, start : start + step] = whole @ right[:, start : start + step].astype(np.float64)
+            result[:, start : start + step] = whole @ in_float64(right[:, start : start + step])
     return result.reshape(*a.shape[:-1], *b.shape[1:])
 
 

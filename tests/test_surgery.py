@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxsurgeon import Factorize, InsertIdentity, Merge, Narrow, SurgeryError, Widen, create, load, operate, parse
+from onnxsurgeon import (
+    Factorize,
+    InsertIdentity,
+    Merge,
+    Narrow,
+    SurgeryError,
+    Widen,
+    create,
+    load,
+    operate,
+    parse,
+    save,
+)
 from onnxsurgeon.data.load import load_dataset, locate
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
@@ -283,3 +295,26 @@ def test_new_values_that_overflow_are_refused():
     layers = [replace(net.layers[0], weight=np.full((8, 6), 3e38, np.float32)), net.layers[1]]
     with pytest.raises(SurgeryError, match=r"factorize:1:6: the new values of '.*' are too large for their type"):
         operate(net.with_layers(layers), Factorize(1, 6))
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_network_from_memory_and_one_from_its_file_give_the_same_bits(size, tmp_path, monkeypatch):
+    """Weights read with transB = 1 are stored column by column, those of a file of ours row by row."""
+    if size == "large":
+        monkeypatch.setattr("onnxsurgeon.linear_algebra.LARGE", 1000)
+        monkeypatch.setattr("onnxsurgeon.linear_algebra.GRAM_SIDE", 30)
+    by_column = network((90, 70, 60, 40), "PRelu")
+    by_column = by_column.with_parameters(np.asfortranarray(values) for _, values in by_column.parameters())
+    save(by_column, tmp_path / "net.onnx")
+    moments = [3 * values for _, values in by_column.parameters()]
+
+    def results(net, surgery, stored):
+        monkeypatch.setattr("onnxsurgeon.linear_algebra._spectra", {})
+        operated = operate(net, parse(surgery))
+        moved = operated.carry(net.with_parameters(map(stored, moments)), 2)
+        parameters = (*operated.network.parameters(), *moved.parameters())
+        return operated.record, [values.tobytes() for _, values in parameters]
+
+    for surgery in ("widen:1:9", "insert_identity:2", "narrow:1:50", "narrow:2:60", "factorize:1:20", "merge:1"):
+        from_memory = results(by_column, surgery, np.asfortranarray)
+        assert results(load(tmp_path / "net.onnx"), surgery, np.ascontiguousarray) == from_memory

@@ -309,8 +309,9 @@ def write_bytes(
             before()
         temporary.replace(path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def flush_file(path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from onnxsurgeon.linear_algebra import Array, singular_values
+from onnxsurgeon.linear_algebra import Array, count_below
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,5 @@ class Thresholds:
 
 def removable_neurons(weight: Array, thresholds: Thresholds) -> int:
     """n_r: the number of singular values of ``weight`` (n_in, n_out) with σ < ε1 σ_max or σ < ε2 (paper, eq. 13)."""
-    values = singular_values(weight)
-    small = values < max(thresholds.relative * values.max(initial=0.0), thresholds.absolute)
-    beyond = weight.shape[1] - len(values) if thresholds.rank_bound else 0
-    return int(np.count_nonzero(small)) + beyond
+    beyond = weight.shape[1] - min(weight.shape) if thresholds.rank_bound else 0
+    return count_below(weight, thresholds.relative, thresholds.absolute) + beyond

@@ -13,7 +13,7 @@ from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_feat
 from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.linear_algebra import Array, in_float64
 from onnxsurgeon.runtime import first_line
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
@@ -220,8 +220,9 @@ def unknown(layer: DenseLayer, power: int) -> float:
     """
     if power == 1:
         return 0.0
-    arrays = [values.astype(np.float64) for _, values in layer.parameters()]
-    return float(sum(values.sum() for values in arrays) / sum(values.size for values in arrays))
+    arrays = [values for _, values in layer.parameters()]
+    # The order in which a sum is taken, and so its rounding, follows the order of storage.
+    return float(sum(in_float64(values).sum() for values in arrays) / sum(values.size for values in arrays))
 
 
 def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> Array | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients
+from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
 from onnxsurgeon.training.resident import numbered
 
@@ -161,9 +162,13 @@ def by_unit_arrays(network: Network) -> list[Array]:
 
 
 def from_by_unit(network: Network, arrays: Iterable[Array]) -> Network:
-    """``network`` with the parameters ``arrays``, shaped and ordered as those of ``by_unit_arrays``."""
+    """``network`` with the parameters ``arrays``, shaped and ordered as those of ``by_unit_arrays``.
+
+    Weights are stored row by row again, but for those of large networks, which for that would be in memory twice.
+    """
+    order: Literal["C", "K"] = "K" if is_large(network) else "C"
     return network.with_parameters(
-        np.ascontiguousarray(values.T if old.ndim == 2 else values.reshape(old.shape), old.dtype)
+        np.asarray(values.T if old.ndim == 2 else values.reshape(old.shape), old.dtype, order=order)
         for values, (_, old) in zip(arrays, network.parameters(), strict=True)
     )
 

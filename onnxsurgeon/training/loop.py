@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import weakref
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
@@ -18,6 +20,7 @@ from onnxsurgeon.runtime import first_line, onnxruntime, provider
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.evaluation import ROWS, evaluation_graph, from_tiles, tile_feeds
 from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
+from onnxsurgeon.training.in_place import InPlace, is_large
 from onnxsurgeon.training.loop_graph import carried_names, series_names, training_loop
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
@@ -53,7 +56,7 @@ class LoopEngine:
         spec: TrainingSpec,
         state: OptimizerState | None = None,
     ) -> TrainedNetwork:
-        """Train ``network``: a ``session.run`` or two for each array of batches."""
+        """Train ``network``: a ``session.run`` or two for each array of batches; for large ones, see ``in_place``."""
         require_trainable(network, examples, spec)
         optimizer = make_optimizer(spec)
         network = in_units(network, examples.tasks)
@@ -64,14 +67,16 @@ class LoopEngine:
         networks = [network, *(network.with_parameters(each) for each in moments.moments)]
         carried = [values for each in networks for values in by_unit_arrays(each)]
         steps, seconds, losses = 0, 0.0, []
+        in_place = self.device == "cpu" and is_large(network)
+
+        @functools.cache
+        def graph() -> onnx.ModelProto:
+            return training_loop(network, examples, report_loss=spec.report_loss, optimizer=optimizer)
 
         def run(threads: int, before: Sequence[Array], part: slice) -> list[Array]:
-            loop = self._session(
-                key,
-                lambda: training_loop(network, examples, report_loss=spec.report_loss, optimizer=optimizer),
-                network,
-                threads,
-            )
+            loop = self._session(key, graph, network, threads)
+            if in_place:
+                loop = InPlace(loop, graph())
             rows = indices[part]
             first, (count, size) = steps + part.start, rows.shape
             scalars = optimizer.values(spec.rates(first, count), size, moments.steps + first)

@@ -11,7 +11,7 @@ from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.dense import absorb, bias_of, rescale, units_of
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, producer_of, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.linear_algebra import Array, matmul
 
 AFFINE = ("Add", "Sub", "Mul", "Div", "Neg", "BatchNormalization")
 
@@ -122,7 +122,8 @@ def fold_ahead(rewriter: Rewriter, node: gs.Node) -> bool:
         wide = weight.astype(np.float64)
         total = None
         if found.c.any():
-            total = np.broadcast_to(found.c, wide.shape[0]) @ wide + (0 if bias is None else bias.astype(np.float64))
+            total = matmul(np.broadcast_to(found.c, wide.shape[0]), wide)
+            total += 0 if bias is None else bias.astype(np.float64)
         scaled = weight if _is_one(found.a) else np.broadcast_to(found.a, wide.shape[0])[:, None] * wide
         # Named after the weight: the constant's own name belongs to a tensor of another length.
         rescale(rewriter, reader, scaled, total, f"{reader.inputs[1].name}.bias")
