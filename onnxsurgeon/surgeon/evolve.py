@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.errors import EngineError, RunError, SurgeryError
+from onnxsurgeon.errors import EngineError, SurgeryError
 from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.surgeon.branch import (
     RECUPERATED,
@@ -16,13 +16,12 @@ from onnxsurgeon.surgeon.branch import (
     Branch,
     Measurement,
     digests,
-    flush_branch,
     read_branch,
     write_branch,
 )
-from onnxsurgeon.surgeon.journal import Event, RunDirectory, file_digest
+from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored
+from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
-from onnxsurgeon.surgeon.state_file import state_path
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
@@ -30,31 +29,6 @@ from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
 
 Listener = Callable[[Event], None]
-
-
-@dataclass
-class State:
-    """What a run is at a checkpoint; the networks themselves are in the branch files.
-
-    Attributes:
-        epoch: epochs trained.
-        branches: the current branches.
-        best: the branch that would be the result if the run ended here.
-        next_number: number of the next branch.
-        stale: decision points since the best validation accuracy rose.
-        steps: training steps over all branches.
-        seconds: wall time, over all resumptions.
-        training_seconds: the part of it spent inside ONNX Runtime training.
-    """
-
-    epoch: int
-    branches: list[Branch]
-    best: Branch
-    next_number: int = 1
-    stale: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    training_seconds: float = 0.0
 
 
 @dataclass
@@ -93,8 +67,8 @@ class Surgeon:
             RunError: the run directory was changed from outside.
         """
         self.workers.begin(self._bench, self.run.path)
-        checkpoint = self.run.rewind()
-        state = self._start() if checkpoint is None else self._restore(checkpoint)
+        last = self.run.rewind()
+        state = self._start() if last is None else restored(last, self.run.branches)
         while not self._is_over(state):
             left = self.settings.epochs - state.epoch
             if state.epoch == 0 and self.settings.initial_epochs:
@@ -117,28 +91,6 @@ class Surgeon:
         write_branch(branch, self.run.branches)
         self._checkpoint("started", state)
         return state
-
-    def _restore(self, event: Event) -> State:
-        """The state that a checkpoint describes, its branches read from their files."""
-        files = {int(number): (self.run.branches / name, digest) for number, (name, digest) in event["files"].items()}
-        found = {}
-        for number, (path, digest) in files.items():
-            states = event.get("states", {})  # runs whose optimizer has no state do not have it
-            wanted = {"digest": digest} | ({"state_digest": states[str(number)]} if str(number) in states else {})
-            if digests(path) != wanted:
-                what = path if file_digest(path) != digest else state_path(path)
-                raise RunError(f"{what}: was changed since the run wrote it; the run cannot be resumed")
-            found[number] = read_branch(path)
-        return State(
-            event["epoch"],
-            [found[number] for number in event["branches"]],
-            found[event["best"]],
-            event["next_number"],
-            event["stale"],
-            event["steps"],
-            event["seconds"],
-            event["training_seconds"],
-        )
 
     def _is_over(self, state: State) -> bool:
         settings = self.settings
@@ -327,27 +279,7 @@ class Surgeon:
     def _checkpoint(self, event: str, state: State) -> None:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
-        paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
-        for name in paths.values():
-            flush_branch(self.run.branches / name)
-        found = {number: digests(self.run.branches / name) for number, name in paths.items()}
-        states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
-        self.tell(
-            event=event,
-            epoch=state.epoch,
-            branches=[branch.number for branch in state.branches],
-            topologies=[branch.network.topology for branch in state.branches],
-            accuracies=[branch.accuracy for branch in state.branches],
-            best=state.best.number,
-            best_accuracy=state.best.accuracy,
-            files={str(number): [name, found[number]["digest"]] for number, name in paths.items()},
-            **({"states": states} if states else {}),
-            next_number=state.next_number,
-            stale=state.stale,
-            steps=state.steps,
-            seconds=state.seconds,
-            training_seconds=state.training_seconds,
-        )
+        self.tell(event=event, **checkpoint(state, self.run.branches))
 
     def tell(self, **event: object) -> None:
         """Write an event to the journal and pass it to the listener."""

@@ -58,64 +58,25 @@ class LoopEngine:
     ) -> TrainedNetwork:
         """Train ``network``: a ``session.run`` or two for each array of batches; for large ones, see ``in_place``."""
         require_trainable(network, examples, spec)
-        optimizer = make_optimizer(spec)
-        network = in_units(network, examples.tasks)
-        key = ("train", _signature(network), signature(examples), spec.report_loss, optimizer)
-        moments = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
-        names, dtype = carried_names(network, optimizer), network.dtype
-        # A moment is looked at as the parameters of a network: it is laid out as they are.
-        networks = [network, *(network.with_parameters(each) for each in moments.moments)]
-        carried = [values for each in networks for values in by_unit_arrays(each)]
-        steps, seconds, losses = 0, 0.0, []
-        in_place = self.device == "cpu" and is_large(network)
-
-        @functools.cache
-        def graph() -> onnx.ModelProto:
-            return training_loop(network, examples, report_loss=spec.report_loss, optimizer=optimizer)
-
-        def run(threads: int, before: Sequence[Array], part: slice) -> list[Array]:
-            loop = self._session(key, graph, network, threads)
-            if in_place:
-                loop = InPlace(loop, graph())
-            rows = indices[part]
-            first, (count, size) = steps + part.start, rows.shape
-            scalars = optimizer.values(spec.rates(first, count), size, moments.steps + first)
-            feeds = {
-                **{f"initial_{name}": values for name, values in zip(names, before, strict=True)},
-                **index_feeds(examples, rows, "indices"),
-                **{name: values.astype(dtype) for name, values in zip(series_names(optimizer), scalars, strict=True)},
-                "ones": np.ones((1, size), dtype),
-            }
-            start = time.perf_counter()
-            outputs: list[Array] = self._run(loop, feeds, examples, targets=True)
-            nonlocal seconds
-            seconds += time.perf_counter() - start
-            return outputs
-
-        trained_rows = 0
+        training = _Training(self, in_units(network, examples.tasks), examples, spec, state)
+        steps = rows = 0
         for indices in batches:
             free = spec.threads() if self.device == "cpu" else 1
             threads = useful_threads(network, indices.shape[1], free)
-            for outputs in self._threads.run(run, carried, len(indices), threads, key):
-                carried = outputs[: len(names)]
-                losses += outputs[len(names) :]
-            steps, trained_rows = steps + len(indices), trained_rows + indices.size
-        count = len(carried) // len(networks)
-        trained, *moved = (
-            from_by_unit(network, carried[first : first + count]) for first in range(0, len(carried), count)
-        )
-        kept = tuple(tuple(values for _, values in each.parameters()) for each in moved)
-        after = state_from_units(OptimizerState(moments.steps + steps, kept), network, examples.tasks) if kept else None
+            run = functools.partial(training.run, indices, steps)
+            for outputs in self._threads.run(run, training.carried, len(indices), threads, training.key):
+                training.keep(outputs)
+            steps, rows = steps + len(indices), rows + indices.size
+        trained, after = training.result(steps)
         # What is measured next is what the file will hold.
-        stored, rounding = from_units(trained, examples.tasks).as_stored()
-        loss = float(np.concatenate(losses).astype(np.float64).sum()) / trained_rows if losses else None
-        return TrainedNetwork(stored, loss, steps, seconds, rounding, after)
+        stored, rounding = trained.as_stored()
+        return TrainedNetwork(stored, training.mean_loss(rows), steps, training.seconds, rounding, after)
 
     def evaluate(self, network: Network, examples: Examples) -> Metrics:
         """Metric and mean loss of ``network`` on all examples."""
         require_tasks(network, examples.tasks)
         key = ("evaluate", _signature(network), signature(examples))
-        run = self._session(key, lambda: evaluation_graph(network, examples), network)
+        run = self.session(key, lambda: evaluation_graph(network, examples), network)
         tallies = [tally(task) for task in examples.tasks]
         parameters = feeds_of(network)
         widest = max(head.width for head in network.heads)
@@ -123,16 +84,22 @@ class LoopEngine:
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
             feeds = {**parameters, **tile_feeds(examples, rows)}
-            outputs = from_tiles(self._run(run, feeds, examples, targets=False), len(rows))
+            outputs = from_tiles(self.run(run, feeds, examples, targets=False), len(rows))
             for each, output, labels in zip(tallies, outputs, examples.labels, strict=True):
                 each.add(output, labels[rows])
         return combined(examples.tasks, tallies, examples.rows)
 
-    def _session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:
+    def session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:
+        """The session of that key, made from what ``make`` returns where there is none; see ``Sessions``."""
         size = sum(values.nbytes for _, values in network.parameters())
         return self._sessions.get(key, make, size, threads)
 
-    def _run(self, run: Any, feeds: Mapping[str, Array], examples: Examples, *, targets: bool) -> Any:
+    def run(self, run: Any, feeds: Mapping[str, Array], examples: Examples, *, targets: bool) -> Any:
+        """All outputs of a session for ``feeds`` and the rows of ``examples``, with their targets or without.
+
+        Raises:
+            EngineError: ONNX Runtime fails.
+        """
         resident = arrays(examples, targets=targets)
         try:
             if self.device == "cpu":
@@ -149,6 +116,75 @@ class LoopEngine:
 
     def _on_device(self, array: Array) -> Any:
         return onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+
+class _Training:
+    """One network's training: what each run of the loop is fed, and what has come back so far.
+
+    Attributes:
+        key: the same for networks that are trained by the same graph.
+        carried: the parameters, then each moment of all of them, as of ``by_unit_arrays``.
+        seconds: time inside ONNX Runtime.
+    """
+
+    def __init__(
+        self, engine: LoopEngine, network: Network, examples: Examples, spec: TrainingSpec, state: OptimizerState | None
+    ) -> None:
+        self._engine, self._network, self._examples, self._spec = engine, network, examples, spec
+        self._optimizer = optimizer = make_optimizer(spec)
+        self.key = ("train", _signature(network), signature(examples), spec.report_loss, optimizer)
+        self._names = carried_names(network, optimizer)
+        self._before = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
+        # A moment is looked at as the parameters of a network: it is laid out as they are.
+        networks = [network, *(network.with_parameters(each) for each in self._before.moments)]
+        self.carried = [values for each in networks for values in by_unit_arrays(each)]
+        self.seconds = 0.0
+        self._losses: list[Array] = []
+
+    @functools.cached_property
+    def _graph(self) -> onnx.ModelProto:
+        return training_loop(
+            self._network, self._examples, report_loss=self._spec.report_loss, optimizer=self._optimizer
+        )
+
+    def run(self, indices: Array, first: int, threads: int, carried: Sequence[Array], part: slice) -> list[Array]:
+        """The outputs of one part of ``indices`` (steps, batch), whose first step is number ``first`` of all."""
+        loop = self._engine.session(self.key, lambda: self._graph, self._network, threads)
+        if self._engine.device == "cpu" and is_large(self._network):
+            loop = InPlace(loop, self._graph)
+        rows, first, dtype = indices[part], first + part.start, self._network.dtype
+        count, size = rows.shape
+        scalars = self._optimizer.values(self._spec.rates(first, count), size, self._before.steps + first)
+        series = zip(series_names(self._optimizer), scalars, strict=True)
+        feeds = {
+            **{f"initial_{name}": values for name, values in zip(self._names, carried, strict=True)},
+            **index_feeds(self._examples, rows, "indices"),
+            **{name: values.astype(dtype) for name, values in series},
+            "ones": np.ones((1, size), dtype),
+        }
+        start = time.perf_counter()
+        outputs: list[Array] = self._engine.run(loop, feeds, self._examples, targets=True)
+        self.seconds += time.perf_counter() - start
+        return outputs
+
+    def keep(self, outputs: Sequence[Array]) -> None:
+        """Go on from what a run has returned."""
+        self.carried = list(outputs[: len(self._names)])
+        self._losses += outputs[len(self._names) :]
+
+    def mean_loss(self, rows: int) -> float | None:
+        """Mean loss over that many rows; None where it was not asked for."""
+        return float(np.concatenate(self._losses).astype(np.float64).sum()) / rows if self._losses else None
+
+    def result(self, steps: int) -> tuple[Network, OptimizerState | None]:
+        """The network after so many steps, and what the optimizer goes on with."""
+        network, tasks = self._network, self._examples.tasks
+        count = len(network.parameters())
+        parts = [self.carried[first : first + count] for first in range(0, len(self.carried), count)]
+        trained, *moments = (from_by_unit(network, part) for part in parts)
+        kept = tuple(tuple(values for _, values in each.parameters()) for each in moments)
+        after = OptimizerState(self._before.steps + steps, kept)
+        return from_units(trained, tasks), state_from_units(after, network, tasks) if kept else None
 
 
 def _signature(network: Network) -> tuple[Any, ...]:

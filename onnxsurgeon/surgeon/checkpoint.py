@@ -1,0 +1,91 @@
+"""What a run is between two decision points, and the event in the journal that it is resumed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.surgeon.branch import Branch, digests, flush_branch, read_branch
+from onnxsurgeon.surgeon.journal import Event, file_digest
+from onnxsurgeon.surgeon.state_file import state_path
+
+
+@dataclass
+class State:
+    """What a run is at a checkpoint; the networks themselves are in the branch files.
+
+    Attributes:
+        epoch: epochs trained.
+        branches: the current branches.
+        best: the branch that would be the result if the run ended here.
+        next_number: number of the next branch.
+        stale: decision points since the best validation accuracy rose.
+        steps: training steps over all branches.
+        seconds: wall time, over all resumptions.
+        training_seconds: the part of it spent inside ONNX Runtime training.
+    """
+
+    epoch: int
+    branches: list[Branch]
+    best: Branch
+    next_number: int = 1
+    stale: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+
+
+def checkpoint(state: State, folder: Path) -> Event:
+    """What a run is resumed from, for the journal: all but what is in its branches' files, which are on the disk then.
+
+    Raises:
+        RunError: a branch's file cannot be read.
+    """
+    paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
+    for name in paths.values():
+        flush_branch(folder / name)
+    found = {number: digests(folder / name) for number, name in paths.items()}
+    states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
+    return {
+        "epoch": state.epoch,
+        "branches": [branch.number for branch in state.branches],
+        "topologies": [branch.network.topology for branch in state.branches],
+        "accuracies": [branch.accuracy for branch in state.branches],
+        "best": state.best.number,
+        "best_accuracy": state.best.accuracy,
+        "files": {str(number): [name, found[number]["digest"]] for number, name in paths.items()},
+        **({"states": states} if states else {}),
+        "next_number": state.next_number,
+        "stale": state.stale,
+        "steps": state.steps,
+        "seconds": state.seconds,
+        "training_seconds": state.training_seconds,
+    }
+
+
+def restored(event: Event, folder: Path) -> State:
+    """The state that a checkpoint describes, its branches read from their files.
+
+    Raises:
+        RunError: a file is not the one that the run wrote.
+    """
+    files = {int(number): (folder / name, digest) for number, (name, digest) in event["files"].items()}
+    states = event.get("states", {})  # runs whose optimizer has no state do not have it
+    found = {}
+    for number, (path, digest) in files.items():
+        wanted = {"digest": digest} | ({"state_digest": states[str(number)]} if str(number) in states else {})
+        if digests(path) != wanted:
+            what = path if file_digest(path) != digest else state_path(path)
+            raise RunError(f"{what}: was changed since the run wrote it; the run cannot be resumed")
+        found[number] = read_branch(path)
+    return State(
+        event["epoch"],
+        [found[number] for number in event["branches"]],
+        found[event["best"]],
+        event["next_number"],
+        event["stale"],
+        event["steps"],
+        event["seconds"],
+        event["training_seconds"],
+    )
