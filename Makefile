@@ -42,8 +42,8 @@ lint: .venv-test/installed
 	@rm -f .venv-training/no-wheel
 	@if .venv-training/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
 	    -d .venv-training/wheel '$(TRAINING)' 2>/dev/null; then \
-	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dev]'; \
-	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dev]' '$(TRAINING)'; \
+	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dask,dev]'; \
+	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dask,dev]' '$(TRAINING)'; \
 	else \
 	  touch .venv-training/no-wheel; \
 	fi

@@ -30,7 +30,7 @@ from onnxsurgeon.surgeon.station import Station, unpack_files
 from onnxsurgeon.surgeon.versions import versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.task import CROSS_ENTROPY, Task
-from tests.conftest import MODELS, start_model
+from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
 
 SHORT = SurgeonSettings.from_preset("default", **{**SETTINGS, "epochs": 6})
@@ -204,6 +204,23 @@ def test_an_optimizers_state_travels(cluster, local, tmp_path):
     run = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=cluster.name).run
     assert any(name.endswith(".state.npz") for name in contents(run))
     assert contents(run) == contents(local(settings))
+
+
+@needs_training
+def test_the_artifacts_of_the_other_engine_travel(cluster, tmp_path):
+    settings = replace(SHORT, optimizer="adamw", learning_rate=0.001)
+    runs = [
+        evolve(
+            start_model(tmp_path), "digits", settings=settings, engine="artifacts", run_dir=path, workers=workers
+        ).run
+        for path, workers in ((tmp_path / "here", 2), (tmp_path / "there", cluster.name))
+    ]
+    here, there = (sorted(path.relative_to(run) for path in run.glob("branches/*/*")) for run in runs)
+    assert here == there
+    assert len(here) > 10
+    # What ONNX Runtime's generator writes differs from time to time in itself.
+    for path in [*runs[0].glob("branches/*.onnx"), *runs[0].glob("branches/*.npz"), runs[0] / "best.onnx"]:
+        assert path.read_bytes() == (runs[1] / path.relative_to(runs[0])).read_bytes(), path
 
 
 def test_training_and_validation_rows_of_one_array_travel_once():
