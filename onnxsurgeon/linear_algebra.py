@@ -95,6 +95,21 @@ def truncated_svd(weight: Array, rank: int) -> Truncated:
         return Truncated(matmul(weight, vt.T, dtype=weight.dtype), vt)
 
 
+class Eigen(NamedTuple):
+    """A = V diag(λ) Vᵀ of a symmetric matrix, with λ descending and every column of V signed so that its sum is ≥ 0."""
+
+    values: Array
+    vt: Array
+
+
+def eigen(symmetric: Array) -> Eigen:
+    """Eigendecomposition of a symmetric matrix (n, n) in float64."""
+    with single_threaded():
+        values, vectors = np.linalg.eigh(in_float64(symmetric))
+    vt = vectors.T[::-1].copy()
+    return Eigen(values[::-1].copy(), vt * _signs(vt)[:, None])
+
+
 def _signs(vt: Array) -> Array:
     return np.where(vt.sum(axis=1) < 0, -1.0, 1.0)
 

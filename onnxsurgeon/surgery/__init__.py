@@ -3,6 +3,7 @@
 from onnxsurgeon.surgery.base import (
     EXACT_TOLERANCE,
     SURGERIES,
+    DataAware,
     Operated,
     Surgery,
     SurgeryRecord,
@@ -11,23 +12,34 @@ from onnxsurgeon.surgery.base import (
     spell,
 )
 from onnxsurgeon.surgery.factorize import Factorize
+from onnxsurgeon.surgery.factorize_data import FactorizeData, factorization_errors
 from onnxsurgeon.surgery.insert_identity import InsertIdentity
 from onnxsurgeon.surgery.merge import Merge
+from onnxsurgeon.surgery.merge_data import MergeData
+from onnxsurgeon.surgery.merge_duplicates import MergeDuplicates
 from onnxsurgeon.surgery.narrow import Narrow
+from onnxsurgeon.surgery.prune import Prune, pruning_errors
 from onnxsurgeon.surgery.widen import Widen
 
 __all__ = [
     "EXACT_TOLERANCE",
     "SURGERIES",
+    "DataAware",
     "Factorize",
+    "FactorizeData",
     "InsertIdentity",
     "Merge",
+    "MergeData",
+    "MergeDuplicates",
     "Narrow",
     "Operated",
+    "Prune",
     "Surgery",
     "SurgeryRecord",
     "Widen",
+    "factorization_errors",
     "operate",
     "parse",
+    "pruning_errors",
     "spell",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from onnxsurgeon.calibration.moments import Moments, Place
 from onnxsurgeon.errors import ModelError, SurgeryError
 from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_features
 from onnxsurgeon.graph.files import check_parts
@@ -44,8 +46,30 @@ class Surgery(Protocol):
         """New layers for old ones; ``network`` is not changed, and weights that stay are shared with it."""
 
 
+class DataAware(ABC):
+    """A surgery that goes by the moments of a calibration sample, which ``operate`` hands to it.
+
+    It knows nothing else of data: the same network and moments give the same result.
+    """
+
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
+        """Raise SurgeryError: without moments it cannot be done."""
+        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample")  # type: ignore[arg-type]
+
+    @abstractmethod
+    def refit(self, network: Network, moments: Moments) -> Replacement:
+        """New layers for old ones, as ``Surgery.rewrite``.
+
+        Raises:
+            SurgeryError: the moments lack the layer, or are another network's.
+        """
+
+
 class Replacement(NamedTuple):
     """Layers in the places of others, and what that is for whatever else belongs to the parameters.
+
+    The last new layer computes what the last replaced one did, in the same units: by its pre-activation z = x W + b
+    the two are compared.
 
     Attributes:
         replaced: how many layers are replaced, from the surgery's hidden layer on.
@@ -54,11 +78,13 @@ class Replacement(NamedTuple):
             follows the parameters as their velocity does, with what was decided for the weights (singular vectors,
             shares) held fixed: where θ' = Σ c θ, the first moment is Σ c m, and the second (power 2) Σ c² v, the
             variance of a sum of independent parts, which stays ≥ 0.
+        predicted: of a data-aware surgery the error on the calibration sample, as in ``SurgeryRecord``.
     """
 
     replaced: int
     layers: tuple[DenseLayer, ...]
     carry: Callable[[Sequence[DenseLayer], int], tuple[DenseLayer, ...]]
+    predicted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,9 @@ class SurgeryRecord:
         parameters_before: parameter count of the parent.
         parameters: parameter count of the result.
         rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
+        predicted: what moments say of a data-aware surgery: root mean square error of the pre-activation z of the last
+            layer replaced, as a fraction of z's standard deviation, √(E‖z' − z‖² / E‖z − E z‖²); None for others.
+            ``calibration.measure`` finds the error of any surgery.
     """
 
     surgery: str
@@ -80,6 +109,7 @@ class SurgeryRecord:
     parameters_before: int
     parameters: int
     rounding: float = 0.0
+    predicted: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +120,13 @@ class Operated:
         network: the result.
         record: what was done.
         carry: maps an optimizer's moments of the parent, given as a network, and their power (1 or 2) to the result's.
+        places: the last layer replaced in the parent, and the last new one in the result.
     """
 
     network: Network
     record: SurgeryRecord
     carry: Callable[[Network, int], Network]
+    places: tuple[Place, Place]
 
     def __iter__(self) -> Iterator[Any]:
         yield self.network
@@ -142,9 +174,16 @@ def parse(text: str, **options: Any) -> Surgery:
 
 
 def operate(
-    network: Network, surgery: Surgery, rng: np.random.Generator | None = None, *, require_exact: bool = False
+    network: Network,
+    surgery: Surgery,
+    rng: np.random.Generator | None = None,
+    *,
+    moments: Moments | None = None,
+    require_exact: bool = False,
 ) -> Operated:
     """Perform ``surgery`` on ``network`` and prove the result.
+
+    ``moments`` are those of ``network`` on a calibration sample; a data-aware surgery cannot do without them.
 
     The result passes onnx.checker and shape inference; where the surgery claims to be exact, the outputs on
     random inputs agree with the parent's within ``EXACT_TOLERANCE`` of their scale.
@@ -163,7 +202,10 @@ def operate(
     features = random_features(before)
     expected = chain_outputs(before, features)
     with np.errstate(over="ignore", invalid="ignore"):
-        made = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
+        if isinstance(surgery, DataAware) and moments is not None:
+            made = surgery.refit(network, moments)
+        else:
+            made = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
         result = network.splice(surgery.layer, made.replaced, made.layers)
         rounding = _require_finite(name, network, result)
     try:
@@ -174,13 +216,15 @@ def operate(
     if exact and not moved.relative <= EXACT_TOLERANCE:
         raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
     counts = network.parameter_count, result.parameter_count
-    record = SurgeryRecord(name, exact, moved.relative, *counts, rounding)
+    record = SurgeryRecord(name, exact, moved.relative, *counts, rounding, made.predicted)
+    first = network.depth(surgery.layer)[0] - 1
+    places = (number, first + made.replaced - 1), (number, first + len(made.layers) - 1)
 
-    def carry(moments: Network, power: int) -> Network:
-        old = _layers(moments, surgery.layer, made.replaced)
-        return moments.splice(surgery.layer, made.replaced, made.carry(old, power))
+    def carry(past: Network, power: int) -> Network:
+        old = _layers(past, surgery.layer, made.replaced)
+        return past.splice(surgery.layer, made.replaced, made.carry(old, power))
 
-    return Operated(result, record, carry)
+    return Operated(result, record, carry, places)
 
 
 def _require_finite(name: str, network: Network, result: Network) -> float:

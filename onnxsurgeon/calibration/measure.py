@@ -1,0 +1,61 @@
+"""The error of a surgery as it is found: both networks run on the same rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxsurgeon.calibration.moments import Place
+from onnxsurgeon.calibration.regression import relative
+from onnxsurgeon.calibration.scan import run_tiles, scan_model, tiles
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import session
+from onnxsurgeon.surgery.base import Operated
+from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.forward import forward
+from onnxsurgeon.training.resident import read_features
+
+_ROWS = 4096  # whose pre-activations are in memory at a time
+
+
+def found_error(network: Network, operated: Operated, examples: Examples, rows: Array) -> float:
+    """Error that the surgery makes on ``rows`` of the examples, as in ``SurgeryRecord.predicted``.
+
+    Any surgery's: compared is the pre-activation of the last layer that was replaced, in ``network`` and in the result.
+
+    Raises:
+        EngineError: ONNX Runtime is missing or fails.
+    """
+    before, after = operated.places
+    both = [
+        (each, session(_pre_activation_graph(each, examples, place)))
+        for each, place in ((network, before), (operated.network, after))
+    ]
+    units = network.segments[before[0]].layers[before[1]].units
+    error = square = count = 0.0
+    total: Array = np.zeros(units)
+    for start in range(0, len(rows), _ROWS):
+        for part in tiles(rows[start : start + _ROWS]):
+            found = [run_tiles(made, each, examples, part)[0] for each, made in both]
+            old, new = (values.astype(np.float64).reshape(-1, units) for values in found)
+            error += float(((new - old) ** 2).sum())
+            square += float((old**2).sum())
+            total, count = total + old.sum(axis=0), count + len(old)
+    variance = square / count - float(((total / count) ** 2).sum())
+    return relative(error / count, variance)
+
+
+def _pre_activation_graph(network: Network, examples: Examples, place: Place) -> onnx.ModelProto:
+    """The graph whose output is z (tiles, rows of a tile, units) of one layer."""
+    build = GraphBuilder(network.dtype)
+    features, factors = read_features(build, network, examples)
+    trace = forward(build, network, features, factors=factors)
+    segment, position = place
+    units = network.segments[segment].layers[position].units
+    build.add("Identity", trace.layers[segment][position].z, output="z")
+    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
+    scanned = helper.make_tensor_value_info("z", kind, [None, units])
+    return scan_model("pre_activation", build, network, examples, scanned=[scanned])

@@ -1,0 +1,90 @@
+"""Means and covariances of what enters each dense layer, as plain arrays: all that a data-aware surgery sees of data.
+
+With a constant 1 appended to x, E[x̃ x̃ᵀ] = [[Σ + μᵀμ, μᵀ], [μ, 1]]: mean and covariance are the same knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+
+T = TypeVar("T")
+# A layer of a network: number of its segment, and its place there, both from 0.
+Place = tuple[int, int]
+
+
+class Moment(NamedTuple):
+    """Mean μ (n,) and covariance Σ = E[(x − μ)ᵀ(x − μ)] (n, n) of a tensor's rows, float64."""
+
+    mean: Array
+    covariance: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of the tensors that enter a network's dense layers, over a calibration sample.
+
+    Attributes:
+        rows: for each segment, how many rows entered it: those of the sample, times positions where it has more axes.
+        inputs: for each layer, the moments of its input.
+        crosses: for each hidden layer, the covariance E[(x − μ)ᵀ(h − ν)] (n_in, n_out) of its input and its output,
+            the activation included.
+        missing: for layers without moments of their input, the reason.
+    """
+
+    rows: Mapping[int, int]
+    inputs: Mapping[Place, Moment]
+    crosses: Mapping[Place, Array]
+    missing: Mapping[Place, str]
+
+    def rows_of(self, network: Network, i: int) -> int:
+        """How many rows the moments of hidden layer ``i`` are means over."""
+        return self.rows[network.segment_of(i)]
+
+    def input_of(self, network: Network, i: int) -> Moment:
+        """Of what enters hidden layer ``i``.
+
+        Raises:
+            SurgeryError: there is no such layer, it has none, or they are another network's.
+        """
+        return self._at(network, i, 0)
+
+    def output_of(self, network: Network, i: int) -> Moment:
+        """Of what hidden layer ``i`` hands on, its activation included.
+
+        Raises:
+            SurgeryError: there is no such layer, it has none, or they are another network's.
+        """
+        return self._at(network, i, 1)
+
+    def cross_of(self, network: Network, i: int) -> Array:
+        """Covariance (n_in, n_out) of hidden layer ``i``'s input and output.
+
+        Raises:
+            SurgeryError: there is no such layer, it has none, or they are another network's.
+        """
+        self.input_of(network, i)
+        self.output_of(network, i)
+        return self.crosses[_place(network, i)]
+
+    def _at(self, network: Network, i: int, step: int) -> Moment:
+        segment, position = _place(network, i)
+        place = segment, position + step
+        if place not in self.inputs:
+            reason = self.missing.get(place, "the calibration saw no such layer")
+            raise SurgeryError(f"layer {i} has no moments: {reason}")
+        moment, layer = self.inputs[place], network.segments[segment].layers[position + step]
+        if len(moment.mean) != layer.inputs:
+            raise SurgeryError(
+                f"layer {i}: these moments are another network's: {len(moment.mean)} values instead of {layer.inputs}"
+            )
+        return moment
+
+
+def _place(network: Network, i: int) -> Place:
+    return network.segment_of(i), network.depth(i)[0] - 1

@@ -1,0 +1,111 @@
+"""Linear regression from moments alone: ridge, the order in which predictors can go, and the error of a layer.
+
+Everything in float64 on one thread, see ``linear_algebra``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from onnxsurgeon.calibration.moments import Moment
+from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
+
+# Ridge parameters tried, as fractions of each predictor's variance.
+RIDGES = 10.0 ** np.arange(-10, 1.5, 0.5)
+# What is left of the targets' variance and does not count: activations are float32, whose rounding is of this order.
+_ROUNDING = 1e-13
+_ELIMINATION_RIDGE = 1e-9
+
+
+def smoother(covariance: Array, cross: Array, variance: float, rows: int, scale: float) -> Array:
+    """M (a, a) such that M · cov(x, y) are the coefficients of the ridge regression of any y on x.
+
+    M = (Σ + λ diag Σ)⁻¹: a ridge that does not depend on the units that each predictor is measured in. λ minimises the
+    generalised cross-validation error RSS(λ) / (1 − df(λ) / rows)² (Golub, Heath and Wahba, Technometrics 21, 1979) of
+    the targets given: of equal ones the largest λ. A predictor that is constant gets coefficients 0.
+
+    Args:
+        covariance: Σ (a, a) of the predictors.
+        cross: their covariance (a, m) with the targets.
+        variance: of the targets, summed over them.
+        rows: how many rows the moments are means over.
+        scale: variance of what the targets are a part of; errors of its rounding do not count.
+    """
+    weights = _inverse_deviations(covariance)
+    values, vt = eigen(covariance * weights * weights[:, None])
+    values = np.maximum(values, 0)[:, None]
+    energy = (matmul(vt * weights, cross) ** 2).sum(axis=1)[:, None]
+    shrunk = values + RIDGES
+    left = variance - (energy * (shrunk + RIDGES) / shrunk**2).sum(axis=0)
+    freedom = 1 - (1 + (values / shrunk).sum(axis=0)) / rows
+    with np.errstate(divide="ignore"):
+        scores = np.where(freedom > 0, np.maximum(left, _ROUNDING * scale) / freedom**2, np.inf)
+    best = len(RIDGES) - 1 - int(np.argmin(scores[::-1]))
+    basis = vt * weights
+    return matmul(basis.T / shrunk[:, best], basis)
+
+
+class Elimination(NamedTuple):
+    """Predictors from the first that goes to the last that stays, and the error once each is gone, (n,).
+
+    Errors are the mean squares of what is lost of the targets, with the rest refitted.
+    """
+
+    order: Array
+    errors: Array
+
+
+def eliminate(covariance: Array, weight: Array) -> Elimination:
+    """Backward elimination of the predictors x (…, n) of x W, W (n, m), the rest being refitted each time.
+
+    Without predictor j the error grows by ‖B_j‖² / P_jj, where B are the present coefficients and P = Σ⁻¹ over the
+    present predictors: the least goes first (Hassibi and Stork, "Second order derivatives for network pruning: optimal
+    brain surgeon", NIPS 1992, eq. 5, with a layer's own quadratic error for the loss).
+    """
+    n = len(covariance)
+    weights = _inverse_deviations(covariance)
+    correlation = covariance * weights * weights[:, None]
+    # A constant predictor has nothing to lose: with its own 1 on the diagonal it is apart from all others.
+    constant = weights == 0
+    coefficients = np.where(constant, 0, np.sqrt(np.diag(covariance).clip(0)))[:, None] * weight.astype(np.float64)
+    correlation[np.diag_indices(n)] += np.where(constant, 1.0, _ELIMINATION_RIDGE)
+    order, errors, there = [], [], np.ones(n, bool)
+    with single_threaded():
+        precision = np.linalg.inv(correlation)
+        for _ in range(n):
+            costs = np.full(n, np.inf)
+            costs[there] = (coefficients[there] ** 2).sum(axis=1) / np.diag(precision)[there]
+            j = int(np.argmin(costs))
+            order.append(j)
+            errors.append(costs[j])
+            there[j] = False
+            column = precision[:, j] / precision[j, j]
+            coefficients -= np.outer(column, coefficients[j])
+            precision -= np.outer(column, precision[j])
+    return Elimination(np.array(order), np.cumsum(errors))
+
+
+def _inverse_deviations(covariance: Array) -> Array:
+    """1 / standard deviation of each predictor, 0 for one that is constant."""
+    variances = np.diag(covariance)
+    varies = variances > 0
+    return np.where(varies, 1 / np.sqrt(np.where(varies, variances, 1.0)), 0.0)
+
+
+def linear_error(moment: Moment, weight: Array, bias: Array) -> float:
+    """E‖x W + b‖² of rows with that mean and covariance."""
+    weight = weight.astype(np.float64)
+    spread = float((matmul(moment.covariance, weight) * weight).sum())
+    return max(spread, 0.0) + float(((matmul(moment.mean, weight) + bias) ** 2).sum())
+
+
+def variance_of(covariance: Array, weight: Array) -> float:
+    """E‖x W − E x W‖²."""
+    return max(float((matmul(covariance, weight) * weight).sum()), 0.0)
+
+
+def relative(error: float, variance: float) -> float:
+    """√(error / variance): a root mean square error as a fraction of a standard deviation."""
+    return float(np.sqrt(max(error, 0.0) / variance if variance > 0 else max(error, 0.0)))

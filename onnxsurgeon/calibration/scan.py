@@ -1,0 +1,96 @@
+"""A Scan over tiles of rows, as in ``training.evaluation``, which carries sums or returns what each tile gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import first_line
+from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.evaluation import ROWS
+from onnxsurgeon.training.forward import feeds_of, make_model, parameter_names
+from onnxsurgeon.training.resident import arrays, declarations, index_feeds, index_names
+
+
+def scan_model(
+    name: str,
+    build: GraphBuilder,
+    network: Network,
+    examples: Examples,
+    *,
+    sums: Sequence[tuple[str, tuple[int, ...]]] = (),
+    scanned: Sequence[onnx.ValueInfoProto] = (),
+) -> onnx.ModelProto:
+    """A model that runs ``build``'s nodes for every tile.
+
+    Inputs: "indices" (tiles, tile), row numbers, and "stored_indices" where the rows are a selection; the rows as they
+    are stored; the parameters. Outputs: the ``sums``, then what is ``scanned``, one tile behind the other.
+
+    Args:
+        name: of the graph.
+        build: the nodes for one tile, its row numbers "batch" and "stored_batch".
+        network: whose parameters are inputs.
+        examples: whose rows are read.
+        sums: names and shapes of float64 tensors that start as zeros; the nodes write NAME/after from NAME/before.
+        scanned: tensors that the nodes write.
+    """
+    double, integer = onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64
+    before, after = (
+        [helper.make_tensor_value_info(f"{total}/{when}", double, shape) for total, shape in sums]
+        for when in ("before", "after")
+    )
+    batches = [helper.make_tensor_value_info(each, integer, ["tile"]) for each in index_names(examples)]
+    body = helper.make_graph(build.nodes, "tile", [*before, *batches], [*after, *scanned])
+    outer = GraphBuilder(network.dtype)
+    outer.constants = build.constants
+    zero = helper.make_tensor("zero", double, [1], [0.0])
+    starts = [outer.add("ConstantOfShape", outer.integers(*shape), value=zero) for _, shape in sums]
+    names = index_names(examples, "indices")
+    results = [total for total, _ in sums] + [f"all_{value.name}" for value in scanned]
+    outer.append(helper.make_node("Scan", [*starts, *names], results, num_scan_inputs=len(names), body=body))
+    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
+    inputs = [
+        *declarations(examples, targets=False),
+        *(helper.make_tensor_value_info(each, integer, ["tiles", "tile"]) for each in names),
+        *(
+            helper.make_tensor_value_info(each, kind, values.shape)
+            for each, (_, values) in zip(parameter_names(network), network.parameters(), strict=True)
+        ),
+    ]
+    outputs = [helper.make_tensor_value_info(total, double, shape) for total, shape in sums]
+    outputs += [
+        helper.make_tensor_value_info(
+            f"all_{value.name}", value.type.tensor_type.elem_type, [None] * (1 + len(value.type.tensor_type.shape.dim))
+        )
+        for value in scanned
+    ]
+    return make_model(name, outer, inputs, outputs)
+
+
+def tiles(rows: Array) -> Iterator[Array]:
+    """The row numbers as (tiles, tile): all full tiles, then what is left."""
+    full = len(rows) // ROWS * ROWS
+    if full:
+        yield rows[:full].reshape(-1, ROWS)
+    if full < len(rows):
+        yield rows[None, full:]
+
+
+def run_tiles(made: Any, network: Network, examples: Examples, part: Array) -> list[Array]:
+    """All outputs of a session made from such a model, for row numbers (tiles, tile).
+
+    Raises:
+        EngineError: ONNX Runtime fails.
+    """
+    feeds = {**feeds_of(network), **arrays(examples, targets=False), **index_feeds(examples, part, "indices")}
+    try:
+        return list(made.run(None, feeds))
+    except Exception as error:  # ONNX Runtime's exceptions share no narrower base
+        raise EngineError(f"calibration failed inside ONNX Runtime: {first_line(error)}") from error

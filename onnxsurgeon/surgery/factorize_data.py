@@ -1,0 +1,108 @@
+"""One layer's weight as the product of two thin ones, cut where the data lose least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.calibration.regression import linear_error, relative, variance_of
+from onnxsurgeon.graph.layers import DenseLayer
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array, Eigen, eigen, matmul
+from onnxsurgeon.surgery.base import (
+    DataAware,
+    Replacement,
+    add_bias,
+    moments_like,
+    register,
+    require_amount,
+    slope_of,
+    unknown,
+)
+
+# How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
+# not move in are ranked by the weights.
+_WEIGHTS_SHARE = 1e-10
+
+
+@register
+@dataclass(frozen=True)
+class FactorizeData(DataAware):
+    """Truncated SVD of hidden layer ``layer`` at ``rank`` r in the metric of its input.
+
+    With mean μ and covariance Σ of the input, and V_r the r leading eigenvectors of Wᵀ Σ W: W → W V_r, a linear layer
+    without bias, then V_rᵀ with φ and the bias b' = b + μ W (I − V_r V_rᵀ). The bias takes the mean of what is cut off,
+    and the expected squared error of the pre-activation is the sum of the other eigenvalues: the least that any rank r
+    can have, and no more than with E[xᵀx] for Σ and b unchanged, since E[xᵀx] − Σ = μᵀμ is positive semidefinite. No
+    inverse is taken, so inputs that are constant do no harm. (Cf. Wang et al., "SVD-LLM", arXiv 2403.07378, which
+    whitens by a Cholesky factor instead.)
+
+    Exact on any input where r is the number of units.
+    """
+
+    operation: ClassVar[str] = "factorize_data"
+    layer: int
+    rank: int
+
+    def require(self, network: Network) -> None:
+        """1 ≤ r ≤ min(n_{i-1}, n_i)."""
+        layer = network.hidden(self.layer)
+        require_amount(self, self.rank, min(layer.weight.shape), "the rank")
+
+    def is_exact(self, network: Network) -> bool:
+        """Where nothing is cut off."""
+        return self.rank >= network.hidden(self.layer).units
+
+    def refit(self, network: Network, moments: Moments) -> Replacement:
+        """φ(x W + b) → φ((x W V_r) V_rᵀ + b')."""
+        layer, input_moment = network.hidden(self.layer), moments.input_of(network, self.layer)
+        dtype = layer.weight.dtype
+        vt = _decompose(layer.weight, input_moment.covariance).vt[: self.rank]
+        thin = matmul(layer.weight, vt.T, dtype=dtype)
+        through = matmul(input_moment.mean, layer.weight)
+        first = DenseLayer(thin, None, None, network.fresh_names())
+        bias = add_bias(layer.bias, through - matmul(matmul(through, vt.T), vt), dtype)
+        second = replace(layer, weight=vt.astype(dtype), bias=bias)
+
+        def carry(past: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
+            """W V_r and b' move as W and b do, with V_r and μ held fixed; V_rᵀ is new."""
+            (old,) = past
+            outside = np.eye(layer.units) - matmul(vt.T, vt)
+            moved = matmul(matmul(input_moment.mean**power, old.weight), outside**power)
+            moved = moved if old.bias is None else moved + old.bias
+            rest = np.full(second.weight.shape, unknown(old, power))
+            return (
+                moments_like(first, matmul(old.weight, vt.T**power), None, None),
+                moments_like(second, rest, moved, slope_of(old)),
+            )
+
+        lost = layer.weight - matmul(thin, second.weight)
+        shift = (0.0 if layer.bias is None else layer.bias.astype(np.float64)) - np.asarray(bias, np.float64)
+        error = linear_error(input_moment, lost, shift)
+        variance = variance_of(input_moment.covariance, layer.weight)
+        return Replacement(1, (first, second), carry, relative(error, variance))
+
+
+def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
+    """What ``FactorizeData(i, r)`` predicts for r = 1, 2, …, min(n_{i-1}, n_i), as in ``SurgeryRecord``.
+
+    Raises:
+        SurgeryError: there is no such layer, or it has no moments.
+    """
+    layer, covariance = network.hidden(i), moments.input_of(network, i).covariance
+    vt = _decompose(layer.weight, covariance).vt
+    along = matmul(layer.weight, vt.T)
+    parts = np.maximum((matmul(covariance, along) * along).sum(axis=0), 0)
+    left = np.cumsum(parts[::-1])[::-1]
+    errors = [relative(float(error), float(left[0])) for error in (*left[1:], 0.0)]
+    return np.array(errors[: min(layer.weight.shape)])
+
+
+def _decompose(weight: Array, covariance: Array) -> Eigen:
+    """Eigenvectors of Wᵀ (Σ + ε I) W."""
+    share = _WEIGHTS_SHARE * float(np.trace(covariance)) / len(covariance) or 1.0
+    return eigen(matmul(weight.T, matmul(covariance, weight) + share * weight))
