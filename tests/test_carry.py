@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import (
+    Examples,
     Factorize,
     InsertIdentity,
     Merge,
@@ -17,8 +18,10 @@ from onnxsurgeon import (
     make_engine,
     operate,
 )
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.graph.activations import Activation, prelu
 from onnxsurgeon.graph.equivalence import chain_outputs
+from onnxsurgeon.surgery import FactorizeData, MergeData, Prune
 from tests.conftest import as_float64, randomised, with_bias_removed
 
 SURGERIES = [
@@ -31,7 +34,16 @@ SURGERIES = [
     Factorize(2, 4),
     Factorize(2, 2),
     Merge(2),
+    FactorizeData(2, 2),
+    Prune(2, 3),
+    MergeData(2),
 ]
+
+
+def moments_of(net):
+    """Of 200 random rows."""
+    features = np.random.default_rng(4).standard_normal((200, 6)) + 0.5
+    return calibrate(net, Examples.classification(features, np.zeros(200, np.int64), 3), np.arange(200))
 
 
 def network(activation=None, bias=True):
@@ -69,12 +81,12 @@ def outputs_velocity(net, direction, features, step=1e-6):
 def test_after_an_exact_surgery_the_function_moves_on_as_it_did(surgery, activation, bias):
     """The first moments are the parameters' velocity: where the function is kept, so is its velocity."""
     net = network(activation, bias)
-    done = operate(net, surgery, np.random.default_rng(3))
+    done = operate(net, surgery, np.random.default_rng(3), moments=moments_of(net))
     velocity = random_like(net)
     state = OptimizerState(7, (tuple(velocity),)).mapped(net, done.carry)
     assert state.steps == 7
     assert state.fits(done.network, 1)
-    if done.record.exact and not (activation is None and isinstance(surgery, Narrow | Merge)):
+    if done.record.exact and not (activation is None and isinstance(surgery, Narrow | Merge | MergeData)):
         features = np.random.default_rng(5).standard_normal((9, 6))
         expected = outputs_velocity(net, velocity, features)
         np.testing.assert_allclose(
@@ -82,10 +94,10 @@ def test_after_an_exact_surgery_the_function_moves_on_as_it_did(surgery, activat
         )
 
 
-@pytest.mark.parametrize("surgery", [Narrow(2, 4), Merge(2)], ids=str)
+@pytest.mark.parametrize("surgery", [Narrow(2, 4), Merge(2), MergeData(2)], ids=str)
 def test_narrow_and_merge_keep_the_velocity_of_a_linear_layer(surgery):
     net = network()
-    done = operate(net, surgery, require_exact=True)
+    done = operate(net, surgery, moments=moments_of(net), require_exact=True)
     velocity = random_like(net)
     slopes = next(i for i, (name, _) in enumerate(net.parameters()) if name == net.layers[1].names.slope)
     velocity[slopes][:] = 0  # the slopes themselves are not kept
@@ -101,7 +113,7 @@ def test_narrow_and_merge_keep_the_velocity_of_a_linear_layer(surgery):
 @pytest.mark.parametrize("surgery", SURGERIES, ids=str)
 def test_second_moments_take_the_squares_of_the_first_ones_coefficients(surgery, bias):
     net = network(bias=bias)
-    done = operate(net, surgery, np.random.default_rng(3))
+    done = operate(net, surgery, np.random.default_rng(3), moments=moments_of(net))
 
     def carried(arrays, power):
         return np.concatenate([v.ravel() for v in values(done.carry(net.with_parameters(arrays), power))])
@@ -120,8 +132,10 @@ def test_second_moments_take_the_squares_of_the_first_ones_coefficients(surgery,
     flat = np.concatenate([v.ravel() for v in second])
     np.testing.assert_allclose(result[~unmapped], (coefficients**2 @ flat)[~unmapped], rtol=1e-9)
     assert (result > 0).all()
-    assert unmapped.any() == (isinstance(surgery, InsertIdentity | Factorize) or "fresh" in str(surgery))
-    if isinstance(surgery, InsertIdentity | Factorize):
+    assert unmapped.any() == (
+        isinstance(surgery, InsertIdentity | Factorize | FactorizeData) or "fresh" in str(surgery)
+    )
+    if isinstance(surgery, InsertIdentity | Factorize | FactorizeData):
         layer = np.concatenate([v.ravel() for _, v in net.with_parameters(second).layers[1].parameters()])
         np.testing.assert_allclose(result[unmapped], layer.mean())
 
@@ -131,8 +145,10 @@ def test_training_goes_on_with_the_carried_state(optimizer, digit_examples):
     train, _ = digit_examples
     engine, spec = make_engine("loop"), TrainingSpec(0.003, optimizer)
     before = engine.train(create((64, 20, 10, 10), seed=1), train, [np.arange(1280).reshape(-1, 16)], spec)
-    for surgery in (Widen(1, 4), Widen(1, 4, "fresh"), InsertIdentity(1), Narrow(1, 12), Factorize(1, 8), Merge(1)):
-        done = operate(before.network, surgery, np.random.default_rng(0))
+    weights = (Widen(1, 4), Widen(1, 4, "fresh"), InsertIdentity(1), Narrow(1, 12), Factorize(1, 8), Merge(1))
+    for surgery in (*weights, FactorizeData(1, 8), Prune(1, 12), MergeData(1)):
+        moments = calibrate(before.network, train)
+        done = operate(before.network, surgery, np.random.default_rng(0), moments=moments)
         state = before.state.mapped(before.network, done.carry)
         assert {v.dtype for each in state.moments for v in each} == {np.dtype(np.float32)}
         after = engine.train(done.network, train, [np.arange(1280).reshape(-1, 16)] * 2, spec, state)

@@ -20,9 +20,12 @@ from onnxsurgeon import (
     make_engine,
     operate,
 )
+from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.calibration.measure import found_error
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.equivalence import compare_models
 from onnxsurgeon.runtime import run
+from onnxsurgeon.surgery import FactorizeData, MergeData, Prune
 from onnxsurgeon.task import SQUARED, Task
 
 ROWS = 6
@@ -559,6 +562,20 @@ def test_surgeries_on_all_hidden_layers_one_after_the_other(found):
         network = operate(network, InsertIdentity(i)).network
         network = operate(network, Widen(i, 2)).network
     close(model, network.to_model(), model, 1e-5)
+
+
+def test_data_aware_surgeries_predict_the_error_that_is_found_in_every_segment(found):
+    """Behind glue, with three axes, beside a skip: what enters each hidden layer has its moments."""
+    _, model, network = found
+    examples = examples_of(network, model)
+    rows = np.arange(examples.rows)
+    moments = calibrate(network, examples, rows)
+    for i in range(1, network.hidden_count + 1):
+        half = max(1, min(network.hidden(i).weight.shape) // 2)
+        for surgery in (FactorizeData(i, half), Prune(i, half), MergeData(i)):
+            done = operate(network, surgery, moments=moments)
+            expected = found_error(network, done, examples, rows)
+            assert done.record.predicted == pytest.approx(expected, rel=1e-3, abs=1e-5), str(surgery)
 
 
 def test_training_lowers_the_loss_and_touches_nothing_else(found):

@@ -214,7 +214,10 @@ def test_any_sequence_of_exact_surgeries_preserves_the_function(shape, seed, dat
         ("merge:1:2", "expected merge:LAYER"),
         ("widen:1", "expected widen:LAYER:UNITS"),
         ("widen:one:2", "expected widen:LAYER:UNITS"),
-        ("transplant:1", "unknown surgery 'transplant': expected one of factorize, insert_identity, merge, narrow"),
+        (
+            "transplant:1",
+            "unknown surgery 'transplant': expected one of factorize, factorize_data, insert_identity, merge,",
+        ),
     ],
 )
 def test_refusals_say_why(text, reason):
@@ -244,8 +247,10 @@ def test_merging_the_last_hidden_layer_leaves_a_linear_model():
 
 
 def test_surgeries_are_spelled_as_they_are_parsed():
-    assert set(SURGERIES) == {"widen", "insert_identity", "narrow", "factorize", "merge"}
-    for text in ("widen:1:8", "insert_identity:2", "narrow:1:5", "factorize:1:6", "merge:2"):
+    weights = ("widen:1:8", "insert_identity:2", "narrow:1:5", "factorize:1:6", "merge:2", "merge_duplicates:1")
+    data = ("factorize_data:1:6", "prune:2:3", "merge_data:1")
+    assert set(SURGERIES) == {text.partition(":")[0] for text in (*weights, *data)}
+    for text in (*weights, *data):
         assert spell(parse(text)) == text
 
 
