@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxsurgeon.comparison.diff import Diff, diff
     from onnxsurgeon.data.dataset import Dataset, Split
     from onnxsurgeon.data.examples import Examples
     from onnxsurgeon.data.load import load_dataset
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.training.state import OptimizerState
 
 _HOMES = {
+    "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
     "data.examples": ("Examples",),
     "data.load": ("load_dataset",),
@@ -76,6 +78,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DenseLayer",
+    "Diff",
     "Engine",
     "EngineError",
     "Evolved",
@@ -103,6 +106,7 @@ __all__ = [
     "TrainingSpec",
     "Widen",
     "create",
+    "diff",
     "evolve",
     "from_model",
     "inspect_layers",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import data, learning, models
+from onnxsurgeon.cli import comparing, data, learning, models
 from onnxsurgeon.errors import OnnxSurgeonError
 
 app = typer.Typer(
@@ -25,11 +25,15 @@ app = typer.Typer(
 )
 models.register(app)
 learning.register(app)
+comparing.register(app)
 app.add_typer(data.app, name="data")
 
 
 def main() -> None:
     """Entry point: every error a user can cause is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks "×" shows "?" in its place
+            stream.reconfigure(errors="replace")
     try:
         app()
     except OnnxSurgeonError as error:

@@ -13,9 +13,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from onnxsurgeon.cli.spectra import spectra
+
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
-    from onnxsurgeon.recommend import Candidate, LayerReport
+    from onnxsurgeon.recommend import Candidate, LayerReport, Thresholds
     from onnxsurgeon.surgeon.run import Evolved
     from onnxsurgeon.surgery import SurgeryRecord
 
@@ -57,7 +59,9 @@ def network_summary(network: Network) -> str:
     return f"{network.topology}, {network.parameter_count:,} parameters"
 
 
-def inspection(network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate]) -> None:
+def inspection(
+    network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate], thresholds: Thresholds
+) -> None:
     """What ``inspect`` shows."""
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
@@ -79,12 +83,13 @@ def inspection(network: Network, reports: Sequence[LayerReport], candidates: Seq
                 f"{layer.inputs} × {layer.units}",
                 "–" if report is None else str(layer.activation or "linear"),
                 f"{sum(values.size for _, values in layer.parameters()):,}",
-                "" if report is None else _spectrum(report.singular_values),
                 "" if report is None else f"{report.removable} of {report.units}",
             )
             rows.append((str(number), *cells) if several else cells)
-    columns = ("layer", "node", "shape", "activation", "params", "σ max … min", "removable")
-    table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node", "σ max … min"))
+    columns = ("layer", "node", "shape", "activation", "params", "removable")
+    table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
+    if reports:
+        spectra(out, reports, thresholds)
     out.print("\n[bold]Recommended[/], best first:")
     proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
@@ -97,10 +102,6 @@ def _prefix(ops: Sequence[str]) -> str:
         half = LONGEST_PREFIX // 2
         kept = [*kept[:half], f"… ({len(kept) - 2 * half} more)", *kept[-half:]]
     return " → ".join(kept) or "none"
-
-
-def _spectrum(values: Any) -> str:
-    return f"{values[0]:.3g} … {values[-1]:.3g}" if len(values) > 1 else f"{values[0]:.3g}"
 
 
 def operations(records: Sequence[SurgeryRecord]) -> None:
