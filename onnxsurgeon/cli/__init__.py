@@ -12,6 +12,7 @@ import typer
 
 from onnxsurgeon import __version__
 from onnxsurgeon.cli import comparing, data, learning, models
+from onnxsurgeon.cli.encoding import make_printable
 from onnxsurgeon.errors import OnnxSurgeonError
 
 app = typer.Typer(
@@ -31,9 +32,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Entry point: every error a user can cause is one line and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that lacks "×" shows "?" in its place
-            stream.reconfigure(errors="replace")
+    make_printable()
     try:
         app()
     except OnnxSurgeonError as error:

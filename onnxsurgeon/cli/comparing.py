@@ -30,9 +30,7 @@ _FORMS = "A model file, a run directory (its best.onnx), or RUN#7 (its branch 7)
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command(
-        epilog="Examples: onnxsurgeon diff model.onnx best.onnx; onnxsurgeon diff runs/m-digits-1#0 runs/m-digits-1"
-    )(diff)
+    app.command(epilog="Examples: onnxsurgeon diff model.onnx best.onnx; onnxsurgeon diff runs/m-1#0 runs/m-1")(diff)
     app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
 
 
@@ -88,8 +86,8 @@ def view(
 ) -> None:
     """Open a model in Netron: served to this machine only, until Ctrl-C.
 
-    Netron's page itself, not onnxsurgeon, asks ipinfo.io for your country and reports its usage to its author; the model
-    is not sent anywhere.
+    The page is Netron's own, not onnxsurgeon's: it asks ipinfo.io for your country and reports its usage to its author.
+    The model stays on this machine.
     """
     from onnxsurgeon.graph.files import read_model
     from onnxsurgeon.surgeon.selection import model_file

@@ -37,6 +37,8 @@ def differences(diff: Diff) -> None:
     _outputs(diff.random, "random inputs")
     if diff.data is not None:
         _data(diff.data)
+    if diff.random.outputs or (diff.data is not None and diff.data.outputs.outputs):
+        out.print("[dim]|Δ| as a fraction of the largest output before; agreement: same largest value[/]")
 
 
 def _alignment(diff: Diff) -> str:
@@ -90,8 +92,6 @@ def _outputs(compared: OutputComparison, where: str) -> None:
         ]
         columns = (f"on {where}", "rows", "max |Δ|", "mean |Δ|", "agreement")
         table(columns, rows, right=columns[1:], fold=columns[:1])
-        if any(output.maximum is not None for output in compared.outputs):
-            out.print("[dim]|Δ| as a fraction of the largest output before; agreement: the same largest value[/]")
     for note in compared.notes:
         out.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
 

@@ -47,7 +47,7 @@ def chart(values: Array, thresholds: Thresholds, decades: int, bars: str, mark: 
     A bar that stands for several values shows the largest; none stands for values on both sides of the threshold.
     """
     largest = float(values[0])
-    small = int(np.count_nonzero(values < max(thresholds.relative * largest, thresholds.absolute)))
+    small = _small(values, thresholds)
     kept = len(values) - small
     shares = _shares(kept, small)
     text = Text()
@@ -57,6 +57,11 @@ def chart(values: Array, thresholds: Thresholds, decades: int, bars: str, mark: 
         if style == "" and small:
             text.append(mark, "bold yellow")
     return text
+
+
+def _small(values: Array, thresholds: Thresholds) -> int:
+    """How many of the values are below eq. 13's thresholds."""
+    return int(np.count_nonzero(values < max(thresholds.relative * float(values[0]), thresholds.absolute)))
 
 
 def _shares(kept: int, small: int) -> tuple[int, int]:
@@ -91,13 +96,11 @@ def _caption(reports: Sequence[LayerReport], thresholds: Thresholds, decades: in
     if most > WIDTH:
         parts.append(f"of more than {WIDTH} values, a bar shows the largest of several")
     rule = f"σ < {thresholds.relative:g} σ max or σ < {thresholds.absolute:g} (eq. 13)"
-    marked = any(
-        r.singular_values[-1] < max(thresholds.relative * r.singular_values[0], thresholds.absolute) for r in reports
-    )
-    parts.append(f"behind {mark} those that are removable: {rule}" if marked else f"none is removable: {rule}")
+    marked = any(_small(report.singular_values, thresholds) for report in reports)
+    parts.append(f"right of {mark} what is removable: {rule}" if marked else f"none is removable: {rule}")
     if any(r.units > len(r.singular_values) for r in reports) and thresholds.rank_bound:
         parts.append("units beyond a layer's number of inputs are removable too")
-    return "; ".join(parts)
+    return "\n".join(parts)
 
 
 def _has(console: Console, characters: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from onnxsurgeon.comparison.groups import Group
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import in_float64
+from onnxsurgeon.linear_algebra import Array, in_float64
 
 KEPT, TRAINED, REACTIVATED = "kept", "trained", "reactivated"
 WIDENED, NARROWED, REFITTED = "widened", "narrowed", "refitted"
@@ -128,5 +128,5 @@ def _relative_change(a: DenseLayer, b: DenseLayer) -> float:
     return float(np.sqrt(moved / norm)) if norm else float(np.sqrt(moved))
 
 
-def _parameters(layer: DenseLayer) -> tuple[np.ndarray | None, ...]:  # type: ignore[type-arg]
+def _parameters(layer: DenseLayer) -> tuple[Array | None, ...]:
     return layer.weight, layer.bias, None if layer.activation is None else layer.activation.slope

@@ -1,8 +1,8 @@
 """Align the layers of two branches by the surgeries between them, which their files tell.
 
-Back from the first branch to the ancestor that both share, and forth from there to the second. Of every layer on the way
-is known which of the first branch's it has to do with, and its width, as far as that follows. Widths that do not come
-out as they are in the file show that the two are not related in that way.
+Back from the first branch to the ancestor that both share, and forth from there to the second. Of every layer on the
+way it is known which of the first branch's it has to do with, and its width, as far as that follows. Widths that do not
+come out as they are in the file show that the two are not related in that way.
 """
 
 from __future__ import annotations
