@@ -10,7 +10,7 @@ from rich.markup import escape
 from onnxsurgeon.cli.console import out, table
 
 if TYPE_CHECKING:
-    from onnxsurgeon.comparison.diff import Diff
+    from onnxsurgeon.comparison.diff import Diff, ModelSummary
     from onnxsurgeon.comparison.layers import LayerChange, LayerSummary
     from onnxsurgeon.comparison.on_data import DataComparison
     from onnxsurgeon.comparison.outputs import OutputComparison
@@ -20,16 +20,8 @@ _COLUMNS = ("layer", "change", "before", "after", "parameters", "moved")
 
 def differences(diff: Diff) -> None:
     """Print a comparison: the two models, layer by layer, and their outputs."""
-    before, after = diff.before, diff.after
-    out.print(f"before: [bold]{escape(before.name)}[/]", soft_wrap=True)
-    out.print(f"after:  [bold]{escape(after.name)}[/]\n", soft_wrap=True)
-    rows = [
-        ("topology", before.topology, after.topology, ""),
-        ("parameters", f"{before.parameters:,}", f"{after.parameters:,}", _growth(before.parameters, after.parameters)),
-    ]
-    if before.bytes is not None and after.bytes is not None:
-        rows.append(("bytes", f"{before.bytes:,}", f"{after.bytes:,}", _growth(before.bytes, after.bytes)))
-    table(("", "before", "after", ""), rows)
+    _model("before", diff.before)
+    _model("after", diff.after, diff.before)
     out.print(f"\n[dim]{escape(_alignment(diff))}[/]")
     segments = {layer.segment for change in diff.layers for layer in (*change.before, *change.after)}
     lines = [_line(change, several=len(segments) > 1) for change in diff.layers]
@@ -39,6 +31,17 @@ def differences(diff: Diff) -> None:
         _data(diff.data)
     if diff.random.outputs or (diff.data is not None and diff.data.outputs.outputs):
         out.print("[dim]|Δ| as a fraction of the largest output before; agreement: same largest value[/]")
+
+
+def _model(word: str, model: ModelSummary, before: ModelSummary | None = None) -> None:
+    """A model's name, topology and sizes; those of the second with their growth."""
+    growth = "" if before is None else _growth(before.parameters, model.parameters)
+    sizes = [f"{model.parameters:,} parameters{growth}"]
+    if model.bytes is not None:
+        growth = "" if before is None else _growth(before.bytes, model.bytes)
+        sizes.append(f"{model.bytes:,} bytes{growth}")
+    out.print(f"{word + ':':<7} [bold]{escape(model.name)}[/]", soft_wrap=True)
+    out.print(f"        {model.topology}, {', '.join(sizes)}", soft_wrap=True)
 
 
 def _alignment(diff: Diff) -> str:
@@ -72,8 +75,8 @@ def _shapes(layers: Sequence[LayerSummary]) -> str:
     return "\n".join(f"{layer.inputs} × {layer.units} {layer.activation}" for layer in layers) or "–"
 
 
-def _growth(before: int, after: int) -> str:
-    return "" if before == after else f"{100 * (after - before) / before:+.1f} %"
+def _growth(before: int | None, after: int) -> str:
+    return "" if not before or before == after else f" ({100 * (after - before) / before:+.1f} %)"
 
 
 def _outputs(compared: OutputComparison, where: str) -> None:

@@ -16,17 +16,16 @@ if TYPE_CHECKING:
     from onnxsurgeon.recommend import LayerReport, Thresholds
 
 WIDTH = 44
-BLOCKS, ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
+BLOCKS, ASCII = "·▁▂▃▄▅▆▇█", "_.:-=+*#@"
 MARK, ASCII_MARK = "┊", "|"
-# Where the smallest value that counts is less than this part of the largest, bars of equal steps show nothing of it.
-_LINEAR_DOWN_TO = 0.05
-_FEWEST_DECADES, _MOST_DECADES = 1, 6
+# Where eq. 13's threshold is a smaller part of the largest value, it would lie low in the lowest of eight equal steps.
+_LINEAR_DOWN_TO, _FOOT = 1 / 16, 1e-6
 
 
 def spectra(console: Console, reports: Sequence[LayerReport], thresholds: Thresholds) -> None:
     """Print a bar chart of each hidden layer's singular values, eq. 13's threshold marked; at most 80 columns wide."""
     plain = not _has(console, BLOCKS + MARK)
-    decades = _decades(reports)
+    decades = _decades(reports, thresholds)
     bars, mark = (ASCII, ASCII_MARK) if plain else (BLOCKS, MARK)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("layer")
@@ -38,7 +37,7 @@ def spectra(console: Console, reports: Sequence[LayerReport], thresholds: Thresh
         grid.add_row(str(report.layer), chart(values, thresholds, decades, bars, mark), ends)
     console.print()
     console.print(grid)
-    console.print(Text(_caption(reports, thresholds, decades, mark), style="dim"))
+    console.print(Text(_caption(reports, thresholds, decades, mark, bars[0]), style="dim"))
 
 
 def chart(values: Array, thresholds: Thresholds, decades: int, bars: str, mark: str) -> Text:
@@ -80,18 +79,18 @@ def _height(value: float, largest: float, decades: int) -> int:
     return min(8, max(0, math.ceil(8 * share)))
 
 
-def _decades(reports: Sequence[LayerReport]) -> int:
-    """How many decades a logarithmic scale spans; 0 where a linear one shows all values that are not 0."""
-    shares = [float(v / r.singular_values[0]) for r in reports for v in r.singular_values if r.singular_values[0] > 0]
-    smallest = min((share for share in shares if share > 10.0**-_MOST_DECADES), default=1.0)
-    if smallest >= _LINEAR_DOWN_TO:
+def _decades(reports: Sequence[LayerReport], thresholds: Thresholds) -> int:
+    """How many decades a logarithmic scale spans; 0 where a linear one tells the thresholds from 0."""
+    largest = max(float(report.singular_values[0]) for report in reports)
+    threshold = max(thresholds.relative, thresholds.absolute / largest if largest > 0 else 1.0)
+    if threshold >= _LINEAR_DOWN_TO:
         return 0
-    return max(_FEWEST_DECADES, math.ceil(-math.log10(smallest)))
+    return math.ceil(-math.log10(threshold)) if threshold > _FOOT else round(-math.log10(_FOOT))
 
 
-def _caption(reports: Sequence[LayerReport], thresholds: Thresholds, decades: int, mark: str) -> str:
+def _caption(reports: Sequence[LayerReport], thresholds: Thresholds, decades: int, mark: str, zero: str) -> str:
     scale = f"logarithmic from {10.0**-decades:g} σ max" if decades else "linear from 0"
-    parts = [f"bars: {scale} to the layer's σ max"]
+    parts = [f"bars: {scale} to the layer's σ max, {zero} for what is {'less' if decades else '0'}"]
     most = max(len(report.singular_values) for report in reports)
     if most > WIDTH:
         parts.append(f"of more than {WIDTH} values, a bar shows the largest of several")

@@ -129,9 +129,8 @@ def _undone(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Laye
         units = None if here.units is None else here.units - surgery.units
         return None if units is not None and units < 1 else (*layers[:i], here._replace(units=units), *layers[i + 1 :])
     if isinstance(surgery, Narrow):
-        return (
-            (*layers[:i], here._replace(units=None), *layers[i + 1 :]) if here.units in (None, surgery.units) else None
-        )
+        fits = here.units in (None, surgery.units)
+        return (*layers[:i], here._replace(units=None), *layers[i + 1 :]) if fits else None
     following = layers[i + 1]
     if i + 1 == len(layers) - 1:
         return None  # what was inserted, or is the second factor, is hidden
