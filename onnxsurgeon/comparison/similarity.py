@@ -22,7 +22,8 @@ from onnxsurgeon.linear_algebra import Array, in_float64, single_threaded
 MOST = 256
 WEIGHTS, NAME, SAME, END = 2.0, 0.5, 0.25, 0.5
 # A pair must bring that much, or two layers are better left alone; and a product what a pair and a gap would.
-ENOUGH, PRODUCT, RESEMBLING = 0.4, 3.5, 0.5
+ENOUGH, PRODUCT, THIN = 0.4, 3.5, 1.5
+RESEMBLING, FAINTLY, ROUNDING = 0.5, 0.2, 1e-6
 
 Score = Callable[[tuple[int, ...], tuple[int, ...]], float]
 _STEPS = ((1, 1), (2, 1), (1, 2), (1, 0), (0, 1))
@@ -114,13 +115,20 @@ def _resemblance(a: DenseLayer, b: DenseLayer) -> float:
 
 
 def _as_product(pair: Sequence[DenseLayer], one: DenseLayer) -> float:
-    """What speaks for two layers on the one side being one on the other; −∞ where nothing does."""
+    """What speaks for two layers on the one side being one on the other; −∞ where nothing does.
+
+    Their product must resemble it, and more so than either of them alone does, or the other is an inserted one.
+    """
     first, second = pair
-    if (first.inputs, second.units) != one.weight.shape:
-        return -np.inf
-    rows, columns = _some(first.inputs), _some(second.units)
+    rows, columns = _some(min(first.inputs, one.inputs)), _some(min(second.units, one.units))
     product = in_float64(first.weight[rows]) @ in_float64(second.weight[:, columns])
     alike = _cosine(product, in_float64(one.weight[np.ix_(rows, columns)]))
+    alone = (_likeness(layer.weight, one.weight) for layer in pair if layer.weight.shape == one.weight.shape)
+    if alike <= max(alone, default=0.0) + ROUNDING:
+        return -np.inf
+    # A thin linear layer without bias is what ``factorize`` leaves, and a low rank resembles the whole but faintly.
+    if first.activation is None and first.bias is None and first.units < min(first.inputs, second.units):
+        return PRODUCT * alike + THIN if alike >= FAINTLY else -np.inf
     return PRODUCT * alike if alike >= RESEMBLING else -np.inf
 
 
