@@ -14,7 +14,6 @@ from onnxsurgeon.cli.spectra import ASCII, BLOCKS, MARK, WIDTH, chart, spectra
 from onnxsurgeon.recommend import removable_neurons
 from tests.conftest import MODEL_FILES, MODELS, randomised
 
-
 PAPER, DEFAULT = Thresholds(0.005, 0.3, rank_bound=False), Thresholds()
 
 
