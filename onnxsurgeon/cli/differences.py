@@ -41,7 +41,8 @@ def _model(word: str, model: ModelSummary, before: ModelSummary | None = None) -
         growth = "" if before is None else _growth(before.bytes, model.bytes)
         sizes.append(f"{model.bytes:,} bytes{growth}")
     out.print(f"{word + ':':<7} [bold]{escape(model.name)}[/]", soft_wrap=True)
-    out.print(f"        {model.topology}, {', '.join(sizes)}", soft_wrap=True)
+    out.print(f"        {model.topology}", soft_wrap=True)
+    out.print(f"        {', '.join(sizes)}", soft_wrap=True)
 
 
 def _alignment(diff: Diff) -> str:
@@ -52,18 +53,21 @@ def _alignment(diff: Diff) -> str:
 
 
 def _line(change: LayerChange, *, several: bool) -> tuple[str, ...]:
-    labels = [_label(change.before), _label(change.after)]
-    label = labels[0] if labels[0] == labels[1] else " → ".join(labels)
-    count = [f"{change.parameters_before:,}", f"{change.parameters_after:,}"]
+    label = _arrow(_label(change.before), _label(change.after))
     cells = (
         label,
         change.kind,
         _shapes(change.before),
         _shapes(change.after),
-        count[0] if count[0] == count[1] else " → ".join(count),
+        _arrow(f"{change.parameters_before:,}", f"{change.parameters_after:,}"),
         "" if change.change is None else "0" if change.change == 0 else f"{change.change:.2g}",
     )
-    return (str((change.after or change.before)[0].segment), *cells) if several else cells
+    parts = [str(layers[0].segment) if layers else "–" for layers in (change.before, change.after)]
+    return (_arrow(*parts), *cells) if several else cells
+
+
+def _arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
 
 
 def _label(layers: Sequence[LayerSummary]) -> str:
