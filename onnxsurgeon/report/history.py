@@ -235,9 +235,10 @@ def _propose(history: History, event: Event) -> None:
 
 def _measure(history: History, event: Event) -> None:
     branch = integer(event, "branch")
-    point = Point(
-        number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", most=1), number(event, "loss")
-    )
+    loss = None
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a loss may have become infinite
+        loss = number(event, "loss")
+    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", most=1), loss)
     known = history.members.get(branch)
     _update(
         history,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -13,6 +14,7 @@ from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.tracking.values import Entry, Values, hyperparameters
 
 _log = logging.getLogger(__name__)
+_LONGEST_REASON = 300
 
 Settings = Mapping[str, bool | int | float | str]
 Logged = set[tuple[str, int]]
@@ -103,7 +105,7 @@ class Tracking:
 
     def _give_up(self, tracker: Tracker, error: Exception) -> None:
         self._trackers.remove(tracker)
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), _LONGEST_REASON, placeholder=" …") or type(error).__name__
         _log.warning("tracking with %s failed, the run goes on without it: %s", tracker.name, reason)
 
     def __enter__(self) -> Self:
