@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _WHOLE = ("number", "parent", "parameters", "draw")
 _REAL = ("epoch", "decision_epoch", "accuracy", "gain", "loss", "score", "proposal")
 _SHOWN = ("number", "parent", "surgery", "epoch", "topology", "parameters", "accuracy", "gain", "score", "outcome")
+_TEXTS = ("surgery", "topology", "outcome")
+_LEFT = ' style="text-align: left"'
 COLUMNS = (
     "number",
     "parent",
@@ -93,7 +95,7 @@ class RunTable:
 
     def _repr_html_(self) -> str:
         """The history as a table, for notebooks; the result's row is bold."""
-        head = "".join(f"<th>{name}</th>" for name in _SHOWN)
+        head = "".join(f"<th{_LEFT if name in _TEXTS else ''}>{name}</th>" for name in _SHOWN)
         body = "\n".join(_html_row(row) for row in self.history)
         return (
             f"<p>{escape(repr(self))}</p>\n"
@@ -161,7 +163,8 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
 
 def _html_row(row: dict[str, Any]) -> str:
     weight = ' style="font-weight: bold"' if row["result"] else ""
-    return f"<tr{weight}>" + "".join(f"<td>{escape(_spell(name, row[name]))}</td>" for name in _SHOWN) + "</tr>"
+    cells = (f"<td{_LEFT if name in _TEXTS else ''}>{escape(_spell(name, row[name]))}</td>" for name in _SHOWN)
+    return f"<tr{weight}>{''.join(cells)}</tr>"
 
 
 def _spell(name: str, value: Any) -> str:
@@ -170,5 +173,5 @@ def _spell(name: str, value: Any) -> str:
     if name == "gain":
         return f"{value:+.4f}"
     if isinstance(value, float):
-        return f"{value:.4f}" if name != "epoch" else f"{value:g}"
+        return f"{value:.4f}" if name != "epoch" else f"{value:.2f}".removesuffix(".00")
     return f"{value:,}" if isinstance(value, int) else str(value)
