@@ -6,8 +6,7 @@ this order: "run", then "started" (but in a resumed run), then for every decisio
 the start of the run, and so do the numbers of branches: the given model is branch 0.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.
 from collections.abc import Mapping
 from typing import Literal, NotRequired, TypedDict
 
