@@ -34,7 +34,7 @@ lint: .venv-test/installed
 
 .venv-test/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dask,dev]'
+	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dask,tensorboard,mlflow,pandas,dev]'
 	@touch $@
 
 .venv-training/installed: pyproject.toml
@@ -42,8 +42,8 @@ lint: .venv-test/installed
 	@rm -f .venv-training/no-wheel
 	@if .venv-training/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
 	    -d .venv-training/wheel '$(TRAINING)' 2>/dev/null; then \
-	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dask,dev]'; \
-	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dask,dev]' '$(TRAINING)'; \
+	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dask,tensorboard,dev]'; \
+	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dask,tensorboard,dev]' '$(TRAINING)'; \
 	else \
 	  touch .venv-training/no-wheel; \
 	fi

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         OnnxSurgeonError,
         RunError,
         SettingsError,
+        StopRun,
         SurgeryError,
     )
     from onnxsurgeon.graph.create import create
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load, save
+    from onnxsurgeon.history import RunRecord, read_run
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -53,12 +55,14 @@ _HOMES = {
         "OnnxSurgeonError",
         "RunError",
         "SettingsError",
+        "StopRun",
         "SurgeryError",
     ),
     "graph.create": ("create",),
     "graph.layers": ("DenseLayer",),
     "graph.network": ("Network",),
     "graph.reader": ("from_model", "load", "save"),
+    "history": ("RunRecord", "read_run"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "surgeon.run": ("Evolved", "evolve", "resume"),
@@ -95,8 +99,10 @@ __all__ = [
     "Operated",
     "OptimizerState",
     "RunError",
+    "RunRecord",
     "SettingsError",
     "Split",
+    "StopRun",
     "SurgeonSettings",
     "SurgeryError",
     "Task",
@@ -117,6 +123,7 @@ __all__ = [
     "parse",
     "prepare",
     "propose",
+    "read_run",
     "resume",
     "save",
 ]

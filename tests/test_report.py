@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     events = []
     settings = SurgeonSettings.from_preset("default", **SETTINGS)
-    evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", listener=events.append)
+    evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", callbacks=events.append)
     return evolved, [event for event in events if event["event"] != "run"]
 
 

@@ -27,6 +27,7 @@ from onnxsurgeon.cli.options import (
     SeedOption,
     StdOption,
     TargetOption,
+    TrackOption,
     ValidationFractionOption,
     numbers,
     with_fields,
@@ -172,6 +173,7 @@ def evolve(
     impute: ImputeOption = None,
     validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
+    track: TrackOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     **settings: Any,
@@ -185,7 +187,8 @@ def evolve(
         "workers": workers,
         "out": out,
         "overwrite": force,
-        "listener": printer.remember if as_json else printer,
+        "callbacks": printer.remember if as_json else printer,
+        "track": tuple(track or ()),
         "progress": console.DownloadBar,
     }
     given = {name: value for name, value in settings.items() if value is not None}

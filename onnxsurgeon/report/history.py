@@ -22,11 +22,12 @@ _FILE_NAME = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
 
 @dataclass(frozen=True)
 class Point:
-    """A branch measured: when, at which stage, and how accurate it was."""
+    """A branch measured: when, at which stage, how accurate it was, and its loss where the journal tells it."""
 
     epoch: float
     stage: str
     accuracy: float
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,10 @@ def _propose(history: History, event: Event) -> None:
 
 def _measure(history: History, event: Event) -> None:
     branch = integer(event, "branch")
-    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", most=1))
+    loss = None
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a loss may have become infinite
+        loss = number(event, "loss")
+    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", most=1), loss)
     known = history.members.get(branch)
     _update(
         history,

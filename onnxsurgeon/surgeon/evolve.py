@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxsurgeon.data.examples import Examples
@@ -19,16 +19,15 @@ from onnxsurgeon.surgeon.branch import (
     read_branch,
     write_branch,
 )
+from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored
-from onnxsurgeon.surgeon.journal import Event, RunDirectory
+from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
-
-Listener = Callable[[Event], None]
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Surgeon:
         train: rows to train on.
         validation: rows to choose by.
         workers: where branches are trained side by side.
-        listener: called with every event that is written to the journal.
+        callbacks: called with every event that is written to the journal.
     """
 
     run: RunDirectory
@@ -51,7 +50,7 @@ class Surgeon:
     train: Examples
     validation: Examples
     workers: Workers
-    listener: Listener = field(default=lambda event: None)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     def __post_init__(self) -> None:
         self._bench = Bench(
@@ -94,7 +93,7 @@ class Surgeon:
 
     def _is_over(self, state: State) -> bool:
         settings = self.settings
-        if state.epoch >= settings.epochs:
+        if self.callbacks.stop_asked or state.epoch >= settings.epochs:
             return True
         if settings.target_accuracy is not None and state.best.accuracy >= settings.target_accuracy:
             return True
@@ -282,13 +281,13 @@ class Surgeon:
         self.tell(event=event, **checkpoint(state, self.run.branches))
 
     def tell(self, **event: object) -> None:
-        """Write an event to the journal and pass it to the listener."""
+        """Write an event to the journal and pass it to the callbacks."""
         self.run.append(event)
-        self.listener(event)
+        self.callbacks(event)
 
 
 def _size_then_number(branch: Branch) -> tuple[int, int]:
     return branch.network.parameter_count, branch.number
 
 
-__all__ = ["Listener", "State", "Surgeon"]
+__all__ = ["State", "Surgeon"]
