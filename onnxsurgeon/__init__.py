@@ -5,10 +5,14 @@ The names below are the public API; each is imported when it is first used, so t
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Nothing is logged unless the program that imports this wants it.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from onnxsurgeon.data.dataset import Dataset, Split
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load, save
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
@@ -61,6 +66,7 @@ _HOMES = {
     "task": ("Task",),
     "surgeon.run": ("Evolved", "evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
+    "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
     "training.engine": ("Engine", "TrainedNetwork", "make_engine"),
@@ -99,6 +105,7 @@ __all__ = [
     "Task",
     "Thresholds",
     "TrainedNetwork",
+    "TrainingProgress",
     "TrainingSettings",
     "TrainingSpec",
     "Widen",

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from onnxsurgeon.surgeon.log import near_chance
+
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import Candidate, LayerReport
@@ -129,7 +131,7 @@ class EventPrinter:
 
     def __init__(self) -> None:
         self.run = ""
-        self.chance, self.metric = 0.0, "accuracy"
+        self.classes, self.metric = 0, "accuracy"
 
     def remember(self, event: dict[str, Any]) -> None:
         """Print nothing; only remember where the run is."""
@@ -149,7 +151,7 @@ class EventPrinter:
             if event["task"] != "multi-class":
                 _plain(f"task: {event['task']}, judged by {event['metric']}")
             self.metric = event["metric"]
-            self.chance = 1 / event["classes"] if event["classes"] else 0.0
+            self.classes = event["classes"]
             for note in event["notes"]:
                 _plain(f"[dim]{escape(note)}[/]")
             if event["other_versions"]:
@@ -157,7 +159,7 @@ class EventPrinter:
                 _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
         elif kind == "started":
             _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
-            if event["best_accuracy"] < 1.5 * self.chance:
+            if near_chance(event["best_accuracy"], self.classes):
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
             _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
         elif kind in ("recuperated", "trained"):

@@ -19,6 +19,7 @@ from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.evolve import Listener, Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
@@ -102,6 +103,7 @@ def evolve(
     overwrite: bool = False,
     listener: Listener | None = None,
     progress: Any = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Evolved:
     """Evolve the model at ``model`` on the data set ``data``.
 
@@ -123,6 +125,7 @@ def evolve(
         overwrite: whether ``out`` may exist.
         listener: called with every event of the journal.
         progress: see ``load_dataset``.
+        training_progress: told how many steps are trained, while they are; to be read from another thread.
 
     Raises:
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
@@ -133,7 +136,7 @@ def evolve(
         require_writable(Path(out), overwrite=overwrite)
     network = load(model)
     chosen = make_engine(engine, device, network, settings)
-    with make_workers(workers) as pool:
+    with make_workers(workers, training_progress) as pool:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
         splits = _split(network, dataset, settings, options)
@@ -173,6 +176,7 @@ def resume(
     overwrite: bool = False,
     listener: Listener | None = None,
     progress: Any = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Evolved:
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
@@ -198,7 +202,7 @@ def resume(
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     network = load(start)
     chosen = make_engine(engine, device, network, settings)
-    with make_workers(workers) as pool:
+    with make_workers(workers, training_progress) as pool:
         dataset = load_dataset(name, **rows, folder=folder, progress=progress)
         if dataset.digest != digest:
             raise RunError(
@@ -230,23 +234,23 @@ def _finish(
     overwrite: bool,
     other_versions: Sequence[str] = (),
 ) -> Evolved:
-    surgeon.listener(
-        {
-            "event": "run",
-            "path": str(surgeon.run.path),
-            "rows": surgeon.train.rows,
-            "validation_rows": surgeon.validation.rows,
-            "validation": surgeon.settings.validation,
-            "engine": surgeon.engine.name,
-            "device": surgeon.engine.device,
-            "workers": surgeon.workers.count,
-            "cluster": surgeon.workers.cluster,
-            "classes": surgeon.train.classes,
-            "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
-            "metric": surgeon.train.metric,
-            "notes": list(splits.notes),
-            "other_versions": other_versions,
-        }
+    surgeon.announce(
+        event="run",
+        path=str(surgeon.run.path),
+        settings=asdict(surgeon.settings),
+        rows=surgeon.train.rows,
+        batches_per_epoch=surgeon.batches_per_epoch,
+        validation_rows=surgeon.validation.rows,
+        validation=surgeon.settings.validation,
+        engine=surgeon.engine.name,
+        device=surgeon.engine.device,
+        workers=surgeon.workers.count,
+        cluster=surgeon.workers.cluster,
+        classes=surgeon.train.classes,
+        task=" and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
+        metric=surgeon.train.metric,
+        notes=list(splits.notes),
+        other_versions=other_versions,
     )
     with surgeon.run.exclusive(), surgeon.workers:  # whose last jobs end before the run is let go of
         state = surgeon.evolve()
