@@ -5,14 +5,10 @@ The names below are the public API; each is imported when it is first used, so t
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# Nothing is logged unless the program that imports this wants it.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from onnxsurgeon.data.dataset import Dataset, Split

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -133,6 +134,22 @@ class EventPrinter:
         self.run = ""
         self.classes, self.metric = 0, "accuracy"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is left to print."""
+
+    def stopping(self) -> None:
+        """The run has been interrupted, and is about to stop."""
+
+    @property
+    def onward(self) -> str:
+        """What to do about an interrupted run."""
+        return f"continue with: onnxsurgeon evolve --resume {self.run}" if self.run else "nothing was written"
+
     def remember(self, event: dict[str, Any]) -> None:
         """Print nothing; only remember where the run is."""
         if event["event"] == "run":
@@ -161,7 +178,11 @@ class EventPrinter:
             _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
             if near_chance(event["best_accuracy"], self.classes):
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
-            _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+            self._column_names()
+        elif kind == "resumed":
+            going_on = [f"{b['branch']} ({b['topology']}) {b['accuracy']:.4f}" for b in event["branches"]]
+            _plain(f"epoch {event['epoch']:>3}: resumed with {', '.join(going_on)}")
+            self._column_names()
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"
             line = (
@@ -175,6 +196,18 @@ class EventPrinter:
             kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
             text = ", ".join(f"{number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
             _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
+
+    @staticmethod
+    def _column_names() -> None:
+        _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+
+
+class SilentPrinter(EventPrinter):
+    """Prints nothing."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Only remember where the run is."""
+        self.remember(event)
 
 
 def _plain(text: str) -> None:

@@ -51,6 +51,7 @@ def checkpoint(state: State, folder: Path) -> Event:
         "epoch": state.epoch,
         "branches": [branch.number for branch in state.branches],
         "topologies": [branch.network.topology for branch in state.branches],
+        "parameters": [branch.network.parameter_count for branch in state.branches],
         "accuracies": [branch.accuracy for branch in state.branches],
         "best": state.best.number,
         "best_accuracy": state.best.accuracy,

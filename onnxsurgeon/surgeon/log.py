@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from onnxsurgeon.surgeon.journal import Event
+if TYPE_CHECKING:
+    from onnxsurgeon.surgeon.journal import Event
 
+# Nothing is shown unless the program that calls wants it. Here and not in the package's __init__: every command's
+# --help would wait for ``logging``.
+logging.getLogger("onnxsurgeon").addHandler(logging.NullHandler())
 logger = logging.getLogger("onnxsurgeon.surgeon")
 SCORE = "score"  # the reason of a drop that is no more than its place in the ranking
 
