@@ -21,14 +21,14 @@ from onnxsurgeon.surgeon.progress import TrainingProgress, Underway
 
 # A repaint takes some milliseconds of Python, during which no worker can go on to its next piece of work.
 REPAINTS = 4  # a second
-WIDE = 100  # columns from which on there is room for gains and for reasons in full
-SPARE = 3  # lines of the record that stay in sight
-FEWEST_ROWS = 3
+WIDE = 110  # columns from which on there is room for gains and for reasons in full
+SPARE = 2  # lines of the record that stay in sight
 # Columns that everything but the topology takes: the number, surgery, figures, the outcome, and gaps.
-NUMBERS, NUMBERS_WIDE = 64, 78
-_SHORT_REASONS = {
-    "less accurate than before": "accuracy",
-    "its weights became NaN or infinite": "NaN",
+NUMBERS, NUMBERS_WIDE = 62, 85
+_DROPPED = {  # by reason: where there is room, and where there is not
+    SCORE: ("dropped: others score higher", "dropped: score"),
+    "less accurate than before": ("dropped: less accurate than before", "less accurate"),
+    "its weights became NaN or infinite": ("dropped: NaN or infinite weights", "dropped: NaN"),
 }
 
 
@@ -105,16 +105,17 @@ def render(state: RunState, screen: Console, *, is_stopping: bool = False) -> Re
         header.append(_best(state.best, state.metric, width))
     underway = {each.branch: each for each in state.progress.underway}
     branches, candidates = state.branches, _candidates(state, underway)
-    # Beside the rows there are two empty lines and two of column names, and a line that counts what is left out.
-    room = screen.height - SPARE - len(header) - 4
-    most = max(1, room - max(FEWEST_ROWS, len(candidates)))
+    # Beside the rows there are two empty lines and two of column names; on a low screen the record has to give way.
+    free = screen.height - len(header) - 6
+    room = max(free - SPARE, min(free, 4))
+    most = max(1, room - min(len(candidates), room // 2))
     columns = _Columns(width, [row.topology for row in (*branches, *candidates)])
     parts: list[RenderableType] = ["", *header]
-    if branches:
+    if branches and room > 0:
         parts += ["", *_table("branches", _fitting(branches, most), columns, state, underway)]
-    if candidates:
-        rows = _fitting(candidates, max(1, room - min(most, len(branches))))
-        parts += ["", *_table("candidates", rows, columns, state, underway)]
+    if candidates and room > 1:
+        rest = room - min(most, len(branches))
+        parts += ["", *_table("candidates", _fitting(candidates, rest), columns, state, underway)]
     return Group(*parts)
 
 
@@ -147,7 +148,7 @@ def _phase(state: RunState, is_stopping: bool) -> str:
 def _speed(state: RunState) -> str:
     rate = state.rate()
     left = state.seconds_left(rate)
-    rest = "" if left is None else f", about {_clock(left)} left"
+    rest = "" if left is None or state.epoch >= state.epochs else f", about {_clock(left)} left"
     return f"{_clock(state.elapsed)} elapsed{rest}; {f'{rate:,.0f}' if rate else '–'} steps a second"
 
 
@@ -187,11 +188,11 @@ def _is_over(state: RunState, each: Underway) -> bool:
 
 
 def _fitting(rows: Sequence[Row], room: int) -> tuple[list[Row], int]:
-    """As many rows as there is room for, and how many are left out: those that are dropped first."""
+    """The rows there is room for, and how many are left out, which takes a line: those that are dropped first."""
     if len(rows) <= room:
         return list(rows), 0
     order = sorted(rows, key=lambda row: (row.stage == "dropped", -(row.score or 0.0), row.branch))
-    kept = {row.branch for row in order[: max(1, room - 1)]}
+    kept = {row.branch for row in order[: room - 1]}
     return [row for row in rows if row.branch in kept], len(rows) - len(kept)
 
 
@@ -248,11 +249,13 @@ def _outcome(row: Row, state: RunState, underway: Mapping[int, Underway], *, is_
     """What becomes of a candidate, and the style of its line."""
     each = underway.get(row.branch)
     if row.stage == "dropped":
-        reason = row.reason if is_wide else _SHORT_REASONS.get(row.reason, row.reason)
-        return f"dropped: {'others score higher' if row.reason == SCORE and is_wide else reason}", "dim"
+        long, short = _DROPPED.get(row.reason, (f"dropped: {row.reason}",) * 2)
+        return long if is_wide else short, "dim"
     if row.stage == "kept":
         return "kept", "bold"
     if each is not None and not each.ended:
+        if each.done == each.steps:
+            return "measuring", "cyan"
         word = "trying" if each.stage == "recuperated" else "training"
         return (f"{word} {each.done / each.steps:.0%}", "cyan") if each.done else (f"{word} …", "")
     if row.stage == "trained":
