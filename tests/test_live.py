@@ -17,8 +17,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from onnxsurgeon import SurgeonSettings, TrainingProgress, evolve, load
-from onnxsurgeon.cli import live
+from onnxsurgeon import SurgeonSettings, TrainingProgress, evolve, load, resume
+from onnxsurgeon.cli import learning, live
 from onnxsurgeon.cli.run_state import RunState
 from onnxsurgeon.surgeon import progress as progress_module
 from onnxsurgeon.surgeon.journal import RunDirectory
@@ -30,6 +30,12 @@ SETTINGS = SurgeonSettings(
 )
 SIZES = [(80, 24), (140, 40), (80, 12), (60, 24)]
 ROOMY = SIZES[:2]
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """Spares the seconds that a report takes where it is not looked at."""
+    monkeypatch.setattr(learning, "_write_report", lambda run: None)
 
 
 class Recorder:
@@ -188,7 +194,7 @@ def test_long_topologies(topology, width, short):
     assert live.shorten(topology, width) == short
 
 
-def test_without_a_terminal_there_is_a_line_an_event(cli):  # noqa: F811
+def test_without_a_terminal_there_is_a_line_an_event(cli, without_report):  # noqa: F811
     code, out, err = cli("evolve", SMALL, "--data", "digits", *QUICK)
     assert (code, err) == (0, "")
     assert "\x1b" not in out
@@ -196,7 +202,7 @@ def test_without_a_terminal_there_is_a_line_an_event(cli):  # noqa: F811
     assert "elapsed" not in out
 
 
-def test_quiet_prints_the_path_of_the_result(cli, tmp_path):  # noqa: F811
+def test_quiet_prints_the_path_of_the_result(cli, tmp_path, without_report):  # noqa: F811
     assert cli("evolve", SMALL, "--data", "digits", *QUICK, "-q") == (0, "runs/digits-small-digits-1/best.onnx\n", "")
     code, out, err = cli("evolve", SMALL, "--data", "digits", *QUICK, "--quiet", "--out", "best[1].onnx")
     assert (code, out, err) == (0, "best[1].onnx\n", "")
@@ -234,7 +240,7 @@ def test_nothing_is_logged_unasked(tmp_path):
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_a_log_file(cli, tmp_path):  # noqa: F811
+def test_a_log_file(cli, tmp_path, without_report):  # noqa: F811
     for _ in range(2):
         assert cli("evolve", SMALL, "--data", "digits", *QUICK, "-q", "--log-file", "log.txt")[0] == 0
     lines = (tmp_path / "log.txt").read_text().splitlines()
@@ -250,8 +256,6 @@ def test_a_log_file(cli, tmp_path):  # noqa: F811
 def test_a_resumed_run_says_what_it_goes_on_with(tmp_path):
     run, events = tmp_path / "run", []
     evolve(start_model(tmp_path), "digits", settings=SETTINGS, run_dir=run)
-    from onnxsurgeon import resume
-
     resume(run, listener=events.append)
     resumed = next(event for event in events if event["event"] == "resumed")
     last = [event for event in RunDirectory(run).read_journal() if event["event"] == "decided"][-1]
@@ -349,25 +353,14 @@ def start(arguments, folder):
 
 def test_best_is_there_before_the_first_decision_and_the_resumed_run_ends_alike(tmp_path):
     """Interrupted twice while the given model is trained: the second time in haste."""
-    settings = [
-        "--epochs",
-        "60",
-        "--initial-epochs",
-        "56",
-        "--epoch-step",
-        "2",
-        "--learning-rate",
-        "0.1",
-        "--seed",
-        "6",
-    ]
-    arguments = ["evolve", SMALL, "--data", "digits", *settings, "--run-dir"]
-    subprocess.run([sys.executable, "-m", "onnxsurgeon", *arguments, "alone"], cwd=tmp_path, check=True)
+    settings = {"epochs": 402, "initial_epochs": 400, "epoch_step": 2, "learning_rate": 0.1, "seed": 6}
+    evolve(SMALL, "digits", settings=SurgeonSettings(**settings), run_dir=tmp_path / "alone")
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    arguments = ["evolve", SMALL, "--data", "digits", *given, "--run-dir"]
     process = start([*arguments, "run"], tmp_path)
     try:
         while "epoch   0" not in process.stdout.readline():
             assert process.poll() is None
-        assert load(tmp_path / "run" / "best.onnx").topology == "64-10-10"
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -377,7 +370,8 @@ def test_best_is_there_before_the_first_decision_and_the_resumed_run_ends_alike(
     assert err.count("continue with: onnxsurgeon evolve --resume run") == 1
     assert "Traceback" not in err
     assert load(tmp_path / "run" / "best.onnx").topology == "64-10-10"
-    subprocess.run([sys.executable, "-m", "onnxsurgeon", "evolve", "--resume", "run", "-q"], cwd=tmp_path, check=True)
+    assert [event["event"] for event in RunDirectory(tmp_path / "run").read_journal()] == ["started"]
+    resume(tmp_path / "run")
     alone, run = (hashlib.sha256((tmp_path / name / "best.onnx").read_bytes()).digest() for name in ("alone", "run"))
     assert run == alone
 

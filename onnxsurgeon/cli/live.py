@@ -120,8 +120,7 @@ def render(state: RunState, screen: Console, *, is_stopping: bool = False) -> Re
 
 
 def _bar(state: RunState, width: int) -> RenderableType:
-    left, done = state.steps_left(), state.progress.steps
-    share = done / (done + left) if done + left else 1.0
+    share = state.share
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_row(
         f"[bold]epoch {int(state.now)} of {state.epochs}[/]",

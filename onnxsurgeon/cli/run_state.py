@@ -72,7 +72,7 @@ class RunState:
         self.candidates: dict[int, Row] = {}
         self._settings: dict[str, Any] = {}
         self._per_epoch = 1
-        self._begun, self._before = clock(), 0.0
+        self._begun, self._before, self._steps_before = clock(), 0.0, 0  # the latter two before it was resumed
         self._decided_at = 0  # steps done at the last checkpoint
         self._costs: list[int] = []  # steps of every decision point so far
         self._samples: deque[tuple[float, int]] = deque()
@@ -85,7 +85,7 @@ class RunState:
             self._settings, self._per_epoch = event["settings"], event["batches_per_epoch"]
             self._begun = self._clock()
         elif kind == "resumed":
-            self.epoch, self._before = event["epoch"], event["seconds"]
+            self.epoch, self._before, self._steps_before = event["epoch"], event["seconds"], event["steps"]
             self.branches = [self._kept(each) for each in event["branches"]]
             self.best = self._kept(event["best"])
         elif kind == "proposed":
@@ -184,6 +184,12 @@ class RunState:
         known = sum(each.steps - each.done for each in self.progress.underway)
         here = max(whole - (self.progress.steps - self._decided_at), known)
         return here + (self.epochs - end) / step * typical
+
+    @property
+    def share(self) -> float:
+        """The share of all steps that is trained, as far as that is known."""
+        done, left = self._steps_before + self.progress.steps, self.steps_left()
+        return done / (done + left) if done + left else 1.0
 
     def seconds_left(self, rate: float) -> float | None:
         """About how long the run goes on; None where that cannot be said."""
