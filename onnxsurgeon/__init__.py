@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.reader import from_model, load, save
     from onnxsurgeon.history import RunRecord, read_run
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
@@ -67,6 +68,7 @@ _HOMES = {
     "task": ("Task",),
     "surgeon.run": ("Evolved", "evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
+    "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
     "training.engine": ("Engine", "TrainedNetwork", "make_engine"),
@@ -108,6 +110,7 @@ __all__ = [
     "Task",
     "Thresholds",
     "TrainedNetwork",
+    "TrainingProgress",
     "TrainingSettings",
     "TrainingSpec",
     "Widen",

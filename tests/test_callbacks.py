@@ -4,7 +4,7 @@ import inspect
 import re
 from dataclasses import replace
 from types import NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 
@@ -44,6 +44,11 @@ def fits(value, hint):
         return value in inner
     if origin in (Union, UnionType):
         return any(fits(value, each) for each in inner)
+    if is_typeddict(hint):
+        hints = get_type_hints(hint)
+        return set(value) == set(hints) and all(fits(each, hints[key]) for key, each in value.items())
+    if hint is Any:
+        return True
     if origin is list:
         return isinstance(value, list) and all(fits(each, inner[0]) for each in value)
     if origin is dict:

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from onnxsurgeon.cli.spectra import spectra
+from onnxsurgeon.surgeon.log import near_chance
 
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
@@ -130,7 +132,23 @@ class EventPrinter:
 
     def __init__(self) -> None:
         self.run = ""
-        self.chance, self.metric = 0.0, "accuracy"
+        self.classes, self.metric = 0, "accuracy"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is left to print."""
+
+    def stopping(self) -> None:
+        """The run has been interrupted, and is about to stop."""
+
+    @property
+    def onward(self) -> str:
+        """What to do about an interrupted run."""
+        return f"continue with: onnxsurgeon evolve --resume {self.run}" if self.run else "nothing was written"
 
     def remember(self, event: dict[str, Any]) -> None:
         """Print nothing; only remember where the run is."""
@@ -150,7 +168,7 @@ class EventPrinter:
             if event["task"] != "multi-class":
                 _plain(f"task: {event['task']}, judged by {event['metric']}")
             self.metric = event["metric"]
-            self.chance = 1 / event["classes"] if event["classes"] else 0.0
+            self.classes = event["classes"]
             for note in event["notes"]:
                 _plain(f"[dim]{escape(note)}[/]")
             if event["other_versions"]:
@@ -158,9 +176,13 @@ class EventPrinter:
                 _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
         elif kind == "started":
             _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
-            if event["best_accuracy"] < 1.5 * self.chance:
+            if near_chance(event["best_accuracy"], self.classes):
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
-            _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+            self._column_names()
+        elif kind == "resumed":
+            going_on = [f"{b['branch']} ({b['topology']}) {b['accuracy']:.4f}" for b in event["branches"]]
+            _plain(f"epoch {event['epoch']:>3}: resumed with {', '.join(going_on)}")
+            self._column_names()
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"
             line = (
@@ -174,6 +196,18 @@ class EventPrinter:
             kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
             text = ", ".join(f"{number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
             _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
+
+    @staticmethod
+    def _column_names() -> None:
+        _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+
+
+class SilentPrinter(EventPrinter):
+    """Prints nothing."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Only remember where the run is."""
+        self.remember(event)
 
 
 def _plain(text: str) -> None:

@@ -1,14 +1,14 @@
 """Every event of a run and its fields: the lines of journal.jsonl, and what callbacks are given.
 
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
-this order: "run", then "started" (but in a resumed run), then for every decision point "proposed", "dropped",
+this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "dropped",
 "recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs count from
 the start of the run, and so do the numbers of branches: the given model is branch 0.
 """
 
 # Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.
 from collections.abc import Mapping
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Run(TypedDict):
@@ -17,7 +17,9 @@ class Run(TypedDict):
     Attributes:
         event: "run".
         path: the run directory.
+        settings: every hyperparameter, by name.
         rows: to train on.
+        batches_per_epoch: training steps in an epoch.
         validation_rows: to choose by.
         validation: where those are from: "held-out" or "test".
         engine: "loop" or "artifacts".
@@ -33,7 +35,9 @@ class Run(TypedDict):
 
     event: Literal["run"]
     path: str
+    settings: dict[str, Any]
     rows: int
+    batches_per_epoch: int
     validation_rows: int
     validation: str
     engine: str
@@ -45,6 +49,50 @@ class Run(TypedDict):
     metric: str
     notes: list[str]
     other_versions: list[str]
+
+
+class Known(TypedDict):
+    """A branch that a resumed run goes on with.
+
+    Attributes:
+        branch: its number.
+        parent: number of the branch it was made from; None for the given model.
+        surgery: what made it.
+        topology: widths of its layers.
+        parameters: how many it has.
+        accuracy: on the validation rows.
+        gain: accuracy less that at the end of the step before.
+        score: by eq. 16.
+    """
+
+    branch: int
+    parent: int | None
+    surgery: str
+    topology: str
+    parameters: int
+    accuracy: float
+    gain: float
+    score: float
+
+
+class Resumed(TypedDict):
+    """A run goes on from a checkpoint. The journal does not hold this one.
+
+    Attributes:
+        event: "resumed".
+        epoch: of the checkpoint.
+        branches: those that go on.
+        best: the one that would be the result if the run ended here.
+        steps: training steps so far, over all branches.
+        seconds: wall time so far.
+    """
+
+    event: Literal["resumed"]
+    epoch: int
+    branches: list[Known]
+    best: Known
+    steps: int
+    seconds: float
 
 
 class Checkpoint(TypedDict):
@@ -201,6 +249,7 @@ class Finished(TypedDict):
 
 EVENTS: Mapping[str, type] = {
     "run": Run,
+    "resumed": Resumed,
     "started": Checkpoint,
     "proposed": Proposed,
     "recuperated": Measured,

@@ -21,6 +21,7 @@ from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
@@ -111,6 +112,7 @@ def evolve(
     callbacks: Callback | Iterable[Callback] = (),
     track: str | Sequence[str] = (),
     progress: Any = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Evolved:
     """Evolve the model at ``model`` on the data set ``data``.
 
@@ -134,6 +136,7 @@ def evolve(
             ends the run, which can be resumed; ``StopRun`` lets it finish at the next decision point.
         track: "tensorboard", "mlflow" or both: other tools to log to; see ``onnxsurgeon.tracking``.
         progress: see ``load_dataset``.
+        training_progress: told how many steps are trained, while they are; to be read from another thread.
 
     Raises:
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
@@ -145,7 +148,7 @@ def evolve(
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     network = load(model)
     chosen = make_engine(engine, device, network, settings)
-    with make_workers(workers) as pool, tracking:
+    with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
         splits = _split(network, dataset, settings, options)
@@ -187,6 +190,7 @@ def resume(
     callbacks: Callback | Iterable[Callback] = (),
     track: str | Sequence[str] = (),
     progress: Any = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Evolved:
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
@@ -215,7 +219,7 @@ def resume(
     tracking = make_tracking(track, run.path.parent)
     network = load(start)
     chosen = make_engine(engine, device, network, settings)
-    with make_workers(workers) as pool, tracking:
+    with make_workers(workers, training_progress) as pool, tracking:
         dataset = load_dataset(name, **rows, folder=folder, progress=progress)
         if dataset.digest != digest:
             raise RunError(
@@ -249,7 +253,7 @@ def _finish(
     other_versions: Sequence[str] = (),
 ) -> Evolved:
     with surgeon.run.exclusive(), surgeon.workers:  # whose last jobs end before the run is let go of
-        surgeon.callbacks(_opening(surgeon, splits, other_versions))
+        surgeon.announce(**_opening(surgeon, splits, other_versions))
         state = surgeon.evolve()
     test_rows = splits.test()
     test = surgeon.engine.evaluate(state.best.network, test_rows)
@@ -275,7 +279,9 @@ def _opening(surgeon: Surgeon, splits: Splits, other_versions: Sequence[str]) ->
     return {
         "event": "run",
         "path": str(surgeon.run.path),
+        "settings": asdict(surgeon.settings),
         "rows": surgeon.train.rows,
+        "batches_per_epoch": surgeon.batches_per_epoch,
         "validation_rows": surgeon.validation.rows,
         "validation": surgeon.settings.validation,
         "engine": surgeon.engine.name,
