@@ -4,7 +4,7 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training test-tutorial docs lint clean
+.PHONY: demo test test-current test-training test-tutorial docs test-docs lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --seed 6 --learning-rate 0.05
@@ -30,6 +30,10 @@ test-tutorial: .venv-tutorial/installed
 # Warnings are errors.
 docs: .venv-docs/installed
 	.venv-docs/bin/python tools/build_docs.py
+
+# DOCS: the site is there, and its tests may not be skipped.
+test-docs: docs
+	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
