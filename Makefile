@@ -1,9 +1,10 @@
-# Two commands do everything on a machine with Python, make and git: `make demo` and `make test`.
+# Two commands do everything on a machine with Python, make and git: `make demo` and `make test`; `make docs` builds the
+# site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training lint clean
+.PHONY: demo test test-current test-training test-tutorial docs test-docs lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --seed 6 --learning-rate 0.05
@@ -21,6 +22,18 @@ test-training: .venv-training/installed
 	  echo .venv-training/bin/python $(PYTEST); \
 	  .venv-training/bin/python $(PYTEST); \
 	fi
+
+# The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs. TUTORIAL: none may be skipped.
+test-tutorial: .venv-tutorial/installed
+	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py
+
+# Warnings are errors.
+docs: .venv-docs/installed
+	.venv-docs/bin/python tools/build_docs.py
+
+# DOCS: the site is there, and its tests may not be skipped.
+test-docs: docs
+	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -49,5 +62,15 @@ lint: .venv-test/installed
 	fi
 	@touch $@
 
+.venv-tutorial/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-tutorial
+	.venv-tutorial/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,dev,tutorial]'
+	@touch $@
+
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,dev,docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-docs site .mypy_cache .pytest_cache .ruff_cache
