@@ -21,6 +21,7 @@ class Stage:
         widths: of all its layers, the input's and the output's included.
         layers: width of each hidden layer, by a number that it keeps through surgeries, from the input on.
         changed: those that the surgery made, or gave another width.
+        into_output: whether the surgery merged a hidden layer into the output layer of the last segment.
         last: whether no other surgery follows.
     """
 
@@ -31,6 +32,7 @@ class Stage:
     widths: tuple[int, ...]
     layers: dict[int, int]
     changed: frozenset[int]
+    into_output: bool = False
     last: bool = False
 
 
@@ -55,9 +57,11 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
         layers = dict(zip(order, _hidden(member.topology), strict=True))
         before = found[-1].layers if found else {}
         changed = frozenset(layer for layer, width in layers.items() if before.get(layer) != width)
+        into_output = False
         if found and not changed:  # a merge leaves the others as they are: the layer that took it in is what changed
             changed = frozenset(order[_position(member.surgery) : _position(member.surgery) + 1])
-        found.append(Stage(len(found), member, member.epoch, end, widths, layers, changed))
+            into_output = not changed
+        found.append(Stage(len(found), member, member.epoch, end, widths, layers, changed, into_output))
     if found:
         found[-1] = replace(found[-1], last=True)
     return found

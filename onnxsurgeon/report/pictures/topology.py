@@ -60,7 +60,7 @@ def widths_picture(scene: Scene) -> Figure | None:
 
 def networks_picture(scene: Scene) -> Figure | None:
     """The given network, and what each surgery of the result's lineage made of it."""
-    found = [stage for stage in stages(scene.history.lineage()) if stage.number == 0 or stage.changed]
+    found = stages(scene.history.lineage())
     if not found:
         return None
     across = min(_ACROSS, len(found))
@@ -89,7 +89,8 @@ def _network(axes: Any, scene: Scene, stage: Stage, most: int) -> None:
     order = list(stage.layers)
     for x, (height, width) in enumerate(zip(heights, stage.widths, strict=True)):
         inner = 0 < x <= len(order)
-        changed = stage.number > 0 and inner and order[x - 1] in stage.changed
+        taken_in = stage.into_output and x == len(heights) - 1
+        changed = taken_in or (stage.number > 0 and inner and order[x - 1] in stage.changed)
         paint = color if changed else INK
         axes.plot([x, x], [-height, height], color=paint, linewidth=5 if changed else 2.4, solid_capstyle="round")
         axes.text(

@@ -21,12 +21,12 @@ def tree_picture(scene: Scene) -> Figure | None:
     if len(places) < 2:
         return None
     depth = max(y for _, y in places.values())
-    size = (COLUMN * (len(epochs) + 0.9), ROW * (depth + 3.2) + (0.5 if scene.standalone else 0))
+    size = (COLUMN * (len(epochs) + 1.0), ROW * (depth + 3.2) + (0.5 if scene.standalone else 0))
     # Only a key has to be made room for: a layout takes as long as the drawing.
     figure = Figure(figsize=size, layout="constrained" if scene.standalone else None)
     axes = figure.subplots() if scene.standalone else figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set_xlim(-0.2, len(epochs) + 0.6)
+    axes.set_xlim(-0.2, len(epochs) + 0.8)
     axes.set_ylim(depth + 0.7, -1.9)
     for column, epoch in enumerate(epochs, start=1):
         axes.text(column - 0.06, -1.3, f"epoch {epoch:g}", fontsize=SMALL, color=INK)
@@ -42,7 +42,7 @@ def tree_picture(scene: Scene) -> Figure | None:
         _label(axes, scene, member, x, y)
         if number == scene.history.result:
             ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.2}
-            axes.plot([x], [y], marker="o", zorder=9, **ring)
+            axes.plot([x], [y], marker="o", zorder=5, gid=f"trail-{number}", **ring)
     add_key(figure, scene, [scene.history.members[number] for number in places])
     return figure
 
