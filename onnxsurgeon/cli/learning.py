@@ -222,7 +222,7 @@ def evolve(
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots, as SVG and PNG.")] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
 ) -> None:
     """Write RUN/report.html; also of a run that is still going or was killed."""
     from onnxsurgeon.cli import console

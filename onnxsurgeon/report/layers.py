@@ -81,7 +81,7 @@ def _after(surgery: str, layers: list[int], fresh: int) -> list[int]:
 
 def _position(surgery: str) -> int:
     """Index of the hidden layer that a surgery names."""
-    number = (surgery.split(":") + [""])[1]
+    number = surgery.partition(":")[2].partition(":")[0]
     return int(number) - 1 if number.isdigit() and 0 < int(number) < 10_000 else 0
 
 

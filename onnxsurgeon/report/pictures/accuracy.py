@@ -72,7 +72,7 @@ def size_picture(scene: Scene) -> Figure | None:
         axes.plot(*zip(*corners, strict=True), drawstyle="steps-post", color=INK, linewidth=1.2, alpha=0.7, zorder=3)
         for member, parameters in sized.items():
             _mark(axes, scene, member, parameters)
-        _name_apart(axes, scene, [member for member in front if member in sized])
+        _name_apart(axes, scene, {member: sized[member] for member in front if member in sized})
     _say_what_is_outside(found, list(sized))
     scale_sizes(found[-1], list(sized.values()))
     found[0].set_ylabel(scene.accuracy_name)
@@ -80,12 +80,12 @@ def size_picture(scene: Scene) -> Figure | None:
     return figure
 
 
-def _name_apart(axes: Any, scene: Scene, front: list[Member]) -> None:
+def _name_apart(axes: Any, scene: Scene, front: dict[Member, int]) -> None:
     """Number the front's branches, but none so near to another that their numbers would cover each other."""
     axes.figure.draw_without_rendering()
     written: list[Any] = []
     for member in sorted(front, key=lambda each: each.number != scene.history.result):
-        x, y = member.parameters, member.points[-1].accuracy
+        x, y = front[member], member.points[-1].accuracy
         place = axes.transData.transform((x, y))
         if all(abs(place[0] - other[0]) > 26 or abs(place[1] - other[1]) > 16 for other in written):
             name(axes, scene, member, x, y, (0, 7))

@@ -107,7 +107,9 @@ def _panel(axes: Any, scene: Scene, member: Member, low: float) -> None:
     if before is not None:
         small = max(scene.thresholds.relative * before.values[0], scene.thresholds.absolute)
         axes.axhline(small, color=INK, linewidth=0.8, linestyle=DOTTED, zorder=1)
-        _curve(axes, before, low, color=GREY, linewidth=3.2, alpha=0.55, solid_capstyle="round", marker="o", markersize=3)
+        _curve(
+            axes, before, low, color=GREY, linewidth=3.2, alpha=0.55, solid_capstyle="round", marker="o", markersize=3
+        )
     for spectrum, dashes in zip(operated.after, ((None, None), (3, 1.5)), strict=False):
         if spectrum is not None:
             _curve(

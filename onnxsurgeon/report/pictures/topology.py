@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def widths_picture(scene: Scene) -> Figure | None:
             thickness = 0.86 * math.sqrt(width / widest)
             low, length = rows[layer] - thickness / 2, max(stage.end - stage.start, 0.01 * end)
             changed = layer in stage.changed and stage.number > 0
-            paint = {"color": color, "alpha": 0.75} if changed else {"color": GREY, "alpha": 0.4}
+            paint: dict[str, Any] = {"color": color, "alpha": 0.75} if changed else {"color": GREY, "alpha": 0.4}
             axes.add_patch(Rectangle((stage.start, low), length, thickness, linewidth=0, **paint))
             if changed or stage.number == 0:
                 axes.annotate(
@@ -82,8 +83,7 @@ def _network(axes: Any, scene: Scene, stage: Stage, most: int) -> None:
     axes.set_ylim(-1.05, 1.0)
     color = STYLES.get(known(stage.member), OTHER)[1]
     heights = [0.62 * math.sqrt(min(width, _TALLEST) / _TALLEST) for width in stage.widths]
-    places = list(range(len(heights)))
-    for x, (left, right) in enumerate(zip(heights, heights[1:], strict=False)):
+    for x, (left, right) in enumerate(pairwise(heights)):
         corners = [(x, -left), (x, left), (x + 1, right), (x + 1, -right)]
         axes.add_patch(Polygon(corners, color=GREY, alpha=0.18, linewidth=0))
     order = list(stage.layers)
@@ -93,9 +93,8 @@ def _network(axes: Any, scene: Scene, stage: Stage, most: int) -> None:
         changed = taken_in or (stage.number > 0 and inner and order[x - 1] in stage.changed)
         paint = color if changed else INK
         axes.plot([x, x], [-height, height], color=paint, linewidth=5 if changed else 2.4, solid_capstyle="round")
-        axes.text(
-            places[x], height + 0.1, str(width), horizontalalignment="center", fontsize=SMALL, verticalalignment="bottom"
-        )
+        centred = {"horizontalalignment": "center", "verticalalignment": "bottom"}
+        axes.text(x, height + 0.1, str(width), fontsize=SMALL, **centred)
     member = stage.member
     heading = "given" if stage.number == 0 else f"{member.number}: {known(member).replace('_', ' ')}"
     if member.number == scene.history.result or stage.last:

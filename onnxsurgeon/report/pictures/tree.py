@@ -41,7 +41,12 @@ def tree_picture(scene: Scene) -> Figure | None:
         mark(axes, scene, member, x, y, scale=0.95)
         _label(axes, scene, member, x, y)
         if number == scene.history.result:
-            ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.2}
+            ring: dict[str, Any] = {
+                "markersize": 14,
+                "markerfacecolor": "none",
+                "markeredgecolor": INK,
+                "markeredgewidth": 1.2,
+            }
             axes.plot([x], [y], marker="o", zorder=5, gid=f"trail-{number}", **ring)
     add_key(figure, scene, [scene.history.members[number] for number in places])
     return figure
