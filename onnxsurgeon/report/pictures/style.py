@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from onnxsurgeon.recommend import Thresholds
@@ -131,6 +132,8 @@ def name(axes: Any, scene: Scene, member: Member, x: float, y: float, offset: tu
         horizontalalignment="center",
         annotation_clip=True,
         zorder=9,
+        # The page's own style sheet does this in the page's colour.
+        path_effects=[withStroke(linewidth=2.5, foreground="white")] if scene.standalone else None,
         gid=f"trail-{member.number}",
     )
 
@@ -142,7 +145,10 @@ def add_key(figure: Figure, scene: Scene, members: Sequence[Member]) -> None:
     entries = [
         Line2D([], [], markersize=7, label=spoken(operation), **_marker(operation)) for operation in operations(members)
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=4, frameon=False, handletextpad=0.3, fontsize=10)
+    columns = 3 if figure.get_figwidth() < 1.5 * WIDTH else len(entries)
+    figure.legend(
+        handles=entries, loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.3, fontsize=SMALL
+    )
 
 
 def spoken(operation: str) -> str:

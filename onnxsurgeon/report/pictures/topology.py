@@ -11,7 +11,19 @@ from matplotlib.patches import Polygon, Rectangle
 
 from onnxsurgeon.recommend.candidates import IDENTITY
 from onnxsurgeon.report.layers import Stage, stages
-from onnxsurgeon.report.pictures.style import GREY, INK, OTHER, SMALL, STYLES, WIDTH, Scene, along_epochs, known, name
+from onnxsurgeon.report.pictures.style import (
+    GREY,
+    INK,
+    OTHER,
+    SMALL,
+    STYLES,
+    WIDTH,
+    Scene,
+    add_key,
+    along_epochs,
+    known,
+    name,
+)
 from onnxsurgeon.surgeon.branch import START
 
 _ACROSS = 2  # drawings of networks beside each other
@@ -26,7 +38,8 @@ def widths_picture(scene: Scene) -> Figure | None:
         return None
     rows = _rows(found)
     widest = max(width for stage in found for width in stage.layers.values())
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.62 * len(rows)), layout="constrained")
+    height = 1.3 + 0.62 * len(rows) + (0.3 if scene.standalone else 0)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     end = max(found[-1].end, found[0].start + 1)
     for stage in found:
@@ -56,6 +69,7 @@ def widths_picture(scene: Scene) -> Figure | None:
     axes.set_ylabel("input  →  hidden layers  →  output", fontsize=SMALL)
     axes.grid(visible=False)
     along_epochs(axes)
+    add_key(figure, scene, [stage.member for stage in found if stage.number])
     return figure
 
 
