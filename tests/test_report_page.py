@@ -153,3 +153,11 @@ def test_everything_is_unfolded_for_print(browser, run):  # noqa: F811
         assert page.locator("button:visible").count() == 0
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.locator("details:not([open])").count() == folded
+
+
+def test_a_wide_family_is_scrolled_and_not_shrunk(browser, run):  # noqa: F811
+    with opened(browser, run, viewport=PHONE) as page:
+        sizes = "each => [each.scrollWidth, each.clientWidth]"
+        whole, seen = page.locator(".tree").evaluate(sizes)
+        assert whole > seen
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

@@ -41,6 +41,7 @@ def page_svg(figure: Figure, picture: str, titles: Mapping[int, str], label: str
     for key in ("width", "height"):
         root.attrib.pop(key, None)
     root.set("class", "picture")
+    root.set("style", f"--points: {figure.get_figwidth() * 72:.0f}")  # so that a wide one is scrolled, not shrunk
     root.attrib |= {"role": "group", "aria-label": label} if label else {"aria-hidden": "true"}
     ET.register_namespace("", _SVG[1:-1])
     return ET.tostring(root, encoding="unicode")

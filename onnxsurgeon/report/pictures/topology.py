@@ -66,7 +66,7 @@ def widths_picture(scene: Scene) -> Figure | None:
     axes.set_xlim(found[0].start, end)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_ylabel("input  →  hidden layers  →  output", fontsize=SMALL)
+    axes.set_ylabel("input  →  output", fontsize=SMALL)
     axes.grid(visible=False)
     along_epochs(axes)
     add_key(figure, scene, [stage.member for stage in found if stage.number])
