@@ -13,7 +13,7 @@ from onnxsurgeon.errors import RunError
 from onnxsurgeon.surgeon.journal import RunDirectory
 
 if TYPE_CHECKING:
-    from onnxsurgeon.report.history import History, Member
+    from onnxsurgeon.report.family import History, Member
 
 _WHOLE = ("number", "parent", "parameters", "draw")
 _REAL = ("epoch", "decision_epoch", "accuracy", "gain", "loss", "score", "proposal")

@@ -239,12 +239,17 @@ def evolve(
         console.result(evolved, out, page)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
+) -> None:
     """Write RUN/report.html; also of a run that is still going or was killed."""
     from onnxsurgeon.cli import console
-    from onnxsurgeon.report import write_report
+    from onnxsurgeon.report import write_plots, write_report
 
     console.out.print(str(write_report(run)), soft_wrap=True)
+    for path in write_plots(run) if plots else ():
+        console.out.print(str(path), soft_wrap=True)
 
 
 def _write_report(run: Path) -> Path | None:

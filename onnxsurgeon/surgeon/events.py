@@ -1,8 +1,8 @@
 """Every event of a run and its fields: the lines of journal.jsonl, and what callbacks are given.
 
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
-this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "dropped",
-"recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs count from
+this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "operated",
+"dropped", "recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs count from
 the start of the run, and so do the numbers of branches: the given model is branch 0.
 """
 
@@ -161,6 +161,27 @@ class Proposed(TypedDict):
     draw: int
 
 
+class Operated(TypedDict):
+    """A surgery is performed.
+
+    A spectrum is a dict of "count", its length, and "values", up to 128 of its singular values, descending; None where
+    a large layer's would have to be computed for this alone.
+
+    Attributes:
+        event: "operated".
+        branch: number of the branch that it makes.
+        layer: the hidden layer, counted from 1.
+        before: the layer's spectrum.
+        after: spectra of the layers in its place.
+    """
+
+    event: Literal["operated"]
+    branch: int
+    layer: int
+    before: dict[str, Any] | None
+    after: list[dict[str, Any] | None]
+
+
 class Measured(TypedDict):
     """A branch is trained and then measured.
 
@@ -229,6 +250,8 @@ class Finished(TypedDict):
         steps: training steps over all branches.
         seconds: wall time, over all resumptions.
         training_seconds: the part of it inside ONNX Runtime's training.
+        predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
+            for each of several labels, or some of the true and predicted values.
     """
 
     event: Literal["finished"]
@@ -245,6 +268,7 @@ class Finished(TypedDict):
     steps: int
     seconds: float
     training_seconds: float
+    predictions: list[dict[str, Any]]
 
 
 EVENTS: Mapping[str, type] = {
@@ -252,6 +276,7 @@ EVENTS: Mapping[str, type] = {
     "resumed": Resumed,
     "started": Checkpoint,
     "proposed": Proposed,
+    "operated": Operated,
     "recuperated": Measured,
     "trained": Measured,
     "dropped": Dropped,

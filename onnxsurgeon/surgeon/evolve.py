@@ -24,6 +24,7 @@ from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored, summary
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
+from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
@@ -202,6 +203,7 @@ class Surgeon:
         if candidate.surgery is not None:
             rng = generator(self.settings.seed, "surgery", epoch, number)
             operated = operate(network, candidate.surgery, rng)
+            self.tell(event="operated", branch=number, **spectra(network, candidate.surgery, operated.network))
             if state is not None:
                 state = state.mapped(network, operated.carry)
             # A branch is what its file holds, wherever it is trained.

@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.heads import class_names
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
 from onnxsurgeon.errors import RunError
@@ -28,6 +29,7 @@ from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.predictions import watchers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,12 +87,21 @@ class Evolved(RunTable):
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run sees of its data set; the test rows are prepared when they are needed."""
+    """What a run sees of its data set; the test rows are prepared when they are needed.
+
+    Attributes:
+        train: rows to train on.
+        validation: rows to choose by.
+        test: makes the rows of the test split.
+        notes: what is worth knowing of the network.
+        classes: what each head's classes are called, () for one that numbers them.
+    """
 
     train: Examples
     validation: Examples
     test: Callable[[], Examples]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
 
 
 def evolve(
@@ -236,12 +247,13 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
     def prepared(split: Split) -> Examples:
         return prepare(network, dataset, split, options)
 
+    classes = class_names(network, dataset)
     if settings.validation == "test":
         test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes)
+        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes, classes)
     require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
-    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes)
+    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes, classes)
 
 
 def _finish(
@@ -256,7 +268,8 @@ def _finish(
         surgeon.announce(**_opening(surgeon, splits, other_versions))
         state = surgeon.evolve()
     test_rows = splits.test()
-    test = surgeon.engine.evaluate(state.best.network, test_rows)
+    watch = watchers(test_rows.tasks, test_rows.rows, splits.classes)
+    test = surgeon.engine.evaluate(state.best.network, test_rows, watch)
     start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
     if out is not None:
         copy_model(surgeon.run.best, out, overwrite=overwrite)
@@ -270,7 +283,7 @@ def _finish(
         state.seconds,
         state.training_seconds,
     )
-    surgeon.tell(event="finished", **evolved.record())
+    surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
     return evolved
 
 
