@@ -2,8 +2,8 @@
 
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
 this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "operated",
-"dropped", "recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs count from
-the start of the run, and so do the numbers of branches: the given model is branch 0.
+"dropped", "recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs
+count from the start of the run, and so do the numbers of branches: the given model is branch 0.
 """
 
 # Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.

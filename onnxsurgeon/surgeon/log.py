@@ -40,7 +40,7 @@ def _level(event: Event) -> int:
     kind = event["event"]
     if kind == "dropped":
         return logging.WARNING if "NaN" in event["reason"] else logging.DEBUG
-    return logging.DEBUG if kind in ("proposed", "recuperated") else logging.INFO
+    return logging.DEBUG if kind in ("proposed", "operated", "recuperated") else logging.INFO
 
 
 def _run(event: Event) -> str:
@@ -65,6 +65,10 @@ def _proposed(event: Event) -> str:
         f"branch {event['branch']}: {event['surgery']} of branch {event['parent']} proposed, score "
         f"{event['score']:.4f}, {event['parameters']} parameters: {event['reason']}"
     )
+
+
+def _operated(event: Event) -> str:
+    return f"branch {event['branch']}: layer {event['layer']} operated on"
 
 
 def _measured(event: Event) -> str:
@@ -102,6 +106,7 @@ _LINES: Mapping[str, Callable[[Event], str]] = {
     "started": _started,
     "resumed": _resumed,
     "proposed": _proposed,
+    "operated": _operated,
     "recuperated": _measured,
     "trained": _measured,
     "dropped": _dropped,
