@@ -1,9 +1,10 @@
-# Two commands do everything on a machine with Python, make and git: `make demo` and `make test`.
+# Two commands do everything on a machine with Python, make and git: `make demo` and `make test`; `make docs` builds the
+# site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training lint clean
+.PHONY: demo test test-current test-training test-tutorial docs test-docs lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --seed 6 --learning-rate 0.05
@@ -22,6 +23,18 @@ test-training: .venv-training/installed
 	  .venv-training/bin/python $(PYTEST); \
 	fi
 
+# The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs. TUTORIAL: none may be skipped.
+test-tutorial: .venv-tutorial/installed
+	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py
+
+# Warnings are errors.
+docs: .venv-docs/installed
+	.venv-docs/bin/python tools/build_docs.py
+
+# DOCS: the site is there, and its tests may not be skipped.
+test-docs: docs
+	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
+
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
@@ -34,7 +47,7 @@ lint: .venv-test/installed
 
 .venv-test/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dask,dev]'
+	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dask,tensorboard,mlflow,pandas,dev]'
 	@touch $@
 
 .venv-training/installed: pyproject.toml
@@ -42,12 +55,22 @@ lint: .venv-test/installed
 	@rm -f .venv-training/no-wheel
 	@if .venv-training/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
 	    -d .venv-training/wheel '$(TRAINING)' 2>/dev/null; then \
-	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dask,dev]'; \
-	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dask,dev]' '$(TRAINING)'; \
+	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dask,tensorboard,dev]'; \
+	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dask,tensorboard,dev]' '$(TRAINING)'; \
 	else \
 	  touch .venv-training/no-wheel; \
 	fi
 	@touch $@
 
+.venv-tutorial/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-tutorial
+	.venv-tutorial/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,dev,tutorial]'
+	@touch $@
+
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,dev,docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-docs site .mypy_cache .pytest_cache .ruff_cache

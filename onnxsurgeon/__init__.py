@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxsurgeon.comparison.diff import Diff, diff
     from onnxsurgeon.data.dataset import Dataset, Split
     from onnxsurgeon.data.examples import Examples
     from onnxsurgeon.data.load import load_dataset
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
         OnnxSurgeonError,
         RunError,
         SettingsError,
+        StopRun,
         SurgeryError,
     )
     from onnxsurgeon.graph.create import create
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load, save
+    from onnxsurgeon.history import RunRecord, read_run
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.training.state import OptimizerState
 
 _HOMES = {
+    "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
     "data.examples": ("Examples",),
     "data.load": ("load_dataset",),
@@ -51,16 +56,19 @@ _HOMES = {
         "OnnxSurgeonError",
         "RunError",
         "SettingsError",
+        "StopRun",
         "SurgeryError",
     ),
     "graph.create": ("create",),
     "graph.layers": ("DenseLayer",),
     "graph.network": ("Network",),
     "graph.reader": ("from_model", "load", "save"),
+    "history": ("RunRecord", "read_run"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "surgeon.run": ("Evolved", "evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
+    "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
     "training.engine": ("Engine", "TrainedNetwork", "make_engine"),
@@ -76,6 +84,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DenseLayer",
+    "Diff",
     "Engine",
     "EngineError",
     "Evolved",
@@ -92,17 +101,21 @@ __all__ = [
     "Operated",
     "OptimizerState",
     "RunError",
+    "RunRecord",
     "SettingsError",
     "Split",
+    "StopRun",
     "SurgeonSettings",
     "SurgeryError",
     "Task",
     "Thresholds",
     "TrainedNetwork",
+    "TrainingProgress",
     "TrainingSettings",
     "TrainingSpec",
     "Widen",
     "create",
+    "diff",
     "evolve",
     "from_model",
     "inspect_layers",
@@ -113,6 +126,7 @@ __all__ = [
     "parse",
     "prepare",
     "propose",
+    "read_run",
     "resume",
     "save",
 ]

@@ -5,3 +5,4 @@ The command line shows and checks them before it knows that a model will be open
 
 SELECTIONS = ("best-of-each", "top-n", "random-walk")
 WIDEN_MODES = ("split", "equal", "fresh")
+TRACKERS = ("tensorboard", "mlflow")

@@ -38,3 +38,11 @@ class RunError(OnnxSurgeonError):
 
 class SettingsError(OnnxSurgeonError):
     """A setting whose value makes no sense; the text names the setting."""
+
+
+class StopRun(Exception):  # noqa: N818 - a request, not an error
+    """Raised by a callback: the run shall end at its next decision point, as if its epochs were over.
+
+    It is finished then, with a result. Resumed, it goes on to its settings' end, and comes to the same as one that was
+    never stopped.
+    """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,13 @@ def start_model(folder):
     path = folder / "start.onnx"
     save(create((64, 20, 10, 10), seed=1, input_shape=(8, 8)), path, overwrite=True)
     return path
+
+
+def need(module, *, everywhere=False):
+    """An optional package; where CI runs it must be there, ``everywhere`` or beside the current ONNX Runtime alone."""
+    if os.environ.get("CI") and (everywhere or not have_training()):
+        return import_module(module)
+    return pytest.importorskip(module)
 
 
 @pytest.fixture(scope="session")

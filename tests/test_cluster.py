@@ -176,7 +176,7 @@ def test_the_same_bytes_as_on_one_machine(cluster, local, tmp_path, monkeypatch)
     placed = cluster.said(PLACED)
     start = start_model(tmp_path)
     run = evolve(
-        start, "digits", settings=SHORT, run_dir=tmp_path / "run", workers=cluster.name, listener=events.append
+        start, "digits", settings=SHORT, run_dir=tmp_path / "run", workers=cluster.name, callbacks=events.append
     ).run
     assert contents(run) == contents(local(SHORT))
     (begun,) = (event for event in events if event["event"] == "run")

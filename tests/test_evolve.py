@@ -50,7 +50,7 @@ def undisturbed(tmp_path_factory):
     events = []
     folder = tmp_path_factory.mktemp("undisturbed")
     start = start_model(folder)
-    return evolve(start, "digits", settings=SHORT, run_dir=folder / "run", workers=1, listener=events.append), events
+    return evolve(start, "digits", settings=SHORT, run_dir=folder / "run", workers=1, callbacks=events.append), events
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_every_branch_file_is_a_complete_model_with_its_lineage(undisturbed):
 def test_the_same_bytes_with_any_number_of_workers(start, workers, undisturbed, tmp_path):
     evolved, events = undisturbed
     again = []
-    other = evolve(start, "digits", settings=SHORT, run_dir=tmp_path / "run", workers=workers, listener=again.append)
+    other = evolve(start, "digits", settings=SHORT, run_dir=tmp_path / "run", workers=workers, callbacks=again.append)
     assert (other.run / "best.onnx").read_bytes() == (evolved.run / "best.onnx").read_bytes()
     digests = [[(e["branch"], e["digest"]) for e in of(story, "recuperated", "trained")] for story in (events, again)]
     assert digests[0] == digests[1]
@@ -236,7 +236,7 @@ def test_a_run_killed_twice_does_not_train_finished_branches_again(undisturbed, 
     folder = tmp_path / "run"
     killed("journal", len(of(events, *{e["event"] for e in events} - {"run"})) - 2, folder)  # before the last decision
     trained = []
-    resumed = resume(folder, listener=trained.append)
+    resumed = resume(folder, callbacks=trained.append)
     again = {e["branch"] for e in of(trained, "trained")}
     assert again
     assert (folder / "best.onnx").read_bytes() == (evolved.run / "best.onnx").read_bytes()
@@ -256,7 +256,7 @@ def remembering(request, tmp_path_factory):
     events = []
     return settings, evolve(
         start_model(folder), "digits", settings=short(**settings), run_dir=folder / "run", workers=1,
-        listener=events.append,
+        callbacks=events.append,
     ), events  # fmt: skip
 
 
@@ -423,7 +423,7 @@ def test_the_papers_preset_is_its_appendix():
 def test_other_settings(start, changes, tmp_path):
     events = []
     settings = short(**{"epochs": 6, **changes})
-    evolved = evolve(start, "digits", settings=settings, run_dir=tmp_path / "run", listener=events.append)
+    evolved = evolve(start, "digits", settings=settings, run_dir=tmp_path / "run", callbacks=events.append)
     assert of(events, "decided")[-1]["epoch"] == settings.epochs
     assert onnx.load(evolved.run / "best.onnx")
     if settings.selection == "random-walk":
@@ -438,7 +438,7 @@ def test_other_settings(start, changes, tmp_path):
 def test_a_model_without_hidden_layers_is_only_trained(tmp_path):
     save(create((64, 10), input_shape=(8, 8)), tmp_path / "linear.onnx")
     events = []
-    evolve(tmp_path / "linear.onnx", "digits", settings=SHORT, run_dir=tmp_path / "run", listener=events.append)
+    evolve(tmp_path / "linear.onnx", "digits", settings=SHORT, run_dir=tmp_path / "run", callbacks=events.append)
     assert {event["surgery"] for event in of(events, "proposed")} == {"identity"}
 
 
@@ -450,7 +450,7 @@ def test_limits_end_a_run_at_a_decision_point(start, tmp_path):
     ):
         events = []
         settings = short(epochs=50, **changes)
-        evolved = evolve(start, "digits", settings=settings, run_dir=tmp_path / name, listener=events.append)
+        evolved = evolve(start, "digits", settings=settings, run_dir=tmp_path / name, callbacks=events.append)
         checkpoints = of(events, "started", "decided")
         assert checkpoints[-1]["epoch"] == epochs, name
         assert (evolved.run / "best.onnx").is_file()
@@ -517,7 +517,7 @@ def test_resume_refuses_what_it_cannot_trust(start, tmp_path):
     (run / "branches" / kept.file_name).write_bytes(bytes_kept)
     (run / "settings.json").write_text(json.dumps(settings))
     events = []
-    resume(run, listener=events.append)
+    resume(run, callbacks=events.append)
     assert of(events, "run")[0]["other_versions"] == ["numpy 1.0"]
     del settings["data"]
     (run / "settings.json").write_text(json.dumps(settings))

@@ -1,5 +1,7 @@
 """The page about a run: what it says, what it links to, and that it can be read whatever state the run is in."""
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -8,19 +10,25 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from onnxsurgeon import RunError, SurgeonSettings, evolve
+from onnxsurgeon import RunError, SurgeonSettings, evolve, load
 from onnxsurgeon.cli import app
+from onnxsurgeon.linear_algebra import singular_values
 from onnxsurgeon.report import page as page_module
-from onnxsurgeon.report import write_report
+from onnxsurgeon.report import write_plots, write_report
+from onnxsurgeon.report.family import Member
 from onnxsurgeon.report.history import read_history
 from onnxsurgeon.report.invocation import read_invocation
-from onnxsurgeon.report.pictures import accuracy_picture, gap, size_picture
+from onnxsurgeon.report.layers import stages
+from onnxsurgeon.report.pictures import PICTURES, gap, page_pictures
+from onnxsurgeon.report.scene import make_scene
 from onnxsurgeon.surgeon.journal import RunDirectory
 from tests.conftest import start_model
 from tests.killed_run import SETTINGS
@@ -57,7 +65,7 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
 
     @property
@@ -71,7 +79,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     events = []
     settings = SurgeonSettings.from_preset("default", **SETTINGS)
-    evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", listener=events.append)
+    evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", callbacks=events.append)
     return evolved, [event for event in events if event["event"] != "run"]
 
 
@@ -90,7 +98,7 @@ def copy(finished, tmp_path):
 @pytest.fixture
 def unillustrated(monkeypatch):
     """Pages without pictures, which take a hundred times as long as the rest."""
-    monkeypatch.setattr(page_module, "_pictures", lambda history, accuracy_name: {})
+    monkeypatch.setattr(page_module, "_pictures", lambda scene: {})
 
 
 def of(events, *kinds):
@@ -123,9 +131,26 @@ def test_the_page_of_a_finished_run(finished, page):
     for event in of(events, "proposed"):
         assert event["surgery"] in page.text
         assert event["reason"] in page.text
-    assert page.source.count("<svg ") == 2
+    assert drawn(page) == expected_pictures(evolved.run)
     assert "cannot be read" not in page.text
     assert not list(evolved.run.glob(".*"))
+
+
+def drawn(page):
+    """Names of the pictures."""
+    names = {label: name for name, (_, label) in PICTURES.items()}
+    return {names[attributes["aria-label"]] for tag, attributes in page.tags if tag == "svg" and "role" in attributes}
+
+
+def expected_pictures(run):
+    """All of them, but for the spectra of the lineage where no surgery lies on it."""
+    lineage = read_history(RunDirectory(run)).lineage()
+    return set(PICTURES) - (set() if any(member.operated for member in lineage) else {"spectra"})
+
+
+def scene_of(run):
+    run = RunDirectory(run)
+    return make_scene(read_history(run), read_invocation(run))
 
 
 def test_its_accuracies_are_the_journals(finished, page):
@@ -148,7 +173,7 @@ def test_its_accuracies_are_the_journals(finished, page):
 
 def test_every_branch_is_linked_and_every_link_leads_somewhere(finished, page):
     evolved, _ = finished
-    files = [link for link in page.links if not link.startswith("#")]
+    files = [link for link in page.links if not link.startswith(("#", "data:"))]
     for link in files:
         assert (evolved.run / unquote(link)).is_file(), link
     assert {unquote(link) for link in files} >= {
@@ -159,11 +184,16 @@ def test_every_branch_is_linked_and_every_link_leads_somewhere(finished, page):
         assert name in page.ids
 
 
-def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(page):
+def test_nothing_is_loaded_from_elsewhere_and_nothing_else_runs(page):
     for link in page.links:
         assert "://" not in link
         assert not link.startswith("//")
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not {tag for tag, _ in page.tags} & {"img", "iframe", "object", "embed"}
+    assert [attributes for tag, attributes in page.tags if tag == "link"] == [{"rel": "icon", "href": "data:,"}]
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page.source
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert "@import" not in page.source
     assert set(re.findall(r"https?://[^\"'\s<]+", page.source)) <= {
@@ -205,23 +235,24 @@ def test_the_pictures_can_be_read_on_white_and_on_black(page):
     for picture in pictures:
         assert "currentColor" in picture
         assert not re.search(r"#(000000|ffffff|010203)", picture)
-        assert "stroke-dasharray" in picture  # the given model's accuracy
         assert "<style" not in picture
+    assert any("stroke-dasharray" in picture and ">given<" in picture for picture in pictures)
     assert len(re.findall(r"<text", "".join(pictures))) > 20
 
 
 def test_pictures_of_a_run_that_has_just_begun(copy):
     rewrite(copy, lambda lines: lines[:1])
-    history = read_history(RunDirectory(copy))
-    for draw in (accuracy_picture, size_picture):
-        assert "given model" in draw(history, "held-out accuracy")
+    pictures = page_pictures(scene_of(copy), {})
+    assert pictures.keys() == {"accuracy", "size", "widths", "networks"}
+    assert ">given<" in pictures["accuracy"]
+    assert 'data-branch="0"' in pictures["size"]
 
 
 def test_pictures_of_a_history_without_its_beginning(copy):
     rewrite(copy, lambda lines: lines[line_of(copy, "trained", 2) :][:1])
-    history = read_history(RunDirectory(copy))
-    for draw in (accuracy_picture, size_picture):
-        assert "given model" not in draw(history, "held-out accuracy")
+    pictures = page_pictures(scene_of(copy), {})
+    assert pictures.keys() == {"accuracy", "size"}
+    assert not any(">given<" in picture for picture in pictures.values())
 
 
 @pytest.mark.parametrize(
@@ -251,7 +282,8 @@ def test_text_from_outside_is_escaped(copy):
     events[1] |= {"parameters": 5, "epoch": 2, "accuracy": 0.5, "gain": 0, "loss": 1, "score": 1, "digest": ""}
     rewrite(copy, lambda lines: [*lines, *(json.dumps(event).encode() + b"\n" for event in events)])
     page = Page(write_report(copy))
-    assert not {tag for tag, _ in page.tags} & {"b", "i", "u", "s", "img", "script"}
+    assert not {tag for tag, _ in page.tags} & {"b", "i", "u", "s", "img"}
+    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
     assert "x</b>" not in page.source
     assert html.escape("'models & more/<b>x</b>.onnx'", quote=False) in page.source.replace("&#39;", "'")
     assert "<u>$\\x$</u>" in page.text
@@ -402,9 +434,170 @@ def test_what_cannot_be_reported_is_told_in_a_line(copy, tmp_path):
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_missing_package_is_told(package, copy, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("onnxsurgeon.report.")]:
-        if name.rpartition(".")[2] in ("page", "pictures"):
-            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RunError, match=r"^report needs pip install 'onnxsurgeon\[report\]'$"):
         write_report(copy)
+
+
+def test_the_pictures_are_files_too(copy, tmp_path):
+    paths = write_plots(copy)
+    expected = expected_pictures(copy)
+    assert {path.name for path in paths} == {f"{name}.{kind}" for name in expected for kind in ("svg", "png")}
+    assert sorted(paths) == sorted((copy / "plots").iterdir())
+    for path in paths:
+        if path.suffix == ".svg":
+            root = ElementTree.parse(path).getroot()
+            assert root.tag.endswith("svg")
+            assert "currentColor" not in path.read_text()
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+    before = {path: path.read_bytes() for path in paths}
+    assert {path: path.read_bytes() for path in write_plots(copy)} == before
+    shutil.rmtree(copy / "plots")
+    (copy / "plots").write_text("in the way")
+    with pytest.raises(RunError, match="plots: cannot be made"):
+        write_plots(copy)
+
+
+def test_the_command_writes_plots_only_if_asked_to(copy, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["onnxsurgeon", "report", str(copy)])
+    app(standalone_mode=False)
+    assert not (copy / "plots").exists()
+    monkeypatch.setattr(sys, "argv", ["onnxsurgeon", "report", str(copy), "--plots"])
+    app(standalone_mode=False)
+    assert str(copy / "plots" / "accuracy.png") in capsys.readouterr().out.splitlines()
+
+
+def test_the_spectra_are_those_of_the_branch_files(finished):
+    evolved, events = finished
+    history = read_history(RunDirectory(evolved.run))
+    operated = of(events, "operated")
+    proposed = [event["branch"] for event in of(events, "proposed") if event["surgery"] != "identity"]
+    assert [event["branch"] for event in operated] == proposed
+    for event in operated:
+        member = history.members[event["branch"]]
+        parent = load(evolved.run / "branches" / history.members[member.parent].file)
+        before = singular_values(parent.hidden(event["layer"]).weight)
+        # A parent that was trained on since has another file than the one that was operated on.
+        if history.members[member.parent].kept:
+            assert member.operated.before.values == pytest.approx(before, rel=1e-5)
+        made = 2 if member.operation in ("factorize", "insert_identity") else 1
+        assert [spectrum.count > 0 for spectrum in member.operated.after] == [True] * made
+        if member.operation == "narrow":
+            (after,) = member.operated.after
+            assert after.values == pytest.approx(before[: after.count], rel=1e-4)
+
+
+def test_the_matrix_counts_the_test_rows(finished, digits):
+    evolved, events = finished
+    (head,) = of(events, "finished")[0]["predictions"]
+    total = sum(rows for _, _, rows in head["cells"])
+    right = sum(rows for true, told, rows in head["cells"] if true == told)
+    assert total == digits.test.rows
+    assert right / total == evolved.test.accuracy
+    counts = np.bincount(digits.test.labels, minlength=10)
+    assert [sum(rows for true, _, rows in head["cells"] if true == digit) for digit in range(10)] == counts.tolist()
+
+
+def test_a_run_from_before_spectra_and_predictions(copy):
+    def older(lines):
+        for line in lines:
+            event = json.loads(line)
+            event.pop("predictions", None)
+            if event["event"] != "operated":
+                yield json.dumps(event).encode() + b"\n"
+
+    rewrite(copy, older)
+    page = Page(write_report(copy))
+    assert "cannot be read" not in page.text
+    assert drawn(page) == set(PICTURES) - {"spectra", "other-spectra", "predictions"}
+    assert page.words.count("it is from before they were written") == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"predictions": [{"kind": "classes", "classes": 2, "names": [], "cells": [[0, 5, 1]]}]},
+        {"predictions": [{"kind": "values", "targets": [[[1, float("nan")]]]}]},
+        {"predictions": [{"kind": "values", "targets": 3}]},
+        {"predictions": [{"kind": "labels", "names": [], "counts": [[1, 2]]}]},
+        {"predictions": [{"kind": "else"}]},
+        {"predictions": [{}, 4]},
+    ],
+)
+def test_damaged_predictions_are_told(damage, copy, unillustrated):
+    last = line_of(copy, "finished")
+    rewrite(copy, lambda lines: [*lines[:last], json.dumps(json.loads(lines[last]) | damage).encode() + b"\n"])
+    assert f"Line {last + 1} of journal.jsonl cannot be read" in Page(write_report(copy)).words
+
+
+@pytest.mark.parametrize(
+    ("predictions", "expected"),
+    [
+        ({"kind": "labels", "names": ["rain", "wind"], "counts": [[5, 1, 2, 9], [3, 0, 0, 14]]}, "rain 5 1 2 9"),
+        (
+            {"kind": "classes", "classes": 900, "names": [], "cells": [[3, 777, 41]]},
+            "of 900 classes would show nothing",
+        ),
+        ({"kind": "values", "targets": [[[1, 1.5], [2, 1.75]], [[0, 0], [3, 2]]]}, "2 rows of the test split"),
+    ],
+)
+def test_other_kinds_of_predictions(predictions, expected, copy):
+    last = line_of(copy, "finished")
+    change = {"predictions": [predictions, predictions]}
+    rewrite(copy, lambda lines: [*lines[:last], json.dumps(json.loads(lines[last]) | change).encode() + b"\n"])
+    page = Page(write_report(copy))
+    assert expected in page.words
+    assert "The first of 2 heads is drawn" in page.words
+    assert ("predictions" in drawn(page)) == (predictions["kind"] == "values")
+
+
+def test_the_front_is_beaten_by_none(finished):
+    history = read_history(RunDirectory(finished[0].run))
+    front = history.front()
+    assert history.result in {member.number for member in front} or history.finish.validation_accuracy < max(
+        member.latest.accuracy for member in front
+    )
+    for member in history.measured:
+        better = [
+            other
+            for other in front
+            if other.parameters <= member.parameters and other.latest.accuracy >= member.latest.accuracy
+        ]
+        assert better
+
+
+def test_the_papers_figure_is_shown_for_its_network(copy, tmp_path):
+    record = json.loads((copy / "settings.json").read_text())
+    record["data"]["name"] = "fashion-mnist"
+    (copy / "settings.json").write_text(json.dumps(record))
+    assert scene_of(copy).paper is None  # another topology than the paper's
+    first = line_of(copy, "started")
+    given = {"topologies": ["784-10-10"]}
+    rewrite(copy, lambda lines: [json.dumps(json.loads(lines[first]) | given).encode() + b"\n", *lines[first + 1 :]])
+    assert scene_of(copy).paper.baseline == "0.85"
+    assert "Table 3" in Page(write_report(copy)).text
+
+
+@pytest.mark.parametrize(
+    ("surgeries", "expected"),
+    [
+        (["8-4-3-2"], [{0: 4, 1: 3}]),
+        (["8-4-3-2", "widen:1:2 8-6-3-2"], [{0: 4, 1: 3}, {0: 6, 1: 3}]),
+        (["8-4-3-2", "insert_identity:1 8-4-4-3-2"], [{0: 4, 1: 3}, {0: 4, 2: 4, 1: 3}]),
+        (["8-4-3-2", "factorize:1:2 8-2-4-3-2"], [{0: 4, 1: 3}, {2: 2, 0: 4, 1: 3}]),
+        (["8-4-3-2", "merge:1 8-3-2", "identity 8-3-2"], [{0: 4, 1: 3}, {1: 3}]),
+        (["8-4-2+4-3-1", "narrow:2:1 8-4-2+4-1-1"], [{0: 4, 1: 3}, {0: 4, 1: 1}]),
+        (["8-4-2", "widen:x 8-4-9-9-2"], [{0: 4}, {1: 4, 2: 9, 3: 9}]),  # what no such surgery makes
+        (["no topology"], []),
+    ],
+)
+def test_layers_keep_their_numbers_through_surgeries(surgeries, expected):
+    lineage = []
+    for number, words in enumerate(surgeries):
+        surgery, _, topology = ("start " + words if number == 0 else words).partition(" ")
+        lineage.append(Member(number, surgery=surgery, topology=topology))
+    assert [stage.layers for stage in stages(lineage)] == expected
+    assert [list(stage.layers) for stage in stages(lineage)] == [list(layers) for layers in expected]

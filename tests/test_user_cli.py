@@ -88,7 +88,7 @@ def test_a_run_records_how_its_rows_are_read_and_resumes_with_it(tmp_path):
     assert {name: data[name] for name in how} == {**how, "target": ["y"]}
     assert data["digest"] == load_dataset(table, **how).digest
     events = []
-    again = resume(tmp_path / "run", workers=1, listener=events.append)
+    again = resume(tmp_path / "run", workers=1, callbacks=events.append)
     assert (again.branch.number, again.test) == (done.branch.number, done.test)
     assert (events[0]["rows"], events[0]["validation_rows"]) == (120, 40)
     write_table(tmp_path, lacking=(3,))

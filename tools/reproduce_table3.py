@@ -18,12 +18,11 @@ import numpy as np
 from make_models import LARGE, MEDIUM, SHAPES, SMALL
 
 from onnxsurgeon import SurgeonSettings, create, evolve, load_dataset, make_engine, save
+from onnxsurgeon.report.known import PAPER
 from onnxsurgeon.training.fit import fit
 
 SIZES = {"small": SMALL, "medium": MEDIUM, "large": LARGE}
 SEEDS = (6, 63, 72, 77, 97)  # the paper's
-# (baseline, Surgeon) as far as they are known to us; the paper prints two decimals.
-PAPER = {("fashion-mnist", "small"): ("0.85", "0.85")}
 
 
 def main() -> None:
@@ -70,7 +69,9 @@ def main() -> None:
     for size in arguments.sizes:
         rows = [run for run in runs if run["size"] == size]
         change = [row["surgeon_parameters"] / row["parameters"] - 1 for row in rows]
-        paper = ", ".join(PAPER.get((arguments.data, size), ("not known to us",)))
+        topology = "-".join(map(str, (int(np.prod(shape)), *SIZES[size], classes)))
+        known = PAPER.get((arguments.data, topology))
+        paper = f"{known.baseline}, {known.surgeon}" if known else "not known to us"
         print(
             f"| {size}, {len(rows)} seeds | {spread([row['baseline'] for row in rows])} "
             f"| {spread([row['surgeon'] for row in rows])} | {np.mean(change):+.1%} ± {np.std(change):.1%} | {paper} |"

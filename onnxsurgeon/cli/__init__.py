@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import data, learning, models
+from onnxsurgeon.cli import comparing, data, learning, models
+from onnxsurgeon.cli.encoding import make_printable
 from onnxsurgeon.errors import OnnxSurgeonError
 
 app = typer.Typer(
@@ -25,11 +26,13 @@ app = typer.Typer(
 )
 models.register(app)
 learning.register(app)
+comparing.register(app)
 app.add_typer(data.app, name="data")
 
 
 def main() -> None:
     """Entry point: every error a user can cause is one line and exit code 2."""
+    make_printable()
     try:
         app()
     except OnnxSurgeonError as error:

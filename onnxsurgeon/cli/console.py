@@ -6,16 +6,20 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from onnxsurgeon.cli.spectra import spectra
+from onnxsurgeon.surgeon.log import near_chance
+
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
-    from onnxsurgeon.recommend import Candidate, LayerReport
+    from onnxsurgeon.recommend import Candidate, LayerReport, Thresholds
     from onnxsurgeon.surgeon.run import Evolved
     from onnxsurgeon.surgery import SurgeryRecord
 
@@ -57,7 +61,9 @@ def network_summary(network: Network) -> str:
     return f"{network.topology}, {network.parameter_count:,} parameters"
 
 
-def inspection(network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate]) -> None:
+def inspection(
+    network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate], thresholds: Thresholds
+) -> None:
     """What ``inspect`` shows."""
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
@@ -79,12 +85,13 @@ def inspection(network: Network, reports: Sequence[LayerReport], candidates: Seq
                 f"{layer.inputs} × {layer.units}",
                 "–" if report is None else str(layer.activation or "linear"),
                 f"{sum(values.size for _, values in layer.parameters()):,}",
-                "" if report is None else _spectrum(report.singular_values),
                 "" if report is None else f"{report.removable} of {report.units}",
             )
             rows.append((str(number), *cells) if several else cells)
-    columns = ("layer", "node", "shape", "activation", "params", "σ max … min", "removable")
-    table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node", "σ max … min"))
+    columns = ("layer", "node", "shape", "activation", "params", "removable")
+    table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
+    if reports:
+        spectra(out, reports, thresholds)
     out.print("\n[bold]Recommended[/], best first:")
     proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
@@ -97,10 +104,6 @@ def _prefix(ops: Sequence[str]) -> str:
         half = LONGEST_PREFIX // 2
         kept = [*kept[:half], f"… ({len(kept) - 2 * half} more)", *kept[-half:]]
     return " → ".join(kept) or "none"
-
-
-def _spectrum(values: Any) -> str:
-    return f"{values[0]:.3g} … {values[-1]:.3g}" if len(values) > 1 else f"{values[0]:.3g}"
 
 
 def operations(records: Sequence[SurgeryRecord]) -> None:
@@ -129,7 +132,23 @@ class EventPrinter:
 
     def __init__(self) -> None:
         self.run = ""
-        self.chance, self.metric = 0.0, "accuracy"
+        self.classes, self.metric = 0, "accuracy"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is left to print."""
+
+    def stopping(self) -> None:
+        """The run has been interrupted, and is about to stop."""
+
+    @property
+    def onward(self) -> str:
+        """What to do about an interrupted run."""
+        return f"continue with: onnxsurgeon evolve --resume {self.run}" if self.run else "nothing was written"
 
     def remember(self, event: dict[str, Any]) -> None:
         """Print nothing; only remember where the run is."""
@@ -149,7 +168,7 @@ class EventPrinter:
             if event["task"] != "multi-class":
                 _plain(f"task: {event['task']}, judged by {event['metric']}")
             self.metric = event["metric"]
-            self.chance = 1 / event["classes"] if event["classes"] else 0.0
+            self.classes = event["classes"]
             for note in event["notes"]:
                 _plain(f"[dim]{escape(note)}[/]")
             if event["other_versions"]:
@@ -157,9 +176,13 @@ class EventPrinter:
                 _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
         elif kind == "started":
             _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
-            if event["best_accuracy"] < 1.5 * self.chance:
+            if near_chance(event["best_accuracy"], self.classes):
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
-            _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+            self._column_names()
+        elif kind == "resumed":
+            going_on = [f"{b['branch']} ({b['topology']}) {b['accuracy']:.4f}" for b in event["branches"]]
+            _plain(f"epoch {event['epoch']:>3}: resumed with {', '.join(going_on)}")
+            self._column_names()
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"
             line = (
@@ -173,6 +196,18 @@ class EventPrinter:
             kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
             text = ", ".join(f"{number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
             _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
+
+    @staticmethod
+    def _column_names() -> None:
+        _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+
+
+class SilentPrinter(EventPrinter):
+    """Prints nothing."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Only remember where the run is."""
+        self.remember(event)
 
 
 def _plain(text: str) -> None:

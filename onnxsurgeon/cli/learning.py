@@ -27,6 +27,7 @@ from onnxsurgeon.cli.options import (
     SeedOption,
     StdOption,
     TargetOption,
+    TrackOption,
     ValidationFractionOption,
     numbers,
     with_fields,
@@ -172,60 +173,83 @@ def evolve(
     impute: ImputeOption = None,
     validation_fraction: ValidationFractionOption = None,
     data_dir: DataDirOption = None,
+    track: TrackOption = None,
     force: ForceOption = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", help="Append every event to this file, a line each.", metavar="FILE"),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the path of the result and nothing else, but for errors.")
+    ] = False,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
     """Train and operate in turn: find a better topology for a model on a data set."""
-    from onnxsurgeon.cli import console
+    from onnxsurgeon.cli import console, live
+    from onnxsurgeon.cli.interrupt import Interrupts
+    from onnxsurgeon.cli.log_file import logged_to
     from onnxsurgeon.surgeon import run as runs
+    from onnxsurgeon.surgeon.progress import TrainingProgress
 
-    printer = console.EventPrinter()
+    progress = TrainingProgress()
+    watcher = live.watcher(progress, silent=as_json or quiet)
+    interrupts = Interrupts(lambda: f"interrupted; {watcher.onward}", watcher.stopping)
     common: dict[str, Any] = {
         "workers": workers,
         "out": out,
         "overwrite": force,
-        "listener": printer.remember if as_json else printer,
-        "progress": console.DownloadBar,
+        "callbacks": watcher,
+        "track": tuple(track or ()),
+        "progress": None if quiet else console.DownloadBar,
+        "training_progress": progress,
     }
     given = {name: value for name, value in settings.items() if value is not None}
+    others = (model, data, given, target, impute is not None, validation_fraction is not None)
     try:
-        if resume is not None:
-            if model is not None or data or given or target or impute is not None or validation_fraction is not None:
-                raise SettingsError("--resume takes model, data and settings from the run: give none of them")
-            evolved = runs.resume(resume, **common)
-        else:
-            if model is None or not data:
+        with logged_to(log_file), interrupts, watcher:
+            if resume is not None:
+                if any(others):
+                    raise SettingsError("--resume takes model, data and settings from the run: give none of them")
+                evolved = runs.resume(resume, **common)
+            elif model is None or not data:
                 raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
-            evolved = runs.evolve(
-                model,
-                data,
-                settings=SurgeonSettings.from_preset(**given),
-                options=_input_options(layout, scale, mean, std, loss),
-                engine=engine,
-                device=device,
-                run_dir=run_dir,
-                data_dir=data_dir,
-                **_load_options(target, impute, validation_fraction),
-                **common,
-            )
+            else:
+                evolved = runs.evolve(
+                    model,
+                    data,
+                    settings=SurgeonSettings.from_preset(**given),
+                    options=_input_options(layout, scale, mean, std, loss),
+                    engine=engine,
+                    device=device,
+                    run_dir=run_dir,
+                    data_dir=data_dir,
+                    **_load_options(target, impute, validation_fraction),
+                    **common,
+                )
+            page = _write_report(evolved.run)
     except KeyboardInterrupt:
-        onward = f"continue with: onnxsurgeon evolve --resume {printer.run}" if printer.run else "nothing was written"
-        console.fail(f"interrupted; {onward}")
-        sys.exit(130)
-    page = _write_report(evolved.run)
+        console.fail(f"interrupted; {watcher.onward}")
+        sys.exit(interrupts.exit_code)
     if as_json:
         console.print_json(evolved.record())
+    elif quiet:
+        console.out.print(str(out or evolved.run / "best.onnx"), markup=False, soft_wrap=True)
     else:
         console.result(evolved, out, page)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
+) -> None:
     """Write RUN/report.html; also of a run that is still going or was killed."""
     from onnxsurgeon.cli import console
-    from onnxsurgeon.report import write_report
+    from onnxsurgeon.report import write_plots, write_report
 
     console.out.print(str(write_report(run)), soft_wrap=True)
+    for path in write_plots(run) if plots else ():
+        console.out.print(str(path), soft_wrap=True)
 
 
 def _write_report(run: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""Commands on a model alone: new, inspect, operate, view."""
+"""Commands on a model alone: new, inspect, operate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon.cli.options import ForceOption, JsonOption, ModelArgument, OutOption, SeedOption, shape
-from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
 
@@ -17,7 +16,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1")(new)
     app.command(epilog="Example: onnxsurgeon inspect model.onnx")(inspect)
     app.command(epilog="Example: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx")(operate)
-    app.command(epilog="Example: onnxsurgeon view best.onnx")(view)
 
 
 def new(
@@ -53,7 +51,7 @@ def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption =
     reports = inspect_layers(network, settings.thresholds)
     candidates = ranked(propose(network, settings.thresholds, mode=settings.widen))
     if not as_json:
-        console.inspection(network, reports, candidates)
+        console.inspection(network, reports, candidates, settings.thresholds)
         return
     layers = [
         {
@@ -115,20 +113,3 @@ def operate(
         return
     console.operations(records)
     console.out.print(f"{out}: {console.network_summary(network)}", soft_wrap=True)
-
-
-def view(
-    model: ModelArgument,
-    port: Annotated[int | None, typer.Option(help="Port on this machine.")] = None,
-    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
-) -> None:
-    """Open a model in Netron, served on this machine only."""
-    from onnxsurgeon.graph.files import read_model
-
-    read_model(model)
-    try:
-        import netron
-    except ImportError as error:
-        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'") from error
-    netron.start(str(model), address=("localhost", port) if port else None, browse=browser)
-    netron.wait()

@@ -45,6 +45,15 @@ LossOption = Annotated[
     str,
     typer.Option("--loss", help="auto, cross-entropy, binary-cross-entropy or squared-error."),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Log to tensorboard (RUN/tensorboard), mlflow ($MLFLOW_TRACKING_URI, or mlflow.db beside RUN), or both. "
+        "A resumed run does not remember it: give it again.",
+        metavar="TOOL",
+    ),
+]
 
 
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -52,7 +52,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     direct = {segment.output_name for segment in network.segments}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
-        outputs = [_table(found[name]) for name in names]
+        outputs = [as_table(found[name]) for name in names]
         probable = task.loss == BINARY and not task.squash and head.tensor not in direct and _within_one(logits)
         if probable or not _follows(head, task, logits, [output for output in outputs if output is not None]):
             readers = f" ({', '.join(head.readers)} behind it)" if head.readers else ""
@@ -71,8 +71,8 @@ def _rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> int:
     return ROWS
 
 
-def _table(output: Any) -> Array | None:
-    """An output as rows of values; ZipMap's are a dictionary a row."""
+def as_table(output: Any) -> Array | None:
+    """An output of a model as rows of values; ZipMap's are a dictionary a row; None for what is no table."""
     if isinstance(output, list):
         return np.array([list(row.values()) for row in output]) if output and isinstance(output[0], dict) else None
     if not isinstance(output, np.ndarray) or output.ndim == 0:

@@ -35,6 +35,18 @@ def encode(network: Network, dataset: Dataset, split: Split, tasks: tuple[Task, 
     )
 
 
+def class_names(network: Network, dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+    """What the classes of each head are called, in the order of its columns; () where they are numbers from 0 on."""
+    known = dataset.class_labels if len(network.heads) == 1 else ()
+    return tuple(tuple(map(str, head.labels or _in_order(known, head.width))) for head in network.heads)
+
+
+def _in_order(names: tuple[int, ...] | tuple[str, ...], width: int) -> tuple[int, ...] | tuple[str, ...]:
+    """Names that stand for the head's columns in ascending order, as ``_by_number`` takes them."""
+    numbers = all(isinstance(name, int) and 0 <= name < width for name in names)
+    return () if numbers or len(names) != max(width, 2) else names
+
+
 def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     """The part of the labels that belongs to each head: (rows,) for one column, else (rows, k)."""
     heads = network.heads

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
+import onnx
 from onnx import TensorProto
 
 from onnxsurgeon.buffers import byte_chunks
@@ -59,6 +60,21 @@ def locate(tensor: TensorProto, folder: Path, where: str) -> Place:
     if length != expected:
         raise ModelError(f"{where} is {length} bytes long, but shape {tuple(tensor.dims)} needs {expected}")
     return Place(path, offset, length)
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of the model file at ``path`` and of the files that its initializers are in.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # neither onnx nor protobuf promises a type
+        raise ModelError(f"{path}: cannot be read: {first_line(error)}") from error
+    outside = [tensor for tensor in model.graph.initializer if is_external(tensor)]
+    files = {locate(tensor, path.parent, f"{path}: tensor '{tensor.name}'").path for tensor in outside}
+    return sum(file.stat().st_size for file in (path, *files))
 
 
 def _number(text: str, key: str, where: str) -> int:

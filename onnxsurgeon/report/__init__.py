@@ -1,5 +1,5 @@
-"""One self-contained page about a run."""
+"""One self-contained page about a run, and its pictures as files."""
 
-from onnxsurgeon.report.write import write_report
+from onnxsurgeon.report.write import write_plots, write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_plots", "write_report"]

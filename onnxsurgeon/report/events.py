@@ -53,12 +53,12 @@ def number(event: Event, key: str, least: float = -_LARGEST, most: float = _LARG
         TypeError: it is no number.
         ValueError: it lies outside, or is NaN.
     """
-    value = event[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{key}: no number")
-    if not least <= value <= most:
-        raise ValueError(f"{key}: {value} is out of range")
-    return float(value)
+    return _number(event[key], least, most)
+
+
+def numbers(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> tuple[float, ...]:
+    """A list of numbers; raises what ``number`` does."""
+    return tuple(_number(value, least, most) for value in _list(event[key]))
 
 
 def integer(event: Event, key: str) -> int:
@@ -79,6 +79,30 @@ def text(event: Event, key: str) -> str:
 def texts(event: Event, key: str) -> tuple[str, ...]:
     """A list of texts; raises what ``number`` does."""
     return tuple(_text(value) for value in _list(event[key]))
+
+
+def entries(event: Event, key: str) -> list[Event | None]:
+    """A list of records, or of None in their places; raises what ``number`` does."""
+    found = _list(event[key])
+    if not all(each is None or isinstance(each, dict) for each in found):
+        raise TypeError("no record")
+    return found  # type: ignore[return-value]
+
+
+def table(event: Event, key: str, width: int) -> list[tuple[float, ...]]:
+    """A list of rows of so many numbers; raises what ``number`` does."""
+    rows = [tuple(_number(value, -_LARGEST, _LARGEST) for value in _list(row)) for row in _list(event[key])]
+    if any(len(row) != width for row in rows):
+        raise ValueError(f"{key}: expected rows of {width} numbers")
+    return rows
+
+
+def _number(value: object, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("no number")
+    if not least <= value <= most:
+        raise ValueError(f"{value} is out of range")
+    return float(value)
 
 
 def _integer(value: object) -> int:

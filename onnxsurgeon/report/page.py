@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from datetime import UTC, datetime
 from functools import cache
+from importlib import resources
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from onnxsurgeon.report.history import RECUPERATED, TRAINED, History, Member, read_history
+from onnxsurgeon.report.family import History, Member
+from onnxsurgeon.report.history import RECUPERATED, TRAINED, read_history
 from onnxsurgeon.report.invocation import Invocation, read_invocation
-from onnxsurgeon.report.pictures import accuracy_picture, size_picture
+from onnxsurgeon.report.outcome import Classes, Labels, Values
+from onnxsurgeon.report.pictures import MOST, others, page_key, page_pictures
+from onnxsurgeon.report.pictures.outcome import DRAWN
+from onnxsurgeon.report.pictures.style import Scene
+from onnxsurgeon.report.scene import make_scene
 from onnxsurgeon.surgeon.branch import START
 from onnxsurgeon.surgeon.journal import RunDirectory
 
 NOTHING = "–"
+_MISTAKES = 10  # of a confusion matrix, named one by one
 
 
 def render(run: RunDirectory) -> str:
-    """The page about ``run``, complete in itself: no script, nothing loaded from elsewhere.
+    """The page about ``run``, complete in itself: nothing is loaded from elsewhere, and all is there without script.
 
     Raises:
         RunError: settings.json is damaged.
     """
     invocation = read_invocation(run)
     history = read_history(run)
-    metric = invocation.metric
-    accuracy_name = f"test {metric}" if invocation.value("validation") == "test" else f"held-out {metric}"
+    scene = make_scene(history, invocation)
+    script = resources.files("onnxsurgeon.report").joinpath("report.js").read_text(encoding="utf-8")
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
             invocation=invocation,
             history=history,
-            metric=metric,
-            accuracy_name=accuracy_name,
+            scene=scene,
+            metric=invocation.metric,
+            accuracy_name=scene.accuracy_name,
             given=history.members.get(0),
             result=_result(history),
             has_best=run.best.is_file(),
@@ -44,8 +54,13 @@ def render(run: RunDirectory) -> str:
             surgeries=[member.surgery for member in history.lineage() if member.operation not in (START, "identity")],
             groups=_groups(history),
             status=_status(run, history, invocation),
-            pictures=_pictures(history, accuracy_name),
+            pictures=_pictures(scene),
+            key=[(name, words, Markup(svg)) for name, words, svg in page_key(scene)],
+            sketched=(min(MOST, len(others(scene))), len(others(scene))),
+            outcomes=[_outcome(each) for each in scene.predictions],
             resume=shlex.join(["onnxsurgeon", "evolve", "--resume", str(run.path)]),
+            script=Markup(script),
+            script_hash=_hash(script),
             RECUPERATED=RECUPERATED,
             TRAINED=TRAINED,
         )
@@ -63,6 +78,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {"fixed": _fixed, "signed": _signed, "thousands": _thousands, "plain": _plain}
     return environment
+
+
+def _hash(script: str) -> str:
+    """What the content security policy knows the script by: nothing else on the page may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _result(history: History) -> Member | None:
@@ -94,17 +114,37 @@ def _order(member: Member) -> tuple[bool, float, int, int]:
     return member.surgery != START, member.epoch, member.draw, member.number
 
 
-def _pictures(history: History, accuracy_name: str) -> dict[str, Markup]:
-    """The pictures by name; none where nothing was measured.
+def _pictures(scene: Scene) -> dict[str, Markup]:
+    """The pictures by name; none where nothing was measured."""
+    titles = {number: _title(scene, member) for number, member in scene.history.members.items()}
+    return {name: Markup(svg) for name, svg in page_pictures(scene, titles).items()}
 
-    They hold no text from outside, and are safe as they are.
-    """
-    if not any(member.points for member in history.members.values()):
-        return {}
-    return {
-        "accuracy": Markup(accuracy_picture(history, accuracy_name)),
-        "size": Markup(size_picture(history, accuracy_name)),
-    }
+
+def _title(scene: Scene, member: Member) -> str:
+    """What is known of a branch, for the card at its marks; a line each."""
+    came = "" if member.parent is None else f" from {member.parent}"
+    lines = [f"branch {member.number}: {member.surgery or 'surgery not known'}{came}"]
+    if member.topology:
+        size = "" if member.parameters is None else f", {_thousands(member.parameters)} parameters"
+        lines.append(f"{member.topology}{size}")
+    if member.latest is not None:
+        gain = "" if member.gain is None else f", gain {_signed(member.gain)}"
+        lines.append(f"{scene.accuracy_name} {_fixed(member.latest.accuracy)}{gain}")
+    if member.score is not None:
+        lines.append(f"score {_fixed(member.score)}")
+    return "\n".join([*lines, scene.history.fate(member)])
+
+
+def _outcome(predictions: Classes | Labels | Values) -> dict[str, object]:
+    """What is written beside the picture of a head's predictions."""
+    if isinstance(predictions, Labels):
+        names = [*predictions.names, *map(str, range(len(predictions.names), len(predictions.counts)))]
+        return {"kind": "labels", "rows": list(zip(names, predictions.counts, strict=False))}
+    if isinstance(predictions, Values):
+        return {"kind": "values", "rows": len(predictions.targets[0]) if predictions.targets else 0}
+    wrong = [(predictions.name(true), predictions.name(told), rows) for true, told, rows in predictions.mistakes]
+    drawn = predictions.count <= DRAWN
+    return {"kind": "classes", "drawn": drawn, "classes": predictions.count, "mistakes": wrong[:_MISTAKES]}
 
 
 def _fixed(value: float | None, places: int = 4) -> str:

@@ -1,7 +1,8 @@
-"""Write a run's page into its folder."""
+"""Write a run's page, and its pictures as files, into its folder."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
@@ -9,6 +10,30 @@ from onnxsurgeon.graph.files import write_bytes
 from onnxsurgeon.surgeon.journal import RunDirectory
 
 _EXTRA = ("jinja2", "markupsafe", "matplotlib")
+
+
+def write_plots(run: Path) -> list[Path]:
+    """Write the report's pictures, each as SVG and as PNG, into the folder plots of the run in ``run``; their paths.
+
+    Raises:
+        RunError: as ``write_report`` does.
+    """
+    directory = RunDirectory.open(Path(run))
+    _require_extra()
+    from onnxsurgeon.report.history import read_history
+    from onnxsurgeon.report.invocation import read_invocation
+    from onnxsurgeon.report.pictures import picture_files
+    from onnxsurgeon.report.scene import make_scene
+
+    folder, paths = directory.path / "plots", []
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
+    for name, content in picture_files(make_scene(read_history(directory), read_invocation(directory))):
+        write_bytes(folder / name, content, overwrite=True)
+        paths.append(folder / name)
+    return paths
 
 
 def write_report(run: Path) -> Path:
@@ -21,13 +46,19 @@ def write_report(run: Path) -> Path:
             "report" is not installed.
     """
     directory = RunDirectory.open(Path(run))
-    try:
-        from onnxsurgeon.report.page import render  # here, since jinja2 and matplotlib are optional
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise RunError("report needs pip install 'onnxsurgeon[report]'") from error
+    _require_extra()
+    from onnxsurgeon.report.page import render
+
     path = directory.path / "report.html"
     # A damaged journal can hold half of a surrogate pair, which no encoding has.
     write_bytes(path, render(directory).encode(errors="replace"), overwrite=True)
     return path
+
+
+def _require_extra() -> None:
+    """Raise RunError where jinja2 or matplotlib, which are optional, is not installed."""
+    for name in _EXTRA:
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise RunError("report needs pip install 'onnxsurgeon[report]'") from error

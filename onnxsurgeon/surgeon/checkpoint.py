@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.surgeon.branch import Branch, digests, flush_branch, read_branch
+from onnxsurgeon.surgeon.branch import TRAINED, Branch, digests, flush_branch, read_branch
 from onnxsurgeon.surgeon.journal import Event, file_digest
 from onnxsurgeon.surgeon.state_file import state_path
 
@@ -51,7 +51,9 @@ def checkpoint(state: State, folder: Path) -> Event:
         "epoch": state.epoch,
         "branches": [branch.number for branch in state.branches],
         "topologies": [branch.network.topology for branch in state.branches],
+        "parameters": [branch.network.parameter_count for branch in state.branches],
         "accuracies": [branch.accuracy for branch in state.branches],
+        "losses": [branch.history[-1].loss for branch in state.branches],
         "best": state.best.number,
         "best_accuracy": state.best.accuracy,
         "files": {str(number): [name, found[number]["digest"]] for number, name in paths.items()},
@@ -89,3 +91,28 @@ def restored(event: Event, folder: Path) -> State:
         event["seconds"],
         event["training_seconds"],
     )
+
+
+def summary(state: State) -> Event:
+    """What callbacks are told of the state that a run resumes from: what they would have heard of its branches."""
+    return {
+        "epoch": state.epoch,
+        "branches": [_described(branch) for branch in state.branches],
+        "best": _described(state.best),
+        "steps": state.steps,
+        "seconds": state.seconds,
+    }
+
+
+def _described(branch: Branch) -> Event:
+    ends = [entry.accuracy for entry in branch.history if entry.stage == TRAINED]
+    return {
+        "branch": branch.number,
+        "parent": branch.parent,
+        "surgery": branch.surgery,
+        "topology": branch.network.topology,
+        "parameters": branch.network.parameter_count,
+        "accuracy": branch.accuracy,
+        "gain": ends[-1] - ends[-2] if len(ends) > 1 else 0.0,
+        "score": branch.score,
+    }

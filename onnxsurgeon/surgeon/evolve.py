@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxsurgeon.data.examples import Examples
@@ -19,16 +19,17 @@ from onnxsurgeon.surgeon.branch import (
     read_branch,
     write_branch,
 )
-from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored
+from onnxsurgeon.surgeon.callbacks import Callbacks
+from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored, summary
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
+from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
+from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
-
-Listener = Callable[[Event], None]
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Surgeon:
         train: rows to train on.
         validation: rows to choose by.
         workers: where branches are trained side by side.
-        listener: called with every event that is written to the journal.
+        callbacks: called with every event that is written to the journal.
     """
 
     run: RunDirectory
@@ -51,13 +52,25 @@ class Surgeon:
     train: Examples
     validation: Examples
     workers: Workers
-    listener: Listener = field(default=lambda event: None)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     def __post_init__(self) -> None:
+        workers = self.workers
         self._bench = Bench(
-            self.settings, self.engine, self.train, self.validation, self.workers.stop, self.workers.free_threads
+            self.settings,
+            self.engine,
+            self.train,
+            self.validation,
+            workers.stop,
+            workers.free_threads,
+            workers.progress,
         )
         self._started = time.perf_counter()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of training steps in an epoch of one branch."""
+        return self._bench.schedule.batches_per_epoch
 
     def evolve(self) -> State:
         """Run from the last checkpoint to the end; return the final state.
@@ -68,7 +81,7 @@ class Surgeon:
         """
         self.workers.begin(self._bench, self.run.path)
         last = self.run.rewind()
-        state = self._start() if last is None else restored(last, self.run.branches)
+        state = self._start() if last is None else self._restored(last)
         while not self._is_over(state):
             left = self.settings.epochs - state.epoch
             if state.epoch == 0 and self.settings.initial_epochs:
@@ -89,12 +102,23 @@ class Surgeon:
         branch = replace(branch, history=(measurement,))
         state = State(0, [branch], branch)
         write_branch(branch, self.run.branches)
+        self.run.write_best(branch.file_name)  # there is a result from the first checkpoint on
         self._checkpoint("started", state)
+        if near_chance(metrics.accuracy, self.train.classes):
+            logger.warning("near chance: untrained, or in need of another scale, mean, std or layout")
+        return state
+
+    def _restored(self, last: Event) -> State:
+        """The state of a checkpoint, which only callbacks are told of: the journal has it."""
+        state = restored(last, self.run.branches)
+        if not self.run.best.exists():  # a run of before the first checkpoint came with it
+            self.run.write_best(state.best.file_name)
+        self.announce(event="resumed", **summary(state))
         return state
 
     def _is_over(self, state: State) -> bool:
         settings = self.settings
-        if state.epoch >= settings.epochs:
+        if self.callbacks.stop_asked or state.epoch >= settings.epochs:
             return True
         if settings.target_accuracy is not None and state.best.accuracy >= settings.target_accuracy:
             return True
@@ -179,6 +203,7 @@ class Surgeon:
         if candidate.surgery is not None:
             rng = generator(self.settings.seed, "surgery", epoch, number)
             operated = operate(network, candidate.surgery, rng)
+            self.tell(event="operated", branch=number, **spectra(network, candidate.surgery, operated.network))
             if state is not None:
                 state = state.mapped(network, operated.carry)
             # A branch is what its file holds, wherever it is trained.
@@ -208,7 +233,7 @@ class Surgeon:
         return trained
 
     def _window(self, state: State, epochs: int) -> tuple[int, int]:
-        per_epoch = self._bench.schedule.batches_per_epoch
+        per_epoch = self.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
     def _perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
@@ -282,13 +307,18 @@ class Surgeon:
         self.tell(event=event, **checkpoint(state, self.run.branches))
 
     def tell(self, **event: object) -> None:
-        """Write an event to the journal and pass it to the listener."""
+        """Write an event to the journal and pass it to the callbacks."""
         self.run.append(event)
-        self.listener(event)
+        self.announce(**event)
+
+    def announce(self, **event: object) -> None:
+        """Pass an event to the log and the callbacks only."""
+        log_event(event)
+        self.callbacks(event)
 
 
 def _size_then_number(branch: Branch) -> tuple[int, int]:
     return branch.network.parameter_count, branch.number
 
 
-__all__ = ["Listener", "State", "Surgeon"]
+__all__ = ["State", "Surgeon"]

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.heads import class_names
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
+from onnxsurgeon.history import RunTable
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
-from onnxsurgeon.surgeon.evolve import Listener, Surgeon
+from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
+from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
+from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.predictions import watchers
 
 
-@dataclass(frozen=True, eq=False)
-class Evolved:
-    """What a run came to.
+@dataclass(frozen=True, eq=False, repr=False)
+class Evolved(RunTable):
+    """What a run came to. Its history can be read as rows, as a DataFrame and as a notebook's table.
 
     Attributes:
         branch: the branch that is the result.
@@ -55,6 +61,11 @@ class Evolved:
         """The resulting network."""
         return self.branch.network
 
+    def __repr__(self) -> str:
+        figures = f"validation {self.validation_accuracy:.4f}, test {self.test.accuracy:.4f}"
+        network = f"{self.network.topology}, {self.network.parameter_count:,} parameters"
+        return f"<{type(self).__name__} {self.run}: {network}, {self.test.metric}: {figures}>"
+
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         return {
@@ -76,12 +87,21 @@ class Evolved:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run sees of its data set; the test rows are prepared when they are needed."""
+    """What a run sees of its data set; the test rows are prepared when they are needed.
+
+    Attributes:
+        train: rows to train on.
+        validation: rows to choose by.
+        test: makes the rows of the test split.
+        notes: what is worth knowing of the network.
+        classes: what each head's classes are called, () for one that numbers them.
+    """
 
     train: Examples
     validation: Examples
     test: Callable[[], Examples]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
 
 
 def evolve(
@@ -100,8 +120,10 @@ def evolve(
     data_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    listener: Listener | None = None,
+    callbacks: Callback | Iterable[Callback] = (),
+    track: str | Sequence[str] = (),
     progress: Any = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Evolved:
     """Evolve the model at ``model`` on the data set ``data``.
 
@@ -121,8 +143,11 @@ def evolve(
         data_dir: where the data set's files lie.
         out: where best.onnx is copied to.
         overwrite: whether ``out`` may exist.
-        listener: called with every event of the journal.
+        callbacks: a function, or several, called with every event; see ``onnxsurgeon.surgeon.events``. What one raises
+            ends the run, which can be resumed; ``StopRun`` lets it finish at the next decision point.
+        track: "tensorboard", "mlflow" or both: other tools to log to; see ``onnxsurgeon.tracking``.
         progress: see ``load_dataset``.
+        training_progress: told how many steps are trained, while they are; to be read from another thread.
 
     Raises:
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
@@ -131,9 +156,10 @@ def evolve(
     options = options or InputOptions()
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
+    tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     network = load(model)
     chosen = make_engine(engine, device, network, settings)
-    with make_workers(workers) as pool:
+    with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
         splits = _split(network, dataset, settings, options)
@@ -161,7 +187,8 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
+        told = Callbacks(callbacks, tracking)
+        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
         return _finish(surgeon, splits, out, overwrite=overwrite)
 
 
@@ -171,10 +198,14 @@ def resume(
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    listener: Listener | None = None,
+    callbacks: Callback | Iterable[Callback] = (),
+    track: str | Sequence[str] = (),
     progress: Any = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Evolved:
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
+
+    Whether it was tracked is not remembered: ``track`` says so anew.
 
     Raises:
         RunError: the folder is no run directory, or its data set has changed.
@@ -196,16 +227,18 @@ def resume(
         rows["validation_fraction"] = data.get("validation_fraction")
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+    tracking = make_tracking(track, run.path.parent)
     network = load(start)
     chosen = make_engine(engine, device, network, settings)
-    with make_workers(workers) as pool:
+    with make_workers(workers, training_progress) as pool, tracking:
         dataset = load_dataset(name, **rows, folder=folder, progress=progress)
         if dataset.digest != digest:
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
         splits = _split(network, dataset, settings, options)
-        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, listener or _ignore)
+        told = Callbacks(callbacks, tracking)
+        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
 
@@ -214,12 +247,13 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
     def prepared(split: Split) -> Examples:
         return prepare(network, dataset, split, options)
 
+    classes = class_names(network, dataset)
     if settings.validation == "test":
         test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes)
+        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes, classes)
     require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
-    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes)
+    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes, classes)
 
 
 def _finish(
@@ -230,28 +264,12 @@ def _finish(
     overwrite: bool,
     other_versions: Sequence[str] = (),
 ) -> Evolved:
-    surgeon.listener(
-        {
-            "event": "run",
-            "path": str(surgeon.run.path),
-            "rows": surgeon.train.rows,
-            "validation_rows": surgeon.validation.rows,
-            "validation": surgeon.settings.validation,
-            "engine": surgeon.engine.name,
-            "device": surgeon.engine.device,
-            "workers": surgeon.workers.count,
-            "cluster": surgeon.workers.cluster,
-            "classes": surgeon.train.classes,
-            "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
-            "metric": surgeon.train.metric,
-            "notes": list(splits.notes),
-            "other_versions": other_versions,
-        }
-    )
     with surgeon.run.exclusive(), surgeon.workers:  # whose last jobs end before the run is let go of
+        surgeon.announce(**_opening(surgeon, splits, other_versions))
         state = surgeon.evolve()
     test_rows = splits.test()
-    test = surgeon.engine.evaluate(state.best.network, test_rows)
+    watch = watchers(test_rows.tasks, test_rows.rows, splits.classes)
+    test = surgeon.engine.evaluate(state.best.network, test_rows, watch)
     start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
     if out is not None:
         copy_model(surgeon.run.best, out, overwrite=overwrite)
@@ -265,13 +283,31 @@ def _finish(
         state.seconds,
         state.training_seconds,
     )
-    surgeon.tell(event="finished", **evolved.record())
+    surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
     return evolved
+
+
+def _opening(surgeon: Surgeon, splits: Splits, other_versions: Sequence[str]) -> dict[str, Any]:
+    """The event that begins the work of this process."""
+    return {
+        "event": "run",
+        "path": str(surgeon.run.path),
+        "settings": asdict(surgeon.settings),
+        "rows": surgeon.train.rows,
+        "batches_per_epoch": surgeon.batches_per_epoch,
+        "validation_rows": surgeon.validation.rows,
+        "validation": surgeon.settings.validation,
+        "engine": surgeon.engine.name,
+        "device": surgeon.engine.device,
+        "workers": surgeon.workers.count,
+        "cluster": surgeon.workers.cluster,
+        "classes": surgeon.train.classes,
+        "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
+        "metric": surgeon.train.metric,
+        "notes": list(splits.notes),
+        "other_versions": list(other_versions),
+    }
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-
-
-def _ignore(event: dict[str, Any]) -> None:
-    """Listen to nothing."""

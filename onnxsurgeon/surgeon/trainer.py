@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import Branch, Measurement
+from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
@@ -76,6 +77,7 @@ class Bench:
         validation: rows to measure on.
         stop: set where jobs shall end at once, by ``Cancelled``.
         free_threads: how many threads each job that runs at the moment may take.
+        progress: told how far each job is.
     """
 
     settings: SurgeonSettings
@@ -84,21 +86,19 @@ class Bench:
     validation: Examples
     stop: threading.Event
     free_threads: Callable[[], int] = one_thread
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
 
     @cached_property
     def schedule(self) -> BatchSchedule:
         """The order of the batches."""
         return BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
 
-    def batches(self, start: int, stop: int) -> Iterator[Array]:
-        """Row numbers of the batches, see ``BatchSchedule.window``."""
-        return self._interruptible(self.schedule.window(start, stop))
-
-    def _interruptible(self, batches: Iterable[Array]) -> Iterator[Array]:
-        for batch in batches:
+    def batches(self, job: Job) -> Iterator[Array]:
+        """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
+        for piece in self.progress.counted(job.branch.number, self.schedule.window(job.start, job.stop)):
             if self.stop.is_set():
                 raise Cancelled
-            yield batch
+            yield piece
 
 
 def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
@@ -116,7 +116,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     per_epoch = bench.schedule.batches_per_epoch
     others = {"artifact_directory": artifacts, "threads": bench.free_threads}
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
-    trained = engine.train(branch.network, bench.train, bench.batches(job.start, job.stop), spec, branch.state)
+    trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
         metrics = engine.evaluate(trained.network, bench.validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from typing import Any, Self
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.runtime import usable_cores
 from onnxsurgeon.surgeon.branch import write_branch
+from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
 
 
@@ -23,6 +25,7 @@ class Workers(ABC):
         count: how many jobs are done at a time.
         cluster: the address of the cluster; "" for this machine.
         stop: set where jobs shall end at once.
+        progress: told of every job.
     """
 
     count: int
@@ -30,6 +33,7 @@ class Workers(ABC):
 
     def __init__(self) -> None:
         self.stop = threading.Event()
+        self.progress = TrainingProgress()
 
     @abstractmethod
     def begin(self, bench: Bench, run: Path) -> None:
@@ -58,15 +62,28 @@ class Workers(ABC):
             Exception: what the first failing job, or making one, raised; the others are cancelled.
         """
         started: list[tuple[Job, Future[Any]]] = []
+        self.progress.begin()
         try:
             for job in jobs:
-                started.append((job, self.submit(job)))  # noqa: PERF401 - those before an error are cancelled
-            return [self.receive(job, future) for job, future in started]
+                self.progress.expect(job)
+                future = self.submit(job)
+                started.append((job, future))
+                future.add_done_callback(functools.partial(self._ended, job))
+            return [self._received(job, future) for job, future in started]
         except BaseException:
             self.stop.set()
             for _, future in started:
                 future.cancel()
             raise
+
+    def _received(self, job: Job, future: Future[Any]) -> Done:
+        done = self.receive(job, future)
+        self.progress.end(job.branch.number)  # a future's callbacks may be late
+        return done
+
+    def _ended(self, job: Job, future: Future[Any]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self.progress.end(job.branch.number)
 
     def __enter__(self) -> Self:
         return self
@@ -125,13 +142,21 @@ class LocalWorkers(Workers):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def make_workers(workers: int | str | None = None) -> Workers:
+def make_workers(workers: int | str | None = None, progress: TrainingProgress | None = None) -> Workers:
     """The workers that ``--workers`` names: a number of threads, or a cluster; None: a thread for each processor.
+
+    ``progress`` is told of every job.
 
     Raises:
         SettingsError: it is neither a number from 1 on nor an address.
         EngineError: there is no usable cluster at that address.
     """
+    made = _make_workers(workers)
+    made.progress = progress or made.progress
+    return made
+
+
+def _make_workers(workers: int | str | None) -> Workers:
     if isinstance(workers, str):
         if "://" in workers:
             try:

@@ -30,6 +30,7 @@ from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.forward import feature_inputs, forward, make_model, parameter_names
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.predictions import Watcher
 from onnxsurgeon.training.resident import numbered
 from onnxsurgeon.training.settings import OptimizerSettings, TrainingSpec
 from onnxsurgeon.training.state import OptimizerState, initial_state
@@ -305,9 +306,9 @@ class ArtifactsEngine:
         module.train()
         return _Running(state, module, optimizer)
 
-    def evaluate(self, network: Network, examples: Examples) -> Metrics:
-        """Metric and mean loss of ``network`` on all examples, by an inference session."""
-        return self._evaluator.evaluate(network, examples)
+    def evaluate(self, network: Network, examples: Examples, watch: Sequence[Watcher] = ()) -> Metrics:
+        """Metric and mean loss of ``network`` on all examples, by an inference session; see ``Engine``."""
+        return self._evaluator.evaluate(network, examples, watch)
 
 
 def _only_task(network: Network, examples: Examples) -> Task:

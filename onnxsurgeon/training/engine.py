@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.predictions import Watcher
 from onnxsurgeon.training.settings import OPTIMIZERS, OptimizerSettings, TrainingSpec
 from onnxsurgeon.training.state import OptimizerState
 
@@ -68,8 +69,8 @@ class Engine(Protocol):
             EngineError: the network cannot be trained by this engine.
         """
 
-    def evaluate(self, network: Network, examples: Examples) -> Metrics:
-        """Metric and mean loss of ``network`` on all examples.
+    def evaluate(self, network: Network, examples: Examples, watch: Sequence[Watcher] = ()) -> Metrics:
+        """Metric and mean loss of ``network`` on all examples; ``watch``, one for each head, see its outputs too.
 
         Raises:
             EngineError: the network cannot be evaluated here.

@@ -25,6 +25,7 @@ from onnxsurgeon.training.loop_graph import carried_names, series_names, trainin
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
 from onnxsurgeon.training.optimizers import make_optimizer
+from onnxsurgeon.training.predictions import Watcher
 from onnxsurgeon.training.resident import arrays, index_feeds, signature
 from onnxsurgeon.training.sessions import Sessions
 from onnxsurgeon.training.settings import TrainingSpec
@@ -72,8 +73,8 @@ class LoopEngine:
         stored, rounding = trained.as_stored()
         return TrainedNetwork(stored, training.mean_loss(rows), steps, training.seconds, rounding, after)
 
-    def evaluate(self, network: Network, examples: Examples) -> Metrics:
-        """Metric and mean loss of ``network`` on all examples."""
+    def evaluate(self, network: Network, examples: Examples, watch: Sequence[Watcher] = ()) -> Metrics:
+        """Metric and mean loss of ``network`` on all examples; see ``Engine``."""
         require_tasks(network, examples.tasks)
         key = ("evaluate", _signature(network), signature(examples))
         run = self.session(key, lambda: evaluation_graph(network, examples), network)
@@ -85,8 +86,10 @@ class LoopEngine:
             rows = np.arange(start, min(start + step, examples.rows))
             feeds = {**parameters, **tile_feeds(examples, rows)}
             outputs = from_tiles(self.run(run, feeds, examples, targets=False), len(rows))
-            for each, output, labels in zip(tallies, outputs, examples.labels, strict=True):
-                each.add(output, labels[rows])
+            for head, (output, labels) in enumerate(zip(outputs, examples.labels, strict=True)):
+                tallies[head].add(output, labels[rows])
+                if watch:
+                    watch[head].add(output, labels[rows])
         return combined(examples.tasks, tallies, examples.rows)
 
     def session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:

@@ -1,0 +1,105 @@
+"""Commands that look at models side by side, or in Netron: diff, view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxsurgeon.cli.options import (
+    DataDirOption,
+    DeviceOption,
+    EngineOption,
+    ImputeOption,
+    JsonOption,
+    LayoutOption,
+    LossOption,
+    MeanOption,
+    ScaleOption,
+    StdOption,
+    TargetOption,
+    ValidationFractionOption,
+    numbers,
+)
+from onnxsurgeon.errors import SettingsError
+
+HOST = "127.0.0.1"
+_FORMS = "A model file, a run directory (its best.onnx), or RUN#7 (its branch 7)."
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.command(epilog="Examples: onnxsurgeon diff model.onnx best.onnx; onnxsurgeon diff runs/m-1#0 runs/m-1")(diff)
+    app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help=_FORMS, metavar="A")],
+    b: Annotated[str, typer.Argument(help="What to compare it with, likewise.", metavar="B")],
+    data: Annotated[str, typer.Option("--data", help="Compare them on a data set too; as for evaluate.")] = "",
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    engine: EngineOption = "auto",
+    device: DeviceOption = "cpu",
+    layout: LayoutOption = "hwc",
+    scale: ScaleOption = None,
+    mean: MeanOption = "",
+    std: StdOption = "",
+    loss: LossOption = "auto",
+    target: TargetOption = None,
+    impute: ImputeOption = None,
+    validation_fraction: ValidationFractionOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two models: what became of each layer, and how far their outputs are apart."""
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.cli.differences import differences
+    from onnxsurgeon.comparison.diff import diff as compare
+    from onnxsurgeon.data.prepare import InputOptions
+
+    found = compare(
+        a,
+        b,
+        data=data,
+        split=split,
+        options=InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"), loss),
+        engine=engine,
+        device=device,
+        target=tuple(target or ()),
+        impute=impute,
+        validation_fraction=validation_fraction,
+        data_dir=data_dir,
+        progress=console.DownloadBar,
+    )
+    if as_json:
+        console.print_json(found.record())
+    else:
+        differences(found)
+
+
+def view(
+    model: Annotated[str, typer.Argument(help=_FORMS, metavar="MODEL|RUN")],
+    branch: Annotated[int | None, typer.Option(min=0, help="Number of a branch of the run.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on this machine.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Open a model in Netron: served to this machine only, until Ctrl-C.
+
+    The page is Netron's own, not onnxsurgeon's: it asks ipinfo.io for your country and reports its usage to its author.
+    The model stays on this machine.
+    """
+    from onnxsurgeon.graph.files import read_model
+    from onnxsurgeon.surgeon.selection import model_file
+
+    path: Path = model_file(model, branch)
+    read_model(path)
+    try:
+        import netron
+    except ImportError as error:
+        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'") from error
+    try:
+        netron.start(str(path), address=(HOST, port), browse=browser)
+    except OSError as error:
+        raise SettingsError(f"port {port}: cannot be used: {error.strerror}; give another --port") from error
+    netron.wait()

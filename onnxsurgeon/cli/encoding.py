@@ -1,0 +1,25 @@
+"""Output on a terminal, or into a file, whose encoding lacks some of the signs that are shown."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+
+# One character for one, so that columns stay in line.
+_PLAIN = str.maketrans("×→…–σΔθεφ‖²·", "x>~-sDtep|2.")
+
+
+def spell_out(error: UnicodeError) -> tuple[str, int]:
+    """What stands for signs that an encoding lacks; for those without a likeness a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(sign if sign.isascii() else "?" for sign in text), error.end
+
+
+def make_printable() -> None:
+    """Let standard output and error spell out what their encoding lacks, instead of ending in a traceback."""
+    codecs.register_error("onnxsurgeon.spell_out", spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="onnxsurgeon.spell_out")

@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM: the first one stops a run cleanly, the second one, or patience running out, at once.
+
+A run directory is whole at any moment, also where the process is killed. So a process that does not get to its end in
+time, as one in the middle of a large singular value decomposition, may simply end.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+# For so long, in seconds, jobs may take to notice and a cluster to be told. Training notices within ``PIECE`` steps.
+PATIENCE = 10.0
+SHOW_CURSOR = "\x1b[?25h"
+
+
+class Interrupts:
+    """Turns signals into one KeyboardInterrupt in the main thread; see above.
+
+    A thread watches for what the main thread is too busy to see: Python runs signal handlers between two of its
+    instructions, of which a call into a library is one.
+    """
+
+    def __init__(self, message: Callable[[], str], noticed: Callable[[], None]) -> None:
+        """``message`` is the last line where the process ends at once; ``noticed`` is called at the first signal."""
+        self._message, self._noticed = message, noticed
+        self._number = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """As of a process that the signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self._number or signal.SIGINT)
+
+    def __enter__(self) -> Self:
+        # Other threads may not, and what is to be ignored, as in the background of a shell, stays so.
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        wanted = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+        if wanted and sys.platform != "win32":
+            self._watch(wanted)
+        self._before = {each: signal.signal(each, self._handle) for each in wanted}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._number:
+            return  # the process is about to end: another Ctrl-C still ends it at once, and without a traceback
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._before and sys.platform != "win32":
+            signal.set_wakeup_fd(self._wakeup)
+            os.close(self._written)  # which ends the thread
+
+    def _watch(self, wanted: list[signal.Signals]) -> None:
+        read, self._written = os.pipe()
+        os.set_blocking(self._written, False)
+        self._wakeup = signal.set_wakeup_fd(self._written)
+        threading.Thread(target=self._end_at_once, args=(read, wanted), name="onnxsurgeon-signals", daemon=True).start()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._number:
+            self._number = number
+            self._noticed()
+            raise KeyboardInterrupt
+
+    def _end_at_once(self, read: int, wanted: list[signal.Signals]) -> None:
+        first = 0
+        while True:
+            left = PATIENCE if first else None
+            ready, _, _ = select.select([read], [], [], left)
+            byte = os.read(read, 1) if ready else b""
+            if ready and not byte:
+                os.close(read)
+                return
+            if byte and byte[0] not in wanted:
+                continue
+            if first:
+                break
+            first = byte[0]
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), f"\r{SHOW_CURSOR}\n".encode())
+        os.write(sys.stderr.fileno(), f"onnxsurgeon: {self._message()}\n".encode())
+        os._exit(128 + first)

@@ -1,0 +1,209 @@
+"""What a run is doing at the moment, from its events and the progress of its training: what ``live`` shows."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from onnxsurgeon.surgeon.progress import TrainingProgress
+from onnxsurgeon.surgeon.settings import RECUPERATION
+
+WINDOW = 30.0  # seconds that the rate is a mean over
+
+
+@dataclass
+class Row:
+    """A branch or a candidate as a line of a table; None is what is not known yet.
+
+    Attributes:
+        branch: its number.
+        surgery: what made it.
+        topology: "" before the surgery.
+        parameters: how many it has, or will have.
+        draw: the draw it is of, from 0.
+        accuracy: at its latest measurement.
+        gain: over its parent's.
+        score: by eq. 16.
+        stage: "proposed", "recuperated", "trained", "dropped" or "kept".
+        reason: why it was dropped.
+    """
+
+    branch: int
+    surgery: str = ""
+    topology: str = ""
+    parameters: int | None = None
+    draw: int = 0
+    accuracy: float | None = None
+    gain: float | None = None
+    score: float | None = None
+    stage: str = "proposed"
+    reason: str = ""
+
+    def update(self, event: dict[str, Any]) -> None:
+        """Take over what an event says of it."""
+        for name in ("surgery", "topology", "parameters", "accuracy", "gain", "score"):
+            if name in event:
+                setattr(self, name, event[name])
+
+
+class RunState:
+    """Follows a run. Not safe to be used from several threads: its user holds a lock.
+
+    Attributes:
+        path: the run directory; "" before there is one.
+        metric: the name of what branches are judged by.
+        epoch: epochs trained, at the last checkpoint.
+        draw: number of the draw at this decision point, from 0.
+        branches: the current ones.
+        best: what would be the result now.
+        candidates: by number, of this decision point.
+        is_finished: whether nothing is left to train or measure.
+    """
+
+    def __init__(self, progress: TrainingProgress, clock: Callable[[], float] = time.monotonic) -> None:
+        self.progress, self._clock = progress, clock
+        self.path, self.metric, self.epoch, self.draw = "", "accuracy", 0, 0
+        self.is_finished = False
+        self.branches: list[Row] = []
+        self.best: Row | None = None
+        self.candidates: dict[int, Row] = {}
+        self._settings: dict[str, Any] = {}
+        self._per_epoch = 1
+        self._begun, self._before, self._steps_before = clock(), 0.0, 0  # the latter two before it was resumed
+        self._decided_at = 0  # steps done at the last checkpoint
+        self._costs: list[int] = []  # steps of every decision point so far
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def consume(self, event: dict[str, Any]) -> None:
+        """Take an event in."""
+        kind = event["event"]
+        if kind == "run":
+            self.path, self.metric = event["path"], event["metric"]
+            self._settings, self._per_epoch = event["settings"], event["batches_per_epoch"]
+            self._begun = self._clock()
+        elif kind == "resumed":
+            self.epoch, self._before, self._steps_before = event["epoch"], event["seconds"], event["steps"]
+            self.branches = [self._kept(each) for each in event["branches"]]
+            self.best = self._kept(event["best"])
+        elif kind == "proposed":
+            self._propose(event)
+        elif kind in ("recuperated", "trained", "dropped"):
+            row = self.candidates.setdefault(event["branch"], Row(event["branch"], draw=self.draw))
+            row.update(event)
+            row.stage, row.reason = kind, event.get("reason", "")
+        elif kind in ("started", "decided"):
+            self._decide(event)
+        elif kind == "finished":
+            self.is_finished = True
+
+    def _propose(self, event: dict[str, Any]) -> None:
+        if all(row.stage in ("kept", "dropped") for row in self.candidates.values()):
+            self.candidates.clear()
+        self.draw = event["draw"]
+        # Its score is that of its recommendation here, not that of eq. 16.
+        self.candidates[event["branch"]] = Row(
+            event["branch"], event["surgery"], parameters=event["parameters"], draw=self.draw
+        )
+
+    def _decide(self, event: dict[str, Any]) -> None:
+        known = {row.branch: row for row in (*self.branches, *self.candidates.values())}
+        if self.best is not None:
+            known.setdefault(self.best.branch, self.best)
+        described = zip(event["branches"], event["topologies"], event["parameters"], event["accuracies"], strict=True)
+        for number, topology, parameters, accuracy in described:
+            row = known.setdefault(number, Row(number, "start"))
+            row.topology, row.parameters, row.accuracy, row.stage = topology, parameters, accuracy, "kept"
+        self.branches = [known[number] for number in event["branches"]]
+        self.best = known[event["best"]]
+        self.epoch, self.draw = event["epoch"], 0
+        done = self.progress.steps
+        if event["event"] == "decided" and not self.is_initial(event["epoch"] - 1):
+            self._costs.append(done - self._decided_at)
+        self._decided_at = done
+
+    def _kept(self, described: dict[str, Any]) -> Row:
+        row = Row(described["branch"], stage="kept")
+        row.update(described)
+        return row
+
+    def is_initial(self, epoch: int | None = None) -> bool:
+        """Whether the given model is trained, before the first decision point."""
+        return (self.epoch if epoch is None else epoch) < min(self._get("initial_epochs"), self.epochs)
+
+    @property
+    def epochs(self) -> int:
+        """Length of the run."""
+        return self._get("epochs")
+
+    @property
+    def now(self) -> float:
+        """Epochs trained, in the middle of a step: the mean over the branches that are trained to its end."""
+        training = [each for each in self.progress.underway if each.stage == "trained"]
+        positions = [(each.start + each.done) / self._per_epoch for each in training]
+        return max(self.epoch, sum(positions) / len(positions)) if positions else self.epoch
+
+    @property
+    def point(self) -> tuple[int, int]:
+        """Number of this decision point, from 1, and of all."""
+        initial, step = self._get("initial_epochs"), self._get("epoch_step", 1)
+        return (self.epoch - initial) // step + 1, max(0, -(-(self.epochs - initial) // step))
+
+    @property
+    def draws(self) -> int:
+        """How many draws there can be."""
+        return self._get("redraws") + 1 if self._settings.get("memory") else 1
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the run, over all resumptions."""
+        return self._before + self._clock() - self._begun
+
+    def rate(self) -> float:
+        """Steps a second over the last ``WINDOW`` seconds; 0 where none is known."""
+        now, steps = self._clock(), self.progress.steps
+        self._samples.append((now, steps))
+        while now - self._samples[0][0] > WINDOW:
+            self._samples.popleft()
+        then, before = self._samples[0]
+        return (steps - before) / (now - then) if now > then else 0.0
+
+    def steps_left(self) -> float:
+        """About how many steps are still to be trained, if nothing ends the run before its last epoch.
+
+        A decision point is taken to cost what those before have cost on the average.
+        """
+        step = self._get("epoch_step", 1)
+        typical = sum(self._costs) / len(self._costs) if self._costs else self._first_guess()
+        end = self._get("initial_epochs") if self.is_initial() else self.epoch + step
+        end = min(end, self.epochs)
+        share = (end - self.epoch) / step
+        whole = (end - self.epoch) * self._per_epoch if self.is_initial() else share * typical
+        known = sum(each.steps - each.done for each in self.progress.underway)
+        here = max(whole - (self.progress.steps - self._decided_at), known)
+        return here + (self.epochs - end) / step * typical
+
+    @property
+    def share(self) -> float:
+        """The share of all steps that is trained, as far as that is known."""
+        done, left = self._steps_before + self.progress.steps, self.steps_left()
+        return done / (done + left) if done + left else 1.0
+
+    def seconds_left(self, rate: float) -> float | None:
+        """About how long the run goes on; None where that cannot be said."""
+        left = self.steps_left() / rate if rate else None
+        limit: float | None = self._settings.get("time_limit")
+        if limit is None:
+            return left
+        rest = max(0.0, limit - self.elapsed)
+        return rest if left is None else min(left, rest)
+
+    def _first_guess(self) -> float:
+        branches = 1 if self._settings.get("selection") == "random-walk" else self._get("branches")
+        recuperation = self._get("recuperation_batches") * sum(RECUPERATION.values())
+        return float(branches * self._get("epoch_step") * self._per_epoch + recuperation)
+
+    def _get(self, name: str, default: int = 0) -> int:
+        return int(self._settings.get(name, default))

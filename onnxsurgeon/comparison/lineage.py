@@ -1,0 +1,169 @@
+"""Align the layers of two branches by the surgeries between them, which their files tell.
+
+Back from the first branch to the ancestor that both share, and forth from there to the second. Of every layer on the
+way it is known which of the first branch's it has to do with, and its width, as far as that follows. Widths that do not
+come out as they are in the file show that the two are not related in that way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
+
+from onnxsurgeon.comparison.groups import Group, by_origin
+from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.reader import METADATA_PREFIX
+from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen, parse
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """How two branches are related.
+
+    Attributes:
+        undone: the first one's surgeries since their last common ancestor.
+        done: the second one's since then.
+        groups: the layers, aligned.
+    """
+
+    undone: tuple[str, ...]
+    done: tuple[str, ...]
+    groups: list[Group]
+
+
+class _Layer(NamedTuple):
+    """A layer on the way: its width, None where it does not follow, and the first branch's layers it comes from."""
+
+    units: int | None
+    origin: frozenset[int]
+
+
+_Segments = tuple[tuple[_Layer, ...], ...]
+
+
+def lineage_of(network: Network) -> tuple[str, ...] | None:
+    """The surgeries since the given model, as a branch's file tells them; None where it tells none that can be read."""
+    try:
+        lineage = json.loads(network.metadata[METADATA_PREFIX + "lineage"])
+        if not isinstance(lineage, list) or not all(isinstance(surgery, str) for surgery in lineage):
+            return None
+        for surgery in lineage:
+            parse(surgery)
+    except (KeyError, ValueError, SurgeryError):
+        return None
+    return tuple(lineage)
+
+
+def kinship(first: Network, second: Network) -> Kinship | None:
+    """How two branches are related, where their lineages tell it and their widths bear it out; else None."""
+    old, new = lineage_of(first), lineage_of(second)
+    if old is None and new is None:
+        return None
+    old, new = old or (), new or ()
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+    # Branches of one run; one whose model the other's run began with; or the other way round.
+    for undone, done in dict.fromkeys(((old[shared:], new[shared:]), ((), new), (old, ()))):
+        for origins in _ways(first, second, undone, done):
+            return Kinship(undone, done, by_origin(len(first.layers), origins))
+    return None
+
+
+def _ways(
+    first: Network, second: Network, undone: tuple[str, ...], done: tuple[str, ...]
+) -> Iterator[list[frozenset[int]]]:
+    """For each way that leads from the one to the other: what each of the second's layers descends from."""
+    if [s.widths[0] for s in first.segments] != [s.widths[0] for s in second.segments]:
+        return
+    numbers = iter(range(len(first.layers)))
+    start = tuple(
+        tuple(_Layer(layer.units, frozenset([next(numbers)])) for layer in segment.layers) for segment in first.segments
+    )
+    wanted = [[layer.units for layer in segment.layers] for segment in second.segments]
+    for ancestor in _back(start, [parse(text) for text in undone]):
+        found: _Segments | None = ancestor
+        for surgery in (parse(text) for text in done):
+            found = None if found is None else _forth(found, surgery)
+        if found is not None and _fits(found, wanted):
+            yield [layer.origin for segment in found for layer in segment]
+
+
+def _fits(found: _Segments, wanted: list[list[int]]) -> bool:
+    return [len(segment) for segment in found] == [len(widths) for widths in wanted] and all(
+        layer.units in (None, width)
+        for segment, widths in zip(found, wanted, strict=True)
+        for layer, width in zip(segment, widths, strict=True)
+    )
+
+
+def _back(segments: _Segments, surgeries: list[Surgery]) -> Iterator[_Segments]:
+    """Every network that these surgeries, in order, may have made this one of."""
+    if not surgeries:
+        yield segments
+        return
+    for number, position in _sites(segments, surgeries[-1]):
+        layers = _undone(segments[number], position, surgeries[-1])
+        if layers is not None:
+            yield from _back((*segments[:number], layers, *segments[number + 1 :]), surgeries[:-1])
+
+
+def _sites(segments: _Segments, surgery: Surgery) -> Iterator[tuple[int, int]]:
+    """Where the surgery's hidden layer stands: segment and position; after a merge at a segment's end, either side."""
+    left = surgery.layer - 1
+    for number, segment in enumerate(segments):
+        hidden = len(segment) - 1
+        if 0 <= left < hidden + isinstance(surgery, Merge):
+            yield number, left
+        left -= hidden
+
+
+def _undone(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer, ...] | None:
+    """A segment before the surgery on its layer ``i``; None: it cannot have come of that."""
+    here = layers[i]
+    if isinstance(surgery, Merge):  # its width is lost
+        return (*layers[:i], _Layer(None, here.origin), *layers[i:])
+    if isinstance(surgery, Widen):
+        units = None if here.units is None else here.units - surgery.units
+        return None if units is not None and units < 1 else (*layers[:i], here._replace(units=units), *layers[i + 1 :])
+    if isinstance(surgery, Narrow):
+        fits = here.units in (None, surgery.units)
+        return (*layers[:i], here._replace(units=None), *layers[i + 1 :]) if fits else None
+    following = layers[i + 1]
+    if i + 1 == len(layers) - 1:
+        return None  # what was inserted, or is the second factor, is hidden
+    if isinstance(surgery, InsertIdentity):
+        same = None in (here.units, following.units) or here.units == following.units
+        return (*layers[: i + 1], *layers[i + 2 :]) if same else None
+    assert isinstance(surgery, Factorize)
+    whole = following._replace(origin=here.origin | following.origin)
+    return (*layers[:i], whole, *layers[i + 2 :]) if here.units in (None, surgery.rank) else None
+
+
+def _forth(segments: _Segments, surgery: Surgery) -> _Segments | None:
+    """The network after the surgery; None: there is no such layer."""
+    left = surgery.layer - 1
+    for number, segment in enumerate(segments):
+        if 0 <= left < len(segment) - 1:
+            return (*segments[:number], _done(segment, left, surgery), *segments[number + 1 :])
+        left -= len(segment) - 1
+    return None
+
+
+def _done(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer, ...]:
+    here, following = layers[i], layers[i + 1]
+    new: tuple[_Layer, ...]
+    if isinstance(surgery, Merge):
+        new = (following._replace(origin=here.origin | following.origin),)
+    elif isinstance(surgery, Widen):
+        new = (here._replace(units=None if here.units is None else here.units + surgery.units), following)
+    elif isinstance(surgery, Narrow):
+        new = (here._replace(units=surgery.units), following)
+    elif isinstance(surgery, InsertIdentity):
+        new = (here, _Layer(here.units, frozenset()), following)
+    else:
+        assert isinstance(surgery, Factorize)
+        new = (_Layer(surgery.rank, here.origin), here, following)
+    return (*layers[:i], *new, *layers[i + 2 :])

@@ -1,0 +1,90 @@
+"""Two models on the rows of a data set: the accuracy of each, and how their outputs differ there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.comparison.outputs import Feeds, OutputComparison, compare, fixed_batch, free_inputs, in_memory
+from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.inputs import model_inputs
+from onnxsurgeon.data.prepare import InputOptions, prepare
+from onnxsurgeon.data.rows import Rows
+from onnxsurgeon.errors import EngineError, ModelError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.runtime import first_line
+from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.metrics import Metrics
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class DataComparison:
+    """Two models on the same rows of a data set.
+
+    Attributes:
+        data: the set's name.
+        split: "train", "validation" or "test".
+        before: the first model's metrics.
+        after: the second's.
+        outputs: their outputs compared, row by row.
+    """
+
+    data: str
+    split: str
+    before: Metrics
+    after: Metrics
+    outputs: OutputComparison
+
+
+def compare_on_data(
+    networks: tuple[Network, Network],
+    dataset: Dataset,
+    name: str,
+    split: Split,
+    options: InputOptions,
+    *,
+    engine: str = "auto",
+    device: str = "cpu",
+) -> DataComparison:
+    """Measure two models on the rows of ``split``, and compare all their outputs there.
+
+    Raises:
+        DataError: the rows do not fit a model.
+        EngineError: a model cannot be evaluated.
+    """
+    before, after = (
+        make_engine(engine, device, network).evaluate(network, prepare(network, dataset, split, options))
+        for network in networks
+    )
+    try:
+        models = in_memory(networks[0]), in_memory(networks[1])
+        inputs = [model_inputs(network, dataset, split, options) for network in networks]
+        for model, given in zip(models, inputs, strict=True):
+            missing = [value.name for value in free_inputs(model) if value.name not in given]
+            if missing:
+                raise ModelError(f"the data has nothing for the input '{missing[0]}'")
+        outputs = compare(*models, _feeds(models, inputs, split.rows))
+    except (EngineError, ModelError) as error:
+        outputs = OutputComparison(notes=(f"outputs not compared on {dataset.name}: {first_line(error)}",))
+    return DataComparison(dataset.name, name, before, after, outputs)
+
+
+def _feeds(
+    models: tuple[onnx.ModelProto, onnx.ModelProto], inputs: list[dict[str, Rows]], rows: int
+) -> Iterator[tuple[Feeds, Feeds]]:
+    """The rows in chunks; of a fixed batch only whole ones, or one with rows repeated where there are too few."""
+    sizes = {fixed_batch(model) for model in models} - {0}
+    if len(sizes) > 1:
+        raise ModelError(f"the models take batches of different sizes, {min(sizes)} and {max(sizes)}")
+    step, fixed = max(sizes, default=CHUNK), bool(sizes)
+    for start in range(0, rows, step):
+        if fixed and start + step > rows > step:
+            return
+        numbers = np.arange(start, start + step) % rows if fixed else np.arange(start, min(start + step, rows))
+        first, second = ({name: values.take(numbers) for name, values in given.items()} for given in inputs)
+        yield first, second

@@ -1,0 +1,98 @@
+"""Which hidden layer became which along a lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnxsurgeon.report.family import Member
+from onnxsurgeon.surgeon.branch import START
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network of the lineage, from the decision point that made it to the next.
+
+    Attributes:
+        number: counted from 0, the given model.
+        member: the branch.
+        start: epoch it was made at.
+        end: epoch of its last measurement.
+        widths: of all its layers, the input's and the output's included.
+        layers: width of each hidden layer, by a number that it keeps through surgeries, from the input on.
+        changed: those that the surgery made, or gave another width.
+        into_output: whether the surgery merged a hidden layer into the output layer of the last segment.
+        last: whether no other surgery follows.
+    """
+
+    number: int
+    member: Member
+    start: float
+    end: float
+    widths: tuple[int, ...]
+    layers: dict[int, int]
+    changed: frozenset[int]
+    into_output: bool = False
+    last: bool = False
+
+
+def stages(lineage: Sequence[Member]) -> list[Stage]:
+    """Stages of a lineage, the branches that were only trained joined to those they come from."""
+    found: list[Stage] = []
+    fresh = 0
+    for member in lineage:
+        widths = _widths(member.topology)
+        if widths is None:
+            continue
+        end = max((point.epoch for point in member.points), default=member.epoch)
+        count = len(_hidden(member.topology))
+        if found and member.operation == "identity":
+            found[-1] = replace(found[-1], end=end)
+            continue
+        order = list(found[-1].layers) if found else []
+        order = _after(member.surgery, order, fresh) if member.surgery != START else []
+        if len(order) != count:  # the given model; or what came before cannot be read
+            order = list(range(fresh, fresh + count))
+        fresh = max([fresh, *(layer + 1 for layer in order)])
+        layers = dict(zip(order, _hidden(member.topology), strict=True))
+        before = found[-1].layers if found else {}
+        changed = frozenset(layer for layer, width in layers.items() if before.get(layer) != width)
+        into_output = False
+        if found and not changed:  # a merge leaves the others as they are: the layer that took it in is what changed
+            changed = frozenset(order[_position(member.surgery) : _position(member.surgery) + 1])
+            into_output = not changed
+        found.append(Stage(len(found), member, member.epoch, end, widths, layers, changed, into_output))
+    if found:
+        found[-1] = replace(found[-1], last=True)
+    return found
+
+
+def _after(surgery: str, layers: list[int], fresh: int) -> list[int]:
+    """The hidden layers after a surgery, given those before; ``fresh`` is the number of one that it makes."""
+    operation, i = surgery.partition(":")[0], _position(surgery)
+    if operation == "insert_identity":
+        return [*layers[: i + 1], fresh, *layers[i + 1 :]]
+    if operation == "factorize":
+        return [*layers[:i], fresh, *layers[i:]]
+    if operation == "merge":
+        return [*layers[:i], *layers[i + 1 :]]
+    return layers
+
+
+def _position(surgery: str) -> int:
+    """Index of the hidden layer that a surgery names."""
+    number = surgery.partition(":")[2].partition(":")[0]
+    return int(number) - 1 if number.isdigit() and 0 < int(number) < 10_000 else 0
+
+
+def _widths(topology: str) -> tuple[int, ...] | None:
+    """Such as (784, 10, 10) of "784-10-10"; None of what is no topology."""
+    parts = topology.replace("+", "-").split("-")
+    if len(parts) < 2 or not all(part.isdigit() and 0 < len(part) < 10 and int(part) for part in parts):
+        return None
+    return tuple(map(int, parts))
+
+
+def _hidden(topology: str) -> list[int]:
+    """Widths of the hidden layers of all segments."""
+    return [int(width) for segment in topology.split("+") for width in segment.split("-")[1:-1]]

@@ -1,0 +1,40 @@
+"""What the pictures of a run need to know besides its history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnxsurgeon.recommend import Thresholds
+from onnxsurgeon.report.family import History
+from onnxsurgeon.report.invocation import Invocation
+from onnxsurgeon.report.known import CLASS_NAMES, PAPER
+from onnxsurgeon.report.outcome import Classes, Predictions
+from onnxsurgeon.report.pictures.style import Scene
+
+
+def make_scene(history: History, invocation: Invocation) -> Scene:
+    """The history with the words and figures that belong to it."""
+    split = "test" if invocation.value("validation") == "test" else "held-out"
+    given = history.members.get(0)
+    predictions = history.finish.predictions if history.finish else ()
+    return Scene(
+        history,
+        f"{split} {invocation.metric}",
+        Thresholds(_number(invocation, "epsilon_relative"), _number(invocation, "epsilon_absolute")),
+        PAPER.get((invocation.data, given.topology)) if given else None,
+        tuple(_named(each, CLASS_NAMES.get(invocation.data, ())) for each in predictions),
+    )
+
+
+def _named(predictions: Predictions, names: tuple[str, ...]) -> Predictions:
+    """With the names of a public data set's classes, where its files have none."""
+    if isinstance(predictions, Classes) and not predictions.names and predictions.count == len(names):
+        return replace(predictions, names=names)
+    return predictions
+
+
+def _number(invocation: Invocation, name: str) -> float:
+    """A setting that is a number, or what is usual where it is none."""
+    value = invocation.value(name)
+    usual = {"epsilon_relative": Thresholds.relative, "epsilon_absolute": Thresholds.absolute}
+    return float(value) if isinstance(value, int | float) else usual[name]

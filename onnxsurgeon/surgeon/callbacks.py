@@ -1,0 +1,33 @@
+"""Functions of the user's that are told of every event of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from onnxsurgeon.errors import StopRun
+from onnxsurgeon.surgeon.journal import Event
+
+Callback = Callable[[Event], object]
+
+
+class Callbacks:
+    """Calls each of them with every event, in the order given, in the thread that the run was started from.
+
+    What a callback raises ends the run, which can be resumed; ``StopRun`` alone ends it in good order.
+
+    Attributes:
+        stop_asked: whether a callback raised ``StopRun``.
+    """
+
+    def __init__(self, *given: Callback | Iterable[Callback]) -> None:
+        """``given`` are functions, or several at once."""
+        self._callbacks = [one for each in given for one in ((each,) if callable(each) else each)]
+        self.stop_asked = False
+
+    def __call__(self, event: Event) -> None:
+        """Tell all of them, also those behind one that asks for an end."""
+        for callback in self._callbacks:
+            try:
+                callback(event)
+            except StopRun:
+                self.stop_asked = True

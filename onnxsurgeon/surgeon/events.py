@@ -1,0 +1,285 @@
+"""Every event of a run and its fields: the lines of journal.jsonl, and what callbacks are given.
+
+An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
+this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "operated",
+"dropped", "recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs
+count from the start of the run, and so do the numbers of branches: the given model is branch 0.
+"""
+
+# Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class Run(TypedDict):
+    """A process begins to work on a run, or goes on with it. The journal does not hold this one.
+
+    Attributes:
+        event: "run".
+        path: the run directory.
+        settings: every hyperparameter, by name.
+        rows: to train on.
+        batches_per_epoch: training steps in an epoch.
+        validation_rows: to choose by.
+        validation: where those are from: "held-out" or "test".
+        engine: "loop" or "artifacts".
+        device: "cpu" or "cuda".
+        workers: branches trained side by side.
+        cluster: address of the cluster, or "".
+        classes: how many; 0 where nothing is classified.
+        task: what the model does, such as "multi-class".
+        metric: what "accuracy" is in all events: "accuracy", or "R²" for a regression.
+        notes: what is worth knowing about the model.
+        other_versions: packages whose versions differ from those that a resumed run was started with.
+    """
+
+    event: Literal["run"]
+    path: str
+    settings: dict[str, Any]
+    rows: int
+    batches_per_epoch: int
+    validation_rows: int
+    validation: str
+    engine: str
+    device: str
+    workers: int
+    cluster: str
+    classes: int
+    task: str
+    metric: str
+    notes: list[str]
+    other_versions: list[str]
+
+
+class Known(TypedDict):
+    """A branch that a resumed run goes on with.
+
+    Attributes:
+        branch: its number.
+        parent: number of the branch it was made from; None for the given model.
+        surgery: what made it.
+        topology: widths of its layers.
+        parameters: how many it has.
+        accuracy: on the validation rows.
+        gain: accuracy less that at the end of the step before.
+        score: by eq. 16.
+    """
+
+    branch: int
+    parent: int | None
+    surgery: str
+    topology: str
+    parameters: int
+    accuracy: float
+    gain: float
+    score: float
+
+
+class Resumed(TypedDict):
+    """A run goes on from a checkpoint. The journal does not hold this one.
+
+    Attributes:
+        event: "resumed".
+        epoch: of the checkpoint.
+        branches: those that go on.
+        best: the one that would be the result if the run ended here.
+        steps: training steps so far, over all branches.
+        seconds: wall time so far.
+    """
+
+    event: Literal["resumed"]
+    epoch: int
+    branches: list[Known]
+    best: Known
+    steps: int
+    seconds: float
+
+
+class Checkpoint(TypedDict):
+    """The given model is measured, or a decision is taken: a state that a run resumes from.
+
+    Attributes:
+        event: "started" or "decided".
+        epoch: epochs trained.
+        branches: numbers of the branches that go on.
+        topologies: theirs, in the same order.
+        parameters: theirs.
+        accuracies: theirs, on the validation rows.
+        losses: theirs, there.
+        best: number of the branch that would be the result if the run ended here.
+        best_accuracy: its accuracy on the validation rows.
+        files: by number, name and SHA-256 of the files of these branches.
+        states: by number, SHA-256 of the optimizer's state, of branches that have one.
+        next_number: of the next branch.
+        stale: decision points since the best accuracy rose.
+        steps: training steps so far, over all branches.
+        seconds: wall time so far, over all resumptions.
+        training_seconds: the part of it inside ONNX Runtime's training.
+    """
+
+    event: Literal["started", "decided"]
+    epoch: int
+    branches: list[int]
+    topologies: list[str]
+    parameters: list[int]
+    accuracies: list[float]
+    losses: list[float]
+    best: int
+    best_accuracy: float
+    files: dict[str, list[str]]
+    states: NotRequired[dict[str, str]]
+    next_number: int
+    stale: int
+    steps: int
+    seconds: float
+    training_seconds: float
+
+
+class Proposed(TypedDict):
+    """A surgery is chosen to be tried.
+
+    Attributes:
+        event: "proposed".
+        branch: number of the branch that it will make.
+        parent: number of the branch that it is performed on.
+        surgery: such as "widen:1:8", or "identity".
+        score: of the recommendation, between 0 and 1.
+        parameters: how many the branch will have.
+        reason: why it is recommended, a sentence.
+        epoch: of the decision point.
+        draw: which draw of that decision point; 0 is the first.
+    """
+
+    event: Literal["proposed"]
+    branch: int
+    parent: int
+    surgery: str
+    score: float
+    parameters: int
+    reason: str
+    epoch: int
+    draw: int
+
+
+class Operated(TypedDict):
+    """A surgery is performed.
+
+    A spectrum is a dict of "count", its length, and "values", up to 128 of its singular values, descending; None where
+    a large layer's would have to be computed for this alone.
+
+    Attributes:
+        event: "operated".
+        branch: number of the branch that it makes.
+        layer: the hidden layer, counted from 1.
+        before: the layer's spectrum.
+        after: spectra of the layers in its place.
+    """
+
+    event: Literal["operated"]
+    branch: int
+    layer: int
+    before: dict[str, Any] | None
+    after: list[dict[str, Any] | None]
+
+
+class Measured(TypedDict):
+    """A branch is trained and then measured.
+
+    It is "recuperated" after the few batches that follow its surgery, and "trained" at the end of the epoch step.
+
+    Attributes:
+        event: "recuperated" or "trained".
+        branch: its number.
+        parent: number of the branch it was made from.
+        surgery: what made it.
+        topology: widths of its layers.
+        parameters: how many it has.
+        epoch: epochs trained, with a fraction.
+        accuracy: on the validation rows.
+        gain: accuracy less the parent's.
+        loss: the mean there.
+        score: by eq. 16.
+        digest: SHA-256 of its file.
+        state_digest: SHA-256 of its optimizer's state, where that has one.
+    """
+
+    event: Literal["recuperated", "trained"]
+    branch: int
+    parent: int
+    surgery: str
+    topology: str
+    parameters: int
+    epoch: float
+    accuracy: float
+    gain: float
+    loss: float
+    score: float
+    digest: str
+    state_digest: NotRequired[str]
+
+
+class Dropped(TypedDict):
+    """A branch does not go on.
+
+    Attributes:
+        event: "dropped".
+        branch: its number.
+        reason: "score" where others scored higher, else in words.
+    """
+
+    event: Literal["dropped"]
+    branch: int
+    reason: str
+
+
+class Finished(TypedDict):
+    """The run has ended, and its result is measured on the test split.
+
+    Attributes:
+        event: "finished".
+        run: the run directory.
+        best: path of the result's file.
+        branch: number of the branch that is the result.
+        topology: its.
+        parameters: how many it has.
+        surgeries: those that made it out of the given model.
+        validation_accuracy: what it was chosen by.
+        test_accuracy: on the test split.
+        test_loss: the mean there.
+        start_test_accuracy: the given model's accuracy on the test split.
+        steps: training steps over all branches.
+        seconds: wall time, over all resumptions.
+        training_seconds: the part of it inside ONNX Runtime's training.
+        predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
+            for each of several labels, or some of the true and predicted values.
+    """
+
+    event: Literal["finished"]
+    run: str
+    best: str
+    branch: int
+    topology: str
+    parameters: int
+    surgeries: list[str]
+    validation_accuracy: float
+    test_accuracy: float
+    test_loss: float
+    start_test_accuracy: float
+    steps: int
+    seconds: float
+    training_seconds: float
+    predictions: list[dict[str, Any]]
+
+
+EVENTS: Mapping[str, type] = {
+    "run": Run,
+    "resumed": Resumed,
+    "started": Checkpoint,
+    "proposed": Proposed,
+    "operated": Operated,
+    "recuperated": Measured,
+    "trained": Measured,
+    "dropped": Dropped,
+    "decided": Checkpoint,
+    "finished": Finished,
+}

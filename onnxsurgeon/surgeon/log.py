@@ -1,0 +1,115 @@
+"""Every event of a run as one line in the log, through ``logging``: what a program that calls ``evolve`` sees of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxsurgeon.surgeon.journal import Event
+
+# Nothing is shown unless the program that calls wants it. Here and not in the package's __init__: every command's
+# --help would wait for ``logging``.
+logging.getLogger("onnxsurgeon").addHandler(logging.NullHandler())
+logger = logging.getLogger("onnxsurgeon.surgeon")
+SCORE = "score"  # the reason of a drop that is no more than its place in the ranking
+
+
+def log_event(event: Event) -> None:
+    """Log an event: results at INFO, candidates at DEBUG, what a user should look at as a WARNING."""
+    level = _level(event)
+    describe = _LINES.get(event["event"])
+    if describe is not None and logger.isEnabledFor(level):
+        logger.log(level, "%s", describe(event))
+    if event["event"] == "run":
+        for note in event["notes"]:
+            logger.info("%s", note)
+        if event["other_versions"]:
+            logger.warning(
+                "started with %s: the result's bytes may differ from that run's", ", ".join(event["other_versions"])
+            )
+
+
+def near_chance(accuracy: float, classes: int) -> bool:
+    """Whether a model is about as good as guessing: it is untrained, or its inputs are not as it knows them."""
+    return bool(classes) and accuracy < 1.5 / classes
+
+
+def _level(event: Event) -> int:
+    kind = event["event"]
+    if kind == "dropped":
+        return logging.WARNING if "NaN" in event["reason"] else logging.DEBUG
+    return logging.DEBUG if kind in ("proposed", "operated", "recuperated") else logging.INFO
+
+
+def _run(event: Event) -> str:
+    where = f" at {event['cluster']}" if event["cluster"] else ""
+    return (
+        f"run {event['path']}: {event['rows']} rows to train on, {event['validation_rows']} to choose by, "
+        f"{event['engine']} engine on {event['device']}, {event['workers']} workers{where}, "
+        f"task {event['task']}, judged by {event['metric']}"
+    )
+
+
+def _started(event: Event) -> str:
+    return f"epoch 0: the given model, {event['topologies'][0]}, has {event['best_accuracy']:.4f}"
+
+
+def _resumed(event: Event) -> str:
+    return f"epoch {event['epoch']}: resumed with {', '.join(_branch(each) for each in event['branches'])}"
+
+
+def _proposed(event: Event) -> str:
+    return (
+        f"branch {event['branch']}: {event['surgery']} of branch {event['parent']} proposed, score "
+        f"{event['score']:.4f}, {event['parameters']} parameters: {event['reason']}"
+    )
+
+
+def _operated(event: Event) -> str:
+    return f"branch {event['branch']}: layer {event['layer']} operated on"
+
+
+def _measured(event: Event) -> str:
+    return (
+        f"{_branch(event)} {event['event']} to epoch {event['epoch']:.2f}: {event['parameters']} parameters, "
+        f"accuracy {event['accuracy']:.4f}, gain {event['gain']:+.4f}, score {event['score']:.4f}"
+    )
+
+
+def _dropped(event: Event) -> str:
+    reason = "others have better scores" if event["reason"] == SCORE else event["reason"]
+    return f"branch {event['branch']} dropped: {reason}"
+
+
+def _decided(event: Event) -> str:
+    kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
+    text = ", ".join(f"branch {number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
+    return f"epoch {event['epoch']}: kept {text}; best is branch {event['best']}, {event['best_accuracy']:.4f}"
+
+
+def _finished(event: Event) -> str:
+    return (
+        f"finished: branch {event['branch']}, {event['topology']}, {event['parameters']} parameters, validation "
+        f"{event['validation_accuracy']:.4f}, test {event['test_accuracy']:.4f}; {event['steps']} steps in "
+        f"{event['seconds']:.1f} s; {event['best']}"
+    )
+
+
+def _branch(event: Event) -> str:
+    return f"branch {event['branch']} ({event['surgery']}, {event['topology']})"
+
+
+_LINES: Mapping[str, Callable[[Event], str]] = {
+    "run": _run,
+    "started": _started,
+    "resumed": _resumed,
+    "proposed": _proposed,
+    "operated": _operated,
+    "recuperated": _measured,
+    "trained": _measured,
+    "dropped": _dropped,
+    "decided": _decided,
+    "finished": _finished,
+}

@@ -1,0 +1,53 @@
+"""The singular values of a layer before a surgery and of what stands in its place afterwards, for the journal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsurgeon.graph.layers import DenseLayer
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array, singular_values
+from onnxsurgeon.surgery import Surgery
+
+# Of a longer spectrum so many values are written, evenly spaced by rank, the first and the last among them.
+VALUES = 128
+# m n min(m, n) of an m × n matrix up to which its singular values are worth computing for a picture: some 40 ms.
+AFFORDABLE = 2**27
+# How many layers stand in the place of the one operated on.
+_MADE = {"factorize": 2, "insert_identity": 2}
+
+
+def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, object]:
+    """The layer operated on, its spectrum, and those of the layers in its place, as the journal holds them.
+
+    A spectrum is its length and up to ``VALUES`` of its values, descending, with six digits; None where a large
+    layer's would have to be computed for this alone. The one before is what the recommendation was made from.
+    """
+    position, _ = before.depth(surgery.layer)
+    layers = after.segments[before.segment_of(surgery.layer)].layers
+    made = layers[position - 1 :][: _MADE.get(surgery.operation, 1)]
+    old = singular_values(before.hidden(surgery.layer).weight)
+    return {
+        "layer": surgery.layer,
+        "before": _written(old),
+        "after": [_written(_spectrum(surgery.operation, i, layer, old)) for i, layer in enumerate(made)],
+    }
+
+
+def _spectrum(operation: str, i: int, layer: DenseLayer, old: Array) -> Array | None:
+    """Of the ``i``-th layer in the place of one with the singular values ``old``."""
+    m, n = layer.weight.shape
+    if m * n * min(m, n) <= AFFORDABLE or (operation, i) == ("insert_identity", 0):  # which is as it was
+        return singular_values(layer.weight)
+    if i == 1:  # I of an inserted layer, or V_rᵀ of a factorized one
+        return np.ones(min(m, n))
+    if operation in ("narrow", "factorize"):  # U_r Σ_r
+        return old[: min(m, n)]
+    return None
+
+
+def _written(values: Array | None) -> dict[str, object] | None:
+    if values is None:
+        return None
+    ranks = np.linspace(0, len(values) - 1, min(len(values), VALUES)).round().astype(int)
+    return {"count": len(values), "values": [float(f"{value:.6g}") for value in values[ranks]]}

@@ -1,0 +1,101 @@
+"""What a network predicts on a split, in few numbers: enough for a confusion matrix or a scatter plot."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+
+CLASSES = 64  # up to which a confusion matrix is kept whole
+CONFUSIONS = 50  # of more classes, only the most frequent confusions
+POINTS = 300  # rows of a regression that are kept
+TARGETS = 6  # and of how many of its targets
+
+
+class Watcher(Protocol):
+    """Looks at one head's outputs part by part, as an engine evaluates a network."""
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Take in the head's outputs (rows, width) and labels of some rows, which come in order."""
+
+    def record(self) -> dict[str, Any]:
+        """What was seen, as plain values."""
+
+
+def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], ...] = ()) -> list[Watcher]:
+    """One for each head, for a split of so many rows; ``names`` are what its classes are called, () if nothing."""
+    found: list[Watcher] = []
+    for position, task in enumerate(tasks):
+        called = names[position] if names else ()
+        if task.loss == CROSS_ENTROPY:
+            found.append(_Confusion(task.outputs, called))
+        elif task.loss == BINARY:
+            found.append(_Confusion(2, called) if task.outputs == 1 else _Labels(task.outputs, called))
+        else:
+            found.append(_Points(task, rows))
+    return found
+
+
+class _Confusion:
+    """Counts of (true class, predicted class)."""
+
+    def __init__(self, classes: int, names: tuple[str, ...]) -> None:
+        self._classes, self._names = classes, names
+        self._pairs: list[Array] = []
+
+    def add(self, output: Array, labels: Array) -> None:
+        predicted = output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] > 0).astype(np.int64)
+        self._pairs.append(labels.reshape(-1).astype(np.int64) * self._classes + predicted)
+
+    def record(self) -> dict[str, Any]:
+        pairs, counts = np.unique(np.concatenate(self._pairs), return_counts=True)
+        true, predicted = pairs // self._classes, pairs % self._classes
+        if self._classes > CLASSES:
+            wrong = np.flatnonzero(true != predicted)
+            chosen = wrong[np.argsort(-counts[wrong], kind="stable")][:CONFUSIONS]
+            true, predicted, counts = true[chosen], predicted[chosen], counts[chosen]
+        return {
+            "kind": "classes",
+            "classes": self._classes,
+            "names": list(self._names),
+            "cells": np.stack((true, predicted, counts), axis=1).tolist(),
+        }
+
+
+class _Labels:
+    """For each of several labels that each row has or lacks: how often rightly and wrongly told."""
+
+    def __init__(self, labels: int, names: tuple[str, ...]) -> None:
+        self._counts, self._names = np.zeros((labels, 4), np.int64), names
+
+    def add(self, output: Array, labels: Array) -> None:
+        told, true = output > 0, labels > 0.5
+        for column, hit in enumerate((told & true, told & ~true, ~told & true, ~told & ~true)):
+            self._counts[:, column] += hit.sum(axis=0)
+
+    def record(self) -> dict[str, Any]:
+        return {"kind": "labels", "names": list(self._names), "counts": self._counts.tolist()}
+
+
+class _Points:
+    """Every so manieth row's targets and predictions."""
+
+    def __init__(self, task: Task, rows: int) -> None:
+        self._squash, self._step, self._seen = task.squash, -(-rows // POINTS), 0
+        self._points: list[Array] = []
+
+    def add(self, output: Array, labels: Array) -> None:
+        chosen = np.arange(-self._seen % self._step, len(labels), self._step)
+        self._seen += len(labels)
+        told = output[chosen].astype(np.float64)
+        if self._squash == "Sigmoid":
+            told = np.exp(-np.logaddexp(0, -told))
+        self._points.append(np.stack((labels[chosen], told), axis=-1)[:, :TARGETS])
+
+    def record(self) -> dict[str, Any]:
+        points = np.concatenate(self._points)  # (rows, targets, 2)
+        targets = [[[float(f"{value:.6g}") for value in pair] for pair in points[:, k]] for k in range(points.shape[1])]
+        return {"kind": "values", "targets": targets}

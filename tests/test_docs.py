@@ -1,0 +1,96 @@
+"""docs/ says what is so: every public name, option, event, setting and surgery, and drawings of the surgeries."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import onnx
+import pytest
+
+import onnxsurgeon
+from onnxsurgeon import SurgeonSettings, evolve
+from onnxsurgeon.surgeon.settings import PRESETS
+from onnxsurgeon.surgery import SURGERIES
+from tests.conftest import MODELS
+
+DOCS = MODELS.parent / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if page.name not in ("commands.md", "changelog.md"))
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def text(page):
+    return (DOCS / f"{page}.md").read_text()
+
+
+def options():
+    """Every option of every command."""
+    from typer.main import get_command
+
+    from onnxsurgeon.cli import app
+
+    commands = [get_command(app)]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            yield from (*parameter.opts, *parameter.secondary_opts)
+
+
+def test_the_api_reference_has_every_public_name_once():
+    listed = re.findall(r"^::: onnxsurgeon\.(\w+)$", text("api"), re.MULTILINE)
+    assert sorted(listed) == sorted(onnxsurgeon.__all__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_that_a_page_names_exist(page):
+    lines = re.findall(r"^(?:\$ )?onnxsurgeon .*", page.read_text(), re.MULTILINE) + re.findall(
+        r"`[^`\n]+`", page.read_text()
+    )
+    named = {name for line in lines for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)}
+    assert named <= {*options(), "--rounds", "--plot", "--run", "--peer-python"}  # the last are tools/benchmark.py's
+
+
+def test_the_page_on_surgeries_has_and_draws_them_all():
+    page = text("surgeries")
+    for name in SURGERIES:
+        assert f"`{name}:LAYER" in page
+        for theme in ("light", "dark"):
+            assert f"(surgeries/{name}-{theme}.svg#only-{theme})" in page
+
+
+def test_the_drawings_are_those_that_the_tool_makes(tmp_path):
+    pytest.importorskip("matplotlib")
+    from draw_surgeries import main
+
+    # Matplotlib's releases differ in how they write paths, so what is compared is what a drawing says and shows.
+    made = {path.name: content(path) for path in main(tmp_path)}
+    assert made == {path.name: content(path) for path in (DOCS / "surgeries").iterdir()}
+
+
+def content(path):
+    root = ET.parse(path).getroot()
+    words = ["".join(element.itertext()).strip() for element in root.iter(f"{SVG}text")]
+    styles = [element.get("style", "") for element in root.iter(f"{SVG}path")]
+    colours = sorted(colour for style in styles for colour in re.findall(r"stroke: (#\w+)", style))
+    return words, colours
+
+
+def test_the_presets_are_described():
+    page = text("surgeon")
+    for name in PRESETS["paper"]:
+        assert f"| `--{name.replace('_', '-')}` |" in page
+
+
+def test_the_page_on_files_describes_what_a_run_writes(tmp_path):
+    page = text("files")
+    settings = SurgeonSettings(epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6)
+    run = evolve(MODELS / "digits-small.onnx", "digits", settings=settings, run_dir=tmp_path / "run").run
+    assert {path.name for path in run.iterdir()} <= set(re.findall(r"^  (\w[\w.]*)", page, re.MULTILINE)) | {"branches"}
+    for line in (run / "journal.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        described = next(row for row in page.splitlines() if row.startswith(f"| `{event['event']}` |"))
+        if event["event"] in ("proposed", "recuperated", "decided"):
+            assert {key for key in event if f"`{key}`" not in described} == {"event"}
+    for key in json.loads((run / "settings.json").read_text()):
+        assert f"`{key}`" in page
+    for entry in onnx.load(run / "best.onnx").metadata_props:
+        assert f"`{entry.key}`" in page

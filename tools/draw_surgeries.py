@@ -1,0 +1,131 @@
+"""Draw each surgery on a small network, before and after: docs/surgeries/NAME-light.svg and NAME-dark.svg.
+
+    python tools/draw_surgeries.py [FOLDER]
+
+The networks are real ones, and the surgeries are performed on them: a line is a weight, its width the weight's size.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from onnxsurgeon import DenseLayer, Network, create, operate, parse
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "surgeries"
+UNIT_RADIUS = 0.17
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours that are legible on one background; signs are told apart by colour-blind readers too (Okabe, Ito)."""
+
+    text: str
+    kept: str
+    positive: str
+    negative: str
+    background: str
+
+
+THEMES = {
+    "light": Theme("#222222", "#a9a9a9", "#0072b2", "#d55e00", "#ffffff"),
+    "dark": Theme("#e4e4e4", "#6c6c6c", "#56b4e9", "#e69f00", "#14151a"),
+}
+# Name, sizes of the network it is performed on, the surgery.
+DRAWINGS = (
+    ("widen", (4, 3, 2), "widen:1:2"),
+    ("insert_identity", (4, 3, 2), "insert_identity:1"),
+    ("narrow", (4, 4, 2), "narrow:1:2"),
+    ("factorize", (5, 4, 2), "factorize:1:2"),
+    ("merge", (4, 3, 3, 2), "merge:1"),
+)
+
+
+def main(folder: Path = FOLDER) -> list[Path]:
+    """Draw them all; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    # The same bytes at every run; text stays text, in the reader's own font.
+    with mpl.rc_context({"svg.hashsalt": "onnxsurgeon", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        for name, sizes, surgery in DRAWINGS:
+            for theme_name, theme in THEMES.items():
+                path = folder / f"{name}-{theme_name}.svg"
+                draw(sizes, surgery, theme).savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+                path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
+                written.append(path)
+    return written
+
+
+def draw(sizes: tuple[int, ...], surgery: str, theme: Theme) -> Figure:
+    """The network before and after, and what the surgery did to its outputs."""
+    before = create(sizes, seed=5)
+    after, record = operate(before, parse(surgery), np.random.default_rng(0))
+    figure = Figure(figsize=(5.8, 2.8))
+    axes = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.89, bottom=0.25, wspace=0.12)
+    for panel, network, other, title in zip(axes, (before, after), (after, before), ("before", surgery), strict=True):
+        _network(panel, network, other, theme)
+        panel.set_title(title, color=theme.text, fontsize=11, family="monospace" if network is after else None)
+        text = f"{network.topology}, {network.parameter_count} parameters"
+        panel.text(0.5, -0.1, text, transform=panel.transAxes, ha="center", va="top", color=theme.text, fontsize=10)
+    verdict = "exact" if record.exact else f"approximate: outputs move by {record.deviation:.0%} of their scale"
+    figure.text(0.5, 0.015, verdict, ha="center", color=theme.text, fontsize=10)
+    figure.text(0.5, 0.53, "→", ha="center", va="center", color=theme.text, fontsize=18)
+    return figure
+
+
+def _network(panel: Any, network: Network, other: Network, theme: Theme) -> None:
+    """One network: a column of units a layer; weights that ``other`` has too are grey."""
+    panel.set_axis_off()
+    panel.set_aspect("equal")
+    columns = [network.layers[0].inputs, *(layer.units for layer in network.layers)]
+    tallest, step = 5, 4.0 / (len(columns) - 1)
+    panel.set_xlim(-0.4, 4.4)
+    panel.set_ylim(-0.55, 0.75 * (tallest - 1) + 0.4)
+    places = [
+        [(step * column, 0.75 * (row + (tallest - count) / 2)) for row in reversed(range(count))]
+        for column, count in enumerate(columns)
+    ]
+    for column, layer in enumerate(network.layers):
+        _weights(panel, layer, other, (places[column], places[column + 1]), theme)
+    for column, units in enumerate(places):
+        for x, y in units:
+            panel.add_patch(
+                mpl.patches.Circle((x, y), UNIT_RADIUS, facecolor=theme.background, edgecolor=theme.text, zorder=3)
+            )
+        name = _label(network, column)
+        panel.text(step * column, -0.35, name, ha="center", va="top", color=theme.text, fontsize=9)
+
+
+def _weights(panel: Any, layer: DenseLayer, other: Network, places: tuple[Any, Any], theme: Theme) -> None:
+    largest = float(np.abs(layer.weight).max())
+    for (i, j), weight in np.ndenumerate(layer.weight):
+        if weight:
+            colour = theme.kept if _has(other, i, j, weight) else theme.positive if weight > 0 else theme.negative
+            xs, ys = zip(places[0][i], places[1][j], strict=True)
+            panel.plot(xs, ys, color=colour, linewidth=0.4 + 2.4 * abs(weight) / largest, solid_capstyle="round")
+
+
+def _label(network: Network, column: int) -> str:
+    if column == 0:
+        return "input"
+    if column == len(network.layers):
+        return "output"
+    return str(network.layers[column - 1].activation or "linear")
+
+
+def _has(network: Network, i: int, j: int, weight: float) -> bool:
+    """Whether one of its layers has this weight in this place."""
+    weights = [layer.weight for layer in network.layers]
+    return any(i < len(values) and j < values.shape[1] and values[i, j] == weight for values in weights)
+
+
+if __name__ == "__main__":
+    for file in main(*map(Path, sys.argv[1:])):
+        print(file)
