@@ -85,9 +85,7 @@ def test_training_in_pieces_gives_the_same_bits(network, digit_examples, optimiz
     schedule = BatchSchedule(train.rows, 16, 0)
     whole = LoopEngine().train(network, train, schedule.window(0, 150), spec)
     first = LoopEngine().train(network, train, schedule.window(0, 60), spec)
-    second = LoopEngine().train(
-        first.network, train, schedule.window(60, 150), replace(spec, position=60), first.state
-    )
+    second = LoopEngine().train(first.network, train, schedule.window(60, 150), replace(spec, position=60), first.state)
     for a, b in zip(weights(whole.network), weights(second.network), strict=True):
         np.testing.assert_array_equal(a, b)
     plain = LoopEngine().train(network, train, schedule.window(0, 150), replace(spec, dropout=0.0))
@@ -110,6 +108,6 @@ def test_a_rate_out_of_range_is_refused(rate):
 
 
 def test_the_engine_without_dropout_says_so(network):
-    with pytest.raises(EngineError, match="dropout|training"):
+    with pytest.raises(EngineError, match=r"dropout|training"):
         make_engine("artifacts", "cpu", network, TrainingSettings(dropout=0.1))
     assert make_engine("auto", "cpu", network, TrainingSettings(dropout=0.1)).name == "loop"
