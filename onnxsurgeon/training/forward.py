@@ -101,8 +101,16 @@ def forward(
             if segment.rank > 2:
                 x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
             alpha = (factors or {}).get(segment.input_name, 1.0)
-            how = {"by_unit": by_unit, "prelu_in_parts": prelu_in_parts, "mask": mask if segment.rank == 2 else None}
-            traces = _layers(build, segment, x, by_segment[step], alpha, **how)
+            traces = _layers(
+                build,
+                segment,
+                x,
+                by_segment[step],
+                alpha,
+                by_unit=by_unit,
+                prelu_in_parts=prelu_in_parts,
+                mask=mask if segment.rank == 2 else None,
+            )
             layers[step], y = traces, traces[-1].y
             if segment.rank > 2:
                 y = build.add("Reshape", y, _rows_of(build, tensors[segment.input_name], segment.widths[-1]))
