@@ -114,7 +114,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     settings, engine, branch = bench.settings, bench.engine, job.branch
     artifacts = (folder / branch.file_name).with_suffix(".artifacts") if engine.name == "artifacts" else None
     per_epoch = bench.schedule.batches_per_epoch
-    others = {"artifact_directory": artifacts, "threads": bench.free_threads}
+    others = {"artifact_directory": artifacts, "threads": bench.free_threads, "seed": settings.seed}
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)

@@ -87,6 +87,8 @@ def why_not(settings: OptimizerSettings) -> str:
         return "the artifacts engine's sgd has no weight decay; use the loop"
     if settings.optimizer not in ("sgd", "adamw"):
         return f"the artifacts engine has no optimizer {settings.optimizer}; use the loop"
+    if settings.dropout:
+        return "the artifacts engine has no dropout; use the loop"
     return ""
 
 

@@ -45,7 +45,7 @@ def fit(
     steps, seconds, loss, rounding, state = 0, 0.0, None, 0.0, None
     for epoch in range(epochs):
         position = epoch * per_epoch
-        spec = settings.spec(epochs, per_epoch, position, report_loss=True, threads=usable_cores)
+        spec = settings.spec(epochs, per_epoch, position, report_loss=True, threads=usable_cores, seed=seed)
         trained = engine.train(network, examples, schedule.window(position, position + per_epoch), spec, state)
         network, loss, rounding, state = trained.network, trained.mean_loss, trained.rounding, trained.state
         steps, seconds = steps + trained.steps, seconds + trained.seconds

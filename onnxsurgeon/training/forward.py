@@ -26,7 +26,7 @@ IR_VERSION = 8
 
 
 class LayerTrace(NamedTuple):
-    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), and its parameters ("" if absent).
+    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), its parameters and its mask ("" if absent).
 
     ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
     factor that x is still to be multiplied by.
@@ -41,6 +41,7 @@ class LayerTrace(NamedTuple):
     x_columns: bool
     columns: bool
     alpha: float
+    mask: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def forward(
     factors: Mapping[str, float] | None = None,
     by_unit: bool = False,
     prelu_in_parts: bool = False,
+    mask: Callable[[int], str] | None = None,
 ) -> Trace:
     """Append the nodes of the trunk's forward pass, its features given by name.
 
@@ -80,6 +82,9 @@ def forward(
 
     With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient
     of PRelu, and ONNX Runtime no PRelu of float64.
+
+    With ``mask``, which appends a mask (units, rows) and returns its name, y is multiplied by one between the layers of
+    a segment of two axes; only with ``by_unit``.
     """
     trunk = network.frame.trunk
     tensors = dict(zip(trunk.features, features, strict=True))
@@ -96,7 +101,16 @@ def forward(
             if segment.rank > 2:
                 x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
             alpha = (factors or {}).get(segment.input_name, 1.0)
-            traces = _layers(build, segment, x, by_segment[step], alpha, by_unit=by_unit, prelu_in_parts=prelu_in_parts)
+            traces = _layers(
+                build,
+                segment,
+                x,
+                by_segment[step],
+                alpha,
+                by_unit=by_unit,
+                prelu_in_parts=prelu_in_parts,
+                mask=mask if segment.rank == 2 else None,
+            )
             layers[step], y = traces, traces[-1].y
             if segment.rank > 2:
                 y = build.add("Reshape", y, _rows_of(build, tensors[segment.input_name], segment.widths[-1]))
@@ -120,6 +134,7 @@ def _layers(
     *,
     by_unit: bool,
     prelu_in_parts: bool,
+    mask: Callable[[int], str] | None,
 ) -> list[LayerTrace]:
     """Append the nodes of y = φ(x W + b) for every layer of a segment, the first x being α x (rows, n_in)."""
     remaining = iter(names)
@@ -142,8 +157,9 @@ def _layers(
             y = build.add("Sub", build.add("Relu", z), negative)
         else:
             y = glue_rules.apply(build, layer.activation, z, slope)
-        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha))
-        x, x_columns, alpha = y, columns, 1.0
+        dropped = mask(layer.units) if mask is not None and columns else ""
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha, dropped))
+        x, x_columns, alpha = build.add("Mul", y, dropped) if dropped else y, columns, 1.0
     return traces
 
 
@@ -222,8 +238,10 @@ def _back_through(
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
-        # Here delta = ∂L/∂y of this layer, scaled; then ∂L/∂z.
+        # Here delta = ∂L/∂y of this layer, masked, scaled; then ∂L/∂z.
         examples = 1 if at.columns else 0
+        if at.mask:
+            delta = build.add("Mul", delta, at.mask)
         if layer.activation is not None:
             gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope, examples))
             delta = gradients.x

@@ -17,6 +17,7 @@ from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
+from onnxsurgeon.training import dropout
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.evaluation import ROWS, evaluation_graph, from_tiles, tile_feeds
 from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
@@ -135,7 +136,8 @@ class _Training:
     ) -> None:
         self._engine, self._network, self._examples, self._spec = engine, network, examples, spec
         self._optimizer = optimizer = make_optimizer(spec)
-        self.key = ("train", _signature(network), signature(examples), spec.report_loss, optimizer)
+        self._drops = bool(spec.dropout and dropout.masked_layers(network))
+        self.key = ("train", _signature(network), signature(examples), spec.report_loss, optimizer, self._drops)
         self._names = carried_names(network, optimizer)
         self._before = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
         # A moment is looked at as the parameters of a network: it is laid out as they are.
@@ -147,7 +149,11 @@ class _Training:
     @functools.cached_property
     def _graph(self) -> onnx.ModelProto:
         return training_loop(
-            self._network, self._examples, report_loss=self._spec.report_loss, optimizer=self._optimizer
+            self._network,
+            self._examples,
+            report_loss=self._spec.report_loss,
+            optimizer=self._optimizer,
+            drops=self._drops,
         )
 
     def run(self, indices: Array, first: int, threads: int, carried: Sequence[Array], part: slice) -> list[Array]:
@@ -155,14 +161,16 @@ class _Training:
         loop = self._engine.session(self.key, lambda: self._graph, self._network, threads)
         if self._engine.device == "cpu" and is_large(self._network):
             loop = InPlace(loop, self._graph)
-        rows, first, dtype = indices[part], first + part.start, self._network.dtype
+        spec, rows, first, dtype = self._spec, indices[part], first + part.start, self._network.dtype
         count, size = rows.shape
-        scalars = self._optimizer.values(self._spec.rates(first, count), size, self._before.steps + first)
+        scalars = self._optimizer.values(spec.rates(first, count), size, self._before.steps + first)
+        positions = np.arange(spec.position + first, spec.position + first + count)
         series = zip(series_names(self._optimizer), scalars, strict=True)
         feeds = {
             **{f"initial_{name}": values for name, values in zip(self._names, carried, strict=True)},
             **index_feeds(self._examples, rows, "indices"),
             **{name: values.astype(dtype) for name, values in series},
+            **dropout.feeds(self._network, spec.dropout, spec.seed, positions, size),
             "ones": np.ones((1, size), dtype),
         }
         start = time.perf_counter()

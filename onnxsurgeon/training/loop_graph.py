@@ -11,6 +11,7 @@ from onnx import helper
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.training import dropout
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import (
     activations_of,
@@ -27,14 +28,19 @@ from onnxsurgeon.training.resident import declarations, index_names, read_featur
 
 
 def training_loop(
-    network: Network, examples: Examples, *, report_loss: bool = False, optimizer: Optimizer | None = None
+    network: Network,
+    examples: Examples,
+    *,
+    report_loss: bool = False,
+    optimizer: Optimizer | None = None,
+    drops: bool = False,
 ) -> onnx.ModelProto:
     """The training loop of ``network`` on rows stored as those of ``examples``, with an optimizer (plain SGD).
 
     Inputs: the parameters as of ``by_unit_arrays``, and the optimizer's moments of them, as "initial_…"; "indices"
     (steps, batch), row numbers, and "stored_indices" where the rows are a selection; "rates" (steps,), −η/B for SGD,
     and the optimizer's other scalars; "features" (rows, …), "features_1", …; "targets" (rows, C), or classes (rows,),
-    "targets_1", …; "ones" (1, batch).
+    "targets_1", …; "ones" (1, batch); and with ``drops``, dropout's as of ``dropout.declarations``.
     Outputs: the parameters and moments after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,),
     summed over each batch.
 
@@ -46,7 +52,9 @@ def training_loop(
     optimizer = optimizer or SGD(0.0)
     build = GraphBuilder(network.dtype)
     names = carried_names(network, optimizer)
-    losses = _body(build, network, examples, optimizer, report_loss=report_loss)
+    masks = dropout.Masks(build) if drops else None
+    losses = _body(build, network, examples, optimizer, masks, report_loss=report_loss)
+    offsets = masks.offsets if masks else []
 
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
     own = [values.shape for values in by_unit_arrays(network)]
@@ -61,7 +69,8 @@ def training_loop(
 
     loss = [helper.make_tensor_value_info(losses, kind, [])] if report_loss else []
     scalars = [helper.make_tensor_value_info(name, kind, []) for name in optimizer.scalars]
-    scanned = [*declare_indices("batch", "batch_size"), *scalars]
+    begins = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in offsets]
+    scanned = [*declare_indices("batch", "batch_size"), *scalars, *begins]
     body = helper.make_graph(build.nodes, "step", [*declare(""), *scanned], [*declare("next_"), *loss])
 
     outer = GraphBuilder(network.dtype)
@@ -69,7 +78,12 @@ def training_loop(
     outer.append(
         helper.make_node(
             "Scan",
-            [*(f"initial_{name}" for name in names), *index_names(examples, "indices"), *series_names(optimizer)],
+            [
+                *(f"initial_{name}" for name in names),
+                *index_names(examples, "indices"),
+                *series_names(optimizer),
+                *(f"{name}s" for name in offsets),
+            ],
             [*(f"trained_{name}" for name in names), *(["losses"] if report_loss else [])],
             num_scan_inputs=len(scanned),
             body=body,
@@ -79,6 +93,7 @@ def training_loop(
         *declare("initial_"),
         *declare_indices("indices", "steps", "batch_size"),
         *(helper.make_tensor_value_info(name, kind, ["steps"]) for name in series_names(optimizer)),
+        *dropout.declarations(offsets, kind),
         *declarations(examples, targets=True),
         helper.make_tensor_value_info("ones", kind, [1, "batch_size"]),
     ]
@@ -99,11 +114,19 @@ def series_names(optimizer: Optimizer) -> list[str]:
     return [f"{name}s" for name in optimizer.scalars]
 
 
-def _body(build: GraphBuilder, network: Network, examples: Examples, optimizer: Optimizer, *, report_loss: bool) -> str:
+def _body(
+    build: GraphBuilder,
+    network: Network,
+    examples: Examples,
+    optimizer: Optimizer,
+    masks: dropout.Masks | None,
+    *,
+    report_loss: bool,
+) -> str:
     """Append one training step; return the name of its loss."""
     features, factors = read_features(build, network, examples)
     targets = read_targets(build, examples)
-    trace = forward(build, network, features, factors=factors, by_unit=True)
+    trace = forward(build, network, features, factors=factors, by_unit=True, mask=masks)
     totals, gradients = [], {}
     for head, task, target in zip(network.heads, examples.tasks, targets, strict=True):
         loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)
