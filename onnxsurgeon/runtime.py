@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,19 @@ def have_onnxruntime() -> bool:
     return True
 
 
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undo what an import does to the root logger: ONNX Runtime 1.19's training build makes it print all messages."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers).difference(handlers):
+            root.removeHandler(handler)
+        root.setLevel(level)
+
+
 def onnxruntime() -> Any:
     """Import ONNX Runtime.
 
@@ -33,7 +48,8 @@ def onnxruntime() -> Any:
         EngineError: none of its packages is installed.
     """
     try:
-        import onnxruntime as module
+        with _root_logger_kept():
+            import onnxruntime as module
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is not installed; {INSTALL_ADVICE}") from error
     return module

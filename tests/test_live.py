@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import termios
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -19,6 +21,7 @@ from rich.console import Console
 
 from onnxsurgeon import SurgeonSettings, TrainingProgress, evolve, load, resume
 from onnxsurgeon.cli import learning, live
+from onnxsurgeon.cli.interrupt import Interrupts
 from onnxsurgeon.cli.run_state import RunState
 from onnxsurgeon.surgeon import progress as progress_module
 from onnxsurgeon.surgeon.journal import RunDirectory
@@ -406,3 +409,52 @@ def test_a_process_too_busy_to_stop_ends_at_the_second_signal(tmp_path):
     finally:
         process.kill()
     assert (process.returncode, err) == (130, "onnxsurgeon: interrupted; go on\n")
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_one_still():
+    interrupts = Interrupts(lambda: "", lambda: None)
+
+    def import_an_extension():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts:
+            import_an_extension()
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+        os.close(interrupts._written)
+    assert interrupts.is_disturbed
+    assert interrupts.exit_code == 143
+
+
+def test_a_tracker_that_fails_is_told_of(cli, tmp_path, monkeypatch, without_report):  # noqa: F811
+    pytest.importorskip("tensorboard")
+    arguments = ("evolve", SMALL, "--data", "digits", *QUICK, "--run-dir", "run", "--epochs", "2")
+    assert cli(*arguments)[0] == 0
+    (tmp_path / "run" / "tensorboard").write_text("in the way")
+    code, out, err = cli("evolve", "--resume", "run", "--track", "tensorboard", "-q")
+    assert code == 0
+    assert out.splitlines() == [str(Path("run") / "best.onnx")]
+    assert len(err.splitlines()) == 1
+    assert "tracking with tensorboard failed" in err
+
+
+def test_a_report_that_cannot_be_written_leaves_the_result(cli, tmp_path):  # noqa: F811
+    pytest.importorskip("matplotlib")
+    arguments = ("evolve", SMALL, "--data", "digits", *QUICK, "--run-dir", "run [bold]x[/]", "--epochs", "2")
+    code, out, _ = cli(*arguments)
+    assert code == 0
+    assert f"report: {Path('run [bold]x[/]') / 'report.html'}" in out.splitlines()
+    assert cli("report", "run [bold]x[/]")[1].strip() == str(Path("run [bold]x[/]") / "report.html")
+    (tmp_path / "run [bold]x[/]" / "report.html").unlink()
+    (tmp_path / "run [bold]x[/]" / "report.html").mkdir()
+    code, out, err = cli("evolve", "--resume", "run [bold]x[/]", "--json")
+    assert code == 0
+    assert json.loads(out)["topology"]
+    assert "no report was written" in err

@@ -601,3 +601,23 @@ def test_layers_keep_their_numbers_through_surgeries(surgeries, expected):
         lineage.append(Member(number, surgery=surgery, topology=topology))
     assert [stage.layers for stage in stages(lineage)] == expected
     assert [list(stage.layers) for stage in stages(lineage)] == [list(layers) for layers in expected]
+
+
+def test_what_has_diverged_is_told_and_not_called_damaged(copy):
+    def diverge(line):
+        event = json.loads(line)
+        if event["event"] == "operated":
+            event["after"] = [
+                each and {**each, "values": [v * 1e25 for v in each["values"]]} for each in event["after"]
+            ]
+        if event["event"] in ("recuperated", "trained"):
+            event |= {"accuracy": -4e27, "gain": -4e27, "score": -4e27, "loss": 1e80}
+        if event["event"] == "started":
+            event |= {"best_accuracy": -4e27}
+        return json.dumps(event).encode() + b"\n"
+
+    rewrite(copy, lambda lines: [diverge(line) for line in lines])
+    history = read_history(RunDirectory(copy))
+    assert history.damaged == []
+    assert {member.points[-1].accuracy for member in history.members.values() if member.points} == {-4e27}
+    assert "cannot be read" not in Page(write_report(copy)).text

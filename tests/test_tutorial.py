@@ -39,8 +39,9 @@ def blocks(page):
 
 
 def shape(line):
-    """A line with every number, topology and list of surgeries replaced: they may differ from machine to machine."""
+    """A line with numbers, topologies, bars, lists of surgeries replaced: they may differ from machine to machine."""
     line = re.sub(r"^surgeries: .*", "surgeries: #", " ".join(line.split()))
+    line = re.sub(r"[▁▂▃▄▅▆▇█┊·]+", "#", line)
     return re.sub(r"[-+]?\d[\d.,e+-]*", "#", line)
 
 

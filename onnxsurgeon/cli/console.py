@@ -50,7 +50,12 @@ def table(
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         kept = fold is not None and column not in fold
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=kept)
+        grid.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="ellipsis" if kept else "fold",
+            no_wrap=kept,
+        )
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
     out.print(grid)

@@ -25,12 +25,17 @@ class Interrupts:
 
     A thread watches for what the main thread is too busy to see: Python runs signal handlers between two of its
     instructions, of which a call into a library is one.
+
+    Attributes:
+        is_disturbed: whether the interrupt came out as another error, as where it falls into the import of an extension
+            module. The interpreter may then not be able to end in good order.
     """
 
     def __init__(self, message: Callable[[], str], noticed: Callable[[], None]) -> None:
         """``message`` is the last line where the process ends at once; ``noticed`` is called at the first signal."""
         self._message, self._noticed = message, noticed
         self._number = 0
+        self.is_disturbed = False
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -51,8 +56,11 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._number:
-            return  # the process is about to end: another Ctrl-C still ends it at once, and without a traceback
+        if self._number:  # the process is about to end: another Ctrl-C still ends it at once, and without a traceback
+            if kind is not KeyboardInterrupt:
+                self.is_disturbed = True
+                raise KeyboardInterrupt from None
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._before and sys.platform != "win32":

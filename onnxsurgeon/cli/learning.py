@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ from onnxsurgeon.cli.options import (
     numbers,
     with_fields,
 )
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
 
@@ -103,7 +103,9 @@ def train(
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return
     console.rounding_note(trained.rounding)
-    console.out.print(f"test {test.metric} {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", soft_wrap=True)
+    console.out.print(
+        f"test {test.metric} {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", markup=False, soft_wrap=True
+    )
 
 
 def evaluate(
@@ -211,6 +213,7 @@ def evolve(
             if resume is not None:
                 if any(others):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
+                watcher.run = str(resume) if resume.is_dir() else ""
                 evolved = runs.resume(resume, **common)
             elif model is None or not data:
                 raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
@@ -230,6 +233,9 @@ def evolve(
             page = _write_report(evolved.run)
     except KeyboardInterrupt:
         console.fail(f"interrupted; {watcher.onward}")
+        if interrupts.is_disturbed:
+            sys.stdout.flush()
+            os._exit(interrupts.exit_code)
         sys.exit(interrupts.exit_code)
     if as_json:
         console.print_json(evolved.record())
@@ -247,18 +253,21 @@ def report(
     from onnxsurgeon.cli import console
     from onnxsurgeon.report import write_plots, write_report
 
-    console.out.print(str(write_report(run)), soft_wrap=True)
+    console.out.print(str(write_report(run)), markup=False, soft_wrap=True)
     for path in write_plots(run) if plots else ():
-        console.out.print(str(path), soft_wrap=True)
+        console.out.print(str(path), markup=False, soft_wrap=True)
 
 
 def _write_report(run: Path) -> Path | None:
-    """The page about a run, where the extra for it is installed."""
-    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
-        return None
+    """The page about a finished run; where it cannot be written, that is said, and the run's result stands."""
+    from onnxsurgeon.cli import console
     from onnxsurgeon.report import write_report
 
-    return write_report(run)
+    try:
+        return write_report(run)
+    except OnnxSurgeonError as error:
+        console.fail(f"no report was written: {error}")
+        return None
 
 
 def _input_options(layout: str, scale: float | None, mean: str, std: str, loss: str) -> Any:

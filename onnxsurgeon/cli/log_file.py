@@ -1,10 +1,10 @@
-"""What ``--log-file`` does."""
+"""Where the log goes: what ``--log-file`` does, and warnings that a person must see."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
@@ -12,14 +12,32 @@ from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 
 @contextmanager
 def logged_to(path: Path | None) -> Iterator[None]:
-    """Append what is logged to the file at ``path``, and what ends the command; None: nothing.
+    """Append what is logged to the file at ``path``, and what ends the command; and tell of trackers that fail.
 
     Raises:
         SettingsError: it cannot be written.
     """
-    if path is None:
-        yield
-        return
+    told = logging.getLogger("onnxsurgeon.tracking")
+    warnings = _ToPerson(logging.WARNING)
+    told.addHandler(warnings)
+    try:
+        with _appended_to(path) if path is not None else nullcontext():
+            yield
+    finally:
+        told.removeHandler(warnings)
+
+
+class _ToPerson(logging.Handler):
+    """One line on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from onnxsurgeon.cli import console
+
+        console.fail(record.getMessage())
+
+
+@contextmanager
+def _appended_to(path: Path) -> Iterator[None]:
     logger = logging.getLogger("onnxsurgeon")
     try:
         handler = logging.FileHandler(path, encoding="utf-8")

@@ -37,7 +37,7 @@ def new(
         parse_sizes(sizes), seed=seed, activation=activation, softmax=softmax, input_shape=rows, name=out.stem
     )
     save(network, out, overwrite=force)
-    console.out.print(f"{out}: {console.network_summary(network)}", soft_wrap=True)
+    console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
 def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption = False) -> None:
@@ -112,4 +112,4 @@ def operate(
         console.print_json({"topology": network.topology, "surgeries": [asdict(record) for record in records]})
         return
     console.operations(records)
-    console.out.print(f"{out}: {console.network_summary(network)}", soft_wrap=True)
+    console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)

@@ -89,6 +89,7 @@ def difference(first: Sequence[Array], second: Sequence[Array]) -> Difference:
     for x, y in zip(first, second, strict=True):
         a, b = x.astype(np.float64), y.astype(np.float64)
         if a.size:
-            maximum = max(maximum, float(np.abs(a - b).max()))
+            with np.errstate(invalid="ignore"):  # ∞ − ∞ of a network that has diverged
+                maximum = max(maximum, float(np.abs(a - b).max()))
             scale = max(scale, float(np.abs(a).max()))
     return Difference(maximum, scale)

@@ -10,6 +10,7 @@ from onnxsurgeon.surgeon.journal import Event
 
 # Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
 _LARGEST = 1e15
+FINITE = 1e300  # of what may have diverged
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _integer(value: object) -> int:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("no text")
-    return value
+    return value.encode(errors="replace").decode()  # damage can hold half of a surrogate pair
 
 
 def _list(value: object) -> list[object]:

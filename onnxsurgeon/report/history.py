@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxsurgeon.errors import OnnxSurgeonError
-from onnxsurgeon.report.events import entries, integer, integers, number, numbers, read_lines, text, texts
+from onnxsurgeon.report.events import FINITE, entries, integer, integers, number, numbers, read_lines, text, texts
 from onnxsurgeon.report.family import Decision, Finish, History, Member, Operated, Point, Spectrum
 from onnxsurgeon.report.outcome import read_predictions
 from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, read_branch
@@ -55,9 +55,9 @@ def _enter(history: History, event: Event) -> None:
                 text(event, "topology"),
                 integer(event, "parameters"),
                 texts(event, "surgeries"),
-                number(event, "validation_accuracy", most=1),
-                number(event, "test_accuracy", most=1),
-                number(event, "start_test_accuracy", most=1),
+                number(event, "validation_accuracy", -FINITE, 1),
+                number(event, "test_accuracy", -FINITE, 1),
+                number(event, "start_test_accuracy", -FINITE, 1),
                 read_predictions(event),
             )
 
@@ -68,7 +68,7 @@ def _decide(history: History, event: Event) -> None:
         integers(event, "branches"),
         texts(event, "topologies"),
         integer(event, "best"),
-        number(event, "best_accuracy", most=1),
+        number(event, "best_accuracy", -FINITE, 1),
         integer(event, "steps"),
         number(event, "seconds"),
         number(event, "training_seconds"),
@@ -99,8 +99,8 @@ def _measure(history: History, event: Event) -> None:
     branch = integer(event, "branch")
     loss = None
     with contextlib.suppress(KeyError, TypeError, ValueError):  # a loss may have become infinite
-        loss = number(event, "loss")
-    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", most=1), loss)
+        loss = number(event, "loss", -FINITE, FINITE)
+    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", -FINITE, 1), loss)
     known = history.members.get(branch)
     _update(
         history,
@@ -109,8 +109,8 @@ def _measure(history: History, event: Event) -> None:
         surgery=text(event, "surgery"),
         topology=text(event, "topology"),
         parameters=integer(event, "parameters"),
-        gain=number(event, "gain"),
-        score=number(event, "score"),
+        gain=number(event, "gain", -FINITE, FINITE),
+        score=number(event, "score", -FINITE, FINITE),
         # A branch that was trained on without surgery is not proposed before.
         epoch=known.epoch if known else max((each.epoch for each in history.decisions), default=0.0),
         points=(*(known.points if known else ()), point),
@@ -125,7 +125,7 @@ def _operated(event: Event) -> Operated:
 def _spectrum(found: Event | None) -> Spectrum | None:
     if found is None:
         return None
-    values = numbers(found, "values", 0)
+    values = numbers(found, "values", 0, FINITE)
     if not values or integer(found, "count") < len(values):
         raise ValueError("fewer singular values than are told")
     return Spectrum(found["count"], values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from onnxsurgeon.recommend import Thresholds
@@ -37,4 +38,4 @@ def _number(invocation: Invocation, name: str) -> float:
     """A setting that is a number, or what is usual where it is none."""
     value = invocation.value(name)
     usual = {"epsilon_relative": Thresholds.relative, "epsilon_absolute": Thresholds.absolute}
-    return float(value) if isinstance(value, int | float) else usual[name]
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else usual[name]

@@ -22,6 +22,9 @@ class Callbacks:
     def __init__(self, *given: Callback | Iterable[Callback]) -> None:
         """``given`` are functions, or several at once."""
         self._callbacks = [one for each in given for one in ((each,) if callable(each) else each)]
+        for callback in self._callbacks:
+            if not callable(callback):
+                raise TypeError(f"callbacks: {callback!r} is no function")
         self.stop_asked = False
 
     def __call__(self, event: Event) -> None:

@@ -92,8 +92,8 @@ class RunDirectory:
             RunError: it is none.
         """
         run = cls(path)
-        for needed in (run.settings_file, run.branches):
-            if not needed.exists():
+        for needed, is_there in ((run.settings_file, Path.is_file), (run.branches, Path.is_dir)):
+            if not is_there(needed):
                 raise RunError(f"{path}: not a run directory: no {needed.name} in it")
         return run
 

@@ -157,6 +157,7 @@ def evolve(
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
+    told = Callbacks(callbacks, tracking)
     network = load(model)
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
@@ -187,7 +188,6 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        told = Callbacks(callbacks, tracking)
         surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
         return _finish(surgeon, splits, out, overwrite=overwrite)
 
@@ -228,6 +228,7 @@ def resume(
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     tracking = make_tracking(track, run.path.parent)
+    told = Callbacks(callbacks, tracking)
     network = load(start)
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
@@ -237,7 +238,6 @@ def resume(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
         splits = _split(network, dataset, settings, options)
-        told = Callbacks(callbacks, tracking)
         surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
@@ -264,26 +264,27 @@ def _finish(
     overwrite: bool,
     other_versions: Sequence[str] = (),
 ) -> Evolved:
-    with surgeon.run.exclusive(), surgeon.workers:  # whose last jobs end before the run is let go of
-        surgeon.announce(**_opening(surgeon, splits, other_versions))
-        state = surgeon.evolve()
-    test_rows = splits.test()
-    watch = watchers(test_rows.tasks, test_rows.rows, splits.classes)
-    test = surgeon.engine.evaluate(state.best.network, test_rows, watch)
-    start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
-    if out is not None:
-        copy_model(surgeon.run.best, out, overwrite=overwrite)
-    evolved = Evolved(
-        state.best,
-        surgeon.run.path,
-        state.best.accuracy,
-        test,
-        start,
-        state.steps,
-        state.seconds,
-        state.training_seconds,
-    )
-    surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
+    with surgeon.run.exclusive():  # which ends after the last of the workers' jobs
+        with surgeon.workers:
+            surgeon.announce(**_opening(surgeon, splits, other_versions))
+            state = surgeon.evolve()
+        test_rows = splits.test()
+        watch = watchers(test_rows.tasks, test_rows.rows, splits.classes)
+        test = surgeon.engine.evaluate(state.best.network, test_rows, watch)
+        start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
+        if out is not None:
+            copy_model(surgeon.run.best, out, overwrite=overwrite)
+        evolved = Evolved(
+            state.best,
+            surgeon.run.path,
+            state.best.accuracy,
+            test,
+            start,
+            state.steps,
+            state.seconds,
+            state.training_seconds,
+        )
+        surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
     return evolved
 
 

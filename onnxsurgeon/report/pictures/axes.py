@@ -48,7 +48,7 @@ def panels(values: Sequence[float], height: float = 4.2) -> tuple[Figure, list[A
 
 def _limit(axes: Any, values: Sequence[float]) -> None:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.08 * (high - low) or 0.02
+    margin = 0.08 * (high - low) or max(0.02, 0.02 * abs(high))
     axes.set_ylim(low - margin, high + margin)
     axes.yaxis.get_major_formatter().set_useOffset(False)
 
