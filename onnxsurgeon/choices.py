@@ -3,6 +3,7 @@
 The command line shows and checks them before it knows that a model will be opened: importing this imports nothing.
 """
 
+OBJECTIVES = ("accuracy", "pareto", "paper")
 SELECTIONS = ("best-of-each", "top-n", "random-walk")
 WIDEN_MODES = ("split", "equal", "fresh")
 TRACKERS = ("tensorboard", "mlflow")

@@ -54,6 +54,7 @@ class Candidate:
         parameters: parameter count of the result.
         reason: one sentence.
         branch: number of the branch it would be performed on.
+        further: surgeries performed after the first, without training in between.
     """
 
     surgery: Surgery | None
@@ -61,14 +62,20 @@ class Candidate:
     parameters: int
     reason: str
     branch: int = 0
+    further: tuple[Surgery, ...] = ()
+
+    @property
+    def surgeries(self) -> tuple[Surgery, ...]:
+        """All surgeries, in order; none for the identity."""
+        return () if self.surgery is None else (self.surgery, *self.further)
 
     @property
     def operation(self) -> str:
-        """The surgery's operation, or "identity"."""
+        """The first surgery's operation, or "identity"."""
         return IDENTITY if self.surgery is None else self.surgery.operation
 
     def __str__(self) -> str:
-        return IDENTITY if self.surgery is None else spell(self.surgery)
+        return "+".join(map(spell, self.surgeries)) or IDENTITY
 
 
 def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport]:
@@ -105,9 +112,13 @@ def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", br
     candidates = [Candidate(None, 0.0, count, "keep the network as it is and go on training", branch)]
     for report in inspect_layers(network, thresholds):
         for surgery, score, reason in _for_layer(report, network.hidden_count, thresholds, mode):
-            after = _PARAMETERS[type(surgery)](network, surgery)
-            candidates.append(Candidate(surgery, score, after, reason, branch))
+            candidates.append(Candidate(surgery, score, count_after(network, surgery), reason, branch))
     return candidates
+
+
+def count_after(network: Network, surgery: Surgery) -> int:
+    """Parameter count of the surgery's result, without performing it."""
+    return _PARAMETERS[type(surgery)](network, surgery)
 
 
 def _for_layer(

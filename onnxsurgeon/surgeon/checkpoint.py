@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.surgeon.branch import TRAINED, Branch, digests, flush_branch, read_branch
 from onnxsurgeon.surgeon.journal import Event, file_digest
+from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.surgeon.state_file import state_path
+
+GROW, SETTLE, SHRINK = "grow", "settle", "shrink"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where in its phases a search is; see ``GrowAndShrink``.
+
+    Attributes:
+        phase: GROW, SETTLE or SHRINK.
+        begin: epoch in which the current cycle of the learning rate began.
+        end: the one in which it ends.
+        stale: competitions in a row without growth.
+    """
+
+    phase: str = GROW
+    begin: int = 0
+    end: int = 0
+    stale: int = 0
 
 
 @dataclass
@@ -24,6 +44,8 @@ class State:
         steps: training steps over all branches.
         seconds: wall time, over all resumptions.
         training_seconds: the part of it spent inside ONNX Runtime training.
+        search: where in its phases the search is.
+        front: the branches that no other dominates; empty where the search keeps none.
     """
 
     epoch: int
@@ -34,6 +56,8 @@ class State:
     steps: int = 0
     seconds: float = 0.0
     training_seconds: float = 0.0
+    search: Search = field(default_factory=Search)
+    front: list[Entry] = field(default_factory=list)
 
 
 def checkpoint(state: State, folder: Path) -> Event:
@@ -63,6 +87,7 @@ def checkpoint(state: State, folder: Path) -> Event:
         "steps": state.steps,
         "seconds": state.seconds,
         "training_seconds": state.training_seconds,
+        **({"search": asdict(state.search), "front": [asdict(each) for each in state.front]} if state.front else {}),
     }
 
 
@@ -90,6 +115,8 @@ def restored(event: Event, folder: Path) -> State:
         event["steps"],
         event["seconds"],
         event["training_seconds"],
+        Search(**event.get("search", {})),
+        [Entry(**each) for each in event.get("front", ())],
     )
 
 

@@ -1,16 +1,19 @@
-"""Algorithm 1: train, operate, recuperate, judge, keep (paper, section 3.3)."""
+"""What every search shares: its loop, its checkpoints, and how branches are operated on and trained side by side."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from onnxsurgeon.calibration.calibrate import SAMPLE, calibrate, sample_rows
+from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, SurgeryError
-from onnxsurgeon.recommend import Candidate, propose, select
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.surgeon.branch import (
-    RECUPERATED,
     START,
     TRAINED,
     Branch,
@@ -23,18 +26,19 @@ from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored, summary
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
-from onnxsurgeon.surgeon.settings import RECUPERATION, SurgeonSettings
+from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.surgery import operate
+from onnxsurgeon.surgery import operate, spell
+from onnxsurgeon.surgery.base import DataAware
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
 
 
 @dataclass
-class Surgeon:
-    """One run of Algorithm 1.
+class Surgeon(ABC):
+    """One run of a search.
 
     Attributes:
         run: its directory.
@@ -83,16 +87,21 @@ class Surgeon:
         last = self.run.rewind()
         state = self._start() if last is None else self._restored(last)
         while not self._is_over(state):
-            left = self.settings.epochs - state.epoch
-            if state.epoch == 0 and self.settings.initial_epochs:
-                epochs = min(self.settings.initial_epochs, left)
-                branches = self._train_on(state, state.branches, epochs, what="the given model")
-            else:
-                epochs = min(self.settings.epoch_step, left)
-                branches = self._decision_point(state, epochs)
+            branches, epochs = self.advance(state)
             self._decide(state, branches, state.epoch + epochs)
         self.run.write_best(state.best.file_name)
         return state
+
+    @abstractmethod
+    def advance(self, state: State) -> tuple[list[Branch], int]:
+        """The branches that go on from a checkpoint, trained up to the next one, and how many epochs that took."""
+
+    @abstractmethod
+    def result(self, state: State) -> Branch:
+        """The branch that would be the result if the run ended at this checkpoint."""
+
+    def measured(self, branch: Branch, state: State) -> None:  # noqa: B027 - only some searches keep a front
+        """Told of every branch of a checkpoint, the given model included, before ``result`` is asked."""
 
     def _start(self) -> State:
         """Measure the given model, which is branch 0."""
@@ -102,6 +111,7 @@ class Surgeon:
         branch = replace(branch, history=(measurement,))
         state = State(0, [branch], branch)
         write_branch(branch, self.run.branches)
+        self.measured(branch, state)
         self.run.write_best(branch.file_name)  # there is a result from the first checkpoint on
         self._checkpoint("started", state)
         if near_chance(metrics.accuracy, self.train.classes):
@@ -129,52 +139,11 @@ class Surgeon:
     def _elapsed(self, state: State) -> float:
         return state.seconds + time.perf_counter() - self._started
 
-    def _decision_point(self, state: State, epochs: int) -> list[Branch]:
-        """Steps 2 to 4 of Algorithm 1: the branches that go on from here, trained to the end of the step."""
-        settings = self.settings
-        before = max(branch.accuracy for branch in state.branches)
-        rest = [
-            candidate
-            for branch in state.branches
-            for candidate in propose(branch.network, settings.thresholds, mode=settings.widen, branch=branch.number)
-        ]
-        pool: list[Branch] = []
-        for draw in range(settings.redraws + 1 if settings.memory else 1):
-            rng = generator(settings.seed, "selection", state.epoch, draw)
-            chosen = select(settings.selection, rest, rng, n=settings.top_n, random_draw=settings.random_draw)
-            if not chosen:
-                break
-            rest = [candidate for candidate in rest if candidate not in chosen]
-            recuperated = self._recuperate(state, chosen, epochs, draw)
-            ranked = sorted(recuperated, key=lambda job: (-job.branch.score, _size_then_number(job.branch)))
-            kept = ranked[: settings.branches]
-            for job in ranked[settings.branches :]:
-                self.tell(event="dropped", branch=job.branch.number, reason="score")
-            trained = self._finish_step(state, kept, epochs)
-            pool += trained
-            good = [branch for branch in trained if branch.accuracy >= before or not settings.memory]
-            if good:
-                return self._keep(good, pool)
-        if pool:
-            most_accurate = min(pool, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))
-            return self._keep([most_accurate], pool)
-        return self._train_on(state, state.branches, epochs, what="every branch")
-
-    def _keep(self, kept: list[Branch], pool: Sequence[Branch]) -> list[Branch]:
-        for branch in pool:
-            if branch not in kept:
-                self.tell(event="dropped", branch=branch.number, reason="less accurate than before")
-        return kept
-
-    def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
-        """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
-        jobs = self._surgeries(state, chosen, epochs, draw)
-        return [replace(job, branch=done.branch, start=job.stop) for job, done in self._perform(state, jobs)]
-
-    def _surgeries(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> Iterator[Job]:
-        """The candidates' jobs; while one is being trained, the next surgery is performed."""
+    def operated(
+        self, state: State, chosen: Iterable[Candidate], draw: int = 0
+    ) -> Iterator[tuple[Candidate, Branch, Branch]]:
+        """Candidates with their parents and the branches that they make; what cannot be done is dropped."""
         parents = {branch.number: branch for branch in state.branches}
-        start, stop = self._window(state, epochs)
         for candidate in chosen:
             parent = parents[candidate.branch]
             number, state.next_number = state.next_number, state.next_number + 1
@@ -190,53 +159,51 @@ class Surgeon:
                 draw=draw,
             )
             try:
-                branch = self._operate(parent, candidate, number, state.epoch)
+                yield candidate, parent, self._operate(parent, candidate, number, state.epoch)
             except SurgeryError as error:
                 self.tell(event="dropped", branch=number, reason=str(error))
-                continue
-            batches = self.settings.recuperation_batches * RECUPERATION[candidate.operation]
-            until = min(start + batches, stop)
-            yield Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count)
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
         network, lineage, state = parent.network, parent.lineage, parent.state
-        if candidate.surgery is not None:
-            rng = generator(self.settings.seed, "surgery", epoch, number)
-            operated = operate(network, candidate.surgery, rng)
-            self.tell(event="operated", branch=number, **spectra(network, candidate.surgery, operated.network))
+        for step, surgery in enumerate(candidate.surgeries):
+            rng = generator(self.settings.seed, "surgery", epoch, number, *([step] if step else []))
+            moments = self.moments(network) if isinstance(surgery, DataAware) else None
+            operated = operate(network, surgery, rng, moments=moments)
+            self.tell(event="operated", branch=number, **spectra(network, surgery, operated.network))
             if state is not None:
                 state = state.mapped(network, operated.carry)
             # A branch is what its file holds, wherever it is trained.
             network, _ = operated.network.as_stored()
-            lineage = (*lineage, str(candidate))
+            lineage = (*lineage, spell(surgery))
         return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
 
-    def _finish_step(self, state: State, kept: Sequence[Job], epochs: int) -> list[Branch]:
-        """Train recuperated branches to the end of the epoch step."""
-        _, stop = self._window(state, epochs)
-        jobs = [replace(job, stop=stop, stage=TRAINED) for job in kept]
-        return [done.branch for _, done in self._perform(state, jobs)]
+    def moments(self, network: Network) -> Moments:
+        """What a data-aware surgery goes by: moments of ``network`` on a sample of the training rows."""
+        return calibrate(network, self.train, sample_rows(self.train, SAMPLE, self.settings.seed))
 
-    def _train_on(self, state: State, branches: Sequence[Branch], epochs: int, *, what: str) -> list[Branch]:
+    def train_on(
+        self, state: State, branches: Sequence[Branch], epochs: int, *, what: str, cycle: tuple[int, int] | None = None
+    ) -> list[Branch]:
         """Train branches for a whole step without surgery, each under a new number."""
-        start, stop = self._window(state, epochs)
+        start, stop = self.window(state, epochs)
         jobs = []
         for branch in branches:
             number, state.next_number = state.next_number, state.next_number + 1
             same = replace(branch, number=number, parent=branch.number, surgery="identity", score=0.0)
-            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count))
-        trained = [done.branch for _, done in self._perform(state, jobs)]
+            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count, cycle))
+        trained = [done.branch for _, done in self.perform(state, jobs)]
         if not trained:
             raise EngineError(
                 f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate"
             )
         return trained
 
-    def _window(self, state: State, epochs: int) -> tuple[int, int]:
+    def window(self, state: State, epochs: int) -> tuple[int, int]:
+        """Positions of the first batch of the next epochs, and behind the last one."""
         per_epoch = self.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
-    def _perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+    def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
         """Do the jobs side by side; those that end with finite weights, in the order given."""
         begun = time.perf_counter()
         performed = self._train(jobs)
@@ -291,11 +258,9 @@ class Surgeon:
         # They come back from their files, so that a resumed run continues from the very same networks.
         state.branches = [read_branch(self.run.branches / branch.file_name) for branch in branches]
         state.epoch = epoch
-        if self.settings.result == "most-accurate":
-            contenders = [state.best, *state.branches]
-            best = min(contenders, key=lambda branch: (-branch.accuracy, _size_then_number(branch)))
-        else:
-            best = min(state.branches, key=lambda branch: (-branch.score, _size_then_number(branch)))
+        for branch in state.branches:
+            self.measured(branch, state)
+        best = self.result(state)
         state.stale = 0 if best.accuracy > state.best.accuracy else state.stale + 1
         state.best = best
         self.run.write_best(best.file_name)
@@ -317,8 +282,9 @@ class Surgeon:
         self.callbacks(event)
 
 
-def _size_then_number(branch: Branch) -> tuple[int, int]:
+def size_then_number(branch: Branch) -> tuple[int, int]:
+    """What decides between equally good branches."""
     return branch.network.parameter_count, branch.number
 
 
-__all__ = ["State", "Surgeon"]
+__all__ = ["State", "Surgeon", "size_then_number"]

@@ -18,9 +18,11 @@ from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.history import RunTable
+from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -152,7 +154,7 @@ def evolve(
     Raises:
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
     """
-    settings = settings or SurgeonSettings()
+    settings = settings or SurgeonSettings.from_preset()
     options = options or InputOptions()
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
@@ -188,7 +190,7 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
+        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
         return _finish(surgeon, splits, out, overwrite=overwrite)
 
 
@@ -238,9 +240,15 @@ def resume(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
         splits = _split(network, dataset, settings, options)
-        surgeon = Surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
+        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
+
+
+def make_surgeon(run: RunDirectory, settings: SurgeonSettings, *others: Any) -> Surgeon:
+    """The search that the objective asks for; ``others`` are the other fields of ``Surgeon``."""
+    kind = Algorithm1 if settings.objective == "paper" else GrowAndShrink
+    return kind(run, settings, *others)
 
 
 def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, options: InputOptions) -> Splits:

@@ -5,17 +5,21 @@ The command line makes its options from them: importing this must not import num
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from onnxsurgeon.choices import SELECTIONS, WIDEN_MODES
+from onnxsurgeon.choices import OBJECTIVES, SELECTIONS, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.training.settings import TrainingSettings, setting
+from onnxsurgeon.training.rates import SCHEDULES
+from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting
 
 if TYPE_CHECKING:
     from onnxsurgeon.recommend import Thresholds
 
+ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 400, 16, 128
+MOST_DROPOUT = 0.5
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
 
@@ -38,26 +42,57 @@ class SurgeonSettings(TrainingSettings):
         SettingsError: a value is out of range; the text names the setting.
     """
 
-    preset: str = setting("default", "Where the other settings start from: default or paper.")
+    preset: str = setting("default", "Where the other settings start from: default, corrected or paper.")
+    objective: str = setting(
+        "accuracy",
+        "What is looked for: accuracy, pareto (the best networks of every size), or paper (Algorithm 1 and eq. 16).",
+    )
+    max_parameters: int | None = setting(None, "The result has at most so many parameters.")
+    max_size: int | None = setting(None, "The result's file has at most so many bytes.")
+    max_latency: float | None = setting(None, "The result takes at most so many ms for a row, measured here.")
+    min_accuracy: float | None = setting(None, "The result is the smallest network of at least this accuracy.")
+    tolerance: float | None = setting(None, "The result is the smallest within this of the best accuracy.")
     seed: int = setting(0, "Seed of every random choice.")
     epochs: int = setting(100, "Length of the run.")
-    initial_epochs: int = setting(10, "Epochs before the first decision point.")
-    epoch_step: int = setting(10, "Epochs between decision points.")
-    branches: int = setting(2, "How many branches are kept at a decision point.")
-    redraws: int = setting(2, "How often candidates are drawn anew where none is as accurate as before.")
-    recuperation_batches: int = setting(25, "Batches after a surgery, times 1 or 10 by operation, before it is judged.")
+    growth: float = setting(0.25, "Share of the run in which layers grow.")
+    shrinkage: float = setting(0.4, "Share of the run in which layers shrink, where the objective asks for it.")
+    shrink_step: int = setting(4, "Epochs between two shrinkages.")
+    trial: float = setting(0.125, "Epochs after which the first half of the candidates is given up.")
+    price: float = setting(
+        0.02, "Growth pays where the loss falls by more than f to this power, f times the parameters."
+    )
+    overgrowth: float = setting(2.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
+    learning_rate: float = setting(0.002, "Step size of the optimizer.")
+    optimizer: str = setting("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
+    weight_decay: float = setting(0.05, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
+    schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
+    warmup: float = setting(1.0, "Epochs over which the learning rate rises to its full value.")
+    size_dropout: float = setting(
+        0.1, "Added to --dropout: this times log2(1 + parameters / training rows), up to 0.5 in all; loop engine only."
+    )
+    batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 128.")
+    initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
+    epoch_step: int = setting(10, "Objective paper: epochs between decision points.")
+    branches: int = setting(2, "Objective paper: how many branches are kept at a decision point.")
+    redraws: int = setting(2, "Objective paper: how often candidates are redrawn where none is as accurate as before.")
+    recuperation_batches: int = setting(
+        25, "Objective paper: batches after a surgery, times 1 or 10 by operation, before it is judged."
+    )
     epsilon_relative: float = setting(0.005, "A singular value below this fraction of the largest is small (eq. 13).")
     epsilon_absolute: float = setting(0.3, "A singular value below this is small (eq. 13).")
     rank_bound: bool = setting(True, "Count units beyond the rank bound as removable; factorize only where it saves.")
-    selection: str = setting("best-of-each", "Which candidates are tried: best-of-each, top-n or random-walk.")
+    selection: str = setting(
+        "best-of-each", "Objective paper: which candidates are tried: best-of-each, top-n or random-walk."
+    )
     top_n: int = setting(6, "How many candidates top-n tries.")
     random_draw: bool = setting(True, "Add one random candidate to best-of-each.")
-    memory: bool = setting(True, "Step back where no branch is as accurate as before (one-cycle memory).")
+    memory: bool = setting(
+        True, "Objective paper: step back where no branch is as accurate as before (one-cycle memory)."
+    )
     widen: str = setting("split", "How units are added: split, equal or fresh.")
-    batch_size: int = setting(16, "Rows in a batch.")
     validation: str = setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
     result: str = setting(
-        "most-accurate", "Which branch is the result: most-accurate, or best-score of the final ones."
+        "most-accurate", "Objective paper: which branch is the result: most-accurate, or best-score of the final ones."
     )
     target_accuracy: float | None = setting(None, "Stop at a decision point once this validation accuracy is reached.")
     time_limit: float | None = setting(None, "Stop at the first decision point after this many seconds.")
@@ -72,7 +107,17 @@ class SurgeonSettings(TrainingSettings):
             if getattr(self, name) not in choices:
                 text = f"{name.replace('_', '-')}: '{getattr(self, name)}' is unknown"
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
-        self.check(self.epochs)
+        # Objectives other than the paper's warm up for a part of each cycle.
+        self.check(self.epochs if self.objective == "paper" else math.inf)
+
+    def batch_rows(self, rows: int) -> int:
+        """Rows in a batch where there are so many to train on."""
+        return self.batch_size or min(max(rows // ROWS_PER_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
+
+    def dropout_of(self, parameters: int, rows: int) -> float:
+        """Dropout of a network with so many parameters on so many training rows, in steps of a twentieth."""
+        share = self.dropout + self.size_dropout * math.log2(1 + parameters / rows)
+        return self.dropout if not self.size_dropout else round(20 * min(share, MOST_DROPOUT)) / 20
 
     @property
     def thresholds(self) -> Thresholds:
@@ -99,7 +144,18 @@ class SurgeonSettings(TrainingSettings):
 
 _AT_LEAST: Mapping[str, float] = {
     "seed": 0,
+    "max_parameters": 1,
+    "max_size": 1,
+    "max_latency": 0,
+    "tolerance": 0,
     "epochs": 1,
+    "growth": 0,
+    "shrinkage": 0,
+    "shrink_step": 1,
+    "trial": 0,
+    "price": 0,
+    "overgrowth": 1,
+    "size_dropout": 0,
     "initial_epochs": 0,
     "epoch_step": 1,
     "branches": 1,
@@ -114,14 +170,26 @@ _AT_LEAST: Mapping[str, float] = {
     "patience": 1,
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
+    "objective": OBJECTIVES,
     "selection": SELECTIONS,
     "widen": WIDEN_MODES,
     "validation": VALIDATIONS,
     "result": RETURNS,
 }
 
-# "paper" is its Appendix to the letter; the dataclass's defaults differ where the design found better ones.
+# "paper" is its Appendix to the letter; "corrected" the same Algorithm 1 where the design departs from it.
+_ALGORITHM_1: dict[str, Any] = {
+    "objective": "paper",
+    "learning_rate": 0.005,
+    "optimizer": "sgd",
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "size_dropout": 0.0,
+    "batch_size": 16,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"widen": "equal", "rank_bound": False, "validation": "test", "result": "best-score"},
+    "corrected": _ALGORITHM_1,
+    "paper": {**_ALGORITHM_1, "widen": "equal", "rank_bound": False, "validation": "test", "result": "best-score"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import Branch, Measurement
 from onnxsurgeon.surgeon.progress import TrainingProgress
-from onnxsurgeon.surgeon.score import paper_score
+from onnxsurgeon.surgeon.score import growth_score, paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.training.rates import RateSchedule
 from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.threads import one_thread
 
@@ -31,6 +32,7 @@ class Job:
         stage: what the measurement is called, RECUPERATED or TRAINED.
         parent_accuracy: what the gain is measured against.
         parent_parameters: what the parameter count is a fraction of.
+        cycle: positions where the learning rate's course begins and ends; None: it is constant, or that of the run.
         keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
     """
 
@@ -40,6 +42,7 @@ class Job:
     stage: str
     parent_accuracy: float
     parent_parameters: int
+    cycle: tuple[int, int] | None = None
     keep_file: bool = False
 
 
@@ -91,7 +94,7 @@ class Bench:
     @cached_property
     def schedule(self) -> BatchSchedule:
         """The order of the batches."""
-        return BatchSchedule(self.train.rows, self.settings.batch_size, self.settings.seed)
+        return BatchSchedule(self.train.rows, self.settings.batch_rows(self.train.rows), self.settings.seed)
 
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
@@ -116,6 +119,10 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     per_epoch = bench.schedule.batches_per_epoch
     others = {"artifact_directory": artifacts, "threads": bench.free_threads, "seed": settings.seed}
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
+    if settings.objective != "paper":
+        spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch))
+    if engine.name == "loop":
+        spec = replace(spec, dropout=settings.dropout_of(branch.network.parameter_count, bench.train.rows))
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
@@ -123,6 +130,19 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
         epoch = job.stop / per_epoch
         measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, trained.rounding)
         fraction = trained.network.parameter_count / job.parent_parameters
-        score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
+        if settings.objective == "paper":
+            score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
+        else:
+            score = growth_score(metrics.loss, fraction, settings.price)
         branch = branch.measured(trained.network, trained.state, measurement, score)
     return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
+
+
+def _course(settings: SurgeonSettings, cycle: tuple[int, int] | None, per_epoch: int) -> RateSchedule:
+    """The learning rate's course in a cycle, at most a quarter of which is warm-up; without one it stays high."""
+    warmup = round(settings.warmup * per_epoch)
+    if cycle is None:
+        return RateSchedule("constant", 0, warmup)
+    start, stop = cycle
+    warmup = 0 if settings.schedule == "one-cycle" else min(warmup, (stop - start) // 4)
+    return RateSchedule(settings.schedule, stop - start, warmup, start)

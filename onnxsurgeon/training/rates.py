@@ -64,11 +64,13 @@ class RateSchedule:
         kind: a key of ``SCHEDULES``, a function of the fraction of the batches behind the warm-up that are done.
         total: number of batches in the run; positions from there on count as its end.
         warmup: number of batches over which the rate rises in equal steps, the first one above 0.
+        begin: position that the course begins at.
     """
 
     kind: str = "constant"
     total: int = 0
     warmup: int = 0
+    begin: int = 0
 
     def factors(self, start: int, count: int) -> Array:
         """Factors of the batches at positions ``start`` to ``start + count`` − 1, shape (count,), float64.
@@ -77,12 +79,13 @@ class RateSchedule:
         """
         import numpy as np
 
-        if self.kind == "constant" and start >= self.warmup:
+        if self.kind == "constant" and start - self.begin >= self.warmup:
             return np.ones(count)
         return np.array([self.factor(position) for position in range(start, start + count)])
 
     def factor(self, position: int) -> float:
         """The factor of one batch; numpy's own cosine may depend on a value's place in an array."""
+        position -= self.begin
         if position < self.warmup:
             return (position + 1) / (self.warmup + 1)
         length = self.total - self.warmup

@@ -1,0 +1,74 @@
+"""How a network could shrink to a size: units taken from all layers, from each where the next loses least by it."""
+
+from __future__ import annotations
+
+from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.recommend.candidates import Candidate
+from onnxsurgeon.surgery.prune import Prune, pruning_errors
+
+STEP = 0.02  # share of a layer's units taken at a time
+
+
+def widths_for(network: Network, errors: dict[int, Array], most: int) -> dict[int, int]:
+    """Units that stay in each hidden layer, by its number, for at most ``most`` parameters; as near as they come.
+
+    Greedy: whatever layer loses least for a parameter saved gives the next units. A layer's loss is the square of the
+    error that ``Prune`` predicts from the whole network.
+    """
+    widths = {i: network.hidden(i).units for i in range(1, network.hidden_count + 1)}
+    while count_of(network, widths) > most:
+        best: tuple[float, int, int] | None = None
+        for i, curve in errors.items():
+            fewer = widths[i] - max(1, round(STEP * widths[i]))
+            if fewer < 1:
+                continue
+            saved = count_of(network, widths) - count_of(network, {**widths, i: fewer})
+            loss = float(curve[fewer - 1] ** 2 - curve[widths[i] - 1] ** 2)
+            if best is None or (loss / saved, i) < best[:2]:
+                best = loss / saved, i, fewer
+        if best is None:
+            break
+        widths[best[1]] = best[2]
+    return widths
+
+
+def count_of(network: Network, widths: dict[int, int]) -> int:
+    """Parameter count with these numbers of units in the hidden layers."""
+    count = network.parameter_count
+    for i, units in widths.items():
+        layer, following = network.pair(i)
+        inputs = widths.get(i - 1)
+        first, last = network.depth(i)
+        inputs = layer.inputs if first == 1 or inputs is None else inputs
+        slopes = layer.activation is not None and layer.activation.slope is not None
+        own = (layer.bias is not None) + slopes
+        count += units * (inputs + own) - layer.units * (layer.inputs + own)
+        if first == last:  # what the output layer of the segment reads
+            count += (units - layer.units) * following.units
+    return count
+
+
+def shrinkage(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
+    """The candidate of at most ``most`` parameters, or as near to that as it comes; None where nothing can go."""
+    errors: dict[int, Array] = {}
+    for i in range(1, network.hidden_count + 1):
+        try:
+            errors[i] = pruning_errors(network, i, moments)
+        except SurgeryError:  # too wide for moments
+            continue
+    widths = widths_for(network, errors, most)
+    surgeries = [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+    if not surgeries:
+        return None
+    kept = ", ".join(f"layer {each.layer}: {network.hidden(each.layer).units} → {each.units}" for each in surgeries)
+    return Candidate(
+        surgeries[0],
+        0.0,
+        count_of(network, widths),
+        f"units that others can stand in for: {kept}",
+        branch,
+        tuple(surgeries[1:]),
+    )

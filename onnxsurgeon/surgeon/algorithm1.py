@@ -1,0 +1,90 @@
+"""Algorithm 1: train, operate, recuperate, judge, keep (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from onnxsurgeon.recommend import Candidate, propose, select
+from onnxsurgeon.surgeon.branch import RECUPERATED, TRAINED, Branch
+from onnxsurgeon.surgeon.checkpoint import State
+from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
+from onnxsurgeon.surgeon.settings import RECUPERATION
+from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.training.schedule import generator
+
+
+class Algorithm1(Surgeon):
+    """The paper's: decision points at equal distances, candidates by singular values, judged by eq. 16."""
+
+    def advance(self, state: State) -> tuple[list[Branch], int]:
+        """The initial epochs, or an epoch step with its decision point."""
+        left = self.settings.epochs - state.epoch
+        if state.epoch == 0 and self.settings.initial_epochs:
+            epochs = min(self.settings.initial_epochs, left)
+            return self.train_on(state, state.branches, epochs, what="the given model"), epochs
+        epochs = min(self.settings.epoch_step, left)
+        return self._decision_point(state, epochs), epochs
+
+    def result(self, state: State) -> Branch:
+        """The most accurate branch so far, or the current one with the best score."""
+        if self.settings.result == "most-accurate":
+            contenders = [state.best, *state.branches]
+            return min(contenders, key=lambda branch: (-branch.accuracy, size_then_number(branch)))
+        return min(state.branches, key=lambda branch: (-branch.score, size_then_number(branch)))
+
+    def _decision_point(self, state: State, epochs: int) -> list[Branch]:
+        """Steps 2 to 4 of Algorithm 1: the branches that go on from here, trained to the end of the step."""
+        settings = self.settings
+        before = max(branch.accuracy for branch in state.branches)
+        rest = [
+            candidate
+            for branch in state.branches
+            for candidate in propose(branch.network, settings.thresholds, mode=settings.widen, branch=branch.number)
+        ]
+        pool: list[Branch] = []
+        for draw in range(settings.redraws + 1 if settings.memory else 1):
+            rng = generator(settings.seed, "selection", state.epoch, draw)
+            chosen = select(settings.selection, rest, rng, n=settings.top_n, random_draw=settings.random_draw)
+            if not chosen:
+                break
+            rest = [candidate for candidate in rest if candidate not in chosen]
+            recuperated = self._recuperate(state, chosen, epochs, draw)
+            ranked = sorted(recuperated, key=lambda job: (-job.branch.score, size_then_number(job.branch)))
+            kept = ranked[: settings.branches]
+            for job in ranked[settings.branches :]:
+                self.tell(event="dropped", branch=job.branch.number, reason="score")
+            trained = self._finish_step(state, kept, epochs)
+            pool += trained
+            good = [branch for branch in trained if branch.accuracy >= before or not settings.memory]
+            if good:
+                return self._keep(good, pool)
+        if pool:
+            most_accurate = min(pool, key=lambda branch: (-branch.accuracy, size_then_number(branch)))
+            return self._keep([most_accurate], pool)
+        return self.train_on(state, state.branches, epochs, what="every branch")
+
+    def _keep(self, kept: list[Branch], pool: Sequence[Branch]) -> list[Branch]:
+        for branch in pool:
+            if branch not in kept:
+                self.tell(event="dropped", branch=branch.number, reason="less accurate than before")
+        return kept
+
+    def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
+        """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
+        jobs = self._surgeries(state, chosen, epochs, draw)
+        return [replace(job, branch=done.branch, start=job.stop) for job, done in self.perform(state, jobs)]
+
+    def _surgeries(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> Iterator[Job]:
+        """The candidates' jobs; while one is being trained, the next surgery is performed."""
+        start, stop = self.window(state, epochs)
+        for candidate, parent, branch in self.operated(state, chosen, draw):
+            batches = self.settings.recuperation_batches * RECUPERATION[candidate.operation]
+            until = min(start + batches, stop)
+            yield Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count)
+
+    def _finish_step(self, state: State, kept: Sequence[Job], epochs: int) -> list[Branch]:
+        """Train recuperated branches to the end of the epoch step."""
+        _, stop = self.window(state, epochs)
+        jobs = [replace(job, stop=stop, stage=TRAINED) for job in kept]
+        return [done.branch for _, done in self.perform(state, jobs)]

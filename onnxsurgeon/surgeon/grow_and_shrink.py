@@ -1,0 +1,177 @@
+"""Grow while it pays, anneal, then shrink along the front: the search behind the objectives accuracy and pareto.
+
+A run has three phases. While layers grow, the learning rate stays high and every epoch begins with a competition:
+the network as it is against networks that are grown; after each rung of training the half with the larger losses is
+given up (successive halving: Jamieson and Talwalkar, AISTATS 2016). Then the network settles: the learning rate falls
+to 0. Where a limit, a tolerance or the front ask for smaller networks, units are pruned by what the data say they are
+worth, and each time the learning rate rises and falls once more (SGDR: Loshchilov and Hutter, ICLR 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnxsurgeon.recommend import Candidate
+from onnxsurgeon.recommend.growth import growths
+from onnxsurgeon.recommend.shrinking import shrinkage
+from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch
+from onnxsurgeon.surgeon.checkpoint import GROW, SETTLE, SHRINK, State
+from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.latency import latency_of
+from onnxsurgeon.surgeon.objective import Entry, Limits, choose, front
+from onnxsurgeon.surgeon.trainer import Job
+
+# Parameters for each training row that a network without a limit grows up to.
+PARAMETERS_PER_ROW = 20
+SEGMENT = 5  # epochs between two checkpoints of a cycle
+SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
+STALE = 3  # competitions in a row that the network as it is wins before growth ends
+
+
+class GrowAndShrink(Surgeon):
+    """See the module."""
+
+    def advance(self, state: State) -> tuple[list[Branch], int]:
+        """One epoch of growth, or the next part of a cycle."""
+        search, settings = state.search, self.settings
+        if search.phase == GROW:
+            candidates = self._growths(state)
+            if candidates and state.epoch < round(settings.growth * settings.epochs) and search.stale < STALE:
+                return self._grow(state, candidates), 1
+            state.search = search = replace(search, phase=SETTLE, begin=state.epoch, end=self._settled(state))
+        if state.epoch < search.end:
+            return self._go_on(state, state.branches)
+        return self._shrink(state)
+
+    def _growths(self, state: State) -> list[Candidate]:
+        (branch,) = state.branches
+        most = self._most(branch)
+        return growths(branch.network, most, mode=self.settings.widen, branch=branch.number)
+
+    def _most(self, branch: Branch) -> int:
+        """Parameter count up to which the network grows."""
+        limit = self._limit(branch)
+        if limit is None:
+            return PARAMETERS_PER_ROW * self.train.rows
+        shrinks = self.settings.shrinkage > 0 and self.settings.overgrowth > 1
+        return int(limit * self.settings.overgrowth) if shrinks else limit
+
+    def _limit(self, branch: Branch) -> int | None:
+        """The limits as a number of parameters."""
+        settings = self.settings
+        limits = [settings.max_parameters]
+        limits.append(settings.max_size and settings.max_size // branch.network.dtype.itemsize)
+        return min((limit for limit in limits if limit), default=None)
+
+    def _settled(self, state: State) -> int:
+        """The epoch in which the network has settled."""
+        settings = self.settings
+        asked = settings.objective == "pareto" or settings.tolerance is not None or settings.min_accuracy is not None
+        (branch,) = state.branches
+        if not asked and Limits.of(settings).admits(self._entry(branch)):
+            return settings.epochs
+        return max(state.epoch + 1, settings.epochs - round(settings.shrinkage * settings.epochs))
+
+    def _grow(self, state: State, candidates: Sequence[Candidate]) -> list[Branch]:
+        """Let grown networks compete with the one as it is; the winner, at the end of the epoch."""
+        (parent,) = state.branches
+        same = Candidate(None, 0.0, parent.network.parameter_count, "keep the network as it is", parent.number)
+        start, stop = self.window(state, 1)
+        winner = self._compete(state, [same, *candidates], start, stop, None)
+        stale = state.search.stale + 1 if winner.operation == "identity" else 0
+        state.search = replace(state.search, stale=stale)
+        return [winner]
+
+    def _compete(
+        self, state: State, candidates: Sequence[Candidate], start: int, stop: int, cycle: tuple[int, int] | None
+    ) -> Branch:
+        until = min(stop, start + max(1, round(self.settings.trial * self.batches_per_epoch)))
+        jobs = [
+            Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count, cycle)
+            for _, parent, branch in self.operated(state, candidates)
+        ]
+        while len(jobs) > 1 and until < stop:
+            done = [replace(job, branch=each.branch, start=until) for job, each in self.perform(state, jobs)]
+            done.sort(key=lambda job: (-job.branch.score, job.branch.network.parameter_count, job.branch.number))
+            jobs = done[: -(-len(done) // 2)]
+            for job in done[len(jobs) :]:
+                self.tell(event="dropped", branch=job.branch.number, reason="score")
+            until = min(stop, until + (until - start))
+            jobs = [replace(job, stop=until) for job in jobs]
+        trained = self.perform(state, [replace(job, stop=stop, stage=TRAINED) for job in jobs[:1]])
+        if not trained:
+            epochs = (stop - start) // self.batches_per_epoch
+            return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]
+        return trained[0][1].branch
+
+    def _go_on(self, state: State, branches: Sequence[Branch]) -> tuple[list[Branch], int]:
+        """The next part of a cycle."""
+        epochs = min(SEGMENT, state.search.end - state.epoch)
+        trained = self.train_on(state, branches, epochs, what="the network", cycle=self._cycle(state))
+        return trained, epochs
+
+    def _cycle(self, state: State) -> tuple[int, int]:
+        per_epoch = self.batches_per_epoch
+        return state.search.begin * per_epoch, state.search.end * per_epoch
+
+    def _shrink(self, state: State) -> tuple[list[Branch], int]:
+        """Take parameters away and begin a cycle with what is left."""
+        (branch,) = state.branches
+        epochs, most = self._next(state, branch)
+        end = state.epoch + epochs
+        state.search = replace(state.search, phase=SHRINK, begin=state.epoch, end=end)
+        candidate = None
+        if most < branch.network.parameter_count:
+            candidate = shrinkage(branch.network, self.moments(branch.network), most, branch.number)
+        if candidate is None:
+            return self._go_on(state, state.branches)
+        part = min(SEGMENT, epochs)
+        start, stop = self.window(state, part)
+        return [self._compete(state, [candidate], start, stop, self._cycle(state))], part
+
+    def _next(self, state: State, branch: Branch) -> tuple[int, int]:
+        """Length of the next cycle in epochs, and how many parameters the network may keep."""
+        settings = self.settings
+        left, have = settings.epochs - state.epoch, branch.network.parameter_count
+        excess = Limits.of(settings).excess(self._entry(branch))
+        step = settings.shrink_step
+        if excess > 1:
+            cycles = math.ceil(math.log2(excess) - 1e-9)
+            most = int(have * excess ** (-1 / cycles))
+            if cycles == 1 and settings.objective != "pareto":
+                return left, most
+            return min(left, step), most
+        cycles = max(1, left // step)
+        floor = max(1, min(self._given, have * SMALLEST))
+        return (left if cycles == 1 else step), int(have * (floor / have) ** (1 / cycles))
+
+    @property
+    def _given(self) -> int:
+        return read_branch(self.run.branches / f"0000-{START}.onnx").network.parameter_count
+
+    def measured(self, branch: Branch, state: State) -> None:
+        """Enter a branch into the front."""
+        state.front = front([*state.front, self._entry(branch)])
+
+    def _entry(self, branch: Branch) -> Entry:
+        path = self.run.branches / branch.file_name
+        latency = None
+        if self.settings.objective == "pareto" or self.settings.max_latency is not None:
+            latency = latency_of(path)
+        return Entry(
+            branch.number,
+            branch.file_name,
+            digests(path)["digest"],
+            branch.network.topology,
+            branch.accuracy,
+            branch.history[-1].loss,
+            branch.network.parameter_count,
+            path.stat().st_size,
+            latency,
+        )
+
+    def result(self, state: State) -> Branch:
+        """What is read off the front."""
+        return read_branch(self.run.branches / choose(state.front, self.settings).file)

@@ -1,0 +1,105 @@
+"""What a user wants of the result: limits, and which of the networks found is read off for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+
+SAME_LATENCY = 1.2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trained branch that could be the result.
+
+    Attributes:
+        branch: its number.
+        file: name of its file.
+        digest: SHA-256 of that.
+        topology: widths of its layers.
+        accuracy: on the validation split.
+        loss: there.
+        parameters: how many it has.
+        size: of its file, in bytes.
+        latency: milliseconds for a row; None where nothing asks for it.
+    """
+
+    branch: int
+    file: str
+    digest: str
+    topology: str
+    accuracy: float
+    loss: float
+    parameters: int
+    size: int
+    latency: float | None = None
+
+    def is_dominated_by(self, other: Entry) -> bool:
+        """Whether ``other`` is nowhere worse, and somewhere better, in accuracy, parameters and latency.
+
+        Latencies within ``SAME_LATENCY`` of each other count as equal: they are measured.
+        """
+        mine, others = self.latency or 0.0, other.latency or 0.0
+        if other.accuracy < self.accuracy or other.parameters > self.parameters or others > mine * SAME_LATENCY:
+            return False
+        same = (other.accuracy, other.parameters) == (self.accuracy, self.parameters)
+        # Of equals the earlier one stays.
+        return not same or others * SAME_LATENCY < mine or other.branch < self.branch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper bounds of the result; None: none."""
+
+    parameters: int | None = None
+    size: int | None = None
+    latency: float | None = None
+
+    @classmethod
+    def of(cls, settings: SurgeonSettings) -> Limits:
+        """Those that the settings state."""
+        return cls(settings.max_parameters, settings.max_size, settings.max_latency)
+
+    def excess(self, entry: Entry) -> float:
+        """By how much the network is too large: the largest of its measures as fractions of their limits."""
+        pairs = (
+            (entry.parameters, self.parameters),
+            (entry.size, self.size),
+            (entry.latency or 0.0, self.latency),
+        )
+        return max((have / limit for have, limit in pairs if limit), default=0.0)
+
+    def admits(self, entry: Entry) -> bool:
+        """Whether the network is within all of them."""
+        return self.excess(entry) <= 1
+
+
+def front(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that no other dominates, by descending parameter count."""
+    every = list(entries)
+    kept = [entry for entry in every if not any(entry.is_dominated_by(other) for other in every if other != entry)]
+    return sorted(kept, key=lambda entry: (-entry.parameters, entry.branch))
+
+
+def choose(entries: Sequence[Entry], settings: SurgeonSettings) -> Entry:
+    """The entry that the settings ask for.
+
+    Among those within the limits: the smallest of at least ``min_accuracy``; or the smallest within ``tolerance`` of
+    the best accuracy; or the most accurate. Where none is within the limits, the one that comes nearest; where none
+    is accurate enough, the most accurate.
+    """
+    limits = Limits.of(settings)
+    within = [entry for entry in entries if limits.admits(entry)]
+    if not within:
+        return min(entries, key=lambda entry: (limits.excess(entry), entry.branch))
+    best = max(entry.accuracy for entry in within)
+    least = settings.min_accuracy
+    if least is None and settings.tolerance is not None:
+        least = best - settings.tolerance
+    good = [entry for entry in within if entry.accuracy >= (math.inf if least is None else least)]
+    if good:
+        return min(good, key=lambda entry: (entry.parameters, -entry.accuracy, entry.branch))
+    return min(within, key=lambda entry: (-entry.accuracy, entry.loss, entry.parameters, entry.branch))
