@@ -1,20 +1,25 @@
-"""Where a network could grow: layers widened by half or doubled, and a layer more."""
+"""How a network could grow: shapes of about the same size, for which layers are inserted and widened at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.recommend.candidates import Candidate, count_after
-from onnxsurgeon.surgery import InsertIdentity, Surgery, Widen
+from onnxsurgeon.recommend.candidates import Candidate
+from onnxsurgeon.recommend.shrinking import count_of
+from onnxsurgeon.surgery import InsertIdentity, Surgery, Widen, operate
 
 DEEPEST = 4  # hidden layers of a segment up to which another is proposed
-FACTORS = (2.0, 1.5, 1.2)  # that a layer is widened by
+# Widths of the hidden layers from the first on, as powers of this: all alike, or each half as wide as the one before.
+PROFILES = {"even": 1.0, "tapered": 0.5}
+LEAST = 1.05  # times the parameters: less is no growth
 
 
 def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[Candidate]:
-    """Candidates of at most ``most`` parameters, those that grow most first.
+    """Candidates of nearly ``most`` parameters, each another shape.
 
-    Every hidden layer widened by each of ``FACTORS`` that fits, two of them at most and by two units at least; and a
-    layer inserted behind the last hidden one of each segment.
+    As deep as the network is, and one layer deeper in each of its segments; with layers of even and of tapered width,
+    and as the network's own are. No layer gets narrower.
 
     Args:
         network: the branch's network.
@@ -22,22 +27,55 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
         mode: how to widen.
         branch: the branch's number, passed on.
     """
-    found = []
+    found: dict[tuple[int, ...], Candidate] = {}
+    for inserted, deeper in _depths(network):
+        for name, profile in _profiles(deeper).items():
+            widths = _fill(deeper, profile, most)
+            count = count_of(deeper, widths)
+            surgeries: list[Surgery] = [*inserted]
+            surgeries += [
+                Widen(i, units - deeper.hidden(i).units, mode)
+                for i, units in widths.items()
+                if units > deeper.hidden(i).units
+            ]
+            if not surgeries or not LEAST * network.parameter_count <= count <= most:
+                continue
+            shape = "-".join(map(str, widths.values()))
+            times = count / network.parameter_count
+            reason = f"{name} widths, {shape}: {times:.2f} times the parameters"
+            candidate = Candidate(surgeries[0], 0.0, count, reason, branch, tuple(surgeries[1:]))
+            found.setdefault((len(inserted), *widths.values()), candidate)
+    return list(found.values())
+
+
+def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
+    """The network, and for each segment with a layer more behind its last hidden one."""
+    if not network.hidden_count:
+        return
+    yield [], network
     for i in range(1, network.hidden_count + 1):
-        units, (position, hidden) = network.hidden(i).units, network.depth(i)
-        amounts = dict.fromkeys(max(2, round((factor - 1) * units)) for factor in FACTORS)
-        fitting = [amount for amount in amounts if count_after(network, Widen(i, amount, mode)) <= most]
-        found += [
-            _candidate(network, Widen(i, amount, mode), f"layer {i}: {units} → {units + amount}", branch)
-            for amount in fitting[:2]
-        ]
-        if position == hidden < DEEPEST and count_after(network, InsertIdentity(i)) <= most:
-            found.append(_candidate(network, InsertIdentity(i), f"another layer after the last, layer {i}", branch))
-    return sorted(found, key=lambda candidate: -candidate.parameters)
+        position, hidden = network.depth(i)
+        if position == hidden < DEEPEST:
+            surgery = InsertIdentity(i)
+            yield [surgery], operate(network, surgery).network
 
 
-def _candidate(network: Network, surgery: Surgery, reason: str, branch: int) -> Candidate:
-    after = count_after(network, surgery)
-    return Candidate(
-        surgery, 0.0, after, f"{reason}, {after / network.parameter_count:.2f} times the parameters", branch
-    )
+def _profiles(network: Network) -> dict[str, dict[int, float]]:
+    """Relative widths of the hidden layers, by number."""
+    layers = range(1, network.hidden_count + 1)
+    made = {name: {i: base ** (network.depth(i)[0] - 1) for i in layers} for name, base in PROFILES.items()}
+    return {**made, "the present": {i: float(network.hidden(i).units) for i in layers}}
+
+
+def _fill(network: Network, profile: Mapping[int, float], most: int) -> dict[int, int]:
+    """The largest widths of that profile, none below the present ones, with at most ``most`` parameters."""
+    present = {i: network.hidden(i).units for i in profile}
+
+    def widths(base: float) -> dict[int, int]:
+        return {i: max(present[i], int(base * share)) for i, share in profile.items()}
+
+    low, high = 0.0, most / min(profile.values())
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if count_of(network, widths(middle)) <= most else (low, middle)
+    return widths(low)

@@ -22,7 +22,7 @@ class Search:
         phase: GROW, SETTLE or SHRINK.
         begin: epoch in which the current cycle of the learning rate began.
         end: the one in which it ends.
-        stale: competitions in a row without growth.
+        stale: whether the network as it is has won the last competition, 0 or 1.
     """
 
     phase: str = GROW

@@ -1,10 +1,11 @@
 """Grow while it pays, anneal, then shrink along the front: the search behind the objectives accuracy and pareto.
 
-A run has three phases. While layers grow, the learning rate stays high and every epoch begins with a competition:
-the network as it is against networks that are grown; after each rung of training the half with the larger losses is
-given up (successive halving: Jamieson and Talwalkar, AISTATS 2016). Then the network settles: the learning rate falls
-to 0. Where a limit, a tolerance or the front ask for smaller networks, units are pruned by what the data say they are
-worth, and each time the learning rate rises and falls once more (SGDR: Loshchilov and Hutter, ICLR 2017).
+A run has three phases. While layers grow, the learning rate stays high, and every few epochs there is a competition of
+several shapes that the network could grow to; after each rung of training the half with the larger losses is given up
+(successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or where the network as it is
+wins. Then the network settles: the learning rate falls to 0. Where a limit, a tolerance or the front ask for smaller
+networks, units are pruned by what the data say they are worth, and each time the learning rate rises and falls once
+more (SGDR: Loshchilov and Hutter, ICLR 2017).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from onnxsurgeon.surgeon.trainer import Job
 PARAMETERS_PER_ROW = 20
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
-STALE = 3  # competitions in a row that the network as it is wins before growth ends
+GROWTH = 4.0  # times the parameters that a network has after a competition, at most
 
 
 class GrowAndShrink(Surgeon):
@@ -37,9 +38,10 @@ class GrowAndShrink(Surgeon):
         """One epoch of growth, or the next part of a cycle."""
         search, settings = state.search, self.settings
         if search.phase == GROW:
-            candidates = self._growths(state)
-            if candidates and state.epoch < round(settings.growth * settings.epochs) and search.stale < STALE:
-                return self._grow(state, candidates), 1
+            left = round(settings.growth * settings.epochs) - state.epoch
+            candidates = self._growths(state) if left > 0 and not search.stale else []
+            if candidates:
+                return self._grow(state, candidates, min(left, settings.growth_step))
             state.search = search = replace(search, phase=SETTLE, begin=state.epoch, end=self._settled(state))
         if state.epoch < search.end:
             return self._go_on(state, state.branches)
@@ -47,7 +49,7 @@ class GrowAndShrink(Surgeon):
 
     def _growths(self, state: State) -> list[Candidate]:
         (branch,) = state.branches
-        most = self._most(branch)
+        most = min(self._most(branch), int(GROWTH * branch.network.parameter_count))
         return growths(branch.network, most, mode=self.settings.widen, branch=branch.number)
 
     def _most(self, branch: Branch) -> int:
@@ -74,15 +76,16 @@ class GrowAndShrink(Surgeon):
             return settings.epochs
         return max(state.epoch + 1, settings.epochs - round(settings.shrinkage * settings.epochs))
 
-    def _grow(self, state: State, candidates: Sequence[Candidate]) -> list[Branch]:
-        """Let grown networks compete with the one as it is; the winner, at the end of the epoch."""
+    def _grow(self, state: State, candidates: Sequence[Candidate], epochs: int) -> tuple[list[Branch], int]:
+        """Let grown networks compete, without a limit also with the one as it is; the winner, and its epochs."""
         (parent,) = state.branches
-        same = Candidate(None, 0.0, parent.network.parameter_count, "keep the network as it is", parent.number)
-        start, stop = self.window(state, 1)
-        winner = self._compete(state, [same, *candidates], start, stop, None)
-        stale = state.search.stale + 1 if winner.operation == "identity" else 0
-        state.search = replace(state.search, stale=stale)
-        return [winner]
+        if self._limit(parent) is None:  # else it grows as far as it may
+            same = Candidate(None, 0.0, parent.network.parameter_count, "keep the network as it is", parent.number)
+            candidates = [same, *candidates]
+        start, stop = self.window(state, epochs)
+        winner = self._compete(state, candidates, start, stop, None)
+        state.search = replace(state.search, stale=int(winner.operation == "identity"))
+        return [winner], epochs
 
     def _compete(
         self, state: State, candidates: Sequence[Candidate], start: int, stop: int, cycle: tuple[int, int] | None

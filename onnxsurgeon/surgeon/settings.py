@@ -55,9 +55,10 @@ class SurgeonSettings(TrainingSettings):
     seed: int = setting(0, "Seed of every random choice.")
     epochs: int = setting(100, "Length of the run.")
     growth: float = setting(0.25, "Share of the run in which layers grow.")
+    growth_step: int = setting(6, "Epochs between two growths.")
     shrinkage: float = setting(0.4, "Share of the run in which layers shrink, where the objective asks for it.")
     shrink_step: int = setting(4, "Epochs between two shrinkages.")
-    trial: float = setting(0.125, "Epochs after which the first half of the candidates is given up.")
+    trial: float = setting(1.0, "Epochs after which the first half of the candidates is given up.")
     price: float = setting(
         0.02, "Growth pays where the loss falls by more than f to this power, f times the parameters."
     )
@@ -150,6 +151,7 @@ _AT_LEAST: Mapping[str, float] = {
     "tolerance": 0,
     "epochs": 1,
     "growth": 0,
+    "growth_step": 1,
     "shrinkage": 0,
     "shrink_step": 1,
     "trial": 0,
