@@ -11,7 +11,7 @@ from onnxsurgeon.surgeon.journal import Event, file_digest
 from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.surgeon.state_file import state_path
 
-GROW, SETTLE, SHRINK = "grow", "settle", "shrink"
+GROW, SETTLE, SHRINK, DONE = "grow", "settle", "shrink", "done"
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,19 @@ class Search:
     """Where in its phases a search is; see ``GrowAndShrink``.
 
     Attributes:
-        phase: GROW, SETTLE or SHRINK.
+        phase: GROW, SETTLE, SHRINK or DONE.
         begin: epoch in which the current cycle of the learning rate began.
         end: the one in which it ends.
+        top: parameters that shrinking began with.
+        halvings: how often a step of shrinking was halved, since the network had lost too much.
         stale: whether the network as it is has won the last competition, 0 or 1.
     """
 
     phase: str = GROW
     begin: int = 0
     end: int = 0
+    top: int = 0
+    halvings: int = 0
     stale: int = 0
 
 

@@ -23,7 +23,7 @@ from onnxsurgeon.surgeon.branch import (
     write_branch,
 )
 from onnxsurgeon.surgeon.callbacks import Callbacks
-from onnxsurgeon.surgeon.checkpoint import State, checkpoint, restored, summary
+from onnxsurgeon.surgeon.checkpoint import DONE, State, checkpoint, restored, summary
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -128,15 +128,16 @@ class Surgeon(ABC):
 
     def _is_over(self, state: State) -> bool:
         settings = self.settings
-        if self.callbacks.stop_asked or state.epoch >= settings.epochs:
+        if self.callbacks.stop_asked or state.epoch >= settings.epochs or state.search.phase == DONE:
             return True
         if settings.target_accuracy is not None and state.best.accuracy >= settings.target_accuracy:
             return True
-        if settings.time_limit is not None and self._elapsed(state) >= settings.time_limit:
+        if settings.time_limit is not None and self.elapsed(state) >= settings.time_limit:
             return True
         return settings.patience is not None and state.stale >= settings.patience
 
-    def _elapsed(self, state: State) -> float:
+    def elapsed(self, state: State) -> float:
+        """Wall time of the run so far, in seconds, over all resumptions."""
         return state.seconds + time.perf_counter() - self._started
 
     def operated(

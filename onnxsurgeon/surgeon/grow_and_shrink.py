@@ -10,8 +10,7 @@ more (SGDR: Loshchilov and Hutter, ICLR 2017).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from onnxsurgeon.recommend import Candidate
@@ -19,10 +18,11 @@ from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch
 from onnxsurgeon.surgeon.checkpoint import GROW, SETTLE, SHRINK, State
+from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latency_of
-from onnxsurgeon.surgeon.objective import Entry, Limits, choose, front
-from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.surgeon.objective import Entry, Limits, choose, front, least_accuracy
+from onnxsurgeon.surgeon.trainer import Done, Job
 
 # Parameters for each training row that a network without a limit grows up to.
 PARAMETERS_PER_ROW = 20
@@ -34,18 +34,39 @@ GROWTH = 4.0  # times the parameters that a network has after a competition, at 
 class GrowAndShrink(Surgeon):
     """See the module."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._pace = Pace()
+
     def advance(self, state: State) -> tuple[list[Branch], int]:
-        """One epoch of growth, or the next part of a cycle."""
-        search, settings = state.search, self.settings
+        """A competition of shapes to grow to, or the next part of a cycle."""
+        search = state.search
         if search.phase == GROW:
-            left = round(settings.growth * settings.epochs) - state.epoch
+            left = self._growth_left(state)
             candidates = self._growths(state) if left > 0 and not search.stale else []
             if candidates:
-                return self._grow(state, candidates, min(left, settings.growth_step))
-            state.search = search = replace(search, phase=SETTLE, begin=state.epoch, end=self._settled(state))
+                return self._grow(state, candidates, min(left, self.settings.growth_step))
+            end = state.epoch + self._settling(state)
+            state.search = search = replace(search, phase=SETTLE, begin=state.epoch, end=end)
         if state.epoch < search.end:
-            return self._go_on(state, state.branches)
+            return self._go_on(state)
         return self._shrink(state)
+
+    def _growth_left(self, state: State) -> int:
+        settings = self.settings
+        if settings.time_limit is not None and self.elapsed(state) >= settings.growth * settings.time_limit:
+            return 0
+        return round(settings.growth * settings.epochs) - state.epoch
+
+    def _left(self, state: State) -> int:
+        """How many more epochs the network is trained: those of the run, or fewer in the time that is left."""
+        settings = self.settings
+        (branch,) = state.branches
+        left = settings.epochs - state.epoch
+        if settings.time_limit is None:
+            return left
+        seconds = max(0.0, settings.time_limit - self.elapsed(state))
+        return max(1, int(min(left, self._pace.epochs(branch.network.parameter_count, seconds))))
 
     def _growths(self, state: State) -> list[Candidate]:
         (branch,) = state.branches
@@ -67,14 +88,14 @@ class GrowAndShrink(Surgeon):
         limits.append(settings.max_size and settings.max_size // branch.network.dtype.itemsize)
         return min((limit for limit in limits if limit), default=None)
 
-    def _settled(self, state: State) -> int:
-        """The epoch in which the network has settled."""
-        settings = self.settings
-        asked = settings.objective == "pareto" or settings.tolerance is not None or settings.min_accuracy is not None
+    def _settling(self, state: State) -> int:
+        """For how many epochs the network settles."""
+        settings, left = self.settings, self._left(state)
+        smaller = settings.objective == "pareto" or settings.tolerance is not None or settings.min_accuracy is not None
         (branch,) = state.branches
-        if not asked and Limits.of(settings).admits(self._entry(branch)):
-            return settings.epochs
-        return max(state.epoch + 1, settings.epochs - round(settings.shrinkage * settings.epochs))
+        if not smaller and Limits.of(settings).admits(self._entry(branch)):
+            return left
+        return settling(settings, left)
 
     def _grow(self, state: State, candidates: Sequence[Candidate], epochs: int) -> tuple[list[Branch], int]:
         """Let grown networks compete, without a limit also with the one as it is; the winner, and its epochs."""
@@ -109,11 +130,10 @@ class GrowAndShrink(Surgeon):
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]
         return trained[0][1].branch
 
-    def _go_on(self, state: State, branches: Sequence[Branch]) -> tuple[list[Branch], int]:
+    def _go_on(self, state: State) -> tuple[list[Branch], int]:
         """The next part of a cycle."""
         epochs = min(SEGMENT, state.search.end - state.epoch)
-        trained = self.train_on(state, branches, epochs, what="the network", cycle=self._cycle(state))
-        return trained, epochs
+        return self.train_on(state, state.branches, epochs, what="the network", cycle=self._cycle(state)), epochs
 
     def _cycle(self, state: State) -> tuple[int, int]:
         per_epoch = self.batches_per_epoch
@@ -121,34 +141,43 @@ class GrowAndShrink(Surgeon):
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
         """Take parameters away and begin a cycle with what is left."""
+        if state.search.phase != SHRINK:
+            top = state.branches[0].network.parameter_count
+            state.search = replace(state.search, phase=SHRINK, top=top)
+        cycle = self._next_cycle(state)
         (branch,) = state.branches
-        epochs, most = self._next(state, branch)
-        end = state.epoch + epochs
-        state.search = replace(state.search, phase=SHRINK, begin=state.epoch, end=end)
+        state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
         candidate = None
-        if most < branch.network.parameter_count:
-            candidate = shrinkage(branch.network, self.moments(branch.network), most, branch.number)
+        if cycle.most < branch.network.parameter_count:
+            candidate = shrinkage(branch.network, self.moments(branch.network), cycle.most, branch.number)
         if candidate is None:
-            return self._go_on(state, state.branches)
-        part = min(SEGMENT, epochs)
+            return self._go_on(state)
+        part = min(SEGMENT, cycle.epochs)
         start, stop = self.window(state, part)
         return [self._compete(state, [candidate], start, stop, self._cycle(state))], part
 
-    def _next(self, state: State, branch: Branch) -> tuple[int, int]:
-        """Length of the next cycle in epochs, and how many parameters the network may keep."""
-        settings = self.settings
-        left, have = settings.epochs - state.epoch, branch.network.parameter_count
+    def _next_cycle(self, state: State) -> Cycle:
+        """How the run goes on; where the network has lost too much, with the last one that had not."""
+        settings, (branch,) = self.settings, state.branches
         excess = Limits.of(settings).excess(self._entry(branch))
-        step = settings.shrink_step
         if excess > 1:
-            cycles = math.ceil(math.log2(excess) - 1e-9)
-            most = int(have * excess ** (-1 / cycles))
-            if cycles == 1 and settings.objective != "pareto":
-                return left, most
-            return min(left, step), most
-        cycles = max(1, left // step)
-        floor = max(1, min(self._given, have * SMALLEST))
-        return (left if cycles == 1 else step), int(have * (floor / have) ** (1 / cycles))
+            return to_the_limit(settings, self._left(state), branch.network.parameter_count, excess)
+        least = least_accuracy(state.front, settings)
+        if least is not None and settings.objective != "pareto" and branch.accuracy < least:
+            state.branches = [branch] = [self.result(state)]
+            state.search = replace(state.search, halvings=state.search.halvings + 1)
+        have = branch.network.parameter_count
+        floor = max(1, min(self._given, int(state.search.top * SMALLEST)))
+        return along_the_front(settings, self._left(state), have, floor, 0.5**state.search.halvings)
+
+    def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+        """As of every search; a job that is done alone tells the pace."""
+        performed = super().perform(state, jobs)
+        if len(performed) == 1:
+            ((job, done),) = performed
+            epochs = done.steps / self.batches_per_epoch
+            self._pace.note(job.branch.network.parameter_count, epochs, done.seconds)
+        return performed
 
     @property
     def _given(self) -> int:

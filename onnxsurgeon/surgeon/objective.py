@@ -84,6 +84,14 @@ def front(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(kept, key=lambda entry: (-entry.parameters, entry.branch))
 
 
+def least_accuracy(entries: Iterable[Entry], settings: SurgeonSettings) -> float | None:
+    """The accuracy above which the smallest network is wanted; None: the most accurate is."""
+    if settings.min_accuracy is not None or settings.tolerance is None:
+        return settings.min_accuracy
+    limits = Limits.of(settings)
+    return max((entry.accuracy for entry in entries if limits.admits(entry)), default=1.0) - settings.tolerance
+
+
 def choose(entries: Sequence[Entry], settings: SurgeonSettings) -> Entry:
     """The entry that the settings ask for.
 
@@ -95,10 +103,7 @@ def choose(entries: Sequence[Entry], settings: SurgeonSettings) -> Entry:
     within = [entry for entry in entries if limits.admits(entry)]
     if not within:
         return min(entries, key=lambda entry: (limits.excess(entry), entry.branch))
-    best = max(entry.accuracy for entry in within)
-    least = settings.min_accuracy
-    if least is None and settings.tolerance is not None:
-        least = best - settings.tolerance
+    least = least_accuracy(within, settings)
     good = [entry for entry in within if entry.accuracy >= (math.inf if least is None else least)]
     if good:
         return min(good, key=lambda entry: (entry.parameters, -entry.accuracy, entry.branch))

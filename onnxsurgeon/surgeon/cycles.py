@@ -1,0 +1,65 @@
+"""How long the cycles of a search are, and how much each takes away: plain arithmetic on epochs and parameters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+
+# What a training step costs beside its parameters, in parameters.
+OVERHEAD = 10_000
+SPARE = 0.05  # share of the time left that is not planned with
+
+
+class Pace:
+    """How fast networks are trained, as measured in this process."""
+
+    def __init__(self) -> None:
+        self._cost: float | None = None
+
+    def note(self, parameters: int, epochs: float, seconds: float) -> None:
+        """A network was trained alone for so many epochs in so many seconds."""
+        if epochs > 0:
+            self._cost = seconds / (epochs * (parameters + OVERHEAD))
+
+    def epochs(self, parameters: int, seconds: float) -> float:
+        """For how many epochs a network can be trained in that time; without a measurement yet, ∞."""
+        return math.inf if self._cost is None else (1 - SPARE) * seconds / (self._cost * (parameters + OVERHEAD))
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """The next cycle of the learning rate.
+
+    Attributes:
+        epochs: its length.
+        most: how many parameters the network may keep.
+    """
+
+    epochs: int
+    most: int
+
+
+def settling(settings: SurgeonSettings, left: int) -> int:
+    """For how many of the epochs left a grown network settles, where smaller ones are wanted after it."""
+    ahead = 1 - settings.growth
+    share = max(0.0, ahead - settings.shrinkage) / ahead if ahead > 0 else 0.0
+    return min(left, max(1, round(share * left)))
+
+
+def to_the_limit(settings: SurgeonSettings, left: int, have: int, excess: float) -> Cycle:
+    """The next of as few cycles as bring a network to 1/``excess`` of its size, none by more than a half at once.
+
+    The last takes all epochs left, unless the front goes on behind the limit.
+    """
+    cycles = max(1, math.ceil(math.log2(excess) - 1e-9))
+    is_last = cycles == 1 and settings.objective != "pareto"
+    return Cycle(left if is_last else min(left, settings.shrink_step), int(have * excess ** (-1 / cycles)))
+
+
+def along_the_front(settings: SurgeonSettings, left: int, have: int, floor: int, share: float = 1.0) -> Cycle:
+    """The next of the cycles that are left down to ``floor`` parameters, in equal ratios, or a share of such a step."""
+    cycles = max(1, left // settings.shrink_step)
+    length = left if cycles == 1 else settings.shrink_step
+    return Cycle(length, int(have * (min(floor, have) / have) ** (share / cycles)))
