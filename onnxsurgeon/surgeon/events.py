@@ -115,6 +115,8 @@ class Checkpoint(TypedDict):
         steps: training steps so far, over all branches.
         seconds: wall time so far, over all resumptions.
         training_seconds: the part of it inside ONNX Runtime's training.
+        search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
+        front: the branches that no other dominates, of such a search.
     """
 
     event: Literal["started", "decided"]
@@ -133,6 +135,8 @@ class Checkpoint(TypedDict):
     steps: int
     seconds: float
     training_seconds: float
+    search: NotRequired[dict[str, Any]]
+    front: NotRequired[list[dict[str, Any]]]
 
 
 class Proposed(TypedDict):
@@ -252,6 +256,8 @@ class Finished(TypedDict):
         training_seconds: the part of it inside ONNX Runtime's training.
         predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
             for each of several labels, or some of the true and predicted values.
+        front: with objective pareto the networks that no other dominates, as files in the run directory.
+        shortfall: what was asked for and not found, in words.
     """
 
     event: Literal["finished"]
@@ -269,6 +275,8 @@ class Finished(TypedDict):
     seconds: float
     training_seconds: float
     predictions: list[dict[str, Any]]
+    front: NotRequired[list[dict[str, Any]]]
+    shortfall: NotRequired[str]
 
 
 EVENTS: Mapping[str, type] = {

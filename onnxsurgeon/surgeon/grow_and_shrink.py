@@ -17,7 +17,7 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch
-from onnxsurgeon.surgeon.checkpoint import GROW, SETTLE, SHRINK, State
+from onnxsurgeon.surgeon.checkpoint import DONE, GROW, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latency_of
@@ -29,6 +29,7 @@ PARAMETERS_PER_ROW = 20
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
 GROWTH = 4.0  # times the parameters that a network has after a competition, at most
+FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
 class GrowAndShrink(Surgeon):
@@ -146,6 +147,9 @@ class GrowAndShrink(Surgeon):
             state.search = replace(state.search, phase=SHRINK, top=top)
         cycle = self._next_cycle(state)
         (branch,) = state.branches
+        if cycle.most > FINEST * branch.network.parameter_count and state.search.halvings:
+            state.search = replace(state.search, phase=DONE)
+            return state.branches, 0
         state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
         candidate = None
         if cycle.most < branch.network.parameter_count:

@@ -29,7 +29,7 @@ _NEEDED = (*_CHECKPOINTS, "finished")
 
 @dataclass
 class RunDirectory:
-    """RUN/ with settings.json, journal.jsonl, branches/ and best.onnx.
+    """RUN/ with settings.json, journal.jsonl, branches/, best.onnx, and front/ where the objective is pareto.
 
     Attributes:
         path: the folder.
@@ -49,6 +49,11 @@ class RunDirectory:
     def best(self) -> Path:
         """The result."""
         return self.path / "best.onnx"
+
+    @property
+    def front(self) -> Path:
+        """The models of the front, where the objective is one."""
+        return self.path / "front"
 
     @property
     def journal(self) -> Path:
@@ -136,6 +141,21 @@ class RunDirectory:
     def write_best(self, file_name: str) -> None:
         """Make best.onnx a copy of the branch file of that name."""
         copy_model(self.branches / file_name, self.best, overwrite=True)
+
+    def write_front(self, names: Mapping[str, str]) -> None:
+        """Write front/: copies of branch files, from their names to those they get there; what it held is removed.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            self.front.mkdir(exist_ok=True)
+            for old in self.front.glob("*.onnx"):
+                old.unlink()
+        except OSError as error:
+            raise RunError(f"{error.filename or self.front}: cannot be written: {error.strerror}") from error
+        for branch, name in names.items():
+            copy_model(self.branches / branch, self.front / name, overwrite=True)
 
     def append(self, event: Event) -> None:
         """Append one event to the journal; one that a resumed run needs is on the disk afterwards."""

@@ -79,7 +79,7 @@ class Limits:
 
 def front(entries: Iterable[Entry]) -> list[Entry]:
     """The entries that no other dominates, by descending parameter count."""
-    every = list(entries)
+    every = list({entry.branch: entry for entry in entries}.values())
     kept = [entry for entry in every if not any(entry.is_dominated_by(other) for other in every if other != entry)]
     return sorted(kept, key=lambda entry: (-entry.parameters, entry.branch))
 
@@ -108,3 +108,15 @@ def choose(entries: Sequence[Entry], settings: SurgeonSettings) -> Entry:
     if good:
         return min(good, key=lambda entry: (entry.parameters, -entry.accuracy, entry.branch))
     return min(within, key=lambda entry: (-entry.accuracy, entry.loss, entry.parameters, entry.branch))
+
+
+def shortfall(entry: Entry, settings: SurgeonSettings) -> str:
+    """What the settings ask for that the network does not have; "" where it has all."""
+    missed = []
+    for name, have in (("max_parameters", entry.parameters), ("max_size", entry.size), ("max_latency", entry.latency)):
+        limit = getattr(settings, name)
+        if limit is not None and have is not None and have > limit:
+            missed.append(f"--{name.replace('_', '-')} {limit:,} (it has {have:,.4g})")
+    if settings.min_accuracy is not None and entry.accuracy < settings.min_accuracy:
+        missed.append(f"--min-accuracy {settings.min_accuracy} (it has {entry.accuracy:.4f})")
+    return f"no network was found with {' and '.join(missed)}" if missed else ""

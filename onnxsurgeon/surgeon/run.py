@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from onnxsurgeon.history import RunTable
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
+from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.versions import differences, versions
@@ -47,6 +49,8 @@ class Evolved(RunTable):
         steps: training steps over all branches.
         seconds: wall time.
         training_seconds: the part of it spent inside ONNX Runtime training.
+        front: with objective pareto the networks that no other dominates, the largest first, as files in RUN/front.
+        shortfall: what was asked for and not found, in words; "" where all was.
     """
 
     branch: Branch
@@ -57,6 +61,8 @@ class Evolved(RunTable):
     steps: int
     seconds: float
     training_seconds: float
+    front: tuple[Entry, ...] = ()
+    shortfall: str = ""
 
     @property
     def network(self) -> Network:
@@ -84,6 +90,8 @@ class Evolved(RunTable):
             "steps": self.steps,
             "seconds": self.seconds,
             "training_seconds": self.training_seconds,
+            **({"front": [asdict(entry) for entry in self.front]} if self.front else {}),
+            **({"shortfall": self.shortfall} if self.shortfall else {}),
         }
 
 
@@ -282,6 +290,8 @@ def _finish(
         start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
         if out is not None:
             copy_model(surgeon.run.best, out, overwrite=overwrite)
+        found = _write_front(surgeon, state)
+        chosen = next((entry for entry in state.front if entry.branch == state.best.number), None)
         evolved = Evolved(
             state.best,
             surgeon.run.path,
@@ -291,9 +301,26 @@ def _finish(
             state.steps,
             state.seconds,
             state.training_seconds,
+            found,
+            "" if chosen is None else shortfall(chosen, surgeon.settings),
         )
         surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
     return evolved
+
+
+def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
+    """The front within the limits, written to RUN/front; empty where it is not the objective."""
+    if surgeon.settings.objective != "pareto":
+        return ()
+    limits = Limits.of(surgeon.settings)
+    names: dict[str, str] = {}
+    found = []
+    for entry in filter(limits.admits, state.front):
+        name = f"{entry.parameters}.onnx"
+        names[entry.file] = name if name not in names.values() else f"{entry.parameters}-{entry.branch}.onnx"
+        found.append(replace(entry, file=f"front/{names[entry.file]}"))
+    surgeon.run.write_front(names)
+    return tuple(found)
 
 
 def _opening(surgeon: Surgeon, splits: Splits, other_versions: Sequence[str]) -> dict[str, Any]:
