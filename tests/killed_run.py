@@ -79,7 +79,7 @@ def arm(moment: str, count: int) -> None:
 
 if __name__ == "__main__":
     moment, count, run_dir, workers, engine, *others = sys.argv[1:]
-    settings = SurgeonSettings.from_preset("default", **{**SETTINGS, **json.loads(others[0] if others else "{}")})
+    settings = SurgeonSettings.from_preset("corrected", **{**SETTINGS, **json.loads(others[0] if others else "{}")})
     start = start_model(Path(run_dir).parent)
     arm(moment, int(count))
     evolve(start, "digits", settings=settings, workers=int(workers), run_dir=Path(run_dir), engine=engine)

@@ -14,7 +14,7 @@ from onnxsurgeon.surgeon.journal import RunDirectory
 from tests.conftest import start_model
 from tests.killed_run import SETTINGS
 
-SHORT = SurgeonSettings.from_preset("default", **SETTINGS)
+SHORT = SurgeonSettings.from_preset("corrected", **SETTINGS)
 
 
 def run(folder, name="run", callbacks=(), **changes):

@@ -15,7 +15,20 @@ from onnxsurgeon.cli import app, main
 from tests.conftest import MODELS, without_training
 
 SMALL = str(MODELS / "digits-small.onnx")
-QUICK = ["--epochs", "2", "--initial-epochs", "1", "--epoch-step", "1", "--recuperation-batches", "2", "--seed", "6"]
+QUICK = [
+    "--preset",
+    "corrected",
+    "--epochs",
+    "2",
+    "--initial-epochs",
+    "1",
+    "--epoch-step",
+    "1",
+    "--recuperation-batches",
+    "2",
+    "--seed",
+    "6",
+]
 
 
 @pytest.fixture
@@ -296,7 +309,19 @@ def test_view_serves_the_model_on_this_machine(tmp_path):
 def test_interrupting_says_how_to_continue(tmp_path):
     import signal
 
-    command = [sys.executable, "-m", "onnxsurgeon", "evolve", SMALL, "--data", "digits", "--epochs", "100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "onnxsurgeon",
+        "evolve",
+        SMALL,
+        "--data",
+        "digits",
+        "--preset",
+        "corrected",
+        "--epochs",
+        "100000",
+    ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command,

@@ -33,7 +33,7 @@ from onnxsurgeon.task import CROSS_ENTROPY, Task
 from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
 
-SHORT = SurgeonSettings.from_preset("default", **{**SETTINGS, "epochs": 6})
+SHORT = SurgeonSettings.from_preset("corrected", **{**SETTINGS, "epochs": 6})
 # The first job alone trains long enough to be caught at it.
 LONG = replace(SHORT, epochs=402, initial_epochs=400)
 PLACED = "Starting Worker plugin onnxsurgeon-"
@@ -278,7 +278,7 @@ def test_without_the_scheduler_a_run_ends_and_can_be_continued(fragile, local, t
 def test_an_interrupt_cancels_the_jobs(cluster, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-c", "from onnxsurgeon.cli import main; main()", "evolve", str(start_model(tmp_path))]
-    options = ["--data", "digits", "--epochs", "100000", "--initial-epochs", "100000"]
+    options = ["--data", "digits", "--preset", "corrected", "--epochs", "100000", "--initial-epochs", "100000"]
     process = subprocess.Popen(
         [*command, *options, "--workers", cluster.name, "--run-dir", str(run)],
         cwd=MODELS.parent,

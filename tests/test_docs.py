@@ -82,7 +82,9 @@ def test_the_presets_are_described():
 
 def test_the_page_on_files_describes_what_a_run_writes(tmp_path):
     page = text("files")
-    settings = SurgeonSettings(epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6)
+    settings = SurgeonSettings.from_preset(
+        "corrected", epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6
+    )
     run = evolve(MODELS / "digits-small.onnx", "digits", settings=settings, run_dir=tmp_path / "run").run
     assert {path.name for path in run.iterdir()} <= set(re.findall(r"^  (\w[\w.]*)", page, re.MULTILINE)) | {"branches"}
     for line in (run / "journal.jsonl").read_text().splitlines():

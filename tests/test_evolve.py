@@ -37,7 +37,7 @@ from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
 from tests.test_graph import describe
 
-SHORT = SurgeonSettings.from_preset("default", **SETTINGS)
+SHORT = SurgeonSettings.from_preset("corrected", **SETTINGS)
 
 
 def short(**changes):
@@ -544,7 +544,7 @@ def test_resume_refuses_what_it_cannot_trust(start, tmp_path):
 )
 def test_settings_are_checked(changes, reason):
     with pytest.raises(SettingsError, match=reason):
-        SurgeonSettings.from_preset("default", **changes)
+        SurgeonSettings.from_preset("corrected", **changes)
     with pytest.raises(SettingsError, match="preset: 'best' is unknown"):
         SurgeonSettings.from_preset("best")
 

@@ -18,7 +18,7 @@ from tests.conftest import skip_newer
 
 FIXTURES = exports_table.fixtures()
 READ = [fixture for fixture in FIXTURES if not fixture.refused]
-SHORT = SurgeonSettings(initial_epochs=1, epoch_step=1, epochs=3, learning_rate=0.001)
+SHORT = SurgeonSettings.from_preset("corrected", initial_epochs=1, epoch_step=1, epochs=3, learning_rate=0.001)
 EVOLVED = (
     "converted-float16-io",
     "jax2onnx-smooth",
@@ -128,7 +128,18 @@ def test_a_pipeline_evolves_from_its_csv_and_its_callers_notice_nothing(tmp_path
         assert all(sum(row.values()) == pytest.approx(1, abs=1e-5) for row in probabilities)
         return labels, [row[fixture.target[0]] for row in rows]
 
-    options = ["--target", fixture.target[0], "--epochs", "4", "--initial-epochs", "2", "--epoch-step", "1"]
+    options = [
+        "--preset",
+        "corrected",
+        "--target",
+        fixture.target[0],
+        "--epochs",
+        "4",
+        "--initial-epochs",
+        "2",
+        "--epoch-step",
+        "1",
+    ]
     out = tmp_path / "evolved.onnx"
     arguments = ["evolve", str(fixture.path), "--data", str(table), *options, "--learning-rate", "0.02"]
     done = CliRunner().invoke(app, [*arguments, "--run-dir", str(tmp_path / "run"), "--out", str(out)])

@@ -18,7 +18,7 @@ from tests.killed_run import SETTINGS
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder, events = tmp_path_factory.mktemp("history"), []
-    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    settings = SurgeonSettings.from_preset("corrected", **SETTINGS)
     result = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", callbacks=events.append)
     return result, events
 

@@ -28,8 +28,15 @@ from onnxsurgeon.surgeon.journal import RunDirectory
 from tests.conftest import start_model
 from tests.test_cli import QUICK, SMALL, cli  # noqa: F401 - a fixture
 
-SETTINGS = SurgeonSettings(
-    epochs=6, initial_epochs=2, epoch_step=2, recuperation_batches=5, seed=6, learning_rate=0.1, batch_size=16
+SETTINGS = SurgeonSettings.from_preset(
+    "corrected",
+    epochs=6,
+    initial_epochs=2,
+    epoch_step=2,
+    recuperation_batches=5,
+    seed=6,
+    learning_rate=0.1,
+    batch_size=16,
 )
 SIZES = [(80, 24), (140, 40), (80, 12), (60, 24)]
 ROOMY = SIZES[:2]
@@ -236,7 +243,7 @@ def test_nothing_is_logged_unasked(tmp_path):
     """A program without a configured log sees not even the warnings."""
     code = (
         "import sys, onnxsurgeon as o\n"
-        "s = o.SurgeonSettings(epochs=1, initial_epochs=1)\n"
+        "s = o.SurgeonSettings.from_preset('corrected', epochs=1, initial_epochs=1)\n"
         f"o.evolve({str(start_model(tmp_path))!r}, 'digits', settings=s, run_dir={str(tmp_path / 'run')!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -309,7 +316,20 @@ def on_a_terminal(arguments, folder, columns=80, lines=24):
         os.close(ours)
 
 
-ENDLESS = ["evolve", SMALL, "--data", "digits", "--seed", "6", "--epochs", "100000", "--learning-rate", "0.1"]
+ENDLESS = [
+    "evolve",
+    SMALL,
+    "--data",
+    "digits",
+    "--preset",
+    "corrected",
+    "--seed",
+    "6",
+    "--epochs",
+    "100000",
+    "--learning-rate",
+    "0.1",
+]
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -357,9 +377,9 @@ def start(arguments, folder):
 def test_best_is_there_before_the_first_decision_and_the_resumed_run_ends_alike(tmp_path):
     """Interrupted twice while the given model is trained: the second time in haste."""
     settings = {"epochs": 402, "initial_epochs": 400, "epoch_step": 2, "learning_rate": 0.1, "seed": 6}
-    evolve(SMALL, "digits", settings=SurgeonSettings(**settings), run_dir=tmp_path / "alone")
+    evolve(SMALL, "digits", settings=SurgeonSettings.from_preset("corrected", **settings), run_dir=tmp_path / "alone")
     given = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    arguments = ["evolve", SMALL, "--data", "digits", *given, "--run-dir"]
+    arguments = ["evolve", SMALL, "--data", "digits", "--preset", "corrected", *given, "--run-dir"]
     process = start([*arguments, "run"], tmp_path)
     try:
         while "epoch   0" not in process.stdout.readline():

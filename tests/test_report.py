@@ -78,7 +78,7 @@ def finished(tmp_path_factory):
     """A run that ended, and its events."""
     folder = tmp_path_factory.mktemp("report")
     events = []
-    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    settings = SurgeonSettings.from_preset("corrected", **SETTINGS)
     evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run", callbacks=events.append)
     return evolved, [event for event in events if event["event"] != "run"]
 
@@ -293,7 +293,7 @@ def test_text_from_outside_is_escaped(copy):
 def test_the_command_runs_the_same_again_even_if_names_are_markup(tmp_path, monkeypatch, unillustrated):
     (tmp_path / "<b>x<").mkdir()
     model = start_model(tmp_path).rename(tmp_path / "<b>x<" / "b>.onnx")
-    settings = SurgeonSettings.from_preset("default", **SETTINGS | {"epochs": 4, "random_draw": False})
+    settings = SurgeonSettings.from_preset("corrected", **SETTINGS | {"epochs": 4, "random_draw": False})
     run = RunDirectory(evolve(model, "digits", settings=settings, run_dir=tmp_path / "run <i>").run)
     page = Page(write_report(run.path))
     assert not {tag for tag, _ in page.tags} & {"b", "i"}

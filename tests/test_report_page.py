@@ -24,7 +24,7 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    settings = SurgeonSettings.from_preset("corrected", **SETTINGS)
     evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run")
     write_report(evolved.run)
     return evolved

@@ -105,7 +105,7 @@ def test_jobs_that_are_left_share_the_cores(monkeypatch):
 
 def test_a_run_takes_the_cores_that_are_free_and_keeps_its_bytes(tmp_path, monkeypatch):
     """One branch at a time on what pretends to be three cores."""
-    settings = SurgeonSettings.from_preset("default", **SETTINGS)
+    settings = SurgeonSettings.from_preset("corrected", **SETTINGS)
     plain = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "plain", workers=2).run
     monkeypatch.setattr(workers, "usable_cores", lambda: 3)
     monkeypatch.setattr(rule, "FLOPS", 1.0)

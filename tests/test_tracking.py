@@ -18,7 +18,7 @@ from onnxsurgeon.tracking import Tracking, make_tracking
 from tests.conftest import need, start_model
 from tests.killed_run import SETTINGS
 
-SHORT = SurgeonSettings.from_preset("default", **{**SETTINGS, "epochs": 8})
+SHORT = SurgeonSettings.from_preset("corrected", **{**SETTINGS, "epochs": 8})
 # MLflow 3 uses a loader strategy that SQLAlchemy 2.1 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 
@@ -341,7 +341,18 @@ def test_the_command_line_tracks_with_both(tmp_path, monkeypatch):
     from onnxsurgeon.cli import app
 
     monkeypatch.chdir(tmp_path)
-    options = ["--epochs", "2", "--initial-epochs", "1", "--epoch-step", "1", "--track", "tensorboard,mlflow"]
+    options = [
+        "--preset",
+        "corrected",
+        "--epochs",
+        "2",
+        "--initial-epochs",
+        "1",
+        "--epoch-step",
+        "1",
+        "--track",
+        "tensorboard,mlflow",
+    ]
     done = CliRunner().invoke(app, ["evolve", str(start_model(tmp_path)), "--data", "digits", *options])
     assert done.exception is None
     folder = tmp_path / "runs" / "start-digits-1"

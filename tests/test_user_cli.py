@@ -81,7 +81,7 @@ def test_a_run_records_how_its_rows_are_read_and_resumes_with_it(tmp_path):
     save(create((4, 8, 2), seed=1), tmp_path / "a.onnx")
     table = str(tmp_path / "t.csv")
     how = {"target": ("y",), "impute": "median", "validation_fraction": 0.25}
-    settings = SurgeonSettings(**QUICK)
+    settings = SurgeonSettings.from_preset("corrected", **QUICK)
     done = evolve(tmp_path / "a.onnx", table, settings=settings, run_dir=tmp_path / "run", workers=1, **how)
     record = json.loads((tmp_path / "run" / "settings.json").read_text())
     data = record["data"]
@@ -98,7 +98,13 @@ def test_a_run_records_how_its_rows_are_read_and_resumes_with_it(tmp_path):
 
 def test_a_run_of_before_there_were_tables_resumes(tmp_path):
     save(create((64, 8, 10), seed=1), tmp_path / "a.onnx")
-    done = evolve(tmp_path / "a.onnx", "digits", settings=SurgeonSettings(**QUICK), run_dir=tmp_path / "run", workers=1)
+    done = evolve(
+        tmp_path / "a.onnx",
+        "digits",
+        settings=SurgeonSettings.from_preset("corrected", **QUICK),
+        run_dir=tmp_path / "run",
+        workers=1,
+    )
     file = tmp_path / "run" / "settings.json"
     record = json.loads(file.read_text())
     for name in ("target", "impute", "validation_fraction"):

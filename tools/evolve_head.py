@@ -72,7 +72,9 @@ def main() -> None:
     network, data = load(arguments.model), load_dataset("fashion-mnist")
     print(f"{arguments.model.name}: head {network.topology}, prefix of {len(network.frame.prefix)} nodes")
     time_cache(network, data)
-    settings = SurgeonSettings(epochs=arguments.epochs, initial_epochs=2, epoch_step=2, learning_rate=0.01, seed=6)
+    settings = SurgeonSettings.from_preset(
+        "corrected", epochs=arguments.epochs, initial_epochs=2, epoch_step=2, learning_rate=0.01, seed=6
+    )
     with tempfile.TemporaryDirectory() as folder:
         evolved = evolve(arguments.model, "fashion-mnist", settings=settings, run_dir=Path(folder) / "run")
         after = backbone(evolved.run / "best.onnx", load(evolved.run / "best.onnx"))
