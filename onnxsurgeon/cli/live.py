@@ -139,6 +139,8 @@ def _phase(state: RunState, is_stopping: bool) -> str:
         return "measuring the result on the test split"
     if state.is_initial():
         return "training the given model"
+    if not state.is_algorithm_1:
+        return state.doing
     number, of = state.point
     drawn = f", draw {state.draw + 1} of at most {state.draws}" if state.draws > 1 else ""
     return f"decision point {number} of {of}{drawn}"

@@ -129,9 +129,25 @@ class RunState:
         row.update(described)
         return row
 
+    @property
+    def is_algorithm_1(self) -> bool:
+        """Whether the run is the paper's search; one from before there were others is."""
+        return bool(self._settings.get("objective", "paper") == "paper")
+
+    @property
+    def doing(self) -> str:
+        """What another search is doing: its candidates tell."""
+        underway = [row for row in self.candidates.values() if row.stage not in ("kept", "dropped")]
+        operations = {row.surgery.partition(":")[0] for row in underway} - {"identity"}
+        if "prune" in operations:
+            return "shrinking"
+        return f"growing: {len(underway)} shapes compete" if operations else "settling"
+
     def is_initial(self, epoch: int | None = None) -> bool:
         """Whether the given model is trained, before the first decision point."""
-        return (self.epoch if epoch is None else epoch) < min(self._get("initial_epochs"), self.epochs)
+        return self.is_algorithm_1 and (self.epoch if epoch is None else epoch) < min(
+            self._get("initial_epochs"), self.epochs
+        )
 
     @property
     def epochs(self) -> int:
@@ -173,8 +189,13 @@ class RunState:
     def steps_left(self) -> float:
         """About how many steps are still to be trained, if nothing ends the run before its last epoch.
 
-        A decision point is taken to cost what those before have cost on the average.
+        A decision point is taken to cost what those before have cost on the average; one epoch of another search, an
+        epoch of one network.
         """
+        if not self.is_algorithm_1:
+            known = sum(each.steps - each.done for each in self.progress.underway)
+            left = (self.epochs - self.epoch) * self._per_epoch - (self.progress.steps - self._decided_at)
+            return float(max(left, known))
         step = self._get("epoch_step", 1)
         typical = sum(self._costs) / len(self._costs) if self._costs else self._first_guess()
         end = self._get("initial_epochs") if self.is_initial() else self.epoch + step

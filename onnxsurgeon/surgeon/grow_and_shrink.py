@@ -112,6 +112,10 @@ class GrowAndShrink(Surgeon):
     def _compete(
         self, state: State, candidates: Sequence[Candidate], start: int, stop: int, cycle: tuple[int, int] | None
     ) -> Branch:
+        """Successive halving: the candidate that is left, trained from ``start`` to ``stop``.
+
+        Each rung is as long as all before it. Where no candidate's weights stay finite, it is the network as it is.
+        """
         until = min(stop, start + max(1, round(self.settings.trial * self.batches_per_epoch)))
         jobs = [
             Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count, cycle)
@@ -120,12 +124,12 @@ class GrowAndShrink(Surgeon):
         while len(jobs) > 1 and until < stop:
             done = [replace(job, branch=each.branch, start=until) for job, each in self.perform(state, jobs)]
             done.sort(key=lambda job: (-job.branch.score, job.branch.network.parameter_count, job.branch.number))
-            jobs = done[: -(-len(done) // 2)]
+            until = min(stop, until + (until - start))
+            jobs = done[: -(-len(done) // 2) if until < stop else 1]
             for job in done[len(jobs) :]:
                 self.tell(event="dropped", branch=job.branch.number, reason="score")
-            until = min(stop, until + (until - start))
             jobs = [replace(job, stop=until) for job in jobs]
-        trained = self.perform(state, [replace(job, stop=stop, stage=TRAINED) for job in jobs[:1]])
+        trained = self.perform(state, [replace(job, stop=stop, stage=TRAINED) for job in jobs])
         if not trained:
             epochs = (stop - start) // self.batches_per_epoch
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]

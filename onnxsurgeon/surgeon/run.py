@@ -27,7 +27,7 @@ from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress
-from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
@@ -226,7 +226,8 @@ def resume(
     run = RunDirectory.open(Path(run_dir))
     record = run.read_settings()
     try:
-        settings = SurgeonSettings(**record["settings"])
+        # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
+        settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
         data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
         start = run.branches / f"0000-{START}.onnx"

@@ -1,0 +1,378 @@
+"""The search behind the objectives accuracy and pareto: phases, limits, the front, bytes, resume after a kill."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import SurgeonSettings, create, evolve, load, operate, resume, save
+from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.data.prepare import prepare
+from onnxsurgeon.graph.equivalence import compare_chains, random_features
+from onnxsurgeon.recommend.growth import growths
+from onnxsurgeon.recommend.shrinking import count_of, shrinkage
+from onnxsurgeon.surgeon.cycles import Pace, along_the_front, settling, to_the_limit
+from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgeon.latency import latency_of
+from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
+from onnxsurgeon.surgeon.score import growth_score
+from onnxsurgeon.training.rates import RateSchedule
+from tests.conftest import MODELS, start_model
+
+CHANGES = {"seed": 6, "epochs": 20, "learning_rate": 0.01, "growth_step": 2, "shrink_step": 2, "batch_size": 32}
+SETTINGS = SurgeonSettings.from_preset("default", objective="pareto", **CHANGES)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run along the front, and its events."""
+    events = []
+    folder = tmp_path_factory.mktemp("search")
+    start = start_model(folder)
+    done = evolve(start, "digits", settings=SETTINGS, run_dir=folder / "run", workers=1, callbacks=events.append)
+    return done, events
+
+
+@pytest.fixture
+def start(tmp_path):
+    return start_model(tmp_path)
+
+
+def short(objective="accuracy", **changes):
+    return replace(SETTINGS, objective=objective, **changes)
+
+
+def run(start, settings, folder, **others):
+    return evolve(start, "digits", settings=settings, run_dir=folder, workers=1, **others)
+
+
+def of(events, *kinds):
+    return [event for event in events if event["event"] in kinds]
+
+
+def entry(branch, accuracy=0.9, parameters=1000, latency=None, **others):
+    record = {"file": f"{branch:04d}-x.onnx", "digest": "", "topology": "", "loss": 0.1, "size": 4 * parameters}
+    return Entry(branch=branch, accuracy=accuracy, parameters=parameters, latency=latency, **{**record, **others})
+
+
+def test_a_run_grows_settles_and_shrinks(undisturbed):
+    done, events = undisturbed
+    phases = [event["search"]["phase"] for event in of(events, "decided")]
+    assert phases == sorted(phases, key=["grow", "settle", "shrink"].index)
+    assert set(phases) == {"grow", "settle", "shrink"}
+    counts = {
+        phase: [event["parameters"][0] for event in of(events, "decided") if event["search"]["phase"] == phase]
+        for phase in set(phases)
+    }
+    assert counts["grow"] == sorted(counts["grow"])
+    assert counts["grow"][-1] > of(events, "started")[0]["parameters"][0]
+    assert len(set(counts["settle"])) == 1
+    assert counts["shrink"] == sorted(set(counts["shrink"]), reverse=True)
+    assert of(events, "decided")[-1]["epoch"] == SETTINGS.epochs
+    assert done.test.accuracy > 0.9 > 0.3 > done.start.accuracy
+
+
+def test_candidates_are_given_up_by_halves(undisturbed):
+    """The better half of the candidates goes on, and at the end of the step one."""
+    _, events = undisturbed
+    proposed = {event["branch"] for event in of(events, "proposed") if event["epoch"] == 0}
+    tried = {event["branch"]: event for event in of(events, "recuperated") if event["branch"] in proposed}
+    assert proposed == set(tried)
+    assert {event["epoch"] for event in tried.values()} == {1}
+    assert len(proposed & {event["branch"] for event in of(events, "trained")}) == 1
+    dropped = [event["branch"] for event in of(events, "dropped") if event["reason"] == "score"]
+    scores = {branch: event["score"] for branch, event in tried.items()}
+    assert sorted(proposed - set(dropped)) == [max(scores, key=scores.get)]
+
+
+def test_rungs_get_longer(start, tmp_path):
+    done = run(start, short(epochs=16, growth=0.5, growth_step=8, max_parameters=3000), tmp_path / "run")
+    ends = [event["epoch"] for event in of(RunDirectory.open(done.run).read_journal(), "recuperated")]
+    assert [ends.count(epoch) for epoch in (1, 2, 4)] == [5, 3, 2]
+
+
+def test_the_score_is_the_loss_at_the_price_of_size(undisturbed):
+    _, events = undisturbed
+    sizes = {event["branch"]: event["parameters"] for event in of(events, "recuperated", "trained")}
+    sizes |= {0: of(events, "started")[0]["parameters"][0]}
+    for event in of(events, "recuperated", "trained"):
+        fraction = event["parameters"] / sizes[event["parent"]]
+        assert event["score"] == pytest.approx(growth_score(event["loss"], fraction, SETTINGS.price))
+    assert growth_score(0.5, 4, 0.1) == pytest.approx(-0.5 * 4**0.1)
+
+
+def test_the_front_is_written_and_is_one(undisturbed):
+    done, events = undisturbed
+    assert len(done.front) >= 3
+    assert sorted(f"front/{path.name}" for path in (done.run / "front").iterdir()) == sorted(e.file for e in done.front)
+    for one in done.front:
+        network = load(done.run / one.file)
+        assert network.parameter_count == one.parameters
+        assert network.topology == one.topology
+        assert float(network.metadata["onnxsurgeon.accuracy"]) == one.accuracy
+        assert file_digest(done.run / one.file) == one.digest
+        assert one.latency > 0
+    for larger, smaller in pairwise(done.front):
+        assert larger.parameters > smaller.parameters
+        assert larger.accuracy > smaller.accuracy or larger.latency < smaller.latency
+    assert max(e.accuracy for e in done.front) == done.validation_accuracy
+    (finished,) = of(events, "finished")
+    assert [each["file"] for each in finished["front"]] == [e.file for e in done.front]
+
+
+def test_the_number_of_workers_does_not_matter(undisturbed, start, tmp_path):
+    done, _ = undisturbed
+    other = evolve(start, "digits", settings=SETTINGS, run_dir=tmp_path / "run", workers=3)
+    assert branch_digests(other.run) == branch_digests(done.run)
+    assert file_digest(other.run / "best.onnx") == file_digest(done.run / "best.onnx")
+
+
+def branch_digests(run):
+    return {path.name: file_digest(path) for path in (run / "branches").iterdir()}
+
+
+@pytest.mark.parametrize(("moment", "count"), [("training", 30), ("training", 60), ("surgery", 6), ("writing", 20)])
+def test_a_killed_run_ends_alike(undisturbed, moment, count, tmp_path):
+    done, _ = undisturbed
+    changes = json.dumps({key: value for key, value in vars(SETTINGS).items() if key != "preset"})
+    command = [
+        sys.executable,
+        "-m",
+        "tests.killed_run",
+        moment,
+        str(count),
+        str(tmp_path / "run"),
+        "2",
+        "loop",
+        changes,
+    ]
+    killed = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    resumed = resume(tmp_path / "run", workers=2)
+    assert branch_digests(resumed.run) == branch_digests(done.run)
+    assert [e.branch for e in resumed.front if e.branch == resumed.branch.number] == [resumed.branch.number]
+    assert file_digest(resumed.run / "best.onnx") == file_digest(done.run / "best.onnx")
+
+
+def test_a_limit_is_kept(start, tmp_path):
+    done = run(start, short(max_parameters=1500), tmp_path / "run")
+    assert 870 < done.network.parameter_count <= 1500
+    assert done.shortfall == ""
+    assert not (done.run / "front").exists()
+    assert max(event["parameters"][0] for event in decided(done)) > 1500  # it grew beyond, and was pruned to the limit
+
+
+def test_a_limit_on_the_file_is_kept(start, tmp_path):
+    done = run(start, short(max_size=9000), tmp_path / "run")
+    assert (done.run / "best.onnx").stat().st_size <= 9000
+    assert done.shortfall == ""
+
+
+def test_a_limit_on_the_latency_shrinks_the_network(start, tmp_path, monkeypatch):
+    """A clock that goes by the parameters: real ones cannot be asserted on."""
+    monkeypatch.setattr(
+        "onnxsurgeon.surgeon.grow_and_shrink.latency_of", lambda path: load(path).parameter_count / 1000
+    )
+    done = run(start, short(max_latency=1.0), tmp_path / "run")
+    assert done.network.parameter_count <= 1000
+    assert done.shortfall == ""
+
+
+def test_latency_is_measured(start, tmp_path):
+    assert latency_of(start) > 0
+    wide = create((2048, 4096, 4096, 10))
+    save(wide, tmp_path / "wide.onnx")
+    assert latency_of(tmp_path / "wide.onnx") > 5 * latency_of(start)
+
+
+def test_a_limit_that_nothing_meets_is_told(start, tmp_path):
+    done = run(start, short(max_parameters=20, epochs=6), tmp_path / "run")
+    assert "--max-parameters 20" in done.shortfall
+    assert done.record()["shortfall"] == done.shortfall
+
+
+def test_the_smallest_network_that_keeps_an_accuracy(start, tmp_path):
+    done = run(start, short(min_accuracy=0.85, epochs=30), tmp_path / "run")
+    assert done.validation_accuracy >= 0.85
+    sizes = {event["parameters"][0]: event["accuracies"][0] for event in decided(done)}
+    assert done.network.parameter_count == min(size for size, accuracy in sizes.items() if accuracy >= 0.85)
+    assert done.network.parameter_count < max(sizes)
+
+
+def decided(done):
+    return of(RunDirectory.open(done.run).read_journal(), "decided")
+
+
+def test_a_time_limit_ends_with_the_learning_rate_at_its_end(start, tmp_path):
+    """The cycles fit into the time: the last checkpoint is at the end of one, or the run was over before it."""
+    done = run(start, short("pareto", epochs=100_000, time_limit=6.0), tmp_path / "run")
+    events = decided(done)
+    assert events[-1]["epoch"] < 100_000
+    assert events[-1]["search"]["phase"] == "shrink"
+
+
+def test_the_given_model_stays_where_nothing_is_better(digits, tmp_path):
+    """Of a network that is trained already, and a run too short to better it."""
+    start = start_model(tmp_path)
+    first = run(start, short(max_parameters=3000), tmp_path / "first")
+    worse = short(max_parameters=3000, epochs=1, growth=0.0, learning_rate=0.5)
+    second = run(first.run / "best.onnx", worse, tmp_path / "second")
+    assert second.validation_accuracy >= first.validation_accuracy
+    assert second.branch.number == 0
+
+
+# The parts.
+
+
+def test_what_dominates_what():
+    one = entry(1)
+    assert one.is_dominated_by(entry(2, accuracy=0.91))
+    assert one.is_dominated_by(entry(2, parameters=900))
+    assert not one.is_dominated_by(entry(2, accuracy=0.95, parameters=1001))
+    assert not one.is_dominated_by(entry(2))  # of equals the earlier one stays
+    assert entry(2).is_dominated_by(one)
+    timed = entry(1, latency=1.0)
+    assert not timed.is_dominated_by(entry(2, accuracy=0.95, latency=1.5))
+    assert timed.is_dominated_by(entry(2, accuracy=0.95, latency=1.1))  # as good as equal: latencies are measured
+    assert timed.is_dominated_by(entry(2, latency=0.5))
+
+
+def test_a_front_keeps_what_nothing_dominates():
+    entries = [entry(1, 0.9, 500), entry(2, 0.8, 400), entry(3, 0.85, 600), entry(4, 0.95, 900), entry(4, 0.95, 900)]
+    assert [each.branch for each in front(entries)] == [4, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "branch"),
+    [
+        ({}, 4),
+        ({"max_parameters": 800}, 3),
+        ({"max_size": 2000}, 1),
+        ({"max_latency": 1.5}, 1),
+        ({"tolerance": 0.06}, 1),
+        ({"tolerance": 0.01}, 4),
+        ({"min_accuracy": 0.89}, 1),
+        ({"min_accuracy": 0.91}, 3),
+        ({"min_accuracy": 0.99}, 4),
+        ({"min_accuracy": 0.99, "max_parameters": 550}, 1),
+        ({"max_parameters": 100}, 2),
+    ],
+)
+def test_what_is_read_off_a_front(changes, branch):
+    entries = [
+        entry(1, 0.9, 500, 1.0),
+        entry(2, 0.8, 400, 2.0),
+        entry(3, 0.92, 600, 3.0),
+        entry(4, 0.95, 900, 4.0),
+    ]
+    assert choose(entries, short(**changes)).branch == branch
+
+
+def test_the_accuracy_that_is_wanted():
+    entries = [entry(1, 0.9, 500), entry(2, 0.95, 900)]
+    assert least_accuracy(entries, short()) is None
+    assert least_accuracy(entries, short(min_accuracy=0.7, tolerance=0.1)) == 0.7
+    assert least_accuracy(entries, short(tolerance=0.01)) == pytest.approx(0.94)
+    assert least_accuracy(entries, short(tolerance=0.01, max_parameters=600)) == pytest.approx(0.89)
+
+
+def test_what_is_missed_is_named():
+    assert shortfall(entry(1), short(max_parameters=1000, max_size=4000, min_accuracy=0.9)) == ""
+    text = shortfall(entry(1, latency=2.0), short(max_parameters=999, max_latency=1.0, min_accuracy=0.91))
+    for part in ("--max-parameters 999 (it has 1,000)", "--max-latency 1", "--min-accuracy 0.91 (it has 0.9000)"):
+        assert part in text
+
+
+def test_cycles_are_arithmetic():
+    settings = short(growth=0.25, shrinkage=0.4, shrink_step=4)
+    assert settling(settings, 75) == 35
+    assert to_the_limit(settings, 40, 1000, 2.0) == (cycle := to_the_limit(settings, 40, 1000, 1.9999))
+    assert (cycle.epochs, cycle.most) == (40, 500)
+    assert to_the_limit(settings, 40, 1000, 4.0).most == 500
+    assert to_the_limit(settings, 40, 1000, 4.0).epochs == 4
+    first = along_the_front(settings, 40, 1024, 1)
+    assert (first.epochs, first.most) == (4, 512)
+    assert along_the_front(settings, 7, 1024, 32).epochs == 7
+    assert along_the_front(settings, 40, 1024, 1, 0.5).most == int(1024 / 2**0.5)
+
+
+def test_pace_is_measured():
+    pace = Pace()
+    assert pace.epochs(1000, 5.0) == np.inf
+    pace.note(90_000, 2, 20.0)
+    assert pace.epochs(90_000, 100.0) == pytest.approx(9.5)
+    assert pace.epochs(40_000, 100.0) == pytest.approx(19)
+
+
+def test_shapes_to_grow_to_fill_the_limit_and_are_exact():
+    network = create((20, 8, 6, 3))
+    found = growths(network, 1500, mode="split")
+    assert len(found) >= 4
+    assert len({each.surgeries for each in found}) == len(found)
+    for each in found:
+        grown = network
+        for surgery in each.surgeries:
+            grown = operate(grown, surgery, np.random.default_rng(0), require_exact=True).network
+        assert grown.parameter_count == each.parameters <= 1500
+        assert each.parameters > 1350
+        assert compare_chains(network.chain, grown.chain, random_features(network.chain)).relative < 1e-5
+        assert all(new >= old for new, old in zip(grown.chain.widths[1:-1], network.chain.widths[1:-1], strict=False))
+    assert {str(each).startswith("insert_identity:2+") for each in found} == {True, False}
+    assert growths(network, network.parameter_count, mode="split") == []
+    assert growths(create((20, 3)), 1500, mode="split") == []
+
+
+@pytest.mark.parametrize("most", [2000, 1000, 400, 100])
+def test_a_shrinkage_meets_its_size(digits, most):
+    network = create((64, 32, 16, 10), input_shape=(8, 8))
+    moments = calibrate(network, prepare(network, digits, digits.train))
+    candidate = shrinkage(network, moments, most)
+    shrunk = network
+    for surgery in candidate.surgeries:
+        shrunk = operate(shrunk, surgery, moments=calibrate(shrunk, prepare(shrunk, digits, digits.train))).network
+    assert shrunk.parameter_count == candidate.parameters <= most
+    assert candidate.parameters > 0.8 * most - 80
+    assert str(candidate).startswith("prune:1:")
+
+
+def test_units_that_nothing_needs_go_first(digits):
+    """Half of layer 2 is dead: it gives its units before layer 1 gives any."""
+    network = create((64, 12, 16, 10), input_shape=(8, 8))
+    _, second, _ = network.layers
+    weight, bias = second.weight.copy(), second.bias.copy()
+    weight[:, 8:], bias[8:] = 0, -1
+    values = [values for _, values in network.parameters()]
+    values[2], values[3] = weight, bias
+    network = network.with_parameters(values)
+    moments = calibrate(network, prepare(network, digits, digits.train))
+    most = network.parameter_count - 8 * (12 + 1 + 10)
+    assert str(shrinkage(network, moments, most)) == "prune:2:8"
+    assert count_of(network, {1: 12, 2: 8}) == most
+    assert shrinkage(create((64, 1, 10), input_shape=(8, 8)), calibrate(*one_unit(digits)), 1) is None
+
+
+def one_unit(digits):
+    network = create((64, 1, 10), input_shape=(8, 8))
+    return network, prepare(network, digits, digits.train)
+
+
+def test_a_course_may_begin_anywhere():
+    shifted, plain = RateSchedule("cosine", 100, 10, 50), RateSchedule("cosine", 100, 10)
+    np.testing.assert_array_equal(shifted.factors(50, 100), plain.factors(0, 100))
+    constant = RateSchedule("constant", 0, 4, 10)
+    np.testing.assert_allclose(constant.factors(10, 6), [0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+def test_dropout_and_batches_go_by_size():
+    settings = SurgeonSettings.from_preset()
+    assert settings.batch_rows(54_000) == 128
+    assert settings.batch_rows(1_000) == 16
+    assert replace(settings, batch_size=50).batch_rows(54_000) == 50
+    assert settings.dropout_of(1_000, 54_000) == 0
+    assert settings.dropout_of(54_000, 54_000) == 0.1
+    assert settings.dropout_of(10**9, 54_000) == 0.5
+    assert replace(settings, size_dropout=0.0, dropout=0.13).dropout_of(54_000, 54_000) == 0.13
