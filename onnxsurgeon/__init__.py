@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+    from onnxsurgeon.calibration.measure import found_error
+    from onnxsurgeon.calibration.moments import Moment, Moments
     from onnxsurgeon.comparison.diff import Diff, diff
     from onnxsurgeon.data.dataset import Dataset, Split
     from onnxsurgeon.data.examples import Examples
@@ -35,7 +38,23 @@ if TYPE_CHECKING:
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
-    from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Operated, Widen, operate, parse
+    from onnxsurgeon.surgery import (
+        Factorize,
+        FactorizeData,
+        InsertIdentity,
+        Merge,
+        MergeData,
+        MergeDuplicates,
+        Narrow,
+        Operated,
+        Prune,
+        SurgeryRecord,
+        Widen,
+        factorization_errors,
+        operate,
+        parse,
+        pruning_errors,
+    )
     from onnxsurgeon.task import Task
     from onnxsurgeon.training.engine import Engine, TrainedNetwork, make_engine
     from onnxsurgeon.training.metrics import Metrics
@@ -44,6 +63,9 @@ if TYPE_CHECKING:
     from onnxsurgeon.training.state import OptimizerState
 
 _HOMES = {
+    "calibration.calibrate": ("calibrate", "sample_rows"),
+    "calibration.measure": ("found_error",),
+    "calibration.moments": ("Moment", "Moments"),
     "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
     "data.examples": ("Examples",),
@@ -70,7 +92,23 @@ _HOMES = {
     "training.schedule": ("BatchSchedule",),
     "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),
-    "surgery": ("Factorize", "InsertIdentity", "Merge", "Narrow", "Operated", "Widen", "operate", "parse"),
+    "surgery": (
+        "Factorize",
+        "FactorizeData",
+        "InsertIdentity",
+        "Merge",
+        "MergeData",
+        "MergeDuplicates",
+        "Narrow",
+        "Operated",
+        "Prune",
+        "SurgeryRecord",
+        "Widen",
+        "factorization_errors",
+        "operate",
+        "parse",
+        "pruning_errors",
+    ),
     "training.engine": ("Engine", "TrainedNetwork", "make_engine"),
     "training.metrics": ("Metrics",),
     "training.settings": ("TrainingSettings", "TrainingSpec"),
@@ -90,16 +128,22 @@ __all__ = [
     "Evolved",
     "Examples",
     "Factorize",
+    "FactorizeData",
     "InputOptions",
     "InsertIdentity",
     "Merge",
+    "MergeData",
+    "MergeDuplicates",
     "Metrics",
     "ModelError",
+    "Moment",
+    "Moments",
     "Narrow",
     "Network",
     "OnnxSurgeonError",
     "Operated",
     "OptimizerState",
+    "Prune",
     "RunError",
     "RunRecord",
     "SettingsError",
@@ -107,6 +151,7 @@ __all__ = [
     "StopRun",
     "SurgeonSettings",
     "SurgeryError",
+    "SurgeryRecord",
     "Task",
     "Thresholds",
     "TrainedNetwork",
@@ -114,9 +159,12 @@ __all__ = [
     "TrainingSettings",
     "TrainingSpec",
     "Widen",
+    "calibrate",
     "create",
     "diff",
     "evolve",
+    "factorization_errors",
+    "found_error",
     "from_model",
     "inspect_layers",
     "load",
@@ -126,8 +174,10 @@ __all__ = [
     "parse",
     "prepare",
     "propose",
+    "pruning_errors",
     "read_run",
     "resume",
+    "sample_rows",
     "save",
 ]
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 from onnxsurgeon import create, load, save
 from onnxsurgeon.cli import app, main
+from onnxsurgeon.cli.options import ReadingOptions
+from onnxsurgeon.surgery import SURGERIES
 from tests.conftest import MODELS, without_training
 
 SMALL = str(MODELS / "digits-small.onnx")
@@ -174,6 +177,52 @@ def test_new_inspect_operate_train_evaluate_evolve(cli, tmp_path):
     assert 0 < record["test_accuracy"] <= 1
 
 
+def test_operating_by_data(cli, tmp_path):
+    cli("train", SMALL, "--data", "digits", "--epochs", "3", "--learning-rate", "0.1", "-o", "a.onnx")
+    surgeries = ("prune:1:8", "factorize_data:1:6", "merge_data:2", "widen:1:2", "merge_duplicates:1")
+    arguments = ("operate", "a.onnx", *surgeries, "--data", "digits", "--widen", "equal")
+    code, out, err = cli(*arguments, "-o", "b.onnx")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["surgery", "kind", "deviation", "predicted", "found", "parameters"]
+    record = json.loads(cli(*arguments, "-o", "c.onnx", "--json")[1])
+    assert record["topology"] == load("b.onnx").topology == "64-6-10"
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
+    for line, done in zip(lines[1:-1], record["surgeries"], strict=True):
+        predicted, found = done["predicted"], done["found"]
+        assert line[0] == done["surgery"]
+        assert line[3:5] == ["–" if predicted is None else f"{predicted:.2e}", f"{found:.2e}"]
+        assert (predicted is not None) == (done["surgery"] in surgeries[:3])
+        if predicted is not None:
+            assert 0.01 < predicted < 0.9
+            assert found == pytest.approx(predicted, rel=0.5)
+        else:
+            assert done["exact"]
+            assert found < 1e-5
+
+    code, out, _ = cli("operate", "a.onnx", "narrow:1:5", "-o", "d.onnx")
+    assert out.splitlines()[0].split() == ["surgery", "kind", "deviation", "parameters"]
+    (plain,) = json.loads(cli("operate", "a.onnx", "narrow:1:5", "-o", "d.onnx", "--force", "--json")[1])["surgeries"]
+    assert (plain["predicted"], plain["found"]) == (None, None)
+    code, out, _ = cli("operate", "a.onnx", "narrow:1:5", "--data", "digits", "-o", "e.onnx")
+    assert "–" in out.splitlines()[1]
+    assert (tmp_path / "d.onnx").read_bytes() == (tmp_path / "e.onnx").read_bytes()
+
+
+def test_the_help_of_operate_lists_all_surgeries(cli):
+    _, out, _ = cli("operate", "--help")
+    for name in SURGERIES:
+        assert f" {name}:LAYER" in " ".join(out.split()), name
+
+
+def test_commands_that_read_data_read_it_with_the_same_options(cli):
+    flags = [f"--{field.name.replace('_', '-')}" for field in fields(ReadingOptions)]
+    assert "--target" in flags
+    for command in ("train", "evaluate", "evolve", "diff", "operate"):
+        _, out, _ = cli(command, "--help")
+        assert [flag for flag in flags if f"  {flag} " not in out] == [], command
+
+
 def test_the_users_own_npz(cli, tmp_path):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((400, 6)).astype("f")
@@ -210,8 +259,11 @@ def bad(tmp_path):
     x = np.ones((50, 64), "f")
     x[7, 3] = np.nan
     np.savez(tmp_path / "nan.npz", x=x, y=np.arange(50) % 10)
+    np.savez(tmp_path / "tiny.npz", x_train=x[:1], y_train=[0], x_test=x[:1], y_test=[0])
     (tmp_path / "run").mkdir()
     evolve = ("evolve", SMALL, "--data", "digits")
+    prune = ("operate", SMALL, "prune:1:5", "-o", "o.onnx")
+    by_data = (*prune, "--data", "digits")
     return {
         "no such file": (("inspect", "none.onnx"), "none.onnx: no such file"),
         "a folder": (("inspect", "run"), "run: is a directory"),
@@ -223,6 +275,31 @@ def bad(tmp_path):
         "an unknown surgery": (("operate", SMALL, "cut:1", "-o", "o.onnx"), "unknown surgery 'cut'"),
         "an unknown layer": (("operate", SMALL, "merge:2", "-o", "o.onnx"), "has no hidden layer 2: it has 1 to 1"),
         "not exact": (("operate", SMALL, "merge:1", "--exact", "-o", "o.onnx"), "merge:1: is not exact"),
+        "surgery by data without any": (prune, "prune:1:5: --data is needed"),
+        "surgery by data, not exact": ((*by_data, "--exact"), "prune:1:5: is not exact"),
+        "surgery by data, too many units": (
+            ("operate", SMALL, "prune:1:11", "-o", "o.onnx", "--data", "digits"),
+            "prune:1:11: the number of units that stay must be 1 to 10",
+        ),
+        "surgery by data that does not fit": (
+            ("operate", "wide.onnx", "merge_data:1", "-o", "o.onnx", "--data", "digits"),
+            "rows of shape (8, 8) do not fit",
+        ),
+        "surgery by labels outside the classes": (
+            ("operate", "few.onnx", "merge_data:1", "-o", "o.onnx", "--data", "digits"),
+            "outside the 5 classes of 'few'",
+        ),
+        "surgery by unknown data": ((*prune, "--data", "mnst"), "unknown data set 'mnst'"),
+        "surgery by data in an unknown layout": ((*by_data, "--layout", "cwh"), "unknown layout 'cwh'"),
+        "surgery into an existing file": ((*by_data[:-4], "-o", "few.onnx", "--data", "digits"), "few.onnx: exists"),
+        "too few rows to hold any out": (
+            ("operate", SMALL, "prune:1:5", "-o", "o.onnx", "--data", "tiny.npz"),
+            "tiny.npz: 1 rows are too few to hold out 10% of them",
+        ),
+        "no two like units": (
+            ("operate", SMALL, "merge_duplicates:1", "-o", "o.onnx"),
+            "merge_duplicates:1: no unit is constant or the same as another",
+        ),
         "an existing run": ((*evolve, "--run-dir", "run"), "run: exists already; choose another --run-dir"),
         "no run to report": (("report", "run"), "run: not a run directory"),
         "no run": (("evolve", "--resume", "run"), "run: not a run directory"),
@@ -239,6 +316,7 @@ def bad(tmp_path):
         "a shape that is none": (("new", "4-2", "-o", "o.onnx", "--input-shape", "2y2"), "'2y2' is no shape"),
         "numbers that are none": (("evaluate", SMALL, "--data", "digits", "--mean", "a,b"), "mean: 'a,b'"),
         "evolve without a model": (("evolve",), "evolve needs a MODEL and --data"),
+        "resume with options of reading": (("evolve", "--resume", "run", "--scale", "2"), "--resume takes model, data"),
         "resume with a model": (("evolve", SMALL, "--resume", "run"), "--resume takes model, data and settings"),
         "data that is not here": (
             ("evaluate", SMALL, "--data", "svhn", "--data-dir", "run"),

@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from onnxsurgeon import DenseLayer, Network, create, operate, parse
+from onnxsurgeon import DenseLayer, Examples, Network, calibrate, create, operate, parse
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "surgeries"
 UNIT_RADIUS = 0.17
@@ -37,13 +37,27 @@ THEMES = {
     "light": Theme("#222222", "#a9a9a9", "#0072b2", "#d55e00", "#ffffff"),
     "dark": Theme("#e4e4e4", "#6c6c6c", "#56b4e9", "#e69f00", "#14151a"),
 }
-# Name, sizes of the network it is performed on, the surgery.
+
+
+class Drawing(NamedTuple):
+    """A surgery, the sizes and the seed of the network it is performed on, and another that is performed first."""
+
+    surgery: str
+    sizes: tuple[int, ...]
+    seed: int = 5
+    first: str = ""
+
+
 DRAWINGS = (
-    ("widen", (4, 3, 2), "widen:1:2"),
-    ("insert_identity", (4, 3, 2), "insert_identity:1"),
-    ("narrow", (4, 4, 2), "narrow:1:2"),
-    ("factorize", (5, 4, 2), "factorize:1:2"),
-    ("merge", (4, 3, 3, 2), "merge:1"),
+    Drawing("widen:1:2", (4, 3, 2)),
+    Drawing("insert_identity:1", (4, 3, 2)),
+    Drawing("narrow:1:2", (4, 4, 2)),
+    Drawing("factorize:1:2", (5, 4, 2)),
+    Drawing("merge:1", (4, 3, 3, 2)),
+    Drawing("prune:1:3", (4, 5, 2), seed=7),  # in which the last two units go: the others keep their places
+    Drawing("factorize_data:1:2", (5, 4, 2)),
+    Drawing("merge_data:1", (4, 3, 3, 2)),
+    Drawing("merge_duplicates:1", (4, 3, 2), first="widen:1:2"),
 )
 
 
@@ -53,19 +67,21 @@ def main(folder: Path = FOLDER) -> list[Path]:
     written = []
     # The same bytes at every run; text stays text, in the reader's own font.
     with mpl.rc_context({"svg.hashsalt": "onnxsurgeon", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        for name, sizes, surgery in DRAWINGS:
+        for drawing in DRAWINGS:
             for theme_name, theme in THEMES.items():
-                path = folder / f"{name}-{theme_name}.svg"
-                draw(sizes, surgery, theme).savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+                path = folder / f"{drawing.surgery.partition(':')[0]}-{theme_name}.svg"
+                draw(drawing, theme).savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
                 path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
                 written.append(path)
     return written
 
 
-def draw(sizes: tuple[int, ...], surgery: str, theme: Theme) -> Figure:
-    """The network before and after, and what the surgery did to its outputs."""
-    before = create(sizes, seed=5)
-    after, record = operate(before, parse(surgery), np.random.default_rng(0))
+def draw(drawing: Drawing, theme: Theme) -> Figure:
+    """The network before and after, and what the surgery did to its outputs, or on the data."""
+    before, surgery = create(drawing.sizes, seed=drawing.seed), drawing.surgery
+    if drawing.first:
+        before, _ = operate(before, parse(drawing.first), np.random.default_rng(0))
+    after, record = operate(before, parse(surgery), np.random.default_rng(0), moments=calibrate(before, rows(before)))
     figure = Figure(figsize=(5.8, 2.8))
     axes = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.89, bottom=0.25, wspace=0.12)
@@ -74,10 +90,23 @@ def draw(sizes: tuple[int, ...], surgery: str, theme: Theme) -> Figure:
         panel.set_title(title, color=theme.text, fontsize=11, family="monospace" if network is after else None)
         text = f"{network.topology}, {network.parameter_count} parameters"
         panel.text(0.5, -0.1, text, transform=panel.transAxes, ha="center", va="top", color=theme.text, fontsize=10)
-    verdict = "exact" if record.exact else f"approximate: outputs move by {record.deviation:.0%} of their scale"
+    if record.exact:
+        verdict = "exact"
+    elif record.predicted is None:
+        verdict = f"approximate: outputs move by {record.deviation:.0%} of their scale"
+    else:
+        verdict = f"approximate: predicted error {record.predicted:.0%}"
     figure.text(0.5, 0.015, verdict, ha="center", color=theme.text, fontsize=10)
     figure.text(0.5, 0.53, "→", ha="center", va="center", color=theme.text, fontsize=18)
     return figure
+
+
+def rows(network: Network) -> Examples:
+    """Inputs that depend on one another, as those of real data do: all but a little of them lies in a plane."""
+    rng, inputs = np.random.default_rng(1), network.layers[0].inputs
+    plane = rng.standard_normal((512, 2)) @ rng.standard_normal((2, inputs))
+    x = 1 + plane + 0.2 * rng.standard_normal((512, inputs))
+    return Examples.classification(x.astype(np.float32), np.zeros(512, np.int64), network.layers[-1].units)
 
 
 def _network(panel: Any, network: Network, other: Network, theme: Theme) -> None:

@@ -14,6 +14,7 @@ import onnx
 
 from onnxsurgeon.calibration.moments import Moment, Moments, Place
 from onnxsurgeon.calibration.scan import run_tiles, scan_model, tiles
+from onnxsurgeon.data.dataset import Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import DataError, EngineError
 from onnxsurgeon.graph.network import Network
@@ -47,7 +48,7 @@ class _Sum:
     is_count: bool = False
 
 
-def sample_rows(examples: Examples, count: int = SAMPLE, seed: int = 0, purpose: str = "calibration") -> Array:
+def sample_rows(examples: Examples | Split, count: int = SAMPLE, seed: int = 0, purpose: str = "calibration") -> Array:
     """At most ``count`` row numbers, ascending; which ones depends on the seed and on ``purpose`` alone.
 
     Raises:

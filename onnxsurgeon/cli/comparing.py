@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from onnxsurgeon.cli.options import (
-    DataDirOption,
-    DeviceOption,
-    EngineOption,
-    ImputeOption,
-    JsonOption,
-    LayoutOption,
-    LossOption,
-    MeanOption,
-    ScaleOption,
-    StdOption,
-    TargetOption,
-    ValidationFractionOption,
-    numbers,
-)
+from onnxsurgeon.cli.options import DeviceOption, EngineOption, JsonOption, ReadingOptions, taken, with_fields
 from onnxsurgeon.errors import SettingsError
 
 HOST = "127.0.0.1"
@@ -34,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
 
 
+@with_fields(ReadingOptions)
 def diff(
     a: Annotated[str, typer.Argument(help=_FORMS, metavar="A")],
     b: Annotated[str, typer.Argument(help="What to compare it with, likewise.", metavar="B")],
@@ -41,35 +28,25 @@ def diff(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
-    layout: LayoutOption = "hwc",
-    scale: ScaleOption = None,
-    mean: MeanOption = "",
-    std: StdOption = "",
-    loss: LossOption = "auto",
-    target: TargetOption = None,
-    impute: ImputeOption = None,
-    validation_fraction: ValidationFractionOption = None,
-    data_dir: DataDirOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Compare two models: what became of each layer, and how far their outputs are apart."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.cli.differences import differences
     from onnxsurgeon.comparison.diff import diff as compare
-    from onnxsurgeon.data.prepare import InputOptions
 
+    reading = taken(ReadingOptions, settings)
     found = compare(
         a,
         b,
         data=data,
         split=split,
-        options=InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"), loss),
+        options=reading.inputs,
         engine=engine,
         device=device,
-        target=tuple(target or ()),
-        impute=impute,
-        validation_fraction=validation_fraction,
-        data_dir=data_dir,
+        data_dir=reading.data_dir,
+        **reading.rows,
         progress=console.DownloadBar,
     )
     if as_json:

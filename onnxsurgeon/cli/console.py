@@ -18,10 +18,10 @@ from onnxsurgeon.cli.spectra import spectra
 from onnxsurgeon.surgeon.log import near_chance
 
 if TYPE_CHECKING:
+    from onnxsurgeon.calibration.perform import Performed
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import Candidate, LayerReport, Thresholds
     from onnxsurgeon.surgeon.run import Evolved
-    from onnxsurgeon.surgery import SurgeryRecord
 
 LONGEST_PREFIX = 16
 
@@ -111,19 +111,22 @@ def _prefix(ops: Sequence[str]) -> str:
     return " → ".join(kept) or "none"
 
 
-def operations(records: Sequence[SurgeryRecord]) -> None:
-    """What ``operate`` did."""
-    rows = [
-        (
-            record.surgery,
-            "exact" if record.exact else "approximate",
-            f"{record.deviation:.2e}",
-            f"{record.parameters_before:,} → {record.parameters:,}",
-        )
-        for record in records
-    ]
-    table(("surgery", "kind", "deviation", "parameters"), rows, right=("deviation",))
-    rounding_note(records[-1].rounding if records else 0.0)
+def operations(performed: Sequence[Performed]) -> None:
+    """What ``operate`` did; with data also the errors that were predicted and found."""
+    has_data = any(found is not None for _, found in performed)
+    rows = []
+    for record, found in performed:
+        errors = (_error(record.predicted), _error(found)) if has_data else ()
+        counts = f"{record.parameters_before:,} → {record.parameters:,}"
+        kind = "exact" if record.exact else "approximate"
+        rows.append((record.surgery, kind, f"{record.deviation:.2e}", *errors, counts))
+    errors = ("predicted", "found") if has_data else ()
+    table(("surgery", "kind", "deviation", *errors, "parameters"), rows, right=("deviation", *errors))
+    rounding_note(performed[-1].record.rounding if performed else 0.0)
+
+
+def _error(error: float | None) -> str:
+    return "–" if error is None else f"{error:.2e}"
 
 
 def rounding_note(rounding: float) -> None:

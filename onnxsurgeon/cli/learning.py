@@ -11,25 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from onnxsurgeon.cli.options import (
-    DataDirOption,
     DataOption,
     DeviceOption,
     EngineOption,
     ForceOption,
-    ImputeOption,
     JsonOption,
-    LayoutOption,
-    LossOption,
-    MeanOption,
     ModelArgument,
     OutOption,
-    ScaleOption,
+    ReadingOptions,
     SeedOption,
-    StdOption,
-    TargetOption,
     TrackOption,
-    ValidationFractionOption,
-    numbers,
+    taken,
     with_fields,
 )
 from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
@@ -48,6 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_fields(TrainingSettings)
+@with_fields(ReadingOptions)
 def train(
     model: ModelArgument,
     data: DataOption,
@@ -56,15 +49,6 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 16,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
-    layout: LayoutOption = "hwc",
-    scale: ScaleOption = None,
-    mean: MeanOption = "",
-    std: StdOption = "",
-    loss: LossOption = "auto",
-    target: TargetOption = None,
-    impute: ImputeOption = None,
-    validation_fraction: ValidationFractionOption = None,
-    data_dir: DataDirOption = None,
     seed: SeedOption = 0,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -75,13 +59,10 @@ def train(
     from onnxsurgeon.graph.reader import save
     from onnxsurgeon.training.fit import fit
 
-    options = _input_options(layout, scale, mean, std, loss)
-    rows = _load_options(target, impute, validation_fraction)
-    how = TrainingSettings(**{name: value for name, value in settings.items() if value is not None})
+    reading, how = taken(ReadingOptions, settings), taken(TrainingSettings, settings)
+    options = reading.inputs
     how.check(epochs)
-    network, dataset, chosen = _prepare(
-        model, data, data_dir, engine, device, out, force=force, rows=rows, optimizer=how
-    )
+    network, dataset, chosen = _prepare(model, data, reading, engine, device, out, force=force, optimizer=how)
 
     def report(epoch: int, loss: float) -> None:
         if not as_json:
@@ -108,30 +89,23 @@ def train(
     )
 
 
+@with_fields(ReadingOptions)
 def evaluate(
     model: ModelArgument,
     data: DataOption,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
-    layout: LayoutOption = "hwc",
-    scale: ScaleOption = None,
-    mean: MeanOption = "",
-    std: StdOption = "",
-    loss: LossOption = "auto",
-    target: TargetOption = None,
-    impute: ImputeOption = None,
-    validation_fraction: ValidationFractionOption = None,
-    data_dir: DataDirOption = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Measure a model's accuracy and loss on a split of a data set."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.prepare import prepare
 
-    options = _input_options(layout, scale, mean, std, loss)
-    rows = _load_options(target, impute, validation_fraction)
-    network, dataset, chosen = _prepare(model, data, data_dir, engine, device, rows=rows)
+    reading = taken(ReadingOptions, settings)
+    options = reading.inputs
+    network, dataset, chosen = _prepare(model, data, reading, engine, device)
     splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
     if split not in splits:
         raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
@@ -150,6 +124,7 @@ def _cell(value: float | int | str) -> str:
 
 
 @with_fields(SurgeonSettings)
+@with_fields(ReadingOptions)
 def evolve(
     model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
     data: DataOption = "",
@@ -166,15 +141,6 @@ def evolve(
     ] = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
-    layout: LayoutOption = "hwc",
-    scale: ScaleOption = None,
-    mean: MeanOption = "",
-    std: StdOption = "",
-    loss: LossOption = "auto",
-    target: TargetOption = None,
-    impute: ImputeOption = None,
-    validation_fraction: ValidationFractionOption = None,
-    data_dir: DataDirOption = None,
     track: TrackOption = None,
     force: ForceOption = False,
     log_file: Annotated[
@@ -206,12 +172,12 @@ def evolve(
         "progress": None if quiet else console.DownloadBar,
         "training_progress": progress,
     }
+    reading = taken(ReadingOptions, settings)
     given = {name: value for name, value in settings.items() if value is not None}
-    others = (model, data, given, target, impute is not None, validation_fraction is not None)
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
-                if any(others):
+                if any((model, data, given, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
                 evolved = runs.resume(resume, **common)
@@ -222,12 +188,12 @@ def evolve(
                     model,
                     data,
                     settings=SurgeonSettings.from_preset(**given),
-                    options=_input_options(layout, scale, mean, std, loss),
+                    options=reading.inputs,
                     engine=engine,
                     device=device,
                     run_dir=run_dir,
-                    data_dir=data_dir,
-                    **_load_options(target, impute, validation_fraction),
+                    data_dir=reading.data_dir,
+                    **reading.rows,
                     **common,
                 )
             page = _write_report(evolved.run)
@@ -270,32 +236,18 @@ def _write_report(run: Path) -> Path | None:
         return None
 
 
-def _input_options(layout: str, scale: float | None, mean: str, std: str, loss: str) -> Any:
-    from onnxsurgeon.data.prepare import InputOptions
-
-    return InputOptions(layout, scale, numbers(mean, "mean"), numbers(std, "std"), loss)
-
-
-def _load_options(target: list[str] | None, impute: str | None, fraction: float | None) -> dict[str, Any]:
-    """How a user's rows are read, as ``load_dataset`` and ``evolve`` take it."""
-    return {"target": tuple(target or ()), "impute": impute, "validation_fraction": fraction}
-
-
 def _prepare(
     model: Path,
     data: str,
-    data_dir: Path | None,
+    reading: ReadingOptions,
     engine: str,
     device: str,
     out: Path | None = None,
     *,
-    rows: dict[str, Any],
     force: bool = False,
     optimizer: TrainingSettings | None = None,
 ) -> tuple[Any, Any, Any]:
     """Network, data set and engine; what cannot be written later is told now."""
-    from onnxsurgeon.cli import console
-    from onnxsurgeon.data.load import load_dataset
     from onnxsurgeon.graph.files import require_writable
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.training.engine import make_engine
@@ -304,4 +256,4 @@ def _prepare(
         require_writable(out, overwrite=force)
     network = load(model)
     chosen = make_engine(engine, device, network, optimizer)
-    return network, load_dataset(data, folder=data_dir, progress=console.DownloadBar, **rows), chosen
+    return network, reading.load(data), chosen

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from onnxsurgeon.cli.options import ForceOption, JsonOption, ModelArgument, OutOption, SeedOption, shape
+from onnxsurgeon.cli.options import (
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    OutOption,
+    ReadingOptions,
+    SeedOption,
+    shape,
+    taken,
+    with_fields,
+)
+from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
 
@@ -15,7 +26,10 @@ def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     app.command(epilog="Example: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1")(new)
     app.command(epilog="Example: onnxsurgeon inspect model.onnx")(inspect)
-    app.command(epilog="Example: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx")(operate)
+    app.command(
+        epilog="Examples: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx; "
+        "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx"
+    )(operate)
 
 
 def new(
@@ -79,37 +93,55 @@ def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption =
     )
 
 
+@with_fields(ReadingOptions)
 def operate(
     model: ModelArgument,
     surgeries: Annotated[
         list[str],
         typer.Argument(
             help="In order: widen:LAYER:UNITS (more), insert_identity:LAYER, narrow:LAYER:UNITS (left), "
-            "factorize:LAYER:RANK, merge:LAYER; hidden layers are counted from 1.",
+            "factorize:LAYER:RANK, merge:LAYER, merge_duplicates:LAYER; by what --data shows prune:LAYER:UNITS (left), "
+            "factorize_data:LAYER:RANK, merge_data:LAYER. Hidden layers are counted from 1.",
             metavar="SURGERY...",
         ),
     ],
     out: OutOption,
     widen: Annotated[str, typer.Option(help="How units are added: split, equal or fresh.")] = "split",
     exact: Annotated[bool, typer.Option("--exact", help="Refuse a surgery that would change the function.")] = False,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="Show each surgery's error on rows of this data set, as for evaluate; prune, factorize_data and "
+            "merge_data need it, and go by 4,096 training rows.",
+        ),
+    ] = "",
     seed: SeedOption = 0,
     force: ForceOption = False,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Perform surgeries on a model, in order, and report how far its outputs moved."""
+    from onnxsurgeon.calibration.perform import draw_sample, perform
     from onnxsurgeon.cli import console
+    from onnxsurgeon.graph.files import require_writable
     from onnxsurgeon.graph.reader import load, save
-    from onnxsurgeon.surgery import operate as perform
-    from onnxsurgeon.surgery import parse
-    from onnxsurgeon.training.schedule import generator
+    from onnxsurgeon.surgery import DataAware, parse, spell
 
-    network, records = load(model), []
-    for number, surgery in enumerate([parse(text, mode=widen) for text in surgeries]):
-        network, record = perform(network, surgery, generator(seed, "operate", number), require_exact=exact)
-        records.append(record)
+    reading = taken(ReadingOptions, settings)
+    options = reading.inputs
+    chosen = [parse(text, mode=widen) for text in surgeries]
+    for surgery in chosen:
+        if isinstance(surgery, DataAware) and not data:
+            raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")
+    require_writable(out, overwrite=force)
+    network = load(model)
+    sample = draw_sample(network, reading.load(data), options, seed=seed) if data else None
+    network, performed = perform(network, chosen, sample, seed=seed, require_exact=exact)
     save(network, out, overwrite=force)
     if as_json:
-        console.print_json({"topology": network.topology, "surgeries": [asdict(record) for record in records]})
+        records = [{**asdict(each.record), "found": each.found} for each in performed]
+        console.print_json({"topology": network.topology, "surgeries": records})
         return
-    console.operations(records)
+    console.operations(performed)
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.training.settings import setting
+
+if TYPE_CHECKING:
+    from onnxsurgeon.data.dataset import Dataset
+    from onnxsurgeon.data.prepare import InputOptions
+
+T = TypeVar("T")
 
 ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model.", metavar="MODEL")]
 DataOption = Annotated[
@@ -20,31 +27,12 @@ DataOption = Annotated[
         help="A data set's name (see 'data list'), an .npz, .npy, .csv or .parquet file, or a folder of images.",
     ),
 ]
-TargetOption = Annotated[
-    list[str] | None,
-    typer.Option("--target", help="A table's column to predict, or several; or the .npy file of labels."),
-]
-ImputeOption = Annotated[
-    str | None, typer.Option("--impute", help="Fill a table's missing values: mean, median or most-frequent.")
-]
-ValidationFractionOption = Annotated[
-    float | None, typer.Option("--validation-fraction", help="Share of the training rows to choose by; 0.1 by default.")
-]
-DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the data set's files.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", metavar="FILE")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="auto, loop or artifacts.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
-LayoutOption = Annotated[str, typer.Option("--layout", help="Order of image values in a flat input: hwc or chw.")]
-ScaleOption = Annotated[float | None, typer.Option("--scale", help="Factor for the values; pixels: 1/255.")]
-MeanOption = Annotated[str, typer.Option("--mean", help="Subtracted after scaling: one value, or one a channel.")]
-StdOption = Annotated[str, typer.Option("--std", help="Divides after that: one value, or one a channel.")]
-LossOption = Annotated[
-    str,
-    typer.Option("--loss", help="auto, cross-entropy, binary-cross-entropy or squared-error."),
-]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -54,6 +42,52 @@ TrackOption = Annotated[
         metavar="TOOL",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How the rows of --data are read and become a model's input: options of every command that reads data."""
+
+    layout: str = setting("hwc", "Order of image values in a flat input: hwc or chw.")
+    scale: float | None = setting(None, "Factor for the values; pixels: 1/255.")
+    mean: str = setting("", "Subtracted after scaling: one value, or one a channel.")
+    std: str = setting("", "Divides after that: one value, or one a channel.")
+    loss: str = setting("auto", "auto, cross-entropy, binary-cross-entropy or squared-error.")
+    target: list[str] | None = setting(None, "A table's column to predict, or several; or the .npy file of labels.")
+    impute: str | None = setting(None, "Fill a table's missing values: mean, median or most-frequent.")
+    validation_fraction: float | None = setting(None, "Share of the training rows to choose by; 0.1 by default.")
+    data_dir: Path | None = setting(None, "Folder with the data set's files.")
+
+    @property
+    def inputs(self) -> InputOptions:
+        """How rows become input.
+
+        Raises:
+            OnnxSurgeonError: a value makes no sense.
+        """
+        from onnxsurgeon.data.prepare import InputOptions
+
+        return InputOptions(self.layout, self.scale, numbers(self.mean, "mean"), numbers(self.std, "std"), self.loss)
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """How rows are read, as keywords of ``load_dataset``, ``evolve`` and ``diff``."""
+        return {
+            "target": tuple(self.target or ()),
+            "impute": self.impute,
+            "validation_fraction": self.validation_fraction,
+        }
+
+    def load(self, data: str) -> Dataset:
+        """The data set; a download shows its progress.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        from onnxsurgeon.cli import console
+        from onnxsurgeon.data.load import load_dataset
+
+        return load_dataset(data, folder=self.data_dir, progress=console.DownloadBar, **self.rows)
 
 
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -76,7 +110,7 @@ def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Cal
                 continue
             flag = f"--{field.name.replace('_', '-')}"
             names = (f"{flag}/--no-{flag[2:]}",) if types[field.name] is bool else (flag,)
-            default = "" if field.default in (None, MISSING) else f" [default: {_spell(field.default)}]"
+            default = "" if field.default in (None, "", MISSING) else f" [default: {_spell(field.default)}]"
             option = typer.Option(*names, help=field.metadata["help"] + default, show_default=False)
             parameters.append(
                 inspect.Parameter(
@@ -91,6 +125,12 @@ def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Cal
         return command
 
     return decorate
+
+
+def taken(kind: type[T], given: dict[str, Any]) -> T:
+    """``kind`` made of those of its fields that are in ``given``, from which they are removed; None: not given."""
+    found = {field.name: given.pop(field.name, None) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in found.items() if value is not None})
 
 
 def numbers(text: str, what: str) -> tuple[float, ...]:

@@ -23,9 +23,9 @@ class MergeData(DataAware):
 
     With mean μ and covariance Σ of the layer's input x, mean ν of its output h, and X their covariance: h ≈ ν + (x − μ)
     A, hence W' = A W_{i+1} and b' = b_{i+1} + (ν − μ A) W_{i+1}. A is ridge regression, shrunk not towards 0 but
-    towards W_i diag(g), where each unit's φ is replaced by its best straight line: A = W_i diag(g) + (Σ + λ diag Σ)⁻¹
-    (X − Σ W_i diag(g)), g_j = cov(z_j, h_j) / var z_j. For Gaussian x that alone is the least-squares solution
-    (Bussgang, 1952), for linear φ it is ``Merge``.
+    towards W_i diag(g), where each unit's φ is replaced by its best straight line: A = W_i diag(g) + (Σ + λ D)⁻¹ (X −
+    Σ W_i diag(g)) (``smoother``), g_j = cov(z_j, h_j) / var z_j. For Gaussian x that alone is the least-squares
+    solution (Bussgang, 1952), for linear φ it is ``Merge``.
 
     Exact only where φ_i is the identity.
     """

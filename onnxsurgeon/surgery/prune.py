@@ -31,7 +31,7 @@ class Prune(DataAware):
     """Keep ``units`` units of hidden layer ``layer``, by what the next layer loses on the data.
 
     The units R that go are chosen by backward elimination (``eliminate``); those that stay, K, are not changed. With
-    mean μ and covariance Σ of the layer's outputs, T = (Σ_KK + λ diag Σ_KK)⁻¹ Σ_KR foretells the former from the
+    mean μ and covariance Σ of the layer's outputs, T = (Σ_KK + λ D)⁻¹ Σ_KR (``smoother``) foretells the former from the
     latter: W' = W_K + T W_R and b' = b + (μ_R − μ_K T) W_R in the next layer. Dead and constant units go without a
     loss, units that depend linearly on others with one of the order of rounding, on inputs like the sample's.
 

@@ -1,0 +1,76 @@
+"""Surgeries one after the other, with moments for those that go by data and the error of each on other rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from onnxsurgeon.calibration.calibrate import SAMPLE, calibrate, sample_rows
+from onnxsurgeon.calibration.measure import found_error
+from onnxsurgeon.data.dataset import Dataset
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.surgery.base import DataAware, Surgery, SurgeryRecord, operate
+from onnxsurgeon.training.schedule import generator
+
+
+class Sample(NamedTuple):
+    """Training rows that surgeries go by, and rows held out of them that errors are found on."""
+
+    calibration: Examples
+    held_out: Examples
+
+
+class Performed(NamedTuple):
+    """What a surgery did, and its error on rows held out (``found_error``); None where there are no data."""
+
+    record: SurgeryRecord
+    found: float | None
+
+
+def draw_sample(
+    network: Network, dataset: Dataset, options: InputOptions, *, count: int = SAMPLE, seed: int = 0
+) -> Sample:
+    """At most ``count`` rows of each kind, as ``network`` and all that surgeries make of it see them.
+
+    Raises:
+        DataError: the rows do not fit the model, or are too few to hold any out.
+    """
+    drawn = []
+    for split, purpose in zip(dataset.hold_out(), ("calibration", "found"), strict=True):
+        require_targets(network, dataset, split, options)  # names a row of the split, not of the sample
+        rows = sample_rows(split, count, seed, purpose)
+        drawn.append(prepare(network, dataset, split.take(rows), options))
+    return Sample(*drawn)
+
+
+def perform(
+    network: Network,
+    surgeries: Sequence[Surgery],
+    sample: Sample | None = None,
+    *,
+    seed: int = 0,
+    require_exact: bool = False,
+) -> tuple[Network, list[Performed]]:
+    """Perform surgeries in order; the network is calibrated before each one that goes by data.
+
+    Raises:
+        SurgeryError: one cannot be done, or needs a sample and there is none.
+        EngineError: there is a sample, and ONNX Runtime is missing or fails.
+    """
+    performed = []
+    for number, surgery in enumerate(surgeries):
+        moments = None
+        if sample is not None and isinstance(surgery, DataAware):
+            moments = calibrate(network, sample.calibration, np.arange(sample.calibration.rows))
+        rng = generator(seed, "operate", number)
+        operated = operate(network, surgery, rng, moments=moments, require_exact=require_exact)
+        found = None
+        if sample is not None:
+            found = found_error(network, operated, sample.held_out, np.arange(sample.held_out.rows))
+        performed.append(Performed(operated.record, found))
+        network = operated.network
+    return network, performed
