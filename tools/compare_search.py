@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from searching import optuna_search, surgeon
-from searching.networks import Candidate, Search, accuracy, record, test_rows, within
+from searching.networks import Candidate, Search, accuracy, held_back_rows, record, within
 from searching.results import Results, Run, table
 
 from onnxsurgeon import Dataset, Network, load_dataset, make_engine, prepare
@@ -149,7 +149,7 @@ def test_accuracy(candidate: Candidate, dataset: Dataset) -> float:
     if isinstance(candidate.network, Network):
         examples = prepare(candidate.network, dataset, dataset.test)
         return make_engine("loop").evaluate(candidate.network, examples).accuracy
-    return accuracy(candidate.network, test_rows(dataset))
+    return accuracy(candidate.network, held_back_rows(dataset))
 
 
 def summary(run: Run) -> str:

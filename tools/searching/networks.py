@@ -56,7 +56,7 @@ def chosen_rows(dataset: Dataset) -> tuple[Rows, Rows]:
     return scale.rows(train), scale.rows(validation)
 
 
-def test_rows(dataset: Dataset) -> Rows:
+def held_back_rows(dataset: Dataset) -> Rows:
     """Scaled as the training rows are."""
     return Scale.of(dataset.hold_out()[0]).rows(dataset.test)
 

@@ -26,6 +26,7 @@ from searching.networks import Candidate, Layers, Rows, Search, accuracy, chosen
 
 STARTUP_TRIALS = 5  # random ones before the sampler samples and the pruner prunes
 WARM_UP = 3  # epochs that are never pruned
+FEWEST_EPOCHS = 2  # must be expected to fit into the time left for a trial to begin
 
 
 class Trained(Protocol):
@@ -74,15 +75,11 @@ def search(family: str, data: str, seed: int, seconds: float, budgets: tuple[int
 def work(job: Job, number: int) -> Search:
     """What process ``number`` found; its time begins when it has loaded everything."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     family = import_module(f"searching.{job.family}_mlp")
-    make = {"torch": "TorchMLP", "sklearn": "SklearnMLP"}[job.family]
     train, validation = chosen_rows(load_dataset(job.data))
-    storage = JournalStorage(JournalFileBackend(str(job.folder / "journal")))
-    process = Process(getattr(family, make), train, validation)
+    process = Process(family.make, train, validation)
     first: list[dict[str, Any]] = list(family.FIRST)
     # What PyTorch loads when an optimizer is first made takes seconds.
     few = Rows(train.features[:1000], train.labels[:1000])
@@ -90,24 +87,34 @@ def work(job: Job, number: int) -> Search:
     start = time.monotonic()
     with threadpool_limits(1):
         for position, budget in enumerate(job.budgets):
-            process.deadline = start + job.seconds * (position + 1) / len(job.budgets)
-            seed = 1000 * job.seed + 10 * position + number
-            study = optuna.create_study(
-                study_name=str(budget),
-                storage=storage,
-                sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed),
-                pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP),
-                direction="maximize",
-                load_if_exists=True,
-            )
+            study = make_study(job, budget, seed=1000 * job.seed + 10 * position + number)
             for settings in first[number :: job.cores]:
                 study.enqueue_trial(settings)
-            left = process.deadline - time.monotonic()
-            study.optimize(process.objective(budget, job.seed), timeout=left, catch=(ArithmeticError,))
+            process.deadline, process.epoch_seconds = start + job.seconds * (position + 1) / len(job.budgets), 0.0
+            while process.deadline - time.monotonic() > FEWEST_EPOCHS * process.epoch_seconds:
+                study.optimize(process.objective(budget, job.seed), n_trials=1, catch=(ArithmeticError,))
             trials = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
             first = [trial.params for trial in sorted(trials, key=lambda trial: -trial.value)[:2]] or first
     best = [within(process.candidates, budget) for budget in job.budgets]
     return Search([candidate for candidate in best if candidate], process.trials, process.epochs)
+
+
+def make_study(job: Job, budget: int, seed: int) -> Any:
+    """The study of a budget, which all processes share."""
+    from optuna import create_study
+    from optuna.pruners import MedianPruner
+    from optuna.samplers import TPESampler
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return create_study(
+        study_name=str(budget),
+        storage=JournalStorage(JournalFileBackend(str(job.folder / "journal"))),
+        sampler=TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed),
+        pruner=MedianPruner(STARTUP_TRIALS, WARM_UP),
+        direction="maximize",
+        load_if_exists=True,
+    )
 
 
 @dataclass
@@ -119,6 +126,7 @@ class Process:
         train: rows to train on.
         validation: rows to choose by.
         deadline: by ``time.monotonic``.
+        epoch_seconds: mean of the epochs of the latest trial; 0 where there was none.
         candidates: the best epoch of each trial that was better than all of its size before.
         trials: begun.
         epochs: trained.
@@ -128,6 +136,7 @@ class Process:
     train: Rows
     validation: Rows
     deadline: float = 0.0
+    epoch_seconds: float = 0.0
     candidates: list[Candidate] = field(default_factory=list)
     trials: int = 0
     epochs: int = 0
@@ -153,7 +162,8 @@ class Process:
                 self._offer(network.sizes, value, {**trial.params, "trained_epochs": done}, layers)
             trial.report(value, done)
             now = time.monotonic()
-            network.epochs = min(wanted, done + max(0, int((self.deadline - now) * done / (now - begun))))
+            self.epoch_seconds = (now - begun) / done
+            network.epochs = min(wanted, done + max(0, int((self.deadline - now) / self.epoch_seconds)))
             if done < network.epochs and trial.should_prune():
                 raise TrialPruned
         return best

@@ -79,3 +79,6 @@ class SklearnMLP:
         """Its dense layers as they are now, copied."""
         pairs = zip(self._model.coefs_, self._model.intercepts_, strict=True)
         return [(weight.copy(), bias.copy()) for weight, bias in pairs]
+
+
+make = SklearnMLP

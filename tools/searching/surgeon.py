@@ -43,12 +43,12 @@ def search(job: SurgeonJob, folder: Path) -> Search:
     """Run it in ``folder``, which must not exist.
 
     Raises:
-        SystemExit: it failed; with what it said.
+        SystemExit: it failed; with the last line it said.
     """
     done = subprocess.run(job.command(folder), capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip() or f"it ended by code {done.returncode}"
-        raise SystemExit(f"onnxsurgeon, seed {job.seed}: {said}")
+        said = done.stderr.strip().splitlines() or [f"it ended by code {done.returncode}"]
+        raise SystemExit(f"onnxsurgeon, seed {job.seed}: {said[-1]}")
     candidates = read_front(folder)
     rows = read_run(folder).history
     return Search(candidates, len(rows), sum(row["epoch"] - (row["decision_epoch"] or 0.0) for row in rows))

@@ -123,3 +123,6 @@ def fold(dense: Any, norm: Any | None) -> tuple[Any, Any]:
         return dense.weight, dense.bias
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return scale[:, None] * dense.weight, scale * (dense.bias - norm.running_mean) + norm.bias
+
+
+make = TorchMLP
