@@ -36,7 +36,8 @@ def make_run(method, seed, small, large):
         return test and {"parameters": 900, "topology": "64-12-10", "validation": test, "how": {}, "test": test}
 
     found = {"1000": entry(small), "3000": entry(large)}
-    return {"method": method, "seed": seed, "seconds": 5.5, "trials": 4, "epochs": 40, "versions": {}, "found": found}
+    counts = {"trials": 4, "epochs": 40, "search_seconds": 5.1, "seconds": 5.9}
+    return {"method": method, "seed": seed, **counts, "versions": {}, "found": found}
 
 
 def candidate(parameters, validation):
@@ -122,7 +123,7 @@ def test_what_the_command_says_when_it_fails(tmp_path):
 def test_what_is_chosen_is_measured_on_the_test_rows(monkeypatch, tmp_path):
     write_front(tmp_path, small=0.2, large=0.1)
     front = surgeon.read_front(tmp_path)
-    monkeypatch.setattr(compare_search, "search", lambda *_: Search(front, 3, 12.0))
+    monkeypatch.setattr(compare_search, "search", lambda *_: Search(front, 3, 12.0, 5.0))
     dataset = load_dataset("digits")
     run = compare_search.measure(RULES, dataset, "onnxsurgeon", 5)
     assert (run["seed"], run["trials"], run["epochs"]) == (5, 3, 12.0)
@@ -142,6 +143,7 @@ def test_the_table_has_a_line_for_each_budget():
         "| 3,000 | 0.9100 ± 0.0141 | 0.7000 |",
         "| seeds | 2 | 1 |",
     ]
+    assert lines[-2:] == ["| seconds searched | 5 | 5 |", "| wall time, s | 6 | 6 |"]
 
 
 def test_results_are_kept_after_every_search(tmp_path):

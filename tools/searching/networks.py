@@ -102,11 +102,13 @@ class Search:
         candidates: the networks to choose from.
         trials: topologies or settings that were trained.
         epochs: passes over the training rows, those of all trials together.
+        seconds: searched, without what was loaded before.
     """
 
     candidates: list[Candidate]
     trials: int
     epochs: float
+    seconds: float
 
 
 def within(candidates: Iterable[Candidate], budget: int) -> Candidate | None:

@@ -69,7 +69,8 @@ def search(family: str, data: str, seed: int, seconds: float, budgets: tuple[int
         with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
             parts = list(pool.map(work, [job] * cores, range(cores)))
     candidates = [candidate for part in parts for candidate in part.candidates]
-    return Search(candidates, sum(part.trials for part in parts), sum(part.epochs for part in parts))
+    trials, epochs = sum(part.trials for part in parts), sum(part.epochs for part in parts)
+    return Search(candidates, trials, epochs, max(part.seconds for part in parts))
 
 
 def work(job: Job, number: int) -> Search:
@@ -95,8 +96,9 @@ def work(job: Job, number: int) -> Search:
                 study.optimize(process.objective(budget, job.seed), n_trials=1, catch=(ArithmeticError,))
             trials = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
             first = [trial.params for trial in sorted(trials, key=lambda trial: -trial.value)[:2]] or first
+    seconds = time.monotonic() - start
     best = [within(process.candidates, budget) for budget in job.budgets]
-    return Search([candidate for candidate in best if candidate], process.trials, process.epochs)
+    return Search([candidate for candidate in best if candidate], process.trials, process.epochs, seconds)
 
 
 def make_study(job: Job, budget: int, seed: int) -> Any:

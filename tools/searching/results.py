@@ -10,6 +10,12 @@ from statistics import mean, stdev
 from typing import Any
 
 Run = dict[str, Any]
+COUNTS = {
+    "trials": "trials",
+    "epochs trained": "epochs",
+    "seconds searched": "search_seconds",
+    "wall time, s": "seconds",
+}
 
 
 class Results:
@@ -61,7 +67,7 @@ def table(runs: Sequence[Run], methods: dict[str, str], budgets: Sequence[int]) 
     lines = [_line(["parameters at most", *shown.values()]), _line(["---", *["---:"] * len(shown)])]
     lines += [_line([f"{budget:,}", *[_cell(_of(runs, key), budget) for key in shown]]) for budget in budgets]
     lines.append(_line(["seeds", *[str(len(_of(runs, key))) for key in shown]]))
-    for label, name in (("trials", "trials"), ("epochs trained", "epochs"), ("wall time, s", "seconds")):
+    for label, name in COUNTS.items():
         lines.append(_line([label, *[f"{mean(run[name] for run in _of(runs, key)):,.0f}" for key in shown]]))
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,18 +41,19 @@ class SurgeonJob:
 
 
 def search(job: SurgeonJob, folder: Path) -> Search:
-    """Run it in ``folder``, which must not exist.
+    """Run it in ``folder``, which must not exist; its seconds are those of the whole process.
 
     Raises:
         SystemExit: it failed; with the last line it said.
     """
+    start = time.monotonic()
     done = subprocess.run(job.command(folder), capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended by code {done.returncode}"]
         raise SystemExit(f"onnxsurgeon, seed {job.seed}: {said[-1]}")
-    candidates = read_front(folder)
-    rows = read_run(folder).history
-    return Search(candidates, len(rows), sum(row["epoch"] - (row["decision_epoch"] or 0.0) for row in rows))
+    seconds, rows = time.monotonic() - start, read_run(folder).history
+    epochs = sum(row["epoch"] - (row["decision_epoch"] or 0.0) for row in rows)
+    return Search(read_front(folder), len(rows), epochs, seconds)
 
 
 def read_front(folder: Path) -> list[Candidate]:

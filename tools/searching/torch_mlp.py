@@ -72,12 +72,8 @@ class TorchMLP:
         self._dense = [torch.nn.Linear(n_in, n_out) for n_in, n_out in pairwise(self.sizes)]
         modules: list[Any] = []
         for dense, norm in zip(self._dense, self._norms, strict=False):  # the last layer stands alone
-            modules += [
-                dense,
-                *([norm] if norm else []),
-                torch.nn.ReLU(),
-                *([torch.nn.Dropout(dropout)] if dropout else []),
-            ]
+            parts = [dense, norm, torch.nn.ReLU(), torch.nn.Dropout(dropout) if dropout else None]
+            modules += [part for part in parts if part is not None]
         self._network = torch.nn.Sequential(*modules, self._dense[-1])
         self._optimizer = self._sample_optimizer(trial)
         self._rate = self._optimizer.param_groups[0]["lr"]
@@ -102,7 +98,8 @@ class TorchMLP:
             if self._cosine:
                 part = (self._done + step / len(order)) / self.epochs
                 self._optimizer.param_groups[0]["lr"] = self._rate * (1 + math.cos(math.pi * part)) / 2
-            loss = torch.nn.functional.cross_entropy(self._network(self._features[rows]), self._labels[rows])
+            outputs = self._network(self._features.index_select(0, rows))
+            loss = torch.nn.functional.cross_entropy(outputs, self._labels.index_select(0, rows))
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
