@@ -44,8 +44,8 @@ CAPTION = """Accuracy on the test rows of {rules.data}, mean ± standard deviati
   trained), a cosine or a constant rate; in scikit-learn Adam or SGD with Nesterov momentum. The first trials are
   settings known to be good, those of a later budget the best two of the one before; each trial's best epoch counts.
 - Searches are stopped by the clock: another run is another sample. Trials, epochs and seconds are means over seeds; the
-  trials of onnxsurgeon are the branches it measured. Wall time is that of the whole method; the time of Optuna begins once
-  data and libraries are loaded, which the seconds searched leave out and those of onnxsurgeon, a process, do not."""
+  trials of onnxsurgeon are the branches it measured. Wall time is that of the whole method. Optuna's seconds begin when
+  data and libraries are loaded; those of onnxsurgeon are of its whole process."""
 
 
 @dataclass(frozen=True)
