@@ -4,7 +4,7 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training test-tutorial docs test-docs lint clean
+.PHONY: demo test test-current test-training test-tutorial compare docs test-docs lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --seed 6 --learning-rate 0.05
@@ -26,6 +26,10 @@ test-training: .venv-training/installed
 # The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs. TUTORIAL: none may be skipped.
 test-tutorial: .venv-tutorial/installed
 	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py
+
+# Three quarters of an hour for onnxsurgeon, Optuna over PyTorch and MLPClassifier; goes on where it was stopped.
+compare: .venv-compare/installed
+	.venv-compare/bin/python tools/compare_search.py --json compare.json
 
 # Warnings are errors.
 docs: .venv-docs/installed
@@ -67,10 +71,15 @@ lint: .venv-test/installed
 	.venv-tutorial/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,dev,tutorial]'
 	@touch $@
 
+.venv-compare/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-compare
+	.venv-compare/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,compare]'
+	@touch $@
+
 .venv-docs/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,dev,docs]'
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-docs site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Searches for networks that compare_search.py sets against each other."""
