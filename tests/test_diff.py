@@ -273,7 +273,7 @@ def test_the_alignment_of_plain_sequences():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     settings = SurgeonSettings.from_preset(
-        "default", epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6
+        "corrected", epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6
     )
     return evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run").run
 

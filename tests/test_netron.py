@@ -23,7 +23,7 @@ pytest.importorskip("netron")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("viewed")
     settings = SurgeonSettings.from_preset(
-        "default", epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6
+        "corrected", epochs=2, initial_epochs=1, epoch_step=1, recuperation_batches=2, seed=6
     )
     return evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run").run
 

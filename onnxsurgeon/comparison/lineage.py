@@ -17,7 +17,19 @@ from onnxsurgeon.comparison.groups import Group, by_origin
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX
-from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen, parse
+from onnxsurgeon.surgery import (
+    Factorize,
+    FactorizeData,
+    InsertIdentity,
+    Merge,
+    MergeData,
+    MergeDuplicates,
+    Narrow,
+    Prune,
+    Surgery,
+    Widen,
+    parse,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,10 @@ class Kinship:
     undone: tuple[str, ...]
     done: tuple[str, ...]
     groups: list[Group]
+
+
+# Surgeries that do the same to a network's layers.
+_MERGES, _NARROWS, _FACTORIZES = (Merge, MergeData), (Narrow, Prune), (Factorize, FactorizeData)
 
 
 class _Layer(NamedTuple):
@@ -115,7 +131,7 @@ def _sites(segments: _Segments, surgery: Surgery) -> Iterator[tuple[int, int]]:
     left = surgery.layer - 1
     for number, segment in enumerate(segments):
         hidden = len(segment) - 1
-        if 0 <= left < hidden + isinstance(surgery, Merge):
+        if 0 <= left < hidden + isinstance(surgery, _MERGES):
             yield number, left
         left -= hidden
 
@@ -123,21 +139,23 @@ def _sites(segments: _Segments, surgery: Surgery) -> Iterator[tuple[int, int]]:
 def _undone(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer, ...] | None:
     """A segment before the surgery on its layer ``i``; None: it cannot have come of that."""
     here = layers[i]
-    if isinstance(surgery, Merge):  # its width is lost
+    if isinstance(surgery, _MERGES):  # its width is lost
         return (*layers[:i], _Layer(None, here.origin), *layers[i:])
     if isinstance(surgery, Widen):
         units = None if here.units is None else here.units - surgery.units
         return None if units is not None and units < 1 else (*layers[:i], here._replace(units=units), *layers[i + 1 :])
-    if isinstance(surgery, Narrow):
+    if isinstance(surgery, _NARROWS):
         fits = here.units in (None, surgery.units)
         return (*layers[:i], here._replace(units=None), *layers[i + 1 :]) if fits else None
+    if isinstance(surgery, MergeDuplicates):  # how many it made one is not told
+        return (*layers[:i], here._replace(units=None), *layers[i + 1 :])
     following = layers[i + 1]
     if i + 1 == len(layers) - 1:
         return None  # what was inserted, or is the second factor, is hidden
     if isinstance(surgery, InsertIdentity):
         same = None in (here.units, following.units) or here.units == following.units
         return (*layers[: i + 1], *layers[i + 2 :]) if same else None
-    assert isinstance(surgery, Factorize)
+    assert isinstance(surgery, _FACTORIZES)
     whole = following._replace(origin=here.origin | following.origin)
     return (*layers[:i], whole, *layers[i + 2 :]) if here.units in (None, surgery.rank) else None
 
@@ -155,15 +173,17 @@ def _forth(segments: _Segments, surgery: Surgery) -> _Segments | None:
 def _done(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer, ...]:
     here, following = layers[i], layers[i + 1]
     new: tuple[_Layer, ...]
-    if isinstance(surgery, Merge):
+    if isinstance(surgery, _MERGES):
         new = (following._replace(origin=here.origin | following.origin),)
     elif isinstance(surgery, Widen):
         new = (here._replace(units=None if here.units is None else here.units + surgery.units), following)
-    elif isinstance(surgery, Narrow):
+    elif isinstance(surgery, _NARROWS):
         new = (here._replace(units=surgery.units), following)
+    elif isinstance(surgery, MergeDuplicates):
+        new = (here._replace(units=None), following)
     elif isinstance(surgery, InsertIdentity):
         new = (here, _Layer(here.units, frozenset()), following)
     else:
-        assert isinstance(surgery, Factorize)
+        assert isinstance(surgery, _FACTORIZES)
         new = (_Layer(surgery.rank, here.origin), here, following)
     return (*layers[:i], *new, *layers[i + 2 :])

@@ -67,21 +67,22 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
     return found
 
 
-def _after(surgery: str, layers: list[int], fresh: int) -> list[int]:
-    """The hidden layers after a surgery, given those before; ``fresh`` is the number of one that it makes."""
-    operation, i = surgery.partition(":")[0], _position(surgery)
-    if operation == "insert_identity":
-        return [*layers[: i + 1], fresh, *layers[i + 1 :]]
-    if operation == "factorize":
-        return [*layers[:i], fresh, *layers[i:]]
-    if operation == "merge":
-        return [*layers[:i], *layers[i + 1 :]]
+def _after(surgeries: str, layers: list[int], fresh: int) -> list[int]:
+    """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first that they make."""
+    for surgery in surgeries.split("+"):
+        operation, i = surgery.partition(":")[0], _position(surgery)
+        if operation == "insert_identity":
+            layers, fresh = [*layers[: i + 1], fresh, *layers[i + 1 :]], fresh + 1
+        elif operation in ("factorize", "factorize_data"):
+            layers, fresh = [*layers[:i], fresh, *layers[i:]], fresh + 1
+        elif operation in ("merge", "merge_data"):
+            layers = [*layers[:i], *layers[i + 1 :]]
     return layers
 
 
 def _position(surgery: str) -> int:
-    """Index of the hidden layer that a surgery names."""
-    number = surgery.partition(":")[2].partition(":")[0]
+    """Index of the hidden layer that a surgery names, the first of several."""
+    number = surgery.partition("+")[0].partition(":")[2].partition(":")[0]
     return int(number) - 1 if number.isdigit() and 0 < int(number) < 10_000 else 0
 
 

@@ -10,6 +10,7 @@ more (SGDR: Loshchilov and Hutter, ICLR 2017).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,6 @@ from onnxsurgeon.surgeon.trainer import Done, Job
 PARAMETERS_PER_ROW = 20
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
-GROWTH = 4.0  # times the parameters that a network has after a competition, at most
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
@@ -46,7 +46,7 @@ class GrowAndShrink(Surgeon):
             left = self._growth_left(state)
             candidates = self._growths(state) if left > 0 and not search.stale else []
             if candidates:
-                return self._grow(state, candidates, min(left, self.settings.growth_step))
+                return self._grow(state, candidates, self._growth_epochs(state, left))
             end = state.epoch + self._settling(state)
             state.search = search = replace(search, phase=SETTLE, begin=state.epoch, end=end)
         if state.epoch < search.end:
@@ -71,8 +71,15 @@ class GrowAndShrink(Surgeon):
 
     def _growths(self, state: State) -> list[Candidate]:
         (branch,) = state.branches
-        most = min(self._most(branch), int(GROWTH * branch.network.parameter_count))
+        most = min(self._most(branch), int(self.settings.growth_factor * branch.network.parameter_count))
         return growths(branch.network, most, mode=self.settings.widen, branch=branch.number)
+
+    def _growth_epochs(self, state: State, left: int) -> int:
+        """How many of the epochs left for growth this one gets: as many as each of those that there will be."""
+        (branch,) = state.branches
+        ratio = self._most(branch) / branch.network.parameter_count
+        rounds = math.ceil(math.log(ratio) / math.log(self.settings.growth_factor) - 1e-9)
+        return max(1, left // max(1, rounds))
 
     def _most(self, branch: Branch) -> int:
         """Parameter count up to which the network grows."""
@@ -116,20 +123,23 @@ class GrowAndShrink(Surgeon):
 
         Each rung is as long as all before it. Where no candidate's weights stay finite, it is the network as it is.
         """
-        until = min(stop, start + max(1, round(self.settings.trial * self.batches_per_epoch)))
+        until = min(stop, start + max(1, round(self.settings.trial * (stop - start))))
         jobs = [
             Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count, cycle)
             for _, parent, branch in self.operated(state, candidates)
         ]
+        begin = start
         while len(jobs) > 1 and until < stop:
+            jobs = [replace(job, cycle=cycle or (begin, until)) for job in jobs]
             done = [replace(job, branch=each.branch, start=until) for job, each in self.perform(state, jobs)]
             done.sort(key=lambda job: (-job.branch.score, job.branch.network.parameter_count, job.branch.number))
-            until = min(stop, until + (until - start))
+            begin, until = until, min(stop, until + (until - start))
             jobs = done[: -(-len(done) // 2) if until < stop else 1]
             for job in done[len(jobs) :]:
                 self.tell(event="dropped", branch=job.branch.number, reason="score")
             jobs = [replace(job, stop=until) for job in jobs]
-        trained = self.perform(state, [replace(job, stop=stop, stage=TRAINED) for job in jobs])
+        jobs = [replace(job, stop=stop, stage=TRAINED, cycle=cycle or (begin, stop)) for job in jobs]
+        trained = self.perform(state, jobs)
         if not trained:
             epochs = (stop - start) // self.batches_per_epoch
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]

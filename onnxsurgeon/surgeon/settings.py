@@ -18,7 +18,7 @@ from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting
 if TYPE_CHECKING:
     from onnxsurgeon.recommend import Thresholds
 
-ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 400, 16, 128
+ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
 MOST_DROPOUT = 0.5
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
@@ -55,15 +55,15 @@ class SurgeonSettings(TrainingSettings):
     seed: int = setting(0, "Seed of every random choice.")
     epochs: int = setting(100, "Length of the run.")
     growth: float = setting(0.25, "Share of the run in which layers grow.")
-    growth_step: int = setting(6, "Epochs between two growths.")
+    growth_factor: float = setting(4.0, "Times the parameters that a growth makes, at most.")
     shrinkage: float = setting(0.4, "Share of the run in which layers shrink, where the objective asks for it.")
     shrink_step: int = setting(4, "Epochs between two shrinkages.")
-    trial: float = setting(1.0, "Epochs after which the first half of the candidates is given up.")
+    trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
     price: float = setting(
         0.02, "Growth pays where the loss falls by more than f to this power, f times the parameters."
     )
     overgrowth: float = setting(2.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
-    learning_rate: float = setting(0.002, "Step size of the optimizer.")
+    learning_rate: float = setting(0.003, "Step size of the optimizer.")
     optimizer: str = setting("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
     weight_decay: float = setting(0.05, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
     schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
@@ -71,7 +71,7 @@ class SurgeonSettings(TrainingSettings):
     size_dropout: float = setting(
         0.1, "Added to --dropout: this times log2(1 + parameters / training rows), up to 0.5 in all; loop engine only."
     )
-    batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 128.")
+    batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
     epoch_step: int = setting(10, "Objective paper: epochs between decision points.")
     branches: int = setting(2, "Objective paper: how many branches are kept at a decision point.")
@@ -108,8 +108,8 @@ class SurgeonSettings(TrainingSettings):
             if getattr(self, name) not in choices:
                 text = f"{name.replace('_', '-')}: '{getattr(self, name)}' is unknown"
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
-        # Objectives other than the paper's warm up for a part of each cycle.
-        self.check(self.epochs if self.objective == "paper" else math.inf)
+        # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
+        self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
 
     def batch_rows(self, rows: int) -> int:
         """Rows in a batch where there are so many to train on."""
@@ -151,7 +151,7 @@ _AT_LEAST: Mapping[str, float] = {
     "tolerance": 0,
     "epochs": 1,
     "growth": 0,
-    "growth_step": 1,
+    "growth_factor": 1.1,
     "shrinkage": 0,
     "shrink_step": 1,
     "trial": 0,

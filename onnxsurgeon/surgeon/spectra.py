@@ -14,7 +14,7 @@ VALUES = 128
 # m n min(m, n) of an m × n matrix up to which its singular values are worth computing for a picture: some 40 ms.
 AFFORDABLE = 2**27
 # How many layers stand in the place of the one operated on.
-_MADE = {"factorize": 2, "insert_identity": 2}
+_MADE = {"factorize": 2, "factorize_data": 2, "insert_identity": 2}
 
 
 def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, object]:

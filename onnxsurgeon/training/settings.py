@@ -89,7 +89,7 @@ class TrainingSettings(OptimizerSettings):
     schedule: str = setting("constant", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
     warmup: float = setting(0.0, "Epochs over which the learning rate rises to its full value.")
 
-    def check(self, epochs: float) -> None:
+    def check(self, epochs: int) -> None:
         """Raise SettingsError where a value is out of range; the text names the setting."""
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size")

@@ -34,6 +34,7 @@ STYLES = {
     IDENTITY: ("o", "#56b4e9"),
     "widen": ("^", ORANGE),
     "narrow": ("v", BLUE),
+    "prune": ("<", BLUE),
     "insert_identity": ("s", "#009e73"),
     "merge": ("D", "#cc79a7"),
     "factorize": ("P", "#e69f00"),

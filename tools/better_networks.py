@@ -1,0 +1,156 @@
+"""What the Surgeon finds on real data, over several seeds: by limit, without one, from tabular sets, and by ingredient.
+
+    python tools/better_networks.py                             # everything: hours on two cores
+    python tools/better_networks.py --tables small large        # only these
+    python tools/better_networks.py --tables ablation --json f  # go on with what f holds
+
+Every run holds out a tenth of the training rows to choose by; the test rows are looked at once, at its end. Two runs
+are made side by side, each with one worker, so that seconds are those of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from searching.results import Results, Run
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "models"
+SMALL, LARGE = MODELS / "fashion-mnist-small.onnx", MODELS / "fashion-mnist-large.onnx"
+FASHION = [str(SMALL), "--data", "fashion-mnist"]
+LIMIT = "--max-parameters"
+ABLATED = [*FASHION, LIMIT, "55000"]
+
+# Name of a row → arguments of ``onnxsurgeon evolve``.
+TABLES: dict[str, dict[str, list[str]]] = {
+    "small": {
+        "784-10-10, at most 10,000": [*FASHION, LIMIT, "10000"],
+        "784-10-10, at most 55,000": [*FASHION, LIMIT, "55000"],
+        "784-10-10, at most 110,000": [*FASHION, LIMIT, "110000"],
+    },
+    "large": {"784-300-100-100-10, at most 110,000": [str(LARGE), "--data", "fashion-mnist", LIMIT, "110000"]},
+    "unlimited": {"784-10-10, no limit": [*FASHION, "--objective", "accuracy"]},
+    "ablation": {
+        "as it is": ABLATED,
+        "no growth beyond the limit": [*ABLATED, "--overgrowth", "1"],
+        "growth by fresh units": [*ABLATED, "--widen", "fresh"],
+        "one shape a competition": [*ABLATED, "--shapes", "1"],
+        "growth at once": [*ABLATED, "--growth-step", "25"],
+        "no dropout": [*ABLATED, "--size-dropout", "0"],
+        "no weight decay": [*ABLATED, "--weight-decay", "0"],
+        "constant learning rate": [*ABLATED, "--schedule", "constant"],
+        "SGD": [*ABLATED, "--optimizer", "sgd", "--learning-rate", "0.1", "--weight-decay", "0.0001"],
+        "Algorithm 1 (preset corrected)": [*FASHION, "--preset", "corrected"],
+    },
+}
+TABULAR = {"digits": (64, 16, 10), "breast-cancer": (30, 8, 2), "diabetes": (10, 8, 1)}
+
+
+def main() -> None:
+    """Make the runs that are missing, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*TABLES, "tabular"]
+    parser.add_argument("--tables", nargs="+", choices=names, default=names)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and go on with those it holds")
+    arguments = parser.parse_args()
+    results = Results({}, arguments.json)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.tables:
+            rows = tabular(Path(folder)) if name == "tabular" else TABLES[name]
+            make(results, rows, arguments.seeds, Path(folder))
+            print(f"\n{table(results, rows, arguments.seeds)}", flush=True)
+
+
+def make(results: Results, rows: dict[str, list[str]], seeds: Sequence[int], folder: Path) -> None:
+    """The runs that are missing, two at a time."""
+    wanted = [(name, seed) for seed in seeds for name in rows if results.find(name, seed) is None]
+    with ThreadPoolExecutor(2) as pool:
+        for run in pool.map(lambda job: evolve(job[0], rows[job[0]], job[1], folder), wanted):
+            results.add(run)
+            print(
+                f"- {run['method']}, seed {run['seed']}: {run['topology']}, test {run['test_accuracy']:.4f}", flush=True
+            )
+
+
+def evolve(name: str, arguments: list[str], seed: int, folder: Path) -> Run:
+    """One run of the command line.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    run = folder / f"{abs(hash(name))}-{seed}"
+    common = ["--seed", str(seed), "--workers", "1", "--run-dir", str(run), "--json"]
+    command = [sys.executable, "-m", "onnxsurgeon", "evolve", *arguments, *common]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name}, seed {seed}: {done.stderr.strip()}")
+    record = json.loads(done.stdout)
+    kept = ("topology", "parameters", "validation_accuracy", "test_accuracy", "start_test_accuracy", "seconds")
+    return {"method": name, "seed": seed, **{key: record[key] for key in kept}}
+
+
+def tabular(folder: Path) -> dict[str, list[str]]:
+    """Plainly trained models of scikit-learn's sets, to be evolved."""
+    rows = {}
+    for data, sizes in TABULAR.items():
+        plain, trained = folder / f"{data}-new.onnx", folder / f"{data}.onnx"
+        options = _options(data)
+        if not trained.exists():
+            _run("create", "-".join(map(str, sizes)), "-o", str(plain), *_shape(data))
+            how = ["--optimizer", "adamw", "--learning-rate", "0.002", "--schedule", "cosine", "--epochs", "60"]
+            _run("train", str(plain), *options, *how, "-o", str(trained))
+        rows[f"{data}, trained {'-'.join(map(str, sizes))}"] = [str(trained), *options]
+    return rows
+
+
+def _options(data: str) -> list[str]:
+    return ["--data", data]
+
+
+def _shape(data: str) -> list[str]:
+    return ["--input-shape", "8x8"] if data == "digits" else []
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "onnxsurgeon", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def table(results: Results, rows: dict[str, list[str]], seeds: Sequence[int]) -> str:
+    """Means and deviations over the seeds, as Markdown."""
+    head = ["", "parameters", "validation", "test", "start", "s on a core", "topologies"]
+    lines = [_line(head), _line(["---", *["---:"] * 5, "---"])]
+    for name in rows:
+        runs = [run for seed in seeds if (run := results.find(name, seed))]
+        figures = [
+            f"{mean(_all(runs, 'parameters')):,.0f}",
+            *(_spread(_all(runs, key)) for key in ("validation_accuracy", "test_accuracy", "start_test_accuracy")),
+            f"{mean(_all(runs, 'seconds')):.0f}",
+        ]
+        lines.append(_line([name, *figures, ", ".join(run["topology"] for run in runs)]))
+    return "\n".join(lines)
+
+
+def _all(runs: Sequence[Run], key: str) -> list[Any]:
+    return [run[key] for run in runs]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
