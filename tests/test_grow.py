@@ -15,6 +15,7 @@ from onnxsurgeon import (
     make_engine,
     operate,
     parse,
+    prepare,
 )
 from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
 from onnxsurgeon.calibration.gradients import with_gradients
@@ -68,6 +69,16 @@ def test_gradients_are_those_of_finite_differences(op, i):
             bypass[a, b] = step
             up, down = (mean_loss(with_bypass(net, features, i, s * bypass), labels) for s in (1, -1))
             assert found[a, b] == pytest.approx((up - down) / (2 * step), abs=1e-8)
+
+
+def test_rows_of_a_split_are_read_where_they_lie(digits):
+    """Bytes that are scaled, and a selection of them: the same as their values as an array of their own."""
+    net = network()
+    rows, _ = digits.hold_out()
+    examples = prepare(net, digits, rows)
+    copied = Examples.classification(examples.features[0], examples.labels[0], 10)
+    found, expected = (moments_of(net, each, 500).gradient_of(net, 1) for each in (examples, copied))
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("scale", [None, (4.0, 0.25)])

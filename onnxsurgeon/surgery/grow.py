@@ -14,11 +14,12 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
 from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_amount, unknown
+from onnxsurgeon.surgery.widen import require_size
 
-# Standard deviation of a new unit's z, as a fraction of the others' root mean square. Small ones are still free to turn
-# where training wants them; see ``Grow``.
+# Standard deviation of a new unit's z, as a fraction of the others' root mean square: small, it is still free to turn.
 _INCOMING = 0.3
-# Added to the variance of every input, as a fraction of their mean: directions that hardly vary are not blown up.
+# Added to the variance of every input, as a fraction of their mean: else directions that hardly vary, in which M is the
+# sample's noise, are blown up.
 _RIDGE = 1.0
 _NO_GRADIENT = 1e-9  # as a fraction of the steepest direction's decrease
 
@@ -47,6 +48,7 @@ class Grow(DataAware):
         """The layer must exist and the number of units be positive."""
         network.hidden(self.layer)
         require_amount(self, self.units, None, "the number of units to add")
+        require_size(self, network, self.units)
 
     def is_exact(self, network: Network) -> bool:
         """Always: what the new units add cancels."""
