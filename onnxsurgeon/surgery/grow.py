@@ -17,9 +17,11 @@ from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_a
 from onnxsurgeon.surgery.widen import require_size
 
 # Standard deviation of a new unit's z, as a fraction of the others' root mean square: small, it is still free to turn.
+# Layer 1 of 784-10-10-10 doubled after 5 epochs on Fashion-MNIST, validation loss after 20 more with a cosine, five
+# seeds: 0.368 (0.1: 0.370; 1: 0.384; ``Widen``'s split 0.389, fresh 0.379; random directions in such pairs 0.372).
 _INCOMING = 0.3
 # Added to the variance of every input, as a fraction of their mean: else directions that hardly vary, in which M is the
-# sample's noise, are blown up.
+# sample's noise, are blown up. There, 0.368 (0.001: 0.386; 100: 0.368).
 _RIDGE = 1.0
 _NO_GRADIENT = 1e-9  # as a fraction of the steepest direction's decrease
 
