@@ -6,4 +6,5 @@ The command line shows and checks them before it knows that a model will be open
 OBJECTIVES = ("accuracy", "pareto", "paper")
 SELECTIONS = ("best-of-each", "top-n", "random-walk")
 WIDEN_MODES = ("split", "equal", "fresh")
+BY_GRADIENTS = "gradient"  # units added by ``Grow``, where data are at hand
 TRACKERS = ("tensorboard", "mlflow")

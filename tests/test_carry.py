@@ -18,10 +18,11 @@ from onnxsurgeon import (
     make_engine,
     operate,
 )
-from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.graph.activations import Activation, prelu
 from onnxsurgeon.graph.equivalence import chain_outputs
-from onnxsurgeon.surgery import FactorizeData, MergeData, Prune
+from onnxsurgeon.surgery import FactorizeData, Grow, MergeData, Prune
 from tests.conftest import as_float64, randomised, with_bias_removed
 
 SURGERIES = [
@@ -37,13 +38,15 @@ SURGERIES = [
     FactorizeData(2, 2),
     Prune(2, 3),
     MergeData(2),
+    Grow(2, 3),
 ]
 
 
 def moments_of(net):
     """Of 200 random rows."""
     features = np.random.default_rng(4).standard_normal((200, 6)) + 0.5
-    return calibrate(net, Examples.classification(features, np.zeros(200, np.int64), 3), np.arange(200))
+    examples, rows = Examples.classification(features, np.arange(200) % 3, 3), np.arange(200)
+    return with_gradients(calibrate(net, examples, rows), net, examples, rows)
 
 
 def network(activation=None, bias=True):
@@ -133,7 +136,7 @@ def test_second_moments_take_the_squares_of_the_first_ones_coefficients(surgery,
     np.testing.assert_allclose(result[~unmapped], (coefficients**2 @ flat)[~unmapped], rtol=1e-9)
     assert (result > 0).all()
     assert unmapped.any() == (
-        isinstance(surgery, InsertIdentity | Factorize | FactorizeData) or "fresh" in str(surgery)
+        isinstance(surgery, InsertIdentity | Factorize | FactorizeData | Grow) or "fresh" in str(surgery)
     )
     if isinstance(surgery, InsertIdentity | Factorize | FactorizeData):
         layer = np.concatenate([v.ravel() for _, v in net.with_parameters(second).layers[1].parameters()])
@@ -146,8 +149,8 @@ def test_training_goes_on_with_the_carried_state(optimizer, digit_examples):
     engine, spec = make_engine("loop"), TrainingSpec(0.003, optimizer)
     before = engine.train(create((64, 20, 10, 10), seed=1), train, [np.arange(1280).reshape(-1, 16)], spec)
     weights = (Widen(1, 4), Widen(1, 4, "fresh"), InsertIdentity(1), Narrow(1, 12), Factorize(1, 8), Merge(1))
-    for surgery in (*weights, FactorizeData(1, 8), Prune(1, 12), MergeData(1)):
-        moments = calibrate(before.network, train)
+    for surgery in (*weights, FactorizeData(1, 8), Prune(1, 12), MergeData(1), Grow(1, 4)):
+        moments = with_gradients(calibrate(before.network, train), before.network, train, sample_rows(train))
         done = operate(before.network, surgery, np.random.default_rng(0), moments=moments)
         state = before.state.mapped(before.network, done.carry)
         assert {v.dtype for each in state.moments for v in each} == {np.dtype(np.float32)}

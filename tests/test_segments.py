@@ -21,11 +21,12 @@ from onnxsurgeon import (
     operate,
 )
 from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.calibration.measure import found_error
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.equivalence import compare_models
 from onnxsurgeon.runtime import run
-from onnxsurgeon.surgery import FactorizeData, MergeData, Prune
+from onnxsurgeon.surgery import FactorizeData, Grow, MergeData, Prune
 from onnxsurgeon.task import SQUARED, Task
 
 ROWS = 6
@@ -576,6 +577,19 @@ def test_data_aware_surgeries_predict_the_error_that_is_found_in_every_segment(f
             done = operate(network, surgery, moments=moments)
             expected = found_error(network, done, examples, rows)
             assert done.record.predicted == pytest.approx(expected, rel=1e-3, abs=1e-5), str(surgery)
+
+
+def test_growth_by_gradients_in_every_segment(found):
+    """Behind glue, with three axes, beside a skip: there are some, and growth by them is exact."""
+    _, model, network = found
+    examples, engine = examples_of(network, model), make_engine("loop")
+    rows = np.arange(examples.rows)
+    moments = with_gradients(calibrate(network, examples, rows), network, examples, rows)
+    before = engine.evaluate(network, examples).loss
+    for i in range(1, network.hidden_count + 1):
+        assert np.abs(moments.gradient_of(network, i)).max() > 0
+        grown = operate(network, Grow(i, 4), moments=moments, require_exact=True).network
+        assert engine.evaluate(grown, examples).loss == pytest.approx(before, rel=1e-4)
 
 
 def test_training_lowers_the_loss_and_touches_nothing_else(found):

@@ -7,19 +7,17 @@ exact as the float32 activations it is of, and dependence between units that is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from onnxsurgeon.calibration.moments import Moment, Moments, Place
-from onnxsurgeon.calibration.scan import run_tiles, scan_model, tiles
+from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.data.dataset import Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import DataError, EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import session
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import Trace, forward
 from onnxsurgeon.training.resident import read_features
@@ -29,23 +27,6 @@ SAMPLE = 4096
 # Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096
 _NO_VARIANCE = 1e-13  # as a fraction of the squared mean
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """A sum over rows.
-
-    Attributes:
-        name: of the graph's output.
-        shape: of the sum.
-        tensors: one, or two whose product is summed.
-        is_count: whether the rows of the tensor are counted, not its values summed.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    tensors: tuple[str, ...]
-    is_count: bool = False
 
 
 def sample_rows(examples: Examples | Split, count: int = SAMPLE, seed: int = 0, purpose: str = "calibration") -> Array:
@@ -67,53 +48,35 @@ def calibrate(network: Network, examples: Examples, rows: Array | None = None) -
     """
     rows = sample_rows(examples) if rows is None else rows
     model, sums, factors = calibration_graph(network, examples)
-    made = session(model)
-    totals = [np.zeros(each.shape) for each in sums]
-    for part in tiles(rows):
-        for total, found in zip(totals, run_tiles(made, network, examples, part), strict=True):
-            total += found
-    if not all(bool(np.isfinite(total).all()) for total in totals):
+    totals = totals_of(model, sums, network, examples, rows)
+    if not all(bool(np.isfinite(total).all()) for total in totals.values()):
         raise EngineError(f"'{network.name}': values inside the network are not finite on the calibration sample")
-    return _moments(network, {each.name: total for each, total in zip(sums, totals, strict=True)}, factors)
+    return _moments(network, totals, factors)
 
 
-def calibration_graph(network: Network, examples: Examples) -> tuple[onnx.ModelProto, list[_Sum], dict[str, float]]:
+def calibration_graph(network: Network, examples: Examples) -> tuple[onnx.ModelProto, list[Sum], dict[str, float]]:
     """The graph that sums (``scan_model``), what it sums, and factors that features are still to be multiplied by."""
     build = GraphBuilder(network.dtype)
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
     sums = list(_sums(network, trace))
-    wide: dict[str, str] = {}
-    for each in sums:
-        for tensor in each.tensors:
-            if tensor not in wide:
-                wide[tensor] = build.add("Cast", tensor, to=onnx.TensorProto.DOUBLE)
-        before, after = f"{each.name}/before", f"{each.name}/after"
-        if len(each.tensors) == 2:
-            a, b = (wide[tensor] for tensor in each.tensors)
-            build.gemm(a, b, before, transA=True, output=after)
-        elif each.is_count:
-            count = build.add("Cast", build.add("Shape", each.tensors[0], end=1), to=onnx.TensorProto.DOUBLE)
-            build.add("Add", before, count, output=after)
-        else:
-            total = build.add("ReduceSum", wide[each.tensors[0]], build.axes(0), keepdims=0)
-            build.add("Add", before, total, output=after)
+    append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     return scan_model("calibration", build, network, examples, sums=shapes), sums, factors
 
 
-def _sums(network: Network, trace: Trace) -> Iterator[_Sum]:
+def _sums(network: Network, trace: Trace) -> Iterator[Sum]:
     for number, segment in enumerate(network.segments):
         traces, widths = trace.layers[number], segment.widths
-        yield _Sum(f"rows_{number}", (1,), (traces[0].x,), is_count=True)
+        yield Sum(f"rows_{number}", (1,), (traces[0].x,), is_count=True)
         for position, (at, n) in enumerate(zip(traces, widths, strict=False)):
             if n > WIDEST:
                 continue
             base = f"{number}_{position}"
-            yield _Sum(f"sum_{base}", (n,), (at.x,))
-            yield _Sum(f"gram_{base}", (n, n), (at.x, at.x))
+            yield Sum(f"sum_{base}", (n,), (at.x,))
+            yield Sum(f"gram_{base}", (n, n), (at.x, at.x))
             if at is not traces[-1] and widths[position + 1] <= WIDEST:
-                yield _Sum(f"cross_{base}", (n, widths[position + 1]), (at.x, at.y))
+                yield Sum(f"cross_{base}", (n, widths[position + 1]), (at.x, at.y))
 
 
 def _moments(network: Network, totals: dict[str, Array], factors: dict[str, float]) -> Moments:

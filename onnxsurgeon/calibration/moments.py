@@ -6,7 +6,7 @@ With a constant 1 appended to x, E[x̃ x̃ᵀ] = [[Σ + μᵀμ, μᵀ], [μ, 1]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from onnxsurgeon.errors import SurgeryError
@@ -35,12 +35,16 @@ class Moments:
         crosses: for each hidden layer, the covariance E[(x − μ)ᵀ(h − ν)] (n_in, n_out) of its input and its output,
             the activation included.
         missing: for layers without moments of their input, the reason.
+        gradients: for each hidden layer i, where they were asked for (``calibration.gradients``), the covariance
+            (n_{i-1}, n_{i+1}) of its input and of ∂L/∂z, the gradient of a row's loss at the pre-activation of the
+            layer that follows.
     """
 
     rows: Mapping[int, int]
     inputs: Mapping[Place, Moment]
     crosses: Mapping[Place, Array]
     missing: Mapping[Place, str]
+    gradients: Mapping[Place, Array] = field(default_factory=dict)
 
     def rows_of(self, network: Network, i: int) -> int:
         """How many rows the moments of hidden layer ``i`` are means over."""
@@ -71,6 +75,22 @@ class Moments:
         self.input_of(network, i)
         self.output_of(network, i)
         return self.crosses[_place(network, i)]
+
+    def gradient_of(self, network: Network, i: int) -> Array:
+        """Covariance (n_{i-1}, n_{i+1}) of hidden layer ``i``'s input and the gradient at the next pre-activation.
+
+        Raises:
+            SurgeryError: there is no such layer, it has none, or they are another network's.
+        """
+        self.input_of(network, i)
+        place = _place(network, i)
+        if place not in self.gradients:
+            raise SurgeryError(f"layer {i} has no gradients: the calibration did not run backward through it")
+        found, (_, following) = self.gradients[place], network.pair(i)
+        if found.shape[1] != following.units:
+            wrong = f"{found.shape[1]} values instead of {following.units}"
+            raise SurgeryError(f"layer {i}: these gradients are another network's: {wrong}")
+        return found
 
     def _at(self, network: Network, i: int, step: int) -> Moment:
         segment, position = _place(network, i)

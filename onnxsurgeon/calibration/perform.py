@@ -8,12 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsurgeon.calibration.calibrate import SAMPLE, calibrate, sample_rows
+from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.calibration.measure import found_error
+from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.base import DataAware, Surgery, SurgeryRecord, operate
+from onnxsurgeon.surgery.grow import Grow
 from onnxsurgeon.training.schedule import generator
 
 
@@ -47,6 +51,18 @@ def draw_sample(
     return Sample(*drawn)
 
 
+def moments_for(surgery: Surgery, network: Network, examples: Examples, rows: Array) -> Moments | None:
+    """The moments of ``network`` that a surgery goes by, over ``rows`` of the examples; None where it goes by none.
+
+    Raises:
+        EngineError: ONNX Runtime is missing or fails, or values or gradients are not finite.
+    """
+    if not isinstance(surgery, DataAware):
+        return None
+    moments = calibrate(network, examples, rows)
+    return with_gradients(moments, network, examples, rows) if isinstance(surgery, Grow) else moments
+
+
 def perform(
     network: Network,
     surgeries: Sequence[Surgery],
@@ -64,8 +80,8 @@ def perform(
     performed = []
     for number, surgery in enumerate(surgeries):
         moments = None
-        if sample is not None and isinstance(surgery, DataAware):
-            moments = calibrate(network, sample.calibration, np.arange(sample.calibration.rows))
+        if sample is not None:
+            moments = moments_for(surgery, network, sample.calibration, np.arange(sample.calibration.rows))
         rng = generator(seed, "operate", number)
         operated = operate(network, surgery, rng, moments=moments, require_exact=require_exact)
         found = None

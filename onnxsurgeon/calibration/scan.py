@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -12,11 +14,47 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import first_line
+from onnxsurgeon.runtime import first_line, session
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.evaluation import ROWS
 from onnxsurgeon.training.forward import feeds_of, make_model, parameter_names
 from onnxsurgeon.training.resident import arrays, declarations, index_feeds, index_names
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum over rows.
+
+    Attributes:
+        name: of the graph's output.
+        shape: of the sum.
+        tensors: one, or two whose product is summed.
+        is_count: whether the rows of the tensor are counted, not its values summed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    tensors: tuple[str, ...]
+    is_count: bool = False
+
+
+def append_sums(build: GraphBuilder, sums: Sequence[Sum]) -> None:
+    """Append the nodes that add a tile's part to each sum: products are taken and summed in float64."""
+    wide: dict[str, str] = {}
+    for each in sums:
+        for tensor in each.tensors:
+            if tensor not in wide:
+                wide[tensor] = build.add("Cast", tensor, to=onnx.TensorProto.DOUBLE)
+        before, after = f"{each.name}/before", f"{each.name}/after"
+        if len(each.tensors) == 2:
+            a, b = (wide[tensor] for tensor in each.tensors)
+            build.gemm(a, b, before, transA=True, output=after)
+        elif each.is_count:
+            count = build.add("Cast", build.add("Shape", each.tensors[0], end=1), to=onnx.TensorProto.DOUBLE)
+            build.add("Add", before, count, output=after)
+        else:
+            total = build.add("ReduceSum", wide[each.tensors[0]], build.axes(0), keepdims=0)
+            build.add("Add", before, total, output=after)
 
 
 def scan_model(
@@ -27,6 +65,7 @@ def scan_model(
     *,
     sums: Sequence[tuple[str, tuple[int, ...]]] = (),
     scanned: Sequence[onnx.ValueInfoProto] = (),
+    targets: bool = False,
 ) -> onnx.ModelProto:
     """A model that runs ``build``'s nodes for every tile.
 
@@ -40,6 +79,7 @@ def scan_model(
         examples: whose rows are read.
         sums: names and shapes of float64 tensors that start as zeros; the nodes write NAME/after from NAME/before.
         scanned: tensors that the nodes write.
+        targets: whether the nodes read the examples' targets.
     """
     double, integer = onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64
     before, after = (
@@ -57,7 +97,7 @@ def scan_model(
     outer.append(helper.make_node("Scan", [*starts, *names], results, num_scan_inputs=len(names), body=body))
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
     inputs = [
-        *declarations(examples, targets=False),
+        *declarations(examples, targets=targets),
         *(helper.make_tensor_value_info(each, integer, ["tiles", "tile"]) for each in names),
         *(
             helper.make_tensor_value_info(each, kind, values.shape)
@@ -83,13 +123,35 @@ def tiles(rows: Array) -> Iterator[Array]:
         yield rows[None, full:]
 
 
-def run_tiles(made: Any, network: Network, examples: Examples, part: Array) -> list[Array]:
+def totals_of(
+    model: onnx.ModelProto,
+    sums: Sequence[Sum],
+    network: Network,
+    examples: Examples,
+    rows: Array,
+    *,
+    targets: bool = False,
+) -> dict[str, Array]:
+    """The sums over ``rows`` of the examples, by name.
+
+    Raises:
+        EngineError: ONNX Runtime is missing or fails.
+    """
+    made = session(model)
+    totals = [np.zeros(each.shape) for each in sums]
+    for part in tiles(rows):
+        for total, found in zip(totals, run_tiles(made, network, examples, part, targets=targets), strict=True):
+            total += found
+    return {each.name: total for each, total in zip(sums, totals, strict=True)}
+
+
+def run_tiles(made: Any, network: Network, examples: Examples, part: Array, *, targets: bool = False) -> list[Array]:
     """All outputs of a session made from such a model, for row numbers (tiles, tile).
 
     Raises:
         EngineError: ONNX Runtime fails.
     """
-    feeds = {**feeds_of(network), **arrays(examples, targets=False), **index_feeds(examples, part, "indices")}
+    feeds = {**feeds_of(network), **arrays(examples, targets=targets), **index_feeds(examples, part, "indices")}
     try:
         return list(made.run(None, feeds))
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base

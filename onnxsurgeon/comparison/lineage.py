@@ -20,6 +20,7 @@ from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.surgery import (
     Factorize,
     FactorizeData,
+    Grow,
     InsertIdentity,
     Merge,
     MergeData,
@@ -48,7 +49,7 @@ class Kinship:
 
 
 # Surgeries that do the same to a network's layers.
-_MERGES, _NARROWS, _FACTORIZES = (Merge, MergeData), (Narrow, Prune), (Factorize, FactorizeData)
+_MERGES, _NARROWS, _FACTORIZES, _WIDENS = (Merge, MergeData), (Narrow, Prune), (Factorize, FactorizeData), (Widen, Grow)
 
 
 class _Layer(NamedTuple):
@@ -141,7 +142,7 @@ def _undone(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Laye
     here = layers[i]
     if isinstance(surgery, _MERGES):  # its width is lost
         return (*layers[:i], _Layer(None, here.origin), *layers[i:])
-    if isinstance(surgery, Widen):
+    if isinstance(surgery, _WIDENS):
         units = None if here.units is None else here.units - surgery.units
         return None if units is not None and units < 1 else (*layers[:i], here._replace(units=units), *layers[i + 1 :])
     if isinstance(surgery, _NARROWS):
@@ -175,7 +176,7 @@ def _done(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer,
     new: tuple[_Layer, ...]
     if isinstance(surgery, _MERGES):
         new = (following._replace(origin=here.origin | following.origin),)
-    elif isinstance(surgery, Widen):
+    elif isinstance(surgery, _WIDENS):
         new = (here._replace(units=None if here.units is None else here.units + surgery.units), following)
     elif isinstance(surgery, _NARROWS):
         new = (here._replace(units=surgery.units), following)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.shrinking import count_of
-from onnxsurgeon.surgery import InsertIdentity, Surgery, Widen, operate
+from onnxsurgeon.surgery import Grow, InsertIdentity, Surgery, Widen, operate
 
 DEEPEST = 4  # hidden layers of a segment up to which another is proposed
 # Widths of the hidden layers from the first on, as powers of this: all alike, or each half as wide as the one before.
@@ -24,7 +25,7 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
     Args:
         network: the branch's network.
         most: parameter count that must not be exceeded.
-        mode: how to widen.
+        mode: how to widen, or ``BY_GRADIENTS``.
         branch: the branch's number, passed on.
     """
     found: dict[tuple[int, ...], Candidate] = {}
@@ -33,10 +34,9 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
             widths = _fill(deeper, profile, most)
             count = count_of(deeper, widths)
             surgeries: list[Surgery] = [*inserted]
+            more = {i: units - deeper.hidden(i).units for i, units in widths.items()}
             surgeries += [
-                Widen(i, units - deeper.hidden(i).units, mode)
-                for i, units in widths.items()
-                if units > deeper.hidden(i).units
+                Grow(i, units) if mode == BY_GRADIENTS else Widen(i, units, mode) for i, units in more.items() if units
             ]
             if not surgeries or not LEAST * network.parameter_count <= count <= most:
                 continue

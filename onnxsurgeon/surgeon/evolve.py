@@ -6,12 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from onnxsurgeon.calibration.calibrate import SAMPLE, calibrate, sample_rows
-from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.calibration.calibrate import SAMPLE, sample_rows
+from onnxsurgeon.calibration.perform import moments_for
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, SurgeryError
-from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.surgeon.branch import (
     START,
@@ -31,7 +32,6 @@ from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import operate, spell
-from onnxsurgeon.surgery.base import DataAware
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
 
@@ -168,7 +168,7 @@ class Surgeon(ABC):
         network, lineage, state = parent.network, parent.lineage, parent.state
         for step, surgery in enumerate(candidate.surgeries):
             rng = generator(self.settings.seed, "surgery", epoch, number, *([step] if step else []))
-            moments = self.moments(network) if isinstance(surgery, DataAware) else None
+            moments = moments_for(surgery, network, self.train, self.sample)
             operated = operate(network, surgery, rng, moments=moments)
             self.tell(event="operated", branch=number, **spectra(network, surgery, operated.network))
             if state is not None:
@@ -178,9 +178,10 @@ class Surgeon(ABC):
             lineage = (*lineage, spell(surgery))
         return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
 
-    def moments(self, network: Network) -> Moments:
-        """What a data-aware surgery goes by: moments of ``network`` on a sample of the training rows."""
-        return calibrate(network, self.train, sample_rows(self.train, SAMPLE, self.settings.seed))
+    @cached_property
+    def sample(self) -> Array:
+        """Numbers of the training rows that data-aware surgeries go by."""
+        return sample_rows(self.train, SAMPLE, self.settings.seed)
 
     def train_on(
         self, state: State, branches: Sequence[Branch], epochs: int, *, what: str, cycle: tuple[int, int] | None = None

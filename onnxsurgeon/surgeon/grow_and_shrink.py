@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
@@ -167,7 +168,9 @@ class GrowAndShrink(Surgeon):
         state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
         candidate = None
         if cycle.most < branch.network.parameter_count:
-            candidate = shrinkage(branch.network, self.moments(branch.network), cycle.most, branch.number)
+            candidate = shrinkage(
+                branch.network, calibrate(branch.network, self.train, self.sample), cycle.most, branch.number
+            )
         if candidate is None:
             return self._go_on(state)
         part = min(SEGMENT, cycle.epochs)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from onnxsurgeon.choices import OBJECTIVES, SELECTIONS, WIDEN_MODES
+from onnxsurgeon.choices import BY_GRADIENTS, OBJECTIVES, SELECTIONS, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.training.rates import SCHEDULES
 from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting
@@ -90,7 +90,7 @@ class SurgeonSettings(TrainingSettings):
     memory: bool = setting(
         True, "Objective paper: step back where no branch is as accurate as before (one-cycle memory)."
     )
-    widen: str = setting("split", "How units are added: split, equal or fresh.")
+    widen: str = setting("split", "How units are added: split, equal, fresh, or by gradient (not by Algorithm 1).")
     validation: str = setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
     result: str = setting(
         "most-accurate", "Objective paper: which branch is the result: most-accurate, or best-score of the final ones."
@@ -108,6 +108,8 @@ class SurgeonSettings(TrainingSettings):
             if getattr(self, name) not in choices:
                 text = f"{name.replace('_', '-')}: '{getattr(self, name)}' is unknown"
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
+        if self.objective == "paper" and self.widen == BY_GRADIENTS:
+            raise SettingsError("widen: gradient is not one of Algorithm 1's: expected split, equal or fresh")
         # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
         self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
 
@@ -174,7 +176,7 @@ _AT_LEAST: Mapping[str, float] = {
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "selection": SELECTIONS,
-    "widen": WIDEN_MODES,
+    "widen": (*WIDEN_MODES, BY_GRADIENTS),
     "validation": VALIDATIONS,
     "result": RETURNS,
 }

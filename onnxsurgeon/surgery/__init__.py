@@ -13,6 +13,7 @@ from onnxsurgeon.surgery.base import (
 )
 from onnxsurgeon.surgery.factorize import Factorize
 from onnxsurgeon.surgery.factorize_data import FactorizeData, factorization_errors
+from onnxsurgeon.surgery.grow import Grow
 from onnxsurgeon.surgery.insert_identity import InsertIdentity
 from onnxsurgeon.surgery.merge import Merge
 from onnxsurgeon.surgery.merge_data import MergeData
@@ -27,6 +28,7 @@ __all__ = [
     "DataAware",
     "Factorize",
     "FactorizeData",
+    "Grow",
     "InsertIdentity",
     "Merge",
     "MergeData",

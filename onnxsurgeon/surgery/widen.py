@@ -14,7 +14,7 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import LARGE, Array
-from onnxsurgeon.surgery.base import Replacement, register, require_amount, spell, unknown
+from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount, spell, unknown
 
 MOST_WEIGHTS = 2**31  # 8 GB in float32
 
@@ -41,12 +41,7 @@ class Widen:
         """The layer must exist, the number of units be positive and the mode known."""
         network.hidden(self.layer)
         require_amount(self, self.units, None, "the number of units to add")
-        layer, following = network.pair(self.layer)
-        weights = (layer.units + self.units) * (layer.inputs + following.units)
-        if weights > MOST_WEIGHTS:
-            raise SurgeryError(
-                f"{spell(self)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once"
-            )
+        require_size(self, network, self.units)
         if self.mode not in WIDEN_MODES:
             raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(WIDEN_MODES)}")
 
@@ -118,3 +113,13 @@ class Widen:
                 first, last = np.searchsorted(rows, (start, start + len(block)))
                 draws[first:last] -= block[rows[first:last] - start]  # in (0, 1]: a share of 0/0 cannot come up
         return draws
+
+
+def require_size(surgery: Surgery, network: Network, units: int) -> None:
+    """Raise SurgeryError where ``units`` more in the surgery's layer would make too many weights."""
+    layer, following = network.pair(surgery.layer)
+    weights = (layer.units + units) * (layer.inputs + following.units)
+    if weights > MOST_WEIGHTS:
+        raise SurgeryError(
+            f"{spell(surgery)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once"
+        )

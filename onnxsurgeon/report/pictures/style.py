@@ -33,6 +33,7 @@ STYLES = {
     START: ("*", INK),
     IDENTITY: ("o", "#56b4e9"),
     "widen": ("^", ORANGE),
+    "grow": (">", ORANGE),
     "narrow": ("v", BLUE),
     "prune": ("<", BLUE),
     "insert_identity": ("s", "#009e73"),
