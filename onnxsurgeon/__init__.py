@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+    from onnxsurgeon.calibration.gradients import with_gradients
     from onnxsurgeon.calibration.measure import found_error
     from onnxsurgeon.calibration.moments import Moment, Moments
     from onnxsurgeon.comparison.diff import Diff, diff
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.reader import from_model, load, save
     from onnxsurgeon.history import RunRecord, read_run
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.surgeon.objective import Entry
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.run import Evolved, evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import (
         Factorize,
         FactorizeData,
+        Grow,
         InsertIdentity,
         Merge,
         MergeData,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "calibration.calibrate": ("calibrate", "sample_rows"),
+    "calibration.gradients": ("with_gradients",),
     "calibration.measure": ("found_error",),
     "calibration.moments": ("Moment", "Moments"),
     "comparison.diff": ("Diff", "diff"),
@@ -88,6 +92,7 @@ _HOMES = {
     "history": ("RunRecord", "read_run"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
+    "surgeon.objective": ("Entry",),
     "surgeon.run": ("Evolved", "evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
     "surgeon.progress": ("TrainingProgress",),
@@ -95,6 +100,7 @@ _HOMES = {
     "surgery": (
         "Factorize",
         "FactorizeData",
+        "Grow",
         "InsertIdentity",
         "Merge",
         "MergeData",
@@ -125,10 +131,12 @@ __all__ = [
     "Diff",
     "Engine",
     "EngineError",
+    "Entry",
     "Evolved",
     "Examples",
     "Factorize",
     "FactorizeData",
+    "Grow",
     "InputOptions",
     "InsertIdentity",
     "Merge",
@@ -179,6 +187,7 @@ __all__ = [
     "resume",
     "sample_rows",
     "save",
+    "with_gradients",
 ]
 
 

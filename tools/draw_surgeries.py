@@ -16,10 +16,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from onnxsurgeon import DenseLayer, Examples, Network, calibrate, create, operate, parse
+from onnxsurgeon import DenseLayer, Examples, Network, create, operate, parse
+from onnxsurgeon.calibration.perform import moments_for
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "surgeries"
 UNIT_RADIUS = 0.17
+ROWS = 512  # of data, for surgeries that go by them
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ DRAWINGS = (
     Drawing("narrow:1:2", (4, 4, 2)),
     Drawing("factorize:1:2", (5, 4, 2)),
     Drawing("merge:1", (4, 3, 3, 2)),
+    Drawing("grow:1:2", (4, 3, 2)),
     Drawing("prune:1:3", (4, 5, 2), seed=7),  # in which the last two units go: the others keep their places
     Drawing("factorize_data:1:2", (5, 4, 2)),
     Drawing("merge_data:1", (4, 3, 3, 2)),
@@ -81,7 +84,8 @@ def draw(drawing: Drawing, theme: Theme) -> Figure:
     before, surgery = create(drawing.sizes, seed=drawing.seed), drawing.surgery
     if drawing.first:
         before, _ = operate(before, parse(drawing.first), np.random.default_rng(0))
-    after, record = operate(before, parse(surgery), np.random.default_rng(0), moments=calibrate(before, rows(before)))
+    moments = moments_for(parse(surgery), before, rows(before), np.arange(ROWS))
+    after, record = operate(before, parse(surgery), np.random.default_rng(0), moments=moments)
     figure = Figure(figsize=(5.8, 2.8))
     axes = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.89, bottom=0.25, wspace=0.12)
@@ -104,9 +108,9 @@ def draw(drawing: Drawing, theme: Theme) -> Figure:
 def rows(network: Network) -> Examples:
     """Inputs that depend on one another, as those of real data do: all but a little of them lies in a plane."""
     rng, inputs = np.random.default_rng(1), network.layers[0].inputs
-    plane = rng.standard_normal((512, 2)) @ rng.standard_normal((2, inputs))
-    x = 1 + plane + 0.2 * rng.standard_normal((512, inputs))
-    return Examples.classification(x.astype(np.float32), np.zeros(512, np.int64), network.layers[-1].units)
+    plane = rng.standard_normal((ROWS, 2)) @ rng.standard_normal((2, inputs))
+    x = 1 + plane + 0.2 * rng.standard_normal((ROWS, inputs))
+    return Examples.classification(x.astype(np.float32), np.arange(ROWS) % 2, network.layers[-1].units)
 
 
 def _network(panel: Any, network: Network, other: Network, theme: Theme) -> None:
