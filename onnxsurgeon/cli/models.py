@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.cli.options import (
     ForceOption,
     JsonOption,
@@ -63,7 +64,9 @@ def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption =
     settings = SurgeonSettings.from_preset(preset)
     network = load(model)
     reports = inspect_layers(network, settings.thresholds)
-    candidates = ranked(propose(network, settings.thresholds, mode=settings.widen))
+    # Without data, units are split.
+    mode = "split" if settings.widen == BY_GRADIENTS else settings.widen
+    candidates = ranked(propose(network, settings.thresholds, mode=mode))
     if not as_json:
         console.inspection(network, reports, candidates, settings.thresholds)
         return

@@ -54,16 +54,16 @@ class SurgeonSettings(TrainingSettings):
     tolerance: float | None = setting(None, "The result is the smallest within this of the best accuracy.")
     seed: int = setting(0, "Seed of every random choice.")
     epochs: int = setting(100, "Length of the run.")
-    growth: float = setting(0.25, "Share of the run in which layers grow.")
+    growth: float = setting(0.15, "Share of the run in which layers grow.")
     growth_factor: float = setting(4.0, "Times the parameters that a growth makes, at most.")
-    shrinkage: float = setting(0.4, "Share of the run in which layers shrink, where the objective asks for it.")
+    shrinkage: float = setting(0.6, "Share of the run in which layers shrink, where the objective asks for it.")
     shrink_step: int = setting(4, "Epochs between two shrinkages.")
     trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
     price: float = setting(
         0.02, "Growth pays where the loss falls by more than f to this power, f times the parameters."
     )
     overgrowth: float = setting(2.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
-    learning_rate: float = setting(0.003, "Step size of the optimizer.")
+    learning_rate: float = setting(0.004, "Step size of the optimizer.")
     optimizer: str = setting("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
     weight_decay: float = setting(0.05, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
     schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
@@ -90,7 +90,7 @@ class SurgeonSettings(TrainingSettings):
     memory: bool = setting(
         True, "Objective paper: step back where no branch is as accurate as before (one-cycle memory)."
     )
-    widen: str = setting("split", "How units are added: split, equal, fresh, or by gradient (not by Algorithm 1).")
+    widen: str = setting("gradient", "How units are added: split, equal, fresh, or by gradient (not by Algorithm 1).")
     validation: str = setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
     result: str = setting(
         "most-accurate", "Objective paper: which branch is the result: most-accurate, or best-score of the final ones."
@@ -191,6 +191,7 @@ _ALGORITHM_1: dict[str, Any] = {
     "warmup": 0.0,
     "size_dropout": 0.0,
     "batch_size": 16,
+    "widen": "split",
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
