@@ -23,7 +23,8 @@ from onnxsurgeon.surgeon.score import growth_score
 from onnxsurgeon.training.rates import RateSchedule
 from tests.conftest import MODELS, start_model
 
-CHANGES = {"seed": 6, "epochs": 20, "learning_rate": 0.01, "growth_step": 2, "shrink_step": 2, "batch_size": 32}
+CHANGES = {"seed": 6, "epochs": 20, "learning_rate": 0.01, "widen": "split", "batch_size": 32}
+CHANGES |= {"growth": 0.25, "shrinkage": 0.4, "shrink_step": 2}
 SETTINGS = SurgeonSettings.from_preset("default", objective="pareto", **CHANGES)
 
 
@@ -367,8 +368,11 @@ def test_a_course_may_begin_anywhere():
     np.testing.assert_allclose(constant.factors(10, 6), [0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
-def test_dropout_and_batches_go_by_size():
+def test_dropout_batches_and_rates_go_by_size():
     settings = SurgeonSettings.from_preset()
+    assert settings.rate_of(10_000) == settings.rate_of(100) == 0.004
+    assert settings.rate_of(1_000_000) == pytest.approx(0.004 / 100**0.3)
+    assert SurgeonSettings.from_preset("paper").rate_of(1_000_000) == 0.005
     assert settings.batch_rows(54_000) == 128
     assert settings.batch_rows(1_000) == 16
     assert replace(settings, batch_size=50).batch_rows(54_000) == 50

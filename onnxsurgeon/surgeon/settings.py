@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
 MOST_DROPOUT = 0.5
+RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
 
@@ -64,6 +65,9 @@ class SurgeonSettings(TrainingSettings):
     )
     overgrowth: float = setting(2.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
+    size_rate: float = setting(
+        0.3, "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power."
+    )
     optimizer: str = setting("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
     weight_decay: float = setting(0.05, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
     schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
@@ -117,6 +121,10 @@ class SurgeonSettings(TrainingSettings):
         """Rows in a batch where there are so many to train on."""
         return self.batch_size or min(max(rows // ROWS_PER_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
 
+    def rate_of(self, parameters: int) -> float:
+        """Learning rate of a network with so many parameters."""
+        return self.learning_rate * max(1.0, parameters / RATED_PARAMETERS) ** -self.size_rate
+
     def dropout_of(self, parameters: int, rows: int) -> float:
         """Dropout of a network with so many parameters on so many training rows, in steps of a twentieth."""
         share = self.dropout + self.size_dropout * math.log2(1 + parameters / rows)
@@ -159,6 +167,7 @@ _AT_LEAST: Mapping[str, float] = {
     "trial": 0,
     "price": 0,
     "overgrowth": 1,
+    "size_rate": 0,
     "size_dropout": 0,
     "initial_epochs": 0,
     "epoch_step": 1,
@@ -189,6 +198,7 @@ _ALGORITHM_1: dict[str, Any] = {
     "weight_decay": 0.0,
     "schedule": "constant",
     "warmup": 0.0,
+    "size_rate": 0.0,
     "size_dropout": 0.0,
     "batch_size": 16,
     "widen": "split",

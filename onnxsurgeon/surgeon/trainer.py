@@ -119,10 +119,11 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     per_epoch = bench.schedule.batches_per_epoch
     others = {"artifact_directory": artifacts, "threads": bench.free_threads, "seed": settings.seed}
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
+    size = branch.network.parameter_count
     if settings.objective != "paper":
-        spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch))
+        spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, dropout=settings.dropout_of(branch.network.parameter_count, bench.train.rows))
+        spec = replace(spec, dropout=settings.dropout_of(size, bench.train.rows))
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
