@@ -77,23 +77,22 @@ def test_a_run_grows_settles_and_shrinks(undisturbed):
     assert done.test.accuracy > 0.9 > 0.3 > done.start.accuracy
 
 
-def test_candidates_are_given_up_by_halves(undisturbed):
-    """The better half of the candidates goes on, and at the end of the step one."""
-    _, events = undisturbed
+def test_candidates_are_given_up_by_halves(start, tmp_path):
+    """The better half of the candidates goes on for twice as long, and at the end of the step one is left."""
+    settings = short(epochs=16, growth=0.5, trial=0.125, max_parameters=1500)
+    events = RunDirectory.open(run(start, settings, tmp_path / "run").run).read_journal()
     proposed = {event["branch"] for event in of(events, "proposed") if event["epoch"] == 0}
-    tried = {event["branch"]: event for event in of(events, "recuperated") if event["branch"] in proposed}
-    assert proposed == set(tried)
-    assert {event["epoch"] for event in tried.values()} == {1}
-    assert len(proposed & {event["branch"] for event in of(events, "trained")}) == 1
-    dropped = [event["branch"] for event in of(events, "dropped") if event["reason"] == "score"]
-    scores = {branch: event["score"] for branch, event in tried.items()}
-    assert sorted(proposed - set(dropped)) == [max(scores, key=scores.get)]
-
-
-def test_rungs_get_longer(start, tmp_path):
-    done = run(start, short(epochs=16, growth=0.5, growth_step=8, max_parameters=3000), tmp_path / "run")
-    ends = [event["epoch"] for event in of(RunDirectory.open(done.run).read_journal(), "recuperated")]
-    assert [ends.count(epoch) for epoch in (1, 2, 4)] == [5, 3, 2]
+    rungs = {}
+    for event in of(events, "recuperated", "trained"):
+        if event["branch"] in proposed:
+            rungs.setdefault(event["epoch"], {})[event["branch"]] = event["score"]
+    assert sorted(rungs) == [1, 2, 4, 8]
+    assert set(rungs[1]) == proposed
+    for (_, before), (epoch, after) in pairwise(sorted(rungs.items())):
+        count = 1 if epoch == 8 else -(-len(before) // 2)
+        assert sorted(after) == sorted(sorted(before, key=before.get, reverse=True)[:count])
+    dropped = {event["branch"] for event in of(events, "dropped") if event["reason"] == "score"}
+    assert proposed - dropped == set(rungs[8])
 
 
 def test_the_score_is_the_loss_at_the_price_of_size(undisturbed):
@@ -324,6 +323,9 @@ def test_shapes_to_grow_to_fill_the_limit_and_are_exact():
         assert all(new >= old for new, old in zip(grown.chain.widths[1:-1], network.chain.widths[1:-1], strict=False))
     assert {str(each).startswith("insert_identity:2+") for each in found} == {True, False}
     assert growths(network, network.parameter_count, mode="split") == []
+    assert all(str(each).startswith("insert_identity:1") for each in growths(create((20, 8, 3)), 900, mode="split"))
+    wide = create((2, 100, 2))
+    assert [str(each) for each in growths(wide, 1000, mode="split")] == ["widen:1:99"]  # no room for another layer
     assert growths(create((20, 3)), 1500, mode="split") == []
 
 

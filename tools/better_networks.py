@@ -28,7 +28,7 @@ MODELS = ROOT / "models"
 SMALL, LARGE = MODELS / "fashion-mnist-small.onnx", MODELS / "fashion-mnist-large.onnx"
 FASHION = [str(SMALL), "--data", "fashion-mnist"]
 LIMIT = "--max-parameters"
-ABLATED = [*FASHION, LIMIT, "55000"]
+ABLATED = [*FASHION, LIMIT, "10000"]
 
 # Name of a row → arguments of ``onnxsurgeon evolve``.
 TABLES: dict[str, dict[str, list[str]]] = {

@@ -103,8 +103,8 @@ def operate(
         list[str],
         typer.Argument(
             help="In order: widen:LAYER:UNITS (more), insert_identity:LAYER, narrow:LAYER:UNITS (left), "
-            "factorize:LAYER:RANK, merge:LAYER, merge_duplicates:LAYER; by what --data shows prune:LAYER:UNITS (left), "
-            "factorize_data:LAYER:RANK, merge_data:LAYER. Hidden layers are counted from 1.",
+            "factorize:LAYER:RANK, merge:LAYER, merge_duplicates:LAYER; by what --data shows grow:LAYER:UNITS (more), "
+            "prune:LAYER:UNITS (left), factorize_data:LAYER:RANK, merge_data:LAYER. Hidden layers are counted from 1.",
             metavar="SURGERY...",
         ),
     ],
@@ -115,8 +115,8 @@ def operate(
         str,
         typer.Option(
             "--data",
-            help="Show each surgery's error on rows of this data set, as for evaluate; prune, factorize_data and "
-            "merge_data need it, and go by 4,096 training rows.",
+            help="Show each surgery's error on rows of this data set, as for evaluate; grow, prune, factorize_data "
+            "and merge_data need it, and go by 4,096 training rows.",
         ),
     ] = "",
     seed: SeedOption = 0,

@@ -19,8 +19,12 @@ LEAST = 1.05  # times the parameters: less is no growth
 def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[Candidate]:
     """Candidates of nearly ``most`` parameters, each another shape.
 
-    As deep as the network is, and one layer deeper in each of its segments; with layers of even and of tapered width,
+    One layer deeper in each of its segments, and as deep as the network is; with layers of even and of tapered width,
     and as the network's own are. No layer gets narrower.
+
+    One hidden layer stays one only where there is no room for two: a wide network does as well with one, but not once
+    it has to be small. Of 784-10-10 grown on Fashion-MNIST and shrunk to 10,000 parameters, seven results with one had
+    0.8645 ± 0.0030 of the test rows right, fourteen with two 0.8703 ± 0.0026.
 
     Args:
         network: the branch's network.
@@ -30,6 +34,8 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
     """
     found: dict[tuple[int, ...], Candidate] = {}
     for inserted, deeper in _depths(network):
+        if found and not inserted and network.hidden_count == 1:
+            continue
         for name, profile in _profiles(deeper).items():
             widths = _fill(deeper, profile, most)
             count = count_of(deeper, widths)
@@ -49,15 +55,15 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
 
 
 def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
-    """The network, and for each segment with a layer more behind its last hidden one."""
+    """For each segment with a layer more behind its last hidden one; and the network as it is."""
     if not network.hidden_count:
         return
-    yield [], network
     for i in range(1, network.hidden_count + 1):
         position, hidden = network.depth(i)
         if position == hidden < DEEPEST:
             surgery = InsertIdentity(i)
             yield [surgery], operate(network, surgery).network
+    yield [], network
 
 
 def _profiles(network: Network) -> dict[str, dict[int, float]]:

@@ -57,13 +57,13 @@ class SurgeonSettings(TrainingSettings):
     epochs: int = setting(100, "Length of the run.")
     growth: float = setting(0.15, "Share of the run in which layers grow.")
     growth_factor: float = setting(4.0, "Times the parameters that a growth makes, at most.")
-    shrinkage: float = setting(0.6, "Share of the run in which layers shrink, where the objective asks for it.")
+    shrinkage: float = setting(0.5, "Share of the run in which layers shrink, where the objective asks for it.")
     shrink_step: int = setting(4, "Epochs between two shrinkages.")
     trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
     price: float = setting(
         0.02, "Growth pays where the loss falls by more than f to this power, f times the parameters."
     )
-    overgrowth: float = setting(2.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
+    overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
     size_rate: float = setting(
         0.3, "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power."
