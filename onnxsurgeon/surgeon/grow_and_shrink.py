@@ -30,6 +30,7 @@ from onnxsurgeon.surgeon.trainer import Done, Job
 PARAMETERS_PER_ROW = 20
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
+COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
@@ -79,8 +80,18 @@ class GrowAndShrink(Surgeon):
         """How many of the epochs left for growth this one gets: as many as each of those that there will be."""
         (branch,) = state.branches
         ratio = self._most(branch) / branch.network.parameter_count
-        rounds = math.ceil(math.log(ratio) / math.log(self.settings.growth_factor) - 1e-9)
-        return max(1, left // max(1, rounds))
+        rounds = max(1, math.ceil(math.log(ratio) / math.log(self.settings.growth_factor) - 1e-9))
+        return max(1, min(left // rounds, self._affordable(state, rounds)))
+
+    def _affordable(self, state: State, rounds: int) -> int:
+        """How many epochs a growth can have in the time for it; 1 as long as the pace is not known."""
+        settings, (branch,) = self.settings, state.branches
+        if settings.time_limit is None:
+            return settings.epochs
+        seconds = (settings.growth * settings.time_limit - self.elapsed(state)) / rounds
+        size = int(settings.growth_factor * branch.network.parameter_count)
+        epochs = self._pace.epochs(size, seconds / COMPETITORS)
+        return int(epochs) if epochs < math.inf else 1
 
     def _most(self, branch: Branch) -> int:
         """Parameter count up to which the network grows."""

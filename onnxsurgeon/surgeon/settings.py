@@ -123,7 +123,7 @@ class SurgeonSettings(TrainingSettings):
 
     def rate_of(self, parameters: int) -> float:
         """Learning rate of a network with so many parameters."""
-        return self.learning_rate * max(1.0, parameters / RATED_PARAMETERS) ** -self.size_rate
+        return self.learning_rate * math.pow(max(1.0, parameters / RATED_PARAMETERS), -self.size_rate)
 
     def dropout_of(self, parameters: int, rows: int) -> float:
         """Dropout of a network with so many parameters on so many training rows, in steps of a twentieth."""
