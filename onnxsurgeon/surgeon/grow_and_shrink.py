@@ -98,8 +98,10 @@ class GrowAndShrink(Surgeon):
         limit = self._limit(branch)
         if limit is None:
             return PARAMETERS_PER_ROW * self.train.rows
-        shrinks = self.settings.shrinkage > 0 and self.settings.overgrowth > 1
-        return int(limit * self.settings.overgrowth) if shrinks else limit
+        settings = self.settings
+        if settings.objective == "pareto" or settings.shrinkage == 0:  # the front begins at the limit
+            return limit
+        return int(limit * settings.overgrowth)
 
     def _limit(self, branch: Branch) -> int | None:
         """The limits as a number of parameters."""
