@@ -1,7 +1,7 @@
 """Grow while it pays, anneal, then shrink along the front: the search behind the objectives accuracy and pareto.
 
-A run has three phases. While layers grow, the learning rate stays high, and every few epochs there is a competition of
-several shapes that the network could grow to; after each rung of training the half with the larger losses is given up
+A run has three phases. While layers grow, every few epochs there is a competition of several shapes that the network
+could grow to; each rung of training ends with the learning rate at 0, and the half with the larger losses is given up
 (successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or where the network as it is
 wins. Then the network settles: the learning rate falls to 0. Where a limit, a tolerance or the front ask for smaller
 networks, units are pruned by what the data say they are worth, and each time the learning rate rises and falls once
