@@ -7,7 +7,7 @@ PYTEST := -m pytest -q -n 2
 .PHONY: demo test test-current test-training test-tutorial compare docs test-docs lint clean
 
 demo: .venv-demo/installed
-	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --seed 6 --learning-rate 0.05
+	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
 
 test: test-current test-training
 

@@ -64,7 +64,7 @@ class RunTable:
 
         ``number``, ``parent``, ``surgery``: its own number, that of the branch it was made from, and what made it.
         ``epoch``, ``stage``, ``accuracy``, ``gain``, ``loss``, ``score``: its latest measurement on the validation
-        rows, "recuperated" or "trained"; the gain is over its parent, the score that of eq. 16. ``topology``,
+        rows, "recuperated" or "trained"; the gain is over its parent, the score that of the search. ``topology``,
         ``parameters``: widths of its layers, and how many parameters it has. ``kept``, ``result``, ``outcome``: whether
         the run went on with it, whether it is the result, and what became of it, in words. ``file``: path of its ONNX
         file. ``decision_epoch``, ``draw``, ``proposal``, ``reason``: when it was proposed, in which draw, with which

@@ -26,7 +26,7 @@ class Row:
         draw: the draw it is of, from 0.
         accuracy: at its latest measurement.
         gain: over its parent's.
-        score: by eq. 16.
+        score: by eq. 16 or the price of growth.
         stage: "proposed", "recuperated", "trained", "dropped" or "kept".
         reason: why it was dropped.
     """
@@ -103,7 +103,7 @@ class RunState:
         if all(row.stage in ("kept", "dropped") for row in self.candidates.values()):
             self.candidates.clear()
         self.draw = event["draw"]
-        # Its score is that of its recommendation here, not that of eq. 16.
+        # Its score is that of its recommendation here, not yet one by what was measured.
         self.candidates[event["branch"]] = Row(
             event["branch"], event["surgery"], parameters=event["parameters"], draw=self.draw
         )
