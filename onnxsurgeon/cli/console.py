@@ -135,6 +135,9 @@ def rounding_note(rounding: float) -> None:
         _plain(f"[dim]weights are rounded to the file's type, by up to {rounding:.1e} of their tensor's largest[/]")
 
 
+SURGERY = 17  # columns of a surgery; of several at once the first are shown
+
+
 class EventPrinter:
     """Prints one line for each event of a run that a person wants to see."""
 
@@ -193,8 +196,10 @@ class EventPrinter:
             self._column_names()
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"
+            surgery = event["surgery"]
+            surgery = surgery if len(surgery) <= SURGERY else f"{surgery[: SURGERY - 1]}…"
             line = (
-                f"{word:<7} {event['branch']:>4} {event['surgery']:<17} {event['topology']:<16} "
+                f"{word:<7} {event['branch']:>4} {surgery:<{SURGERY}} {event['topology']:<16} "
                 f"{event['parameters']:>9,} {event['accuracy']:.4f} {event['gain']:+.4f} {event['score']:.4f}"
             )
             _plain(f"[dim]{line}[/]" if kind == "recuperated" else line)
@@ -207,7 +212,7 @@ class EventPrinter:
 
     @staticmethod
     def _column_names() -> None:
-        _plain(f"[dim]{'':<7} {'':>4} {'surgery':<17} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+        _plain(f"[dim]{'':<7} {'':>4} {'surgery':<{SURGERY}} {'topology':<16} {'params':>9} accur.    gain  score[/]")
 
 
 class SilentPrinter(EventPrinter):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
-SAME_LATENCY = 1.2
+SAME_LATENCY = 1.25
 
 
 @dataclass(frozen=True)
