@@ -375,7 +375,7 @@ def test_dropout_batches_and_rates_go_by_size():
     assert settings.rate_of(10_000) == settings.rate_of(100) == 0.004
     assert settings.rate_of(1_000_000) == pytest.approx(0.004 / 100**0.3)
     assert SurgeonSettings.from_preset("paper").rate_of(1_000_000) == 0.005
-    assert settings.batch_rows(54_000) == 128
+    assert settings.batch_rows(54_000) == 64
     assert settings.batch_rows(1_000) == 16
     assert replace(settings, batch_size=50).batch_rows(54_000) == 50
     assert settings.dropout_of(1_000, 54_000) == 0
