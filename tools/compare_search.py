@@ -23,11 +23,13 @@ from searching.networks import Candidate, Search, accuracy, held_back_rows, reco
 from searching.results import Results, Run, table
 
 from onnxsurgeon import Dataset, Network, load_dataset, make_engine, prepare
+from onnxsurgeon.surgeon.versions import versions
 
 BUDGETS = (10_000, 30_000, 100_000, 300_000)
 METHODS = {"onnxsurgeon": "onnxsurgeon", "torch": "Optuna over PyTorch", "sklearn": "Optuna over MLPClassifier"}
-PACKAGES = {
-    "onnxsurgeon": ("onnxsurgeon", "onnxruntime"),
+# Beside those that onnxsurgeon depends on.
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "onnxsurgeon": (),
     "torch": ("optuna", "torch"),
     "sklearn": ("optuna", "scikit-learn"),
 }
@@ -131,9 +133,9 @@ def measure(rules: Rules, dataset: Dataset, method: str, seed: int) -> Run:
         seconds = time.perf_counter() - start
     chosen = {str(budget): within(found.candidates, budget) for budget in rules.budgets}
     entries = {budget: one and record(one, test_accuracy(one, dataset)) for budget, one in chosen.items()}
-    versions = {package: version(package) for package in PACKAGES[method]}
+    others = {package: version(package) for package in PACKAGES[method]}
     done = {"trials": found.trials, "epochs": found.epochs, "search_seconds": found.seconds, "seconds": seconds}
-    return {"method": method, "seed": seed, **done, "versions": versions, "found": entries}
+    return {"method": method, "seed": seed, **done, "versions": {**versions(), **others}, "found": entries}
 
 
 def search(rules: Rules, method: str, seed: int, folder: Path) -> Search:
