@@ -111,3 +111,28 @@ def test_the_engine_without_dropout_says_so(network):
     with pytest.raises(EngineError, match=r"dropout|training"):
         make_engine("artifacts", "cpu", network, TrainingSettings(dropout=0.1))
     assert make_engine("auto", "cpu", network, TrainingSettings(dropout=0.1)).name == "loop"
+
+
+def test_inputs_are_left_out_in_one_step_worked_out_by_hand(digit_examples):
+    train, _ = digit_examples
+    network = randomised(create((64, 10), seed=1, input_shape=(8, 8)))
+    rows = np.arange(16).reshape(1, 16)
+    spec = replace(SPEC, dropout=0.0, input_dropout=RATE, position=7)
+    trained = LoopEngine().train(network, train, [rows], spec).network
+    fed = dropout.feeds(network, 0.0, 3, np.array([7]), 16, RATE)
+    start = int(fed["input_mask_offset_0s"][0, 0])
+    mask = fed[dropout.INPUT_POOL][start : start + 64].reshape(16, 64)
+    assert np.mean(mask == 0) == pytest.approx(RATE, abs=0.05)
+    w, b = (v.astype(np.float64) for v in weights(network))
+    x = train.features[0][rows[0]].reshape(16, -1) * mask
+    logits = x @ w + b
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    d = (p - np.eye(10)[train.labels[0][rows[0]]]) * 0.1 / 16
+    np.testing.assert_allclose(weights(trained)[0], w - x.T @ d, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(weights(trained)[1], b - d.sum(0), rtol=0, atol=2e-6)
+
+
+def test_masks_of_inputs_are_others_than_those_of_layers(network):
+    fed = dropout.feeds(network, RATE, 3, np.arange(50), 16, RATE)
+    assert not np.array_equal(fed["mask_offset_0s"], fed["input_mask_offset_0s"])
+    assert dropout.masked_inputs(network) == [64]

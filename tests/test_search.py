@@ -378,7 +378,8 @@ def test_dropout_batches_and_rates_go_by_size():
     assert settings.batch_rows(54_000) == 64
     assert settings.batch_rows(1_000) == 16
     assert replace(settings, batch_size=50).batch_rows(54_000) == 50
-    assert settings.dropout_of(1_000, 54_000) == 0
-    assert settings.dropout_of(54_000, 54_000) == 0.1
-    assert settings.dropout_of(10**9, 54_000) == 0.5
-    assert replace(settings, size_dropout=0.0, dropout=0.13).dropout_of(54_000, 54_000) == 0.13
+    assert settings.regularised(1_000, 54_000) == {"dropout": 0, "input_dropout": 0, "batch_norm": False}
+    assert settings.regularised(54_000, 54_000) == {"dropout": 0.05, "input_dropout": 0.1, "batch_norm": True}
+    assert settings.regularised(10**9, 54_000) == {"dropout": 0.5, "input_dropout": 0.1, "batch_norm": True}
+    given = replace(settings, size_dropout=0.0, dropout=0.13, size_input_dropout=0.0, input_dropout=0.3, size_norm=None)
+    assert given.regularised(54_000, 54_000) == {"dropout": 0.13, "input_dropout": 0.3, "batch_norm": False}

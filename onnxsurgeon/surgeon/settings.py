@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.recommend import Thresholds
 
 ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
-MOST_DROPOUT = 0.5
+MOST_DROPOUT, MOST_INPUT_DROPOUT = 0.5, 0.1
 RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
@@ -73,7 +73,11 @@ class SurgeonSettings(TrainingSettings):
     schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
     warmup: float = setting(1.0, "Epochs over which the learning rate rises to its full value.")
     size_dropout: float = setting(
-        0.1, "Added to --dropout: this times log2(1 + parameters / training rows), up to 0.5 in all; loop engine only."
+        0.05, "Added to --dropout: this times log2(1 + parameters / training rows), up to 0.5 in all; loop engine only."
+    )
+    size_input_dropout: float = setting(0.1, "The same of --input-dropout, up to 0.1 in all.")
+    size_norm: float | None = setting(
+        0.75, "Layers are normalised (--batch-norm) where there are so many parameters for a row; loop engine only."
     )
     batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
@@ -125,10 +129,18 @@ class SurgeonSettings(TrainingSettings):
         """Learning rate of a network with so many parameters."""
         return self.learning_rate * math.pow(max(1.0, parameters / RATED_PARAMETERS), -self.size_rate)
 
-    def dropout_of(self, parameters: int, rows: int) -> float:
-        """Dropout of a network with so many parameters on so many training rows, in steps of a twentieth."""
-        share = self.dropout + self.size_dropout * math.log2(1 + parameters / rows)
-        return self.dropout if not self.size_dropout else round(20 * min(share, MOST_DROPOUT)) / 20
+    def regularised(self, parameters: int, rows: int) -> dict[str, Any]:
+        """Dropouts, in steps of a twentieth, and normalisation of a network of so many parameters on so many rows."""
+
+        def share(given: float, by_size: float, most: float) -> float:
+            found = given + by_size * math.log2(1 + parameters / rows)
+            return given if not by_size else round(20 * min(found, max(most, given))) / 20
+
+        return {
+            "dropout": share(self.dropout, self.size_dropout, MOST_DROPOUT),
+            "input_dropout": share(self.input_dropout, self.size_input_dropout, MOST_INPUT_DROPOUT),
+            "batch_norm": self.batch_norm or (self.size_norm is not None and parameters >= self.size_norm * rows),
+        }
 
     @property
     def thresholds(self) -> Thresholds:
@@ -169,6 +181,8 @@ _AT_LEAST: Mapping[str, float] = {
     "overgrowth": 1,
     "size_rate": 0,
     "size_dropout": 0,
+    "size_input_dropout": 0,
+    "size_norm": 0,
     "initial_epochs": 0,
     "epoch_step": 1,
     "branches": 1,
@@ -200,6 +214,8 @@ _ALGORITHM_1: dict[str, Any] = {
     "warmup": 0.0,
     "size_rate": 0.0,
     "size_dropout": 0.0,
+    "size_input_dropout": 0.0,
+    "size_norm": None,
     "batch_size": 16,
     "widen": "split",
 }

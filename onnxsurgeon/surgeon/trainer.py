@@ -123,7 +123,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     if settings.objective != "paper":
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, dropout=settings.dropout_of(size, bench.train.rows))
+        spec = replace(spec, **settings.regularised(size, bench.train.rows))
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:

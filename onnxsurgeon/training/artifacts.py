@@ -87,8 +87,10 @@ def why_not(settings: OptimizerSettings) -> str:
         return "the artifacts engine's sgd has no weight decay; use the loop"
     if settings.optimizer not in ("sgd", "adamw"):
         return f"the artifacts engine has no optimizer {settings.optimizer}; use the loop"
-    if settings.dropout:
+    if settings.dropout or settings.input_dropout:
         return "the artifacts engine has no dropout; use the loop"
+    if settings.batch_norm:
+        return "the artifacts engine has no batch normalisation; use the loop"
     return ""
 
 

@@ -8,6 +8,7 @@ which ones follows from the seed, the batch's position in the run and the layer 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,28 +20,38 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.schedule import generator
 
+INPUTS = 2**16  # number of the first mask of inputs: behind any that layers have
 OFFSETS = 4096  # places in the pool that a mask may begin at
-POOL = "masks"
+POOL, INPUT_POOL = "mask", "input_mask"
 
 
 class Masks:
     """The masks of one training step under construction.
 
     Attributes:
+        pool: name of the input that they are cut from.
         offsets: names of the body's inputs that say where each mask begins, each of shape (1,).
     """
 
-    def __init__(self, build: GraphBuilder) -> None:
-        self._build = build
+    def __init__(self, build: GraphBuilder, pool: str) -> None:
+        self._build, self.pool = build, pool
         self.offsets: list[str] = []
 
     def __call__(self, units: int) -> str:
         """Append the nodes of a mask; return its name, of shape (units, batch)."""
-        offset = f"mask_offset_{len(self.offsets)}"
+        offset = _offset(self.pool, len(self.offsets))
         self.offsets.append(offset)
         build = self._build
         stop = build.add("Add", offset, build.integers(units))
-        return build.add("Slice", POOL, offset, stop, build.axes(0))
+        return build.add("Slice", self.pool, offset, stop, build.axes(0))
+
+    def by_row(self, units: int) -> str:
+        """The same values as (batch, units)."""
+        return self._build.add("Reshape", self(units), self._build.integers(-1, units))
+
+
+def _offset(pool: str, number: int) -> str:
+    return f"{pool}_offset_{number}"
 
 
 def masked_layers(network: Network) -> list[int]:
@@ -49,24 +60,38 @@ def masked_layers(network: Network) -> list[int]:
     return [layer.units for segment in segments if segment.rank == 2 for layer in segment.layers[:-1]]
 
 
-def declarations(names: list[str], kind: int) -> list[onnx.ValueInfoProto]:
-    """Inputs of the graph: the pool, and where each mask begins at each step."""
-    if not names:
-        return []
-    integers = onnx.TensorProto.INT64
-    series = [helper.make_tensor_value_info(f"{name}s", integers, ["steps", 1]) for name in names]
-    return [helper.make_tensor_value_info(POOL, kind, ["pool_rows", "batch_size"]), *series]
+def masked_inputs(network: Network) -> list[int]:
+    """Features of every segment of which inputs are left out, in that order."""
+    trunk = network.frame.trunk
+    segments = [network.segments[step] for step in trunk.steps if isinstance(step, int)]
+    return [segment.widths[0] for segment in segments if segment.rank == 2 and segment.input_name in trunk.features]
 
 
-def feeds(network: Network, rate: float, seed: int, positions: Array, batch_size: int) -> dict[str, Array]:
+def declarations(offsets: Mapping[str, Sequence[str]], kind: int) -> list[onnx.ValueInfoProto]:
+    """Inputs of the graph: each pool that has any offsets, and where each mask begins at each step."""
+    found = []
+    for name, names in offsets.items():
+        if names:
+            found.append(helper.make_tensor_value_info(name, kind, [f"{name}_rows", "batch_size"]))
+            integers = onnx.TensorProto.INT64
+            found += [helper.make_tensor_value_info(f"{each}s", integers, ["steps", 1]) for each in names]
+    return found
+
+
+def feeds(
+    network: Network, rate: float, seed: int, positions: Array, batch_size: int, input_rate: float = 0.0
+) -> dict[str, Array]:
     """Values of those inputs for the batches at ``positions`` (steps,) of a run."""
-    units = masked_layers(network)
-    if not rate or not units:
-        return {}
-    rows = OFFSETS - 1 + 2 ** (max(units) - 1).bit_length()  # the same pool while layers grow a little
-    found = {POOL: pool(rate, seed, rows, batch_size, network.dtype.str)}
-    for number in range(len(units)):
-        found[f"mask_offset_{number}s"] = _hashed(seed, number, positions).reshape(-1, 1) % OFFSETS
+    found: dict[str, Array] = {}
+    for name, share, units in ((POOL, rate, masked_layers(network)), (INPUT_POOL, input_rate, masked_inputs(network))):
+        if not share or not units:
+            continue
+        rows = OFFSETS - 1 + 2 ** (max(units) - 1).bit_length()  # the same pool while layers grow a little
+        found[name] = pool(share, seed, rows, batch_size, network.dtype.str)
+        first = 0 if name == POOL else INPUTS
+        for number in range(len(units)):
+            hashed = _hashed(seed, first + number, positions)
+            found[f"{_offset(name, number)}s"] = hashed.reshape(-1, 1) % OFFSETS
     return found
 
 

@@ -28,7 +28,7 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Which optimizer, and its numbers; as PyTorch defines them. And dropout, which an engine may lack as well."""
+    """Which optimizer, and its numbers; as PyTorch defines them. And what else an engine may lack."""
 
     learning_rate: float = setting(0.005, "Step size of the optimizer.")
     optimizer: str = setting("sgd", f"Optimizer: {', '.join(OPTIMIZERS)}.")
@@ -38,6 +38,8 @@ class OptimizerSettings:
     beta2: float = setting(0.999, "adamw: the same of the mean squared gradient.")
     epsilon: float = setting(1e-8, "adamw: added to the root of the mean squared gradient.")
     dropout: float = setting(0.0, "Share of a hidden layer's units that a training step leaves out.")
+    input_dropout: float = setting(0.0, "Share of the inputs that a training step leaves out.")
+    batch_norm: bool = setting(False, "Normalise hidden layers over each batch; folded into the weights in files.")
 
     def check_optimizer(self) -> None:
         """Raise SettingsError where a number of the optimizer is out of range; the text names the setting."""
@@ -53,8 +55,9 @@ class OptimizerSettings:
                 raise SettingsError(f"{name}: {getattr(self, name)} is not at least 0 and below 1")
         if not 0 < self.epsilon < math.inf:
             raise SettingsError(f"epsilon: {self.epsilon} is no positive value")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"dropout: {self.dropout} is not at least 0 and below 1")
+        for name in ("dropout", "input_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"{name.replace('_', '-')}: {getattr(self, name)} is not at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class TrainingSpec(OptimizerSettings):
         artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
         schedule: what the learning rate is multiplied by.
         position: position in the run of the first batch that is trained.
-        seed: of dropout.
+        seed: of dropout, and of the sample that normalisation begins with.
         threads: how many threads are free at the moment; asked before every array of batches.
     """
 

@@ -42,7 +42,9 @@ def _state(
             moment = change(moment, tasks)
         return moment
 
-    return state.mapped(network, repeated) if any(task.scale for task in tasks) else state
+    if not any(task.scale for task in tasks):
+        return state
+    return replace(state.mapped(network, repeated), norms=state.norms)  # which are of hidden layers
 
 
 def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Network:
