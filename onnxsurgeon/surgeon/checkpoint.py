@@ -24,7 +24,6 @@ class Search:
         end: the one in which it ends.
         top: parameters that shrinking began with.
         halvings: how often a step of shrinking was halved, since the network had lost too much.
-        stale: whether the network as it is has won the last competition, 0 or 1.
     """
 
     phase: str = GROW
@@ -32,7 +31,6 @@ class Search:
     end: int = 0
     top: int = 0
     halvings: int = 0
-    stale: int = 0
 
 
 @dataclass

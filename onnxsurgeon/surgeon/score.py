@@ -18,14 +18,3 @@ def paper_score(accuracy: float, gain: float, parameter_fraction: float) -> floa
     """
     a, change = max(accuracy, LOWEST), min(max(gain, LOWEST - 1), 1 - LOWEST)
     return a + math.exp(change) / math.exp(min(parameter_fraction, _LARGEST))
-
-
-def growth_score(loss: float, parameter_fraction: float, price: float) -> float:
-    """−L f^p: a network of f times the parameters must have a loss L lower by the factor f^−p to be as good.
-
-    Args:
-        loss: L, the mean on the validation split.
-        parameter_fraction: f, the parameter count as a fraction of the parent's.
-        price: p.
-    """
-    return -loss * math.pow(parameter_fraction, price)

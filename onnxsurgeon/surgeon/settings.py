@@ -60,9 +60,6 @@ class SurgeonSettings(TrainingSettings):
     shrinkage: float = setting(0.5, "Share of the run in which layers shrink, where the objective asks for it.")
     shrink_step: int = setting(4, "Epochs between two shrinkages.")
     trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
-    price: float = setting(
-        0.02, "Growth pays where the loss falls by more than f to this power, f times the parameters."
-    )
     overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
     size_rate: float = setting(
@@ -75,10 +72,7 @@ class SurgeonSettings(TrainingSettings):
     size_dropout: float = setting(
         0.05, "Added to --dropout: this times log2(1 + parameters / training rows), up to 0.5 in all; loop engine only."
     )
-    size_input_dropout: float = setting(0.1, "The same of --input-dropout, up to 0.1 in all.")
-    size_norm: float | None = setting(
-        0.75, "Layers are normalised (--batch-norm) where there are so many parameters for a row; loop engine only."
-    )
+    size_input_dropout: float = setting(0.1, "The same for --input-dropout, up to 0.1 in all.")
     batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
     epoch_step: int = setting(10, "Objective paper: epochs between decision points.")
@@ -129,17 +123,16 @@ class SurgeonSettings(TrainingSettings):
         """Learning rate of a network with so many parameters."""
         return self.learning_rate * math.pow(max(1.0, parameters / RATED_PARAMETERS), -self.size_rate)
 
-    def regularised(self, parameters: int, rows: int) -> dict[str, Any]:
-        """Dropouts, in steps of a twentieth, and normalisation of a network of so many parameters on so many rows."""
+    def dropouts_of(self, parameters: int, rows: int) -> dict[str, Any]:
+        """Both dropouts of a network with so many parameters on so many training rows, in steps of a twentieth."""
 
         def share(given: float, by_size: float, most: float) -> float:
             found = given + by_size * math.log2(1 + parameters / rows)
-            return given if not by_size else round(20 * min(found, max(most, given))) / 20
+            return round(20 * min(found, max(most, given))) / 20 if by_size else given
 
         return {
             "dropout": share(self.dropout, self.size_dropout, MOST_DROPOUT),
             "input_dropout": share(self.input_dropout, self.size_input_dropout, MOST_INPUT_DROPOUT),
-            "batch_norm": self.batch_norm or (self.size_norm is not None and parameters >= self.size_norm * rows),
         }
 
     @property
@@ -177,12 +170,10 @@ _AT_LEAST: Mapping[str, float] = {
     "shrinkage": 0,
     "shrink_step": 1,
     "trial": 0,
-    "price": 0,
     "overgrowth": 1,
     "size_rate": 0,
     "size_dropout": 0,
     "size_input_dropout": 0,
-    "size_norm": 0,
     "initial_epochs": 0,
     "epoch_step": 1,
     "branches": 1,
@@ -215,7 +206,6 @@ _ALGORITHM_1: dict[str, Any] = {
     "size_rate": 0.0,
     "size_dropout": 0.0,
     "size_input_dropout": 0.0,
-    "size_norm": None,
     "batch_size": 16,
     "widen": "split",
 }

@@ -12,12 +12,10 @@ from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import write_bytes
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.training.batch_norm import normalised_layers
 from onnxsurgeon.training.state import OptimizerState
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 _STEPS = "steps"
-_NORM = "norm_"
 
 
 def state_path(model: Path) -> Path:
@@ -26,7 +24,7 @@ def state_path(model: Path) -> Path:
 
 
 def write_state(state: OptimizerState, path: Path, *, flush: bool = True) -> None:
-    """Write the state, complete or not at all; numpy reads it as "steps", "moment_0_0", "moment_0_1", …, "norm_0_0", ….
+    """Write the state, complete or not at all; numpy reads it as "steps", "moment_0_0", "moment_0_1", ….
 
     Raises:
         RunError: it cannot be written.
@@ -34,8 +32,6 @@ def write_state(state: OptimizerState, path: Path, *, flush: bool = True) -> Non
     arrays = {_STEPS: np.array(state.steps, np.int64)}
     for number, moment in enumerate(state.moments):
         arrays |= {_name(number, i): values for i, values in enumerate(moment)}
-    for number, norm in enumerate(state.norms):
-        arrays |= {f"{_NORM}{number}_{i}": values for i, values in enumerate(norm)}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
         for name, values in arrays.items():
@@ -54,19 +50,13 @@ def read_state(path: Path, network: Network) -> OptimizerState:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
-        norms = [name for name in arrays if name.startswith(_NORM)]
-        count, rest = divmod(len(arrays) - 1 - len(norms), len(network.parameters()))
+        count, rest = divmod(len(arrays) - 1, len(network.parameters()))
         moments = tuple(
             tuple(arrays[_name(number, i)] for i in range(len(network.parameters()))) for number in range(count)
         )
-        layers = len(norms) // (1 + count)  # each with its scales and γ's moments
-        every = tuple(tuple(arrays[f"{_NORM}{layer}_{i}"] for i in range(1 + count)) for layer in range(layers))
-        state = OptimizerState(int(arrays[_STEPS]), moments, every)
+        state = OptimizerState(int(arrays[_STEPS]), moments)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path}: holds no optimizer's state") from error
-    units = [network.segments[segment].layers[position].units for segment, position in normalised_layers(network)]
-    if every and [values.shape for norm in every for values in norm] != [(n,) for n in units for _ in range(1 + count)]:
-        raise RunError(f"{path}: holds the optimizer's state of another network")
     if rest or not state.fits(network, count) or any(a.dtype != network.dtype for each in moments for a in each):
         raise RunError(f"{path}: holds the optimizer's state of another network")
     return state

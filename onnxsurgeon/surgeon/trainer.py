@@ -13,7 +13,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import Branch, Measurement
 from onnxsurgeon.surgeon.progress import TrainingProgress
-from onnxsurgeon.surgeon.score import growth_score, paper_score
+from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.rates import RateSchedule
@@ -123,18 +123,17 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     if settings.objective != "paper":
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, **settings.regularised(size, bench.train.rows))
+        spec = replace(spec, **settings.dropouts_of(size, bench.train.rows))
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
         metrics = engine.evaluate(trained.network, bench.validation)
         epoch = job.stop / per_epoch
         measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, trained.rounding)
-        fraction = trained.network.parameter_count / job.parent_parameters
+        score = -metrics.loss
         if settings.objective == "paper":
+            fraction = trained.network.parameter_count / job.parent_parameters
             score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
-        else:
-            score = growth_score(metrics.loss, fraction, settings.price)
         branch = branch.measured(trained.network, trained.state, measurement, score)
     return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
 

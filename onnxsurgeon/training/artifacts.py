@@ -89,8 +89,6 @@ def why_not(settings: OptimizerSettings) -> str:
         return f"the artifacts engine has no optimizer {settings.optimizer}; use the loop"
     if settings.dropout or settings.input_dropout:
         return "the artifacts engine has no dropout; use the loop"
-    if settings.batch_norm:
-        return "the artifacts engine has no batch normalisation; use the loop"
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,9 +22,6 @@ from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
 from onnxsurgeon.training.resident import numbered
 
-if TYPE_CHECKING:
-    from onnxsurgeon.training.batch_norm import BatchNorm, Normalised
-
 IR_VERSION = 8
 
 
@@ -32,8 +29,7 @@ class LayerTrace(NamedTuple):
     """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), its parameters and its mask ("" if absent).
 
     ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
-    factor that x is still to be multiplied by. ``normalised``, where z is x W normalised over the batch, is what that
-    leaves to the backward pass.
+    factor that x is still to be multiplied by.
     """
 
     x: str
@@ -46,7 +42,6 @@ class LayerTrace(NamedTuple):
     columns: bool
     alpha: float
     mask: str
-    normalised: Normalised | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,6 @@ def forward(
     prelu_in_parts: bool = False,
     mask: Callable[[int], str] | None = None,
     input_mask: Callable[[int], str] | None = None,
-    norm: BatchNorm | None = None,
 ) -> Trace:
     """Append the nodes of the trunk's forward pass, its features given by name.
 
@@ -91,8 +85,8 @@ def forward(
     of PRelu, and ONNX Runtime no PRelu of float64.
 
     With ``mask``, which appends a mask (units, rows) and returns its name, y is multiplied by one between the layers of
-    a segment of two axes, and with ``input_mask`` (rows, n_in) features that enter such a segment are; with ``norm``
-    the layers that it names are normalised over the batch. These only with ``by_unit``.
+    a segment of two axes, and with ``input_mask`` (rows, n_in) features that enter such a segment are; only with
+    ``by_unit``.
     """
     trunk = network.frame.trunk
     tensors = dict(zip(trunk.features, features, strict=True))
@@ -120,8 +114,6 @@ def forward(
                 by_unit=by_unit,
                 prelu_in_parts=prelu_in_parts,
                 mask=mask if segment.rank == 2 else None,
-                norm=norm,
-                number=step,
             )
             layers[step], y = traces, traces[-1].y
             if segment.rank > 2:
@@ -147,24 +139,18 @@ def _layers(
     by_unit: bool,
     prelu_in_parts: bool,
     mask: Callable[[int], str] | None,
-    norm: BatchNorm | None,
-    number: int,
 ) -> list[LayerTrace]:
     """Append the nodes of y = φ(x W + b) for every layer of a segment, the first x being α x (rows, n_in)."""
     remaining = iter(names)
     traces = []
     x_columns = False
-    for position, layer in enumerate(segment.layers):
+    for layer in segment.layers:
         columns = by_unit and layer is not segment.layers[-1]
-        normalised = None
         weight = next(remaining)
         bias = next(remaining) if layer.bias is not None else ""
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
-        if norm is not None and (number, position) in norm:
-            z = build.gemm(weight, x, transB=not x_columns, alpha=alpha)
-            z, normalised = norm.forward((number, position), z, bias)
-        elif columns:
+        if columns:
             z = build.gemm(weight, x, bias, transB=not x_columns, alpha=alpha)
         else:
             z = build.gemm(x, weight, bias, transA=x_columns, transB=by_unit, alpha=alpha)
@@ -176,7 +162,7 @@ def _layers(
         else:
             y = glue_rules.apply(build, layer.activation, z, slope)
         dropped = mask(layer.units) if mask is not None and columns else ""
-        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha, dropped, normalised))
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha, dropped))
         x, x_columns, alpha = build.add("Mul", y, dropped) if dropped else y, columns, 1.0
     return traces
 
@@ -213,7 +199,6 @@ def backward(
     trace: Trace,
     gradients: Mapping[str, str],
     update: Callable[[str, Gradient], None],
-    norm: BatchNorm | None = None,
 ) -> None:
     """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
 
@@ -234,11 +219,7 @@ def backward(
         if isinstance(step, int):
             segment = network.segments[step]
             wanted = segment.input_name in trained
-            inputs = {
-                segment.input_name: _back_through(
-                    build, segment, trace.layers[step], trace, delta, update, norm, wanted=wanted
-                )
-            }
+            inputs = {segment.input_name: _back_through(build, segment, trace, step, delta, update, wanted=wanted)}
         else:
             inputs = _glue_gradients(build, step, trace, delta, trained)
         for name, gradient in inputs.items():
@@ -249,15 +230,15 @@ def backward(
 def _back_through(
     build: GraphBuilder,
     segment: DenseChain,
-    traces: Sequence[LayerTrace],
     trace: Trace,
+    number: int,
     delta: str,
     update: Callable[[str, Gradient], None],
-    norm: BatchNorm | None,
     *,
     wanted: bool,
 ) -> str:
     """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
+    traces = trace.layers[number]
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
@@ -270,11 +251,12 @@ def _back_through(
             delta = gradients.x
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
-        if norm is not None and at.normalised is not None:
-            delta = norm.backward(at.normalised, delta, update)
         # ∂L/∂W = δᵀ x as (units, n_in)
         update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
-        _update_bias(build, at, delta, update, several=segment.rank > 2)
+        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
+            update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
+        elif at.bias:
+            update(at.bias, GemmGradient(delta, "ones", transB=True) if at.columns else GemmGradient("ones", delta))
         if at is traces[0] and not wanted:
             return ""
         if at.x_columns:
@@ -284,19 +266,6 @@ def _back_through(
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
     return delta
-
-
-def _update_bias(
-    build: GraphBuilder, at: LayerTrace, delta: str, update: Callable[[str, Gradient], None], *, several: bool
-) -> None:
-    """∂L/∂b = δᵀ 1; ``several``: the segment has more rows than the batch has."""
-    if not at.bias or at.normalised is not None:  # where it is added behind the normalisation
-        return
-    if several:
-        axis = build.axes(1 if at.columns else 0)
-        update(at.bias, StoredGradient(build.add("ReduceSum", delta, axis, keepdims=1)))
-    else:
-        update(at.bias, GemmGradient(delta, "ones", transB=True) if at.columns else GemmGradient("ones", delta))
 
 
 def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:

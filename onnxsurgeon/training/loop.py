@@ -18,12 +18,11 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
 from onnxsurgeon.training import dropout
-from onnxsurgeon.training.batch_norm import normalised, normalised_layers, plain, scalars_of
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.evaluation import ROWS, evaluation_graph, from_tiles, tile_feeds
 from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
 from onnxsurgeon.training.in_place import InPlace, is_large
-from onnxsurgeon.training.loop_graph import carried_names, training_loop
+from onnxsurgeon.training.loop_graph import carried_names, series_names, training_loop
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics, combined, tally
 from onnxsurgeon.training.optimizers import make_optimizer
@@ -137,28 +136,25 @@ class _Training:
     ) -> None:
         self._engine, self._network, self._examples, self._spec = engine, network, examples, spec
         self._optimizer = optimizer = make_optimizer(spec)
-        # What the training graph depends on besides the network.
-        self._extras: dict[str, Any] = {
+        # What the training graph depends on besides the network and the rows.
+        self._options: dict[str, Any] = {
             "report_loss": spec.report_loss,
             "optimizer": optimizer,
             "drops": bool(spec.dropout and dropout.masked_layers(network)),
             "input_drops": bool(spec.input_dropout and dropout.masked_inputs(network)),
-            "normalised": tuple(normalised_layers(network)) if spec.batch_norm else (),
         }
-        self.key = ("train", _signature(network), signature(examples), *self._extras.values())
-        self._places = self._extras["normalised"]
-        self._names = carried_names(network, optimizer, len(self._places))
+        self.key = ("train", _signature(network), signature(examples), *self._options.values())
+        self._names = carried_names(network, optimizer)
         self._before = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
         # A moment is looked at as the parameters of a network: it is laid out as they are.
         networks = [network, *(network.with_parameters(each) for each in self._before.moments)]
-        networks, own = normalised(networks, examples, self._places, self._before.norms, spec.seed)
-        self.carried = [*(values for each in networks for values in by_unit_arrays(each)), *own]
+        self.carried = [values for each in networks for values in by_unit_arrays(each)]
         self.seconds = 0.0
         self._losses: list[Array] = []
 
     @functools.cached_property
     def _graph(self) -> onnx.ModelProto:
-        return training_loop(self._network, self._examples, **self._extras)
+        return training_loop(self._network, self._examples, **self._options)
 
     def run(self, indices: Array, first: int, threads: int, carried: Sequence[Array], part: slice) -> list[Array]:
         """The outputs of one part of ``indices`` (steps, batch), whose first step is number ``first`` of all."""
@@ -169,13 +165,11 @@ class _Training:
         count, size = rows.shape
         scalars = self._optimizer.values(spec.rates(first, count), size, self._before.steps + first)
         positions = np.arange(spec.position + first, spec.position + first + count)
-        series = {f"{name}s": values for name, values in zip(self._optimizer.scalars, scalars, strict=True)}
-        if self._places:
-            series |= scalars_of(size, count)
+        series = zip(series_names(self._optimizer), scalars, strict=True)
         feeds = {
             **{f"initial_{name}": values for name, values in zip(self._names, carried, strict=True)},
             **index_feeds(self._examples, rows, "indices"),
-            **{name: values.astype(dtype) for name, values in series.items()},
+            **{name: values.astype(dtype) for name, values in series},
             **dropout.feeds(self._network, spec.dropout, spec.seed, positions, size, spec.input_dropout),
             "ones": np.ones((1, size), dtype),
         }
@@ -197,12 +191,10 @@ class _Training:
         """The network after so many steps, and what the optimizer goes on with."""
         network, tasks = self._network, self._examples.tasks
         count = len(network.parameters())
-        own = count * (1 + self._optimizer.moments)
-        parts = [self.carried[first : first + count] for first in range(0, own, count)]
-        networks = [from_by_unit(network, part) for part in parts]
-        trained, moments, norms = plain(networks, self.carried[own:], self._places)
+        parts = [self.carried[first : first + count] for first in range(0, len(self.carried), count)]
+        trained, *moments = (from_by_unit(network, part) for part in parts)
         kept = tuple(tuple(values for _, values in each.parameters()) for each in moments)
-        after = OptimizerState(self._before.steps + steps, kept, norms)
+        after = OptimizerState(self._before.steps + steps, kept)
         return from_units(trained, tasks), state_from_units(after, network, tasks) if kept else None
 
 

@@ -6,16 +6,12 @@ from the resident data set, runs forward, backward and update. One run of it tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 from onnx import helper
 
-from onnxsurgeon.calibration.moments import Place
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.training import dropout
-from onnxsurgeon.training.batch_norm import CARRIED, SCALARS, BatchNorm, names_of
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import (
     activations_of,
@@ -39,7 +35,6 @@ def training_loop(
     optimizer: Optimizer | None = None,
     drops: bool = False,
     input_drops: bool = False,
-    normalised: Sequence[Place] = (),
 ) -> onnx.ModelProto:
     """The training loop of ``network`` on rows stored as those of ``examples``, with an optimizer (plain SGD).
 
@@ -47,7 +42,6 @@ def training_loop(
     (steps, batch), row numbers, and "stored_indices" where the rows are a selection; "rates" (steps,), −η/B for SGD,
     and the optimizer's other scalars; "features" (rows, …), "features_1", …; "targets" (rows, C), or classes (rows,),
     "targets_1", …; "ones" (1, batch); and with ``drops`` and ``input_drops``, dropout's as of ``dropout.declarations``.
-    With ``normalised`` layers, carried are their γ, means and variances too, and γ's moments; see ``batch_norm``.
     Outputs: the parameters and moments after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,),
     summed over each batch.
 
@@ -58,18 +52,16 @@ def training_loop(
         require_rule(activation, node)
     optimizer = optimizer or SGD(0.0)
     build = GraphBuilder(network.dtype)
-    names = carried_names(network, optimizer, len(normalised))
+    names = carried_names(network, optimizer)
     masks = dropout.Masks(build, dropout.POOL) if drops else None
     input_masks = dropout.Masks(build, dropout.INPUT_POOL) if input_drops else None
-    norm = BatchNorm(build, normalised) if normalised else None
-    losses = _body(build, network, examples, optimizer, masks, input_masks, norm, report_loss=report_loss)
+    losses = _body(build, network, examples, optimizer, masks, input_masks, report_loss=report_loss)
     offsets = {each.pool: each.offsets for each in (masks, input_masks) if each is not None}
+    every_offset = [name for each in offsets.values() for name in each]
 
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    own = [values.shape for values in by_unit_arrays(network)] * (1 + optimizer.moments)
-    units = [network.segments[number].layers[position].units for number, position in normalised]
-    own += [(n, 1) for n in units for _ in range(CARRIED)] + [(n, 1) for n in units] * optimizer.moments
-    shapes = dict(zip(names, own, strict=True))
+    own = [values.shape for values in by_unit_arrays(network)]
+    shapes = dict(zip(names, own * (1 + optimizer.moments), strict=True))
 
     def declare(suffix: str) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(f"{suffix}{name}", kind, shape) for name, shape in shapes.items()]
@@ -79,9 +71,7 @@ def training_loop(
         return [helper.make_tensor_value_info(name, integers, shape) for name in index_names(examples, base)]
 
     loss = [helper.make_tensor_value_info(losses, kind, [])] if report_loss else []
-    scalar_names = (*optimizer.scalars, *(SCALARS if normalised else ()))
-    scalars = [helper.make_tensor_value_info(name, kind, []) for name in scalar_names]
-    every_offset = [name for each in offsets.values() for name in each]
+    scalars = [helper.make_tensor_value_info(name, kind, []) for name in optimizer.scalars]
     begins = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in every_offset]
     scanned = [*declare_indices("batch", "batch_size"), *scalars, *begins]
     body = helper.make_graph(build.nodes, "step", [*declare(""), *scanned], [*declare("next_"), *loss])
@@ -94,7 +84,8 @@ def training_loop(
             [
                 *(f"initial_{name}" for name in names),
                 *index_names(examples, "indices"),
-                *(f"{name}s" for name in (*scalar_names, *every_offset)),
+                *series_names(optimizer),
+                *(f"{name}s" for name in every_offset),
             ],
             [*(f"trained_{name}" for name in names), *(["losses"] if report_loss else [])],
             num_scan_inputs=len(scanned),
@@ -104,7 +95,7 @@ def training_loop(
     inputs = [
         *declare("initial_"),
         *declare_indices("indices", "steps", "batch_size"),
-        *(helper.make_tensor_value_info(f"{name}s", kind, ["steps"]) for name in scalar_names),
+        *(helper.make_tensor_value_info(name, kind, ["steps"]) for name in series_names(optimizer)),
         *dropout.declarations(offsets, kind),
         *declarations(examples, targets=True),
         helper.make_tensor_value_info("ones", kind, [1, "batch_size"]),
@@ -115,22 +106,15 @@ def training_loop(
     return make_model("training_loop", outer, inputs, outputs)
 
 
-def carried_names(network: Network, optimizer: Optimizer, normalised: int = 0) -> list[str]:
-    """Names of what the loop carries from step to step.
-
-    The parameters, and each moment of all of them; of the normalised layers, as of ``batch_norm.names_of``, γ, means
-    and variances, and each moment of γ.
-    """
+def carried_names(network: Network, optimizer: Optimizer) -> list[str]:
+    """Names of what the loop carries from step to step: the parameters, then each moment of all of them."""
     names = parameter_names(network)
-    moments = range(optimizer.moments)
-    own = names_of(normalised)
-    scales = own[::CARRIED]
-    return [
-        *names,
-        *(moment(number, name) for number in moments for name in names),
-        *own,
-        *(moment(number, name) for number in moments for name in scales),
-    ]
+    return names + [moment(number, name) for number in range(optimizer.moments) for name in names]
+
+
+def series_names(optimizer: Optimizer) -> list[str]:
+    """Names of the inputs that hold the optimizer's scalars of every step."""
+    return [f"{name}s" for name in optimizer.scalars]
 
 
 def _body(
@@ -140,23 +124,14 @@ def _body(
     optimizer: Optimizer,
     masks: dropout.Masks | None,
     input_masks: dropout.Masks | None,
-    norm: BatchNorm | None,
     *,
     report_loss: bool,
 ) -> str:
     """Append one training step; return the name of its loss."""
     features, factors = read_features(build, network, examples)
     targets = read_targets(build, examples)
-    trace = forward(
-        build,
-        network,
-        features,
-        factors=factors,
-        by_unit=True,
-        mask=masks,
-        input_mask=input_masks and input_masks.by_row,
-        norm=norm,
-    )
+    input_mask = input_masks and input_masks.by_row
+    trace = forward(build, network, features, factors=factors, by_unit=True, mask=masks, input_mask=input_mask)
     totals, gradients = [], {}
     for head, task, target in zip(network.heads, examples.tasks, targets, strict=True):
         loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)
@@ -168,10 +143,8 @@ def _body(
         optimizer.update(build, parameter, gradient)
         done.update((parameter, *(moment(number, parameter) for number in range(optimizer.moments))))
 
-    backward(build, network, trace, gradients, update, norm)
-    if norm is not None:
-        done.update(name for name in names_of(len(norm)) if not name.startswith("scale"))
-    for name in carried_names(network, optimizer, 0 if norm is None else len(norm)):
+    backward(build, network, trace, gradients, update)
+    for name in carried_names(network, optimizer):
         if name not in done:  # what leads to no head stays as it is
             build.add("Identity", name, output=updated(name))
     while report_loss and len(totals) > 1:

@@ -28,7 +28,7 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Which optimizer, and its numbers; as PyTorch defines them. And what else an engine may lack."""
+    """Which optimizer, and its numbers; as PyTorch defines them. And dropout, which an engine may lack as well."""
 
     learning_rate: float = setting(0.005, "Step size of the optimizer.")
     optimizer: str = setting("sgd", f"Optimizer: {', '.join(OPTIMIZERS)}.")
@@ -39,7 +39,6 @@ class OptimizerSettings:
     epsilon: float = setting(1e-8, "adamw: added to the root of the mean squared gradient.")
     dropout: float = setting(0.0, "Share of a hidden layer's units that a training step leaves out.")
     input_dropout: float = setting(0.0, "Share of the inputs that a training step leaves out.")
-    batch_norm: bool = setting(False, "Normalise hidden layers over each batch; folded into the weights in files.")
 
     def check_optimizer(self) -> None:
         """Raise SettingsError where a number of the optimizer is out of range; the text names the setting."""
@@ -69,7 +68,7 @@ class TrainingSpec(OptimizerSettings):
         artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
         schedule: what the learning rate is multiplied by.
         position: position in the run of the first batch that is trained.
-        seed: of dropout, and of the sample that normalisation begins with.
+        seed: of dropout.
         threads: how many threads are free at the moment; asked before every array of batches.
     """
 

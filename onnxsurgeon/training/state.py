@@ -22,13 +22,10 @@ class OptimizerState:
     Attributes:
         steps: number of batches the moments have seen.
         moments: the first moments (running sums of gradients) and, with adamw, the second (of their squares).
-        norms: where layers were normalised over batches, of each its scales s (units,), by which W was multiplied in
-            the file, and γ's moments (units,); see ``batch_norm``.
     """
 
     steps: int
     moments: tuple[tuple[Array, ...], ...]
-    norms: tuple[tuple[Array, ...], ...] = ()
 
     @classmethod
     def zeros(cls, network: Network, count: int) -> OptimizerState:
@@ -39,7 +36,7 @@ class OptimizerState:
     @property
     def is_finite(self) -> bool:
         """Whether every value is."""
-        return all(bool(np.isfinite(values).all()) for each in (*self.moments, *self.norms) for values in each)
+        return all(bool(np.isfinite(values).all()) for moment in self.moments for values in moment)
 
     def fits(self, network: Network, count: int) -> bool:
         """Whether these are ``count`` moments of arrays shaped like the network's parameters."""
@@ -50,7 +47,6 @@ class OptimizerState:
         """The state of the network that ``change`` makes: it is called with each moment, as a network, and its power.
 
         The power is 1 for first moments and 2 for second ones: where a parameter is multiplied by c, they are by c, c².
-        What normalisation remembers is forgotten: it begins anew with the other network.
         """
         changed = (change(network.with_parameters(moment), power) for power, moment in enumerate(self.moments, start=1))
         dtype = network.dtype
@@ -59,7 +55,6 @@ class OptimizerState:
             moments=tuple(
                 tuple(values.astype(dtype, copy=False) for _, values in each.parameters()) for each in changed
             ),
-            norms=(),
         )
 
 

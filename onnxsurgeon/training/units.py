@@ -42,9 +42,7 @@ def _state(
             moment = change(moment, tasks)
         return moment
 
-    if not any(task.scale for task in tasks):
-        return state
-    return replace(state.mapped(network, repeated), norms=state.norms)  # which are of hidden layers
+    return state.mapped(network, repeated) if any(task.scale for task in tasks) else state
 
 
 def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Network:
