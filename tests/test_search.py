@@ -15,7 +15,7 @@ from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import count_of, shrinkage
-from onnxsurgeon.surgeon.cycles import Pace, along_the_front, settling, to_the_limit
+from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
@@ -290,8 +290,11 @@ def test_cycles_are_arithmetic():
     assert to_the_limit(settings, 40, 1000, 4.0).epochs == 4
     first = along_the_front(settings, 40, 1024, 1)
     assert (first.epochs, first.most) == (4, 512)
+    few = along_the_front(settings, 40, 1024, 512)
+    assert (few.epochs, few.most) == (20, int(1024 / 2**0.5))
     assert along_the_front(settings, 7, 1024, 32).epochs == 7
     assert along_the_front(settings, 40, 1024, 1, 0.5).most == int(1024 / 2**0.5)
+    assert along_the_front(settings, 40, 30, 32) == Cycle(40, 30)
 
 
 def test_pace_is_measured():

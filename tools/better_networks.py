@@ -28,7 +28,7 @@ MODELS = ROOT / "models"
 SMALL, LARGE = MODELS / "fashion-mnist-small.onnx", MODELS / "fashion-mnist-large.onnx"
 FASHION = [str(SMALL), "--data", "fashion-mnist"]
 LIMIT = "--max-parameters"
-ABLATED = [*FASHION, LIMIT, "10000"]
+ABLATED = [*FASHION, LIMIT, "30000"]
 
 # Name of a row → arguments of ``onnxsurgeon evolve``.
 TABLES: dict[str, dict[str, list[str]]] = {
@@ -38,7 +38,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "784-10-10, at most 110,000": [*FASHION, LIMIT, "110000"],
     },
     "large": {"784-300-100-100-10, at most 110,000": [str(LARGE), "--data", "fashion-mnist", LIMIT, "110000"]},
-    "unlimited": {"784-10-10, no limit": [*FASHION, "--objective", "accuracy"]},
+    "unlimited": {"784-10-10, no limit": FASHION},
     "ablation": {
         "as it is": ABLATED,
         "units split, not by gradients": [*ABLATED, "--widen", "split"],
@@ -47,7 +47,9 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "grown at once": [*ABLATED, "--growth-factor", "100"],
         "shapes judged after a few batches": [*ABLATED, "--trial", "0.005"],
         "one learning rate for all sizes": [*ABLATED, "--size-rate", "0", "--learning-rate", "0.002"],
-        "no dropout": [*ABLATED, "--size-dropout", "0"],
+        "no dropout of units": [*ABLATED, "--size-dropout", "0"],
+        "no dropout of inputs": [*ABLATED, "--size-input-dropout", "0"],
+        "no warm-up": [*ABLATED, "--warmup", "0"],
         "no weight decay": [*ABLATED, "--weight-decay", "0"],
         "constant learning rate": [*ABLATED, "--schedule", "constant"],
         "SGD, momentum 0.9": [*ABLATED, "--optimizer", "momentum", "--learning-rate", "0.02", "--weight-decay", "1e-4"],
@@ -62,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*TABLES, "tabular"]
     parser.add_argument("--tables", nargs="+", choices=names, default=names)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[3, 4, 5], help="none that settings were chosen by")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and go on with those it holds")
     arguments = parser.parse_args()
     results = Results({}, arguments.json)

@@ -39,7 +39,8 @@ CAPTION = """Accuracy on the test rows of {rules.data}, mean ± standard deviati
 - All methods: the same {rows};
   {rules.seconds:g} s of searching on {rules.cores} cores; one search a seed. For each budget the network with the best
   validation accuracy among those with at most that many parameters is measured on the {test} test rows, once.
-- onnxsurgeon: evolve --objective pareto from {rules.start.name}, everything else by default.
+- onnxsurgeon: evolve --objective pareto from {rules.start.name}, as many epochs as the time allows, everything else by
+  default.
 - Optuna: for each budget an equal share of the time, a TPE sampler and a median pruner; {rules.cores} processes of one
   thread each. Sampled: 1 to 3 hidden layers, their widths fitted to the budget; learning rate, batch size 32 to 256, 5
   to 30 epochs, weight decay; in PyTorch AdamW or SGD with Nesterov momentum, dropout, batch normalisation (folded when

@@ -26,7 +26,7 @@ class Row:
         draw: the draw it is of, from 0.
         accuracy: at its latest measurement.
         gain: over its parent's.
-        score: by eq. 16 or the price of growth.
+        score: by eq. 16, or −loss.
         stage: "proposed", "recuperated", "trained", "dropped" or "kept".
         reason: why it was dropped.
     """

@@ -52,7 +52,7 @@ class Member:
         parameters: how many.
         points: its own measurements, without its ancestors'.
         gain: accuracy less the parent's, at the latest of them.
-        score: by eq. 16 or the price of growth, at the latest of them.
+        score: by eq. 16, or −loss, at the latest of them.
         dropped: why it was not kept, in the journal's words.
         kept: whether the run went on with it.
         file: name of its file among the branches.

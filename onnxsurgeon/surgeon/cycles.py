@@ -9,6 +9,7 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 
 # What a training step costs beside its parameters, in parameters.
 OVERHEAD = 10_000
+KEPT = 2**-0.5  # share of the parameters that a cycle along the front keeps
 SPARE = 0.05  # share of the time left that is not planned with
 
 
@@ -59,7 +60,12 @@ def to_the_limit(settings: SurgeonSettings, left: int, have: int, excess: float)
 
 
 def along_the_front(settings: SurgeonSettings, left: int, have: int, floor: int, share: float = 1.0) -> Cycle:
-    """The next of the cycles that are left down to ``floor`` parameters, in equal ratios, or a share of such a step."""
-    cycles = max(1, left // settings.shrink_step)
-    length = left if cycles == 1 else settings.shrink_step
-    return Cycle(length, int(have * (min(floor, have) / have) ** (share / cycles)))
+    """The next of the cycles that are left down to ``floor`` parameters, in equal ratios, or a share of such a step.
+
+    They are as few as keep ``KEPT`` or more each time: long cycles on a network of one size lead further than short
+    ones on many.
+    """
+    ratio = min(floor, have) / have
+    needed = math.ceil(math.log(ratio) / math.log(KEPT) - 1e-9)
+    cycles = max(1, min(left // settings.shrink_step, needed))
+    return Cycle(left // cycles, int(have * ratio ** (share / cycles)))

@@ -2,10 +2,10 @@
 
 A run has three phases. While layers grow, every few epochs there is a competition of several shapes that the network
 could grow to; each rung of training ends with the learning rate at 0, and the half with the larger losses is given up
-(successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or at ``PARAMETERS_PER_ROW``. Then
-the network settles: the learning rate falls to 0. Where a limit, a tolerance or the front ask for smaller networks, units
-are pruned by what the data say they are worth, and each time the learning rate rises and falls once more (SGDR:
-Loshchilov and Hutter, ICLR 2017).
+(successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or at ``PARAMETERS_PER_ROW``.
+Then the network settles: the learning rate falls to 0. Where a limit, a tolerance or the front ask for smaller
+networks, units are pruned by what the data say they are worth, and each time the learning rate rises and falls once
+more (SGDR: Loshchilov and Hutter, ICLR 2017).
 """
 
 from __future__ import annotations

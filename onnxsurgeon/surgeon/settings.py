@@ -58,7 +58,7 @@ class SurgeonSettings(TrainingSettings):
     growth: float = setting(0.15, "Share of the run in which layers grow.")
     growth_factor: float = setting(4.0, "Times the parameters that a growth makes, at most.")
     shrinkage: float = setting(0.5, "Share of the run in which layers shrink, where the objective asks for it.")
-    shrink_step: int = setting(4, "Epochs between two shrinkages.")
+    shrink_step: int = setting(4, "Epochs between two shrinkages, at least.")
     trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
     overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
     learning_rate: float = setting(0.004, "Step size of the optimizer.")

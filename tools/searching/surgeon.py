@@ -37,6 +37,7 @@ class SurgeonJob:
         """What a user would call."""
         command = [sys.executable, "-m", "onnxsurgeon", "evolve", str(self.start), "--data", self.data]
         command += ["--objective", "pareto", "--max-parameters", str(self.most), "--time-limit", f"{self.seconds:g}"]
+        command += ["--epochs", "1000"]  # the time ends it
         return [*command, "--seed", str(self.seed), "--workers", str(self.cores), "--run-dir", str(folder), "--quiet"]
 
 
