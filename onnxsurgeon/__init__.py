@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.surgeon.objective import Entry
     from onnxsurgeon.surgeon.progress import TrainingProgress
-    from onnxsurgeon.surgeon.run import Evolved, evolve, resume
+    from onnxsurgeon.surgeon.result import Evolved
+    from onnxsurgeon.surgeon.run import evolve, resume
     from onnxsurgeon.surgeon.settings import SurgeonSettings
     from onnxsurgeon.surgery import (
         Factorize,
@@ -93,7 +94,8 @@ _HOMES = {
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "surgeon.objective": ("Entry",),
-    "surgeon.run": ("Evolved", "evolve", "resume"),
+    "surgeon.result": ("Evolved",),
+    "surgeon.run": ("evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
     "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import pytest
 
 from onnxsurgeon import SurgeonSettings, create, evolve, load, operate, resume, save
 from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
 from onnxsurgeon.recommend.growth import growths
@@ -19,6 +21,8 @@ from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, t
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
+from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.rates import RateSchedule
 from tests.conftest import MODELS, start_model
 
@@ -378,5 +382,14 @@ def test_dropout_batches_and_rates_go_by_size():
     assert settings.dropouts_of(1_000, 54_000) == {"dropout": 0, "input_dropout": 0}
     assert settings.dropouts_of(54_000, 54_000) == {"dropout": 0.05, "input_dropout": 0.1}
     assert settings.dropouts_of(10**9, 54_000) == {"dropout": 0.5, "input_dropout": 0.1}
+    assert settings.dropouts_of(10**9, 54_000, around_zero=False) == {"dropout": 0.5, "input_dropout": 0}
     given = replace(settings, size_dropout=0.0, dropout=0.13, size_input_dropout=0.0, input_dropout=0.3)
     assert given.dropouts_of(54_000, 54_000) == {"dropout": 0.13, "input_dropout": 0.3}
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(0.0, True), (1.0, True), (100.0, False)])
+def test_inputs_far_from_zero_are_not_left_out(offset, expected):
+    values = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32) + np.float32(offset)
+    examples = Examples.classification(values, np.arange(200) % 2, 2)
+    bench = Bench(SETTINGS, make_engine("loop"), examples, examples, threading.Event())
+    assert bench.around_zero is expected

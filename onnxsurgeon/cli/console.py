@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.calibration.perform import Performed
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import Candidate, LayerReport, Thresholds
-    from onnxsurgeon.surgeon.run import Evolved
+    from onnxsurgeon.surgeon.result import Evolved
 
 LONGEST_PREFIX = 16
 

@@ -17,7 +17,6 @@ from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.history import RunTable
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
@@ -27,72 +26,13 @@ from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress
+from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.engine import make_engine
-from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.predictions import watchers
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Evolved(RunTable):
-    """What a run came to. Its history can be read as rows, as a DataFrame and as a notebook's table.
-
-    Attributes:
-        branch: the branch that is the result.
-        run: the run directory.
-        validation_accuracy: what the result was chosen by.
-        test: accuracy and loss on the test split, touched once.
-        start: the same of the given model.
-        steps: training steps over all branches.
-        seconds: wall time.
-        training_seconds: the part of it spent inside ONNX Runtime training.
-        front: with objective pareto the networks that no other dominates, the largest first, as files in RUN/front.
-        shortfall: what was asked for and not found, in words; "" where all was.
-    """
-
-    branch: Branch
-    run: Path
-    validation_accuracy: float
-    test: Metrics
-    start: Metrics
-    steps: int
-    seconds: float
-    training_seconds: float
-    front: tuple[Entry, ...] = ()
-    shortfall: str = ""
-
-    @property
-    def network(self) -> Network:
-        """The resulting network."""
-        return self.branch.network
-
-    def __repr__(self) -> str:
-        figures = f"validation {self.validation_accuracy:.4f}, test {self.test.accuracy:.4f}"
-        network = f"{self.network.topology}, {self.network.parameter_count:,} parameters"
-        return f"<{type(self).__name__} {self.run}: {network}, {self.test.metric}: {figures}>"
-
-    def record(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
-        return {
-            "run": str(self.run),
-            "best": str(self.run / "best.onnx"),
-            "branch": self.branch.number,
-            "topology": self.network.topology,
-            "parameters": self.network.parameter_count,
-            "surgeries": list(self.branch.lineage),
-            "validation_accuracy": self.validation_accuracy,
-            "test_accuracy": self.test.accuracy,
-            "test_loss": self.test.loss,
-            "start_test_accuracy": self.start.accuracy,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "training_seconds": self.training_seconds,
-            **({"front": [asdict(entry) for entry in self.front]} if self.front else {}),
-            **({"shortfall": self.shortfall} if self.shortfall else {}),
-        }
 
 
 @dataclass(frozen=True, eq=False)

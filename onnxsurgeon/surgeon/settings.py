@@ -123,8 +123,11 @@ class SurgeonSettings(TrainingSettings):
         """Learning rate of a network with so many parameters."""
         return self.learning_rate * math.pow(max(1.0, parameters / RATED_PARAMETERS), -self.size_rate)
 
-    def dropouts_of(self, parameters: int, rows: int) -> dict[str, Any]:
-        """Both dropouts of a network with so many parameters on so many training rows, in steps of a twentieth."""
+    def dropouts_of(self, parameters: int, rows: int, *, around_zero: bool = True) -> dict[str, Any]:
+        """Both dropouts of a network with so many parameters on so many training rows, in steps of a twentieth.
+
+        Inputs that are not ``around_zero`` are left out only as far as --input-dropout says so itself.
+        """
 
         def share(given: float, by_size: float, most: float) -> float:
             found = given + by_size * math.log2(1 + parameters / rows)
@@ -132,7 +135,9 @@ class SurgeonSettings(TrainingSettings):
 
         return {
             "dropout": share(self.dropout, self.size_dropout, MOST_DROPOUT),
-            "input_dropout": share(self.input_dropout, self.size_input_dropout, MOST_INPUT_DROPOUT),
+            "input_dropout": share(
+                self.input_dropout, self.size_input_dropout if around_zero else 0.0, MOST_INPUT_DROPOUT
+            ),
         }
 
     @property

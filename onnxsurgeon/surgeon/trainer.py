@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from onnxsurgeon.calibration.calibrate import sample_rows
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import Branch, Measurement
@@ -19,6 +22,8 @@ from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.rates import RateSchedule
 from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.threads import one_thread
+
+FAR_FROM_ZERO = 10
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,19 @@ class Bench:
         """The order of the batches."""
         return BatchSchedule(self.train.rows, self.settings.batch_rows(self.train.rows), self.settings.seed)
 
+    @cached_property
+    def around_zero(self) -> bool:
+        """Whether 0 is a value among others for what enters the network: E‖x‖² ≤ 10 E‖x − μ‖², on a sample.
+
+        Where it is not, as for columns of years, an input that is left out is no missing one but an outlier.
+        """
+        rows = sample_rows(self.train, 512, self.settings.seed, "dropout")
+        for stored in self.train.stored:
+            values = stored.take(rows).reshape(len(rows), -1).astype(np.float64)
+            if np.square(values).mean(axis=0).sum() > FAR_FROM_ZERO * values.var(axis=0).sum():
+                return False
+        return True
+
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
         for piece in self.progress.counted(job.branch.number, self.schedule.window(job.start, job.stop)):
@@ -123,7 +141,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     if settings.objective != "paper":
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, **settings.dropouts_of(size, bench.train.rows))
+        spec = replace(spec, **settings.dropouts_of(size, bench.train.rows, around_zero=bench.around_zero))
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
