@@ -305,6 +305,7 @@ def test_pace_is_measured():
     pace = Pace()
     assert pace.epochs(1000, 5.0) == np.inf
     pace.note(90_000, 2, 20.0)
+    pace.note(90_000, 2, 0.0)  # found finished after a resume
     assert pace.epochs(90_000, 100.0) == pytest.approx(9.5)
     assert pace.epochs(40_000, 100.0) == pytest.approx(19)
 
@@ -379,17 +380,35 @@ def test_dropout_batches_and_rates_go_by_size():
     assert settings.batch_rows(54_000) == 64
     assert settings.batch_rows(1_000) == 16
     assert replace(settings, batch_size=50).batch_rows(54_000) == 50
-    assert settings.dropouts_of(1_000, 54_000) == {"dropout": 0, "input_dropout": 0}
-    assert settings.dropouts_of(54_000, 54_000) == {"dropout": 0.05, "input_dropout": 0.1}
-    assert settings.dropouts_of(10**9, 54_000) == {"dropout": 0.5, "input_dropout": 0.1}
-    assert settings.dropouts_of(10**9, 54_000, around_zero=False) == {"dropout": 0.5, "input_dropout": 0}
-    given = replace(settings, size_dropout=0.0, dropout=0.13, size_input_dropout=0.0, input_dropout=0.3)
-    assert given.dropouts_of(54_000, 54_000) == {"dropout": 0.13, "input_dropout": 0.3}
+    for parameters, units, inputs in ((1_000, 0, 0), (54_000, 0.05, 0.1), (10**9, 0.5, 0.1)):
+        assert settings.dropout_of(parameters, 54_000) == units
+        assert settings.input_dropout_of(parameters, 54_000) == inputs
+    given = replace(settings, size_dropout=0.0, dropout=0.13, input_dropout=0.98)
+    assert (given.dropout_of(54_000, 54_000), given.input_dropout_of(54_000, 54_000)) == (0.13, 0.98)
+    assert replace(settings, input_dropout=0.02).input_dropout_of(1_000, 54_000) == 0.02
 
 
 @pytest.mark.parametrize(("offset", "expected"), [(0.0, True), (1.0, True), (100.0, False)])
 def test_inputs_far_from_zero_are_not_left_out(offset, expected):
-    values = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32) + np.float32(offset)
+    values = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
+    values[:, 1] += offset
+    values[:, 2] *= 30_000
+    values[:, 3] = 0
     examples = Examples.classification(values, np.arange(200) % 2, 2)
     bench = Bench(SETTINGS, make_engine("loop"), examples, examples, threading.Event())
     assert bench.around_zero is expected
+    assert bench.dropouts(10**6)["input_dropout"] == (0.1 if expected else 0)
+    forced = replace(bench, settings=replace(SETTINGS, input_dropout=0.25))
+    assert forced.dropouts(10**6)["input_dropout"] == 0.25
+
+
+def test_without_room_for_a_rung_the_best_shape_wins(start, tmp_path):
+    events = []
+    run(start, short(epochs=8, growth=0.5, trial=1.0), tmp_path / "run", callbacks=events.append)
+    proposed = {event["branch"]: event for event in of(events, "proposed")}
+    scores = {e["branch"]: e["score"] for e in of(events, "trained") if e["branch"] in proposed and e["epoch"] <= 4}
+    assert len(scores) > 1
+    dropped = {event["branch"] for event in of(events, "dropped")}
+    for epoch in {proposed[branch]["epoch"] for branch in scores}:
+        rivals = {branch: score for branch, score in scores.items() if proposed[branch]["epoch"] == epoch}
+        assert set(rivals) - dropped == {max(rivals, key=rivals.get)}

@@ -20,8 +20,8 @@ class Pace:
         self._cost: float | None = None
 
     def note(self, parameters: int, epochs: float, seconds: float) -> None:
-        """A network was trained alone for so many epochs in so many seconds."""
-        if epochs > 0:
+        """A network was trained alone for so many epochs in so many seconds; 0 seconds: before a resume."""
+        if epochs > 0 and seconds > 0:
             self._cost = seconds / (epochs * (parameters + OVERHEAD))
 
     def epochs(self, parameters: int, seconds: float) -> float:
@@ -62,8 +62,8 @@ def to_the_limit(settings: SurgeonSettings, left: int, have: int, excess: float)
 def along_the_front(settings: SurgeonSettings, left: int, have: int, floor: int, share: float = 1.0) -> Cycle:
     """The next of the cycles that are left down to ``floor`` parameters, in equal ratios, or a share of such a step.
 
-    They are as few as keep ``KEPT`` or more each time: long cycles on a network of one size lead further than short
-    ones on many.
+    They are as few as keep ``KEPT`` or more each time, but none is shorter than ``shrink_step``: long cycles on a
+    network of one size lead further than short ones on many.
     """
     ratio = min(floor, have) / have
     needed = math.ceil(math.log(ratio) / math.log(KEPT) - 1e-9)

@@ -41,10 +41,12 @@ class GrowAndShrink(Surgeon):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._pace = Pace()
+        self._mark: tuple[int, float] | None = None  # epoch and seconds when the last part of a cycle began
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """A competition of shapes to grow to, or the next part of a cycle."""
         search = state.search
+        self._look_back(state)
         if search.phase == GROW:
             left = self._growth_left(state)
             candidates = self._growths(state) if left > 0 else []
@@ -55,6 +57,20 @@ class GrowAndShrink(Surgeon):
         if state.epoch < search.end:
             return self._go_on(state)
         return self._shrink(state)
+
+    def _look_back(self, state: State) -> None:
+        """Note the pace of the last part of a cycle with all that its checkpoint took; keep within the time."""
+        settings, search, (branch,) = self.settings, state.search, state.branches
+        now, parameters = self.elapsed(state), branch.network.parameter_count
+        if self._mark is not None:
+            epoch, seconds = self._mark
+            self._pace.note(parameters, state.epoch - epoch, now - seconds)
+        self._mark = None if search.phase == GROW else (state.epoch, now)
+        if settings.time_limit is None or state.epoch >= search.end:
+            return
+        share = 1 - settings.shrinkage if search.phase == SETTLE and self._is_to_shrink(state) else 1.0
+        left = max(1, int(min(search.end, self._pace.epochs(parameters, share * settings.time_limit - now))))
+        state.search = replace(search, end=min(search.end, state.epoch + left))
 
     def _growth_left(self, state: State) -> int:
         settings = self.settings
@@ -113,12 +129,15 @@ class GrowAndShrink(Surgeon):
 
     def _settling(self, state: State) -> int:
         """For how many epochs the network settles."""
-        settings, left = self.settings, self._left(state)
-        smaller = settings.objective == "pareto" or settings.tolerance is not None or settings.min_accuracy is not None
-        (branch,) = state.branches
-        if not smaller and Limits.of(settings).admits(self._entry(branch)):
-            return left
-        return settling(settings, left)
+        left = self._left(state)
+        return settling(self.settings, left) if self._is_to_shrink(state) else left
+
+    def _is_to_shrink(self, state: State) -> bool:
+        """Whether smaller networks than the settled one are wanted."""
+        settings, (branch,) = self.settings, state.branches
+        if settings.objective == "pareto" or settings.tolerance is not None or settings.min_accuracy is not None:
+            return True
+        return not Limits.of(settings).admits(self._entry(branch))
 
     def _grow(self, state: State, candidates: Sequence[Candidate], epochs: int) -> tuple[list[Branch], int]:
         """Let grown networks compete; the winner, and its epochs."""
@@ -149,6 +168,9 @@ class GrowAndShrink(Surgeon):
             jobs = [replace(job, stop=until) for job in jobs]
         jobs = [replace(job, stop=stop, stage=TRAINED, cycle=cycle or (begin, stop)) for job in jobs]
         trained = self.perform(state, jobs)
+        trained.sort(key=lambda pair: -pair[1].branch.score)  # several where there was no room for a rung
+        for _, loser in trained[1:]:
+            self.tell(event="dropped", branch=loser.branch.number, reason="score")
         if not trained:
             epochs = (stop - start) // self.batches_per_epoch
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]

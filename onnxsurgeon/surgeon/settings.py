@@ -70,9 +70,11 @@ class SurgeonSettings(TrainingSettings):
     schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
     warmup: float = setting(1.0, "Epochs over which the learning rate rises to its full value.")
     size_dropout: float = setting(
-        0.05, "Added to --dropout: this times log2(1 + parameters / training rows), up to 0.5 in all; loop engine only."
+        0.05, "Added to --dropout, up to 0.5: this times log2(1 + parameters / training rows); loop engine only."
     )
-    size_input_dropout: float = setting(0.1, "The same for --input-dropout, up to 0.1 in all.")
+    size_input_dropout: float = setting(
+        0.1, "Added likewise to --input-dropout, up to 0.1, unless an input's mean is far from zero."
+    )
     batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
     epoch_step: int = setting(10, "Objective paper: epochs between decision points.")
@@ -123,22 +125,14 @@ class SurgeonSettings(TrainingSettings):
         """Learning rate of a network with so many parameters."""
         return self.learning_rate * math.pow(max(1.0, parameters / RATED_PARAMETERS), -self.size_rate)
 
-    def dropouts_of(self, parameters: int, rows: int, *, around_zero: bool = True) -> dict[str, Any]:
-        """Both dropouts of a network with so many parameters on so many training rows, in steps of a twentieth.
+    def dropout_of(self, parameters: int, rows: int) -> float:
+        """Dropout of a network with so many parameters on so many training rows."""
+        return max(self.dropout, _grown(self.dropout, self.size_dropout, parameters / rows, MOST_DROPOUT))
 
-        Inputs that are not ``around_zero`` are left out only as far as --input-dropout says so itself.
-        """
-
-        def share(given: float, by_size: float, most: float) -> float:
-            found = given + by_size * math.log2(1 + parameters / rows)
-            return round(20 * min(found, max(most, given))) / 20 if by_size else given
-
-        return {
-            "dropout": share(self.dropout, self.size_dropout, MOST_DROPOUT),
-            "input_dropout": share(
-                self.input_dropout, self.size_input_dropout if around_zero else 0.0, MOST_INPUT_DROPOUT
-            ),
-        }
+    def input_dropout_of(self, parameters: int, rows: int) -> float:
+        """The same of its inputs."""
+        given = self.input_dropout
+        return max(given, _grown(given, self.size_input_dropout, parameters / rows, MOST_INPUT_DROPOUT))
 
     @property
     def thresholds(self) -> Thresholds:
@@ -161,6 +155,11 @@ class SurgeonSettings(TrainingSettings):
             if name not in known:
                 raise SettingsError(f"unknown setting '{name}'")
         return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
+
+
+def _grown(given: float, by_size: float, ratio: float, most: float) -> float:
+    """What is given and what the size adds, which comes in steps of a twentieth, up to ``most``."""
+    return min(given + round(20 * min(by_size * math.log2(1 + ratio), most)) / 20, most)
 
 
 _AT_LEAST: Mapping[str, float] = {

@@ -23,7 +23,7 @@ from onnxsurgeon.training.rates import RateSchedule
 from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.threads import one_thread
 
-FAR_FROM_ZERO = 10
+SAMPLED, FAR = 256, 3  # rows, and standard deviations
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,24 @@ class Bench:
 
     @cached_property
     def around_zero(self) -> bool:
-        """Whether 0 is a value among others for what enters the network: E‖x‖² ≤ 10 E‖x − μ‖², on a sample.
+        """Whether 0 is a value among others for all that enters the network: |μ| ≤ 3 σ of every input, on a sample.
 
-        Where it is not, as for columns of years, an input that is left out is no missing one but an outlier.
+        Where it is not, as for a column of years, an input that is left out is no missing one but an outlier.
         """
-        rows = sample_rows(self.train, 512, self.settings.seed, "dropout")
+        rows = sample_rows(self.train, SAMPLED, self.settings.seed, "dropout")
         for stored in self.train.stored:
-            values = stored.take(rows).reshape(len(rows), -1).astype(np.float64)
-            if np.square(values).mean(axis=0).sum() > FAR_FROM_ZERO * values.var(axis=0).sum():
+            values = stored.take(rows)
+            if np.any(np.abs(values.mean(axis=0, dtype=np.float64)) > FAR * values.std(axis=0, dtype=np.float64)):
                 return False
         return True
+
+    def dropouts(self, parameters: int) -> dict[str, float]:
+        """Dropouts of a network with so many parameters, as fields of a ``TrainingSpec``."""
+        settings, rows = self.settings, self.train.rows
+        inputs = settings.input_dropout_of(parameters, rows)
+        if inputs > settings.input_dropout and not self.around_zero:
+            inputs = settings.input_dropout
+        return {"dropout": settings.dropout_of(parameters, rows), "input_dropout": inputs}
 
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
@@ -141,7 +149,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     if settings.objective != "paper":
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, **settings.dropouts_of(size, bench.train.rows, around_zero=bench.around_zero))
+        spec = replace(spec, **bench.dropouts(size))  # type: ignore[arg-type]
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
