@@ -1,0 +1,58 @@
+"""Whether one network is really better than another on the rows that decide, or only by chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+from onnxsurgeon.training.engine import Engine
+
+ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by chance
+
+
+class RowScores:
+    """The negative loss of each row."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._parts: list[Array] = []
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Take in the head's outputs (rows, width) and labels of some rows, which come in order."""
+        task, z = self._task, output.astype(np.float64)
+        if task.loss == CROSS_ENTROPY:
+            loss = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(z)), labels]
+        elif task.loss == BINARY:
+            loss = (np.logaddexp(0, z) - labels * z).mean(axis=1)
+        else:
+            told = np.exp(-np.logaddexp(0, -z)) if task.squash == "Sigmoid" else z
+            loss = (((told - labels) / np.array(task.scale or 1.0)) ** 2).mean(axis=1)
+        self._parts.append(-loss)
+
+    def record(self) -> dict[str, Any]:
+        """The scores (rows,)."""
+        return {"scores": np.concatenate(self._parts)}
+
+
+def row_scores(network: Network, engine: Engine, examples: Examples) -> Array:
+    """The negative loss of each row, summed over the heads, (rows,)."""
+    watch = [RowScores(task) for task in examples.tasks]
+    engine.evaluate(network, examples, watch)
+    total: Array = sum(each.record()["scores"] for each in watch)
+    return total
+
+
+def is_better(scores: Array, others: Array) -> bool:
+    """Whether the mean of ``scores`` (rows,) is above that of ``others`` by more than chance: one-sided, 5 %.
+
+    The difference is taken row by row: that both find the same rows hard cancels.
+    """
+    difference = scores - others
+    if len(difference) < 2 or difference.mean() <= 0:
+        return False
+    return bool(difference.mean() >= ONE_SIDED * difference.std(ddof=1) / np.sqrt(len(difference)))

@@ -1,0 +1,67 @@
+"""What is better by more than chance, and a regression's given model, which only that replaces."""
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import SurgeonSettings, create, evolve, make_engine, save
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.surgeon.significance import is_better, row_scores
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
+
+
+def test_a_difference_must_exceed_its_standard_error():
+    rng = np.random.default_rng(0)
+    hard = 100 * rng.standard_normal(200)  # the same rows are hard for both
+    noise = rng.standard_normal(200)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    limit = 1.645 / np.sqrt(200)
+    assert is_better(hard + noise + 1.01 * limit, hard)
+    assert not is_better(hard + noise + 0.99 * limit, hard)
+    assert not is_better(hard - 1, hard)
+    assert not is_better(hard, hard)
+    assert is_better(hard + 1, hard)
+    assert not is_better(hard[:1] + 1, hard[:1])
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (Task(CROSS_ENTROPY, 3, "Softmax"), np.array([0, 1, 2, 1])),
+        (Task(BINARY, 3, "Sigmoid"), np.array([[0, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, 1]])),
+        (Task(SQUARED, 3, "", (2.0, 4.0, 1.0)), np.arange(12.0).reshape(4, 3)),
+    ],
+)
+def test_scores_are_the_rows_shares_of_the_loss(task, labels):
+    network = create((5, 4, 3), seed=1)
+    features = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    examples = Examples((features,), (labels,), (task,))
+    engine = make_engine("loop")
+    scores = row_scores(network, engine, examples)
+    assert scores.shape == (4,)
+    assert scores.mean() == pytest.approx(-engine.evaluate(network, examples).loss, rel=1e-6)
+    for row in range(4):
+        one = Examples((features[row : row + 1],), (labels[row : row + 1],), (task,))
+        assert scores[row] == pytest.approx(-engine.evaluate(network, one).loss, rel=1e-5)
+
+
+def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_chance(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 4)).astype(np.float32)
+    noise, signal = rng.standard_normal(60), x @ np.array([1.0, -2.0, 0.5, 3.0])
+    settings = SurgeonSettings(epochs=6, seed=1)
+    results = {}
+    for name, y in (("noise", noise), ("signal", signal)):
+        np.savez(tmp_path / f"{name}.npz", x=x, y=y.astype(np.float32))
+        network = create((4, 3, 1), seed=2, softmax=False)
+        silent = network.with_parameters(np.zeros_like(values) for _, values in network.parameters())
+        save(silent if name == "noise" else network, tmp_path / f"{name}.onnx")
+        results[name] = evolve(
+            tmp_path / f"{name}.onnx",
+            str(tmp_path / f"{name}.npz"),
+            settings=settings,
+            run_dir=tmp_path / name,
+            workers=1,
+            callbacks=lambda event: None,
+        )
+    assert results["noise"].branch.number == 0
+    assert results["signal"].branch.number > 0
