@@ -105,8 +105,8 @@ class Bench:
     def around_zero(self) -> bool:
         """Whether 0 is a value among others for all that enters the network, by a sample of the rows.
 
-        |μ| ≤ 3 σ of every input, σ being its own or the mean of all inputs', whichever is larger: of what hardly varies,
-        little is lost. Where it is not, as for a column of years, an input that is left out is an outlier.
+        |μ| ≤ 3 σ of every input, σ being its own or the mean of all inputs', whichever is larger: of what hardly
+        varies, little is lost. Where it is not, as for a column of years, an input that is left out is an outlier.
         """
         rows = sample_rows(self.train, SAMPLED, self.settings.seed, "dropout")
         for stored in self.train.stored:
