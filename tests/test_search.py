@@ -380,7 +380,7 @@ def test_dropout_batches_and_rates_go_by_size():
     assert settings.batch_rows(54_000) == 64
     assert settings.batch_rows(1_000) == 16
     assert replace(settings, batch_size=50).batch_rows(54_000) == 50
-    for parameters, units, inputs in ((1_000, 0, 0), (54_000, 0.05, 0.1), (10**9, 0.5, 0.1)):
+    for parameters, units, inputs in ((1_000, 0, 0), (54_000, 0, 0.1), (108_000, 0.05, 0.1), (10**9, 0.5, 0.1)):
         assert settings.dropout_of(parameters, 54_000) == units
         assert settings.input_dropout_of(parameters, 54_000) == inputs
     given = replace(settings, size_dropout=0.0, dropout=0.13, input_dropout=0.98)
