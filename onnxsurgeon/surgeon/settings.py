@@ -131,12 +131,11 @@ class SurgeonSettings(TrainingSettings):
         784-10-10 grown on Fashion-MNIST and pruned to 30,000 parameters, three seeds: 0.8961 of the validation rows
         without dropout of units, 0.8921 with a twentieth.
         """
-        return max(self.dropout, _grown(self.dropout, self.size_dropout, parameters / rows, MOST_DROPOUT))
+        return _grown(self.dropout, self.size_dropout, parameters / rows, MOST_DROPOUT)
 
     def input_dropout_of(self, parameters: int, rows: int) -> float:
         """The same of its inputs."""
-        given = self.input_dropout
-        return max(given, _grown(given, self.size_input_dropout, 1 + parameters / rows, MOST_INPUT_DROPOUT))
+        return _grown(self.input_dropout, self.size_input_dropout, 1 + parameters / rows, MOST_INPUT_DROPOUT)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -162,8 +161,9 @@ class SurgeonSettings(TrainingSettings):
 
 
 def _grown(given: float, by_size: float, ratio: float, most: float) -> float:
-    """What is given and what the size adds, which comes in steps of a twentieth, up to ``most``."""
-    return min(given + round(20 * min(by_size * math.log2(max(ratio, 1)), most)) / 20, most)
+    """What is given and what the size adds, up to ``most``; the latter comes in steps of a twentieth."""
+    added = round(20 * min(by_size * math.log2(max(ratio, 1)), most)) / 20
+    return max(given, min(given + added, most))
 
 
 _AT_LEAST: Mapping[str, float] = {

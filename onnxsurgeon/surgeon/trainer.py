@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ class Bench:
                 return False
         return True
 
-    def dropouts(self, parameters: int) -> dict[str, float]:
+    def dropouts(self, parameters: int) -> dict[str, Any]:
         """Dropouts of a network with so many parameters, as fields of a ``TrainingSpec``."""
         settings, rows = self.settings, self.train.rows
         inputs = settings.input_dropout_of(parameters, rows)
@@ -152,7 +153,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     if settings.objective != "paper":
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, **bench.dropouts(size))  # type: ignore[arg-type]
+        spec = replace(spec, **bench.dropouts(size))
     trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
     finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
