@@ -2,13 +2,11 @@
 
 import os
 import re
-import shlex
-import subprocess
-import sys
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import pytest
+from reprint import BLOCK, LEFT_OUT, run
 
 from onnxsurgeon import load
 from tests.conftest import MODELS
@@ -22,8 +20,6 @@ NEEDS = {
 # What the pages say: how far accuracies may be from those shown, and how many parameters the result has at most.
 ACCURACY_MARGIN = 0.03
 LARGEST_SHARE = {"pytorch": 0.1, "scikit-learn": 0.5}
-LEFT_OUT = "…"
-BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
 class Command(NamedTuple):
@@ -59,20 +55,6 @@ def checked(command):
 
 def accuracies(lines):
     return [float(number) for line in lines for number in re.findall(r"accuracy (\d\.\d+)", line)]
-
-
-def run(line, folder):
-    program, *arguments = shlex.split(line)
-    assert program in ("python", "onnxsurgeon"), line
-    done = subprocess.run(
-        [sys.executable, *(arguments if program == "python" else ["-m", "onnxsurgeon", *arguments])],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(MODELS.parent)},
-    )
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
-    return [text.rstrip() for text in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("page", sorted(NEEDS))

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r'^```(console|python)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 LEFT_OUT = "…"
 COLUMNS = "100"
@@ -46,9 +46,9 @@ def reprinted(text: str) -> str:
 
         def block(match: re.Match[str]) -> str:
             language, title, body = match.groups()
-            if language == "python":
-                if title:
-                    (folder / title).write_text(body)
+            if title:
+                (folder / title).write_text(body)
+            if language != "console":
                 return match[0]
             return f"```console\n{COMMAND.sub(lambda found: command(found[1], found[2], folder), body)}```"
 
@@ -57,7 +57,23 @@ def reprinted(text: str) -> str:
 
 def command(line: str, shown: str, folder: Path) -> str:
     """A command with what it prints."""
+    printed, before = run(line, folder), shown.splitlines()
+    if LEFT_OUT in before:
+        at = before.index(LEFT_OUT)
+        behind = len(before) - at - 1
+        printed = [*printed[:at], LEFT_OUT, *printed[len(printed) - behind :]]
+    return "\n".join([f"$ {line}", *printed]) + "\n"
+
+
+def run(line: str, folder: Path) -> list[str]:
+    """The lines that a command prints.
+
+    Raises:
+        SystemExit: it failed, or is none of those that pages may show.
+    """
     program, *arguments = shlex.split(line)
+    if program not in ("python", "onnxsurgeon"):
+        raise SystemExit(f"{line}: expected python or onnxsurgeon")
     done = subprocess.run(
         [sys.executable, *(arguments if program == "python" else ["-m", program, *arguments])],
         cwd=folder,
@@ -67,12 +83,7 @@ def command(line: str, shown: str, folder: Path) -> str:
     )
     if done.returncode:
         raise SystemExit(f"{line}: {done.stderr.strip()}")
-    printed, before = [text.rstrip() for text in done.stdout.splitlines()], shown.splitlines()
-    if LEFT_OUT in before:
-        at = before.index(LEFT_OUT)
-        behind = len(before) - at - 1
-        printed = [*printed[:at], LEFT_OUT, *printed[len(printed) - behind :]]
-    return "\n".join([f"$ {line}", *printed]) + "\n"
+    return [text.rstrip() for text in done.stdout.splitlines()]
 
 
 if __name__ == "__main__":
