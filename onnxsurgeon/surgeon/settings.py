@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.recommend import Thresholds
 
 ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
-MOST_DROPOUT, MOST_INPUT_DROPOUT = 0.5, 0.1
+MOST_DROPOUT = 0.5
 RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
@@ -72,8 +72,9 @@ class SurgeonSettings(TrainingSettings):
     size_dropout: float = setting(
         0.05, "Added to --dropout, up to 0.5: this times log2(parameters / training rows); loop engine only."
     )
-    size_input_dropout: float = setting(
-        0.1, "Added to --input-dropout, up to 0.1: this times log2(1 + …), unless an input's mean is far from zero."
+    standardise: bool = setting(True, "Train as if inputs had mean 0 and like size (not by Algorithm 1).")
+    standardised_dropout: float = setting(
+        0.1, "At least this is --input-dropout where all inputs are standardised; loop engine only."
     )
     batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
@@ -131,11 +132,8 @@ class SurgeonSettings(TrainingSettings):
         784-10-10 grown on Fashion-MNIST and pruned to 30,000 parameters, three seeds: 0.8961 of the validation rows
         without dropout of units, 0.8921 with a twentieth.
         """
-        return _grown(self.dropout, self.size_dropout, parameters / rows, MOST_DROPOUT)
-
-    def input_dropout_of(self, parameters: int, rows: int) -> float:
-        """The same of its inputs."""
-        return _grown(self.input_dropout, self.size_input_dropout, 1 + parameters / rows, MOST_INPUT_DROPOUT)
+        added = round(20 * min(self.size_dropout * math.log2(max(parameters / rows, 1)), MOST_DROPOUT)) / 20
+        return max(self.dropout, min(self.dropout + added, MOST_DROPOUT))
 
     @property
     def thresholds(self) -> Thresholds:
@@ -160,12 +158,6 @@ class SurgeonSettings(TrainingSettings):
         return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
 
 
-def _grown(given: float, by_size: float, ratio: float, most: float) -> float:
-    """What is given and what the size adds, up to ``most``; the latter comes in steps of a twentieth."""
-    added = round(20 * min(by_size * math.log2(max(ratio, 1)), most)) / 20
-    return max(given, min(given + added, most))
-
-
 _AT_LEAST: Mapping[str, float] = {
     "seed": 0,
     "max_parameters": 1,
@@ -181,7 +173,7 @@ _AT_LEAST: Mapping[str, float] = {
     "overgrowth": 1,
     "size_rate": 0,
     "size_dropout": 0,
-    "size_input_dropout": 0,
+    "standardised_dropout": 0,
     "initial_epochs": 0,
     "epoch_step": 1,
     "branches": 1,
@@ -213,7 +205,8 @@ _ALGORITHM_1: dict[str, Any] = {
     "warmup": 0.0,
     "size_rate": 0.0,
     "size_dropout": 0.0,
-    "size_input_dropout": 0.0,
+    "standardise": False,
+    "standardised_dropout": 0.0,
     "batch_size": 16,
     "widen": "split",
 }

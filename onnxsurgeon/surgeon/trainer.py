@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from onnxsurgeon.calibration.calibrate import sample_rows
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import Branch, Measurement
 from onnxsurgeon.surgeon.progress import TrainingProgress
@@ -22,9 +20,8 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.rates import RateSchedule
 from onnxsurgeon.training.schedule import BatchSchedule
+from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.threads import one_thread
-
-SAMPLED, FAR = 256, 3  # rows, and standard deviations
 
 
 @dataclass(frozen=True)
@@ -96,35 +93,35 @@ class Bench:
     stop: threading.Event
     free_threads: Callable[[], int] = one_thread
     progress: TrainingProgress = field(default_factory=TrainingProgress)
+    _standardised: list[Standardised] = field(default_factory=list)
 
     @cached_property
     def schedule(self) -> BatchSchedule:
         """The order of the batches."""
         return BatchSchedule(self.train.rows, self.settings.batch_rows(self.train.rows), self.settings.seed)
 
-    @cached_property
-    def around_zero(self) -> bool:
-        """Whether 0 is a value among others for all that enters the network, by a sample of the rows.
+    def standardised(self, network: Network) -> Standardised:
+        """The training rows as the network is trained on them; all networks of a run have their inputs alike."""
+        if not self.settings.standardise or self.settings.objective == "paper":
+            return Standardised(self.train, {}, False)
+        if not self._standardised:
+            self._standardised.append(Standardised.of(network, self.train, self.settings.seed))
+        return self._standardised[0]
 
-        |μ| ≤ 3 σ of every input, σ being its own or the mean of all inputs', whichever is larger: of what hardly
-        varies, little is lost. Where it is not, as for a column of years, an input that is left out is an outlier.
+    def dropouts(self, network: Network) -> dict[str, Any]:
+        """Dropouts of a network, as fields of a ``TrainingSpec``.
+
+        Unasked, inputs are left out only where they are standardised: an input that is left out has its mean then,
+        where the 0 of a column of years would be an outlier.
         """
-        rows = sample_rows(self.train, SAMPLED, self.settings.seed, "dropout")
-        for stored in self.train.stored:
-            values = stored.take(rows)
-            spread = values.std(axis=0, dtype=np.float64)
-            far = np.abs(values.mean(axis=0, dtype=np.float64)) > FAR * np.maximum(spread, spread.mean())
-            if np.any(far):
-                return False
-        return True
-
-    def dropouts(self, parameters: int) -> dict[str, Any]:
-        """Dropouts of a network with so many parameters, as fields of a ``TrainingSpec``."""
-        settings, rows = self.settings, self.train.rows
-        inputs = settings.input_dropout_of(parameters, rows)
-        if inputs > settings.input_dropout and not self.around_zero:
-            inputs = settings.input_dropout
-        return {"dropout": settings.dropout_of(parameters, rows), "input_dropout": inputs}
+        settings = self.settings
+        inputs = settings.input_dropout
+        if self.standardised(network).is_complete:
+            inputs = max(inputs, settings.standardised_dropout)
+        return {
+            "dropout": settings.dropout_of(network.parameter_count, self.train.rows),
+            "input_dropout": inputs,
+        }
 
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
@@ -153,18 +150,20 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     if settings.objective != "paper":
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
-        spec = replace(spec, **bench.dropouts(size))
-    trained = engine.train(branch.network, bench.train, bench.batches(job), spec, branch.state)
-    finite = trained.network.is_finite and (trained.state is None or trained.state.is_finite)
+        spec = replace(spec, **bench.dropouts(branch.network))
+    inputs = bench.standardised(branch.network)
+    trained = engine.train(inputs.into(branch.network), inputs.examples, bench.batches(job), spec, branch.state)
+    network, rounding = inputs.out_of(trained.network).as_stored()
+    finite = network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite:
-        metrics = engine.evaluate(trained.network, bench.validation)
-        epoch = job.stop / per_epoch
-        measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, trained.rounding)
+        metrics = engine.evaluate(network, bench.validation)
+        epoch, rounding = job.stop / per_epoch, max(rounding, trained.rounding)
+        measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, rounding)
         score = -metrics.loss
         if settings.objective == "paper":
-            fraction = trained.network.parameter_count / job.parent_parameters
+            fraction = network.parameter_count / job.parent_parameters
             score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
-        branch = branch.measured(trained.network, trained.state, measurement, score)
+        branch = branch.measured(network, trained.state, measurement, score)
     return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
 
 

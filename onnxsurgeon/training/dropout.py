@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
@@ -60,11 +61,16 @@ def masked_layers(network: Network) -> list[int]:
     return [layer.units for segment in segments if segment.rank == 2 for layer in segment.layers[:-1]]
 
 
-def masked_inputs(network: Network) -> list[int]:
-    """Features of every segment of which inputs are left out, in that order."""
+def entering(network: Network) -> list[DenseChain]:
+    """The segments of two axes that read features directly, in the order of the forward pass."""
     trunk = network.frame.trunk
     segments = [network.segments[step] for step in trunk.steps if isinstance(step, int)]
-    return [segment.widths[0] for segment in segments if segment.rank == 2 and segment.input_name in trunk.features]
+    return [segment for segment in segments if segment.rank == 2 and segment.input_name in trunk.features]
+
+
+def masked_inputs(network: Network) -> list[int]:
+    """Features of every segment of which inputs are left out, in that order."""
+    return [segment.widths[0] for segment in entering(network)]
 
 
 def declarations(offsets: Mapping[str, Sequence[str]], kind: int) -> list[onnx.ValueInfoProto]:
