@@ -53,7 +53,7 @@ def arm(moment: str, count: int) -> None:
     if moment == "training":  # between two arrays of batches of some branch
         original = BatchSchedule.window
         step = after(count, lambda block: block)
-        BatchSchedule.window = lambda self, a, b: (step(block) for block in original(self, a, b))
+        BatchSchedule.window = lambda *given: (step(block) for block in original(*given))
     elif moment == "surgery":
         algorithm.operate = after(count, algorithm.operate)
     elif moment == "writing":  # a temporary file is there, and not yet renamed

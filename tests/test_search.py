@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,7 +11,6 @@ import pytest
 
 from onnxsurgeon import SurgeonSettings, create, evolve, load, operate, resume, save
 from onnxsurgeon.calibration.calibrate import calibrate
-from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
 from onnxsurgeon.recommend.growth import growths
@@ -21,8 +19,6 @@ from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, t
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
-from onnxsurgeon.surgeon.trainer import Bench
-from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.rates import RateSchedule
 from tests.conftest import MODELS, start_model
 
@@ -380,26 +376,10 @@ def test_dropout_batches_and_rates_go_by_size():
     assert settings.batch_rows(54_000) == 64
     assert settings.batch_rows(1_000) == 16
     assert replace(settings, batch_size=50).batch_rows(54_000) == 50
-    for parameters, units, inputs in ((1_000, 0, 0), (54_000, 0, 0.1), (108_000, 0.05, 0.1), (10**9, 0.5, 0.1)):
-        assert settings.dropout_of(parameters, 54_000) == units
-        assert settings.input_dropout_of(parameters, 54_000) == inputs
-    given = replace(settings, size_dropout=0.0, dropout=0.13, input_dropout=0.98)
-    assert (given.dropout_of(54_000, 54_000), given.input_dropout_of(54_000, 54_000)) == (0.13, 0.98)
-    assert replace(settings, input_dropout=0.02).input_dropout_of(1_000, 54_000) == 0.02
-
-
-@pytest.mark.parametrize(("offset", "expected"), [(0.0, True), (1.0, True), (100.0, False)])
-def test_inputs_far_from_zero_are_not_left_out(offset, expected):
-    values = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
-    values[:, 1] += offset
-    values[:, 2] = -0.02  # a constant, but a small one
-    values[:, 3] = 0
-    examples = Examples.classification(values, np.arange(200) % 2, 2)
-    bench = Bench(SETTINGS, make_engine("loop"), examples, examples, threading.Event())
-    assert bench.around_zero is expected
-    assert bench.dropouts(10**6)["input_dropout"] == (0.1 if expected else 0)
-    forced = replace(bench, settings=replace(SETTINGS, input_dropout=0.25))
-    assert forced.dropouts(10**6)["input_dropout"] == 0.25
+    for parameters, expected in ((1_000, 0), (54_000, 0), (108_000, 0.05), (10**9, 0.5)):
+        assert settings.dropout_of(parameters, 54_000) == expected
+    assert replace(settings, size_dropout=0.0, dropout=0.13).dropout_of(54_000, 54_000) == 0.13
+    assert replace(settings, dropout=0.98).dropout_of(10**9, 54_000) == 0.98
 
 
 def test_without_room_for_a_rung_the_best_shape_wins(start, tmp_path):

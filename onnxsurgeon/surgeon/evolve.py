@@ -184,15 +184,23 @@ class Surgeon(ABC):
         return sample_rows(self.train, SAMPLE, self.settings.seed)
 
     def train_on(
-        self, state: State, branches: Sequence[Branch], epochs: int, *, what: str, cycle: tuple[int, int] | None = None
+        self,
+        state: State,
+        branches: Sequence[Branch],
+        epochs: int,
+        *,
+        what: str,
+        cycle: tuple[int, int] | None = None,
+        are_members: bool = False,
     ) -> list[Branch]:
-        """Train branches for a whole step without surgery, each under a new number."""
+        """Train branches for a whole step without surgery, each under a new number; an ensemble's members apart."""
         start, stop = self.window(state, epochs)
         jobs = []
-        for branch in branches:
+        for position, branch in enumerate(branches):
             number, state.next_number = state.next_number, state.next_number + 1
             same = replace(branch, number=number, parent=branch.number, surgery="identity", score=0.0)
-            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, branch.network.parameter_count, cycle))
+            parameters, member = branch.network.parameter_count, position if are_members else 0
+            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, cycle, member))
         trained = [done.branch for _, done in self.perform(state, jobs)]
         if not trained:
             raise EngineError(
@@ -220,21 +228,26 @@ class Surgeon(ABC):
                 self.tell(event="dropped", branch=branch.number, reason="its weights became NaN or infinite")
                 continue
             survivors.append((job, each))
-            self.tell(
-                event=job.stage,
-                branch=branch.number,
-                parent=branch.parent,
-                surgery=branch.surgery,
-                topology=branch.network.topology,
-                parameters=branch.network.parameter_count,
-                epoch=branch.history[-1].epoch,
-                accuracy=branch.accuracy,
-                gain=branch.accuracy - job.parent_accuracy,
-                loss=branch.history[-1].loss,
-                score=branch.score,
-                **digests(self.run.branches / branch.file_name),
-            )
+            self.tell_measured(branch, job.parent_accuracy)
         return survivors
+
+    def tell_measured(self, branch: Branch, parent_accuracy: float) -> None:
+        """Tell of a branch's latest measurement; its file is written."""
+        latest = branch.history[-1]
+        self.tell(
+            event=latest.stage,
+            branch=branch.number,
+            parent=branch.parent,
+            surgery=branch.surgery,
+            topology=branch.network.topology,
+            parameters=branch.network.parameter_count,
+            epoch=latest.epoch,
+            accuracy=latest.accuracy,
+            gain=latest.accuracy - parent_accuracy,
+            loss=latest.loss,
+            score=branch.score,
+            **digests(self.run.branches / branch.file_name),
+        )
 
     def _train(self, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
         """What comes of each job; a branch whose training had ended before a kill is read from its file."""

@@ -15,17 +15,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch
+from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch, write_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, GROW, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, Limits, choose, front, least_accuracy
+from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import is_better, row_scores
 from onnxsurgeon.surgeon.trainer import Done, Job
+from onnxsurgeon.surgery.join import join, reason_against
 from onnxsurgeon.task import SQUARED
 
 # Parameters for each training row that a network without a limit grows up to. Letting it compete with the grown ones
@@ -33,8 +37,19 @@ from onnxsurgeon.task import SQUARED
 PARAMETERS_PER_ROW = 8
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
+MEMBERS = 4  # networks of an ensemble
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
+
+
+def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
+    """Raise SettingsError where several networks are asked for, and copies of this one cannot be joined.
+
+    One without a hidden layer may get some.
+    """
+    reason = reason_against([network])
+    if settings.ensemble is not None and settings.ensemble > 1 and reason and network.hidden_count:
+        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
 
 
 class GrowAndShrink(Surgeon):
@@ -54,6 +69,7 @@ class GrowAndShrink(Surgeon):
             candidates = self._growths(state) if left > 0 else []
             if candidates:
                 return self._grow(state, candidates, self._growth_epochs(state, left))
+            state.branches = state.branches * self._members(state)
             end = state.epoch + self._settling(state)
             state.search = search = replace(search, phase=SETTLE, begin=state.epoch, end=end)
         if state.epoch < search.end:
@@ -62,17 +78,22 @@ class GrowAndShrink(Surgeon):
 
     def _look_back(self, state: State) -> None:
         """Note the pace of the last part of a cycle with all that its checkpoint took; keep within the time."""
-        settings, search, (branch,) = self.settings, state.search, state.branches
+        settings, search, branch = self.settings, state.search, state.branches[0]
         now, parameters = self.elapsed(state), branch.network.parameter_count
         if self._mark is not None:
             epoch, seconds = self._mark
-            self._pace.note(parameters, state.epoch - epoch, now - seconds)
+            self._pace.note(parameters, state.epoch - epoch, (now - seconds) / self._turns(state))
         self._mark = None if search.phase == GROW else (state.epoch, now)
         if settings.time_limit is None or state.epoch >= search.end:
             return
         share = 1 - settings.shrinkage if search.phase == SETTLE and self._is_to_shrink(state) else 1.0
-        left = max(1, int(min(search.end, self._pace.epochs(parameters, share * settings.time_limit - now))))
+        seconds = (share * settings.time_limit - now) / self._turns(state)
+        left = max(1, int(min(search.end, self._pace.epochs(parameters, seconds))))
         state.search = replace(search, end=min(search.end, state.epoch + left))
+
+    def _turns(self, state: State) -> int:
+        """How many networks each worker trains one after the other."""
+        return -(-len(state.branches) // self.workers.count)
 
     def _growth_left(self, state: State) -> int:
         settings = self.settings
@@ -82,13 +103,12 @@ class GrowAndShrink(Surgeon):
 
     def _left(self, state: State) -> int:
         """How many more epochs the network is trained: those of the run, or fewer in the time that is left."""
-        settings = self.settings
-        (branch,) = state.branches
+        settings, parameters = self.settings, state.branches[0].network.parameter_count
         left = settings.epochs - state.epoch
         if settings.time_limit is None:
             return left
-        seconds = max(0.0, settings.time_limit - self.elapsed(state))
-        return max(1, int(min(left, self._pace.epochs(branch.network.parameter_count, seconds))))
+        seconds = max(0.0, settings.time_limit - self.elapsed(state)) / self._turns(state)
+        return max(1, int(min(left, self._pace.epochs(parameters, seconds))))
 
     def _growths(self, state: State) -> list[Candidate]:
         (branch,) = state.branches
@@ -136,7 +156,7 @@ class GrowAndShrink(Surgeon):
 
     def _is_to_shrink(self, state: State) -> bool:
         """Whether smaller networks than the settled one are wanted."""
-        settings, (branch,) = self.settings, state.branches
+        settings, branch = self.settings, state.branches[0]
         if settings.objective == "pareto" or settings.tolerance is not None or settings.min_accuracy is not None:
             return True
         return not Limits.of(settings).admits(self._entry(branch))
@@ -178,10 +198,50 @@ class GrowAndShrink(Surgeon):
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]
         return trained[0][1].branch
 
+    def _members(self, state: State) -> int:
+        """How many networks settle side by side: several where only accuracy counts, and if they can be joined."""
+        settings, (branch,) = self.settings, state.branches
+        if reason_against([branch.network]):
+            return 1
+        if settings.ensemble is not None:
+            return settings.ensemble
+        return MEMBERS if Limits.of(settings) == Limits() and not self._is_to_shrink(state) else 1
+
     def _go_on(self, state: State) -> tuple[list[Branch], int]:
-        """The next part of a cycle."""
+        """The next part of a cycle; an ensemble's members become one network at its end."""
         epochs = min(SEGMENT, state.search.end - state.epoch)
-        return self.train_on(state, state.branches, epochs, what="the network", cycle=self._cycle(state)), epochs
+        branches, cycle = state.branches, self._cycle(state)
+        trained = self.train_on(state, branches, epochs, what="the network", cycle=cycle, are_members=True)
+        if len(trained) > 1 and state.epoch + epochs >= state.search.end:
+            for branch in trained:
+                self.measured(branch, state)
+            trained = [self._joined(state, trained)]
+        return trained, epochs
+
+    def _joined(self, state: State, members: Sequence[Branch]) -> Branch:
+        """The members as one branch, a child of the most accurate; measured, its file written."""
+        parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
+        number, state.next_number = state.next_number, state.next_number + 1
+        network, rounding = join([branch.network for branch in members]).as_stored()
+        surgery, latest = f"join:{len(members)}", parent.history[-1]
+        self.tell(
+            event="proposed",
+            branch=number,
+            parent=parent.number,
+            surgery=surgery,
+            score=1.0,
+            parameters=network.parameter_count,
+            reason=f"the mean of branches {', '.join(str(branch.number) for branch in members)}",
+            epoch=state.epoch,
+            draw=0,
+        )
+        metrics = self.engine.evaluate(network, self.validation)
+        measurement = replace(latest, accuracy=metrics.accuracy, loss=metrics.loss, rounding=rounding)
+        branch = Branch(number, parent.number, surgery, network, (*parent.lineage, surgery), parent.history)
+        branch = branch.measured(network, None, measurement, -metrics.loss)
+        write_branch(branch, self.run.branches)
+        self.tell_measured(branch, parent.accuracy)
+        return branch
 
     def _cycle(self, state: State) -> tuple[int, int]:
         per_epoch = self.batches_per_epoch

@@ -61,6 +61,9 @@ class SurgeonSettings(TrainingSettings):
     shrink_step: int = setting(4, "Epochs between two shrinkages, at least.")
     trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
     overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
+    ensemble: int | None = setting(
+        None, "Networks that settle side by side and become one; by default 4 where nothing limits the result, else 1."
+    )
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
     size_rate: float = setting(
         0.3, "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power."
@@ -115,6 +118,8 @@ class SurgeonSettings(TrainingSettings):
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
         if self.objective == "paper" and self.widen == BY_GRADIENTS:
             raise SettingsError("widen: gradient is not one of Algorithm 1's: expected split, equal or fresh")
+        if self.standardised_dropout >= 1:
+            raise SettingsError(f"standardised-dropout: {self.standardised_dropout} is not at least 0 and below 1")
         # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
         self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
 
@@ -171,6 +176,7 @@ _AT_LEAST: Mapping[str, float] = {
     "shrink_step": 1,
     "trial": 0,
     "overgrowth": 1,
+    "ensemble": 1,
     "size_rate": 0,
     "size_dropout": 0,
     "standardised_dropout": 0,

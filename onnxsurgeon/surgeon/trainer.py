@@ -19,7 +19,7 @@ from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.rates import RateSchedule
-from onnxsurgeon.training.schedule import BatchSchedule
+from onnxsurgeon.training.schedule import BatchSchedule, generator
 from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.threads import one_thread
 
@@ -36,6 +36,7 @@ class Job:
         parent_accuracy: what the gain is measured against.
         parent_parameters: what the parameter count is a fraction of.
         cycle: positions where the learning rate's course begins and ends; None: it is constant, or that of the run.
+        member: which of an ensemble's members it is: they see other batches and masks.
         keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
     """
 
@@ -46,6 +47,7 @@ class Job:
     parent_accuracy: float
     parent_parameters: int
     cycle: tuple[int, int] | None = None
+    member: int = 0
     keep_file: bool = False
 
 
@@ -125,7 +127,7 @@ class Bench:
 
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
-        for piece in self.progress.counted(job.branch.number, self.schedule.window(job.start, job.stop)):
+        for piece in self.progress.counted(job.branch.number, self.schedule.window(job.start, job.stop, job.member)):
             if self.stop.is_set():
                 raise Cancelled
             yield piece
@@ -144,7 +146,11 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     settings, engine, branch = bench.settings, bench.engine, job.branch
     artifacts = (folder / branch.file_name).with_suffix(".artifacts") if engine.name == "artifacts" else None
     per_epoch = bench.schedule.batches_per_epoch
-    others = {"artifact_directory": artifacts, "threads": bench.free_threads, "seed": settings.seed}
+    others = {
+        "artifact_directory": artifacts,
+        "threads": bench.free_threads,
+        "seed": _seed_of(settings.seed, job.member),
+    }
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     size = branch.network.parameter_count
     if settings.objective != "paper":
@@ -165,6 +171,11 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
             score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
         branch = branch.measured(network, trained.state, measurement, score)
     return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
+
+
+def _seed_of(seed: int, member: int) -> int:
+    """The seed of a member's dropout."""
+    return int(generator(seed, "member", member).integers(2**31)) if member else seed
 
 
 def _course(settings: SurgeonSettings, cycle: tuple[int, int] | None, per_epoch: int) -> RateSchedule:

@@ -101,7 +101,7 @@ def feeds(
     return found
 
 
-@lru_cache(8)
+@lru_cache(32)
 def pool(rate: float, seed: int, rows: int, batch_size: int, dtype: str) -> Array:
     """Zeros, of a share ``rate``, and 1/(1 − rate), shape (rows, batch_size)."""
     stays = generator(seed, "dropout").random((rows, batch_size), np.float32) >= rate

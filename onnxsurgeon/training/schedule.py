@@ -21,9 +21,10 @@ def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
 
 
 class BatchSchedule:
-    """The order of the batches: a permutation of the rows that depends on (seed, epoch) alone.
+    """The order of the batches: a permutation of the rows that depends on (seed, epoch) and the member alone.
 
-    Positions count batches from the start of the run. A last, shorter batch is trained too.
+    Positions count batches from the start of the run. A last, shorter batch is trained too. Branches are members of
+    an ensemble where they are to differ; all others are member 0.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
@@ -36,16 +37,16 @@ class BatchSchedule:
         """Number of batches in an epoch, the last one perhaps shorter."""
         return -(-self.rows // self.batch_size)
 
-    def window(self, start: int, stop: int) -> Iterator[Array]:
+    def window(self, start: int, stop: int, member: int = 0) -> Iterator[Array]:
         """Row numbers of the batches at positions ``start`` to ``stop`` − 1, as arrays (steps, batch)."""
         size, per_epoch = self.batch_size, self.batches_per_epoch
         full = self.rows // size
         while start < stop:
             epoch, first = divmod(start, per_epoch)
             last = min(per_epoch, first + stop - start)
-            order = self._order(epoch)
+            order = self._order(epoch, member)
             if stop > start + last - first:  # the next one is drawn while this one is trained on
-                self._ahead.submit(self._order, epoch + 1)
+                self._ahead.submit(self._order, epoch + 1, member)
             whole = order[first * size : min(last, full) * size]
             if len(whole):
                 yield whole.reshape(-1, size)
@@ -53,7 +54,7 @@ class BatchSchedule:
                 yield order[full * size :].reshape(1, -1)
             start += last - first
 
-    def _make_order(self, epoch: int) -> Array:
-        order = generator(self.seed, "batches", epoch).permutation(self.rows)
+    def _make_order(self, epoch: int, member: int) -> Array:
+        order = generator(self.seed, "batches", epoch, *([member] if member else [])).permutation(self.rows)
         order.flags.writeable = False
         return order

@@ -1,0 +1,169 @@
+"""Several networks as one: the join itself, and the search that settles them side by side."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, resume
+from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.equivalence import chain_outputs, random_features
+from onnxsurgeon.surgeon.grow_and_shrink import MEMBERS
+from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgery.join import join, reason_against
+from onnxsurgeon.training.schedule import BatchSchedule
+from tests.conftest import MODELS, randomised, start_model, with_bias_removed
+
+SETTINGS = SurgeonSettings.from_preset("default", seed=6, epochs=12, growth=0.25, batch_size=32, ensemble=3)
+
+
+def members(*sizes, change=lambda network: network):
+    """Random networks of one input and output, the hidden layers as given."""
+    return [change(randomised(create((7, *hidden, 3), seed=1), seed)) for seed, hidden in enumerate(sizes)]
+
+
+def with_slopes(network):
+    rng = np.random.default_rng(network.parameter_count)
+    layers = [
+        replace(layer, activation=Activation("PRelu", slope=rng.standard_normal(layer.units).astype(np.float32)))
+        for layer in network.layers[:-1]
+    ]
+    return network.with_layers([*layers, network.layers[-1]])
+
+
+def without_biases(network):
+    for index in range(len(network.layers)):
+        network = with_bias_removed(network, index)
+    return network
+
+
+@pytest.mark.parametrize("sizes", [[(4,), (4,)], [(4, 5), (6, 2), (1, 1)], [(4, 5, 6)] * 4, [(5,)]])
+@pytest.mark.parametrize("change", [lambda network: network, with_slopes, without_biases])
+def test_the_outputs_are_the_mean(sizes, change):
+    networks = members(*sizes, change=change)
+    joined = join(networks)
+    x = random_features(joined.chain)
+    expected = np.mean([chain_outputs(network.chain, x) for network in networks], axis=0)
+    np.testing.assert_allclose(chain_outputs(joined.chain, x), expected, rtol=1e-5, atol=1e-5)
+    assert joined.widths[1:-1] == tuple(map(sum, zip(*sizes, strict=True)))
+
+
+def test_what_cannot_be_joined_says_why():
+    one, other = members((4, 5), (4,))
+    assert reason_against([one, other]) == "they have other layers"
+    assert reason_against([one, with_slopes(one)]) == "they have other layers"
+    assert reason_against([one, create((8, 4, 5, 3))]) == "they have other surroundings"
+    assert reason_against([create((7, 3))]) == "no hidden layer"
+    two = replace(one, segments=one.segments * 2)
+    assert reason_against([two, two]) == "2 segments"
+    with pytest.raises(SurgeryError, match="cannot be joined with the others: they have other layers"):
+        join([one, other])
+
+
+def test_members_see_batches_of_their_own():
+    schedule = BatchSchedule(100, 10, 3)
+    first, second, again = (np.concatenate(list(schedule.window(5, 25, member))) for member in (0, 1, 1))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(second, again)
+    whole = np.concatenate(list(schedule.window(10, 20, 1)))
+    assert sorted(whole.reshape(-1)) == list(range(100))
+    np.testing.assert_array_equal(np.concatenate(list(schedule.window(5, 25))), first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble")
+    return evolve(start_model(folder), "digits", settings=SETTINGS, run_dir=folder / "run", workers=1)
+
+
+def of(done, kind):
+    return [event for event in RunDirectory.open(done.run).read_journal() if event["event"] == kind]
+
+
+def digests(run):
+    return {path.name: file_digest(path) for path in (run / "branches").iterdir()}
+
+
+def test_members_settle_apart_and_become_one(undisturbed):
+    done = undisturbed
+    last, before = of(done, "decided")[-1], of(done, "decided")[-2]
+    assert len(before["branches"]) == 3
+    assert len(set(before["losses"])) == 3
+    (number,) = last["branches"]
+    (proposed,) = (event for event in of(done, "proposed") if event["branch"] == number)
+    assert proposed["surgery"] == "join:3"
+    ends = [event for event in of(done, "trained") if event["epoch"] == SETTINGS.epochs]
+    *singles, joined = ends
+    assert [event["parent"] for event in singles] == before["branches"]
+    assert joined["branch"] == number
+    assert joined["parent"] in {event["branch"] for event in singles}
+    assert joined["loss"] < np.mean([event["loss"] for event in singles])  # cross-entropy is convex
+    files = sorted((done.run / "branches").glob("*.onnx"))
+    network = load(files[-1])
+    assert files[-1].name == f"{number:04d}-join.onnx"
+    assert network.parameter_count == joined["parameters"]
+    expected = join([load(path) for path in files[-4:-1]])
+    for (name, values), (_, wanted) in zip(network.parameters(), expected.parameters(), strict=True):
+        np.testing.assert_array_equal(values, wanted, err_msg=name)
+
+
+def test_the_number_of_workers_does_not_matter(undisturbed, tmp_path):
+    other = evolve(start_model(tmp_path), "digits", settings=SETTINGS, run_dir=tmp_path / "run", workers=3)
+    assert digests(other.run) == digests(undisturbed.run)
+    assert file_digest(other.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
+
+
+@pytest.mark.parametrize(("moment", "count"), [("training", 20), ("writing", 16), ("writing", 18)])
+def test_a_killed_run_ends_alike(undisturbed, moment, count, tmp_path):
+    changes = json.dumps({key: value for key, value in vars(SETTINGS).items() if key != "preset"})
+    command = [
+        sys.executable,
+        "-m",
+        "tests.killed_run",
+        moment,
+        str(count),
+        str(tmp_path / "run"),
+        "2",
+        "loop",
+        changes,
+    ]
+    killed = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    resumed = resume(tmp_path / "run", workers=2)
+    assert digests(resumed.run) == digests(undisturbed.run)
+    assert file_digest(resumed.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, MEMBERS),
+        ({"max_parameters": 3000}, 1),
+        ({"max_size": 30_000}, 1),
+        ({"tolerance": 0.01}, 1),
+        ({"min_accuracy": 0.5}, 1),
+        ({"objective": "pareto"}, 1),
+        ({"ensemble": 1}, 1),
+        ({"ensemble": 2, "max_parameters": 3000}, 2),
+    ],
+)
+def test_where_nothing_limits_the_result_there_are_several(changes, expected, tmp_path):
+    settings = replace(SETTINGS, **{"ensemble": None, "epochs": 6, "growth": 0.17, "shrink_step": 1, **changes})
+    done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=2)
+    (grown,) = next(event["branches"] for event in of(done, "decided") if event["epoch"] == 1)
+    settled = [event for event in of(done, "trained") if event["parent"] == grown]
+    assert len(settled) == expected
+    assert [e["surgery"] for e in of(done, "proposed") if "join" in e["surgery"]] == [f"join:{expected}"] * (
+        expected > 1
+    )
+    assert done.network.parameter_count <= changes.get("max_parameters", np.inf)
+
+
+def test_an_ensemble_that_cannot_be_is_refused_at_once(tmp_path):
+    model = MODELS / "exports" / "torch-dynamo-residual.onnx"
+    with pytest.raises(SettingsError, match=r"ensemble: '.*' cannot be one of several: it has [2-9] segments"):
+        evolve(model, "digits", settings=SETTINGS, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
