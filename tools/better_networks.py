@@ -2,7 +2,7 @@
 
     python tools/better_networks.py                             # everything: hours on two cores
     python tools/better_networks.py --tables small large        # only these
-    python tools/better_networks.py --tables ablation --json f  # go on with what f holds
+    python tools/better_networks.py --tables ensemble --json f  # go on with what f holds
 
 Every run holds out a tenth of the training rows to choose by; the test rows are looked at once, at its end. Two runs
 are made side by side, each with one worker, so that seconds are those of one core.
@@ -28,7 +28,22 @@ MODELS = ROOT / "models"
 SMALL, LARGE = MODELS / "fashion-mnist-small.onnx", MODELS / "fashion-mnist-large.onnx"
 FASHION = [str(SMALL), "--data", "fashion-mnist"]
 LIMIT = "--max-parameters"
-ABLATED = [*FASHION, LIMIT, "30000"]
+# What each ingredient is worth: a run with one thing changed.
+CHANGED: dict[str, list[str]] = {
+    "as it is": [],
+    "units split, not by gradients": ["--widen", "split"],
+    "fresh units": ["--widen", "fresh"],
+    "no growth beyond the limit": ["--overgrowth", "1"],
+    "grown at once": ["--growth-factor", "100"],
+    "shapes judged after a few batches": ["--trial", "0.005"],
+    "one learning rate for all sizes": ["--size-rate", "0"],
+    "inputs as they are": ["--no-standardise", "--input-dropout", "0.1"],
+    "no dropout of inputs": ["--standardised-dropout", "0"],
+    "no warm-up": ["--warmup", "0"],
+    "no weight decay": ["--weight-decay", "0"],
+    "constant learning rate": ["--schedule", "constant"],
+    "SGD, momentum 0.9": ["--optimizer", "momentum", "--learning-rate", "0.02", "--weight-decay", "1e-4"],
+}
 
 # Name of a row → arguments of ``onnxsurgeon evolve``.
 TABLES: dict[str, dict[str, list[str]]] = {
@@ -39,21 +54,12 @@ TABLES: dict[str, dict[str, list[str]]] = {
     },
     "large": {"784-300-100-100-10, at most 110,000": [str(LARGE), "--data", "fashion-mnist", LIMIT, "110000"]},
     "unlimited": {"784-10-10, no limit": FASHION},
-    "ablation": {
-        "as it is": ABLATED,
-        "units split, not by gradients": [*ABLATED, "--widen", "split"],
-        "fresh units": [*ABLATED, "--widen", "fresh"],
-        "no growth beyond the limit": [*ABLATED, "--overgrowth", "1"],
-        "grown at once": [*ABLATED, "--growth-factor", "100"],
-        "shapes judged after a few batches": [*ABLATED, "--trial", "0.005"],
-        "one learning rate for all sizes": [*ABLATED, "--size-rate", "0", "--learning-rate", "0.002"],
-        "no dropout of units": [*ABLATED, "--size-dropout", "0"],
-        "no dropout of inputs": [*ABLATED, "--size-input-dropout", "0"],
-        "no warm-up": [*ABLATED, "--warmup", "0"],
-        "no weight decay": [*ABLATED, "--weight-decay", "0"],
-        "constant learning rate": [*ABLATED, "--schedule", "constant"],
-        "SGD, momentum 0.9": [*ABLATED, "--optimizer", "momentum", "--learning-rate", "0.02", "--weight-decay", "1e-4"],
-        "Algorithm 1 (preset corrected)": [*FASHION, "--preset", "corrected"],
+    "ensemble": {f"784-10-10, no limit, ensemble of {n}": [*FASHION, "--ensemble", f"{n}"] for n in (1, 2)},
+    **{
+        f"ablation-{limit}": {
+            f"{name}, {limit}": [*FASHION, LIMIT, f"{limit}", *options] for name, options in CHANGED.items()
+        }
+        for limit in (10_000, 55_000)
     },
 }
 TABULAR = {"digits": (64, 16, 10), "breast_cancer": (30, 8, 2), "diabetes": (10, 8, 1)}

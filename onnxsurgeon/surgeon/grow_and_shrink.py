@@ -213,14 +213,17 @@ class GrowAndShrink(Surgeon):
         branches, cycle = state.branches, self._cycle(state)
         trained = self.train_on(state, branches, epochs, what="the network", cycle=cycle, are_members=True)
         if len(trained) > 1 and state.epoch + epochs >= state.search.end:
-            for branch in trained:
-                self.measured(branch, state)
             trained = [self._joined(state, trained)]
         return trained, epochs
 
     def _joined(self, state: State, members: Sequence[Branch]) -> Branch:
-        """The members as one branch, a child of the most accurate; measured, its file written."""
+        """The members as one branch, a child of the most accurate; measured, its file written.
+
+        It takes their places in the front: the most accurate of several checkpoints of several members is ahead of
+        the others by luck.
+        """
         parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
+        state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
         number, state.next_number = state.next_number, state.next_number + 1
         network, rounding = join([branch.network for branch in members]).as_stored()
         surgery, latest = f"join:{len(members)}", parent.history[-1]
