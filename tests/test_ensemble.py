@@ -11,7 +11,7 @@ import pytest
 from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, resume
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.equivalence import chain_outputs, random_features
-from onnxsurgeon.surgeon.grow_and_shrink import MEMBERS
+from onnxsurgeon.surgeon.ensemble import MEMBERS
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgery.join import join, reason_against
 from onnxsurgeon.training.schedule import BatchSchedule

@@ -3,7 +3,8 @@
 A run has three phases. While layers grow, every few epochs there is a competition of several shapes that the network
 could grow to; each rung of training ends with the learning rate at 0, and the half with the larger losses is given up
 (successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or at ``PARAMETERS_PER_ROW``.
-Then the network settles: the learning rate falls to 0. Where a limit, a tolerance or the front ask for smaller
+Then the network settles: the learning rate falls to 0; where only accuracy counts, several copies do, each on batches
+of its own, and become one network (``ensemble``). Where a limit, a tolerance or the front ask for smaller
 networks, units are pruned by what the data say they are worth, and each time the learning rate rises and falls once
 more (SGDR: Loshchilov and Hutter, ICLR 2017).
 """
@@ -15,21 +16,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from onnxsurgeon.calibration.calibrate import calibrate
-from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch, write_branch
+from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, Branch, digests, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, GROW, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
+from onnxsurgeon.surgeon.ensemble import MEMBERS, joined
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, Limits, choose, front, least_accuracy
-from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import is_better, row_scores
 from onnxsurgeon.surgeon.trainer import Done, Job
-from onnxsurgeon.surgery.join import join, reason_against
+from onnxsurgeon.surgery.join import reason_against
 from onnxsurgeon.task import SQUARED
 
 # Parameters for each training row that a network without a limit grows up to. Letting it compete with the grown ones
@@ -37,19 +36,8 @@ from onnxsurgeon.task import SQUARED
 PARAMETERS_PER_ROW = 8
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
-MEMBERS = 4  # networks of an ensemble
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
-
-
-def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
-    """Raise SettingsError where several networks are asked for, and copies of this one cannot be joined.
-
-    One without a hidden layer may get some.
-    """
-    reason = reason_against([network])
-    if settings.ensemble is not None and settings.ensemble > 1 and reason and network.hidden_count:
-        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
 
 
 class GrowAndShrink(Surgeon):
@@ -213,38 +201,8 @@ class GrowAndShrink(Surgeon):
         branches, cycle = state.branches, self._cycle(state)
         trained = self.train_on(state, branches, epochs, what="the network", cycle=cycle, are_members=True)
         if len(trained) > 1 and state.epoch + epochs >= state.search.end:
-            trained = [self._joined(state, trained)]
+            trained = [joined(self, state, trained)]
         return trained, epochs
-
-    def _joined(self, state: State, members: Sequence[Branch]) -> Branch:
-        """The members as one branch, a child of the most accurate; measured, its file written.
-
-        It takes their places in the front: the most accurate of several checkpoints of several members is ahead of
-        the others by luck.
-        """
-        parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
-        state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
-        number, state.next_number = state.next_number, state.next_number + 1
-        network, rounding = join([branch.network for branch in members]).as_stored()
-        surgery, latest = f"join:{len(members)}", parent.history[-1]
-        self.tell(
-            event="proposed",
-            branch=number,
-            parent=parent.number,
-            surgery=surgery,
-            score=1.0,
-            parameters=network.parameter_count,
-            reason=f"the mean of branches {', '.join(str(branch.number) for branch in members)}",
-            epoch=state.epoch,
-            draw=0,
-        )
-        metrics = self.engine.evaluate(network, self.validation)
-        measurement = replace(latest, accuracy=metrics.accuracy, loss=metrics.loss, rounding=rounding)
-        branch = Branch(number, parent.number, surgery, network, (*parent.lineage, surgery), parent.history)
-        branch = branch.measured(network, None, measurement, -metrics.loss)
-        write_branch(branch, self.run.branches)
-        self.tell_measured(branch, parent.accuracy)
-        return branch
 
     def _cycle(self, state: State) -> tuple[int, int]:
         per_epoch = self.batches_per_epoch

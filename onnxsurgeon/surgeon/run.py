@@ -21,8 +21,9 @@ from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.checkpoint import State
+from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import Surgeon
-from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink, require_ensemble
+from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress

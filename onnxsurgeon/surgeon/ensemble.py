@@ -1,0 +1,57 @@
+"""Several copies of a network that are trained apart and become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.surgeon.branch import Branch, write_branch
+from onnxsurgeon.surgeon.checkpoint import State
+from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgery.join import join, reason_against
+
+MEMBERS = 4
+
+
+def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
+    """Raise SettingsError where several networks are asked for, and copies of this one cannot be joined.
+
+    One without a hidden layer may get some.
+    """
+    reason = reason_against([network])
+    if settings.ensemble is not None and settings.ensemble > 1 and reason and network.hidden_count:
+        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
+
+
+def joined(surgeon: Surgeon, state: State, members: Sequence[Branch]) -> Branch:
+    """The members as one branch, a child of the most accurate; measured, its file written.
+
+    It takes their places in the front: the most accurate of several checkpoints of several members is ahead of the
+    others by luck.
+    """
+    parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
+    state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
+    number, state.next_number = state.next_number, state.next_number + 1
+    network, rounding = join([branch.network for branch in members]).as_stored()
+    surgery = f"join:{len(members)}"
+    surgeon.tell(
+        event="proposed",
+        branch=number,
+        parent=parent.number,
+        surgery=surgery,
+        score=1.0,
+        parameters=network.parameter_count,
+        reason=f"the mean of branches {', '.join(str(branch.number) for branch in members)}",
+        epoch=state.epoch,
+        draw=0,
+    )
+    metrics = surgeon.engine.evaluate(network, surgeon.validation)
+    measurement = replace(parent.history[-1], accuracy=metrics.accuracy, loss=metrics.loss, rounding=rounding)
+    branch = Branch(number, parent.number, surgery, network, (*parent.lineage, surgery), parent.history)
+    branch = branch.measured(network, None, measurement, -metrics.loss)
+    write_branch(branch, surgeon.run.branches)
+    surgeon.tell_measured(branch, parent.accuracy)
+    return branch
