@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, resume
+from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, resume, save
+from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.equivalence import chain_outputs, random_features
 from onnxsurgeon.surgeon.ensemble import MEMBERS
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgery.join import join, reason_against
+from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.schedule import BatchSchedule
 from tests.conftest import MODELS, randomised, start_model, with_bias_removed
 
@@ -92,22 +94,81 @@ def test_members_settle_apart_and_become_one(undisturbed):
     last, before = of(done, "decided")[-1], of(done, "decided")[-2]
     assert len(before["branches"]) == 3
     assert len(set(before["losses"])) == 3
-    (number,) = last["branches"]
-    (proposed,) = (event for event in of(done, "proposed") if event["branch"] == number)
-    assert proposed["surgery"] == "join:3"
+    assert len(last["branches"]) == 1
+    assert [event["surgery"] for event in of(done, "proposed")][-2:] == ["join:3", "join:3"]
     ends = [event for event in of(done, "trained") if event["epoch"] == SETTINGS.epochs]
-    *singles, joined = ends
+    *singles, joined = ends[:4]
     assert [event["parent"] for event in singles] == before["branches"]
-    assert joined["branch"] == number
     assert joined["parent"] in {event["branch"] for event in singles}
     assert joined["loss"] < np.mean([event["loss"] for event in singles])  # cross-entropy is convex
-    files = sorted((done.run / "branches").glob("*.onnx"))
-    network = load(files[-1])
-    assert files[-1].name == f"{number:04d}-join.onnx"
+    is_the_mean_of(done, joined, singles)
+
+
+def is_the_mean_of(done, joined, members):
+    network = load(file_of(done, joined))
     assert network.parameter_count == joined["parameters"]
-    expected = join([load(path) for path in files[-4:-1]])
+    expected = join([load(file_of(done, event)) for event in members])
     for (name, values), (_, wanted) in zip(network.parameters(), expected.parameters(), strict=True):
         np.testing.assert_array_equal(values, wanted, err_msg=name)
+
+
+def file_of(done, event):
+    (path,) = (done.run / "branches").glob(f"{event['branch']:04d}-*.onnx")
+    return path
+
+
+def test_the_result_is_settled_once_more_on_all_rows(undisturbed, digits):
+    """From the branch that settled, on as many epochs of more batches; with the figures of before."""
+    done = undisturbed
+    *_, settled, first, second, third, joined = (e for e in of(done, "trained") if e["epoch"] == SETTINGS.epochs)
+    again = [first, second, third]
+    assert [event["surgery"] for event in again] == ["refit"] * 3
+    assert {event["parent"] for event in again} == {settled["branch"]}
+    assert {(e["accuracy"], e["loss"]) for e in [*again, joined]} == {(settled["accuracy"], settled["loss"])}
+    is_the_mean_of(done, joined, again)
+    assert done.is_refitted
+    assert done.branch.number == joined["branch"] == of(done, "decided")[-1]["best"]
+    assert done.validation_accuracy == settled["accuracy"]
+    assert done.record()["is_refitted"]
+    _, validation = digits.hold_out()
+    held = prepare(done.network, digits, validation)
+    engine = make_engine("loop")
+    loss = {e["branch"]: engine.evaluate(load(file_of(done, e)), held).loss for e in (settled, joined)}
+    assert loss[joined["branch"]] < loss[settled["branch"]]  # it has seen these rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"refit": False}, {"time_limit": 1000.0}, {"max_parameters": 3000}, {"target_accuracy": 0.2}],
+)
+def test_what_is_not_settled_once_more(changes, tmp_path):
+    settings = replace(SETTINGS, epochs=6, growth=0.17, shrink_step=1, **changes)
+    done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=2)
+    assert not done.is_refitted
+    assert "is_refitted" not in done.record()
+    assert not [event for event in of(done, "trained") if event["surgery"] == "refit"]
+
+
+def test_a_validation_split_of_ones_own_is_not_trained_on(tmp_path, digits):
+    x, y = digits.train.inputs.reshape(-1, 64).astype(np.float32) / 16, digits.train.labels
+    parts = {"train": slice(0, 1000), "validation": slice(1000, 1200), "test": slice(1200, 1400)}
+    np.savez(
+        tmp_path / "d.npz",
+        **{f"{k}_{part}": v[rows] for part, rows in parts.items() for k, v in zip("xy", (x, y), strict=True)},
+    )
+    save(create((64, 10, 10), seed=1), tmp_path / "m.onnx")
+    settings = replace(SETTINGS, epochs=4)
+    done = evolve(tmp_path / "m.onnx", str(tmp_path / "d.npz"), settings=settings, run_dir=tmp_path / "run", workers=2)
+    assert not done.is_refitted
+    assert of(done, "proposed")[-1]["surgery"] == "join:3"
+
+
+def test_a_single_network_is_settled_once_more_too(tmp_path):
+    settings = replace(SETTINGS, epochs=4, ensemble=1)
+    done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=2)
+    best = done.branch
+    assert done.is_refitted == (best.surgery == "refit")
+    assert [e["surgery"] for e in of(done, "trained") if e["epoch"] == 4] in (["identity", "refit"], ["identity"])
 
 
 def test_the_number_of_workers_does_not_matter(undisturbed, tmp_path):
@@ -116,7 +177,7 @@ def test_the_number_of_workers_does_not_matter(undisturbed, tmp_path):
     assert file_digest(other.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
 
 
-@pytest.mark.parametrize(("moment", "count"), [("training", 20), ("writing", 16), ("writing", 18)])
+@pytest.mark.parametrize(("moment", "count"), [("training", 20), ("training", 60), ("writing", 18), ("writing", 22)])
 def test_a_killed_run_ends_alike(undisturbed, moment, count, tmp_path):
     changes = json.dumps({key: value for key, value in vars(SETTINGS).items() if key != "preset"})
     command = [
@@ -151,7 +212,9 @@ def test_a_killed_run_ends_alike(undisturbed, moment, count, tmp_path):
     ],
 )
 def test_where_nothing_limits_the_result_there_are_several(changes, expected, tmp_path):
-    settings = replace(SETTINGS, **{"ensemble": None, "epochs": 6, "growth": 0.17, "shrink_step": 1, **changes})
+    settings = replace(
+        SETTINGS, **{"ensemble": None, "refit": False, "epochs": 6, "growth": 0.17, "shrink_step": 1, **changes}
+    )
     done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=2)
     (grown,) = next(event["branches"] for event in of(done, "decided") if event["epoch"] == 1)
     settled = [event for event in of(done, "trained") if event["parent"] == grown]

@@ -233,7 +233,8 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
     out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
     metric = evolved.test.metric
-    out.print(f"{metric} {evolved.validation_accuracy:.4f} on the rows it was chosen by")
+    later = ", before it was trained on these as well" if evolved.is_refitted else ""
+    out.print(f"{metric} {evolved.validation_accuracy:.4f} on the rows it was chosen by{later}")
     out.print(
         f"{metric} {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
     )

@@ -11,7 +11,7 @@ from onnxsurgeon.surgeon.journal import Event, file_digest
 from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.surgeon.state_file import state_path
 
-GROW, SETTLE, SHRINK, DONE = "grow", "settle", "shrink", "done"
+GROW, SETTLE, REFIT, SHRINK, DONE = "grow", "settle", "refit", "shrink", "done"
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class Search:
     """Where in its phases a search is; see ``GrowAndShrink``.
 
     Attributes:
-        phase: GROW, SETTLE, SHRINK or DONE.
+        phase: GROW, SETTLE, REFIT, SHRINK or DONE.
         begin: epoch in which the current cycle of the learning rate began.
         end: the one in which it ends.
+        root: number of the branch that began to settle.
         top: parameters that shrinking began with.
         halvings: how often a step of shrinking was halved, since the network had lost too much.
     """
@@ -29,6 +30,7 @@ class Search:
     phase: str = GROW
     begin: int = 0
     end: int = 0
+    root: int = 0
     top: int = 0
     halvings: int = 0
 

@@ -122,6 +122,7 @@ class Cluster(Workers):
             bench.engine.device,
             bench.train,
             bench.validation,
+            bench.whole,
             versions(),
         )
         try:

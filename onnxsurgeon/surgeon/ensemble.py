@@ -1,4 +1,4 @@
-"""Several copies of a network that are trained apart and become one."""
+"""Several copies of a network that are trained apart and become one; and once more, on all rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgeon.branch import Branch, write_branch
+from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch, write_branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.trainer import Job
 from onnxsurgeon.surgery.join import join, reason_against
 
 MEMBERS = 4
@@ -26,12 +27,14 @@ def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
         raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
 
 
-def joined(surgeon: Surgeon, state: State, members: Sequence[Branch]) -> Branch:
+def joined(surgeon: Surgeon, state: State, members: Sequence[Branch], *, refits: bool = False) -> Branch:
     """The members as one branch, a child of the most accurate; measured, its file written.
 
     It takes their places in the front: the most accurate of several checkpoints of several members is ahead of the
-    others by luck.
+    others by luck. Members that were trained on the rows that decide as well (``refits``) leave no rows to measure on.
     """
+    if len(members) == 1:
+        return members[0]
     parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
     state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
     number, state.next_number = state.next_number, state.next_number + 1
@@ -48,10 +51,33 @@ def joined(surgeon: Surgeon, state: State, members: Sequence[Branch]) -> Branch:
         epoch=state.epoch,
         draw=0,
     )
-    metrics = surgeon.engine.evaluate(network, surgeon.validation)
-    measurement = replace(parent.history[-1], accuracy=metrics.accuracy, loss=metrics.loss, rounding=rounding)
+    measurement = replace(parent.history[-1], rounding=rounding)
+    if not refits:
+        metrics = surgeon.engine.evaluate(network, surgeon.validation)
+        measurement = replace(measurement, accuracy=metrics.accuracy, loss=metrics.loss)
     branch = Branch(number, parent.number, surgery, network, (*parent.lineage, surgery), parent.history)
-    branch = branch.measured(network, None, measurement, -metrics.loss)
+    branch = branch.measured(network, None, measurement, -measurement.loss)
     write_branch(branch, surgeon.run.branches)
     surgeon.tell_measured(branch, parent.accuracy)
     return branch
+
+
+def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Branch:
+    """The network settled once more in as many copies, from where it began to, on all rows; ``settled`` if that fails.
+
+    No row is left to measure it by: it has the figures of ``settled``, which it was chosen by.
+    """
+    (path,) = surgeon.run.branches.glob(f"{state.search.root:04d}-*.onnx")
+    root = read_branch(path)
+    per_epoch = surgeon.bench.whole_schedule.batches_per_epoch
+    cycle = state.search.begin * per_epoch, state.search.end * per_epoch
+    jobs = []
+    for member in range(count):
+        number, state.next_number = state.next_number, state.next_number + 1
+        copy = replace(
+            root, number=number, parent=settled.number, surgery="refit", history=settled.history, score=settled.score
+        )
+        parameters = root.network.parameter_count
+        jobs.append(Job(copy, *cycle, TRAINED, settled.accuracy, parameters, cycle, member, refits=True))
+    trained = [done.branch for _, done in surgeon.perform(state, jobs)]
+    return joined(surgeon, state, trained, refits=True) if trained else settled

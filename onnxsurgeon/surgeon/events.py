@@ -257,6 +257,7 @@ class Finished(TypedDict):
         predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
             for each of several labels, or some of the true and predicted values.
         front: with objective pareto the networks that no other dominates, as files in the run directory.
+        is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
         shortfall: what was asked for and not found, in words.
     """
 
@@ -276,6 +277,7 @@ class Finished(TypedDict):
     training_seconds: float
     predictions: list[dict[str, Any]]
     front: NotRequired[list[dict[str, Any]]]
+    is_refitted: NotRequired[bool]
     shortfall: NotRequired[str]
 
 

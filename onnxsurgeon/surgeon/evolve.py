@@ -48,6 +48,7 @@ class Surgeon(ABC):
         validation: rows to choose by.
         workers: where branches are trained side by side.
         callbacks: called with every event that is written to the journal.
+        whole: both kinds of rows, where the second were held out of the first.
     """
 
     run: RunDirectory
@@ -57,14 +58,16 @@ class Surgeon(ABC):
     validation: Examples
     workers: Workers
     callbacks: Callbacks = field(default_factory=Callbacks)
+    whole: Examples | None = None
 
     def __post_init__(self) -> None:
         workers = self.workers
-        self._bench = Bench(
+        self.bench = Bench(
             self.settings,
             self.engine,
             self.train,
             self.validation,
+            self.whole,
             workers.stop,
             workers.free_threads,
             workers.progress,
@@ -74,7 +77,7 @@ class Surgeon(ABC):
     @property
     def batches_per_epoch(self) -> int:
         """Number of training steps in an epoch of one branch."""
-        return self._bench.schedule.batches_per_epoch
+        return self.bench.schedule.batches_per_epoch
 
     def evolve(self) -> State:
         """Run from the last checkpoint to the end; return the final state.
@@ -83,7 +86,7 @@ class Surgeon(ABC):
             EngineError: training failed, or the given model's weights became NaN.
             RunError: the run directory was changed from outside.
         """
-        self.workers.begin(self._bench, self.run.path)
+        self.workers.begin(self.bench, self.run.path)
         last = self.run.rewind()
         state = self._start() if last is None else self._restored(last)
         while not self._is_over(state):

@@ -27,6 +27,7 @@ class Evolved(RunTable):
         seconds: wall time.
         training_seconds: the part of it spent inside ONNX Runtime training.
         front: with objective pareto the networks that no other dominates, the largest first, as files in RUN/front.
+        is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
         shortfall: what was asked for and not found, in words; "" where all was.
     """
 
@@ -40,6 +41,7 @@ class Evolved(RunTable):
     training_seconds: float
     front: tuple[Entry, ...] = ()
     shortfall: str = ""
+    is_refitted: bool = False
 
     @property
     def network(self) -> Network:
@@ -68,5 +70,6 @@ class Evolved(RunTable):
             "seconds": self.seconds,
             "training_seconds": self.training_seconds,
             **({"front": [asdict(entry) for entry in self.front]} if self.front else {}),
+            **({"is_refitted": True} if self.is_refitted else {}),
             **({"shortfall": self.shortfall} if self.shortfall else {}),
         }

@@ -20,7 +20,7 @@ from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
-from onnxsurgeon.surgeon.checkpoint import State
+from onnxsurgeon.surgeon.checkpoint import REFIT, State
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
@@ -43,6 +43,7 @@ class Splits:
     Attributes:
         train: rows to train on.
         validation: rows to choose by.
+        whole: both, where the second were held out of the first.
         test: makes the rows of the test split.
         notes: what is worth knowing of the network.
         classes: what each head's classes are called, () for one that numbers them.
@@ -50,6 +51,7 @@ class Splits:
 
     train: Examples
     validation: Examples
+    whole: Examples | None
     test: Callable[[], Examples]
     notes: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
@@ -140,7 +142,7 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
+        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.whole)
         return _finish(surgeon, splits, out, overwrite=overwrite)
 
 
@@ -191,7 +193,7 @@ def resume(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
         splits = _split(network, dataset, settings, options)
-        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told)
+        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.whole)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
 
@@ -209,10 +211,13 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
     classes = class_names(network, dataset)
     if settings.validation == "test":
         test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, lambda: test, network.frame.notes, classes)
+        return Splits(prepared(dataset.train), test, None, lambda: test, network.frame.notes, classes)
     require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
-    return Splits(prepared(train), prepared(validation), lambda: prepared(dataset.test), network.frame.notes, classes)
+    whole = prepared(dataset.train) if dataset.validation is None else None
+    return Splits(
+        prepared(train), prepared(validation), whole, lambda: prepared(dataset.test), network.frame.notes, classes
+    )
 
 
 def _finish(
@@ -246,6 +251,7 @@ def _finish(
             state.training_seconds,
             found,
             "" if chosen is None else shortfall(chosen, surgeon.settings),
+            state.search.phase == REFIT,
         )
         surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
     return evolved

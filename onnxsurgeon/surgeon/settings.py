@@ -64,6 +64,9 @@ class SurgeonSettings(TrainingSettings):
     ensemble: int | None = setting(
         None, "Networks that settle side by side and become one; by default 4 where nothing limits the result, else 1."
     )
+    refit: bool = setting(
+        True, "Where nothing limits the result, it settles once more, on the rows that decided as well."
+    )
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
     size_rate: float = setting(
         0.3, "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power."

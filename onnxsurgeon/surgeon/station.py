@@ -80,11 +80,13 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         device: str,
         train: Examples,
         validation: Examples,
+        whole: Examples | None,
         wanted: dict[str, str],
     ) -> None:
         self.name = name
         self._settings, self._engine, self._device = settings, engine, device
         self._train, self._validation = train, _on_sources_of(train, validation)
+        self._whole = whole and _on_sources_of(train, whole)
         self._wanted = wanted
         self._bench: Bench | None = None
 
@@ -96,7 +98,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         """
         require_versions(worker.address, versions(), self._wanted)
         engine = make_engine(self._engine, self._device)
-        self._bench = Bench(self._settings, engine, self._train, self._validation, threading.Event())
+        self._bench = Bench(self._settings, engine, self._train, self._validation, self._whole, threading.Event())
         await worker.set_resources(**{self.name: worker.state.nthreads})
 
     def teardown(self, worker: Worker) -> None:

@@ -37,6 +37,8 @@ class Job:
         parent_parameters: what the parameter count is a fraction of.
         cycle: positions where the learning rate's course begins and ends; None: it is constant, or that of the run.
         member: which of an ensemble's members it is: they see other batches and masks.
+        refits: whether it is trained on the rows that decide as well; positions count batches of all rows then, and
+            the measurement stays that of before.
         keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
     """
 
@@ -48,6 +50,7 @@ class Job:
     parent_parameters: int
     cycle: tuple[int, int] | None = None
     member: int = 0
+    refits: bool = False
     keep_file: bool = False
 
 
@@ -83,6 +86,7 @@ class Bench:
         engine: trains and evaluates.
         train: rows to train on.
         validation: rows to measure on.
+        whole: both, where the second were held out of the first.
         stop: set where jobs shall end at once, by ``Cancelled``.
         free_threads: how many threads each job that runs at the moment may take.
         progress: told how far each job is.
@@ -92,23 +96,39 @@ class Bench:
     engine: Engine
     train: Examples
     validation: Examples
+    whole: Examples | None
     stop: threading.Event
     free_threads: Callable[[], int] = one_thread
     progress: TrainingProgress = field(default_factory=TrainingProgress)
-    _standardised: list[Standardised] = field(default_factory=list)
+    _standardised: dict[bool, Standardised] = field(default_factory=dict)
 
     @cached_property
     def schedule(self) -> BatchSchedule:
         """The order of the batches."""
-        return BatchSchedule(self.train.rows, self.settings.batch_rows(self.train.rows), self.settings.seed)
+        return self._schedule_of(self.train.rows)
 
-    def standardised(self, network: Network) -> Standardised:
-        """The training rows as the network is trained on them; all networks of a run have their inputs alike."""
-        if not self.settings.standardise or self.settings.objective == "paper":
-            return Standardised(self.train, {}, False)
-        if not self._standardised:
-            self._standardised.append(Standardised.of(network, self.train, self.settings.seed))
-        return self._standardised[0]
+    @cached_property
+    def whole_schedule(self) -> BatchSchedule:
+        """The same of all rows."""
+        assert self.whole is not None
+        return self._schedule_of(self.whole.rows)
+
+    def _schedule_of(self, rows: int) -> BatchSchedule:
+        return BatchSchedule(rows, self.settings.batch_rows(rows), self.settings.seed)
+
+    def standardised(self, network: Network, *, whole: bool = False) -> Standardised:
+        """The rows as the network is trained on them; all networks of a run have their inputs alike."""
+        found = self._standardised.get(whole)
+        if found is not None:
+            return found
+        if whole:
+            assert self.whole is not None
+            found = self.standardised(network).on(self.whole)
+        elif self.settings.standardise and self.settings.objective != "paper":
+            found = Standardised.of(network, self.train, self.settings.seed)
+        else:
+            found = Standardised(self.train, {}, tuple(network.frame.trunk.features), False)
+        return self._standardised.setdefault(whole, found)
 
     def dropouts(self, network: Network) -> dict[str, Any]:
         """Dropouts of a network, as fields of a ``TrainingSpec``.
@@ -127,7 +147,8 @@ class Bench:
 
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
-        for piece in self.progress.counted(job.branch.number, self.schedule.window(job.start, job.stop, job.member)):
+        schedule = self.whole_schedule if job.refits else self.schedule
+        for piece in self.progress.counted(job.branch.number, schedule.window(job.start, job.stop, job.member)):
             if self.stop.is_set():
                 raise Cancelled
             yield piece
@@ -145,7 +166,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     begun = time.perf_counter()
     settings, engine, branch = bench.settings, bench.engine, job.branch
     artifacts = (folder / branch.file_name).with_suffix(".artifacts") if engine.name == "artifacts" else None
-    per_epoch = bench.schedule.batches_per_epoch
+    per_epoch = (bench.whole_schedule if job.refits else bench.schedule).batches_per_epoch
     others = {
         "artifact_directory": artifacts,
         "threads": bench.free_threads,
@@ -157,11 +178,14 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
     if engine.name == "loop":
         spec = replace(spec, **bench.dropouts(branch.network))
-    inputs = bench.standardised(branch.network)
+    inputs = bench.standardised(branch.network, whole=job.refits)
     trained = engine.train(inputs.into(branch.network), inputs.examples, bench.batches(job), spec, branch.state)
     network, rounding = inputs.out_of(trained.network).as_stored()
     finite = network.is_finite and (trained.state is None or trained.state.is_finite)
-    if finite:
+    if finite and job.refits:
+        before = replace(branch.history[-1], rounding=max(rounding, trained.rounding))
+        branch = branch.measured(network, trained.state, before, branch.score)
+    elif finite:
         metrics = engine.evaluate(network, bench.validation)
         epoch, rounding = job.stop / per_epoch, max(rounding, trained.rounding)
         measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, rounding)

@@ -33,11 +33,13 @@ class Standardised:
         examples: what the network is trained on.
         inputs: tensor → centre c and scale s of its values, each of shape (n_in,), float64; only of those that dense
             layers of two axes with a bias read, and nothing else does.
+        tensors: names of all of the examples' inputs, in their order.
         is_complete: whether that is all inputs that dense layers of two axes read directly.
     """
 
     examples: Examples
     inputs: dict[str, tuple[Array, Array]]
+    tensors: tuple[str, ...]
     is_complete: bool
 
     @classmethod
@@ -47,16 +49,20 @@ class Standardised:
         read_elsewhere = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
         read_elsewhere.update(head.tensor for head in trunk.heads)
         rows = sample_rows(examples, ROWS, seed, "standardise")
-        inputs, stored = {}, []
+        inputs = {}
         for tensor, features in zip(trunk.features, examples.stored, strict=True):
             readers = [segment for segment in network.segments if segment.input_name == tensor]
             fits = all(segment.rank == 2 and segment.layers[0].bias is not None for segment in readers)
             if readers and fits and tensor not in read_elsewhere:
-                inputs[tensor] = centre, scale = _statistics(features.take(rows))
-                features = _standardised(features, centre, scale)
-            stored.append(features)
+                inputs[tensor] = _statistics(features.take(rows))
         direct = {segment.input_name for segment in entering(network)}
-        return cls(Examples(stored, examples.labels, examples.tasks), inputs, direct <= set(inputs))
+        return cls(examples, inputs, tuple(trunk.features), direct <= set(inputs)).on(examples)
+
+    def on(self, examples: Examples) -> Standardised:
+        """The same centres and scales for other rows of the same inputs."""
+        names = zip(self.tensors, examples.stored, strict=True)
+        stored = [_standardised(rows, *self.inputs[name]) if name in self.inputs else rows for name, rows in names]
+        return replace(self, examples=Examples(stored, examples.labels, examples.tasks))
 
     def into(self, network: Network) -> Network:
         """The network on standardised inputs that computes what ``network`` does on those as they are."""
