@@ -33,7 +33,7 @@ from onnxsurgeon.task import SQUARED
 
 # Parameters for each training row that a network without a limit grows up to. Letting it compete with the grown ones
 # ended growth too soon: after few epochs small networks are ahead (on Fashion-MNIST, 784-38-38-10 was).
-PARAMETERS_PER_ROW = 8
+PARAMETERS_PER_ROW = 5
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = 1 / 30  # of the settled network's parameters: where the front ends, if the given model is not smaller
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length

@@ -22,7 +22,7 @@ from onnxsurgeon.training.dropout import entering
 
 ROWS = 8192
 # No standardised value is beyond the inverse: a pixel that is hardly ever lit is not blown up to be like the others.
-SMALLEST_SCALE = 0.2  # of an input's largest deviation from its mean
+SMALLEST_SCALE = 0.5  # of an input's largest deviation from its mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Standardised:
 
     @classmethod
     def of(cls, network: Network, examples: Examples, seed: int = 0) -> Standardised:
-        """Centres and scales by a sample of the rows: σ, or a fifth of the largest deviation where that is more."""
+        """Centres and scales by a sample of the rows: σ, or half of the largest deviation where that is more."""
         trunk = network.frame.trunk
         read_elsewhere = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
         read_elsewhere.update(head.tensor for head in trunk.heads)
