@@ -31,7 +31,7 @@ def undisturbed(tmp_path_factory):
 def events(tmp_path_factory):
     """Those of a run that drops branches for every reason it can, by an optimizer that has a state, and is resumed.
 
-    And of one along the front, and of one that does not find what it is asked for.
+    And of one along the front, one that does not find what it is asked for, and one that nothing limits.
     """
     folder, found = tmp_path_factory.mktemp("events"), []
     run(folder, callbacks=found.append, optimizer="adamw", learning_rate=0.02)
@@ -40,6 +40,8 @@ def events(tmp_path_factory):
     for name, limit in (("front", None), ("short", 1)):
         wanted = SurgeonSettings.from_preset(objective="pareto", epochs=6, shrink_step=1, max_parameters=limit)
         evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / name, callbacks=found.append)
+    wanted = SurgeonSettings.from_preset(epochs=4, ensemble=2)
+    evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / "free", callbacks=found.append)
     return found
 
 

@@ -234,7 +234,7 @@ def test_training_and_validation_rows_of_one_array_travel_once():
     train, validation = selected(np.arange(1900)), selected(np.arange(1900, 2000))
     assert train.stored[0].source is not validation.stored[0].source
     assert train.targets[0].shape == (1900, 10)  # what a process has computed for itself does not travel
-    content = pickle.dumps(Station("name", SHORT, "loop", "cpu", train, validation, None, versions()))
+    content = pickle.dumps(Station("name", SHORT, "loop", "cpu", train, validation, versions()))
     assert len(content) < 1.5 * images.nbytes
     sent = pickle.loads(content)
     for before, after in ((train, sent._train), (validation, sent._validation)):
@@ -376,7 +376,7 @@ class Joining:
 
 def test_a_worker_with_other_versions_that_joins_later_gets_no_job(digit_examples):
     worker = Joining()
-    station = Station("name", SHORT, "loop", "cpu", *digit_examples, None, {**versions(), "onnxruntime": "1.0"})
+    station = Station("name", SHORT, "loop", "cpu", *digit_examples, {**versions(), "onnxruntime": "1.0"})
     with pytest.raises(EngineError, match=r"worker tcp://late:1 has onnxruntime .*; here it is onnxruntime 1\.0"):
         asyncio.run(station.setup(worker))
     assert worker.offered is None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, resume, save
+from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.equivalence import chain_outputs, random_features
@@ -230,3 +231,17 @@ def test_an_ensemble_that_cannot_be_is_refused_at_once(tmp_path):
     with pytest.raises(SettingsError, match=r"ensemble: '.*' cannot be one of several: it has [2-9] segments"):
         evolve(model, "digits", settings=SETTINGS, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_all_rows_are_the_training_rows_as_they_lay(digits):
+    """A selection of the same arrays, nothing copied, in their order; of other arrays the one after the other."""
+    network = create((64, 10, 10), input_shape=(8, 8))
+    whole = prepare(network, digits, digits.train)
+    train, validation = (prepare(network, digits, split) for split in digits.hold_out())
+    found = together(train, validation)
+    assert found.stored[0].memory == train.stored[0].memory
+    np.testing.assert_array_equal(found.features[0], whole.features[0])
+    np.testing.assert_array_equal(found.labels[0], whole.labels[0])
+    apart = together(Examples(train.features, train.labels, train.tasks), validation)
+    np.testing.assert_array_equal(apart.features[0], np.concatenate([train.features[0], validation.features[0]]))
+    np.testing.assert_array_equal(apart.labels[0], np.concatenate([train.labels[0], validation.labels[0]]))

@@ -88,7 +88,7 @@ def test_what_is_not_standardised(values):
 
 def bench(values, **changes):
     settings = SurgeonSettings.from_preset("default", **changes)
-    return Bench(settings, ENGINE, examples_of(values), examples_of(values), None, threading.Event())
+    return Bench(settings, ENGINE, examples_of(values), examples_of(values), threading.Event())
 
 
 def test_inputs_are_left_out_where_their_mean_takes_their_place(network, values):
@@ -108,7 +108,7 @@ def test_algorithm_1_sees_inputs_as_they_are(network: Network, values, preset):
     assert not settings.standardise
     train = examples_of(values)
     for chosen in (settings, replace(settings, standardise=True)):
-        assert Bench(chosen, ENGINE, train, train, None, threading.Event()).standardised(network).examples is train
+        assert Bench(chosen, ENGINE, train, train, threading.Event()).standardised(network).examples is train
 
 
 def test_a_table_of_years_and_millions_is_learnt(tmp_path):

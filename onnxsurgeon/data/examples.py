@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +72,23 @@ class Examples:
         """
         dtype = np.result_type(*(rows.dtype for rows in self.stored))
         return tuple(_target(labels, task, dtype) for labels, task in zip(self.labels, self.tasks, strict=True))
+
+
+def together(first: Examples, second: Examples) -> Examples:
+    """The rows of both: where both are selections of the same arrays another selection, in those arrays' order."""
+    pairs = list(zip(first.stored, second.stored, strict=True))
+    labels = [np.concatenate(pair) for pair in zip(first.labels, second.labels, strict=True)]
+    if first.numbers is None or second.numbers is None or not all(_are_of_one_source(*pair) for pair in pairs):
+        return Examples([np.concatenate([one.take(), two.take()]) for one, two in pairs], tuple(labels), first.tasks)
+    numbers = np.concatenate([first.numbers, second.numbers])
+    order = np.argsort(numbers, kind="stable")
+    stored = [replace(one, numbers=numbers[order]) for one, _ in pairs]
+    return Examples(stored, tuple(values[order] for values in labels), first.tasks)
+
+
+def _are_of_one_source(one: Rows, two: Rows) -> bool:
+    same = np.array_equal(one.scale, two.scale) and np.array_equal(one.offset, two.offset)
+    return same and one.numbers is not None and two.numbers is not None and one.memory == two.memory
 
 
 def _target(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:

@@ -50,6 +50,12 @@ class Rows:
         return (len(self), *self.source.shape[1:])
 
     @property
+    def memory(self) -> tuple[object, ...]:
+        """The same for sources that are the same memory, read alike."""
+        source = self.source
+        return source.__array_interface__["data"], source.shape, source.strides, source.dtype
+
+    @property
     def is_scaled(self) -> bool:
         """Whether a row is anything but its stored values in another type."""
         return bool(np.any(np.not_equal(self.scale, 1.0)) or np.any(self.offset))

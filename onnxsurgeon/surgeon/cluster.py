@@ -122,7 +122,6 @@ class Cluster(Workers):
             bench.engine.device,
             bench.train,
             bench.validation,
-            bench.whole,
             versions(),
         )
         try:

@@ -48,7 +48,7 @@ class Surgeon(ABC):
         validation: rows to choose by.
         workers: where branches are trained side by side.
         callbacks: called with every event that is written to the journal.
-        whole: both kinds of rows, where the second were held out of the first.
+        is_held_out: whether these were held out of the training rows, and not given apart.
     """
 
     run: RunDirectory
@@ -58,7 +58,7 @@ class Surgeon(ABC):
     validation: Examples
     workers: Workers
     callbacks: Callbacks = field(default_factory=Callbacks)
-    whole: Examples | None = None
+    is_held_out: bool = False
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -67,7 +67,6 @@ class Surgeon(ABC):
             self.engine,
             self.train,
             self.validation,
-            self.whole,
             workers.stop,
             workers.free_threads,
             workers.progress,

@@ -210,7 +210,7 @@ class GrowAndShrink(Surgeon):
         """Trained once more on all rows, if it is to be the result, and time plays no part."""
         settings = self.settings
         is_free = Limits.of(settings) == Limits() and not self._is_to_shrink(state)
-        if not settings.refit or self.whole is None or settings.time_limit is not None or not is_free:
+        if not settings.refit or not self.is_held_out or settings.time_limit is not None or not is_free:
             return settled
         self.measured(settled, state)
         if self.result(state).number != settled.number:

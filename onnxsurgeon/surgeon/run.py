@@ -43,7 +43,7 @@ class Splits:
     Attributes:
         train: rows to train on.
         validation: rows to choose by.
-        whole: both, where the second were held out of the first.
+        is_held_out: whether these were held out of the training rows, and not given apart.
         test: makes the rows of the test split.
         notes: what is worth knowing of the network.
         classes: what each head's classes are called, () for one that numbers them.
@@ -51,7 +51,7 @@ class Splits:
 
     train: Examples
     validation: Examples
-    whole: Examples | None
+    is_held_out: bool
     test: Callable[[], Examples]
     notes: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
@@ -142,7 +142,7 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.whole)
+        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.is_held_out)
         return _finish(surgeon, splits, out, overwrite=overwrite)
 
 
@@ -193,7 +193,7 @@ def resume(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
         splits = _split(network, dataset, settings, options)
-        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.whole)
+        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.is_held_out)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
 
@@ -211,12 +211,12 @@ def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, option
     classes = class_names(network, dataset)
     if settings.validation == "test":
         test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, None, lambda: test, network.frame.notes, classes)
+        return Splits(prepared(dataset.train), test, False, lambda: test, network.frame.notes, classes)
     require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
     train, validation = dataset.hold_out()
-    whole = prepared(dataset.train) if dataset.validation is None else None
+    is_held_out = dataset.validation is None
     return Splits(
-        prepared(train), prepared(validation), whole, lambda: prepared(dataset.test), network.frame.notes, classes
+        prepared(train), prepared(validation), is_held_out, lambda: prepared(dataset.test), network.frame.notes, classes
     )
 
 

@@ -17,7 +17,6 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
-from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import read_branch, write_branch
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
@@ -80,13 +79,11 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         device: str,
         train: Examples,
         validation: Examples,
-        whole: Examples | None,
         wanted: dict[str, str],
     ) -> None:
         self.name = name
         self._settings, self._engine, self._device = settings, engine, device
         self._train, self._validation = train, _on_sources_of(train, validation)
-        self._whole = whole and _on_sources_of(train, whole)
         self._wanted = wanted
         self._bench: Bench | None = None
 
@@ -98,7 +95,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         """
         require_versions(worker.address, versions(), self._wanted)
         engine = make_engine(self._engine, self._device)
-        self._bench = Bench(self._settings, engine, self._train, self._validation, self._whole, threading.Event())
+        self._bench = Bench(self._settings, engine, self._train, self._validation, threading.Event())
         await worker.set_resources(**{self.name: worker.state.nthreads})
 
     def teardown(self, worker: Worker) -> None:
@@ -118,13 +115,9 @@ class Station(WorkerPlugin):  # type: ignore[misc]
 
 def _on_sources_of(first: Examples, second: Examples) -> Examples:
     """The second examples, reading the first's arrays where theirs are the same memory, which then travels once."""
-    known = {_memory(rows.source): rows.source for rows in first.stored}
-    rows = [replace(rows, source=known.get(_memory(rows.source), rows.source)) for rows in second.stored]
+    known = {rows.memory: rows.source for rows in first.stored}
+    rows = [replace(rows, source=known.get(rows.memory, rows.source)) for rows in second.stored]
     return Examples(rows, second.labels, second.tasks)
-
-
-def _memory(array: Array) -> tuple[object, ...]:
-    return array.__array_interface__["data"], array.shape, array.strides, array.dtype
 
 
 def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import Branch, Measurement
@@ -86,7 +86,6 @@ class Bench:
         engine: trains and evaluates.
         train: rows to train on.
         validation: rows to measure on.
-        whole: both, where the second were held out of the first.
         stop: set where jobs shall end at once, by ``Cancelled``.
         free_threads: how many threads each job that runs at the moment may take.
         progress: told how far each job is.
@@ -96,11 +95,15 @@ class Bench:
     engine: Engine
     train: Examples
     validation: Examples
-    whole: Examples | None
     stop: threading.Event
     free_threads: Callable[[], int] = one_thread
     progress: TrainingProgress = field(default_factory=TrainingProgress)
     _standardised: dict[bool, Standardised] = field(default_factory=dict)
+
+    @cached_property
+    def whole(self) -> Examples:
+        """All rows, those to measure on included."""
+        return together(self.train, self.validation)
 
     @cached_property
     def schedule(self) -> BatchSchedule:
@@ -110,7 +113,6 @@ class Bench:
     @cached_property
     def whole_schedule(self) -> BatchSchedule:
         """The same of all rows."""
-        assert self.whole is not None
         return self._schedule_of(self.whole.rows)
 
     def _schedule_of(self, rows: int) -> BatchSchedule:
@@ -122,7 +124,6 @@ class Bench:
         if found is not None:
             return found
         if whole:
-            assert self.whole is not None
             found = self.standardised(network).on(self.whole)
         elif self.settings.standardise and self.settings.objective != "paper":
             found = Standardised.of(network, self.train, self.settings.seed)
