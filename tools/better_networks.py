@@ -119,7 +119,8 @@ def tabular(folder: Path) -> dict[str, list[str]]:
             write_table(name, table)
             _run("new", "-".join(map(str, sizes)), "-o", str(new), *(["--no-softmax"] if sizes[-1] == 1 else []))
             # As the search trains, and on the same rows: a start that has seen those it is judged by would always win.
-            _run("evolve", str(new), *options, "--growth", "0", "--run-dir", str(folder / name), "-o", str(trained))
+            alone = ["--growth", "0", "--ensemble", "1", "--no-refit"]
+            _run("evolve", str(new), *options, *alone, "--run-dir", str(folder / name), "-o", str(trained))
         rows[f"{name}, trained {'-'.join(map(str, sizes))}"] = [str(trained), *options]
     return rows
 
