@@ -1,10 +1,11 @@
-"""What is better by more than chance, and a regression's given model, which only that replaces."""
+"""What is better by more than chance, and the given model, which only that replaces."""
 
 import numpy as np
 import pytest
 
 from onnxsurgeon import SurgeonSettings, create, evolve, make_engine, save
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.significance import is_better, row_scores
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
@@ -31,17 +32,22 @@ def test_a_difference_must_exceed_its_standard_error():
         (Task(SQUARED, 3, "", (2.0, 4.0, 1.0)), np.arange(12.0).reshape(4, 3)),
     ],
 )
-def test_scores_are_the_rows_shares_of_the_loss(task, labels):
+def test_scores_are_the_rows_shares_of_the_metric(task, labels):
     network = create((5, 4, 3), seed=1)
     features = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     examples = Examples((features,), (labels,), (task,))
     engine = make_engine("loop")
     scores = row_scores(network, engine, examples)
     assert scores.shape == (4,)
-    assert scores.mean() == pytest.approx(-engine.evaluate(network, examples).loss, rel=1e-6)
+
+    def told(some):
+        metrics = engine.evaluate(network, some)
+        return -metrics.loss if task.loss == SQUARED else metrics.accuracy
+
+    assert scores.mean() == pytest.approx(told(examples), rel=1e-6)
     for row in range(4):
         one = Examples((features[row : row + 1],), (labels[row : row + 1],), (task,))
-        assert scores[row] == pytest.approx(-engine.evaluate(network, one).loss, rel=1e-5)
+        assert scores[row] == pytest.approx(told(one), rel=1e-5)
 
 
 def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_chance(tmp_path):
@@ -65,3 +71,20 @@ def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_c
         )
     assert results["noise"].branch.number == 0
     assert results["signal"].branch.number > 0
+
+
+def test_a_classifier_stays_unless_another_is_better_by_more_than_chance(tmp_path):
+    """Of 100 rows eight decide: what is right on one more of them may be so by chance."""
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((100, 4)).astype(np.float32), rng.integers(0, 2, 100)
+    np.savez(tmp_path / "noise.npz", x=x, y=y)
+    save(create((4, 3, 2), seed=2), tmp_path / "start.onnx")
+    settings = SurgeonSettings(epochs=20, seed=1)
+    done = evolve(
+        tmp_path / "start.onnx", str(tmp_path / "noise.npz"), settings=settings, run_dir=tmp_path / "run", workers=1
+    )
+    journal = RunDirectory.open(done.run).read_journal()
+    start, *others = (max(event["accuracies"]) for event in journal if event["event"] in ("started", "decided"))
+    assert max(others) > start
+    assert done.branch.number == 0
+    assert not done.is_refitted

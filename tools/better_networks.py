@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*TABLES, "tabular"]
     parser.add_argument("--tables", nargs="+", choices=names, default=names)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[6, 7, 8], help="none that settings were chosen by")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[23, 24, 25], help="none that settings were chosen by")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and go on with those it holds")
     arguments = parser.parse_args()
     results = Results({}, arguments.json)

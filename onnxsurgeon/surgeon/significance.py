@@ -16,7 +16,7 @@ ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by c
 
 
 class RowScores:
-    """The negative loss of each row."""
+    """What each row adds to the metric: whether it is right, the share of its labels that are, or −squared error."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -26,13 +26,13 @@ class RowScores:
         """Take in the head's outputs (rows, width) and labels of some rows, which come in order."""
         task, z = self._task, output.astype(np.float64)
         if task.loss == CROSS_ENTROPY:
-            loss = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(z)), labels]
+            scores = (z.argmax(axis=1) == labels).astype(np.float64)
         elif task.loss == BINARY:
-            loss = (np.logaddexp(0, z) - labels * z).mean(axis=1)
+            scores = ((z > 0) == (labels > 0.5)).mean(axis=1)
         else:
             told = np.exp(-np.logaddexp(0, -z)) if task.squash == "Sigmoid" else z
-            loss = (((told - labels) / np.array(task.scale or 1.0)) ** 2).mean(axis=1)
-        self._parts.append(-loss)
+            scores = -(((told - labels) / np.array(task.scale or 1.0)) ** 2).mean(axis=1)
+        self._parts.append(scores)
 
     def record(self) -> dict[str, Any]:
         """The scores (rows,)."""
@@ -40,7 +40,7 @@ class RowScores:
 
 
 def row_scores(network: Network, engine: Engine, examples: Examples) -> Array:
-    """The negative loss of each row, summed over the heads, (rows,)."""
+    """What each row adds to the metric, summed over the heads, (rows,)."""
     watch = [RowScores(task) for task in examples.tasks]
     engine.evaluate(network, examples, watch)
     total: Array = sum(each.record()["scores"] for each in watch)
