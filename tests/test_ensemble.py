@@ -245,3 +245,12 @@ def test_all_rows_are_the_training_rows_as_they_lay(digits):
     apart = together(Examples(train.features, train.labels, train.tasks), validation)
     np.testing.assert_array_equal(apart.features[0], np.concatenate([train.features[0], validation.features[0]]))
     np.testing.assert_array_equal(apart.labels[0], np.concatenate([train.labels[0], validation.labels[0]]))
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 40}, {"shrinkage": 0.0}])
+def test_members_stay_where_the_joined_network_is_too_large(changes, tmp_path):
+    settings = replace(SETTINGS, **{"epochs": 8, "max_parameters": 2000, **changes})
+    done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=2)
+    assert done.branch.number > 0
+    assert done.network.parameter_count <= 2000
+    assert done.validation_accuracy > 0.9

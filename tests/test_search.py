@@ -219,6 +219,22 @@ def test_the_given_model_stays_where_nothing_is_better(digits, tmp_path):
     assert second.branch.number == 0
 
 
+def test_patience_and_a_target_do_not_ask_for_more_than_chance(start, tmp_path):
+    """What is better than a trained network by a row or two is worth waiting for, and is what reached the target."""
+    first = run(start, short(epochs=3, growth=0.0, max_parameters=3000), tmp_path / "first")
+    target = first.validation_accuracy + 0.005
+    goal = short(max_parameters=3000, growth=0.0, shrinkage=0.0, epochs=60, learning_rate=0.004)
+    second = run(first.run / "best.onnx", replace(goal, target_accuracy=target), tmp_path / "second")
+    assert second.validation_accuracy >= target
+    assert decided(second)[-1]["epoch"] < 60
+    third = decided(run(first.run / "best.onnx", replace(goal, patience=2), tmp_path / "third"))
+    best, stale = first.validation_accuracy, 0
+    for event in third:
+        better = event["accuracies"][0] > best
+        best, stale = max(best, event["accuracies"][0]), 0 if better else stale + 1
+        assert event["stale"] == stale
+
+
 # The parts.
 
 

@@ -27,16 +27,20 @@ def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
         raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
 
 
-def joined(surgeon: Surgeon, state: State, members: Sequence[Branch], *, refits: bool = False) -> Branch:
+def joined(
+    surgeon: Surgeon, state: State, members: Sequence[Branch], *, replaces: bool, refits: bool = False
+) -> Branch:
     """The members as one branch, a child of the most accurate; measured, its file written.
 
-    It takes their places in the front: the most accurate of several checkpoints of several members is ahead of the
-    others by luck. Members that were trained on the rows that decide as well (``refits``) leave no rows to measure on.
+    Where only accuracy counts, it takes their places in the front (``replaces``): the most accurate of several
+    checkpoints of several members is ahead of the others by luck. Members that were trained on the rows that decide as
+    well (``refits``) leave no rows to measure on.
     """
     if len(members) == 1:
         return members[0]
     parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
-    state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
+    if replaces:
+        state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
     number, state.next_number = state.next_number, state.next_number + 1
     network, rounding = join([branch.network for branch in members]).as_stored()
     surgery = f"join:{len(members)}"
@@ -80,4 +84,4 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
         parameters = root.network.parameter_count
         jobs.append(Job(copy, *cycle, TRAINED, settled.accuracy, parameters, cycle, member, refits=True))
     trained = [done.branch for _, done in surgeon.perform(state, jobs)]
-    return joined(surgeon, state, trained, refits=True) if trained else settled
+    return joined(surgeon, state, trained, replaces=True, refits=True) if trained else settled

@@ -102,6 +102,10 @@ class Surgeon(ABC):
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
 
+    def leading(self, state: State) -> float:
+        """The accuracy that --patience waits for a better one than."""
+        return state.best.accuracy
+
     def measured(self, branch: Branch, state: State) -> None:  # noqa: B027 - only some searches keep a front
         """Told of every branch of a checkpoint, the given model included, before ``result`` is asked."""
 
@@ -273,13 +277,14 @@ class Surgeon(ABC):
     def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
         # They come back from their files, so that a resumed run continues from the very same networks.
+        before = self.leading(state)
         state.branches = [read_branch(self.run.branches / branch.file_name) for branch in branches]
         state.epoch = epoch
         for branch in state.branches:
             self.measured(branch, state)
         best = self.result(state)
-        state.stale = 0 if best.accuracy > state.best.accuracy else state.stale + 1
         state.best = best
+        state.stale = 0 if self.leading(state) > before else state.stale + 1
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 

@@ -195,7 +195,11 @@ class GrowAndShrink(Surgeon):
             return 1
         if settings.ensemble is not None:
             return settings.ensemble
-        return MEMBERS if Limits.of(settings) == Limits() and not self._is_to_shrink(state) else 1
+        return MEMBERS if self._is_free(state) else 1
+
+    def _is_free(self, state: State) -> bool:
+        """Whether nothing but accuracy counts."""
+        return Limits.of(self.settings) == Limits() and not self._is_to_shrink(state)
 
     def _go_on(self, state: State) -> tuple[list[Branch], int]:
         """The next part of a cycle; an ensemble's members become one network at its end."""
@@ -203,15 +207,18 @@ class GrowAndShrink(Surgeon):
         branches, cycle = state.branches, self._cycle(state)
         trained = self.train_on(state, branches, epochs, what="the network", cycle=cycle, are_members=True)
         if state.search.phase == SETTLE and state.epoch + epochs >= state.search.end:
-            settled = joined(self, state, trained)
-            trained = [self._refitted(state, settled, len(trained))]
+            is_free = self._is_free(state)
+            if len(trained) > 1 and not is_free:
+                for branch in trained:
+                    self.measured(branch, state)
+            settled = joined(self, state, trained, replaces=is_free)
+            trained = [self._refitted(state, settled, len(trained)) if is_free else settled]
         return trained, epochs
 
     def _refitted(self, state: State, settled: Branch, members: int) -> Branch:
         """Trained once more on all rows, if it is to be the result, and time plays no part."""
         settings = self.settings
-        is_free = Limits.of(settings) == Limits() and not self._is_to_shrink(state)
-        if not settings.refit or not self.is_held_out or settings.time_limit is not None or not is_free:
+        if not settings.refit or not self.is_held_out or settings.time_limit is not None:
             return settled
         self.measured(settled, state)
         if self.result(state).number != settled.number:
@@ -305,12 +312,18 @@ class GrowAndShrink(Surgeon):
         if state.search.phase == REFIT:
             return state.branches[0]
         branch = read_branch(self.run.branches / choose(state.front, self.settings).file)
-        if not branch.number or least_accuracy(state.front, self.settings) is not None:
+        settings = self.settings
+        is_told = least_accuracy(state.front, settings) is not None or settings.target_accuracy is not None
+        if not branch.number or is_told:  # an accuracy that is asked for is reached or not
             return branch
         start = read_branch(self.run.branches / f"0000-{START}.onnx")
         if not Limits.of(self.settings).admits(self._entry(start)):
             return branch
         return branch if is_better(self._scores(branch), self._start_scores) else start
+
+    def leading(self, state: State) -> float:
+        """The best accuracy within the limits, by more than chance or not."""
+        return choose(state.front, self.settings).accuracy
 
     def _scores(self, branch: Branch) -> Array:
         return row_scores(branch.network, self.engine, self.validation)
