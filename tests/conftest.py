@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -12,9 +15,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, save
+from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, resume, save
 from onnxsurgeon.data.load import locate
 from onnxsurgeon.runtime import session
+from onnxsurgeon.surgeon.journal import file_digest
 from onnxsurgeon.training.artifacts import have_training
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -75,6 +79,19 @@ def start_model(folder):
     path = folder / "start.onnx"
     save(create((64, 20, 10, 10), seed=1, input_shape=(8, 8)), path, overwrite=True)
     return path
+
+
+def branch_digests(run):
+    return {path.name: file_digest(path) for path in (run / "branches").iterdir()}
+
+
+def killed_and_resumed(moment, count, folder, settings):
+    """A run with ``settings`` by two workers that died at a moment (``killed_run``), resumed to its end."""
+    changes = json.dumps({key: value for key, value in vars(settings).items() if key != "preset"})
+    command = [sys.executable, "-m", "tests.killed_run", moment, str(count), str(folder), "2", "loop", changes]
+    killed = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    return resume(folder, workers=2)
 
 
 def need(module, *, everywhere=False):

@@ -1,14 +1,11 @@
 """Several networks as one: the join itself, and the search that settles them side by side."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, resume, save
+from onnxsurgeon import SettingsError, SurgeonSettings, SurgeryError, create, evolve, load, save
 from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.activations import Activation
@@ -18,7 +15,7 @@ from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgery.join import join, reason_against
 from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.schedule import BatchSchedule
-from tests.conftest import MODELS, randomised, start_model, with_bias_removed
+from tests.conftest import MODELS, branch_digests, killed_and_resumed, randomised, start_model, with_bias_removed
 
 SETTINGS = SurgeonSettings.from_preset("default", seed=6, epochs=12, growth=0.25, batch_size=32, ensemble=3)
 
@@ -84,10 +81,6 @@ def undisturbed(tmp_path_factory):
 
 def of(done, kind):
     return [event for event in RunDirectory.open(done.run).read_journal() if event["event"] == kind]
-
-
-def digests(run):
-    return {path.name: file_digest(path) for path in (run / "branches").iterdir()}
 
 
 def test_members_settle_apart_and_become_one(undisturbed):
@@ -174,28 +167,14 @@ def test_a_single_network_is_settled_once_more_too(tmp_path):
 
 def test_the_number_of_workers_does_not_matter(undisturbed, tmp_path):
     other = evolve(start_model(tmp_path), "digits", settings=SETTINGS, run_dir=tmp_path / "run", workers=3)
-    assert digests(other.run) == digests(undisturbed.run)
+    assert branch_digests(other.run) == branch_digests(undisturbed.run)
     assert file_digest(other.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
 
 
 @pytest.mark.parametrize(("moment", "count"), [("training", 20), ("training", 60), ("writing", 18), ("writing", 22)])
 def test_a_killed_run_ends_alike(undisturbed, moment, count, tmp_path):
-    changes = json.dumps({key: value for key, value in vars(SETTINGS).items() if key != "preset"})
-    command = [
-        sys.executable,
-        "-m",
-        "tests.killed_run",
-        moment,
-        str(count),
-        str(tmp_path / "run"),
-        "2",
-        "loop",
-        changes,
-    ]
-    killed = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-    resumed = resume(tmp_path / "run", workers=2)
-    assert digests(resumed.run) == digests(undisturbed.run)
+    resumed = killed_and_resumed(moment, count, tmp_path / "run", SETTINGS)
+    assert branch_digests(resumed.run) == branch_digests(undisturbed.run)
     assert file_digest(resumed.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
 
 

@@ -1,15 +1,12 @@
 """The search behind the objectives accuracy and pareto: phases, limits, the front, bytes, resume after a kill."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from onnxsurgeon import SurgeonSettings, create, evolve, load, operate, resume, save
+from onnxsurgeon import SurgeonSettings, create, evolve, load, operate, save
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
@@ -20,7 +17,7 @@ from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
 from onnxsurgeon.training.rates import RateSchedule
-from tests.conftest import MODELS, start_model
+from tests.conftest import branch_digests, killed_and_resumed, start_model
 
 CHANGES = {"seed": 6, "epochs": 20, "learning_rate": 0.01, "widen": "split", "batch_size": 32}
 CHANGES |= {"growth": 0.25, "shrinkage": 0.4, "shrink_step": 2}
@@ -125,28 +122,10 @@ def test_the_number_of_workers_does_not_matter(undisturbed, start, tmp_path):
     assert file_digest(other.run / "best.onnx") == file_digest(done.run / "best.onnx")
 
 
-def branch_digests(run):
-    return {path.name: file_digest(path) for path in (run / "branches").iterdir()}
-
-
 @pytest.mark.parametrize(("moment", "count"), [("training", 30), ("training", 50), ("surgery", 6), ("writing", 20)])
 def test_a_killed_run_ends_alike(undisturbed, moment, count, tmp_path):
     done, _ = undisturbed
-    changes = json.dumps({key: value for key, value in vars(SETTINGS).items() if key != "preset"})
-    command = [
-        sys.executable,
-        "-m",
-        "tests.killed_run",
-        moment,
-        str(count),
-        str(tmp_path / "run"),
-        "2",
-        "loop",
-        changes,
-    ]
-    killed = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-    resumed = resume(tmp_path / "run", workers=2)
+    resumed = killed_and_resumed(moment, count, tmp_path / "run", SETTINGS)
     assert branch_digests(resumed.run) == branch_digests(done.run)
     assert [e.branch for e in resumed.front if e.branch == resumed.branch.number] == [resumed.branch.number]
     assert file_digest(resumed.run / "best.onnx") == file_digest(done.run / "best.onnx")

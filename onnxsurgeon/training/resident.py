@@ -84,13 +84,17 @@ def read_features(build: GraphBuilder, network: Network, examples: Examples) -> 
 
 
 def _leaves_scaling(build: GraphBuilder, network: Network, tensor: str) -> bool:
-    """Whether all that reads ``tensor`` are segments of rank 2; an attribute is no more exact than float32."""
+    """Whether dense layers alone read ``tensor``; an attribute is no more exact than float32."""
+    return build.dtype == np.float32 and is_read_by_dense_layers_alone(network, tensor)
+
+
+def is_read_by_dense_layers_alone(network: Network, tensor: str) -> bool:
+    """Whether all that reads ``tensor`` are segments of rank 2, and there are any."""
     trunk = network.frame.trunk
     readers = [step for step in trunk.steps if not isinstance(step, int)]
     segments = [segment for segment in network.segments if segment.input_name == tensor]
     return (
-        build.dtype == np.float32
-        and bool(segments)
+        bool(segments)
         and all(segment.rank == 2 for segment in segments)
         and not any(tensor in step.inputs for step in readers)
         and not any(head.tensor == tensor for head in trunk.heads)

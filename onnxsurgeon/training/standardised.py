@@ -19,6 +19,7 @@ from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.dropout import entering
+from onnxsurgeon.training.resident import is_read_by_dense_layers_alone
 
 ROWS = 8192
 # No standardised value is beyond the inverse: a pixel that is hardly ever lit is not blown up to be like the others.
@@ -45,18 +46,16 @@ class Standardised:
     @classmethod
     def of(cls, network: Network, examples: Examples, seed: int = 0) -> Standardised:
         """Centres and scales by a sample of the rows: σ, or half of the largest deviation where that is more."""
-        trunk = network.frame.trunk
-        read_elsewhere = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
-        read_elsewhere.update(head.tensor for head in trunk.heads)
+        tensors = tuple(network.frame.trunk.features)
         rows = sample_rows(examples, ROWS, seed, "standardise")
         inputs = {}
-        for tensor, features in zip(trunk.features, examples.stored, strict=True):
-            readers = [segment for segment in network.segments if segment.input_name == tensor]
-            fits = all(segment.rank == 2 and segment.layers[0].bias is not None for segment in readers)
-            if readers and fits and tensor not in read_elsewhere:
+        for tensor, features in zip(tensors, examples.stored, strict=True):
+            firsts = [segment.layers[0] for segment in network.segments if segment.input_name == tensor]
+            have_biases = all(layer.bias is not None for layer in firsts)
+            if have_biases and is_read_by_dense_layers_alone(network, tensor):
                 inputs[tensor] = _statistics(features.take(rows))
         direct = {segment.input_name for segment in entering(network)}
-        return cls(examples, inputs, tuple(trunk.features), direct <= set(inputs)).on(examples)
+        return cls(examples, inputs, tensors, direct <= set(inputs)).on(examples)
 
     def on(self, examples: Examples) -> Standardised:
         """The same centres and scales for other rows of the same inputs."""
