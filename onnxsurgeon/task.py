@@ -9,6 +9,7 @@ BINARY = "binary-cross-entropy"
 SQUARED = "squared-error"
 LOSSES = (CROSS_ENTROPY, BINARY, SQUARED)
 ACCURACY, R2 = "accuracy", "R²"
+AGREEMENT, FIDELITY = "agreement", "fidelity"  # accuracy and R² where a teacher is the measure
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,47 @@ class Task:
         scale: for a regression, the unit s_k that each output is trained and its loss is measured in, a power of two
             near the targets' standard deviation; () for 1. The head's last layer is divided by it while it is trained,
             which is exact, so that one learning rate fits whatever the targets are measured in.
+        imitates: whether the labels are a teacher's outputs: distributions of classes, probabilities or values.
+        temperature: T that the teacher's part of a cross-entropy is softened by: T² · CE(softmax(t/T), softmax(z/T)),
+            t and z the teacher's and the head's logits; the factor keeps the gradient's size (Hinton, Vinyals, Dean,
+            "Distilling the knowledge in a neural network", 2015, section 2.1).
+        teacher_weight: the teacher's share w of what the head is trained towards, 0 to 1; the rest is the labels'.
+        positions: rows of outputs that one row of the data has, 1 where the head has two axes; losses and metrics are
+            means over them.
     """
 
     loss: str
     outputs: int
     squash: str = ""
     scale: tuple[float, ...] = ()
+    imitates: bool = False
+    temperature: float = 1.0
+    teacher_weight: float = 0.0
+    positions: int = 1
 
     @property
     def metric(self) -> str:
-        """What it is judged by: accuracy, or R² for a regression."""
+        """What it is judged by: accuracy, or R² for a regression; agreement and fidelity where a teacher is imitated.
+
+        Agreement is the share of rows, or of single labels, for which student and teacher predict the same. Fidelity
+        is the R² of the student's outputs, the teacher's being the truth.
+        """
+        if self.imitates:
+            return FIDELITY if self.loss == SQUARED else AGREEMENT
         return R2 if self.loss == SQUARED else ACCURACY
+
+    @property
+    def is_softened(self) -> bool:
+        """Whether the teacher's part of the loss is at another temperature than 1."""
+        return self.loss != SQUARED and self.teacher_weight > 0 and self.temperature != 1
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether targets are two blocks side by side, of the labels and of the teacher, as two terms of the loss.
+
+        At temperature 1, and for squared errors, one mixed block has the same gradient.
+        """
+        return self.is_softened and self.teacher_weight < 1
 
     @property
     def kind(self) -> str:

@@ -292,7 +292,7 @@ def test_npz_with_and_without_a_test_split(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"a": np.ones(3)}, "expected the keys x_train and y_train.*found a"),
+        ({"x_test": np.ones((3, 2))}, "expected the keys x_train and y_train.*found x_test"),
         ({"x_train": np.ones((3, 2)), "y_train": np.ones(2)}, r"'y_train' must have shape \(3,\)"),
         ({"x": np.ones(3), "y": np.ones(3)}, "'x' must be numbers of shape"),
         ({"x": np.ones((0, 3)), "y": np.ones(0)}, "'x' has no rows"),

@@ -114,7 +114,10 @@ def test_several_inputs(tmp_path):
     ("arrays", "reason"),
     [
         ({"y": CLASSES}, "expected the keys x_train and y_train"),
-        ({"a": X}, "expected the keys x_train and y_train"),
+        ({}, "expected the keys x_train and y_train"),
+        ({"x_test": X}, "expected the keys x_train and y_train"),
+        ({"x_train": X, "b": X}, "expected the keys x_train and y_train"),
+        ({"a_train": X, "b_train": X, "a_test": X}, "'a_test' has no 'b_test' beside it"),
         ({"x_train": X, "b": X, "y": CLASSES}, "expected the keys x_train and y_train"),
         ({"a_train": X, "y_train": CLASSES, "y_test": CLASSES}, "'y_test' has no 'a_test' beside it"),
         ({"a_train": X, "a_test": X, "b_test": X, "y_train": CLASSES, "y_test": CLASSES}, "'y_train' has no 'b_train'"),
@@ -189,7 +192,7 @@ def test_npy_that_cannot_be_used(tmp_path, monkeypatch):
             load_dataset(path, target=target)
     path, target = npy(tmp_path, X, CLASSES)
     for options, reason in (
-        ({}, r"x\.npy: expected --target with the \.npy file of its labels; found none"),
+        ({"target": (*target, *target)}, r"x\.npy: expected --target with the \.npy file of its labels; found '.*' and"),
         ({"target": ("y",)}, r"x\.npy: expected --target with the \.npy file of its labels; found 'y'"),
         ({"target": target, "impute": "mean"}, r"x\.npy: --impute fills missing values of tables; this is none"),
         ({"target": (str(tmp_path / "no.npy"),)}, r"no\.npy: no such file"),

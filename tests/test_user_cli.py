@@ -129,7 +129,7 @@ def test_errors_are_one_line_and_exit_code_2(cli, tmp_path):
             ((*table, "--target", "z"), "t.csv: no column 'z' to predict; it has 'a', 'b', 't', 'y'"),
             ((*table, "--validation-fraction", "2"), "validation-fraction: 2 does not lie between 0 and 1"),
             (("--data", "ragged.csv", "--target", "y"), "ragged.csv: row 2 (line 3): expected 2 cells, found 1"),
-            (("--data", "x.npy"), "x.npy: expected --target with the .npy file of its labels; found none"),
+            (("--data", "x.npy", "--target", "y"), "x.npy: expected --target with the .npy file of its labels; found 'y'"),
             (("--data", "empty"), "empty: expected a folder of images for each class; found none"),
             (("--data", "digits", "--target", "y"), "digits: --target is for tables and arrays of your own"),
         ):

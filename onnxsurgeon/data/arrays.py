@@ -1,4 +1,4 @@
-"""The user's own data set as numpy arrays: an .npz archive, or a pair of .npy files."""
+"""The user's own data set as numpy arrays: an .npz archive, a pair of .npy files, or a single one without labels."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxsurgeon.data.dataset import Dataset, Selection, Split, chunks, with_test_split
+from onnxsurgeon.data.dataset import Dataset, Selection, Split, chunks, unlabelled, with_test_split
 from onnxsurgeon.data.targets import from_arrays
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
 NPZ_KEYS = (
     "x_train and y_train, and if you have them x_test, y_test, x_validation, y_validation; or x and y; "
-    "or a model's inputs by their names in place of x"
+    "or a model's inputs by their names in place of x; or any of these without labels"
 )
 PARTS = ("train", "test", "validation")
 
@@ -24,9 +24,9 @@ def read_npz(path: Path) -> Dataset:
     """Read a data set from an .npz file of plain arrays.
 
     Keys as in Keras' files: x_train (rows, …), y_train (rows,), x_test, y_test; x_validation, y_validation where
-    there are any; or x and y alone. A model of several inputs has their names in place of x. Without a test split, a
-    fifth becomes one. Integer inputs of type uint8 are taken as pixels, full intensity 255; others are used as they
-    are. For what the labels may be see ``targets.from_arrays``.
+    there are any; or x and y alone. A model of several inputs has their names in place of x. Without any y, the rows
+    are without labels. Without a test split, a fifth becomes one. Integer inputs of type uint8 are taken as pixels,
+    full intensity 255; others are used as they are. For what the labels may be see ``targets.from_arrays``.
 
     Raises:
         DataError: no such file, not an .npz, pickled objects inside, missing keys, NaN, or labels that are no classes.
@@ -43,20 +43,23 @@ def read_npz(path: Path) -> Dataset:
     return assemble(str(path), splits)
 
 
-def read_npy(path: Path, target: Path) -> Dataset:
-    """Read a data set from two .npy files: inputs (rows, …) and labels (rows,) or (rows, k).
+def read_npy(path: Path, target: Path | None = None) -> Dataset:
+    """Read a data set from two .npy files: inputs (rows, …) and labels (rows,) or (rows, k), or none.
 
     The inputs stay in their file until rows of them are asked for. A fifth of the rows becomes the test split.
 
     Raises:
         DataError: a file is missing or no .npy, holds pickled objects or NaN, or the two have other numbers of rows.
     """
-    for file in (path, target):
+    files = [path] if target is None else [path, target]
+    for file in files:
         require_file(file)
-    inputs, labels = (_readable(file, ".npy file", _load_mapped) for file in (path, target))
+    inputs, *labels = (_readable(file, ".npy file", _load_mapped) for file in files)
     _check_inputs(path, "the array", inputs, least=2, texts=False)
-    labels = _check_labels(target, "the array", np.array(labels), len(inputs))
-    return assemble(str(target), {"train": Selection(inputs, np.arange(len(inputs)), labels)}, name=str(path))
+    own = unlabelled(len(inputs))
+    if target is not None:
+        own = _check_labels(target, "the array", np.array(labels[0]), len(inputs))
+    return assemble(str(files[-1]), {"train": Selection(inputs, np.arange(len(inputs)), own)}, name=str(path))
 
 
 def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset:
@@ -105,7 +108,9 @@ def _load_mapped(path: Path) -> Array:
 
 
 def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
-    """For each split its inputs' keys by name, and its labels' key; an input alone has the name ""."""
+    """For each split its inputs' keys by name, and its labels' key, "" for none; an input alone has the name ""."""
+    if not arrays.keys() & {"y", *(f"y_{part}" for part in PARTS)}:
+        return _unlabelled_keys(path, arrays)
     whole = "x" in arrays and "y" in arrays
     known = {f"{kind}{part}" for kind in "xy" for part in ("", *(f"_{part}" for part in PARTS))}
     alone = not arrays.keys() - known  # a model of several inputs may call one of them x
@@ -124,8 +129,32 @@ def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str
             found["train"][0][key] = key
     mixed = "y" in arrays and {f"x_{part}" for part in PARTS} & arrays.keys()
     if mixed or not found.get("train", ({}, ""))[0]:
-        raise DataError(f"{path}: expected the keys {NPZ_KEYS}; found {', '.join(sorted(arrays)) or 'none'}")
+        raise _unexpected(path, arrays)
     return _same_names(path, found)
+
+
+def _unlabelled_keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
+    """The same of an archive without labels: NAME_train and so on, or every key an input's name."""
+    found: dict[str, tuple[dict[str, str], str]] = {}
+    if any(key.endswith("_train") for key in arrays):
+        for key in sorted(arrays, key=lambda key: [not key.endswith(f"_{part}") for part in PARTS]):
+            name, _, part = key.rpartition("_")
+            if not name or part not in PARTS:
+                raise _unexpected(path, arrays)
+            found.setdefault(part, ({}, ""))[0][name] = key
+    elif arrays and not {f"x_{part}" for part in PARTS} & arrays.keys():
+        found = {"train": ({name: name for name in arrays}, "")}
+    else:
+        raise _unexpected(path, arrays)
+    found = _same_names(path, found)
+    keys = [key for names, _ in found.values() for key in names.values()]
+    if len(keys) == len(found) and all(arrays[key].ndim > 1 and arrays[key].dtype.kind != "U" for key in keys):
+        return {part: ({"": key}, "") for part, key in zip(found, keys, strict=True)}  # one array fits any name
+    return found
+
+
+def _unexpected(path: Path, arrays: dict[str, Array]) -> DataError:
+    return DataError(f"{path}: expected the keys {NPZ_KEYS}; found {', '.join(sorted(arrays)) or 'none'}")
 
 
 def _same_names(path: Path, found: dict[str, tuple[dict[str, str], str]]) -> dict[str, tuple[dict[str, str], str]]:
@@ -134,12 +163,12 @@ def _same_names(path: Path, found: dict[str, tuple[dict[str, str], str]]) -> dic
         for name in names:
             if name not in keys:
                 expected = name if label == "y" else f"{name}_{part}"
-                raise DataError(f"{path}: '{label}' has no '{expected}' beside it")
+                raise DataError(f"{path}: '{label or next(iter(keys.values()))}' has no '{expected}' beside it")
     return {part: ({name: keys[name] for name in names}, label) for part, (keys, label) in found.items()}
 
 
 def _split(path: Path, arrays: dict[str, Array], keys: dict[str, str], y_key: str) -> Split:
-    if y_key not in arrays:
+    if y_key and y_key not in arrays:
         raise DataError(f"{path}: '{keys['']}' has no '{y_key}' beside it")
     several = "" not in keys
     for key in keys.values():
@@ -149,7 +178,8 @@ def _split(path: Path, arrays: dict[str, Array], keys: dict[str, str], y_key: st
     if len(rows) > 1:
         found = ", ".join(f"{len(array)} of '{keys[name]}'" for name, array in inputs.items())
         raise DataError(f"{path}: inputs of one split must have the same number of rows; found {found}")
-    labels = _check_labels(path, f"'{y_key}'", arrays[y_key], rows.pop())
+    count = rows.pop()
+    labels = _check_labels(path, f"'{y_key}'", arrays[y_key], count) if y_key else unlabelled(count)
     return Split(inputs if several else inputs[""], labels)
 
 

@@ -1,4 +1,4 @@
-"""A labelled data set as arrays, its splits, and its digest."""
+"""A data set as arrays, with labels or without, its splits, and its digest."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _Block = tuple[str, tuple[int, ...], np.dtype, Iterator[Array]]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rows with labels.
+    """Rows, with labels or without.
 
     Attributes:
         inputs: images (rows, height, width, channels) or (rows, height, width), feature vectors (rows, n), or named
             columns or model inputs, each (rows, …); only these may hold texts (dtype U).
         labels: class of each row, (rows,) int64, 0 to C − 1; or targets of a regression, floats (rows,) or (rows, k);
-            or int64 (rows, k): 0 or 1 for each of k labels, or the class for each of k heads.
+            or int64 (rows, k): 0 or 1 for each of k labels, or the class for each of k heads; or floats (rows, …, k):
+            targets for each of several positions. (rows, 0) float32 stands for no labels: see ``unlabelled``.
     """
 
     inputs: Array | dict[str, Array]
@@ -132,6 +133,11 @@ class Dataset:
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether the rows have labels."""
+        return self.train.labels.shape[1:] != (0,)
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """Training, validation (where the set brings one) and test rows."""
         return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
@@ -156,6 +162,11 @@ class Dataset:
             return self.train, self.validation
         held, rest = draw(self.train.labels, self.validation_fraction, self.name)
         return self.train.take(rest), self.train.take(held)
+
+
+def unlabelled(rows: int) -> Array:
+    """What stands for the labels of so many rows that have none."""
+    return np.zeros((rows, 0), np.float32)
 
 
 def with_test_split(name: str, whole: Split, classes: int, maximum: float = 255.0) -> Dataset:

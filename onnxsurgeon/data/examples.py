@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from onnxsurgeon.data.rows import Rows
+from onnxsurgeon.data.soft import mapped, prediction, soft_targets
+from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.task import CROSS_ENTROPY, Task
+from onnxsurgeon.task import CROSS_ENTROPY, SQUARED, Task
 
 ONE_HOT_BYTES = 2**24
 
@@ -22,13 +24,23 @@ class Examples:
     Attributes:
         stored: for each tensor that enters it its rows (rows, …), the prefix applied; as they lie in memory or in a
             file, each a row of ``labels``.
-        labels: one array for each head: classes (rows,) int64 for cross-entropy, else targets (rows, outputs).
-        tasks: what each head is trained for.
+        labels: what is measured against, one array for each head: classes (rows, …) int64 for cross-entropy, else
+            targets (rows, …, outputs); where a task imitates, the teacher's softened distributions, probabilities or
+            values (rows, …, outputs). () where there are none.
+        tasks: what each head is trained for; () where there are no labels.
+        taught: what a teacher puts out before its squash, (rows, …, outputs) for each head, where it gives a share of
+            the targets beside the labels; None where it gives none.
     """
 
-    def __init__(self, features: Sequence[Rows | Array], labels: tuple[Array, ...], tasks: tuple[Task, ...]) -> None:
+    def __init__(
+        self,
+        features: Sequence[Rows | Array],
+        labels: tuple[Array, ...],
+        tasks: tuple[Task, ...],
+        taught: tuple[Array, ...] | None = None,
+    ) -> None:
         self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
-        self.labels, self.tasks = labels, tasks
+        self.labels, self.tasks, self.taught = labels, tasks, taught
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: not the targets, which it computes for itself."""
@@ -52,7 +64,7 @@ class Examples:
     @property
     def rows(self) -> int:
         """Number of examples."""
-        return len(self.labels[0])
+        return len(self.stored[0])
 
     @property
     def classes(self) -> int:
@@ -61,29 +73,93 @@ class Examples:
 
     @property
     def metric(self) -> str:
-        """What the heads are judged by: accuracy, R², or both."""
+        """What the heads are judged by: accuracy, R², agreement, fidelity, or several of them."""
         return " and ".join(dict.fromkeys(task.metric for task in self.tasks))
 
     @cached_property
     def targets(self) -> tuple[Array, ...]:
         """For each head what it is trained towards, of the features' type: one-hot rows for classes, else values.
 
-        Where one-hot rows would take more than ``ONE_HOT_BYTES``, the classes (rows,) themselves.
+        Where one-hot rows would take more than ``ONE_HOT_BYTES``, the classes (rows,) themselves. With a teacher's
+        share w, (1 − w) · labels + w · teacher's; or both side by side, see ``Task.is_mixed``.
         """
         dtype = np.result_type(*(rows.dtype for rows in self.stored))
-        return tuple(_target(labels, task, dtype) for labels, task in zip(self.labels, self.tasks, strict=True))
+        taught = self.taught or [None] * len(self.tasks)
+        return tuple(
+            _target(labels, task, dtype) if outputs is None else _mixed(labels, outputs, task, dtype)
+            for labels, task, outputs in zip(self.labels, self.tasks, taught, strict=True)
+        )
+
+    def with_stored(self, stored: Sequence[Rows | Array]) -> Examples:
+        """The same labels and tasks with other features."""
+        return Examples(stored, self.labels, self.tasks, self.taught)
+
+    def imitating(self, outputs: tuple[Array, ...], tasks: tuple[Task, ...]) -> Examples:
+        """The same rows, the teacher's ``outputs`` before its squash as the only measure.
+
+        Args:
+            outputs: (rows, …, width) for each head.
+            tasks: what each head is trained for; see ``heads.imitation_tasks``.
+
+        Raises:
+            DataError: an output has not a row for each row.
+        """
+        _require_rows(outputs, self.rows)
+        labels = tuple(
+            prediction(values, task) if task.loss == SQUARED else soft_targets(values, task, task.temperature)
+            for values, task in zip(outputs, tasks, strict=True)
+        )
+        return Examples(self.stored, labels, tasks)
+
+    def with_teacher(self, outputs: tuple[Array, ...], weight: float = 0.5, temperature: float = 1.0) -> Examples:
+        """The same labelled rows, trained towards (1 − w) · labels + w · teacher's, and measured by the labels as ever.
+
+        Args:
+            outputs: what the teacher puts out before its squash, (rows, …, width) for each head.
+            weight: w, the teacher's share, 0 to 1.
+            temperature: that softens the teacher's part of a cross-entropy; see ``Task``.
+
+        Raises:
+            DataError: an output has not a row for each row.
+        """
+        if not weight:
+            return self
+        _require_rows(outputs, self.rows)
+        tasks = tuple(
+            replace(task, teacher_weight=weight, temperature=1.0 if task.loss == SQUARED else temperature)
+            for task in self.tasks
+        )
+        return Examples(self.stored, self.labels, tasks, outputs)
 
 
 def together(first: Examples, second: Examples) -> Examples:
     """The rows of both: where both are selections of the same arrays another selection, in those arrays' order."""
     pairs = list(zip(first.stored, second.stored, strict=True))
-    labels = [np.concatenate(pair) for pair in zip(first.labels, second.labels, strict=True)]
+    labels = _joined(first.labels, second.labels)
+    both = first.taught is not None and second.taught is not None
+    taught = _joined(first.taught or (), second.taught or ()) if both else None
     if first.numbers is None or second.numbers is None or not all(_are_of_one_source(*pair) for pair in pairs):
-        return Examples([np.concatenate([one.take(), two.take()]) for one, two in pairs], tuple(labels), first.tasks)
+        stored = [np.concatenate([one.take(), two.take()]) for one, two in pairs]
+        return Examples(stored, labels, first.tasks, taught)
     numbers = np.concatenate([first.numbers, second.numbers])
     order = np.argsort(numbers, kind="stable")
-    stored = [replace(one, numbers=numbers[order]) for one, _ in pairs]
-    return Examples(stored, tuple(values[order] for values in labels), first.tasks)
+    selected = [replace(one, numbers=numbers[order]) for one, _ in pairs]
+    labels, taught = _taken(labels, order), None if taught is None else _taken(taught, order)
+    return Examples(selected, labels, first.tasks, taught)
+
+
+def _joined(first: tuple[Array, ...], second: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+
+
+def _taken(arrays: tuple[Array, ...], order: Array) -> tuple[Array, ...]:
+    return tuple(values[order] for values in arrays)
+
+
+def _require_rows(outputs: Sequence[Array], rows: int) -> None:
+    for values in outputs:
+        if len(values) != rows:
+            raise DataError(f"a teacher's outputs for {len(values)} rows do not fit {rows}")
 
 
 def _are_of_one_source(one: Rows, two: Rows) -> bool:
@@ -92,14 +168,38 @@ def _are_of_one_source(one: Rows, two: Rows) -> bool:
 
 
 def _target(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:
-    if task.loss != CROSS_ENTROPY:
-        scaled: Array = labels / np.array(task.scale) if task.scale else labels
-        return scaled.astype(dtype)
-    if len(labels) * task.outputs * dtype.itemsize > ONE_HOT_BYTES:
+    if task.loss != CROSS_ENTROPY or task.imitates:
+        if task.scale:
+            return mapped(lambda values: (values / np.array(task.scale)).astype(dtype), labels)
+        return labels.astype(dtype, copy=False)
+    if labels.size * task.outputs * dtype.itemsize > ONE_HOT_BYTES and labels.ndim == 1:
         return labels
-    targets = np.zeros((len(labels), task.outputs), dtype)
-    targets[np.arange(len(labels)), labels] = 1
+    return _one_hot(labels, task, dtype)
+
+
+def _one_hot(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:
+    targets = np.zeros((*labels.shape, task.outputs), dtype)
+    np.put_along_axis(targets, labels[..., None], 1, axis=-1)
     return targets
+
+
+def _mixed(labels: Array, taught: Array, task: Task, dtype: np.dtype[Any]) -> Array:
+    """Targets of which the teacher gives a share, a piece at a time where they are large."""
+    weight = task.teacher_weight
+
+    def mix(own: Array, outputs: Array) -> Array:
+        if task.loss == SQUARED:
+            mean = (1 - weight) * own + weight * prediction(outputs, task).astype(np.float64)
+            in_units: Array = mean / np.array(task.scale or 1.0)
+            return in_units.astype(dtype)
+        hard = _one_hot(own, task, dtype) if task.loss == CROSS_ENTROPY else own.astype(dtype)
+        soft = soft_targets(outputs, task, task.temperature).astype(dtype)
+        if task.is_mixed:
+            return np.concatenate([hard, soft], axis=-1)
+        both: Array = (1 - weight) * hard + weight * soft
+        return both.astype(dtype)
+
+    return mapped(mix, labels, taught)
 
 
 def _of_one_selection(stored: list[Rows]) -> tuple[Rows, ...]:

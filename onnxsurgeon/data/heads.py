@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxsurgeon.data.dataset import Dataset, Split
@@ -20,6 +23,59 @@ def resolve_tasks(network: Network, dataset: Dataset, loss: str = "auto") -> tup
     """
     columns = _columns(network, dataset, dataset.train.labels)
     return tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+
+
+def imitation_tasks(
+    network: Network,
+    outputs: Sequence[Array],
+    loss: str = "auto",
+    temperature: float = 1.0,
+    squashes: Sequence[str] = (),
+) -> tuple[Task, ...]:
+    """What each head of ``network`` is trained for where a teacher's outputs are all there is to learn from.
+
+    Args:
+        network: the student.
+        outputs: what the teacher puts out before its squash for rows to train on, (rows, …, width) for each head.
+        loss: as in ``InputOptions``; "auto": cross-entropy where the head or the teacher ends in a Softmax or the model
+            names classes, binary cross-entropy where the head ends in a Sigmoid, else squared error.
+        temperature: that softens cross-entropies.
+        squashes: what the teacher applies to each output, "Softmax", "Sigmoid" or ""; none where that is not known.
+
+    Raises:
+        DataError: the loss does not fit a head.
+    """
+    tasks = []
+    for head, values, squash in zip(network.heads, outputs, squashes or [""] * len(network.heads), strict=True):
+        chosen = _imitated(head, squash) if loss == "auto" else loss
+        _require_fit(network, head, chosen)
+        scale = _scale(network, head, chosen, values)
+        positions = math.prod(values.shape[1:-1])
+        softened = 1.0 if chosen == SQUARED else temperature
+        tasks.append(Task(chosen, head.width, head.squash, scale, True, softened, 1.0, positions))
+    return tuple(tasks)
+
+
+def imitation_notes(network: Network, tasks: Sequence[Task]) -> list[str]:
+    """What is worth knowing of how heads are imitated: which may be logits of classes, and are not taken for them."""
+    return [
+        f"head '{head.tensor}' has no Softmax: imitated as values; --loss cross-entropy if these are classes' logits"
+        for head, task in zip(network.heads, tasks, strict=True)
+        if task.imitates and task.loss == SQUARED and head.width > 1 and not head.squash and _is_linear(network, head)
+    ]
+
+
+def _is_linear(network: Network, head: Head) -> bool:
+    """Whether the head is what a layer without an activation puts out."""
+    last = [segment.layers[-1] for segment in network.segments if segment.output_name == head.tensor]
+    return bool(last) and last[0].activation is None
+
+
+def _imitated(head: Head, teachers: str) -> str:
+    """The loss that a head is imitated by."""
+    if "Softmax" in (head.squash, teachers) or (head.width > 1 and (head.labels or "ArgMax" in head.readers)):
+        return CROSS_ENTROPY
+    return BINARY if head.squash == "Sigmoid" or head.labels else SQUARED
 
 
 def encode(network: Network, dataset: Dataset, split: Split, tasks: tuple[Task, ...]) -> tuple[Array, ...]:
@@ -49,6 +105,11 @@ def _in_order(names: tuple[int, ...] | tuple[str, ...], width: int) -> tuple[int
 
 def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     """The part of the labels that belongs to each head: (rows,) for one column, else (rows, k)."""
+    if labels.shape[1:] == (0,):
+        raise DataError(
+            f"{dataset.name}: its rows have no labels, which this needs: give them, or let a teacher give the targets "
+            "(evolve; evaluate --teacher MODEL)"
+        )
     heads = network.heads
     if len(heads) == 1:
         return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels]
@@ -69,20 +130,29 @@ def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -
     if head.rank != 2:
         raise DataError(f"'{network.name}': its head '{head.tensor}' has {head.rank} axes, which no loss is known for")
     chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
-    if chosen == CROSS_ENTROPY and head.width < 2:
-        raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {chosen}")
-    if chosen != CROSS_ENTROPY and head.squash == "Softmax":
-        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}")
-    direct = any(segment.output_name == head.tensor for segment in network.segments)
-    scale = _units(dataset, y, head.width) if chosen == SQUARED and not head.squash and direct else ()
-    return Task(chosen, head.width, head.squash, scale)
-
-
-def _units(dataset: Dataset, y: Array, width: int) -> tuple[float, ...]:
-    """Powers of two near the targets' standard deviations; () where all are 1."""
+    _require_fit(network, head, chosen)
     if dataset.class_labels and not isinstance(dataset.class_labels[0], str):
         y = np.array(dataset.class_labels)[y]
-    deviations = np.atleast_1d(np.std(y.astype(np.float64).reshape(len(y), -1), axis=0))
+    return Task(chosen, head.width, head.squash, _scale(network, head, chosen, y))
+
+
+def _require_fit(network: Network, head: Head, loss: str) -> None:
+    if loss == CROSS_ENTROPY and head.width < 2:
+        raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {loss}")
+    if loss != CROSS_ENTROPY and head.squash == "Softmax":
+        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {loss}")
+
+
+def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ...]:
+    """The units that a regression's outputs are trained in, where the head is a layer's own output."""
+    direct = any(segment.output_name == head.tensor for segment in network.segments)
+    return _units(y, head.width) if loss == SQUARED and not head.squash and direct else ()
+
+
+def _units(y: Array, width: int) -> tuple[float, ...]:
+    """Powers of two near the targets' standard deviations; () where all are 1."""
+    columns = y.reshape(-1, y.shape[-1]) if y.ndim > 2 else y.reshape(len(y), -1)
+    deviations = np.atleast_1d(np.std(columns.astype(np.float64), axis=0))
     usable = np.isfinite(deviations) & (deviations > 0)
     units = 2.0 ** np.round(np.log2(np.where(usable, deviations, 1.0)))
     return () if len(units) != width or bool((units == 1).all()) else tuple(units.tolist())

@@ -26,7 +26,21 @@ Sizes = tuple[int | None, ...]
 
 
 def model_inputs(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> dict[str, Rows]:
-    """Every input of the model by name, (rows, …), of the input's type; nothing is copied that need not be.
+    """Every input of the model by name, (rows, …), of the input's type; see ``fitted_inputs``.
+
+    Raises:
+        DataError: the rows do not fit; names the input, what it takes and what was found.
+        ModelError: an input is no tensor.
+    """
+    if not dataset.is_labelled:
+        _require_no_other(network, dataset, split)
+    return fitted_inputs(network.name, _declared(network), dataset, split, options)
+
+
+def fitted_inputs(
+    model: str, declared: Sequence[onnx.ValueInfoProto], dataset: Dataset, split: Split, options: InputOptions
+) -> dict[str, Rows]:
+    """The ``declared`` inputs of a model of that name, (rows, …), each of its type; nothing is copied that need not be.
 
     A model with one input takes the rows as they are, or all columns of a table; one with several takes each from the
     column of its name.
@@ -35,26 +49,27 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
         DataError: the rows do not fit; names the input, what it takes and what was found.
         ModelError: an input is no tensor.
     """
-    declared = _declared(network)
+    for value in declared:
+        if not value.type.HasField("tensor_type"):
+            raise ModelError(f"'{model}': its input '{value.name}' is no tensor")
     rows = split.stored
     if isinstance(rows, Rows):
         if len(declared) != 1:
             raise DataError(
-                f"{dataset.name}: '{network.name}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
+                f"{dataset.name}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
                 "expected columns or arrays of these names"
             )
-        return {declared[0].name: _fitted(network, dataset, declared[0], rows, options)}
+        return {declared[0].name: _fitted(model, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
         table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
-        _require_width(network, dataset, declared[0], names)
-        return {declared[0].name: _fitted(network, dataset, declared[0], Rows.of(table), options)}
+        _require_width(model, dataset, declared[0], names)
+        return {declared[0].name: _fitted(model, dataset, declared[0], Rows.of(table), options)}
     missing = [value.name for value in declared if value.name not in rows]
     if missing:
         raise DataError(
-            f"{dataset.name}: the input '{missing[0]}' of '{network.name}' has no column of that name; found "
-            f"{_quoted(rows)}"
+            f"{dataset.name}: the input '{missing[0]}' of '{model}' has no column of that name; found {_quoted(rows)}"
         )
-    return {value.name: _named(network, dataset, value, rows[value.name], options) for value in declared}
+    return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
 
 
 def _quoted(names: object) -> str:
@@ -67,54 +82,64 @@ def _declared(network: Network) -> list[onnx.ValueInfoProto]:
     frame = network.frame
     constants = {tensor.name for tensor in frame.model.graph.initializer} | frame.arrays.keys()
     read = {name for node in frame.prefix_nodes for name in inputs_of(node)} | frame.trunk.features.keys()
-    inputs = [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
-    for value in inputs:
-        if not value.type.HasField("tensor_type"):
-            raise ModelError(f"'{network.name}': its input '{value.name}' is no tensor")
-    return inputs
+    return [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
+
+
+def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
+    """Raise DataError where rows without labels have a column that is no input of the model: these may be the labels.
+
+    A table whose columns together are a model's only input has as many of them as that takes.
+    """
+    inputs = [value.name for value in network.frame.model.graph.input]
+    if not isinstance(split.inputs, dict) or not set(inputs) & split.inputs.keys():
+        return
+    other = [name for name in split.inputs if name not in inputs]
+    if other:
+        raise DataError(
+            f"{dataset.name}: '{other[0]}' is no input of '{network.name}', which takes {_quoted(inputs)}; if it is "
+            "the labels, name it with --target in a table, or call it y in an .npz"
+        )
 
 
 def _sizes(value: onnx.ValueInfoProto) -> Sizes:
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
 
 
-def _require_width(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, names: list[str]) -> None:
+def _require_width(model: str, dataset: Dataset, value: onnx.ValueInfoProto, names: list[str]) -> None:
     shape = _sizes(value)
     if len(shape) == 2 and shape[1] not in (None, len(names)):
         raise DataError(
-            f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{network.name}', found "
+            f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
             f"{len(names)}: {_quoted(names)}"
         )
 
 
-def _named(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, column: Rows, options: InputOptions) -> Rows:
+def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Rows, options: InputOptions) -> Rows:
     """One input from the column of its name."""
     kind = value.type.tensor_type.elem_type
     if (column.dtype.kind in "UO") != (kind == onnx.TensorProto.STRING):
         takes, found = ("texts", "numbers") if kind == onnx.TensorProto.STRING else ("numbers", "texts")
-        raise DataError(
-            f"{dataset.name}: column '{value.name}' holds {found}; the input of '{network.name}' takes {takes}"
-        )
+        raise DataError(f"{dataset.name}: column '{value.name}' holds {found}; the input of '{model}' takes {takes}")
     rows = column.reshaped(1) if len(column.shape) == 1 and len(_sizes(value)) == 2 else column
     if kind == onnx.TensorProto.STRING:
         return replace(rows, dtype=np.dtype(object))
-    return _fitted(network, dataset, value, rows, options)
+    return _fitted(model, dataset, value, rows, options)
 
 
-def _fitted(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
+def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
     """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
     shape = _sizes(value)
-    arranged = _arrange(rows, shape, network, dataset, options)
+    arranged = _arrange(rows, shape, model, dataset, options)
     dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "iu":
         if rows.dtype.kind == "f":
-            _require_whole(network, dataset, value, rows)
+            _require_whole(model, dataset, value, rows)
     else:
         arranged = _scaled(arranged, rows, dataset, options)
     return replace(arranged, dtype=dtype).reshaped(*_wanted(arranged.shape, shape))
 
 
-def _require_whole(network: Network, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
+def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
     for start, stop in chunks(rows.source, len(rows)):
         values = rows.take(slice(start, stop))
         broken = values != np.floor(values)
@@ -122,13 +147,11 @@ def _require_whole(network: Network, dataset: Dataset, value: onnx.ValueInfoProt
             first = tuple(np.argwhere(broken)[0])
             raise DataError(
                 f"{dataset.name}: {values[first]:g} in row {start + first[0]} for the input '{value.name}' of "
-                f"'{network.name}', which takes integers"
+                f"'{model}', which takes integers"
             )
 
 
-def _arrange(
-    rows: Rows, shape: Sequence[int | None], network: Network, dataset: Dataset, options: InputOptions
-) -> Rows:
+def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Dataset, options: InputOptions) -> Rows:
     """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
     source = rows.source
     images = source[..., None] if source.ndim == 3 else source
@@ -143,7 +166,7 @@ def _arrange(
         if _fits(candidate.shape[1:], wanted):
             return replace(rows, source=candidate)
     raise DataError(
-        f"{dataset.name}: rows of shape {source.shape[1:]} do not fit the input of '{network.name}', which takes "
+        f"{dataset.name}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
         f"({', '.join('?' if size is None else str(size) for size in wanted)})"
     )
 

@@ -60,6 +60,21 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
     labels = encode(network, dataset, split, tasks)
     inputs = model_inputs(network, dataset, split, options)
     require_agreement(network, tasks, inputs)
+    return Examples(_features(network, dataset, split, inputs), labels, tasks)
+
+
+def prepare_rows(network: Network, dataset: Dataset, split: Split, options: InputOptions | None = None) -> Examples:
+    """The rows of ``split`` as what enters the network's trained part, without labels, whether they have any or not.
+
+    Raises:
+        DataError: the rows do not fit the model's inputs; names row or column.
+        ModelError: the model's inputs are no tensors.
+    """
+    inputs = model_inputs(network, dataset, split, options or InputOptions())
+    return Examples(_features(network, dataset, split, inputs), (), ())
+
+
+def _features(network: Network, dataset: Dataset, split: Split, inputs: dict[str, Rows]) -> tuple[Rows, ...]:
     features = compute_features(network, inputs, split.rows)
     for name, rows in features.items():
         wanted = network.frame.trunk.features[name]
@@ -70,7 +85,7 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
                 f"{dataset.name}: its rows of shape {found} reach the dense layers of '{network.name}' as "
                 f"{rows.shape[1:]}, which takes {takes}"
             )
-    return Examples(tuple(replace(rows, dtype=network.dtype) for rows in features.values()), labels, tasks)
+    return tuple(replace(rows, dtype=network.dtype) for rows in features.values())
 
 
 def require_targets(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxsurgeon.data.dataset import unlabelled
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
@@ -40,6 +41,8 @@ def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Arra
     Raises:
         DataError: the splits' labels are of different kinds, or numbers of several columns are no classes.
     """
+    if all(labels.shape[1:] == (0,) for labels in arrays):
+        return Targets(unlabelled(sum(map(len, arrays)))), list(arrays)
     kinds = {"texts" if labels.dtype.kind == "U" else "numbers" for labels in arrays}
     columns = {labels.shape[1:] for labels in arrays}
     if len(kinds) > 1 or len(columns) > 1:

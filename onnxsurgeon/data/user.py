@@ -28,9 +28,9 @@ def read_user(
     """Read the user's data set at the path ``name``: an archive, a pair of arrays, a table, a folder.
 
     Args:
-        name: an .npz; an .npy, with another as target; a .csv, .tsv or .parquet; a folder with such tables called
-            train, test and validation; or a folder of images.
-        target: the columns to predict, or the .npy of labels.
+        name: an .npz; an .npy, with another as target or alone, without labels; a .csv, .tsv or .parquet; a folder with
+            such tables called train, test and validation; or a folder of images.
+        target: the columns to predict, or the .npy of labels; where there are none, the rows are without labels.
         impute: what fills missing values of a table; see ``tables.read_tables``.
         validation_fraction: see ``Dataset``.
 
@@ -55,9 +55,9 @@ def _read(name: str, target: Sequence[str], impute: str | None, validation_fract
     if impute is not None:
         raise DataError(f"{name}: --impute fills missing values of tables; this is none")
     if path.suffix.lower() == ".npy" and not path.is_dir():
-        if len(target) != 1 or not target[0].lower().endswith(".npy"):
+        if len(target) > 1 or (target and not target[0].lower().endswith(".npy")):
             raise DataError(f"{name}: expected --target with the .npy file of its labels; found {_spelled(target)}")
-        dataset = read_npy(path, Path(target[0]))
+        dataset = read_npy(path, Path(target[0]) if target else None)
     elif target:
         where = "folders are its classes" if path.is_dir() else "labels are in the file"
         raise DataError(f"{name}: takes no --target, its {where}; found {_spelled(target)}")

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import class_names
 from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
+from onnxsurgeon.data.prepare import InputOptions
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
@@ -29,10 +29,11 @@ from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+from onnxsurgeon.surgeon.teaching import Teaching
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.engine import Engine, make_engine
 from onnxsurgeon.training.predictions import watchers
 
 
@@ -117,7 +118,7 @@ def evolve(
     with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
-        splits = _split(network, dataset, settings, options)
+        splits = _split(network, dataset, settings, options, chosen)
         stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
@@ -192,7 +193,7 @@ def resume(
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
-        splits = _split(network, dataset, settings, options)
+        splits = _split(network, dataset, settings, options, chosen)
         surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.is_held_out)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
@@ -204,19 +205,24 @@ def make_surgeon(run: RunDirectory, settings: SurgeonSettings, *others: Any) -> 
     return kind(run, settings, *others)
 
 
-def _split(network: Network, dataset: Dataset, settings: SurgeonSettings, options: InputOptions) -> Splits:
-    def prepared(split: Split) -> Examples:
-        return prepare(network, dataset, split, options)
-
+def _split(
+    network: Network, dataset: Dataset, settings: SurgeonSettings, options: InputOptions, engine: Engine
+) -> Splits:
+    teaching = Teaching(network, dataset, options, settings, engine)
     classes = class_names(network, dataset)
     if settings.validation == "test":
-        test = prepared(dataset.test)
-        return Splits(prepared(dataset.train), test, False, lambda: test, network.frame.notes, classes)
-    require_targets(network, dataset, dataset.test, options)  # now, not when a long run is at its end
-    train, validation = dataset.hold_out()
-    is_held_out = dataset.validation is None
+        train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
+        return Splits(train, test, False, lambda: test, (*network.frame.notes, *teaching.notes), classes)
+    teaching.require_targets(dataset.test)  # now, not when a long run is at its end
+    rows, held_out = dataset.hold_out()
+    train, validation = teaching.prepared("train", rows), teaching.prepared("validation", held_out)
     return Splits(
-        prepared(train), prepared(validation), is_held_out, lambda: prepared(dataset.test), network.frame.notes, classes
+        train,
+        validation,
+        dataset.validation is None,
+        lambda: teaching.prepared("test", dataset.test),
+        (*network.frame.notes, *teaching.notes),
+        classes,
     )
 
 

@@ -67,6 +67,13 @@ class SurgeonSettings(TrainingSettings):
     refit: bool = setting(
         True, "Where nothing limits the result, it settles once more, on the rows that decided as well."
     )
+    teacher_weight: float | None = setting(
+        None, "With labels: share of the teacher in what is trained towards; by default 0.5 with --teacher, else 0."
+    )
+    temperature: float = setting(1.0, "Softens the teacher's classes: softmax(t/T), with T² times the loss.")
+    more_rows: int | None = setting(
+        None, "So many rows made from the training rows, mixed and with noise of their covariance; the teacher labels."
+    )
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
     size_rate: float = setting(
         0.3, "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power."
@@ -121,6 +128,10 @@ class SurgeonSettings(TrainingSettings):
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
         if self.objective == "paper" and self.widen == BY_GRADIENTS:
             raise SettingsError("widen: gradient is not one of Algorithm 1's: expected split, equal or fresh")
+        if self.teacher_weight is not None and self.teacher_weight > 1:
+            raise SettingsError(f"teacher-weight: {self.teacher_weight} is not between 0 and 1")
+        if not 0 < self.temperature < math.inf:
+            raise SettingsError(f"temperature: {self.temperature} is not a number above 0")
         if self.standardised_dropout >= 1:
             raise SettingsError(f"standardised-dropout: {self.standardised_dropout} is not at least 0 and below 1")
         # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
@@ -183,6 +194,8 @@ _AT_LEAST: Mapping[str, float] = {
     "size_rate": 0,
     "size_dropout": 0,
     "standardised_dropout": 0,
+    "teacher_weight": 0,
+    "more_rows": 1,
     "initial_epochs": 0,
     "epoch_step": 1,
     "branches": 1,

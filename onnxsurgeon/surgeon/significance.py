@@ -23,16 +23,16 @@ class RowScores:
         self._parts: list[Array] = []
 
     def add(self, output: Array, labels: Array) -> None:
-        """Take in the head's outputs (rows, width) and labels of some rows, which come in order."""
+        """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
         task, z = self._task, output.astype(np.float64)
         if task.loss == CROSS_ENTROPY:
-            scores = (z.argmax(axis=1) == labels).astype(np.float64)
+            scores = (z.argmax(axis=-1) == (labels.argmax(axis=-1) if task.imitates else labels)).astype(np.float64)
         elif task.loss == BINARY:
-            scores = ((z > 0) == (labels > 0.5)).mean(axis=1)
+            scores = ((z > 0) == (labels > 0.5)).astype(np.float64)
         else:
             told = np.exp(-np.logaddexp(0, -z)) if task.squash == "Sigmoid" else z
-            scores = -(((told - labels) / np.array(task.scale or 1.0)) ** 2).mean(axis=1)
-        self._parts.append(scores)
+            scores = -(((told - labels) / np.array(task.scale or 1.0)) ** 2)
+        self._parts.append(scores.reshape(len(scores), -1).mean(axis=1))
 
     def record(self) -> dict[str, Any]:
         """The scores (rows,)."""

@@ -117,7 +117,7 @@ def _on_sources_of(first: Examples, second: Examples) -> Examples:
     """The second examples, reading the first's arrays where theirs are the same memory, which then travels once."""
     known = {rows.memory: rows.source for rows in first.stored}
     rows = [replace(rows, source=known.get(rows.memory, rows.source)) for rows in second.stored]
-    return Examples(rows, second.labels, second.tasks)
+    return second.with_stored(rows)
 
 
 def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]) -> None:

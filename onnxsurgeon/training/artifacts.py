@@ -312,6 +312,10 @@ class ArtifactsEngine:
         """Metric and mean loss of ``network`` on all examples, by an inference session; see ``Engine``."""
         return self._evaluator.evaluate(network, examples, watch)
 
+    def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
+        """What the heads put out, by an inference session; see ``Engine``."""
+        return self._evaluator.outputs(network, examples)
+
 
 def _only_task(network: Network, examples: Examples) -> Task:
     """The one task of the network that ONNX Runtime's own losses can express.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,6 +71,15 @@ class Engine(Protocol):
 
     def evaluate(self, network: Network, examples: Examples, watch: Sequence[Watcher] = ()) -> Metrics:
         """Metric and mean loss of ``network`` on all examples; ``watch``, one for each head, see its outputs too.
+
+        Raises:
+            EngineError: the network cannot be evaluated here.
+        """
+
+    def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
+        """What the heads put out before their squash, (rows, …, width) each, for some rows after others.
+
+        The examples may be without labels.
 
         Raises:
             EngineError: the network cannot be evaluated here.

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,21 +77,26 @@ class LoopEngine:
     def evaluate(self, network: Network, examples: Examples, watch: Sequence[Watcher] = ()) -> Metrics:
         """Metric and mean loss of ``network`` on all examples; see ``Engine``."""
         require_tasks(network, examples.tasks)
+        tallies = [tally(task) for task in examples.tasks]
+        for rows, outputs in self.outputs(network, examples):
+            for head, (output, labels) in enumerate(zip(outputs, examples.labels, strict=True)):
+                tallies[head].add(output, labels[rows])
+                if watch:
+                    watch[head].add(output, labels[rows])
+        return combined(examples.tasks, tallies, examples.rows)
+
+    def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
+        """What the heads put out, (rows, …, width) each, for some rows after others; see ``Engine``."""
         key = ("evaluate", _signature(network), signature(examples))
         run = self.session(key, lambda: evaluation_graph(network, examples), network)
-        tallies = [tally(task) for task in examples.tasks]
         parameters = feeds_of(network)
         widest = max(head.width for head in network.heads)
         step = max(1, OUTPUTS // (widest * ROWS)) * ROWS
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
             feeds = {**parameters, **tile_feeds(examples, rows)}
-            outputs = from_tiles(self.run(run, feeds, examples, targets=False), len(rows))
-            for head, (output, labels) in enumerate(zip(outputs, examples.labels, strict=True)):
-                tallies[head].add(output, labels[rows])
-                if watch:
-                    watch[head].add(output, labels[rows])
-        return combined(examples.tasks, tallies, examples.rows)
+            found = self.run(run, feeds, examples, targets=False)
+            yield slice(start, start + len(rows)), from_tiles(found, len(rows))
 
     def session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:
         """The session of that key, made from what ``make`` returns where there is none; see ``Sessions``."""

@@ -17,11 +17,12 @@ class Metrics:
 
     Attributes:
         accuracy: what ``metric`` names. Accuracy is the fraction of rows whose largest logit is the label's, or of
-            binary labels predicted right; R² is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². With
-            several heads the mean over them.
+            binary labels predicted right; R² is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². Where
+            a teacher is the measure, the same are called agreement and fidelity. With several heads the mean over
+            them; where a row has several positions, over all positions.
         loss: mean over the rows, the heads' losses added up; cross-entropies in nats.
         rows: number of rows.
-        metric: "accuracy" or "R²"; "accuracy and R²" where heads differ.
+        metric: "accuracy" or "R²", "agreement" or "fidelity"; "accuracy and R²" where heads differ.
     """
 
     accuracy: float
@@ -41,33 +42,40 @@ class Tally(Protocol):
 
 
 class ClassTally:
-    """Accuracy and cross-entropy of logits (rows, C) against classes (rows,)."""
+    """Accuracy and cross-entropy of logits (rows, …, C) against classes (rows, …), or a teacher's distributions."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.correct, self.rows, self.loss = 0, 0, 0.0
 
     def add(self, output: Array, labels: Array) -> None:
         """Count what is right, and add up the cross-entropies."""
-        correct, loss = correct_and_loss(output, labels)
-        self.correct, self.loss, self.rows = self.correct + correct, self.loss + loss, self.rows + len(labels)
+        logits = output.reshape(-1, output.shape[-1])
+        if self.task.imitates:
+            correct, loss = _agreeing_and_loss(logits, labels.reshape(logits.shape), self.task.temperature)
+        else:
+            correct, loss = correct_and_loss(logits, labels.reshape(-1))
+        self.correct, self.loss, self.rows = self.correct + correct, self.loss + loss, self.rows + len(logits)
 
     def result(self) -> tuple[float, float]:
         """Accuracy, and the summed cross-entropy."""
-        return self.correct / self.rows, self.loss
+        return self.correct / self.rows, self.loss / self.task.positions
 
 
 class BinaryTally:
-    """Accuracy and binary cross-entropy of logits (rows, k) against 0 and 1."""
+    """Accuracy and binary cross-entropy of logits (rows, …, k) against 0 and 1, or a teacher's probabilities."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self.temperature = task.temperature if task.imitates else 1.0
         self.correct, self.count, self.loss = 0, 0, 0.0
 
     def add(self, output: Array, labels: Array) -> None:
         """Count what is right, label by label, and add up the cross-entropies."""
-        z = output.astype(np.float64)
+        z = output.astype(np.float64) / self.temperature
         loss = np.maximum(z, 0) - labels * z + np.log1p(np.exp(-np.abs(z)))
         self.correct += int(np.count_nonzero((z > 0) == (labels > 0.5)))
-        self.count, self.loss = self.count + labels.size, self.loss + float(loss.mean(axis=1).sum())
+        self.count += labels.size
+        self.loss += self.temperature**2 * float(loss.reshape(len(loss), -1).mean(axis=1).sum())
 
     def result(self) -> tuple[float, float]:
         """Accuracy, and the summed cross-entropy."""
@@ -75,7 +83,7 @@ class BinaryTally:
 
 
 class RegressionTally:
-    """R² and squared error, in the task's units, of predictions (rows, k)."""
+    """R² and squared error, in the task's units, of predictions (rows, …, k)."""
 
     def __init__(self, task: Task) -> None:
         self.squash, self.loss = task.squash, 0.0
@@ -89,9 +97,9 @@ class RegressionTally:
         if self.squash == "Sigmoid":
             p = np.exp(-np.logaddexp(0, -p))
         square = (p - labels) ** 2
-        self.error = self.error + square.sum(axis=0)
-        self.loss += float((square / self.units**2).mean(axis=1).sum())
-        self.labels.append(labels.astype(np.float64))
+        self.error = self.error + square.sum(axis=tuple(range(square.ndim - 1)))
+        self.loss += float((square / self.units**2).reshape(len(square), -1).mean(axis=1).sum())
+        self.labels.append(labels.reshape(-1, labels.shape[-1]).astype(np.float64))
 
     def result(self) -> tuple[float, float]:
         """R², and the summed squared error.
@@ -110,8 +118,8 @@ class RegressionTally:
 def tally(task: Task) -> Tally:
     """What collects the metric of ``task``."""
     if task.loss == CROSS_ENTROPY:
-        return ClassTally()
-    return BinaryTally() if task.loss == BINARY else RegressionTally(task)
+        return ClassTally(task)
+    return BinaryTally(task) if task.loss == BINARY else RegressionTally(task)
 
 
 def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metrics:
@@ -129,3 +137,12 @@ def correct_and_loss(logits: Array, labels: Array) -> tuple[int, float]:
     z -= top
     loss = np.log(np.exp(z, out=z).sum(axis=0)) + top - right
     return int(np.count_nonzero(logits.argmax(axis=1) == labels)), float(loss.sum())
+
+
+def _agreeing_and_loss(logits: Array, taught: Array, temperature: float) -> tuple[int, float]:
+    """Rows (rows, C) whose largest logit is the teacher's largest, and Σ T² · CE(taught, softmax(z/T)), in float64."""
+    z = logits.astype(np.float64) / temperature
+    z -= z.max(axis=1, keepdims=True)
+    likelihoods = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    agreeing = int(np.count_nonzero(logits.argmax(axis=1) == taught.argmax(axis=1)))
+    return agreeing, -(temperature**2) * float((taught * likelihoods).sum())

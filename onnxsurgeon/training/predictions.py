@@ -19,7 +19,7 @@ class Watcher(Protocol):
     """Looks at one head's outputs part by part, as an engine evaluates a network."""
 
     def add(self, output: Array, labels: Array) -> None:
-        """Take in the head's outputs (rows, width) and labels of some rows, which come in order."""
+        """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
 
     def record(self) -> dict[str, Any]:
         """What was seen, as plain values."""
@@ -31,7 +31,7 @@ def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], .
     for position, task in enumerate(tasks):
         called = names[position] if names else ()
         if task.loss == CROSS_ENTROPY:
-            found.append(_Confusion(task.outputs, called))
+            found.append(_Confusion(task.outputs, called, is_taught=task.imitates))
         elif task.loss == BINARY:
             found.append(_Confusion(2, called) if task.outputs == 1 else _Labels(task.outputs, called))
         else:
@@ -40,15 +40,22 @@ def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], .
 
 
 class _Confusion:
-    """Counts of (true class, predicted class)."""
+    """Counts of (true class, predicted class); with ``is_taught`` the true one is the teacher's most probable."""
 
-    def __init__(self, classes: int, names: tuple[str, ...]) -> None:
-        self._classes, self._names = classes, names
+    def __init__(self, classes: int, names: tuple[str, ...], *, is_taught: bool = False) -> None:
+        self._classes, self._names, self._is_taught = classes, names, is_taught
         self._pairs: list[Array] = []
 
     def add(self, output: Array, labels: Array) -> None:
-        predicted = output.argmax(axis=1) if output.shape[1] > 1 else (output[:, 0] > 0).astype(np.int64)
-        self._pairs.append(labels.reshape(-1).astype(np.int64) * self._classes + predicted)
+        told = output.reshape(-1, output.shape[-1])
+        predicted = told.argmax(axis=1) if told.shape[1] > 1 else (told[:, 0] > 0).astype(np.int64)
+        if self._is_taught:
+            true = labels.reshape(told.shape).argmax(axis=1)
+        elif told.shape[1] > 1:
+            true = labels.reshape(-1).astype(np.int64)
+        else:
+            true = (labels.reshape(-1) > 0.5).astype(np.int64)
+        self._pairs.append(true * self._classes + predicted)
 
     def record(self) -> dict[str, Any]:
         pairs, counts = np.unique(np.concatenate(self._pairs), return_counts=True)
@@ -72,7 +79,7 @@ class _Labels:
         self._counts, self._names = np.zeros((labels, 4), np.int64), names
 
     def add(self, output: Array, labels: Array) -> None:
-        told, true = output > 0, labels > 0.5
+        told, true = (values.reshape(-1, values.shape[-1]) for values in (output > 0, labels > 0.5))
         for column, hit in enumerate((told & true, told & ~true, ~told & true, ~told & ~true)):
             self._counts[:, column] += hit.sum(axis=0)
 
@@ -90,10 +97,10 @@ class _Points:
     def add(self, output: Array, labels: Array) -> None:
         chosen = np.arange(-self._seen % self._step, len(labels), self._step)
         self._seen += len(labels)
-        told = output[chosen].astype(np.float64)
+        told, true = (values.reshape(len(values), -1) for values in (output[chosen].astype(np.float64), labels[chosen]))
         if self._squash == "Sigmoid":
             told = np.exp(-np.logaddexp(0, -told))
-        self._points.append(np.stack((labels[chosen], told), axis=-1)[:, :TARGETS])
+        self._points.append(np.stack((true, told), axis=-1)[:, :TARGETS])
 
     def record(self) -> dict[str, Any]:
         points = np.concatenate(self._points)  # (rows, targets, 2)

@@ -32,7 +32,7 @@ def signature(examples: Examples) -> tuple[Any, ...]:
         )
         for rows in examples.stored
     )
-    return stored, tuple(target.ndim for target in examples.targets), examples.tasks
+    return stored, tuple(target.shape[1:] for target in examples.targets), examples.tasks
 
 
 def arrays(examples: Examples, *, targets: bool) -> dict[str, Array]:

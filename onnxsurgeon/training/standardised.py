@@ -61,7 +61,7 @@ class Standardised:
         """The same centres and scales for other rows of the same inputs."""
         names = zip(self.tensors, examples.stored, strict=True)
         stored = [_standardised(rows, *self.inputs[name]) if name in self.inputs else rows for name, rows in names]
-        return replace(self, examples=Examples(stored, examples.labels, examples.tasks))
+        return replace(self, examples=examples.with_stored(stored))
 
     def into(self, network: Network) -> Network:
         """The network on standardised inputs that computes what ``network`` does on those as they are."""
