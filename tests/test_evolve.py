@@ -445,7 +445,7 @@ def test_a_model_without_hidden_layers_is_only_trained(tmp_path):
 def test_limits_end_a_run_at_a_decision_point(start, tmp_path):
     for name, changes, epochs in (
         ("target", {"target_accuracy": 0.3}, 2),
-        ("time", {"time_limit": 0.0}, 0),
+        ("time", {"time_limit": 1e-9}, 0),
         ("patience", {"patience": 1, "learning_rate": 1e-9}, 2),
     ):
         events = []

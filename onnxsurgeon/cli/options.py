@@ -93,7 +93,8 @@ class ReadingOptions:
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add an option for every field of ``dataclass`` to a command; the command gets those given as keywords.
 
-    Name, type and help come from the field, so that a setting is described in one place only.
+    Name, type and help come from the field, so that a setting is described in one place only. A quantity comes as the
+    text that was given: the dataclass reads it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,13 +112,19 @@ def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Cal
             flag = f"--{field.name.replace('_', '-')}"
             names = (f"{flag}/--no-{flag[2:]}",) if types[field.name] is bool else (flag,)
             default = "" if field.default in (None, "", MISSING) else f" [default: {_spell(field.default)}]"
-            option = typer.Option(*names, help=field.metadata["help"] + default, show_default=False)
+            kind = field.metadata.get("quantity")
+            option = typer.Option(
+                *names,
+                help=field.metadata["help"] + default,
+                show_default=False,
+                metavar=None if kind is None else kind.placeholder,
+            )
             parameters.append(
                 inspect.Parameter(
                     field.name,
                     inspect.Parameter.KEYWORD_ONLY,
                     default=None,
-                    annotation=Annotated[types[field.name] | None, option],
+                    annotation=Annotated[(types[field.name] if kind is None else str) | None, option],
                 )
             )
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

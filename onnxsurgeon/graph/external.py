@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -140,22 +140,29 @@ class Written:
     digest: str
 
 
-def write_data(path: Path, arrays: Iterable[tuple[str, Array]]) -> Written:
-    """Write arrays one behind the other to ``path`` and flush them to the disk; one chunk at a time is in memory."""
+def layout(arrays: Iterable[tuple[str, Array]]) -> tuple[dict[str, tuple[int, int]], int]:
+    """Offset and length of each array in a file of external data, one behind the other, and the file's length."""
     places: dict[str, tuple[int, int]] = {}
-    digest = hashlib.sha256()
     position = 0
+    for name, array in arrays:
+        position += -position % ALIGNMENT
+        places[name] = (position, array.nbytes)
+        position += array.nbytes
+    return places, position
+
+
+def write_data(path: Path, arrays: Sequence[tuple[str, Array]]) -> Written:
+    """Write arrays to ``path`` and flush them to the disk; one chunk at a time is in memory."""
+    places, _ = layout(arrays)
+    digest = hashlib.sha256()
     with path.open("wb") as file:
         for name, array in arrays:
-            padding = bytes(-position % ALIGNMENT)
+            padding = bytes(places[name][0] - file.tell())
             file.write(padding)
             digest.update(padding)
-            position += len(padding)
-            places[name] = (position, array.nbytes)
             for chunk in byte_chunks(array):
                 file.write(chunk)
                 digest.update(chunk)
-            position += array.nbytes
         file.flush()
         os.fsync(file.fileno())
     return Written(places, digest.hexdigest())

@@ -41,6 +41,7 @@ __all__ = [
     "write_bytes",
     "write_model",
     "write_parts",
+    "written_size",
 ]
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -168,8 +169,7 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
     path = Path(path)
-    total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
-    if not parts.arrays or (not parts.external and total <= LARGEST_INLINE):
+    if _is_one_file(parts):
         write_bytes(path, _inline(parts, path), overwrite=overwrite, error=ModelError, flush=flush)
         if overwrite:
             _remove_old_data(path, keep=None)
@@ -177,7 +177,7 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
     refuse_existing(path, overwrite=overwrite, error=ModelError)
     temporary = path.with_name(f".{path.name}.data.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        written = external.write_data(temporary, ((n, parts.arrays[n]) for n in ordered(parts) if n in parts.arrays))
+        written = external.write_data(temporary, _bulk(parts))
         data = _data_path(path, temporary, written.digest)
         content = _serialized(_referring(parts, data.name, written), path)
 
@@ -192,6 +192,29 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
         temporary.unlink(missing_ok=True)
     if overwrite:
         _remove_old_data(path, keep=data.name)
+
+
+def written_size(parts: Parts, name: str) -> int:
+    """How many bytes ``write_parts`` would write to a file called ``name``, external data included; none is written.
+
+    Raises:
+        ModelError: the graph is too large for a file.
+    """
+    path = Path(name)
+    if _is_one_file(parts):
+        return sum(len(piece) for piece in _inline(parts, path))
+    places, length = external.layout(_bulk(parts))
+    written = external.Written(places, "0" * 64)
+    return len(_serialized(_referring(parts, _data_name(path, written.digest), written), path)) + length
+
+
+def _bulk(parts: Parts) -> list[tuple[str, Array]]:
+    return [(name, parts.arrays[name]) for name in ordered(parts) if name in parts.arrays]
+
+
+def _is_one_file(parts: Parts) -> bool:
+    total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
+    return not parts.arrays or (not parts.external and total <= LARGEST_INLINE)
 
 
 def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -221,10 +244,14 @@ def _data_files(path: Path) -> list[Path]:
 
 def _data_path(path: Path, temporary: Path, digest: str) -> Path:
     """A name for the external data that depends on nothing but the content, and that no other content has."""
-    candidate = path.with_name(f"{path.name}.{digest[:8]}.data")
+    candidate = path.with_name(_data_name(path, digest))
     taken = os.path.lexists(candidate)
     same = taken and candidate.is_file() and filecmp.cmp(candidate, temporary, shallow=False)
     return candidate if same or not taken else path.with_name(f"{path.name}.{digest}.data")
+
+
+def _data_name(path: Path, digest: str) -> str:
+    return f"{path.name}.{digest[:8]}.data"
 
 
 def _remove_old_data(path: Path, keep: str | None) -> None:

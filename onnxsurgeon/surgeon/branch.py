@@ -49,7 +49,7 @@ class Branch:
         surgery: what made it, such as "widen:1:8"; "identity", or "start" for the given model.
         network: its current weights.
         lineage: every surgery since the given model, identities left out.
-        history: measurements since the given model, its ancestors' included.
+        history: its latest measurements, its ancestors' included; read from a file, those that are ``recent``.
         score: by eq. 16, after its latest measurement.
         state: what the optimizer goes on with; None where it remembers nothing, or has not begun.
     """
@@ -78,6 +78,15 @@ class Branch:
         """Validation accuracy at the latest measurement."""
         return self.history[-1].accuracy
 
+    @property
+    def recent(self) -> tuple[Measurement, ...]:
+        """The measurements that its file holds: from the end of the last step on.
+
+        All of them took more bytes than the weights of a small network. The journal has them.
+        """
+        ends = [i for i, entry in enumerate(self.history[:-1]) if entry.stage == TRAINED]
+        return self.history[ends[-1] :] if ends else self.history
+
     def measured(
         self, network: Network, state: OptimizerState | None, measurement: Measurement, score: float
     ) -> Branch:
@@ -85,7 +94,7 @@ class Branch:
         return replace(self, network=network, state=state, history=(*self.history, measurement), score=score)
 
     def stamped(self) -> Network:
-        """The network with the branch's lineage and history among its metadata.
+        """The network with the branch's lineage and latest measurements among its metadata.
 
         Nothing in it depends on the time, the folder or the number of workers: the same run gives the same bytes.
         """
@@ -94,7 +103,7 @@ class Branch:
             "parent": "" if self.parent is None else str(self.parent),
             "surgery": self.surgery,
             "lineage": json.dumps(self.lineage),
-            "history": json.dumps([asdict(entry) for entry in self.history]),
+            "history": json.dumps([asdict(entry) for entry in self.recent]),
             "score": repr(self.score),
         }
         if self.history:

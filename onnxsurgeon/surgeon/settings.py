@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxsurgeon.choices import BY_GRADIENTS, OBJECTIVES, SELECTIONS, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, SHARE, SIZE, TIMES, Quantity
 from onnxsurgeon.training.rates import SCHEDULES
 from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting
 
@@ -23,6 +24,7 @@ MOST_DROPOUT = 0.5
 RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
 RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
+STARTS = ("auto", "trained", "untrained")
 
 # How many times --recuperation-batches each operation is trained before it is judged (paper, Appendix).
 RECUPERATION = {
@@ -35,12 +37,20 @@ RECUPERATION = {
 }
 
 
+def quantity(default: Any, text: str, kind: Quantity) -> Any:
+    """A field that is a number but may be given as a text with a unit."""
+    return field(default=default, metadata={"help": text, "quantity": kind})
+
+
 @dataclass(frozen=True)
 class SurgeonSettings(TrainingSettings):
     """All settings of a run; the names are those of the command line and of settings.json.
 
+    Limits and shares may be given as texts with units, as on the command line ("50k", "200KB", "0.2ms", "0.5%",
+    "5min"); they are kept as numbers: parameters, bytes, milliseconds, shares of 1, seconds.
+
     Raises:
-        SettingsError: a value is out of range; the text names the setting.
+        SettingsError: a value is out of range, or two exclude one another; the text names the setting.
     """
 
     preset: str = setting("default", "Where the other settings start from: default, corrected or paper.")
@@ -48,18 +58,36 @@ class SurgeonSettings(TrainingSettings):
         "accuracy",
         "What is looked for: accuracy, pareto (the best networks of every size), or paper (Algorithm 1 and eq. 16).",
     )
-    max_parameters: int | None = setting(None, "The result has at most so many parameters.")
-    max_size: int | None = setting(None, "The result's file has at most so many bytes.")
-    max_latency: float | None = setting(None, "The result takes at most so many ms for a row, measured here.")
-    min_accuracy: float | None = setting(None, "The result is the smallest network of at least this accuracy.")
-    tolerance: float | None = setting(None, "The result is the smallest within this of the best accuracy.")
+    max_parameters: int | None = quantity(None, "The result has at most so many parameters: 50000, 50k.", COUNT)
+    max_size: int | None = quantity(None, "The result's file has at most so many bytes: 200000, 200KB.", SIZE)
+    max_latency: float | None = quantity(
+        None, "The result takes at most so many ms for a row, measured here: 0.2, 200us.", LATENCY
+    )
+    min_accuracy: float | None = quantity(
+        None, "The result is the smallest network of at least this accuracy: 0.95, 95%.", ACCURACY
+    )
+    tolerance: float | None = quantity(
+        None, "The result is the smallest within this of the best accuracy: 0.005, 0.5%.", SHARE
+    )
+    shrink: float | None = quantity(
+        None, "The result has at least so many times fewer parameters than the given network: 10.", TIMES
+    )
+    lose: float | None = quantity(
+        None,
+        "The result is the smallest that is at most so much less accurate than the given network: 0.005, 0.5%.",
+        SHARE,
+    )
+    start: str = setting(
+        "auto",
+        f"Whether the given network is trained: {', '.join(STARTS)}; auto: by its metric on the rows that decide.",
+    )
     seed: int = setting(0, "Seed of every random choice.")
     epochs: int = setting(100, "Length of the run.")
-    growth: float = setting(0.15, "Share of the run in which layers grow.")
+    growth: float = quantity(0.15, "Share of the run in which layers grow.", SHARE)
     growth_factor: float = setting(4.0, "Times the parameters that a growth makes, at most.")
-    shrinkage: float = setting(0.5, "Share of the run in which layers shrink, where the objective asks for it.")
+    shrinkage: float = quantity(0.5, "Share of the run in which layers shrink, where the objective asks for it.", SHARE)
     shrink_step: int = setting(4, "Epochs between two shrinkages, at least.")
-    trial: float = setting(0.25, "Share of a growth after which the first half of the shapes is given up.")
+    trial: float = quantity(0.25, "Share of a growth after which the first half of the shapes is given up.", SHARE)
     overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
     ensemble: int | None = setting(
         None, "Networks that settle side by side and become one; by default 4 where nothing limits the result, else 1."
@@ -113,27 +141,35 @@ class SurgeonSettings(TrainingSettings):
     result: str = setting(
         "most-accurate", "Objective paper: which branch is the result: most-accurate, or best-score of the final ones."
     )
-    target_accuracy: float | None = setting(None, "Stop at a decision point once this validation accuracy is reached.")
-    time_limit: float | None = setting(None, "Stop at the first decision point after this many seconds.")
+    target_accuracy: float | None = quantity(
+        None, "Stop at a decision point once this validation accuracy is reached.", ACCURACY
+    )
+    time_limit: float | None = quantity(
+        None, "Stop at the first decision point after this many seconds: 90, 5min, 1h.", DURATION
+    )
     patience: int | None = setting(None, "Stop after this many decision points without a better validation accuracy.")
 
     def __post_init__(self) -> None:
-        for name, least in _AT_LEAST.items():
+        for entry in fields(self):
+            value, kind = getattr(self, entry.name), entry.metadata.get("quantity")
+            if kind is not None and value is not None:
+                object.__setattr__(self, entry.name, kind.parse(value, _option(entry.name)))
+        for name, bounds in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise SettingsError(f"{name.replace('_', '-')}: {value} is too small: expected at least {least}")
+            if value is not None:
+                bounds.check(value, _option(name))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                text = f"{name.replace('_', '-')}: '{getattr(self, name)}' is unknown"
+                text = f"{_option(name)}: '{getattr(self, name)}' is unknown"
                 raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
+        for name, other, both in _EXCLUSIVE:
+            if getattr(self, name) is not None and getattr(self, other) is not None:
+                raise SettingsError(f"{_option(name)}: {both}, as --{_option(other)} does: give one of them")
+        for name in _WISHES if self.objective == "paper" else ():
+            if getattr(self, name) is not None:
+                raise SettingsError(f"{_option(name)}: Algorithm 1 (--objective paper) looks for no such network")
         if self.objective == "paper" and self.widen == BY_GRADIENTS:
             raise SettingsError("widen: gradient is not one of Algorithm 1's: expected split, equal or fresh")
-        if self.teacher_weight is not None and self.teacher_weight > 1:
-            raise SettingsError(f"teacher-weight: {self.teacher_weight} is not between 0 and 1")
-        if not 0 < self.temperature < math.inf:
-            raise SettingsError(f"temperature: {self.temperature} is not a number above 0")
-        if self.standardised_dropout >= 1:
-            raise SettingsError(f"standardised-dropout: {self.standardised_dropout} is not at least 0 and below 1")
         # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
         self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
 
@@ -177,40 +213,86 @@ class SurgeonSettings(TrainingSettings):
         return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
 
 
-_AT_LEAST: Mapping[str, float] = {
-    "seed": 0,
-    "max_parameters": 1,
-    "max_size": 1,
-    "max_latency": 0,
-    "tolerance": 0,
-    "epochs": 1,
-    "growth": 0,
-    "growth_factor": 1.1,
-    "shrinkage": 0,
-    "shrink_step": 1,
-    "trial": 0,
-    "overgrowth": 1,
-    "ensemble": 1,
-    "size_rate": 0,
-    "size_dropout": 0,
-    "standardised_dropout": 0,
-    "teacher_weight": 0,
-    "more_rows": 1,
-    "initial_epochs": 0,
-    "epoch_step": 1,
-    "branches": 1,
-    "redraws": 0,
-    "recuperation_batches": 0,
-    "epsilon_relative": 0,
-    "epsilon_absolute": 0,
-    "top_n": 1,
-    "batch_size": 1,
-    "target_accuracy": 0,
-    "time_limit": 0,
-    "patience": 1,
+@dataclass(frozen=True)
+class Range:
+    """The values that a setting may have: from ``least`` to ``most``, which are among them or not."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    is_least_in: bool = True
+    is_most_in: bool = True
+
+    def check(self, value: float, name: str) -> None:
+        """Raise SettingsError, with a text that begins with ``name``, where the value is outside."""
+        is_above = value >= self.least if self.is_least_in else value > self.least
+        is_below = value <= self.most if self.is_most_in else value < self.most
+        if is_above and is_below and math.isfinite(value):
+            return
+        shown = f"{value:.0f}" if math.isfinite(value) and value == int(value) else value
+        if self.most < math.inf:
+            is_percentage = self.most == 1 and 1 < value <= 100
+            hint = f": did you mean {value / 100:g}, or {value:g}%?" if is_percentage else ""
+            raise SettingsError(f"{name}: {shown} is not {self}{hint}")
+        raise SettingsError(f"{name}: {shown} is too {'large' if is_above else 'small'}: expected {self}")
+
+    def __str__(self) -> str:
+        least = f"{'at least' if self.is_least_in else 'more than'} {self.least:g}"
+        most = f"{'at most' if self.is_most_in else 'below'} {self.most:g}"
+        return " and ".join(text for text, bound in ((least, self.least), (most, self.most)) if math.isfinite(bound))
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+_NOT_NEGATIVE, _WHOLE_POSITIVE, _POSITIVE = Range(0), Range(1), Range(0, is_least_in=False)
+_SHARE, _SHARE_BELOW_ONE = Range(0, 1), Range(0, 1, is_most_in=False)
+_RANGES: Mapping[str, Range] = {
+    "max_parameters": _WHOLE_POSITIVE,
+    "max_size": _WHOLE_POSITIVE,
+    "max_latency": _POSITIVE,
+    "min_accuracy": Range(most=1),  # R² has no least value
+    "tolerance": _SHARE,
+    "shrink": Range(1, is_least_in=False),
+    "lose": _SHARE,
+    "seed": _NOT_NEGATIVE,
+    "epochs": _WHOLE_POSITIVE,
+    "growth": _SHARE,
+    "growth_factor": Range(1.1),
+    "shrinkage": _SHARE,
+    "shrink_step": _WHOLE_POSITIVE,
+    "trial": _SHARE,
+    "overgrowth": Range(1),
+    "ensemble": _WHOLE_POSITIVE,
+    "teacher_weight": _SHARE,
+    "temperature": _POSITIVE,
+    "more_rows": _WHOLE_POSITIVE,
+    "size_rate": _NOT_NEGATIVE,
+    "size_dropout": _NOT_NEGATIVE,
+    "standardised_dropout": _SHARE_BELOW_ONE,
+    "batch_size": _WHOLE_POSITIVE,
+    "initial_epochs": _NOT_NEGATIVE,
+    "epoch_step": _WHOLE_POSITIVE,
+    "branches": _WHOLE_POSITIVE,
+    "redraws": _NOT_NEGATIVE,
+    "recuperation_batches": _NOT_NEGATIVE,
+    "epsilon_relative": _NOT_NEGATIVE,
+    "epsilon_absolute": _NOT_NEGATIVE,
+    "top_n": _WHOLE_POSITIVE,
+    "target_accuracy": _SHARE,
+    "time_limit": _POSITIVE,
+    "patience": _WHOLE_POSITIVE,
 }
+_WISHES = ("max_parameters", "max_size", "max_latency", "min_accuracy", "tolerance", "shrink", "lose")
+# Two settings that say the same in different words, and what both say.
+_EXCLUSIVE = (
+    ("shrink", "max_parameters", "it says how many parameters the result may have"),
+    ("lose", "min_accuracy", "it says how accurate the result must be"),
+    ("lose", "tolerance", "it says how accurate the result must be"),
+)
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
+    "start": STARTS,
     "selection": SELECTIONS,
     "widen": (*WIDEN_MODES, BY_GRADIENTS),
     "validation": VALIDATIONS,

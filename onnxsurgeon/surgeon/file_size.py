@@ -1,0 +1,43 @@
+"""How many bytes a network's file has, before it is written: graph and metadata included."""
+
+from __future__ import annotations
+
+from onnxsurgeon.graph.files import written_size
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.surgeon.branch import Branch
+
+RESULT = "best.onnx"
+
+
+def bytes_as_written(network: Branch | Network, name: str = RESULT) -> int:
+    """Bytes of the file called ``name`` that a branch, or a bare network, would be written to.
+
+    External data counts, as far as the file has any; so does a branch's metadata, which tells where it comes from.
+
+    Raises:
+        ModelError: the graph is too large for a file.
+    """
+    whole = network.stamped() if isinstance(network, Branch) else network
+    return written_size(whole.to_parts(), name)
+
+
+def bytes_of_parameters(network: Network) -> int:
+    """Bytes of the trainable values alone, in the file's own types."""
+    return sum(segment.parameter_count * segment.file_dtype.itemsize for segment in network.segments)
+
+
+def bytes_besides_parameters(network: Branch | Network, name: str = RESULT) -> int:
+    """Bytes of the file that are no trainable values: graph, names, metadata, tensors that are not trained."""
+    bare = network.network if isinstance(network, Branch) else network
+    return bytes_as_written(network, name) - bytes_of_parameters(bare)
+
+
+def parameters_within(limit: int, network: Branch | Network) -> int:
+    """How many parameters a network in this one's graph may have so that its file has at most ``limit`` bytes.
+
+    0 or less where the graph alone is too large. Another number of layers, and the surgeries that lead there, change
+    the graph and its metadata a little: what comes of it is to be measured.
+    """
+    bare = network.network if isinstance(network, Branch) else network
+    width = max(segment.file_dtype.itemsize for segment in bare.segments)
+    return (limit - bytes_besides_parameters(network)) // width
