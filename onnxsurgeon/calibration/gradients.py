@@ -9,6 +9,7 @@ import numpy as np
 from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.calibration.moments import Moments, Place
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
+from onnxsurgeon.calibration.sensitivity import by_unit
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
@@ -40,7 +41,7 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
     build = GraphBuilder(work.dtype)
     features, factors = read_features(build, work, examples)
     targets = read_targets(build, examples)
-    trace = _by_unit(build, forward(build, work, features, factors=factors))
+    trace = by_unit(build, forward(build, work, features, factors=factors))
     losses = {
         head.tensor: loss_nodes(build, task, trace.tensors[head.tensor], target, report=False).gradient
         for head, task, target in zip(work.heads, examples.tasks, targets, strict=True)
@@ -60,15 +61,6 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
         raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample")
     return replace(moments, gradients=_gradients(network, examples, moments, totals, factors))
-
-
-def _by_unit(build: GraphBuilder, trace: Trace) -> Trace:
-    """The same with weights (units, n_in), as ``backward`` reads them."""
-    layers = {
-        number: [at._replace(weight=build.add("Transpose", at.weight, perm=[1, 0])) for at in traces]
-        for number, traces in trace.layers.items()
-    }
-    return Trace(trace.tensors, layers)
 
 
 def _sums(network: Network, trace: Trace, deltas: dict[str, str], moments: Moments) -> list[Sum]:

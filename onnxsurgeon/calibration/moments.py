@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.linear_algebra import Array, eigen
 
 T = TypeVar("T")
 # A layer of a network: number of its segment, and its place there, both from 0.
@@ -38,6 +40,8 @@ class Moments:
         gradients: for each hidden layer i, where they were asked for (``calibration.gradients``), the covariance
             (n_{i-1}, n_{i+1}) of its input and of ∂L/∂z, the gradient of a row's loss at the pre-activation of the
             layer that follows.
+        sensitivities: for each layer, where they were asked for (``calibration.sensitivity``), the metric G (units,
+            units) in which an error of its pre-activation counts.
     """
 
     rows: Mapping[int, int]
@@ -45,6 +49,7 @@ class Moments:
     crosses: Mapping[Place, Array]
     missing: Mapping[Place, str]
     gradients: Mapping[Place, Array] = field(default_factory=dict)
+    sensitivities: Mapping[Place, Array] = field(default_factory=dict)
 
     def rows_of(self, network: Network, i: int) -> int:
         """How many rows the moments of hidden layer ``i`` are means over."""
@@ -91,6 +96,24 @@ class Moments:
             wrong = f"{found.shape[1]} values instead of {following.units}"
             raise SurgeryError(f"layer {i}: these gradients are another network's: {wrong}")
         return found
+
+    def sensitivity_of(self, network: Network, i: int, step: int = 1) -> Array | None:
+        """R (units, units) with R Rᵀ = G at the pre-activation ``step`` layers behind hidden layer ``i``.
+
+        None where there is none. An error e there costs ‖e R‖².
+
+        Raises:
+            SurgeryError: it is another network's.
+        """
+        segment, position = _place(network, i)
+        found = self.sensitivities.get((segment, position + step))
+        if found is None:
+            return None
+        layer = network.segments[segment].layers[position + step]
+        if len(found) != layer.units:
+            raise SurgeryError(f"layer {i}: this sensitivity is another network's: {len(found)} values")
+        values, vt = eigen(found)
+        return vt.T * np.sqrt(np.maximum(values, 0))
 
     def _at(self, network: Network, i: int, step: int) -> Moment:
         segment, position = _place(network, i)

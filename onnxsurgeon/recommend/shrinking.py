@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
@@ -12,21 +14,25 @@ from onnxsurgeon.surgery.prune import Prune, pruning_errors
 STEP = 0.02  # share of a layer's units taken at a time
 
 
-def widths_for(network: Network, errors: dict[int, Array], most: int) -> dict[int, int]:
+def widths_for(network: Network, losses: Mapping[int, Array], most: int) -> dict[int, int]:
     """Units that stay in each hidden layer, by its number, for at most ``most`` parameters; as near as they come.
 
-    Greedy: whatever layer loses least for a parameter saved gives the next units. A layer's loss is the square of the
-    error that ``Prune`` predicts from the whole network.
+    Greedy: whatever layer loses least for a parameter saved gives the next units.
+
+    Args:
+        network: whose units they are.
+        losses: for each layer what is lost where 1, 2, …, n_i units stay (n_i,); a layer without keeps all.
+        most: parameter count.
     """
     widths = {i: network.hidden(i).units for i in range(1, network.hidden_count + 1)}
     while count_of(network, widths) > most:
         best: tuple[float, int, int] | None = None
-        for i, curve in errors.items():
+        for i, curve in losses.items():
             fewer = widths[i] - max(1, round(STEP * widths[i]))
             if fewer < 1:
                 continue
             saved = count_of(network, widths) - count_of(network, {**widths, i: fewer})
-            loss = float(curve[fewer - 1] ** 2 - curve[widths[i] - 1] ** 2)
+            loss = float(curve[fewer - 1] - curve[widths[i] - 1])
             if best is None or (loss / saved, i) < best[:2]:
                 best = loss / saved, i, fewer
         if best is None:
@@ -35,14 +41,14 @@ def widths_for(network: Network, errors: dict[int, Array], most: int) -> dict[in
     return widths
 
 
-def count_of(network: Network, widths: dict[int, int]) -> int:
-    """Parameter count with these numbers of units in the hidden layers."""
+def count_of(network: Network, widths: Mapping[int, int]) -> int:
+    """Parameter count with these numbers of units in the hidden layers; those left out keep theirs."""
     count = network.parameter_count
-    for i, units in widths.items():
+    for i in range(1, network.hidden_count + 1):
         layer, following = network.pair(i)
-        inputs = widths.get(i - 1)
+        units = widths.get(i, layer.units)
         first, last = network.depth(i)
-        inputs = layer.inputs if first == 1 or inputs is None else inputs
+        inputs = layer.inputs if first == 1 else widths.get(i - 1, layer.inputs)
         slopes = layer.activation is not None and layer.activation.slope is not None
         own = (layer.bias is not None) + slopes
         count += units * (inputs + own) - layer.units * (layer.inputs + own)
@@ -59,7 +65,7 @@ def shrinkage(network: Network, moments: Moments, most: int, branch: int = 0) ->
             errors[i] = pruning_errors(network, i, moments)
         except SurgeryError:  # too wide for moments
             continue
-    widths = widths_for(network, errors, most)
+    widths = widths_for(network, {i: curve**2 for i, curve in errors.items()}, most)
     surgeries = [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
     if not surgeries:
         return None

@@ -102,6 +102,25 @@ def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
     return np.array(errors[: min(layer.weight.shape)])
 
 
+def factorization_costs(network: Network, i: int, moments: Moments) -> Array:
+    """What ``FactorizeData(i, r)`` costs for r = 1, 2, …, min(n_{i-1}, n_i): its squared error, summed.
+
+    In the metric of the network's outputs where the moments have sensitivities.
+
+    Raises:
+        SurgeryError: there is no such layer, or it has no moments.
+    """
+    layer, covariance = network.hidden(i), moments.input_of(network, i).covariance
+    metric = moments.sensitivity_of(network, i, 0)
+    vt = _decompose(layer.weight, covariance).vt
+    along = matmul(layer.weight, vt.T)
+    parts = np.maximum((matmul(covariance, along) * along).sum(axis=0), 0)
+    if metric is not None:
+        parts = parts * (matmul(vt, metric) ** 2).sum(axis=1)
+    left = np.cumsum(parts[::-1])[::-1]
+    return np.array([*left[1:], 0.0])[: min(layer.weight.shape)]
+
+
 def _decompose(weight: Array, covariance: Array) -> Eigen:
     """Eigenvectors of Wᵀ (Σ + ε I) W."""
     share = _WEIGHTS_SHARE * float(np.trace(covariance)) / len(covariance) or 1.0

@@ -1,0 +1,193 @@
+"""How a trained network could be made as small as asked: by units, by ranks, by whole layers; each at equal size.
+
+What a plan takes away is chosen by what it costs at the network's outputs (``calibration.sensitivity``), greedily:
+what costs least for a parameter saved goes first. Which plan is best is then measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.recommend.candidates import Candidate
+from onnxsurgeon.recommend.shrinking import count_of, widths_for
+from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
+from onnxsurgeon.surgery.factorize_data import factorization_costs
+from onnxsurgeon.surgery.prune import pruning_costs
+
+Measure = Callable[[Network], Moments]
+UNITS, RANKS, BOTH, LAYERS = "units", "ranks", "units and ranks", "a layer"
+
+
+def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
+    """Units that are copies of others or constant taken away, which is exact; None where there are none."""
+    surgeries: list[Surgery] = []
+    smaller = network
+    for i in range(1, network.hidden_count + 1):
+        surgery = MergeDuplicates(i)
+        try:
+            smaller = operate(smaller, surgery).network
+        except SurgeryError:  # none, or none would stay
+            continue
+        surgeries.append(surgery)
+    if not surgeries:
+        return None
+    return _candidate(surgeries, smaller.parameter_count, "units that are the same as others, or constant", branch)
+
+
+def reductions(network: Network, measure: Measure, most: int, branch: int = 0) -> list[Candidate]:
+    """Plans that bring ``network`` to at most ``most`` parameters, the most obvious first; none where it has no more.
+
+    Args:
+        network: the branch's network.
+        measure: calibrates a network, with sensitivities where it can.
+        most: parameter count that must not be exceeded; a plan that comes no nearer to it is left out.
+        branch: the branch's number, passed on.
+    """
+    if network.parameter_count <= most:
+        return []
+    plans = (_by_units, _by_ranks, _by_both, _by_layers)
+    return [each for plan in plans for each in plan(network, measure, most, branch) if each.parameters <= most]
+
+
+def by_units(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
+    """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go."""
+    surgeries = _pruned(network, moments, most)
+    if not surgeries:
+        return None
+    widths = {each.layer: each.units for each in surgeries}
+    kept = ", ".join(f"layer {i}: {network.hidden(i).units} → {units}" for i, units in widths.items())
+    return _candidate(surgeries, count_of(network, widths), f"units that others can stand in for: {kept}", branch)
+
+
+def _by_units(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
+    found = by_units(network, measure(network), most, branch)
+    if found is not None:
+        yield found
+
+
+def _by_ranks(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
+    surgeries, count = _factorized(network, measure(network), most)
+    if surgeries:
+        yield _candidate(surgeries, count, f"{RANKS}: {_spelled_ranks(network, surgeries)}", branch)
+
+
+def _by_both(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
+    """Units first, down to the mean of both sizes by ratio; then ranks."""
+    between = int((network.parameter_count * most) ** 0.5)
+    first = _pruned(network, measure(network), between)
+    smaller = _operated(network, first, measure)
+    surgeries, count = _factorized(smaller, measure(smaller), most)
+    if first and surgeries:
+        yield _candidate([*first, *surgeries], count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch)
+
+
+def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
+    """One hidden layer gone, and units of the others; the layer whose loss is least by what the moments predict."""
+    moments = measure(network)
+    best: tuple[float, int] | None = None
+    for i in range(1, network.hidden_count + 1):
+        if network.depth(i)[1] < 2:  # of its last hidden layer a segment is not robbed
+            continue
+        try:
+            predicted = MergeData(i).refit(network, moments).predicted or 0.0
+        except SurgeryError:
+            continue
+        if best is None or (predicted, i) < best:
+            best = predicted, i
+    if best is None:
+        return
+    merge = MergeData(best[1])
+    shallower = _operated(network, [merge], measure)
+    rest = _pruned(shallower, measure(shallower), most) if shallower.parameter_count > most else []
+    widths = {each.layer: each.units for each in rest}
+    count = count_of(shallower, widths)
+    yield _candidate([merge, *rest], count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch)
+
+
+def _pruned(network: Network, moments: Moments, most: int) -> list[Prune]:
+    costs: dict[int, Array] = {}
+    for i in range(1, network.hidden_count + 1):
+        try:
+            costs[i] = pruning_costs(network, i, moments)
+        except SurgeryError:  # too wide for moments
+            continue
+    widths = widths_for(network, costs, most)
+    return [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+
+
+def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[FactorizeData], int]:
+    """Ranks of the hidden layers' weights, where they save parameters, and the parameters that are left.
+
+    From the last layer to the first: a factorization adds a hidden layer before those behind it.
+    """
+    costs: dict[int, Array] = {}
+    for i in range(1, network.hidden_count + 1):
+        try:
+            costs[i] = factorization_costs(network, i, moments)
+        except SurgeryError:
+            continue
+    ranks = _ranks_for(network, costs, most)
+    saved = {i: _saved(network, i, rank) for i, rank in ranks.items()}
+    chosen = [FactorizeData(i, rank) for i, rank in sorted(ranks.items(), reverse=True) if saved[i] > 0]
+    return chosen, network.parameter_count - sum(saved[each.layer] for each in chosen)
+
+
+def _ranks_for(network: Network, costs: Mapping[int, Array], most: int) -> dict[int, int]:
+    """Rank of each hidden layer's weight; greedy, from the largest rank that saves anything on."""
+    ranks = {i: len(curve) for i, curve in costs.items()}
+
+    def excess() -> int:
+        return network.parameter_count - sum(max(0, _saved(network, i, rank)) for i, rank in ranks.items()) - most
+
+    while excess() > 0:
+        best: tuple[float, int, int] | None = None
+        for i, curve in costs.items():
+            lower = _next_rank(network, i, ranks[i])
+            if lower < 1:
+                continue
+            gain = max(0, _saved(network, i, lower)) - max(0, _saved(network, i, ranks[i]))
+            loss = float(curve[lower - 1] - curve[ranks[i] - 1])
+            if gain > 0 and (best is None or (loss / gain, i) < best[:2]):
+                best = loss / gain, i, lower
+        if best is None:
+            break
+        ranks[best[1]] = best[2]
+    return ranks
+
+
+def _next_rank(network: Network, i: int, rank: int) -> int:
+    """The next lower rank that saves parameters, in steps of a fiftieth."""
+    layer = network.hidden(i)
+    saving = (layer.weight.size - 1) // (layer.inputs + layer.units)
+    return min(rank - max(1, round(rank / 50)), saving)
+
+
+def _saved(network: Network, i: int, rank: int) -> int:
+    layer = network.hidden(i)
+    return int(layer.weight.size) - rank * (layer.inputs + layer.units)
+
+
+def _operated(network: Network, surgeries: list[Prune] | list[MergeData], measure: Measure) -> Network:
+    rng = np.random.default_rng(0)  # none of them draws
+    for surgery in surgeries:
+        network = operate(network, surgery, rng, moments=measure(network)).network
+    return network
+
+
+def _spelled_ranks(network: Network, surgeries: list[FactorizeData]) -> str:
+    return ", ".join(
+        f"layer {each.layer}: rank {each.rank} of {min(network.hidden(each.layer).weight.shape)}"
+        for each in reversed(surgeries)
+    )
+
+
+def _candidate(
+    surgeries: list[Prune] | list[Surgery] | list[FactorizeData], count: int, reason: str, branch: int
+) -> Candidate:
+    return Candidate(surgeries[0], 0.0, count, reason, branch, tuple(surgeries[1:]))
