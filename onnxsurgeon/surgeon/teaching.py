@@ -90,9 +90,11 @@ class Teaching:
 
     def __post_init__(self) -> None:
         settings = self.settings
+        who = "the given model" if self.teacher is None else f"'{self.teacher.path}'"
         if not self.dataset.is_labelled:
             if settings.teacher_weight not in (None, 1):
                 raise SettingsError("teacher-weight: mixes a teacher with labels, and the rows have none")
+            self.notes = (f"the rows have no labels: {who} is imitated, and is the measure",)
         elif not self.weight:
             for name, is_given in (
                 ("temperature", settings.temperature != 1),
@@ -100,6 +102,8 @@ class Teaching:
             ):
                 if is_given:
                     raise SettingsError(f"{name}: is for a teacher, and there is none: --teacher or --teacher-weight")
+        else:
+            self.notes = (f"trained towards {who} by {self.weight:.0%}, towards the labels by {1 - self.weight:.0%}",)
 
     @property
     def weight(self) -> float:
@@ -154,7 +158,7 @@ class Teaching:
         if part == "train":
             loss, temperature = self.options.loss, self.settings.temperature
             self._tasks = imitation_tasks(self.network, taught.outputs, loss, temperature, taught.squashes)
-            self.notes = tuple(imitation_notes(self.network, self._tasks))
+            self.notes = (*self.notes, *imitation_notes(self.network, self._tasks))
             if self.teacher is not None:
                 require_student(self.network, self.dataset, split, self.options, self._tasks)
         return examples.imitating(taught.outputs, self._tasks)
