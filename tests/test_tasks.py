@@ -545,12 +545,13 @@ def test_several_heads_and_another_number_of_columns(count):
         prepare(network, dataset(labels), dataset(labels).train)
 
 
-def test_a_head_of_three_axes_has_no_loss():
+def test_a_head_of_three_axes_wants_labels_of_its_shape():
     weight = numpy_helper.from_array(np.eye(5, dtype="f"), "W")
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 5])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, 5])
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "W"], ["y"], name="m")], "g", [x], [y], [weight])
     network = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     split = Split(np.zeros((4, 3, 5), "f"), np.zeros(4, np.int64))
-    with pytest.raises(DataError, match="its head 'y' has 3 axes, which no loss is known for"):
+    reason = r"the head 'y' of 'model' has 3 axes, the last of them 5 wide: expected labels of that shape, or a class"
+    with pytest.raises(DataError, match=reason):
         prepare(network, Dataset("mine", split, split, 2), split)

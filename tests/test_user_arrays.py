@@ -126,14 +126,11 @@ def test_several_inputs(tmp_path):
             {"a": X, "b": X[:7], "y": CLASSES},
             "inputs of one split must have the same number of rows; found 50 of 'a'",
         ),
-        ({"a": X, "y": CLASSES[:7]}, "'y' must have shape (50,), one label a row, or (50, k); it has (7,)"),
+        ({"a": X, "y": CLASSES[:7]}, "'y' must have shape (50,), one label a row, or (50, …, k); it has (7,)"),
         ({"a": X * 1j, "y": CLASSES}, "'a' must be numbers of shape (rows,) or (rows, …); it is complex64 (50, 4)"),
         ({"x": X.astype(str), "y": CLASSES}, "'x' must be numbers of shape (rows, …); it is <U32 (50, 4)"),
-        (
-            {"x": X, "y": np.zeros((50, 2, 2))},
-            "one label a row, or (50, k); it has (50, 2, 2)",
-        ),
-        ({"x": X, "y": np.zeros((50, 0))}, "'y' must have shape (50,), one label a row, or (50, k); it has (50, 0)"),
+        ({"x": X, "y": np.zeros((50, 2, 0))}, "one label a row, or (50, …, k); it has (50, 2, 0)"),
+        ({"x": X, "y": np.zeros((50, 0))}, "'y' must have shape (50,), one label a row, or (50, …, k); it has (50, 0)"),
         ({"x": X, "y": CLASSES * 1j}, "'y' must hold numbers or texts; it is complex128"),
         ({"x": X, "y": np.where(CLASSES == 1, np.inf, 0)}, "'y' holds inf in row 1"),
         ({"x": X, "y": np.full((50, 2), "a")}, "labels in several columns must be numbers; found texts"),
@@ -178,7 +175,7 @@ def test_npy_that_cannot_be_used(tmp_path, monkeypatch):
     bad = X.copy()
     bad[40, 2] = np.nan
     for x, y, reason in (
-        (X, CLASSES[:9], r"y\.npy: the array must have shape \(50,\), one label a row, or \(50, k\); it has \(9,\)"),
+        (X, CLASSES[:9], r"y\.npy: the array must have shape \(50,\), one label a row, or \(50, …, k\); it has \(9,\)"),
         (X[:0], CLASSES[:0], r"x\.npy: the array has no rows"),
         (X[:, 0], CLASSES, r"x\.npy: the array must be numbers of shape \(rows, …\); it is float32 \(50,\)"),
         (X.astype(str), CLASSES, r"x\.npy: the array must be numbers of shape"),
@@ -192,7 +189,10 @@ def test_npy_that_cannot_be_used(tmp_path, monkeypatch):
             load_dataset(path, target=target)
     path, target = npy(tmp_path, X, CLASSES)
     for options, reason in (
-        ({"target": (*target, *target)}, r"x\.npy: expected --target with the \.npy file of its labels; found '.*' and"),
+        (
+            {"target": (*target, *target)},
+            r"x\.npy: expected --target with the \.npy file of its labels; found '.*' and",
+        ),
         ({"target": ("y",)}, r"x\.npy: expected --target with the \.npy file of its labels; found 'y'"),
         ({"target": target, "impute": "mean"}, r"x\.npy: --impute fills missing values of tables; this is none"),
         ({"target": (str(tmp_path / "no.npy"),)}, r"no\.npy: no such file"),

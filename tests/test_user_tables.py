@@ -115,7 +115,6 @@ def test_csv_that_cannot_be_used(content, reason, tmp_path):
 def test_options_that_do_not_fit_the_table(tmp_path):
     path = write(tmp_path / "t.csv", CSV)
     for options, reason in (
-        ({}, "a table needs --target COLUMN, one of 'size', 'weight', 'colour', 'y'"),
         ({"target": ("y", "y")}, "target 'y' is given twice"),
         ({"target": ("colour,y",)}, "target 'colour' holds texts; several targets must all be numbers"),
         (

@@ -13,7 +13,7 @@ from onnxsurgeon.calibration.measure import found_error
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.data.prepare import InputOptions, prepare, require_targets
+from onnxsurgeon.data.prepare import InputOptions, prepare, prepare_rows, require_targets
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.base import DataAware, Surgery, SurgeryRecord, operate
@@ -45,9 +45,12 @@ def draw_sample(
     """
     drawn = []
     for split, purpose in zip(dataset.hold_out(), ("calibration", "found"), strict=True):
-        require_targets(network, dataset, split, options)  # names a row of the split, not of the sample
         rows = sample_rows(split, count, seed, purpose)
-        drawn.append(prepare(network, dataset, split.take(rows), options))
+        if dataset.is_labelled:
+            require_targets(network, dataset, split, options)  # names a row of the split, not of the sample
+            drawn.append(prepare(network, dataset, split.take(rows), options))
+        else:  # most surgeries ask for none
+            drawn.append(prepare_rows(network, dataset, split.take(rows), options))
     return Sample(*drawn)
 
 

@@ -20,6 +20,7 @@ from onnxsurgeon.cli.options import (
     OutOption,
     ReadingOptions,
     SeedOption,
+    TeacherOption,
     TrackOption,
     taken,
     with_fields,
@@ -94,14 +95,17 @@ def evaluate(
     model: ModelArgument,
     data: DataOption,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    teacher: TeacherOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
-    """Measure a model's accuracy and loss on a split of a data set."""
+    """Measure a model's accuracy and loss on a split of a data set; against a teacher, its agreement or fidelity."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.prepare import prepare
+    from onnxsurgeon.data.teacher import TeacherModel
+    from onnxsurgeon.training.teaching import imitating
 
     reading = taken(ReadingOptions, settings)
     options = reading.inputs
@@ -109,7 +113,11 @@ def evaluate(
     splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
     if split not in splits:
         raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
-    metrics = chosen.evaluate(network, prepare(network, dataset, splits[split](), options))
+    if teacher is None:
+        examples = prepare(network, dataset, splits[split](), options)
+    else:
+        examples = imitating(network, dataset, splits[split](), options, teacher=TeacherModel.read(teacher))
+    metrics = chosen.evaluate(network, examples)
     record = {**asdict(metrics), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)
@@ -139,6 +147,7 @@ def evolve(
             "--workers", help="Branches trained side by side, by default one a core; or a cluster, dask://HOST:PORT."
         ),
     ] = None,
+    teacher: TeacherOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
     track: TrackOption = None,
@@ -177,7 +186,7 @@ def evolve(
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
-                if any((model, data, given, reading != ReadingOptions())):
+                if any((model, data, given, teacher, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
                 evolved = runs.resume(resume, **common)
@@ -189,6 +198,7 @@ def evolve(
                     data,
                     settings=SurgeonSettings.from_preset(**given),
                     options=reading.inputs,
+                    teacher=teacher,
                     engine=engine,
                     device=device,
                     run_dir=run_dir,

@@ -33,6 +33,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="auto, loop or artifacts.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+TeacherOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher",
+        help="An ONNX model with the same inputs, whose outputs are imitated.",
+        metavar="MODEL",
+    ),
+]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.rows import Rows
-from onnxsurgeon.errors import EngineError, ModelError
+from onnxsurgeon.errors import DataError, EngineError, ModelError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
@@ -28,6 +29,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     Nothing is asked where the model takes inputs that are not given, or does not fit one protobuf.
 
     Raises:
+        DataError: there are labels for another number of positions than the head has.
         ModelError: no output follows a head; names it and what reads it.
     """
     parts = network.to_parts()
@@ -52,6 +54,13 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     direct = {segment.output_name for segment in network.segments}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
+        positions = math.prod(logits.shape[1:-1])
+        if positions != task.positions:
+            raise DataError(
+                f"'{network.name}': its head '{head.tensor}' has {positions} positions a row; the labels have "
+                f"{task.positions}"
+            )
+        logits = logits.reshape(-1, logits.shape[-1])
         outputs = [as_table(found[name]) for name in names]
         probable = task.loss == BINARY and not task.squash and head.tensor not in direct and _within_one(logits)
         if probable or not _follows(head, task, logits, [output for output in outputs if output is not None]):

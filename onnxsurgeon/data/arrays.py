@@ -195,9 +195,9 @@ def _check_inputs(path: Path, key: str, inputs: Array, *, least: int, texts: boo
 def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim not in (1, 2) or len(labels) != rows or labels.shape[1:] == (0,):
+    if labels.ndim < 1 or len(labels) != rows or 0 in labels.shape:
         raise DataError(
-            f"{path}: {key} must have shape ({rows},), one label a row, or ({rows}, k); it has {labels.shape}"
+            f"{path}: {key} must have shape ({rows},), one label a row, or ({rows}, …, k); it has {labels.shape}"
         )
     if labels.dtype.kind not in "fiubU":
         raise DataError(f"{path}: {key} must hold numbers or texts; it is {labels.dtype}")

@@ -142,7 +142,7 @@ class Dataset:
         """Training, validation (where the set brings one) and test rows."""
         return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over all splits' names, shapes, types and values, and what the classes are called."""
         digest = hashlib.sha256()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -54,30 +55,75 @@ def _flattened(network: Network, name: str, inputs: Mapping[str, Rows]) -> str |
 
 
 def _run(network: Network, names: list[str], inputs: Mapping[str, Rows], rows: int) -> dict[str, Array]:
-    model = prefix_model(network, names)
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    pieces = run_in_chunks(prefix_model(network, names), names, inputs, rows, name=network.name, what="its prefix")
+    for piece in pieces:
+        for name, values in zip(names, piece.outputs, strict=True):
+            if not piece.has_rows(values):
+                raise DataError(
+                    f"'{network.name}': its tensor '{name}', which the dense layers read, has no row for each row"
+                )
+            parts[name].append(piece.cut(np.asarray(values)))
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+class Piece(NamedTuple):
+    """What a model puts out for some rows.
+
+    Attributes:
+        start: the first row.
+        rows: number of them.
+        ran: number of rows that were run: more where they fill up a fixed batch.
+        outputs: as they come.
+    """
+
+    start: int
+    rows: int
+    ran: int
+    outputs: list[Any]
+
+    def has_rows(self, values: Any) -> bool:
+        """Whether an output has a row for each row."""
+        return np.ndim(values) > 0 and len(values) == self.ran
+
+    def cut(self, values: Array) -> Array:
+        """An output without what filled up the batch."""
+        return values if self.ran == self.rows else values[: self.rows]
+
+
+def run_in_chunks(
+    model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, Rows], rows: int, *, name: str, what: str
+) -> Iterator[Piece]:
+    """Run ``model`` on all rows of its ``inputs``, some at a time: what memory allows, or as many as it demands.
+
+    Args:
+        model: with the graph outputs ``names``.
+        names: of the outputs wanted.
+        inputs: by name, (rows, …); others than the model takes are not read.
+        rows: how many there are.
+        name: of the model, for errors.
+        what: runs there, for errors.
+
+    Raises:
+        DataError: the model fails on these rows.
+        ModelError: it computes a tensor that is too large, or of a size that cannot be told.
+    """
     read = {value.name for value in model.graph.input}
     fixed = _fixed_batch(model)
-    step = fixed or _chunk(model, {name: inputs[name] for name in read & inputs.keys()}, rows, network.name)
+    step = fixed or _chunk(model, {key: inputs[key] for key in read & inputs.keys()}, rows, name)
     if fixed:
-        _require_bounded(model, inputs, fixed, network.name)
+        _require_bounded(model, inputs, fixed, name)
     run = evaluator(model)
-    parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, rows, step):
-        feeds = {name: values.take(slice(start, start + step)) for name, values in inputs.items() if name in read}
+        feeds = {key: values.take(slice(start, start + step)) for key, values in inputs.items() if key in read}
         count = min(step, rows - start)
         if fixed and count < fixed:  # a fixed batch size is filled up with copies of the last row
             feeds = {n: np.concatenate([v, np.repeat(v[-1:], fixed - count, axis=0)]) for n, v in feeds.items()}
         try:
             outputs = run(names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-            raise DataError(f"'{network.name}': its prefix fails on these rows: {first_line(error)}") from error
-        for name, values in zip(names, outputs, strict=True):
-            if np.ndim(values) == 0 or len(values) != (fixed or count):
-                raise DataError(
-                    f"'{network.name}': its tensor '{name}', which the dense layers read, has no row for each row"
-                )
-            parts[name].append(np.asarray(values)[: (fixed and count) or None])
-    return {name: np.concatenate(pieces) for name, pieces in parts.items()}
+            raise DataError(f"'{name}': {what} fails on these rows: {first_line(error)}") from error
+        yield Piece(start, count, fixed or count, outputs)
 
 
 def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> int:

@@ -47,7 +47,7 @@ def imitation_tasks(
     """
     tasks = []
     for head, values, squash in zip(network.heads, outputs, squashes or [""] * len(network.heads), strict=True):
-        chosen = _imitated(head, squash) if loss == "auto" else loss
+        chosen = imitated_loss(head, squash) if loss == "auto" else loss
         _require_fit(network, head, chosen)
         scale = _scale(network, head, chosen, values)
         positions = math.prod(values.shape[1:-1])
@@ -71,24 +71,25 @@ def _is_linear(network: Network, head: Head) -> bool:
     return bool(last) and last[0].activation is None
 
 
-def _imitated(head: Head, teachers: str) -> str:
-    """The loss that a head is imitated by."""
-    if "Softmax" in (head.squash, teachers) or (head.width > 1 and (head.labels or "ArgMax" in head.readers)):
+def imitated_loss(head: Head, squash: str) -> str:
+    """The loss that a head is imitated by, the teacher applying ``squash``, where nothing else is said."""
+    if "Softmax" in (head.squash, squash) or (head.width > 1 and (head.labels or "ArgMax" in head.readers)):
         return CROSS_ENTROPY
     return BINARY if head.squash == "Sigmoid" or head.labels else SQUARED
 
 
 def encode(network: Network, dataset: Dataset, split: Split, tasks: tuple[Task, ...]) -> tuple[Array, ...]:
-    """The labels of ``split`` as each head's targets: classes (rows,) int64, or values (rows, outputs).
+    """The labels of ``split`` as each head's targets: classes (rows, …) int64, or values (rows, …, outputs).
 
     Raises:
         DataError: a label is not among a head's classes; names the row.
     """
-    columns = _columns(network, dataset, split.labels)
-    return tuple(
-        _classes(network, dataset, head, y) if task.loss == CROSS_ENTROPY else _values(network, dataset, head, task, y)
-        for head, task, y in zip(network.heads, tasks, columns, strict=True)
-    )
+    found = []
+    for head, task, column in zip(network.heads, tasks, _columns(network, dataset, split.labels), strict=True):
+        y = _by_position(network, dataset, head, column)
+        is_class = task.loss == CROSS_ENTROPY
+        found.append(_classes(network, dataset, head, y) if is_class else _values(network, dataset, head, task, y))
+    return tuple(found)
 
 
 def class_names(network: Network, dataset: Dataset) -> tuple[tuple[str, ...], ...]:
@@ -107,12 +108,14 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     """The part of the labels that belongs to each head: (rows,) for one column, else (rows, k)."""
     if labels.shape[1:] == (0,):
         raise DataError(
-            f"{dataset.name}: its rows have no labels, which this needs: give them, or let a teacher give the targets "
-            "(evolve; evaluate --teacher MODEL)"
+            f"{dataset.name}: its rows have no labels, which this needs: give them (--target, or y in an .npz), or let "
+            "a teacher give the targets (evolve; evaluate --teacher MODEL)"
         )
     heads = network.heads
     if len(heads) == 1:
-        return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels]
+        return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels]
+    if labels.ndim > 2 or any(head.rank > 2 for head in heads):
+        raise DataError(f"{dataset.name}: '{network.name}' has {len(heads)} heads; labels of 3 axes are for one alone")
     count = 1 if labels.ndim == 1 else labels.shape[1]
     widths = [head.width for head in heads]
     if count == len(heads):
@@ -127,13 +130,37 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
 
 
 def _task(network: Network, dataset: Dataset, head: Head, y: Array, loss: str) -> Task:
-    if head.rank != 2:
-        raise DataError(f"'{network.name}': its head '{head.tensor}' has {head.rank} axes, which no loss is known for")
+    y = _by_position(network, dataset, head, y)
     chosen = _suggested(network, dataset, head, y) if loss == "auto" else loss
     _require_fit(network, head, chosen)
     if dataset.class_labels and not isinstance(dataset.class_labels[0], str):
         y = np.array(dataset.class_labels)[y]
-    return Task(chosen, head.width, head.squash, _scale(network, head, chosen, y))
+    positions = math.prod(y.shape[1 : head.rank - 1])
+    return Task(chosen, head.width, head.squash, _scale(network, head, chosen, y), positions=positions)
+
+
+def _by_position(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
+    """Labels of a head of more than two axes: classes (rows, …) or values (rows, …, width); of others as they are.
+
+    Raises:
+        DataError: they have other axes than the head.
+    """
+    if head.rank == 2:
+        if y.ndim > 2:
+            raise DataError(
+                f"{dataset.name}: labels of shape {y.shape[1:]} a row; the head '{head.tensor}' of '{network.name}' "
+                f"has {head.width} outputs a row"
+            )
+        return y
+    if head.width == 1 and y.ndim == head.rank - 1:
+        y = y[..., None]
+    classes = y.ndim == head.rank - 1 and y.dtype.kind in "iub"
+    if not classes and (y.ndim != head.rank or y.shape[-1] != head.width):
+        raise DataError(
+            f"{dataset.name}: the head '{head.tensor}' of '{network.name}' has {head.rank} axes, the last of them "
+            f"{head.width} wide: expected labels of that shape, or a class for each position; found {y.shape[1:]} a row"
+        )
+    return y
 
 
 def _require_fit(network: Network, head: Head, loss: str) -> None:
@@ -160,7 +187,7 @@ def _units(y: Array, width: int) -> tuple[float, ...]:
 
 def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     """The loss that fits the head and its labels."""
-    classes = y.ndim == 1 and y.dtype.kind in "iub"
+    classes = y.ndim == head.rank - 1 and y.dtype.kind in "iub"
     if head.squash == "Softmax":
         if not classes:
             raise DataError(f"{dataset.name}: '{network.name}' ends in a Softmax; expected one column of classes")
@@ -191,8 +218,10 @@ def _names(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:
 
 def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
     """Labels (rows,) as the head's columns, by the names that the model gives its classes, where it does."""
-    if y.ndim != 1 or y.dtype.kind not in "iub":
+    if y.ndim != head.rank - 1 or y.dtype.kind not in "iub":
         raise DataError(f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}")
+    if y.ndim > 1:
+        return _at_positions(network, dataset, head, y)
     if not head.labels:
         return _by_number(network, dataset, head, y)
     names = _names(dataset, y)
@@ -207,6 +236,18 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
             f"{expected}"
         )
     return encoded
+
+
+def _at_positions(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
+    """A class for each position (rows, …), which are numbers of the head's columns."""
+    wrong = (y < 0) | (y >= head.width)
+    if wrong.any():
+        place = np.argwhere(wrong)[0]
+        raise DataError(
+            f"{dataset.name}: label {y[tuple(place)]} in row {place[0]} is outside the {head.width} classes of "
+            f"'{network.name}' (0 to {head.width - 1})"
+        )
+    return y.astype(np.int64, copy=False)
 
 
 def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
@@ -255,15 +296,16 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
             )
         second: Array = y.reshape(-1, 1) == known[1]
         return second.astype(np.float64)
-    values = y.astype(np.float64).reshape(len(y), -1)
-    if values.shape[1] != head.width:
+    values = y.astype(np.float64).reshape(*y.shape[: head.rank - 1], -1)
+    if values.shape[-1] != head.width:
         raise DataError(
             f"{dataset.name}: expected {head.width} targets a row, one for each output of '{network.name}'; found "
-            f"{values.shape[1]}"
+            f"{values.shape[-1]}"
         )
     if task.loss == BINARY and ((values != 0) & (values != 1)).any():
-        row, column = (int(i) for i in np.argwhere((values != 0) & (values != 1))[0])
+        row, *column = (int(i) for i in np.argwhere((values != 0) & (values != 1))[0])
         raise DataError(
-            f"{dataset.name}: target {values[row, column]:g} in row {row}, column {column}; expected 0 or 1"
+            f"{dataset.name}: target {values[(row, *column)]:g} in row {row}, column {', '.join(map(str, column))}; "
+            "expected 0 or 1"
         )
     return values

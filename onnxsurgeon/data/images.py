@@ -1,4 +1,4 @@
-"""The user's own data set as a folder of images, one folder for each class."""
+"""The user's own data set as a folder of images: one folder for each class, or images alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxsurgeon.data.arrays import assemble
-from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.dataset import Dataset, Split, unlabelled
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
@@ -25,15 +25,19 @@ _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": 
 def read_images(root: Path) -> Dataset:
     """Read FOLDER/CLASS/*, or FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, FOLDER/validation/CLASS/* (or val).
 
-    Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB (rows, h, w, 3),
-    all of one size, uint8. Files whose names begin with a point, or do not end as an image's, are left out.
+    Images that lie in FOLDER itself, or in FOLDER/train and FOLDER/test or FOLDER/validation themselves, have no
+    labels. Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB
+    (rows, h, w, 3), all of one size, uint8. Files whose names begin with a point, or do not end as an image's, are left
+    out.
 
     Raises:
         DataError: there is no class or no image, a file cannot be read or is of another size or mode, a link leads out
             of the folder, or Pillow is not installed.
     """
-    folders = _split_folders(root)
-    files = {part: list(_images(root, folder)) for part, folder in folders.items()}
+    is_labelled = _has_classes(root)
+    folders = _split_folders(root, is_labelled=is_labelled)
+    find = _images if is_labelled else _images_alone
+    files = {part: list(find(root, folder)) for part, folder in folders.items()}
     first = next(iter(files.values()))[0][0]
     shape: tuple[int, ...] | None = None
     splits = {}
@@ -48,15 +52,28 @@ def read_images(root: Path) -> Dataset:
                 inputs = _empty(root, (len(found), *shape))
             inputs[row] = pixels
         assert inputs is not None
-        splits[part] = Split(inputs, np.array([name for _, name in found]))
+        labels = np.array([name for _, name in found]) if is_labelled else unlabelled(len(found))
+        splits[part] = Split(inputs, labels)
     return assemble(str(root), splits)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """The folder of every split; the root alone where it holds the classes themselves."""
+def _has_classes(root: Path) -> bool:
+    """Whether images lie in a folder for each class: else the root holds them, or its folders are those of splits."""
+    folders = list(_folders(root, root))
+    if not folders:
+        return not any(_files(root, root))  # a folder without images is told of as one without classes
+    names = {_SPLITS.get(folder.name) for folder in folders}
+    are_splits = "train" in names and len(names) > 1 and None not in names
+    return not are_splits or any(any(_folders(root, folder)) for folder in folders)
+
+
+def _split_folders(root: Path, *, is_labelled: bool) -> dict[str, Path]:
+    """The folder of every split; the root alone where it holds the classes, or images without, themselves."""
     train = root / "train"
+    if not train.is_dir():
+        return {"train": root}
     # A class may be called "train" as well: its folder then holds images.
-    if not train.is_dir() or not any(_folders(root, train)) or any(_files(root, train)):
+    if is_labelled and (not any(_folders(root, train)) or any(_files(root, train))):
         return {"train": root}
     found: dict[str, Path] = {}
     for folder in _folders(root, root):
@@ -78,6 +95,15 @@ def _images(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
             raise DataError(f"{name}: holds no images; expected files such as .png or .jpg")
         for file in files:
             yield file, name.name
+
+
+def _images_alone(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every image in ``folder``, in the order of their names."""
+    files = list(_files(root, folder))
+    if not files:
+        raise DataError(f"{folder}: holds no images; expected files such as .png or .jpg")
+    for file in files:
+        yield file, ""
 
 
 def _folders(root: Path, folder: Path) -> Iterator[Path]:

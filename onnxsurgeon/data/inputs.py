@@ -110,7 +110,7 @@ def _require_width(model: str, dataset: Dataset, value: onnx.ValueInfoProto, nam
     if len(shape) == 2 and shape[1] not in (None, len(names)):
         raise DataError(
             f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
-            f"{len(names)}: {_quoted(names)}"
+            f"{len(names)}: {_quoted(names)}{'' if dataset.is_labelled else '; --target says which are labels'}"
         )
 
 

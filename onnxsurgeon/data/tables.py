@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from onnxsurgeon.data.columns import Table, named
-from onnxsurgeon.data.dataset import TEST_FRACTION, VALIDATION_FRACTION, Dataset, Split, draw
+from onnxsurgeon.data.dataset import TEST_FRACTION, VALIDATION_FRACTION, Dataset, Split, draw, unlabelled
 from onnxsurgeon.data.delimited import read_csv
 from onnxsurgeon.data.missing import IMPUTATIONS, filled, require_imputation
 from onnxsurgeon.data.parquet import read_parquet
-from onnxsurgeon.data.targets import from_columns
+from onnxsurgeon.data.targets import Targets, from_columns
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
@@ -28,13 +28,14 @@ def read_tables(
 ) -> Dataset:
     """Read a data set from one file for each split: "train", and if there are any "test" and "validation".
 
-    The inputs are all columns but the targets, by name, in the order of the training file. Without a test split, a
-    fifth of the rows becomes one. What fills missing values is computed from those rows alone that are trained on.
+    The inputs are all columns but the targets, by name, in the order of the training file. Without targets the rows are
+    without labels. Without a test split, a fifth of the rows becomes one. What fills missing values is computed from
+    those rows alone that are trained on.
 
     Args:
         name: of the data set.
         files: of each split.
-        target: names of the columns to predict; one text may hold several, separated by commas.
+        target: names of the columns to predict; one text may hold several, separated by commas; none: no labels.
         impute: what fills missing values: "mean", "median", "most-frequent"; None: they are errors.
         validation_fraction: share of the training rows that ``Dataset.hold_out`` will take.
 
@@ -45,9 +46,12 @@ def read_tables(
     tables = {part: READERS[path.suffix.lower()](path) for part, path in files.items()}
     train = tables["train"]
     columns = _joined(tables)
-    targets = _target_names(train, target)
+    targets = _target_names(train, target) if target else []
     _check_values(tables, targets, impute)
-    found = from_columns(name, {column: columns[column] for column in targets})
+    if targets:
+        found = from_columns(name, {column: columns[column] for column in targets})
+    else:
+        found = Targets(unlabelled(len(next(iter(columns.values())))))
     parts = _parts(name, tables, found.labels)
     inputs = {column: columns[column] for column in columns if column not in targets}
     if impute is not None:
@@ -151,8 +155,6 @@ def _target_names(table: Table, target: Sequence[str]) -> list[str]:
     names = []
     for text in target:
         names += [text] if text in table.columns else [part.strip() for part in text.split(",")]
-    if not names:
-        raise DataError(f"{table.path}: a table needs --target COLUMN, one of {named(list(table.columns))}")
     for position, name in enumerate(names):
         if name not in table.columns:
             raise DataError(f"{table.path}: no column '{name}' to predict; it has {named(list(table.columns))}")

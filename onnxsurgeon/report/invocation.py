@@ -12,6 +12,7 @@ from onnxsurgeon.data.prepare import InputOptions
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+from onnxsurgeon.task import AGREEMENT, FIDELITY
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Invocation:
         circumstances: engine, device, and what else settings.json records, by name.
         versions: of everything the result may depend on.
         command: the command that would run the same again.
-        metric: what decides, "accuracy" or "R²".
+        metric: what decides, "accuracy" or "R²", "agreement" or "fidelity".
     """
 
     model: str
@@ -45,6 +46,11 @@ class Invocation:
     versions: dict[str, str]
     command: str
     metric: str = "accuracy"
+
+    @property
+    def imitates(self) -> bool:
+        """Whether a teacher's outputs were the measure."""
+        return bool({AGREEMENT, FIDELITY} & set(self.metric.split(" and ")))
 
     @property
     def title(self) -> str:
@@ -72,6 +78,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
             "data folder": data["folder"] or "",
             **{f"input {name}": _spell(value) for name, value in data["options"].items()},
             "SHA-256 of the model": model["sha256"],
+            "SHA-256 of the teacher": (record.get("teacher") or {}).get("sha256"),
             "digest of the data set": data["digest"],
         }
         return Invocation(
@@ -99,14 +106,8 @@ def _settings(values: Mapping[str, Any]) -> Iterator[Setting]:
 
 def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iterator[str]:
     """Model, data set, and every option that differs from what the command takes by itself."""
-    yield from (str(record["model"]["file"]), "--data", str(record["data"]["name"]))
-    if record["data"]["folder"]:
-        yield from ("--data-dir", str(record["data"]["folder"]))
-    for column in record["data"].get("target") or ():
-        yield from ("--target", str(column))
-    for name in ("impute", "validation_fraction"):
-        if record["data"].get(name) is not None:
-            yield from (f"--{name.replace('_', '-')}", str(record["data"][name]))
+    yield str(record["model"]["file"])
+    yield from _data_arguments(record)
     for setting in settings:
         option = setting.name.replace("_", "-")
         if setting.name == "preset" and setting.value != "default":
@@ -124,6 +125,21 @@ def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iter
     yield from ("--engine", str(record["engine"]))
     if record["device"] != "cpu":
         yield from ("--device", str(record["device"]))
+
+
+def _data_arguments(record: Mapping[str, Any]) -> Iterator[str]:
+    """The data set, how it is read, and the teacher."""
+    data = record["data"]
+    yield from ("--data", str(data["name"]))
+    if data["folder"]:
+        yield from ("--data-dir", str(data["folder"]))
+    for column in data.get("target") or ():
+        yield from ("--target", str(column))
+    for name in ("impute", "validation_fraction"):
+        if data.get(name) is not None:
+            yield from (f"--{name.replace('_', '-')}", str(data[name]))
+    if record.get("teacher"):
+        yield from ("--teacher", str(record["teacher"]["file"]))
 
 
 def _spell(value: object) -> str:

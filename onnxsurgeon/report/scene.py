@@ -24,6 +24,7 @@ def make_scene(history: History, invocation: Invocation) -> Scene:
         Thresholds(_number(invocation, "epsilon_relative"), _number(invocation, "epsilon_absolute")),
         PAPER.get((invocation.data, given.topology)) if given else None,
         tuple(_named(each, CLASS_NAMES.get(invocation.data, ())) for each in predictions),
+        truth="teacher" if invocation.imitates else "true",
     )
 
 

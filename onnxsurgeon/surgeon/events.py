@@ -28,7 +28,8 @@ class Run(TypedDict):
         cluster: address of the cluster, or "".
         classes: how many; 0 where nothing is classified.
         task: what the model does, such as "multi-class".
-        metric: what "accuracy" is in all events: "accuracy", or "R²" for a regression.
+        metric: what "accuracy" is in all events: "accuracy", or "R²" for a regression; "agreement" or "fidelity" with
+            a teacher.
         notes: what is worth knowing about the model.
         other_versions: packages whose versions differ from those that a resumed run was started with.
     """

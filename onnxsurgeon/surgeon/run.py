@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import class_names
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import copy_model, require_writable
-from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
@@ -29,11 +28,11 @@ from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
-from onnxsurgeon.surgeon.teaching import Teaching
+from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
-from onnxsurgeon.training.engine import Engine, make_engine
+from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.predictions import watchers
 
 
@@ -69,6 +68,7 @@ def evolve(
     target: Sequence[str] = (),
     impute: str | None = None,
     validation_fraction: float | None = None,
+    teacher: str | os.PathLike[str] | None = None,
     workers: int | str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -91,6 +91,8 @@ def evolve(
         target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
         impute: what fills a table's missing values.
         validation_fraction: share of the training rows to choose by.
+        teacher: path of an ONNX model whose outputs are imitated: alone where the rows have no labels, else beside
+            these; see ``SurgeonSettings.teacher_weight``. Without labels and a teacher, the model's own are.
         workers: branches trained side by side, a number, or a Dask cluster, "dask://HOST:PORT"; None: one for each
             processor. The result does not depend on it.
         run_dir: a folder to make; by default runs/MODEL-DATA-N with the next free N.
@@ -113,22 +115,26 @@ def evolve(
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     told = Callbacks(callbacks, tracking)
     network = load(model)
+    taught_by = None if teacher is None else TeacherModel.read(teacher)
     require_ensemble(network, settings)
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
-        splits = _split(network, dataset, settings, options, chosen)
+        teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
+        splits = _split(teaching)
         stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
             write_branch(Branch(0, None, START, network), run.branches)
+            teaching.write(run.path)
             run.write_settings(
                 {
                     "settings": asdict(settings),
                     "engine": chosen.name,
                     "device": chosen.device,
                     "model": {"file": str(model), "sha256": file_digest(Path(model))},
+                    "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
                         "name": data,
                         "folder": None if data_dir is None else str(data_dir),
@@ -178,6 +184,8 @@ def resume(
         start = run.branches / f"0000-{START}.onnx"
         folder = Path(data["folder"]) if data["folder"] else None
         name, digest = data["name"], data["digest"]
+        taught = record.get("teacher")  # runs from before there were teachers do not have it
+        teacher = RecordedTeacher(str(taught["file"]), str(taught["sha256"])) if taught else None
         # Runs from before tables could be read do not have these.
         rows: dict[str, Any] = {"target": tuple(data.get("target", ())), "impute": data.get("impute")}
         rows["validation_fraction"] = data.get("validation_fraction")
@@ -193,7 +201,9 @@ def resume(
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
-        splits = _split(network, dataset, settings, options, chosen)
+        teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
+        splits = _split(teaching)
+        teaching.write(run.path)
         surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.is_held_out)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
@@ -205,15 +215,13 @@ def make_surgeon(run: RunDirectory, settings: SurgeonSettings, *others: Any) -> 
     return kind(run, settings, *others)
 
 
-def _split(
-    network: Network, dataset: Dataset, settings: SurgeonSettings, options: InputOptions, engine: Engine
-) -> Splits:
-    teaching = Teaching(network, dataset, options, settings, engine)
+def _split(teaching: Teaching) -> Splits:
+    network, dataset = teaching.network, teaching.dataset
     classes = class_names(network, dataset)
-    if settings.validation == "test":
+    if teaching.settings.validation == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
         return Splits(train, test, False, lambda: test, (*network.frame.notes, *teaching.notes), classes)
-    teaching.require_targets(dataset.test)  # now, not when a long run is at its end
+    teaching.require_test_rows()
     rows, held_out = dataset.hold_out()
     train, validation = teaching.prepared("train", rows), teaching.prepared("validation", held_out)
     return Splits(

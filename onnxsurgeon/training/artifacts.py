@@ -105,10 +105,13 @@ def generate(network: Network, task: Task, directory: Path, settings: OptimizerS
     build.add("Identity", trace.tensors[trunk.heads[0].tensor], output="logits")
     kind = onnx.TensorProto.FLOAT
     inputs = feature_inputs(network, kind)
-    output = helper.make_tensor_value_info("logits", kind, ["batch", task.outputs])
-    if task.loss == BINARY:
-        inputs.append(helper.make_tensor_value_info("target", kind, ["batch", task.outputs]))
-        output = helper.make_tensor_value_info(_binary_cross_entropy(build, "logits", "target"), kind, [])
+    axes = ["batch", *[None] * (trunk.heads[0].rank - 2)]
+    output = helper.make_tensor_value_info("logits", kind, [*axes, task.outputs])
+    is_own = task.loss == BINARY or (task.loss == CROSS_ENTROPY and _has_soft_targets(task))
+    if is_own:
+        width = task.outputs * (2 if task.is_mixed else 1)
+        inputs.append(helper.make_tensor_value_info("target", kind, [*axes, width]))
+        output = helper.make_tensor_value_info(_cross_entropy(build, task, "logits", "target"), kind, [])
     model = make_model("forward", build, inputs, [output])
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -116,7 +119,7 @@ def generate(network: Network, task: Task, directory: Path, settings: OptimizerS
             artifacts.generate_artifacts(
                 model,
                 requires_grad=names,
-                loss=artifacts.LossType[_LOSSES[task.loss]] if task.loss in _LOSSES else None,
+                loss=None if is_own else artifacts.LossType[_LOSSES[task.loss]],
                 optimizer=artifacts.OptimType.AdamW if settings.optimizer == "adamw" else artifacts.OptimType.SGD,
                 artifact_directory=str(directory),
             )
@@ -145,6 +148,34 @@ def _set_adamw(node: onnx.NodeProto, settings: OptimizerSettings) -> None:
     node.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())
 
 
+def _has_soft_targets(task: Task) -> bool:
+    """Whether targets are distributions rather than classes."""
+    return task.teacher_weight > 0 or task.positions > 1
+
+
+def _cross_entropy(build: GraphBuilder, task: Task, z: str, t: str) -> str:
+    """Append the mean cross-entropy towards distributions or probabilities, softened and mixed as the task says."""
+    one = _binary_cross_entropy if task.loss == BINARY else _soft_cross_entropy
+    if not task.is_softened:
+        return build.add("Identity", one(build, z, t), output="loss")
+    softened = build.add("Mul", z, build.scalar(1 / task.temperature))
+    factor = build.scalar(task.teacher_weight * task.temperature**2)
+    if not task.is_mixed:
+        return build.add("Mul", one(build, softened, t), factor, output="loss")
+    width, last = task.outputs, build.integers(-1)
+    labels, taught = (
+        build.add("Slice", t, build.integers(first), build.integers(first + width), last) for first in (0, width)
+    )
+    hard = build.add("Mul", one(build, z, labels), build.scalar(1 - task.teacher_weight))
+    return build.add("Add", hard, build.add("Mul", one(build, softened, taught), factor), output="loss")
+
+
+def _soft_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
+    """Append the mean over the rows of −Σ t log softmax(z)."""
+    each = build.add("ReduceSum", build.add("Mul", t, build.add("LogSoftmax", z, axis=-1)), build.axes(-1), keepdims=0)
+    return build.add("Neg", build.add("ReduceMean", each, keepdims=0))
+
+
 def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
     """Append the mean of max(z, 0) − t z + log(1 + exp(−|z|)).
 
@@ -154,7 +185,7 @@ def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
         "Log", build.add("Add", build.scalar(1.0), build.add("Exp", build.add("Neg", build.add("Abs", z))))
     )
     linear = build.add("Sub", build.add("Relu", z), build.add("Mul", t, z))
-    return build.add("ReduceMean", build.add("Add", linear, rest), keepdims=0, output="loss")
+    return build.add("ReduceMean", build.add("Add", linear, rest), keepdims=0)
 
 
 @contextlib.contextmanager
@@ -260,7 +291,9 @@ class ArtifactsEngine:
         path = directory / "checkpoint"
         has_state = spec.optimizer == "adamw"
         before = initial_state(network, given, 2 if has_state else 0)
-        goal = examples.labels[0] if examples.classes else examples.targets[0].astype(np.float32)
+        task = examples.tasks[0]
+        is_hard = task.loss == CROSS_ENTROPY and not _has_soft_targets(task)
+        goal = examples.labels[0] if is_hard else examples.targets[0].astype(np.float32, copy=False)
         running = self._open(directory)
 
         def step(row_numbers: Array, rate: float) -> float:

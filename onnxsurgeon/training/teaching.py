@@ -1,23 +1,33 @@
-"""What a network is to imitate: the heads of a teacher, which may be the network itself, on rows without labels."""
+"""What a network is to imitate: the heads of a teacher, which may be the network itself or a model in a file."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import imitation_tasks
+from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.prepare import InputOptions, prepare_rows
 from onnxsurgeon.data.soft import space
+from onnxsurgeon.data.teacher import Taught, TeacherModel
+from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import Task
 from onnxsurgeon.training.engine import Engine
+
+SAMPLE = 256  # rows that are looked at to tell whether the student's outputs follow its heads
 
 
 def head_outputs(network: Network, examples: Examples, engine: Engine | None = None) -> tuple[Array, ...]:
-    """What the heads of ``network`` put out before their squash, (rows, …, width) each, for all of the examples.
+    """What the heads of ``network`` put out before their squash, (rows, …, width) float32 each, for all examples.
 
     The examples may be without labels. Large outputs lie in a temporary file.
 
     Raises:
+        DataError: an output is not finite.
         EngineError: the network cannot be evaluated here.
     """
     if engine is None:
@@ -26,11 +36,47 @@ def head_outputs(network: Network, examples: Examples, engine: Engine | None = N
         engine = LoopEngine()
     found: list[Array] = []
     for rows, outputs in engine.outputs(network, examples):
-        if not found:
-            found = [space((examples.rows, *values.shape[1:]), values.dtype) for values in outputs]
-        for whole, values in zip(found, outputs, strict=True):
+        found = found or [space((examples.rows, *values.shape[1:]), np.dtype(np.float32)) for values in outputs]
+        for head, whole, values in zip(network.heads, found, outputs, strict=True):
+            finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if not finite.all():
+                row = rows.start + int(np.argmin(finite))
+                raise DataError(f"'{network.name}': what its head '{head.tensor}' puts out is not finite in row {row}")
             whole[rows] = values
     return tuple(found)
+
+
+def taught_by(
+    teacher: TeacherModel | None,
+    network: Network,
+    dataset: Dataset,
+    split: Split,
+    options: InputOptions,
+    *,
+    engine: Engine | None = None,
+    examples: Examples | None = None,
+    tasks: tuple[Task, ...] = (),
+) -> Taught:
+    """What the teacher puts out for the rows of ``split``, for each head of ``network``.
+
+    Args:
+        teacher: the model in a file; None: the network itself.
+        network: the student.
+        dataset: what the rows are of.
+        split: the rows.
+        options: how rows become a model's input.
+        engine: that evaluates the network.
+        examples: the rows as the network sees them, where they are prepared already.
+        tasks: what the heads are trained for, where labels say so.
+
+    Raises:
+        OnnxSurgeonError: the rows do not fit, or the outputs; see ``TeacherModel.outputs``.
+    """
+    if teacher is not None:
+        return teacher.outputs(network, dataset, split, options, [task.loss for task in tasks])
+    if examples is None:
+        examples = prepare_rows(network, dataset, split, options)
+    return Taught(head_outputs(network, examples, engine), tuple(head.squash for head in network.heads))
 
 
 def imitating(
@@ -39,27 +85,41 @@ def imitating(
     split: Split,
     options: InputOptions | None = None,
     *,
+    teacher: TeacherModel | None = None,
     engine: Engine | None = None,
     temperature: float = 1.0,
-    like: Examples | None = None,
 ) -> Examples:
-    """The rows of ``split`` with what ``network`` itself puts out for them as the only measure.
+    """The rows of ``split`` with what a teacher puts out for them as the only measure, whether they have labels or not.
 
     Args:
-        network: student and teacher.
-        dataset: labelled or not.
+        network: the student; without a teacher its own.
+        dataset: what the rows are of.
         split: the rows.
         options: how rows become the model's input; its loss says what heads are taken for.
-        engine: that evaluates the teacher.
+        teacher: the model in a file.
+        engine: that evaluates the network where it is its own teacher.
         temperature: that softens cross-entropies.
-        like: examples of the same data set, whose tasks these have too: the units of a regression.
 
     Raises:
-        DataError: the rows do not fit the model, or the loss not a head.
+        DataError: the rows do not fit the models, or the loss or the teacher's outputs not a head.
+        ModelError: the student's outputs do not follow its heads.
         EngineError: the network cannot be evaluated here.
     """
     options = options or InputOptions()
     examples = prepare_rows(network, dataset, split, options)
-    outputs = head_outputs(network, examples, engine)
-    tasks = like.tasks if like is not None else imitation_tasks(network, outputs, options.loss, temperature)
-    return examples.imitating(outputs, tasks)
+    taught = taught_by(teacher, network, dataset, split, options, engine=engine, examples=examples)
+    tasks = imitation_tasks(network, taught.outputs, options.loss, temperature, taught.squashes)
+    if teacher is not None:
+        require_student(network, dataset, split, options, tasks)
+    return examples.imitating(taught.outputs, tasks)
+
+
+def require_student(
+    network: Network, dataset: Dataset, split: Split, options: InputOptions, tasks: tuple[Task, ...]
+) -> None:
+    """Raise ModelError where what stands behind a head of the student changes what it predicts.
+
+    Its own outputs a network imitates whatever stands there.
+    """
+    few = split.take(np.arange(min(SAMPLE, split.rows)))
+    require_agreement(network, tasks, model_inputs(network, dataset, few, options))

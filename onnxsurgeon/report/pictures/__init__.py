@@ -27,7 +27,10 @@ PICTURES: Mapping[str, tuple[Draw, str]] = {
     "tree": (tree_picture, "The family tree; every branch has a row in the table below it"),
     "spectra": (lineage_spectra, "Singular values before and after each surgery of the result's lineage"),
     "other-spectra": (other_spectra, "Singular values before and after the other surgeries"),
-    "predictions": (outcome_picture, "What the result predicts on the test split, against what is true"),
+    "predictions": (
+        outcome_picture,
+        "What the result predicts on the test split, against what is true or taught",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the result predicts: a confusion matrix, or predicted against true values."""
+"""What the result predicts: a confusion matrix, or predicted against true values, or a teacher's."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ DRAWN = 64  # classes up to which there is a matrix
 def outcome_picture(scene: Scene) -> Figure | None:
     """The first head's predictions on the test split."""
     for predictions in scene.predictions:
-        return _draw(predictions)
+        return _draw(predictions, scene.truth)
     return None
 
 
-def _draw(predictions: Predictions) -> Figure | None:
+def _draw(predictions: Predictions, truth: str) -> Figure | None:
     if isinstance(predictions, Classes) and 1 < predictions.count <= DRAWN:
-        return _confusion(predictions)
-    return _scatter(predictions) if isinstance(predictions, Values) and predictions.targets else None
+        return _confusion(predictions, truth)
+    return _scatter(predictions, truth) if isinstance(predictions, Values) and predictions.targets else None
 
 
-def _confusion(classes: Classes) -> Figure:
+def _confusion(classes: Classes, truth: str) -> Figure:
     """A cell is as dark as the share of its row: of the true class's rows, those told to be the column's."""
     count = classes.count
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
@@ -56,13 +56,13 @@ def _confusion(classes: Classes) -> Figure:
     axes.set_yticks(ticks, names, fontsize=SMALL)
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_ylabel(truth)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     return figure
 
 
-def _scatter(values: Values) -> Figure:
+def _scatter(values: Values, truth: str) -> Figure:
     """A panel for each target, with the line on which predictions are right."""
     across = 1 if len(values.targets) == 1 else 2
     down = -(-len(values.targets) // across)
@@ -76,7 +76,7 @@ def _scatter(values: Values) -> Figure:
         ends = [min(true, default=0.0), max(true, default=1.0)]
         axes.plot(ends, ends, color=INK, linestyle=DASHED, linewidth=1.1, zorder=1)
         axes.plot(true, told, "o", color=BLUE, markersize=4, alpha=0.55, markeredgewidth=0)
-        axes.set_xlabel("true" if across == 1 else f"target {number}, true")
+        axes.set_xlabel(truth if across == 1 else f"target {number}, {truth}")
         axes.set_ylabel("predicted")
         axes.spines[["left", "bottom"]].set_color(GREY)
     return figure

@@ -77,6 +77,7 @@ class Scene:
         paper: what the paper has for the same network and data set.
         predictions: of the result on the test split, each head's.
         standalone: whether the picture is a file of its own, which needs a key; a page has one for all.
+        truth: what predictions are held against: "true" labels, or those of a "teacher".
     """
 
     history: History
@@ -85,6 +86,7 @@ class Scene:
     paper: PaperFigure | None = None
     predictions: tuple[Predictions, ...] = ()
     standalone: bool = False
+    truth: str = "true"
     lineage: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
