@@ -94,7 +94,7 @@ TIMES = Quantity("factor", {"": "1", "x": "1", "×": "1"}, ("10", "2.5"), "TIMES
 
 def spell_count(count: float) -> str:
     """A number of parameters: "192,408", from a million on to three digits: "1.57 M"."""
-    return _scaled(count, (("M", 1e6),), f"{count:,.0f}")
+    return f"{count:,.0f}" if count < 1e6 else f"{_three(count / 1e6)} M"
 
 
 def spell_size(size: float) -> str:
