@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.reader import from_model, load, save
     from onnxsurgeon.history import RunRecord, read_run
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.surgeon.footprint import Footprint
     from onnxsurgeon.surgeon.objective import Entry
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved
@@ -93,6 +94,7 @@ _HOMES = {
     "history": ("RunRecord", "read_run"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
+    "surgeon.footprint": ("Footprint",),
     "surgeon.objective": ("Entry",),
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
@@ -138,6 +140,7 @@ __all__ = [
     "Examples",
     "Factorize",
     "FactorizeData",
+    "Footprint",
     "Grow",
     "InputOptions",
     "InsertIdentity",

@@ -93,8 +93,8 @@ TIMES = Quantity("factor", {"": "1", "x": "1", "×": "1"}, ("10", "2.5"), "TIMES
 
 
 def spell_count(count: float) -> str:
-    """A number of parameters, such as "192,408"."""
-    return f"{count:,.0f}"
+    """A number of parameters: "192,408", from a million on to three digits: "1.57 M"."""
+    return f"{count:,.0f}" if count < 1e6 else f"{_three(count / 1e6)} M"
 
 
 def spell_size(size: float) -> str:

@@ -96,7 +96,8 @@ def test_a_truth_or_anothers_unit_is_no_number_of_parameters(value):
 
 
 def test_quantities_are_spelled():
-    assert spell_count(192_408) == "192,408"
+    counts = {1: "1", 192_408: "192,408", 999_999: "999,999", 1_574_218: "1.57 M", 283_360_100: "283 M"}
+    assert {count: spell_count(count) for count in counts} == counts
     sizes = {0: "0 B", 987: "987 B", 1000: "1 kB", 5451: "5.45 kB", 54_510: "54.5 kB", 999_900: "1 MB"}
     assert {size: spell_size(size) for size in sizes} == sizes
     assert spell_size(2_143_272) == "2.14 MB"

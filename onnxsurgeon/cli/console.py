@@ -9,12 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.box import ROUNDED
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from onnxsurgeon.cli.spectra import spectra
+from onnxsurgeon.surgeon.footprint import Figure, figures, measured_figure
 from onnxsurgeon.surgeon.log import near_chance
 
 if TYPE_CHECKING:
@@ -231,10 +233,16 @@ def _plain(text: str) -> None:
 def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     """What ``evolve`` says at its end."""
     outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
-    out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
     metric = evolved.test.metric
+    measured = measured_figure(metric, evolved.start.accuracy, evolved.test.accuracy)
+    out.print()
+    figures_box([*figures(evolved.before, evolved.after), measured])
+    worse, others = evolved.remarks[: evolved.is_worse], evolved.remarks[evolved.is_worse :]
+    for remark in worse:
+        _plain(f"[bold red]{escape(remark)}[/]")
+    out.print(f"\n[bold]{network_summary(evolved.network)}[/]")
     later = ", before it was trained on these as well" if evolved.is_refitted else ""
-    out.print(f"{metric} {evolved.validation_accuracy:.4f} on the rows it was chosen by{later}")
+    _plain(f"{metric} {evolved.validation_accuracy:.4f} on the rows it was chosen by{later}")
     out.print(
         f"{metric} {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
     )
@@ -247,11 +255,22 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
             for entry in evolved.front
         ]
         table(("front", "topology", "parameters", metric, "ms a row"), rows, right=("parameters", metric, "ms a row"))
-    if evolved.shortfall:
-        _plain(f"[yellow]{escape(evolved.shortfall)}: this one comes nearest[/]")
+    for remark in others:
+        _plain(f"[yellow]{escape(remark)}[/]")
     if page is not None:
         _plain(f"report: {escape(str(page))}")
     _plain(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
+
+
+def figures_box(found: Sequence[Figure]) -> None:
+    """Figures side by side, each before → after with its change below; four fit into 80 columns."""
+    grid = Table(box=ROUNDED, show_header=False, show_lines=False)
+    for _ in found:
+        grid.add_column(justify="center")
+    grid.add_row(*(f"[dim]{escape(each.name)}[/]" for each in found))
+    grid.add_row(*(f"{escape(each.before)} → [bold]{escape(each.after)}[/]" for each in found))
+    grid.add_row(*(f"[bold]{escape(each.change)}[/]" for each in found))
+    out.print(grid)
 
 
 class DownloadBar:

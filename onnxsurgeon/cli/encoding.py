@@ -6,7 +6,7 @@ import codecs
 import sys
 
 # One character for one, so that columns stay in line.
-_PLAIN = str.maketrans("×→…–σΔθεφ‖²·", "x>~-sDtep|2.")
+_PLAIN = str.maketrans("×→…–σΔθεφ‖²·µ", "x>~-sDtep|2.u")
 
 
 def spell_out(error: UnicodeError) -> tuple[str, int]:

@@ -29,13 +29,17 @@ from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
 
+MISSED = 3  # exit code: there is a result, but not as it was asked for
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     app.command(epilog="Example: onnxsurgeon train model.onnx --data fashion-mnist --epochs 5 -o trained.onnx")(train)
     app.command(epilog="Example: onnxsurgeon evaluate best.onnx --data fashion-mnist --json")(evaluate)
     app.command(
-        epilog="Examples: onnxsurgeon evolve m.onnx --data cifar10; onnxsurgeon evolve --resume runs/m-cifar10-1"
+        epilog="Examples: onnxsurgeon evolve m.onnx --data cifar10; onnxsurgeon evolve --resume runs/m-cifar10-1\n\n"
+        "Exit codes: 0 all went well; 2 something given cannot be used; 3 there is a result, but it misses what was "
+        "asked for; 130 Ctrl-C; 143 SIGTERM."
     )(evolve)
     app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
@@ -219,6 +223,9 @@ def evolve(
         console.out.print(str(out or evolved.run / "best.onnx"), markup=False, soft_wrap=True)
     else:
         console.result(evolved, out, page)
+    if evolved.shortfall:
+        console.fail(f"{evolved.shortfall}: the result comes nearest")
+        sys.exit(MISSED)
 
 
 def report(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from onnxsurgeon.recommend.candidates import IDENTITY
 from onnxsurgeon.report.outcome import Predictions
 from onnxsurgeon.surgeon.branch import START, TRAINED
+from onnxsurgeon.surgeon.footprint import Footprint
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,22 @@ class Decision:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a finished run came to."""
+    """What a finished run came to.
+
+    Attributes:
+        branch: number of the branch that is the result.
+        topology: its.
+        parameters: how many it has.
+        surgeries: those that made it out of the given model.
+        validation_accuracy: what it was chosen by.
+        test_accuracy: on the test split.
+        start_test_accuracy: the given model's there.
+        predictions: of the result on the test split, each head's.
+        costs: what the given model takes and what the result does; None in runs from before they were measured.
+        is_worse: whether the result is worse than the given model by more than chance on the test rows.
+        remarks: what is to be said of it, in sentences.
+        shortfall: what was asked for and not found.
+    """
 
     branch: int
     topology: str
@@ -117,6 +133,10 @@ class Finish:
     test_accuracy: float
     start_test_accuracy: float
     predictions: tuple[Predictions, ...] = ()
+    costs: tuple[Footprint, Footprint] | None = None
+    is_worse: bool = False
+    remarks: tuple[str, ...] = ()
+    shortfall: str = ""
 
 
 @dataclass

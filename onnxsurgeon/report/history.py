@@ -17,6 +17,7 @@ from onnxsurgeon.report.events import FINITE, entries, integer, integers, number
 from onnxsurgeon.report.family import Decision, Finish, History, Member, Operated, Point, Spectrum
 from onnxsurgeon.report.outcome import read_predictions
 from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, read_branch
+from onnxsurgeon.surgeon.footprint import Footprint
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 
 _FILE_NAME = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
@@ -59,6 +60,10 @@ def _enter(history: History, event: Event) -> None:
                 number(event, "test_accuracy", -FINITE, 1),
                 number(event, "start_test_accuracy", -FINITE, 1),
                 read_predictions(event),
+                (_footprint(event["before"]), _footprint(event["after"])) if "before" in event else None,
+                event.get("is_worse") is True,
+                texts(event, "remarks") if "remarks" in event else (),
+                text(event, "shortfall") if "shortfall" in event else "",
             )
 
 
@@ -79,6 +84,11 @@ def _decide(history: History, event: Event) -> None:
     if event["event"] == "started":
         point = Point(decision.epoch, TRAINED, decision.best_accuracy)
         _update(history, decision.best, surgery=START, topology=decision.topologies[0], points=(point,))
+
+
+def _footprint(found: Event) -> Footprint:
+    latency = None if found["latency"] is None else number(found, "latency", 0)
+    return Footprint(integer(found, "parameters"), integer(found, "size"), latency)
 
 
 def _propose(history: History, event: Event) -> None:

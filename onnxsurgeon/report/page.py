@@ -22,6 +22,7 @@ from onnxsurgeon.report.pictures.outcome import DRAWN
 from onnxsurgeon.report.pictures.style import Scene
 from onnxsurgeon.report.scene import make_scene
 from onnxsurgeon.surgeon.branch import START
+from onnxsurgeon.surgeon.footprint import Figure, figures, measured_figure
 from onnxsurgeon.surgeon.journal import RunDirectory
 
 NOTHING = "–"
@@ -53,6 +54,7 @@ def render(run: RunDirectory) -> str:
             last=history.decisions[-1] if history.decisions else None,
             surgeries=[member.surgery for member in history.lineage() if member.operation not in (START, "identity")],
             groups=_groups(history),
+            figures=_figures(history, invocation.metric),
             status=_status(run, history, invocation),
             pictures=_pictures(scene),
             key=[(name, words, Markup(svg)) for name, words, svg in page_key(scene)],
@@ -87,6 +89,15 @@ def _hash(script: str) -> str:
 
 def _result(history: History) -> Member | None:
     return None if history.result is None else history.members.get(history.result)
+
+
+def _figures(history: History, metric: str) -> list[Figure]:
+    """What the result is summed up in; nothing while there is none, or where the journal does not tell it."""
+    finish = history.finish
+    if finish is None or finish.costs is None:
+        return []
+    measured = measured_figure(metric, finish.start_test_accuracy, finish.test_accuracy)
+    return [*figures(*finish.costs), measured]
 
 
 def _status(run: RunDirectory, history: History, invocation: Invocation) -> str:

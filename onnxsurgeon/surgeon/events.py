@@ -237,6 +237,20 @@ class Dropped(TypedDict):
     reason: str
 
 
+class Costs(TypedDict):
+    """What a model takes.
+
+    Attributes:
+        parameters: how many it has.
+        size: bytes of its file, external data included.
+        latency: milliseconds for a row, as measured at the end; None where that would have taken too long.
+    """
+
+    parameters: int
+    size: int
+    latency: float | None
+
+
 class Finished(TypedDict):
     """The run has ended, and its result is measured on the test split.
 
@@ -255,6 +269,10 @@ class Finished(TypedDict):
         steps: training steps over all branches.
         seconds: wall time, over all resumptions.
         training_seconds: the part of it inside ONNX Runtime's training.
+        before: what the given model takes.
+        after: what the result takes.
+        is_worse: whether the result is worse than the given model by more than chance on the test rows.
+        remarks: what is to be said of it, in sentences.
         predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
             for each of several labels, or some of the true and predicted values.
         front: with objective pareto the networks that no other dominates, as files in the run directory.
@@ -276,6 +294,10 @@ class Finished(TypedDict):
     steps: int
     seconds: float
     training_seconds: float
+    before: Costs
+    after: Costs
+    is_worse: bool
+    remarks: list[str]
     predictions: list[dict[str, Any]]
     front: NotRequired[list[dict[str, Any]]]
     is_refitted: NotRequired[bool]

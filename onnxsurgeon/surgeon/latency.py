@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from onnxsurgeon.errors import EngineError, OnnxSurgeonError
 from onnxsurgeon.graph.equivalence import random_inputs
+from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.runtime import session
+from onnxsurgeon.runtime import first_line, session
 
 WARM, RUNS, BLOCKS = 20, 50, 5
+FEWEST = 5  # runs in a block, below which a median tells nothing
+LARGEST = 100_000_000  # bytes of models that are read in much less than a second
 
 
 def latency_of(path: Path) -> float:
@@ -22,14 +27,48 @@ def latency_of(path: Path) -> float:
         EngineError: ONNX Runtime cannot run the model.
         ModelError: it cannot be read.
     """
+    return _in_turns([_stopwatch(path)], RUNS)[0]
+
+
+def latencies_of(paths: Sequence[Path], seconds: float = 1.0) -> list[float | None]:
+    """The same of several models, whose blocks take turns; None for all where it would take longer than ``seconds``.
+
+    None as well where one of them cannot be run: that is not what a caller of this wants to hear of.
+    """
+    nothing: list[float | None] = [None] * len(paths)
+    try:
+        if sum(size_on_disk(path) for path in paths) > LARGEST:
+            return nothing
+        watches = [_stopwatch(path) for path in paths]
+        for watch in watches:
+            watch()
+        once = sum(watch() for watch in watches)
+        runs = min(RUNS, int(seconds / (once * (BLOCKS + 1))))
+        return list(_in_turns(watches, runs)) if runs >= FEWEST else nothing
+    except OnnxSurgeonError:
+        return nothing
+
+
+def _stopwatch(path: Path) -> Callable[[], float]:
+    """A function that runs the model at ``path`` on a row, and returns the seconds that took."""
     model = load(path).to_model()
     made, feeds = session(model), random_inputs(model, rows=1)
 
     def once() -> float:
         start = time.perf_counter()
-        made.run(None, feeds)
+        try:
+            made.run(None, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no narrower base
+            raise EngineError(f"{path}: ONNX Runtime cannot run the model: {first_line(error)}") from error
         return time.perf_counter() - start
 
-    for _ in range(WARM):
-        once()
-    return 1e3 * min(median(once() for _ in range(RUNS)) for _ in range(BLOCKS))
+    return once
+
+
+def _in_turns(watches: Sequence[Callable[[], float]], runs: int) -> list[float]:
+    """For each the least of its medians, in ms."""
+    for watch in watches:
+        for _ in range(min(WARM, runs)):
+            watch()
+    blocks = [[median(watch() for _ in range(runs)) for watch in watches] for _ in range(BLOCKS)]
+    return [1e3 * min(medians) for medians in zip(*blocks, strict=True)]

@@ -29,6 +29,13 @@ def log_event(event: Event) -> None:
             logger.warning(
                 "started with %s: the result's bytes may differ from that run's", ", ".join(event["other_versions"])
             )
+    if event["event"] == "finished":
+        if "shortfall" in event:
+            logger.warning("%s", event["shortfall"])
+        for remark in event["remarks"]:
+            logger.log(
+                logging.WARNING if event["is_worse"] and remark == event["remarks"][0] else logging.INFO, "%s", remark
+            )
 
 
 def near_chance(accuracy: float, classes: int) -> bool:

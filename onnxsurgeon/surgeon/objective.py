@@ -116,7 +116,8 @@ def shortfall(entry: Entry, settings: SurgeonSettings) -> str:
     for name, have in (("max_parameters", entry.parameters), ("max_size", entry.size), ("max_latency", entry.latency)):
         limit = getattr(settings, name)
         if limit is not None and have is not None and have > limit:
-            missed.append(f"--{name.replace('_', '-')} {limit:,} (it has {have:,.4g})")
+            shown = f"{have:,}" if isinstance(have, int) else f"{have:.4g}"
+            missed.append(f"--{name.replace('_', '-')} {limit:,} (it has {shown})")
     if settings.min_accuracy is not None and entry.accuracy < settings.min_accuracy:
         missed.append(f"--min-accuracy {settings.min_accuracy} (it has {entry.accuracy:.4f})")
     return f"no network was found with {' and '.join(missed)}" if missed else ""

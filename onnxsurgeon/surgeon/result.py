@@ -8,7 +8,8 @@ from typing import Any
 
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.history import RunTable
-from onnxsurgeon.surgeon.branch import Branch
+from onnxsurgeon.surgeon.branch import START, Branch
+from onnxsurgeon.surgeon.footprint import Footprint
 from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.training.metrics import Metrics
 
@@ -26,9 +27,15 @@ class Evolved(RunTable):
         steps: training steps over all branches.
         seconds: wall time.
         training_seconds: the part of it spent inside ONNX Runtime training.
+        before: parameters, file size and latency of the given model.
+        after: those of the result.
         front: with objective pareto the networks that no other dominates, the largest first, as files in RUN/front.
         is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
         shortfall: what was asked for and not found, in words; "" where all was.
+        is_worse: whether the result is worse than the given model by more than chance on the test rows (paired by row,
+            one-sided, 5 %).
+        remarks: what else is to be said, in sentences: the first is that it is worse, where it is; that it is the given
+            model, and what to try; that the given model may have been trained on the rows that decide.
     """
 
     branch: Branch
@@ -39,14 +46,23 @@ class Evolved(RunTable):
     steps: int
     seconds: float
     training_seconds: float
+    before: Footprint
+    after: Footprint
     front: tuple[Entry, ...] = ()
     shortfall: str = ""
     is_refitted: bool = False
+    is_worse: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def network(self) -> Network:
         """The resulting network."""
         return self.branch.network
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the result is the given model."""
+        return self.branch.surgery == START
 
     def __repr__(self) -> str:
         figures = f"validation {self.validation_accuracy:.4f}, test {self.test.accuracy:.4f}"
@@ -69,6 +85,10 @@ class Evolved(RunTable):
             "steps": self.steps,
             "seconds": self.seconds,
             "training_seconds": self.training_seconds,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "is_worse": self.is_worse,
+            "remarks": list(self.remarks),
             **({"front": [asdict(entry) for entry in self.front]} if self.front else {}),
             **({"is_refitted": True} if self.is_refitted else {}),
             **({"shortfall": self.shortfall} if self.shortfall else {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.prepare import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
-from onnxsurgeon.surgeon.checkpoint import REFIT, State
+from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
-from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
@@ -33,7 +33,6 @@ from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.engine import make_engine
-from onnxsurgeon.training.predictions import watchers
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +132,11 @@ def evolve(
                     "settings": asdict(settings),
                     "engine": chosen.name,
                     "device": chosen.device,
-                    "model": {"file": str(model), "sha256": file_digest(Path(model))},
+                    "model": {
+                        "file": str(model),
+                        "sha256": file_digest(Path(model)),
+                        "size": size_on_disk(Path(model)),
+                    },
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
                         "name": data,
@@ -246,44 +249,11 @@ def _finish(
         with surgeon.workers:
             surgeon.announce(**_opening(surgeon, splits, other_versions))
             state = surgeon.evolve()
-        test_rows = splits.test()
-        watch = watchers(test_rows.tasks, test_rows.rows, splits.classes)
-        test = surgeon.engine.evaluate(state.best.network, test_rows, watch)
-        start = surgeon.engine.evaluate(load(surgeon.run.branches / f"0000-{START}.onnx"), test_rows)
+        evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
             copy_model(surgeon.run.best, out, overwrite=overwrite)
-        found = _write_front(surgeon, state)
-        chosen = next((entry for entry in state.front if entry.branch == state.best.number), None)
-        evolved = Evolved(
-            state.best,
-            surgeon.run.path,
-            state.best.accuracy,
-            test,
-            start,
-            state.steps,
-            state.seconds,
-            state.training_seconds,
-            found,
-            "" if chosen is None else shortfall(chosen, surgeon.settings),
-            state.search.phase == REFIT,
-        )
-        surgeon.tell(event="finished", **evolved.record(), predictions=[each.record() for each in watch])
+        surgeon.tell(event="finished", **evolved.record(), predictions=predictions)
     return evolved
-
-
-def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
-    """The front within the limits, written to RUN/front; empty where it is not the objective."""
-    if surgeon.settings.objective != "pareto":
-        return ()
-    limits = Limits.of(surgeon.settings)
-    names: dict[str, str] = {}
-    found = []
-    for entry in filter(limits.admits, state.front):
-        name = f"{entry.parameters}.onnx"
-        names[entry.file] = name if name not in names.values() else f"{entry.parameters}-{entry.branch}.onnx"
-        found.append(replace(entry, file=f"front/{names[entry.file]}"))
-    surgeon.run.write_front(names)
-    return tuple(found)
 
 
 def _opening(surgeon: Surgeon, splits: Splits, other_versions: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.training.predictions import Watcher
 
 ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by chance
 
@@ -39,10 +41,31 @@ class RowScores:
         return {"scores": np.concatenate(self._parts)}
 
 
+class Both:
+    """Two watchers of one head's outputs; its record is the first one's."""
+
+    def __init__(self, first: Watcher, second: Watcher) -> None:
+        self._first, self._second = first, second
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Let both take in the head's outputs and labels of some rows."""
+        self._first.add(output, labels)
+        self._second.add(output, labels)
+
+    def record(self) -> dict[str, Any]:
+        """What the first one has seen."""
+        return self._first.record()
+
+
 def row_scores(network: Network, engine: Engine, examples: Examples) -> Array:
     """What each row adds to the metric, summed over the heads, (rows,)."""
     watch = [RowScores(task) for task in examples.tasks]
     engine.evaluate(network, examples, watch)
+    return summed(watch)
+
+
+def summed(watch: Sequence[RowScores]) -> Array:
+    """What each row added to the metric, summed over the heads, (rows,)."""
     total: Array = sum(each.record()["scores"] for each in watch)
     return total
 

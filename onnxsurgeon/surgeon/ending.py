@@ -1,0 +1,119 @@
+"""The end of a run: its result measured beside the given model, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.graph.external import size_on_disk
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.surgeon.branch import START, Branch, read_branch
+from onnxsurgeon.surgeon.checkpoint import REFIT, State
+from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.footprint import Footprint
+from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.surgeon.latency import latencies_of
+from onnxsurgeon.surgeon.log import near_chance
+from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
+from onnxsurgeon.surgeon.remarks import Outcome, remarks
+from onnxsurgeon.surgeon.result import Evolved
+from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
+from onnxsurgeon.training.metrics import Metrics
+from onnxsurgeon.training.predictions import Watcher, watchers
+
+ITSELF = 0.9999  # agreement or fidelity, from which on the given model is the teacher: all others are worse than that
+
+
+def ended(
+    surgeon: Surgeon, state: State, test_rows: Examples, classes: tuple[tuple[str, ...], ...]
+) -> tuple[Evolved, list[dict[str, Any]]]:
+    """What the run has come to, and for each head what the result predicts of the test rows, as plain values.
+
+    ``classes`` are what each head's classes are called. RUN/front is written where the front is the objective.
+    """
+    watch = watchers(test_rows.tasks, test_rows.rows, classes)
+    given = read_branch(surgeon.run.branches / f"0000-{START}.onnx")
+    test, scores = _measured(surgeon, state.best.network, test_rows, watch)
+    start, start_scores = _measured(surgeon, given.network, test_rows)
+    is_teacher = start.accuracy >= ITSELF and any(task.imitates for task in test_rows.tasks)
+    is_worse = not is_teacher and is_better(start_scores, scores)
+    found = _write_front(surgeon, state)
+    chosen = next((entry for entry in state.front if entry.branch == state.best.number), None)
+    before, after = _footprints(surgeon.run, given, state.best)
+    outcome = Outcome(
+        surgeon.settings,
+        is_given=state.best.number == given.number,
+        is_trained=not is_teacher and _is_trained(surgeon, given),
+        is_worse=is_worse,
+        is_held_out=surgeon.is_held_out,
+        rows=surgeon.validation.rows,
+        test_rows=test_rows.rows,
+        metric=test.metric,
+        before=start.accuracy,
+        after=test.accuracy,
+    )
+    evolved = Evolved(
+        state.best,
+        surgeon.run.path,
+        state.best.accuracy,
+        test,
+        start,
+        state.steps,
+        state.seconds,
+        state.training_seconds,
+        before,
+        after,
+        front=found,
+        shortfall="" if chosen is None else shortfall(chosen, surgeon.settings),
+        is_refitted=state.search.phase == REFIT,
+        is_worse=is_worse,
+        remarks=remarks(outcome),
+    )
+    return evolved, [each.record() for each in watch]
+
+
+def _measured(
+    surgeon: Surgeon, network: Network, rows: Examples, watch: Sequence[Watcher] = ()
+) -> tuple[Metrics, Array]:
+    """A network's metrics, and what each row adds to its metric (rows,); ``watch`` looks at its outputs as well."""
+    scores = [RowScores(task) for task in rows.tasks]
+    both = [Both(*pair) for pair in zip(watch, scores, strict=True)] if watch else scores
+    return surgeon.engine.evaluate(network, rows, both), summed(scores)
+
+
+def _is_trained(surgeon: Surgeon, given: Branch) -> bool:
+    """Whether the given model was trained before it was given."""
+    if surgeon.settings.start != "auto":
+        return surgeon.settings.start == "trained"
+    classes = surgeon.train.classes
+    return not near_chance(given.accuracy, classes) if classes else given.accuracy > 0
+
+
+def _footprints(run: RunDirectory, given: Branch, best: Branch) -> tuple[Footprint, Footprint]:
+    """What the given model takes and what the result does; the size is that of the file that was given."""
+    path = run.branches / given.file_name
+    known = run.read_settings().get("model", {})
+    size = known.get("size") if isinstance(known, dict) else None
+    if not isinstance(size, int):  # runs from before sizes were told do not have it
+        size = size_on_disk(path)
+    latencies = latencies_of([path] if given.number == best.number else [path, run.best])
+    before = Footprint(given.network.parameter_count, size, latencies[0])
+    return before, Footprint(best.network.parameter_count, size_on_disk(run.best), latencies[-1])
+
+
+def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
+    """The front within the limits, written to RUN/front; empty where it is not the objective."""
+    if surgeon.settings.objective != "pareto":
+        return ()
+    limits = Limits.of(surgeon.settings)
+    names: dict[str, str] = {}
+    found = []
+    for entry in filter(limits.admits, state.front):
+        name = f"{entry.parameters}.onnx"
+        names[entry.file] = name if name not in names.values() else f"{entry.parameters}-{entry.branch}.onnx"
+        found.append(replace(entry, file=f"front/{names[entry.file]}"))
+    surgeon.run.write_front(names)
+    return tuple(found)

@@ -1,0 +1,83 @@
+"""What a model costs whoever deploys it, and how that of a result compares with that of the given model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxsurgeon.quantities import spell_count, spell_latency, spell_size
+
+SAME_LATENCY = 1.1  # latencies are measured: nearer ones than by this factor are about the same
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model takes.
+
+    Attributes:
+        parameters: how many trainable values it has.
+        size: bytes of its file, external data included.
+        latency: milliseconds that ONNX Runtime takes for a row, on one thread of this machine; None where that was not
+            measured, since it would have taken longer than a second.
+    """
+
+    parameters: int
+    size: int
+    latency: float | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the figures that a result is summed up in, in words.
+
+    Attributes:
+        name: what it is.
+        before: that of the given model.
+        after: that of the result.
+        change: the one beside the other, such as "10× fewer".
+    """
+
+    name: str
+    before: str
+    after: str
+    change: str
+
+
+def figures(before: Footprint, after: Footprint) -> list[Figure]:
+    """The parameters, the file's size and, where it was measured, the latency of a row, before and after."""
+    found = [
+        Figure(
+            "parameters",
+            spell_count(before.parameters),
+            spell_count(after.parameters),
+            _change(before.parameters, after.parameters, "fewer", "more"),
+        ),
+        Figure(
+            "file",
+            spell_size(before.size),
+            spell_size(after.size),
+            _change(before.size, after.size, "smaller", "larger"),
+        ),
+    ]
+    if before.latency and after.latency:
+        change = _change(before.latency, after.latency, "faster", "slower", SAME_LATENCY)
+        found.append(Figure("one row takes", spell_latency(before.latency), spell_latency(after.latency), change))
+    return found
+
+
+def measured_figure(metric: str, before: float, after: float) -> Figure:
+    """The metric on the test rows."""
+    return Figure(f"test {metric}", spell_metric(before), spell_metric(after), f"{after - before:+.4f}")
+
+
+def spell_metric(value: float) -> str:
+    """An accuracy or R² to four places; of an R² far below 0 fewer."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def _change(before: float, after: float, less: str, more: str, same: float = 1.0) -> str:
+    """By which factor ``after`` is less or more than ``before``; below the factor ``same`` it is about as much."""
+    if before == after:
+        return "the same"
+    factor, word = (before / after, less) if before > after else (after / before, more)
+    text = f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}"
+    return "about the same" if factor < same or text == "1" else f"{text}× {word}"

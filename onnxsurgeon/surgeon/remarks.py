@@ -1,0 +1,96 @@
+"""What is to be said of a result, in sentences: whether it is worse than the given model, or is the given model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxsurgeon.quantities import spell_share
+from onnxsurgeon.surgeon.footprint import spell_metric
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+
+FEW_ROWS = 1000  # to decide by: of fewer, more would tell more networks apart
+FEW_EPOCHS = 100
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the remarks go by.
+
+    Attributes:
+        settings: of the run.
+        is_given: whether the result is the given model.
+        is_trained: whether the given model was trained before.
+        is_worse: whether the result is worse than the given model by more than chance on the test rows.
+        is_held_out: whether the rows that decide were held out of the training rows, and not given apart.
+        rows: number of rows that decide.
+        test_rows: number of the test rows.
+        metric: what is measured.
+        before: the given model's on the test rows.
+        after: the result's there.
+    """
+
+    settings: SurgeonSettings
+    is_given: bool
+    is_trained: bool
+    is_worse: bool
+    is_held_out: bool
+    rows: int
+    test_rows: int
+    metric: str
+    before: float
+    after: float
+
+
+def remarks(outcome: Outcome) -> tuple[str, ...]:
+    """What is to be said; the first is that the result is worse, where it is."""
+    said = []
+    if outcome.is_worse:
+        said.append(
+            f"WORSE than the given model by more than chance: {outcome.metric} {spell_metric(outcome.after)} on the "
+            f"{outcome.test_rows:,} test rows, where the given model has {spell_metric(outcome.before)}"
+        )
+    if outcome.is_given:
+        said.append(f"best.onnx is the given model: {_why(outcome)}; try {_one_of(_hints(outcome))}")
+    if outcome.is_trained and outcome.is_held_out:
+        said.append(
+            "the given model may have been trained on the rows that decide, which flatters it: if so, give rows that "
+            "it has not seen as a validation split"
+        )
+    return tuple(said)
+
+
+def _why(outcome: Outcome) -> str:
+    settings, rows = outcome.settings, f"{outcome.rows:,} rows"
+    if settings.objective == "paper" or settings.target_accuracy is not None:
+        return f"nothing was more accurate on {rows}"
+    if settings.lose is not None or settings.tolerance is not None or settings.min_accuracy is not None:
+        return f"nothing smaller was accurate enough on {rows}"
+    return f"nothing was better by more than chance on {rows}"
+
+
+def _hints(outcome: Outcome) -> list[str]:
+    """What may lead to another result."""
+    settings, found = outcome.settings, []
+    limits = (settings.max_parameters, settings.max_size, settings.max_latency, settings.shrink)
+    if settings.lose is not None:
+        found.append(f"--lose {spell_share(2 * settings.lose or 0.005)}")
+    elif settings.tolerance is not None:
+        found.append(f"--tolerance {spell_share(2 * settings.tolerance or 0.005)}")
+    elif settings.min_accuracy is not None:
+        found.append("a lower --min-accuracy")
+    elif settings.objective != "paper":
+        is_free = all(limit is None for limit in limits)
+        found.append("--lose 0.5% or --shrink 2 for a smaller one" if is_free else "a smaller limit")
+    if settings.time_limit is not None:
+        found.append("a longer --time-limit")
+    elif settings.epochs < FEW_EPOCHS:
+        found.append(f"more --epochs than {settings.epochs}")
+    if outcome.rows < FEW_ROWS:
+        found.append(
+            "more rows to decide by (--validation-fraction)" if outcome.is_held_out else "more validation rows"
+        )
+    return found or ["more rows to train on"]
+
+
+def _one_of(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])}, or {texts[-1]}"

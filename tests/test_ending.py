@@ -1,0 +1,283 @@
+"""What is said at the end of a run: before and after, whether the result is worse, and the exit code."""
+
+import json
+import logging
+import re
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import SurgeonSettings, create, evolve, load_dataset, make_engine, prepare, resume, save
+from onnxsurgeon.cli import console
+from onnxsurgeon.surgeon import latency
+from onnxsurgeon.surgeon.ending import ITSELF
+from onnxsurgeon.surgeon.footprint import Figure, Footprint, figures, measured_figure
+from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.surgeon.latency import latencies_of, latency_of
+from onnxsurgeon.surgeon.log import log_event
+from onnxsurgeon.surgeon.remarks import Outcome, remarks
+from onnxsurgeon.surgeon.significance import Both, RowScores
+from onnxsurgeon.task import CROSS_ENTROPY, Task
+from onnxsurgeon.training.fit import fit
+from onnxsurgeon.training.settings import TrainingSettings
+from tests.conftest import MODELS
+from tests.test_cli import cli  # noqa: F401
+
+SMALL = MODELS / "digits-small.onnx"
+# Nothing can be better than a network that is right on all rows that decide.
+STAYS = {"epochs": 2, "growth": 0, "ensemble": 1, "refit": False}
+# Two hidden units are too few for ten digits.
+TOO_SMALL = {"max_parameters": 170, "epochs": 8, "growth": 0, "shrink_step": 1}
+MISSES = ("--max-latency", "1ns", "--epochs", "2")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that is right on all digits that decide; it has seen them."""
+    path = tmp_path_factory.mktemp("trained") / "trained.onnx"
+    dataset = load_dataset("digits")
+    settings = TrainingSettings(optimizer="adamw", learning_rate=0.003)
+    network = create((64, 40, 10), seed=3, input_shape=(8, 8))
+    fitted, _ = fit(network, dataset, make_engine("loop"), epochs=40, settings=settings)
+    rows = prepare(fitted.network, dataset, dataset.hold_out()[1])
+    assert make_engine("loop").evaluate(fitted.network, rows).accuracy == 1
+    save(fitted.network, path)
+    return path
+
+
+def run(model, folder, data="digits", **settings):
+    wanted = SurgeonSettings.from_preset(**{"seed": 6, **settings})
+    return evolve(model, data, settings=wanted, run_dir=folder, workers=1)
+
+
+@pytest.fixture(scope="module")
+def worse(trained, tmp_path_factory):
+    return run(trained, tmp_path_factory.mktemp("worse") / "run", **TOO_SMALL)
+
+
+@pytest.fixture(scope="module")
+def given(trained, tmp_path_factory):
+    return run(trained, tmp_path_factory.mktemp("given") / "run", **STAYS)
+
+
+def test_figures_tell_the_ratio_in_words():
+    before, after = Footprint(535_818, 2_143_956, 0.0412), Footprint(53_581, 215_000, 0.0091)
+    assert figures(before, after) == [
+        Figure("parameters", "535,818", "53,581", "10× fewer"),
+        Figure("file", "2.14 MB", "215 kB", "9.97× smaller"),
+        Figure("one row takes", "41.2 µs", "9.1 µs", "4.53× faster"),
+    ]
+    assert [figure.change for figure in figures(after, before)] == ["10× more", "9.97× larger", "4.53× slower"]
+    near = Footprint(535_818, 2_143_957, 0.0412 * 1.09)
+    assert [figure.change for figure in figures(before, near)] == ["the same", "about the same", "about the same"]
+    assert [figure.name for figure in figures(before, replace(after, latency=None))] == ["parameters", "file"]
+    assert figures(Footprint(2_000_000, 10), Footprint(1_574_218, 10))[0].after == "1.57 M"
+    assert figures(Footprint(100_000, 9), Footprint(10, 9))[0].change == "10,000× fewer"
+    assert measured_figure("R²", -12.3456, 0.5) == Figure("test R²", "-12.3", "0.5000", "+12.8456")
+
+
+def test_the_box_fits_into_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    before, after = Footprint(999_999, 2_140_000, 99.9), Footprint(888_888, 1_230_000, 0.0111)
+    found = [*figures(before, after), measured_figure("accuracy", 0.9876, 0.9876)]
+    console.figures_box(found)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert 70 < len(lines[0]) <= 80
+    for text in ("999,999 → 888,888", "2.14 MB → 1.23 MB", "99.9 ms → 11.1 µs", "0.9876 → 0.9876"):
+        assert text in lines[2]
+    assert re.findall(r"[\d.,]+× \w+", lines[3]) == ["1.12× fewer", "1.74× smaller", "9,000× faster"]
+
+
+def test_before_and_after_are_the_files(worse, trained):
+    record = worse.record()
+    assert record["before"] == asdict(worse.before)
+    assert record["after"] == asdict(worse.after)
+    assert worse.before.parameters == 64 * 40 + 40 + 40 * 10 + 10
+    assert worse.before.size == trained.stat().st_size
+    assert worse.after.parameters == worse.network.parameter_count < 400
+    assert worse.after.size == (worse.run / "best.onnx").stat().st_size
+    assert 0 < worse.after.latency < 100
+    assert 0 < worse.before.latency < 100
+    finished = RunDirectory(worse.run).read_journal()[-1]
+    assert {key: finished[key] for key in record} == json.loads(json.dumps(record))
+
+
+def test_a_resumed_run_knows_the_size_of_the_given_file(given, trained, tmp_path):
+    folder = shutil.copytree(given.run, tmp_path / "run")
+    assert resume(folder).before.size == trained.stat().st_size
+    settings = folder / "settings.json"
+    record = json.loads(settings.read_text())
+    del record["model"]["size"]  # as in runs from before it was told
+    settings.write_text(json.dumps(record))
+    assert resume(folder).before.size == (folder / "branches" / "0000-start.onnx").stat().st_size
+
+
+def test_a_result_that_is_worse_by_more_than_chance_is_told_first(worse):
+    assert worse.is_worse
+    assert worse.remarks[0] == (
+        f"WORSE than the given model by more than chance: accuracy {worse.test.accuracy:.4f} on the 360 test rows, "
+        f"where the given model has {worse.start.accuracy:.4f}"
+    )
+    assert not worse.is_given
+
+
+def test_the_given_model_as_result_is_told_with_what_to_try(given):
+    assert given.is_given
+    assert not given.is_worse
+    assert given.remarks[0] == (
+        "best.onnx is the given model: nothing was better by more than chance on 144 rows; try --lose 0.5% or "
+        "--shrink 2 for a smaller one, more --epochs than 2, or more rows to decide by (--validation-fraction)"
+    )
+    assert given.before.latency == given.after.latency is not None
+
+
+def test_that_the_rows_that_decide_may_flatter_is_said_once_and_only_where_they_may(given, trained, tmp_path):
+    def flattered(evolved):
+        return sum("flatters it" in remark for remark in evolved.remarks)
+
+    assert flattered(given) == 1
+    assert flattered(run(trained, tmp_path / "untrained", start="untrained", **STAYS)) == 0
+    assert flattered(run(SMALL, tmp_path / "chance", **STAYS)) == 0
+    assert flattered(run(SMALL, tmp_path / "trained", start="trained", **STAYS)) == 1
+    rng = np.random.default_rng(0)
+    rows = {"train": 200, "validation": 20, "test": 20}
+    x = {f"x_{part}": rng.random((count, 8, 8), np.float32) for part, count in rows.items()}
+    y = {f"y_{part}": rng.integers(0, 10, count) for part, count in rows.items()}
+    np.savez(tmp_path / "own.npz", **x, **y)
+    own = run(trained, tmp_path / "own", data=str(tmp_path / "own.npz"), start="trained", **STAYS)
+    assert flattered(own) == 0
+    assert "more validation rows" in own.remarks[0]
+
+
+def test_a_teacher_is_not_said_to_be_better_than_who_imitates_it(trained, tmp_path):
+    x = np.random.default_rng(0).random((400, 8, 8), np.float32)
+    np.savez(tmp_path / "rows.npz", x=x)
+    done = run(trained, tmp_path / "run", data=str(tmp_path / "rows.npz"), **TOO_SMALL)
+    assert done.start.accuracy >= ITSELF
+    assert done.test.accuracy < 0.9
+    assert not done.is_worse
+    assert done.remarks == ()
+
+
+OUTCOME = Outcome(SurgeonSettings(), True, False, False, True, 5000, 900, "R²", 0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "why", "hints"),
+    [
+        ({}, 5000, "better by more than chance on 5,000", "--lose 0.5% or --shrink 2 for a smaller one"),
+        ({"max_size": 9000}, 5000, "better by more than chance on 5,000", "a smaller limit"),
+        ({"shrink": 1.5, "epochs": 9}, 5000, "better by more", "a smaller limit, or more --epochs than 9"),
+        ({"lose": 0.01}, 5000, "smaller was accurate enough on 5,000", "--lose 2%"),
+        ({"lose": 0.0}, 5000, "smaller was accurate enough", "--lose 0.5%"),
+        ({"tolerance": 0.002}, 5000, "smaller was accurate enough", "--tolerance 0.4%"),
+        ({"min_accuracy": 0.5}, 5000, "smaller was accurate enough", "a lower --min-accuracy"),
+        ({"time_limit": 9, "max_size": 9}, 50, "better by", "a smaller limit, a longer --time-limit, or more rows to"),
+        ({"preset": "corrected"}, 5000, "more accurate on 5,000", "more rows to train on"),
+    ],
+)
+def test_what_is_tried_next_follows_from_what_was_asked_for(settings, rows, why, hints):
+    (said,) = remarks(replace(OUTCOME, settings=SurgeonSettings.from_preset(**settings), rows=rows))
+    assert said.startswith(f"best.onnx is the given model: nothing {'was ' if why[:7] != 'smaller' else ''}{why}")
+    assert f"; try {hints}" in said
+
+
+def test_remarks_come_in_order():
+    (worse, flattered) = remarks(replace(OUTCOME, is_given=False, is_worse=True, is_trained=True))
+    assert worse.endswith("R² 0.2500 on the 900 test rows, where the given model has 0.5000")
+    assert "flatters" in flattered
+    assert remarks(replace(OUTCOME, is_given=False)) == ()
+    assert remarks(replace(OUTCOME, is_given=False, is_trained=True, is_held_out=False)) == ()
+
+
+def test_the_end_on_the_terminal(trained, cli, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "80")
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in TOO_SMALL.items()]
+    _, out, _ = cli("evolve", trained, "--data", "digits", "--seed", "6", *options)
+    lines = out.splitlines()
+    top = next(i for i, line in enumerate(lines) if line.startswith("╭"))
+    assert all(len(line) <= 80 for line in lines[top : top + 5])
+    names = [cell.strip() for cell in lines[top + 1].strip("│").split("│")]
+    assert names == ["parameters", "file", "one row takes", "test accuracy"]
+    assert lines[top + 5].startswith("WORSE than the given model by more than chance: accuracy ")
+    assert out.count("WORSE") == out.count("flatters it") == 1
+    assert lines.index(next(line for line in lines if "flatters it" in line)) > top + 5
+
+
+@pytest.mark.parametrize("silence", [(), ("-q",), ("--json",)])
+def test_a_missed_limit_is_exit_code_three_and_a_line_on_standard_error(silence, trained, cli):  # noqa: F811
+    code, out, err = cli("evolve", trained, "--data", "digits", *MISSES, *silence)
+    assert code == 3
+    assert re.fullmatch(
+        r"onnxsurgeon: no network was found with --max-latency 1e-06 \(it has [\d.]+\): the result comes nearest\n", err
+    )
+    if silence == ("-q",):
+        assert out == "runs/trained-digits-1/best.onnx\n"
+    elif silence:
+        assert json.loads(out)["shortfall"] in err
+    else:
+        assert "no network was found" not in out
+        assert out.splitlines()[-1] == "result: runs/trained-digits-1/best.onnx"
+
+
+def test_a_wish_that_is_met_is_exit_code_zero(trained, cli):  # noqa: F811
+    code, out, err = cli("evolve", trained, "--data", "digits", "--max-latency", "10s", "--epochs", "2", "--json")
+    assert (code, err) == (0, "")
+    assert "shortfall" not in json.loads(out)
+
+
+def test_what_a_user_should_look_at_is_logged_as_a_warning(worse, caplog):
+    caplog.set_level(logging.INFO, "onnxsurgeon")
+    finished = RunDirectory(worse.run).read_journal()[-1]
+    log_event({**finished, "shortfall": "no network was found with all that"})
+    told = {"WARNING": [], "INFO": []}
+    for record in caplog.records:
+        told[record.levelname].append(record.getMessage())
+    assert told["WARNING"] == ["no network was found with all that", worse.remarks[0]]
+    assert told["INFO"][1:] == list(worse.remarks[1:])
+
+
+def test_the_report_begins_with_the_same_figures(worse, given):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    from onnxsurgeon.report import write_report
+
+    for evolved in (worse, given):
+        page = write_report(evolved.run).read_text(encoding="utf-8")
+        head = " ".join(re.sub(r"<[^>]+>", " ", page.partition("<header>")[2].partition("</header>")[0]).split())
+        for figure in (
+            *figures(evolved.before, evolved.after),
+            measured_figure("accuracy", evolved.start.accuracy, evolved.test.accuracy),
+        ):
+            assert f"{figure.name} {figure.change} {figure.before} → {figure.after}" in head
+        for remark in evolved.remarks:
+            assert f"{remark}." in head
+        assert (f'<p class="notice">{evolved.remarks[0]}' in page) == evolved.is_worse
+
+
+def test_latencies_are_measured_in_turns_and_only_where_that_is_quick(trained, tmp_path, monkeypatch):
+    save(create((64, 4000, 10), seed=1, input_shape=(8, 8)), tmp_path / "large.onnx")
+    small, large = latencies_of([trained, tmp_path / "large.onnx"])
+    assert 0 < small < large < 100
+    assert small < 5 * latency_of(trained)
+    assert latencies_of([trained, trained], seconds=1e-6) == [None, None]
+    (tmp_path / "none.onnx").write_bytes(b"no model")
+    assert latencies_of([trained, tmp_path / "none.onnx"]) == [None, None]
+    monkeypatch.setattr(latency, "LARGEST", trained.stat().st_size - 1)
+    assert latencies_of([trained]) == [None]
+
+
+def test_two_watchers_see_the_same():
+    task = Task(CROSS_ENTROPY, 2)
+    first, second, alone = RowScores(task), RowScores(task), RowScores(task)
+    output, labels = np.array([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]), np.array([1, 1, 1])
+    both = Both(first, second)
+    for watch in (both, alone):
+        watch.add(output[:2], labels[:2])
+        watch.add(output[2:], labels[2:])
+    assert both.record()["scores"].tolist() == second.record()["scores"].tolist() == [1, 0, 1]
+    assert alone.record()["scores"].tolist() == [1, 0, 1]
