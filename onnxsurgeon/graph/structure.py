@@ -9,17 +9,13 @@ from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.declared import subgraphs
 from onnxsurgeon.graph.external import is_external
 from onnxsurgeon.graph.tensors import check_tensor
 
 DEEPEST_SUBGRAPH = 16
 
 _STRING, _MESSAGE = 9, 11  # field types of protobuf's descriptors
-
-
-def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
-    """Graphs held by a node's attribute (bodies of If, Loop and Scan)."""
-    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
 
 
 def describe(node: NodeProto) -> str:
