@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxsurgeon import create, from_model, load, operate, save
+from onnxsurgeon import ModelError, create, diff, from_model, load, load_dataset, make_engine, operate, prepare, save
 from onnxsurgeon.graph.files import check_model, check_parts, read_parts
 from onnxsurgeon.runtime import run, session
 from onnxsurgeon.surgery import Widen
+from onnxsurgeon.training.fit import fit
 
 X = np.random.default_rng(0).standard_normal((7, 10)).astype("f")
 
@@ -80,3 +81,68 @@ def test_negative_sizes_inside_a_body():
     np.testing.assert_allclose(
         run(operate(network, Widen(1, 4)).network.to_model(), {"input": X})[0], run(model, {"input": X})[0], rtol=1e-5
     )
+
+
+def with_repeated_outputs(*names):
+    """10-16-3, whose outputs are these, in this order."""
+    model = perceptron()
+    del model.graph.output[:]
+    for name in names:
+        model.graph.output.append(value(name, ("batch", 16 if name == "layer1/output" else 3)))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("names", "topology"),
+    [
+        (("probabilities", "probabilities"), "10-16-3"),
+        (("probabilities", "layer1/output", "probabilities"), "10-16+16-3"),
+        (("logits", "probabilities", "logits", "logits"), "10-16-3"),
+    ],
+)
+def test_a_tensor_may_be_listed_among_the_outputs_more_than_once(names, topology, tmp_path):
+    model = with_repeated_outputs(*names)
+    expected = in_order(model, {"input": X})
+    onnx.save(model, tmp_path / "m.onnx")
+    network = load(tmp_path / "m.onnx")
+    assert network.topology == topology
+    save(network, tmp_path / "again.onnx")
+    again = onnx.load(tmp_path / "again.onnx")
+    assert tuple(v.name for v in again.graph.output) == names
+    for a, b in zip(in_order(again, {"input": X}), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    if network.hidden_count:
+        save(operate(network, Widen(1, 4)).network, tmp_path / "wide.onnx")
+        for a, b in zip(in_order(onnx.load(tmp_path / "wide.onnx"), {"input": X}), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        compared = [each.name for each in diff(tmp_path / "m.onnx", tmp_path / "wide.onnx").random.outputs]
+        assert compared == list(dict.fromkeys(names))
+
+
+def test_repeated_outputs_are_evaluated_and_trained(tmp_path):
+    model = with_repeated_outputs("probabilities", "layer1/output", "probabilities")
+    onnx.save(model, tmp_path / "m.onnx")
+    rows = np.random.default_rng(0).standard_normal((200, 10)).astype("f")
+    labels = run(model, {"input": rows})[0].argmax(axis=1)
+    np.savez(tmp_path / "rows.npz", x=rows, y=labels)
+    network, data = load(tmp_path / "m.onnx"), load_dataset(str(tmp_path / "rows.npz"))
+    engine = make_engine("loop")
+    assert engine.evaluate(network, prepare(network, data, data.test)).accuracy == 1.0
+    trained, _ = fit(network, data, engine, epochs=1)
+    names = [v.name for v in trained.network.to_model().graph.output]
+    assert names == ["probabilities", "layer1/output", "probabilities"]
+
+
+def test_a_body_may_not_repeat_an_output():
+    """ONNX Runtime has no value for the second: it is refused, as before."""
+    model = perceptron()
+    body = helper.make_graph(
+        [helper.make_node("Exp", ["probabilities"], ["e"])], "b", [], [value("e", ("n", 3)), value("e", ("n", 3))]
+    )
+    condition = helper.make_tensor("c", TensorProto.BOOL, [], [True])
+    model.graph.initializer.append(condition)
+    model.graph.node.append(
+        helper.make_node("If", ["c"], ["one", "two"], then_branch=body, else_branch=body, name="if")
+    )
+    with pytest.raises(ModelError, match="two outputs are called 'e'"):
+        check_model(model, "m")

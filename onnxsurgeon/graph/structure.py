@@ -104,6 +104,8 @@ def check_tensors(model: ModelProto, name: str) -> None:
 def check_order(model: ModelProto, name: str) -> None:
     """Check that every tensor has one name and one source, which comes before whatever reads it.
 
+    The model's own outputs may list a tensor more than once.
+
     Raises:
         ModelError: a name is missing or taken twice, a tensor is read that nothing writes, or nodes form a cycle
             or are out of order; the text starts with ``name``.
@@ -123,7 +125,9 @@ def _check_graph(graph: GraphProto, outer: Sequence[set[str]], where: str) -> No
         raise ModelError(f"{where}: an input or initializer has no name")
     scopes = [*outer, known]
     _check_nodes(graph.node, scopes, where)
-    _check_outputs([value.name for value in graph.output], scopes, where)
+    outputs = [value.name for value in graph.output]
+    # ONNX Runtime gives a tensor as often as a model lists it among its outputs; of a body's, it loses all but one.
+    _check_outputs(outputs if outer else list(dict.fromkeys(outputs)), scopes, where)
 
 
 def _unique(names: Iterable[str], what: str, where: str) -> set[str]:
