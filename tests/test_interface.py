@@ -3,13 +3,14 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import ModelError, create, diff, from_model, load, load_dataset, make_engine, operate, prepare, save
 from onnxsurgeon.graph.files import check_model, check_parts, read_parts
 from onnxsurgeon.runtime import run, session
 from onnxsurgeon.surgery import Widen
 from onnxsurgeon.training.fit import fit
+from tests.conftest import MODELS
 
 X = np.random.default_rng(0).standard_normal((7, 10)).astype("f")
 
@@ -146,3 +147,82 @@ def test_a_body_may_not_repeat_an_output():
     )
     with pytest.raises(ModelError, match="two outputs are called 'e'"):
         check_model(model, "m")
+
+
+def without_node_names(model):
+    """The model with no node named, in bodies and local functions neither."""
+    todo = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while todo:
+        node = todo.pop()
+        node.name = ""
+        for attribute in node.attribute:
+            todo.extend(inner for graph in (attribute.g, *attribute.graphs) for inner in graph.node)
+    return model
+
+
+def two_heads():
+    """10-16-8 with two heads; the mean is an output and is scaled for a third."""
+    rng = np.random.default_rng(0)
+    weights = {"w0": (10, 16), "b0": (16,), "w1": (16, 8), "w2": (8, 3), "w3": (8, 1), "scale": (3,)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["h"]),
+        helper.make_node("Elu", ["h"], ["e"]),
+        helper.make_node("MatMul", ["e", "w1"], ["t"]),
+        helper.make_node("Tanh", ["t"], ["trunk"]),
+        helper.make_node("MatMul", ["trunk", "w2"], ["mu"]),
+        helper.make_node("Mul", ["mu", "scale"], ["scaled"]),
+        helper.make_node("MatMul", ["trunk", "w3"], ["value"]),
+    ]
+    outputs = [value("mu", ("n", 3)), value("scaled", ("n", 3)), value("value", ("n", 1))]
+    held = [numpy_helper.from_array(rng.standard_normal(s).astype("f"), name) for name, s in weights.items()]
+    graph = helper.make_graph(nodes, "heads", [value("x", ("n", 10))], outputs, held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def test_a_node_without_a_name_is_called_after_the_tensor_it_writes(tmp_path):
+    network = from_model(two_heads())
+    assert [layer.names.node for layer in network.layers] == ["h", "t", "mu", "value"]
+    assert network.frame.notes == ("the width of 'mu' stays: tensor 'mu' is also an output of the model",)
+    save(network, tmp_path / "named.onnx")
+    again = load(tmp_path / "named.onnx")
+    assert [layer.names for layer in again.layers] == [layer.names for layer in network.layers]
+    before, after = (run(model, {"x": X}) for model in (two_heads(), onnx.load(tmp_path / "named.onnx")))
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_name_that_another_node_bears_is_not_taken():
+    model = two_heads()
+    model.graph.node[1].name, model.graph.node[3].name = "h", "mu"
+    assert [layer.names.node for layer in from_model(model).layers] == ["h_", "t", "mu_", "value"]
+
+
+def test_an_unnamed_node_of_several_is_called_after_a_tensor_of_the_file():
+    """Gemm and Relu fused by ONNX Runtime have no tensor between them."""
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((10, 4)).astype("f"), "w")
+    last = numpy_helper.from_array(rng.standard_normal((4, 3)).astype("f"), "w2")
+    bias = numpy_helper.from_array(np.ones(4, "f"), "b")
+    nodes = [
+        helper.make_node("FusedGemm", ["x", "w", "b"], ["fused"], domain="com.microsoft", activation="Relu"),
+        helper.make_node("MatMul", ["fused", "w2"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [value("x", ("n", 10))], [value("y", ("n", 3))], [weight, bias, last])
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+    network = from_model(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    assert [layer.names.node for layer in network.layers] == ["fused", "y"]
+    assert [layer.names.node for layer in from_model(network.to_model()).layers] == ["fused", "y"]
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.rglob("*.onnx")), ids=lambda path: path.stem)
+def test_no_note_or_refusal_speaks_of_a_node_without_a_name(path):
+    model = without_node_names(onnx.load(path))
+    known = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    try:
+        network = from_model(model)
+        said, called = network.frame.notes, [layer.names.node for layer in network.layers]
+    except ModelError as error:
+        said, called = (str(error),), []
+    assert not any("''" in sentence for sentence in said)
+    if not model.functions:  # which are written out under names of their own
+        assert {name.rstrip("_") for name in called} <= known

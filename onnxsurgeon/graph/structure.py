@@ -61,7 +61,8 @@ def _walk(
 
 def _walk_node(node: NodeProto, depth: int, name: str, skip: bool, found: list[tuple[TensorProto, str]]) -> None:
     """The same for a node, of which a model may have very many."""
-    where = f"{name}: node '{node.name}'" if isinstance(node.name, str) else f"{name}: a node"
+    label = node.name or next(iter(node.output), "")
+    where = f"{name}: node '{label}'" if isinstance(label, str) else f"{name}: a node"
     _check_texts((node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output), where)
     for attribute in node.attribute:
         _walk(attribute, depth, where, name, skip, found)
