@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import ModelError, create, diff, from_model, load, load_dataset, make_engine, operate, prepare, save
+from onnxsurgeon.cli import main
 from onnxsurgeon.graph.files import check_model, check_parts, read_parts
 from onnxsurgeon.runtime import run, session
 from onnxsurgeon.surgery import Widen
@@ -226,3 +227,62 @@ def test_no_note_or_refusal_speaks_of_a_node_without_a_name(path):
     assert not any("''" in sentence for sentence in said)
     if not model.functions:  # which are written out under names of their own
         assert {name.rstrip("_") for name in called} <= known
+
+
+def traced(nodes, inputs, outputs, weights):
+    """A model of these nodes with weights drawn at random, by name and shape."""
+    rng = np.random.default_rng(0)
+    held = [numpy_helper.from_array(rng.standard_normal(s).astype("f"), name) for name, s in weights.items()]
+    made = [helper.make_node(op, list(given), [y], name=f"make_{y}") for op, *given, y in nodes]
+    graph = helper.make_graph(made, "g", inputs, outputs, held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+WEIGHTS = {"w0": (10, 16), "w1": (16, 3)}
+HIDDEN = [("MatMul", "x", "w0", "h"), ("Relu", "h", "r"), ("MatMul", "r", "w1", "y")]
+
+
+BEHIND = [("MatMul", "v", "w0", "h"), *HIDDEN[1:]]
+BAKED = [("MatMul", "c", "w0", "h"), ("Softmax", "h", "r"), HIDDEN[2], ("Identity", "x", "unused")]
+SHAPED = [("Shape", "u", "shape"), ("ConstantOfShape", "shape", "zeros"), ("Add", "x", "zeros", "v"), *BEHIND]
+INDEXED = [("ArgMax", "u", "i"), ("Gather", "table", "i", "picked"), ("Add", "x", "picked", "v"), *BEHIND]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "idle"),
+    [(HIDDEN, "u"), (BAKED, "xu"), (SHAPED, "u"), (INDEXED, ""), ([("Add", "x", "u", "v"), *BEHIND], "")],
+    ids=["left over", "baked in", "its shape alone", "an index", "both read"],
+)
+def test_an_input_that_the_output_does_not_depend_on_is_noted(nodes, idle):
+    inputs = [value("x", (5, 10)), value("u", (5, 10))]
+    read = {name for _, *given, _ in nodes for name in given}
+    weights = {name: shape for name, shape in {**WEIGHTS, "c": (5, 10), "table": (5,)}.items() if name in read}
+    model = traced(nodes, inputs, [value("y", (5, 3))], weights)
+    found = [note for note in from_model(model).frame.notes if "depend" in note]
+    assert found == [f"the output does not depend on input '{name}'" for name in idle]
+    feeds = {"x": X[:5], "u": X[2:7]}
+    before = run(model, feeds)[0]
+    for name in feeds:
+        after = run(model, {**feeds, name: -feeds[name]})[0]
+        assert np.array_equal(before, after) == (name in idle)
+
+
+def test_an_output_that_depends_on_no_input_is_noted():
+    nodes = [*HIDDEN, ("Exp", "log_std", "std")]
+    outputs = [value("y", ("n", 3)), value("std", (3,))]
+    model = traced(nodes, [value("x", ("n", 10))], outputs, {**WEIGHTS, "log_std": (3,)})
+    assert from_model(model).frame.notes == ("output 'std' depends on no input",)
+    model.graph.input.append(value("unused", ("n", 2)))
+    assert from_model(model).frame.notes == (
+        "no output depends on input 'unused'",
+        "output 'std' depends on no input",
+    )
+
+
+def test_inspect_tells_what_is_left_alone(tmp_path, capsys, monkeypatch):
+    model = traced(HIDDEN, [value("x", ("n", 10)), value("u", ("n", 2))], [value("y", ("n", 3))], WEIGHTS)
+    onnx.save(model, tmp_path / "m.onnx")
+    monkeypatch.setattr("sys.argv", ["onnxsurgeon", "inspect", str(tmp_path / "m.onnx")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "note: the output does not depend on input 'u'" in capsys.readouterr().out

@@ -13,6 +13,9 @@ from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 
+# Whose output depends on the shape of what they read, and not on its values.
+READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
+
 
 @dataclass(eq=False)
 class Link:
@@ -85,6 +88,7 @@ class _Search:
         features, constants = self._entering(steps, segments)
         heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
         self._note_pinned(segments)
+        self._note_idle()
         return Structure(segments, steps, heads, features, constants, self.notes)
 
     def _entering(
@@ -287,6 +291,33 @@ class _Search:
                 self.notes.append(
                     f"the width of '{label(last)}' stays: tensor '{tensor.name}' is also an output of the model"
                 )
+
+    def _note_idle(self) -> None:
+        """Note inputs that no output depends on, as tracing leaves where it bakes an example's values in."""
+        several = len({id(tensor) for tensor in self.graph.outputs}) > 1
+        needed, todo = {id(tensor) for tensor in self.graph.outputs}, list(self.graph.outputs)
+        while todo:
+            for producer in todo.pop().inputs:
+                for tensor in _values_of(producer):
+                    if id(tensor) not in needed:
+                        needed.add(id(tensor))
+                        todo.append(tensor)
+        for tensor in self.graph.inputs:
+            if id(tensor) not in needed:
+                who = "no output depends" if several else "the output does not depend"
+                self.notes.append(f"{who} on input '{tensor.name}'")
+        moved = {id(tensor) for tensor in self.graph.inputs}
+        for node in self.order:
+            if any(id(tensor) in moved for tensor in _values_of(node)):
+                moved.update(id(tensor) for tensor in node.outputs)
+        if several and self.graph.inputs:
+            still = dict.fromkeys(tensor.name for tensor in self.graph.outputs if id(tensor) not in moved)
+            self.notes += [f"output '{name}' depends on no input" for name in still]
+
+
+def _values_of(node: gs.Node) -> list[gs.Tensor]:
+    """Tensors whose values, and not only their shapes, the node's outputs depend on."""
+    return [] if node.op in READS_SHAPES else list(reads(node))
 
 
 def _stay(names: list[str]) -> str:
