@@ -246,6 +246,35 @@ def test_data_commands(cli, tmp_path):
     assert cli("data", "fetch", "digits")[1] == "digits: in the package\n"
 
 
+def test_inspect_by_data(cli, tmp_path):
+    """What prune would lose, and how much of it is recommended; operate then predicts the same."""
+    save(create((64, 30, 20, 10), input_shape=(8, 8), seed=1), tmp_path / "a.onnx")
+    code, out, err = cli("inspect", "a.onnx", "--data", "digits")
+    assert (code, err) == (0, "")
+    assert "Recommended by the data, for a trained network" in out
+    assert "Recommended by the weights' singular values" in out
+    assert "inspect --data" not in out
+    record = json.loads(cli("inspect", "a.onnx", "--data", "digits", "--json")[1])
+    assert [len(layer["pruning_errors"]) for layer in record["hidden_layers"]] == [30, 20]
+    assert {c["surgery"].split(":")[0] for c in record["candidates"]}.isdisjoint({"narrow", "prune"})
+    (first, *_) = record["by_data"]
+    assert first["surgery"] in out
+    assert first["reason"].split(": ")[1] in " ".join(out.split())
+    operated = json.loads(cli("operate", "a.onnx", first["surgery"], "--data", "digits", "-o", "b.onnx", "--json")[1])
+    predicted = operated["surgeries"][0]["predicted"]
+    left = int(first["surgery"].split(":")[2])
+    assert predicted == pytest.approx(record["hidden_layers"][0]["pruning_errors"][left - 1], rel=0.2)
+    assert operated["surgeries"][0]["parameters"] == first["parameters"]
+
+    code, out, _ = cli("inspect", "a.onnx")
+    assert code == 0
+    assert "prune by data is the better judge, and inspect --data shows what it would lose" in " ".join(out.split())
+    assert not {"by_data", "pruning_errors"} & set(json.loads(cli("inspect", "a.onnx", "--json")[1]))
+    code, out, err = cli("inspect", "a.onnx", "--data", "mnst")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "unknown data set 'mnst'" in err
+
+
 def bad(tmp_path):
     """Every kind of bad input, with what the one line must say."""
     (tmp_path / "text.onnx").write_text("I am a text file, and long enough to look like something.\n" * 9)

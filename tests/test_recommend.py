@@ -5,9 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxsurgeon import Thresholds, create, operate, propose
+from onnxsurgeon import Thresholds, calibrate, create, operate, propose, pruning_errors
+from onnxsurgeon.calibration import calibrate as calibration
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.recommend import best_of_each, inspect_layers, random_walk, ranked, removable_neurons, select, top_n
+from onnxsurgeon.graph.activations import prelu
+from onnxsurgeon.recommend import (
+    best_of_each,
+    inspect_layers,
+    inspect_pruning,
+    random_walk,
+    ranked,
+    removable_neurons,
+    select,
+    top_n,
+)
+from onnxsurgeon.recommend.pruning import MOST_LOST
 from tests.conftest import randomised, with_bias_removed
 
 PAPER = Thresholds(0.005, 0.3, rank_bound=False)
@@ -44,6 +56,65 @@ def test_units_beyond_the_rank_bound_count_outside_the_paper():
     weight = 9 * np.eye(3, 5)
     assert removable_neurons(weight, PAPER) == 0
     assert removable_neurons(weight, Thresholds()) == 2
+
+
+def test_the_rank_bound_counts_in_linear_layers_alone():
+    """φ(x W + b) of 9 units behind 4 inputs spans up to 9 dimensions, x W + b no more than 4."""
+    weight = np.random.default_rng(0).standard_normal((4, 9))
+    assert removable_neurons(weight, Thresholds(absolute=0), is_linear=False) == 0
+    assert removable_neurons(weight, Thresholds(absolute=0), is_linear=True) == 5
+    # Where no direction counts, the units are constants whatever stands behind them.
+    for is_linear in (False, True):
+        assert removable_neurons(0.01 * weight, Thresholds(), is_linear=is_linear) == 9
+        assert removable_neurons(0.01 * weight, PAPER, is_linear=is_linear) == 4
+    rows = np.random.default_rng(1).standard_normal((100, 4)) @ weight
+    assert np.linalg.matrix_rank(rows) == 4
+    assert np.linalg.matrix_rank(np.maximum(rows, 0)) == 9
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Tanh", "LeakyRelu", "Sigmoid", "HardSwish", None])
+def test_what_a_layer_with_more_units_than_inputs_is_recommended(activation):
+    net = randomised(create((4, 9, 3), activation=activation or "Relu"), scale=9)
+    if activation is None:
+        net = net.with_layers([replace(net.layers[0], activation=None), *net.layers[1:]])
+    (report,), (paper,) = inspect_layers(net, Thresholds()), inspect_layers(net, PAPER)
+    assert (report.small, paper.removable) == (0, 0)
+    found = {str(candidate): candidate for candidate in propose(net, Thresholds())}
+    if activation is None:
+        assert (report.removable, report.beyond) == (5, 5)
+        assert found["narrow:1:4"].score == 5 / 9
+        assert operate(net, found["narrow:1:4"].surgery).record.exact
+    else:
+        assert (report.removable, report.beyond) == (0, 0)
+        assert "narrow" not in {candidate.operation for candidate in found.values()}
+        assert found["merge:1"].score == 0.0
+        assert found["insert_identity:1"].score == 1.0
+    # The paper's candidates are as they were, whatever the activation.
+    assert {str(c): c.score for c in propose(net, PAPER)} == {
+        "identity": 0.0,
+        "widen:1:2": 1.0,
+        "widen:1:20": 1.0,
+        "insert_identity:1": 1.0,
+        "narrow:1:4": 0.0,
+        "factorize:1:4": 0.0,
+        "merge:1": 0.0,
+    }
+
+
+def test_a_prelu_of_slope_1_is_linear():
+    net = randomised(create((4, 9, 3)), scale=9)
+    for slope, removable in ((1.0, 5), (0.25, 0)):
+        layer = replace(net.layers[0], activation=prelu(np.full(9, slope, np.float32)))
+        assert inspect_layers(net.with_layers([layer, *net.layers[1:]]), Thresholds())[0].removable == removable
+
+
+def test_the_rank_bound_limits_a_factorization_behind_any_activation():
+    # σ = 9 (10 times) and 0.1 (2 times): rank 10 is what counts of 12, though none of the 90 units is called removable
+    # but those two.
+    net = with_first_weight(create((12, 90, 4)), np.eye(12, 90) * np.array([9.0] * 10 + [0.1] * 80))
+    (report,) = inspect_layers(net, Thresholds())
+    assert (report.small, report.removable) == (2, 2)
+    assert [str(c) for c in by_operation(net, Thresholds())["factorize", 1]] == ["factorize:1:10"]
 
 
 def by_operation(net, thresholds=PAPER):
@@ -151,3 +222,38 @@ def test_selections():
     assert random_walk([], rng) == []
     with pytest.raises(SettingsError, match="'best' is unknown"):
         select("best", pool, rng, n=1, random_draw=False)
+
+
+def test_what_prune_would_lose(digit_examples):
+    train, _ = digit_examples
+    net = randomised(create((64, 30, 20, 10), input_shape=(8, 8)), scale=0.2)
+    layers = list(net.layers)
+    # Half of layer 1 is there twice: 15 of its units foretell all.
+    layers[0] = replace(layers[0], weight=np.tile(layers[0].weight[:, :15], 2), bias=np.tile(layers[0].bias[:15], 2))
+    net = net.with_layers(layers)
+    moments = calibrate(net, train)
+    first, second = inspect_pruning(net, moments)
+    assert first.candidate.surgery.units <= 15
+    for report in (first, second):
+        left, errors = report.candidate.surgery.units, pruning_errors(net, report.layer, moments)
+        assert errors[left - 1] <= MOST_LOST < errors[left - 2]
+        assert report.error_at(0.5) == errors[len(errors) // 2 - 1]
+        assert f"{errors[left - 1]:.3g}" in report.reason
+        assert report.candidate.score == 1 - left / len(errors)
+        operated = operate(net, report.candidate.surgery, moments=moments)
+        assert operated.network.parameter_count == report.candidate.parameters
+        assert operated.record.predicted == pytest.approx(errors[left - 1], rel=0.2)  # the ridge is prune's own
+
+
+def test_where_no_unit_can_go_nothing_is_recommended(digit_examples, monkeypatch):
+    train, _ = digit_examples
+    net = randomised(create((64, 3, 1, 10), input_shape=(8, 8)), scale=0.2)
+    moments = calibrate(net, train)
+    for report in inspect_pruning(net, moments):
+        assert report.candidate is None
+        assert report.reason.startswith(f"none of layer {report.layer}'s")
+    monkeypatch.setattr(calibration, "WIDEST", 2)
+    first, second = inspect_pruning(net, calibrate(net, train))
+    assert (first.errors, first.error_at(0.5), first.candidate) == (None, None, None)
+    assert "more than the 2 that covariances are made of" in first.reason
+    assert second.errors is not None

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,24 @@ def test_the_scale_is_named():
     assert "none is removable: σ < 0.005 σ max or σ < 0.3 (eq. 13)" in lines(network)
     strict = Thresholds(0.005, 1.0)
     assert "right of ┊ what is removable: σ < 0.005 σ max or σ < 1 (eq. 13)" in lines(network, thresholds=strict)
+
+
+def test_the_caption_says_what_the_column_removable_counts():
+    relu = randomised(create((6, 20, 10, 4)), scale=3)
+    rule = "σ < 0.005 σ max or σ < 0.3 (eq. 13)"
+    assert lines(relu)[-1] == f"none is removable: {rule}"
+    linear = relu.with_layers([replace(relu.layers[0], activation=None), *relu.layers[1:]])
+    assert [report.removable for report in inspect_layers(linear, DEFAULT)] == [14, 0]
+    assert lines(linear)[-2:] == [
+        "removable are a linear layer's units beyond its number of inputs, and none",
+        f"by {rule}",
+    ]
+    assert lines(linear, thresholds=PAPER)[-1] == f"none is removable: {rule}"
+    small = linear.with_layers([*linear.layers[:1], replace(relu.layers[1], weight=0 * relu.layers[1].weight + 0.01)])
+    assert lines(small.with_layers([*small.layers, relu.layers[2]]))[-2:] == [
+        f"right of ┊ what is removable: {rule}",
+        "and, in a linear layer, units beyond its number of inputs",
+    ]
 
 
 def test_a_layer_of_zeros():

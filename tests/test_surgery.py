@@ -226,6 +226,16 @@ def test_refusals_say_why(text, reason):
     assert reason in str(error.value)
 
 
+@pytest.mark.parametrize(("units", "kept"), [(4, 4), (64, 64), (128, 128), (200, 128)])
+def test_narrow_beyond_the_rank_points_to_prune(units, kept):
+    with pytest.raises(SurgeryError) as error:
+        operate(network((3, 128, 2)), Narrow(1, units))
+    assert str(error.value) == (
+        f"narrow:1:{units}: narrow goes by the rank of the weight, 3 × 128: "
+        f"the number of units that stay must be 1 to 3; prune:1:{kept} with --data keeps any number"
+    )
+
+
 def test_unknown_widening_mode():
     with pytest.raises(SurgeryError, match="unknown mode 'twice'"):
         operate(network((3, 2, 2)), Widen(1, 1, "twice"))

@@ -22,10 +22,15 @@ from onnxsurgeon.surgeon.log import near_chance
 if TYPE_CHECKING:
     from onnxsurgeon.calibration.perform import Performed
     from onnxsurgeon.graph.network import Network
-    from onnxsurgeon.recommend import Candidate, LayerReport, Thresholds
+    from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.surgeon.result import Evolved
 
 LONGEST_PREFIX = 16
+SHARES = (0.75, 0.5, 0.25)  # of a layer's units left
+WITHOUT_DATA = (
+    "narrow, factorize and merge go by the weights' singular values alone: for a trained network, prune by data is the "
+    "better judge, and inspect --data shows what it would lose"
+)
 
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
@@ -69,9 +74,13 @@ def network_summary(network: Network) -> str:
 
 
 def inspection(
-    network: Network, reports: Sequence[LayerReport], candidates: Sequence[Candidate], thresholds: Thresholds
+    network: Network,
+    reports: Sequence[LayerReport],
+    candidates: Sequence[Candidate],
+    thresholds: Thresholds,
+    pruning: Sequence[PruningReport] | None = None,
 ) -> None:
-    """What ``inspect`` shows."""
+    """What ``inspect`` shows; with ``pruning`` also what the data say."""
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
@@ -99,9 +108,33 @@ def inspection(
     table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
     if reports:
         spectra(out, reports, thresholds)
-    out.print("\n[bold]Recommended[/], best first:")
+    if pruning:
+        _pruning(pruning)
+    by = "" if pruning is None else " by the weights' singular values"
+    out.print(f"\n[bold]Recommended[/]{by}, best first:")
     proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
+    if pruning is None and reports:
+        out.print(f"[dim]{WITHOUT_DATA}[/]")
+
+
+def _pruning(reports: Sequence[PruningReport]) -> None:
+    """What ``prune`` would lose, and as much of it as is recommended."""
+    from onnxsurgeon.recommend.pruning import MOST_LOST
+
+    out.print("\n[bold]Recommended by the data[/], for a trained network:")
+    rows = []
+    for report in reports:
+        errors = (_error(report.error_at(share)) for share in SHARES)
+        found = report.candidate
+        surgery, count = ("–", "") if found is None else (str(found), f"{found.parameters:,}")
+        rows.append((str(report.layer), *errors, surgery, count, report.reason))
+    shares = tuple(f"{share:.0%}" for share in SHARES)
+    table(("layer", *shares, "surgery", "parameters", "reason"), rows, right=(*shares, "parameters"))
+    out.print(
+        f"[dim]predicted errors with {', '.join(shares)} of the units left, of the next layer's standard deviation; "
+        f"recommended are the fewest units with at most {MOST_LOST:g}[/]"
+    )
 
 
 def _prefix(ops: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,11 +22,17 @@ from onnxsurgeon.cli.options import (
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.network import Network
+    from onnxsurgeon.recommend import Candidate, PruningReport
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     app.command(epilog="Example: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1")(new)
-    app.command(epilog="Example: onnxsurgeon inspect model.onnx")(inspect)
+    app.command(epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz")(
+        inspect
+    )
     app.command(
         epilog="Examples: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx; "
         "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx"
@@ -55,22 +61,42 @@ def new(
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
-def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption = False) -> None:
+@with_fields(ReadingOptions)
+def inspect(
+    model: ModelArgument,
+    preset: str = "default",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="Show what prune would lose on this data set, as for evaluate, by 4,096 training rows, and recommend "
+            "it instead of narrow.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+    **settings: Any,
+) -> None:
     """Show layers, shapes, parameters, singular values, and what would be recommended and why."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.recommend import inspect_layers, propose, ranked
+    from onnxsurgeon.surgery import Narrow
 
-    settings = SurgeonSettings.from_preset(preset)
+    reading = taken(ReadingOptions, settings)
+    chosen = SurgeonSettings.from_preset(preset)
+    thresholds = chosen.thresholds
     network = load(model)
-    reports = inspect_layers(network, settings.thresholds)
-    # Without data, units are split.
-    mode = "split" if settings.widen == BY_GRADIENTS else settings.widen
-    candidates = ranked(propose(network, settings.thresholds, mode=mode))
+    reports = inspect_layers(network, thresholds)
+    # Without gradients, units are split.
+    mode = "split" if chosen.widen == BY_GRADIENTS else chosen.widen
+    candidates = ranked(propose(network, thresholds, mode=mode))
+    pruning = _pruning(network, data, reading) if data else None
+    if pruning is not None:  # which judges better than singular values do
+        candidates = [candidate for candidate in candidates if candidate.operation != Narrow.operation]
     if not as_json:
-        console.inspection(network, reports, candidates, settings.thresholds)
+        console.inspection(network, reports, candidates, thresholds, pruning)
         return
-    layers = [
+    layers: list[dict[str, Any]] = [
         {
             "layer": report.layer,
             "inputs": report.inputs,
@@ -82,18 +108,37 @@ def inspect(model: ModelArgument, preset: str = "default", as_json: JsonOption =
         }
         for report in reports
     ]
-    proposals = [
-        {"surgery": str(c), "score": c.score, "parameters": c.parameters, "reason": c.reason} for c in candidates
-    ]
-    console.print_json(
-        {
-            "topology": network.topology,
-            "parameters": network.parameter_count,
-            "opset": network.frame.opset,
-            "hidden_layers": layers,
-            "candidates": proposals,
-        }
-    )
+    record = {
+        "topology": network.topology,
+        "parameters": network.parameter_count,
+        "opset": network.frame.opset,
+        "hidden_layers": layers,
+        "candidates": [_record(candidate) for candidate in candidates],
+    }
+    if pruning is not None:
+        for layer, found in zip(layers, pruning, strict=True):
+            layer["pruning_errors"] = None if found.errors is None else found.errors.tolist()
+        record["by_data"] = [_record(found.candidate) for found in pruning if found.candidate is not None]
+    console.print_json(record)
+
+
+def _pruning(network: Network, data: str, reading: ReadingOptions) -> list[PruningReport]:
+    """What ``prune`` would lose, by the rows that ``operate`` would go by."""
+    from onnxsurgeon.calibration.calibrate import calibrate
+    from onnxsurgeon.calibration.perform import draw_sample
+    from onnxsurgeon.recommend import inspect_pruning
+
+    examples = draw_sample(network, reading.load(data), reading.inputs).calibration
+    return inspect_pruning(network, calibrate(network, examples))
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "surgery": str(candidate),
+        "score": candidate.score,
+        "parameters": candidate.parameters,
+        "reason": candidate.reason,
+    }
 
 
 @with_fields(ReadingOptions)

@@ -94,12 +94,20 @@ def _caption(reports: Sequence[LayerReport], thresholds: Thresholds, decades: in
     most = max(len(report.singular_values) for report in reports)
     if most > WIDTH:
         parts.append(f"of more than {WIDTH} values, a bar shows the largest of several")
-    rule = f"σ < {thresholds.relative:g} σ max or σ < {thresholds.absolute:g} (eq. 13)"
-    marked = any(_small(report.singular_values, thresholds) for report in reports)
-    parts.append(f"right of {mark} what is removable: {rule}" if marked else f"none is removable: {rule}")
-    if any(r.units > len(r.singular_values) for r in reports) and thresholds.rank_bound:
-        parts.append("units beyond a layer's number of inputs are removable too")
+    parts.append(_removable(reports, thresholds, mark))
     return "\n".join(parts)
+
+
+def _removable(reports: Sequence[LayerReport], thresholds: Thresholds, mark: str) -> str:
+    """What the column "removable" of the table counts, in a sentence."""
+    rule = f"σ < {thresholds.relative:g} σ max or σ < {thresholds.absolute:g} (eq. 13)"
+    is_marked, has_beyond = any(report.small for report in reports), any(report.beyond for report in reports)
+    if is_marked:
+        more = "\nand, in a linear layer, units beyond its number of inputs" if has_beyond else ""
+        return f"right of {mark} what is removable: {rule}{more}"
+    if has_beyond:
+        return f"removable are a linear layer's units beyond its number of inputs, and none\nby {rule}"
+    return f"none is removable: {rule}"
 
 
 def _has(console: Console, characters: str) -> bool:

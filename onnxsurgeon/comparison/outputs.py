@@ -156,7 +156,7 @@ class _Tally:
 
 def _paired(first: onnx.ModelProto, second: onnx.ModelProto) -> tuple[list[tuple[str, str]], list[str]]:
     """Outputs that correspond: those of one name, or all in order where no name is shared; and what is left over."""
-    a, b = ([value.name for value in model.graph.output] for model in (first, second))
+    a, b = (list(dict.fromkeys(value.name for value in model.graph.output)) for model in (first, second))
     if not set(a) & set(b) and len(a) == len(b):
         return list(zip(a, b, strict=True)), []
     notes = [f"output '{name}' not compared: only the first model has it" for name in a if name not in b]

@@ -41,7 +41,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     if any(name not in inputs for name in wanted):
         return
     feeds = {name: inputs[name].take(np.arange(_rows(model, inputs)) % len(inputs[name])) for name in wanted}
-    names = [value.name for value in model.graph.output]
+    names = list(dict.fromkeys(value.name for value in model.graph.output))
     for head in network.heads:
         if head.tensor not in names:
             model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))

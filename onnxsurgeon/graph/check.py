@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import onnx
 from onnx import GraphProto, ModelProto, TypeProto
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs, tensor_types
 from onnxsurgeon.graph.functions import check_functions
 from onnxsurgeon.graph.parts import BULKY, Parts, kind_of, without_initializers
-from onnxsurgeon.graph.structure import check_order, check_tensors, describe, subgraphs
+from onnxsurgeon.graph.structure import check_order, check_tensors, describe
 from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, value_info
 from onnxsurgeon.runtime import first_line
 
@@ -115,6 +115,7 @@ def check_opsets(model: ModelProto, name: str) -> None:
 
 def _check_declared(model: ModelProto, name: str) -> None:
     """Structure, then onnx's checker and shape inference, then sizes."""
+    forget_negative_sizes(model.graph)
     check_functions(model, name)
     check_order(model, name)
     _check_operators(model.graph, next(e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), name)
@@ -180,7 +181,7 @@ def _check_interface(graph: GraphProto, name: str) -> None:
 def _check_sizes(graph: GraphProto, name: str) -> None:
     """Refuse negative dimensions, and tensors that nothing could hold."""
     for value in (*graph.input, *graph.output, *graph.value_info):
-        for tensor in _tensor_types(value.type):
+        for tensor in tensor_types(value.type):
             dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
             if any(dim < 0 for dim in dims):
                 raise ModelError(f"{name}: tensor '{value.name}' has a negative dimension: {_dims(tensor)}")
@@ -191,17 +192,6 @@ def _check_sizes(graph: GraphProto, name: str) -> None:
             if attribute.HasField("g") or attribute.graphs:
                 for subgraph in subgraphs(attribute):
                     _check_sizes(subgraph, name)
-
-
-def _tensor_types(kind: TypeProto) -> Iterator[TypeProto.Tensor]:
-    """The tensor type in a type, inside sequences, optionals and maps too."""
-    which = kind.WhichOneof("value")
-    if which == "tensor_type":
-        yield kind.tensor_type
-    elif which in ("sequence_type", "optional_type"):
-        yield from _tensor_types(getattr(kind, which).elem_type)
-    elif which == "map_type":
-        yield from _tensor_types(kind.map_type.value_type)
 
 
 def _dims(tensor: TypeProto.Tensor) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
+from onnxsurgeon.graph.structure import describe
+
 
 def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
     """The model with every such node in inference form, where y = x, and a note on each; ``model`` is not changed.
@@ -19,9 +21,7 @@ def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
     notes = []
     for node in _random(changed.graph):
         del node.input[2]  # training_mode, false where it is not given
-        notes.append(
-            f"'{node.name}' (Dropout) was in training form, dropping at random: it is written in inference form"
-        )
+        notes.append(f"{describe(node)} was in training form, dropping at random: it is written in inference form")
     return changed, notes
 
 

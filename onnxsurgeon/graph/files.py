@@ -18,8 +18,9 @@ from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
 from onnxsurgeon.graph import external, wire
 from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
 from onnxsurgeon.graph.damage import why_unreadable
+from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs
 from onnxsurgeon.graph.parts import LARGEST_FILE, Parts, as_array, headers_of, join, ordered, split, with_arrays
-from onnxsurgeon.graph.structure import subgraphs, tensor_place, tensors
+from onnxsurgeon.graph.structure import tensor_place, tensors
 from onnxsurgeon.graph.tensors import check_tensor
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -99,6 +100,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
         skeleton.graph.initializer.extend(kept)
         del kept
         model = skeleton
+    forget_negative_sizes(model.graph)
     parts = Parts(model, arrays, outside, headers)
     check_graph(parts, name)
     return parts

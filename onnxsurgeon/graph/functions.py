@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from onnx import FunctionProto, ModelProto, NodeProto
 
 from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.structure import subgraphs
+from onnxsurgeon.graph.declared import subgraphs
 
 DEEPEST_CALL = 16
 MOST_NODES = 200_000

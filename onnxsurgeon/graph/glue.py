@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import constant_values
-from onnxsurgeon.graph.normal_form import activation_of, reads
+from onnxsurgeon.graph.normal_form import activation_of, label, reads
 from onnxsurgeon.linear_algebra import Array
 
 Shape = tuple[int | None, ...]
@@ -30,7 +30,7 @@ class Glue:
         shapes: the inputs' shapes; None: a size that is not known, as the batch never is.
         shape: the output's.
         attributes: what else the op needs, ``axis``, ``axes``, ``activation``, …
-        node: the node's name, for messages.
+        node: what messages call the node.
     """
 
     op: str
@@ -101,7 +101,7 @@ def _glue(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: 
         tuple(shape_of(tensor) for tensor in read),
         shape_of(node.outputs[0]),
         attributes,
-        node.name,
+        label(node),
     )
 
 
@@ -207,7 +207,7 @@ def _split(node: gs.Node) -> list[Glue]:
 def _piece(node: gs.Node, output: Any, axis: int, begin: int, end: int) -> Glue:
     x = node.inputs[0]
     attributes = {"axis": axis, "begin": begin, "end": end}
-    return Glue("Slice", (x.name,), output.name, (shape_of(x),), shape_of(output), attributes, node.name)
+    return Glue("Slice", (x.name,), output.name, (shape_of(x),), shape_of(output), attributes, label(node))
 
 
 def _gather(node: gs.Node) -> list[Glue]:
@@ -222,8 +222,8 @@ def _gather(node: gs.Node) -> list[Glue]:
     name = f"{y.name}/slice"
     attributes = {"axis": axis, "begin": begin, "end": begin + 1}
     return [
-        Glue("Slice", (x.name,), name, (shape_of(x),), kept, attributes, node.name),
-        Glue("Reshape", (name,), y.name, (kept,), shape_of(y), {}, node.name),
+        Glue("Slice", (x.name,), name, (shape_of(x),), kept, attributes, label(node)),
+        Glue("Reshape", (name,), y.name, (kept,), shape_of(y), {}, label(node)),
     ]
 
 

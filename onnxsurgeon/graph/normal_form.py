@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
-from onnxsurgeon.graph.canonical import clip_bounds, constant_values
+from onnxsurgeon.graph.canonical import clip_bounds, constant_values, name_in_file
 
 
 def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) -> Activation:
@@ -23,7 +23,7 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     if node.op == "PRelu":
         slope = constant_values(node.inputs[1])
         if slope is None or (units is not None and slope.size not in (1, units)):
-            raise ModelError(f"node '{node.name}': PRelu's slope is not one value, or one for each unit")
+            raise ModelError(f"node '{label(node)}': PRelu's slope is not one value, or one for each unit")
         if units is None:
             return Activation(node.op, slope=slope)
         return Activation(node.op, slope=np.broadcast_to(slope.reshape(-1), (units,)).astype(dtype))
@@ -31,10 +31,15 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     if node.op == "Clip":
         low, high = clip_bounds(node)
         if low is None or high is None:
-            raise ModelError(f"node '{node.name}': Clip's bounds are not constant")
+            raise ModelError(f"node '{label(node)}': Clip's bounds are not constant")
         attributes = {"min": low, "max": high}
     changed = {name: value for name, value in attributes.items() if value != known.attributes[name]}
     return Activation(node.op, changed)
+
+
+def label(node: gs.Node) -> str:
+    """What notes and messages call a node: its name, or the tensor's that it writes where the file gives it none."""
+    return str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
 
 
 def reads(node: gs.Node) -> Iterator[Any]:

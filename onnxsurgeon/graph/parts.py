@@ -9,6 +9,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.declared import forget_negative_sizes
 from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, check_tensor
 from onnxsurgeon.linear_algebra import Array
 
@@ -46,6 +47,7 @@ def split(model: ModelProto, name: str = "model") -> Parts:
         ModelError: a tensor does not hold what it declares; the text starts with ``name``.
     """
     skeleton = without_initializers(model)
+    forget_negative_sizes(skeleton.graph)
     arrays: dict[str, Array] = {}
     for tensor in model.graph.initializer:
         array = as_array(tensor, f"{name}: initializer '{tensor.name}'")

@@ -21,8 +21,9 @@ from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.normal_form import activation_of, reads
+from onnxsurgeon.graph.normal_form import activation_of, label, reads
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
+from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
@@ -76,12 +77,9 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     notes = [*dropouts, *structure.notes]
     segments: list[DenseChain] = []
-    number = 0
+    nodes = {node.name for node in model.graph.node}
     for links, end in zip(structure.segments, ends, strict=True):
-        layers: list[DenseLayer] = []
-        for link in links:
-            number += 1
-            layers.append(_layer(link, number, taken, notes, source))
+        layers = [_layer(link, nodes, taken, notes, source) for link in links]
         segments.append(_segment(links, layers, end.entry, source))
     parameters = {name for segment in segments for name, _ in segment.parameters()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
@@ -119,7 +117,7 @@ def _refuse_quantized(model: onnx.ModelProto, source: str) -> None:
     for node in model.graph.node:
         if node.op_type in QUANTIZERS:
             raise ModelError(
-                f"{source}: node '{node.name}' ({node.op_type}): the model is quantized, and its activations may live "
+                f"{source}: {describe(node)}: the model is quantized, and its activations may live "
                 "in the quantizer's saturation; evolve the float model it was made from, and quantize the result again"
             )
 
@@ -130,7 +128,7 @@ def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
         random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
         if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
             raise ModelError(
-                f"{source}: node '{node.name}' ({node.op}) is in training mode; export the model for inference"
+                f"{source}: node '{label(node)}' ({node.op}) is in training mode; export the model for inference"
             )
 
 
@@ -170,7 +168,7 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
         if weight is not None and bias is not None and weight.ndim == 2:
             units = weight.shape[0] if node.attrs.get("transB", 0) else weight.shape[1]
             if bias.ndim and bias.shape[-1] not in (1, units):
-                raise ModelError(f"{source}: node '{node.name}': bias of shape {bias.shape} for {units} units")
+                raise ModelError(f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units")
 
 
 def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: str) -> DenseChain:
@@ -178,7 +176,7 @@ def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: st
     if len(kinds) > 1:
         names = ", ".join(sorted(str(kind) for kind in kinds))
         raise ModelError(
-            f"{source}: node '{links[0].dense.name}': the weights from here on are of several types: {names}"
+            f"{source}: node '{label(links[0].dense)}': the weights from here on are of several types: {names}"
         )
     kind = kinds.pop()
     x, y = links[0].dense.inputs[0], links[-1].output
@@ -187,14 +185,21 @@ def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: st
     return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored)
 
 
-def _layer(link: Link, number: int, taken: set[str], notes: list[str], source: str) -> DenseLayer:
-    """The dense layer that a link stands for; names that others bear already get an underscore."""
+def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], source: str) -> DenseLayer:
+    """The dense layer that a link stands for; names that others bear already get an underscore.
+
+    A node without a name gets that of the tensor it writes.
+    """
     node = link.dense
     weight = _values(node, 1, source)
     bias = _values(node, 2, source) if len(node.inputs) > 2 else None
     if 0 in weight.shape:
-        raise ModelError(f"{source}: node '{node.name}': weight of shape {weight.shape} is empty")
-    names = LayerNames.derived(node.name or f"dense{number}")
+        raise ModelError(f"{source}: node '{label(node)}': weight of shape {weight.shape} is empty")
+    base = label(node)
+    while not node.name and base in nodes:
+        base += "_"
+    nodes.add(base)
+    names = LayerNames.derived(base)
     chosen = {"node": names.node, "weight": node.inputs[1].name, "pre_activation": node.outputs[0].name}
     if bias is not None:
         chosen["bias"] = node.inputs[2].name
@@ -231,7 +236,7 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
         values = values.astype(np.float32)
     parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix is large too
     if not all(bool(np.isfinite(part).all()) for part in parts):
-        raise ModelError(f"{source}: node '{node.name}': its weights or biases hold NaN or infinity")
+        raise ModelError(f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity")
     return values
 
 

@@ -11,7 +11,10 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
-from onnxsurgeon.graph.normal_form import in_order, reads
+from onnxsurgeon.graph.normal_form import in_order, label, reads
+
+# Whose output depends on the shape of what they read, and not on its values.
+READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
 
 
 @dataclass(eq=False)
@@ -85,6 +88,7 @@ class _Search:
         features, constants = self._entering(steps, segments)
         heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
         self._note_pinned(segments)
+        self._note_idle()
         return Structure(segments, steps, heads, features, constants, self.notes)
 
     def _entering(
@@ -133,10 +137,10 @@ class _Search:
                 continue
             for node, why in blocked:
                 frozen = self._upstream(iter(data_inputs(node)))
-                behind = [f"'{dense.name}'" for key, dense in found.items() if key in frozen]
+                behind = [f"'{label(dense)}'" for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
-                reason = f"node '{node.name}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
+                reason = f"node '{label(node)}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
                 self.notes.append(f"{', '.join(behind)} {_stay(behind)}: {reason}")
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
@@ -149,7 +153,7 @@ class _Search:
         for links in self._segments(found):
             if links[0].dense.attrs["entry"] not in self.names or links[-1].output.name not in self.names:
                 self.notes.append(
-                    f"'{links[-1].dense.name}' stays as it is: the file computes it in one with other things"
+                    f"'{label(links[-1].dense)}' stays as it is: the file computes it in one with other things"
                 )
                 lost.update(id(link.dense) for link in links)
         return lost
@@ -160,10 +164,10 @@ class _Search:
             if node.op in (*PRODUCTS, "Dense"):
                 reason = explain(node)
                 op = node.attrs.get("op", node.op)
-                return f": node '{node.name}' ({op}) is not understood, since {reason}"
+                return f": node '{label(node)}' ({op}) is not understood, since {reason}"
         bodies = [node for node in self.order if any(isinstance(value, gs.Graph) for value in node.attrs.values())]
         if bodies:
-            return f" outside of the bodies of node '{bodies[0].name}' ({bodies[0].op}), which are left alone"
+            return f" outside of the bodies of node '{label(bodies[0])}' ({bodies[0].op}), which are left alone"
         return ", neither Gemm nor MatMul with a constant weight"
 
     def _downstream(self, start: dict[int, gs.Node]) -> set[int]:
@@ -285,8 +289,35 @@ class _Search:
                 count = len(self.readers.get(id(tensor), ()))
             if count and is_output(self.graph, tensor):
                 self.notes.append(
-                    f"the width of '{last.name}' stays: tensor '{tensor.name}' is also an output of the model"
+                    f"the width of '{label(last)}' stays: tensor '{tensor.name}' is also an output of the model"
                 )
+
+    def _note_idle(self) -> None:
+        """Note inputs that no output depends on, as tracing leaves where it bakes an example's values in."""
+        several = len({id(tensor) for tensor in self.graph.outputs}) > 1
+        needed, todo = {id(tensor) for tensor in self.graph.outputs}, list(self.graph.outputs)
+        while todo:
+            for producer in todo.pop().inputs:
+                for tensor in _values_of(producer):
+                    if id(tensor) not in needed:
+                        needed.add(id(tensor))
+                        todo.append(tensor)
+        for tensor in self.graph.inputs:
+            if id(tensor) not in needed:
+                who = "no output depends" if several else "the output does not depend"
+                self.notes.append(f"{who} on input '{tensor.name}'")
+        moved = {id(tensor) for tensor in self.graph.inputs}
+        for node in self.order:
+            if any(id(tensor) in moved for tensor in _values_of(node)):
+                moved.update(id(tensor) for tensor in node.outputs)
+        if several and self.graph.inputs:
+            still = dict.fromkeys(tensor.name for tensor in self.graph.outputs if id(tensor) not in moved)
+            self.notes += [f"output '{name}' depends on no input" for name in still]
+
+
+def _values_of(node: gs.Node) -> list[gs.Tensor]:
+    """Tensors whose values, and not only their shapes, the node's outputs depend on."""
+    return [] if node.op in READS_SHAPES else list(reads(node))
 
 
 def _stay(names: list[str]) -> str:

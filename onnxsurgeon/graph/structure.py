@@ -9,17 +9,13 @@ from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.declared import subgraphs
 from onnxsurgeon.graph.external import is_external
 from onnxsurgeon.graph.tensors import check_tensor
 
 DEEPEST_SUBGRAPH = 16
 
 _STRING, _MESSAGE = 9, 11  # field types of protobuf's descriptors
-
-
-def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
-    """Graphs held by a node's attribute (bodies of If, Loop and Scan)."""
-    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
 
 
 def describe(node: NodeProto) -> str:
@@ -65,7 +61,8 @@ def _walk(
 
 def _walk_node(node: NodeProto, depth: int, name: str, skip: bool, found: list[tuple[TensorProto, str]]) -> None:
     """The same for a node, of which a model may have very many."""
-    where = f"{name}: node '{node.name}'" if isinstance(node.name, str) else f"{name}: a node"
+    label = node.name or next(iter(node.output), "")
+    where = f"{name}: node '{label}'" if isinstance(label, str) else f"{name}: a node"
     _check_texts((node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output), where)
     for attribute in node.attribute:
         _walk(attribute, depth, where, name, skip, found)
@@ -108,6 +105,8 @@ def check_tensors(model: ModelProto, name: str) -> None:
 def check_order(model: ModelProto, name: str) -> None:
     """Check that every tensor has one name and one source, which comes before whatever reads it.
 
+    The model's own outputs may list a tensor more than once.
+
     Raises:
         ModelError: a name is missing or taken twice, a tensor is read that nothing writes, or nodes form a cycle
             or are out of order; the text starts with ``name``.
@@ -127,7 +126,9 @@ def _check_graph(graph: GraphProto, outer: Sequence[set[str]], where: str) -> No
         raise ModelError(f"{where}: an input or initializer has no name")
     scopes = [*outer, known]
     _check_nodes(graph.node, scopes, where)
-    _check_outputs([value.name for value in graph.output], scopes, where)
+    outputs = [value.name for value in graph.output]
+    # ONNX Runtime gives a tensor as often as a model lists it among its outputs; of a body's, it loses all but one.
+    _check_outputs(outputs if outer else list(dict.fromkeys(outputs)), scopes, where)
 
 
 def _unique(names: Iterable[str], what: str, where: str) -> set[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
-from onnxsurgeon.recommend.spectrum import Thresholds, removable_neurons
+from onnxsurgeon.recommend.spectrum import Thresholds, beyond_rank, small_values
 from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen, spell
 
 IDENTITY = "identity"
@@ -26,7 +26,8 @@ class LayerReport:
         activation: φ_i, None for a linear layer.
         parameters: weights, biases and slopes of the layer.
         singular_values: of W_i, descending.
-        removable: n_r (eq. 13).
+        small: how many of them are small.
+        removable: n_r (eq. 13, ``removable_neurons``).
     """
 
     layer: int
@@ -36,12 +37,18 @@ class LayerReport:
     activation: Activation | None
     parameters: int
     singular_values: Array
+    small: int
     removable: int
 
     @property
     def share(self) -> float:
         """n_r / n_i."""
         return self.removable / self.units
+
+    @property
+    def beyond(self) -> int:
+        """How many of the removable units are beyond the rank bound: they have no singular value."""
+        return self.removable - self.small
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport
     reports = []
     for i in range(1, network.hidden_count + 1):
         layer, (position, hidden) = network.hidden(i), network.depth(i)
+        small = small_values(layer.weight, thresholds)
         reports.append(
             LayerReport(
                 i,
@@ -92,7 +100,8 @@ def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport
                 layer.activation,
                 sum(values.size for _, values in layer.parameters()),
                 singular_values(layer.weight),
-                removable_neurons(layer.weight, thresholds),
+                small,
+                small + beyond_rank(layer.weight, small, thresholds, is_linear=layer.is_linear),
             )
         )
     return reports
@@ -104,7 +113,8 @@ def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", br
     Args:
         network: the branch's network.
         thresholds: ε1, ε2, and whether the rank bound counts. Without it (the paper), a factorization is proposed
-            even where it saves no parameters.
+            even where it saves no parameters, and narrow even where the rank of the weight forces it to take away units
+            that nothing calls removable.
         mode: how to widen.
         branch: the branch's number, passed on.
     """
@@ -130,10 +140,11 @@ def _for_layer(
     for amount in (max(2, n // 10), 10 * max(2, n // 10)):
         yield Widen(i, amount, mode), 1 - share, f"{finding}: the layer uses its width, {amount} more may help"
     yield InsertIdentity(i), (1 - share) * depth, f"{finding}: the layer is full, another after it may help"
-    if n > 1:
-        kept = min(n - min(max(1, small), n - 1), most)
+    wanted = n - min(max(1, small), n - 1)
+    if n > 1 and (wanted <= most or not thresholds.rank_bound):
+        kept = min(wanted, most)
         yield Narrow(i, kept), share, f"{finding}: {kept} of them carry the rest"
-    rank = min(n - max(1, small), most)
+    rank = min(n - max(1, small), most - report.small if thresholds.rank_bound else most)
     saves = rank * (n_in + n) < n_in * n
     if rank >= 1 and (saves or not thresholds.rank_bound):
         what = "keeps every singular value that counts" if small else "drops only the smallest singular value"

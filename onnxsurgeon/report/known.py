@@ -24,5 +24,5 @@ class PaperFigure:
     surgeon: str
 
 
-# By data set and topology of the given model; only rows that are known to us.
+# By data set and topology of the given model; tools/paper_table3.py has the whole table.
 PAPER = {("fashion-mnist", "784-10-10"): PaperFigure("0.85", "0.85")}

@@ -127,7 +127,9 @@ class SurgeonSettings(TrainingSettings):
     )
     epsilon_relative: float = setting(0.005, "A singular value below this fraction of the largest is small (eq. 13).")
     epsilon_absolute: float = setting(0.3, "A singular value below this is small (eq. 13).")
-    rank_bound: bool = setting(True, "Count units beyond the rank bound as removable; factorize only where it saves.")
+    rank_bound: bool = setting(
+        True, "Count a linear layer's units beyond its rank bound as removable; factorize only where it saves."
+    )
     selection: str = setting(
         "best-of-each", "Objective paper: which candidates are tried: best-of-each, top-n or random-walk."
     )

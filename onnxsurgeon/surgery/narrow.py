@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
-from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, require_amount, slope_of
+from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, require_amount, slope_of, spell
 
 
 @register
@@ -33,7 +34,14 @@ class Narrow:
     def require(self, network: Network) -> None:
         """1 ≤ r ≤ min(n_{i-1}, n_i): the decomposition has no more than that many columns."""
         layer = network.hidden(self.layer)
-        require_amount(self, self.units, min(layer.weight.shape), "the number of units that stay")
+        most = min(layer.weight.shape)
+        if most < self.units and most < layer.units:
+            raise SurgeryError(
+                f"{spell(self)}: narrow goes by the rank of the weight, {layer.inputs} × {layer.units}: the number of "
+                f"units that stay must be 1 to {most}; prune:{self.layer}:{min(self.units, layer.units)} with --data "
+                "keeps any number"
+            )
+        require_amount(self, self.units, most, "the number of units that stay")
 
     def is_exact(self, network: Network) -> bool:
         """Where φ is the identity and nothing but zeros is cut off."""

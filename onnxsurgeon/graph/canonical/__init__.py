@@ -11,7 +11,7 @@ from onnxsurgeon.graph.canonical.driver import canonicalise
 from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
 from onnxsurgeon.graph.canonical.products import explain
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, is_output
-from onnxsurgeon.graph.canonical.rewriter import PRODUCTS
+from onnxsurgeon.graph.canonical.rewriter import PRODUCTS, name_in_file
 
 __all__ = [
     "FLOATS",
@@ -25,4 +25,5 @@ __all__ = [
     "explain_normalization",
     "is_dense",
     "is_output",
+    "name_in_file",
 ]

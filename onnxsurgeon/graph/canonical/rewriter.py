@@ -6,6 +6,7 @@ only the nodes next to it, so that a graph of 100,000 nodes is rewritten in line
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,12 +22,19 @@ G_LOGGER.severity = G_LOGGER.ERROR
 
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
 MANY_READERS, SMALL = 16, 4096
+# What follows the name of the tensor after which a new one is named.
+_NEW = re.compile(r"(\.canonical\d+)+$")
 # Fewest inputs of the operators that rules look at; 1 where it is not said.
 INPUTS = {
     "Constant": 0,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
     "Where": 3,
 }
+
+
+def name_in_file(tensor: str) -> str:
+    """A tensor's name, or where rewriting has made it that of the file's tensor after which it is named."""
+    return _NEW.sub("", tensor)
 
 
 class Rewriter:
@@ -203,7 +211,7 @@ class Rewriter:
 
     def insert(self, anchor: gs.Node, op: str, inputs: Sequence[Any], y: Any, attributes: Mapping[str, Any]) -> gs.Node:
         """A new node that writes ``y``, listed next to ``anchor``."""
-        node = gs.Node(op, f"{anchor.name}.{op}", dict(attributes))
+        node = gs.Node(op, f"{anchor.name}.{op}" if anchor.name else "", dict(attributes))
         list.extend(node.inputs, inputs)
         for tensor in inputs:
             list.append(tensor.outputs, node)
