@@ -53,7 +53,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "784-10-10, at most 110,000": [*FASHION, LIMIT, "110000"],
     },
     "large": {"784-300-100-100-10, at most 110,000": [str(LARGE), "--data", "fashion-mnist", LIMIT, "110000"]},
-    "unlimited": {"784-10-10, no limit": FASHION},
+    "unlimited": {"784-10-10, no limit": [*FASHION, "--ensemble", "4"]},
     "ensemble": {f"784-10-10, no limit, ensemble of {n}": [*FASHION, "--ensemble", f"{n}"] for n in (1, 2)},
     **{
         f"ablation-{limit}": {

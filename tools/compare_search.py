@@ -11,13 +11,13 @@ again. Needs optuna, PyTorch and scikit-learn: ``make compare`` makes an environ
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from measuring.machine import hold_cores
 from searching import optuna_search, surgeon
 from searching.networks import Candidate, Search, accuracy, held_back_rows, record, within
 from searching.results import Results, Run, table
@@ -110,20 +110,6 @@ def compare(rules: Rules, methods: list[str], seeds: list[int], path: Path | Non
             print(f"- {METHODS[method]}, seed {seed}: {summary(run)}" if run else "", flush=True)
     runs = [run for run in results.runs if run["method"] in methods and run["seed"] in seeds]
     print(f"\n{table(runs, METHODS, rules.budgets)}\n\n{rules.caption(dataset)}")
-
-
-def hold_cores(cores: int) -> None:
-    """Keep this process and those it starts on so many cores, where the system can.
-
-    Raises:
-        SystemExit: there are fewer.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    free = sorted(os.sched_getaffinity(0))
-    if len(free) < cores:
-        raise SystemExit(f"--cores {cores}: this machine has {len(free)}")
-    os.sched_setaffinity(0, free[:cores])
 
 
 def measure(rules: Rules, dataset: Dataset, method: str, seed: int) -> Run:

@@ -19,7 +19,7 @@ COUNTS = {
 
 
 class Results:
-    """One record for each method and seed.
+    """One record for each method and seed, and for whatever else a tool varies.
 
     Attributes:
         settings: under which all of them were made.
@@ -46,9 +46,10 @@ class Results:
         for name in [name for name in settings if before.get(name) != settings[name]]:
             raise SystemExit(f"{path}: was begun with {name} {before.get(name)}, now it is {settings[name]}")
 
-    def find(self, method: str, seed: int) -> Run | None:
-        """The record of a search that was made."""
-        return next((run for run in self.runs if (run["method"], run["seed"]) == (method, seed)), None)
+    def find(self, method: str, seed: int, **others: Any) -> Run | None:
+        """The record of a run that was made; ``others`` say what else it was made with."""
+        wanted = {"method": method, "seed": seed, **others}
+        return next((run for run in self.runs if all(run.get(key) == value for key, value in wanted.items())), None)
 
     def add(self, run: Run) -> None:
         """Keep a record; a kill while it is written loses nothing that was there."""

@@ -1,0 +1,1 @@
+"""What the tools that measure trained networks made smaller have in common."""
