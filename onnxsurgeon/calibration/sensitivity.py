@@ -98,7 +98,7 @@ def _with_signs(examples: Examples, rows: Array, seed: int) -> Examples:
 
 
 def _curvature(build: GraphBuilder, task: Task, output: str, signs: str) -> str:
-    """u (rows, …, C) with the covariance of the loss's second derivative at the head, made of random signs ε.
+    """U (rows, …, C) with the covariance of the loss's second derivative at the head, made of random signs ε.
 
     Cross-entropy: diag p − p pᵀ = E[u uᵀ] of u = √p ε − p Σ √p ε. Binary: √(p (1 − p)) ε. Squared error: ε, times σ'
     where a Sigmoid follows. Means over outputs and positions as in ``losses``.

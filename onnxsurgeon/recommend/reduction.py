@@ -6,7 +6,7 @@ what costs least for a parameter saved goes first. Which plan is best is then me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -84,7 +84,8 @@ def _by_both(network: Network, measure: Measure, most: int, branch: int) -> Iter
     smaller = _operated(network, first, measure)
     surgeries, count = _factorized(smaller, measure(smaller), most)
     if first and surgeries:
-        yield _candidate([*first, *surgeries], count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch)
+        plan: list[Surgery] = [*first, *surgeries]
+        yield _candidate(plan, count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch)
 
 
 def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
@@ -107,7 +108,8 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> It
     rest = _pruned(shallower, measure(shallower), most) if shallower.parameter_count > most else []
     widths = {each.layer: each.units for each in rest}
     count = count_of(shallower, widths)
-    yield _candidate([merge, *rest], count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch)
+    plan: list[Surgery] = [merge, *rest]
+    yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch)
 
 
 def _pruned(network: Network, moments: Moments, most: int) -> list[Prune]:
@@ -173,7 +175,7 @@ def _saved(network: Network, i: int, rank: int) -> int:
     return int(layer.weight.size) - rank * (layer.inputs + layer.units)
 
 
-def _operated(network: Network, surgeries: list[Prune] | list[MergeData], measure: Measure) -> Network:
+def _operated(network: Network, surgeries: Sequence[Surgery], measure: Measure) -> Network:
     rng = np.random.default_rng(0)  # none of them draws
     for surgery in surgeries:
         network = operate(network, surgery, rng, moments=measure(network)).network
@@ -187,7 +189,15 @@ def _spelled_ranks(network: Network, surgeries: list[FactorizeData]) -> str:
     )
 
 
-def _candidate(
-    surgeries: list[Prune] | list[Surgery] | list[FactorizeData], count: int, reason: str, branch: int
-) -> Candidate:
+def _candidate(surgeries: Sequence[Surgery], count: int, reason: str, branch: int) -> Candidate:
     return Candidate(surgeries[0], 0.0, count, reason, branch, tuple(surgeries[1:]))
+
+
+def kind_of(surgeries: str) -> str:
+    """Which kind of plan a branch's surgeries are: all that only prune units are of one kind."""
+    operations = {each.partition(":")[0] for each in surgeries.split("+")}
+    if MergeData.operation in operations:
+        return LAYERS
+    if FactorizeData.operation in operations:
+        return BOTH if Prune.operation in operations else RANKS
+    return UNITS

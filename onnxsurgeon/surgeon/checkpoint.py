@@ -12,19 +12,24 @@ from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.surgeon.state_file import state_path
 
 GROW, SETTLE, REFIT, SHRINK, DONE = "grow", "settle", "refit", "shrink", "done"
+PRUNE, RACE = "prune", "race"  # of a trained start
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where in its phases a search is; see ``GrowAndShrink``.
+    """Where in its phases a search is; see ``GrowAndShrink`` and ``ShrinkTrained``.
 
     Attributes:
-        phase: GROW, SETTLE, REFIT, SHRINK or DONE.
+        phase: GROW, SETTLE, REFIT, PRUNE, RACE, SHRINK or DONE.
         begin: epoch in which the current cycle of the learning rate began.
         end: the one in which it ends.
-        root: number of the branch that began to settle.
+        root: number of the branch that began to settle, or the current cycle.
         top: parameters that shrinking began with.
         halvings: how often a step of shrinking was halved, since the network had lost too much.
+        rate: factor of the learning rate that fits a trained start.
+        uses_made: whether rows that were made of the given ones are trained on.
+        least: the least loss of the current cycle, on the rows that decide.
+        at: the epoch of that.
     """
 
     phase: str = GROW
@@ -33,6 +38,10 @@ class Search:
     root: int = 0
     top: int = 0
     halvings: int = 0
+    rate: float = 1.0
+    uses_made: bool = True
+    least: float | None = None
+    at: int = 0
 
 
 @dataclass

@@ -49,14 +49,16 @@ def settling(settings: SurgeonSettings, left: int) -> int:
     return min(left, max(1, round(share * left)))
 
 
-def to_the_limit(settings: SurgeonSettings, left: int, have: int, excess: float) -> Cycle:
+def to_the_limit(settings: SurgeonSettings, left: int, have: int, excess: float, is_last: bool | None = None) -> Cycle:
     """The next of as few cycles as bring a network to 1/``excess`` of its size, none by more than a half at once.
 
-    The last takes all epochs left, unless the front goes on behind the limit.
+    They are no more than there are epochs left. The last takes all of these, unless the front goes on behind the limit
+    (``is_last``; by default where the front is the objective).
     """
-    cycles = max(1, math.ceil(math.log2(excess) - 1e-9))
-    is_last = cycles == 1 and settings.objective != "pareto"
-    return Cycle(left if is_last else min(left, settings.shrink_step), int(have * excess ** (-1 / cycles)))
+    cycles = min(max(1, math.ceil(math.log2(excess) - 1e-9)), max(1, left))
+    ends = settings.objective != "pareto" if is_last is None else is_last
+    epochs = left if cycles == 1 and ends else max(1, min(settings.shrink_step, left // cycles))
+    return Cycle(epochs, int(have * excess ** (-1 / cycles)))
 
 
 def along_the_front(settings: SurgeonSettings, left: int, have: int, floor: int, share: float = 1.0) -> Cycle:

@@ -16,8 +16,7 @@ from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.footprint import Footprint
 from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.latency import latencies_of
-from onnxsurgeon.surgeon.log import near_chance
-from onnxsurgeon.surgeon.objective import Entry, Limits, shortfall
+from onnxsurgeon.surgeon.objective import Entry, Given, Limits, shortfall
 from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
@@ -46,7 +45,7 @@ def ended(
     outcome = Outcome(
         surgeon.settings,
         is_given=state.best.number == given.number,
-        is_trained=not is_teacher and _is_trained(surgeon, given),
+        is_trained=not is_teacher and surgeon.is_trained,
         is_worse=is_worse,
         is_held_out=surgeon.is_held_out,
         rows=surgeon.validation.rows,
@@ -67,7 +66,7 @@ def ended(
         before,
         after,
         front=found,
-        shortfall="" if chosen is None else shortfall(chosen, surgeon.settings),
+        shortfall="" if chosen is None else shortfall(chosen, surgeon.settings, _relative(given)),
         is_refitted=state.search.phase == REFIT,
         is_worse=is_worse,
         remarks=remarks(outcome),
@@ -84,12 +83,9 @@ def _measured(
     return surgeon.engine.evaluate(network, rows, both), summed(scores)
 
 
-def _is_trained(surgeon: Surgeon, given: Branch) -> bool:
-    """Whether the given model was trained before it was given."""
-    if surgeon.settings.start != "auto":
-        return surgeon.settings.start == "trained"
-    classes = surgeon.train.classes
-    return not near_chance(given.accuracy, classes) if classes else given.accuracy > 0
+def _relative(given: Branch) -> Given:
+    """What some wishes are relative to."""
+    return Given(given.network.parameter_count, given.accuracy)
 
 
 def _footprints(run: RunDirectory, given: Branch, best: Branch) -> tuple[Footprint, Footprint]:
@@ -108,7 +104,7 @@ def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
     """The front within the limits, written to RUN/front; empty where it is not the objective."""
     if surgeon.settings.objective != "pareto":
         return ()
-    limits = Limits.of(surgeon.settings)
+    limits = Limits.of(surgeon.settings, _relative(read_branch(surgeon.run.branches / f"0000-{START}.onnx")))
     names: dict[str, str] = {}
     found = []
     for entry in filter(limits.admits, state.front):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, ClassVar
 
 from onnxsurgeon.calibration.calibrate import SAMPLE, sample_rows
+from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.perform import moments_for
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, SurgeryError
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.surgeon.branch import (
@@ -24,16 +28,19 @@ from onnxsurgeon.surgeon.branch import (
     write_branch,
 )
 from onnxsurgeon.surgeon.callbacks import Callbacks
-from onnxsurgeon.surgeon.checkpoint import DONE, State, checkpoint, restored, summary
+from onnxsurgeon.surgeon.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.surgery import operate, spell
+from onnxsurgeon.surgery import Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
+
+END_SECONDS = 2.5  # of a time limit, that the end of a run takes: the test rows, latencies, the report
+MOST_FOR_THE_END = 0.25
 
 
 @dataclass
@@ -49,7 +56,12 @@ class Surgeon(ABC):
         workers: where branches are trained side by side.
         callbacks: called with every event that is written to the journal.
         is_held_out: whether these were held out of the training rows, and not given apart.
+        is_trained: whether the given model was trained before.
+        given_rows: how many of the training rows, the first of them, were given; the others were made of these.
+        begun: when the run began, by ``time.perf_counter``; None: now.
     """
+
+    first_phase: ClassVar[str] = GROW
 
     run: RunDirectory
     settings: SurgeonSettings
@@ -59,6 +71,9 @@ class Surgeon(ABC):
     workers: Workers
     callbacks: Callbacks = field(default_factory=Callbacks)
     is_held_out: bool = False
+    is_trained: bool = False
+    given_rows: int | None = None
+    begun: float | None = None
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -70,8 +85,9 @@ class Surgeon(ABC):
             workers.stop,
             workers.free_threads,
             workers.progress,
+            given_rows=self.given_rows,
         )
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() if self.begun is None else self.begun
 
     @property
     def batches_per_epoch(self) -> int:
@@ -90,7 +106,8 @@ class Surgeon(ABC):
         state = self._start() if last is None else self._restored(last)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
-            self._decide(state, branches, state.epoch + epochs)
+            self.decide(state, branches, state.epoch + epochs)
+        self.conclude(state)
         self.run.write_best(state.best.file_name)
         return state
 
@@ -101,6 +118,9 @@ class Surgeon(ABC):
     @abstractmethod
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
+
+    def conclude(self, state: State) -> None:  # noqa: B027 - only some searches have anything left to do
+        """What is left to do when the time, or all epochs, are over."""
 
     def leading(self, state: State) -> float:
         """The accuracy that --patience waits for a better one than."""
@@ -115,11 +135,11 @@ class Surgeon(ABC):
         metrics = self.engine.evaluate(branch.network, self.validation)
         measurement = Measurement(0, 0.0, TRAINED, metrics.accuracy, metrics.loss)
         branch = replace(branch, history=(measurement,))
-        state = State(0, [branch], branch)
+        state = State(0, [branch], branch, search=Search(phase=self.first_phase))
         write_branch(branch, self.run.branches)
         self.measured(branch, state)
         self.run.write_best(branch.file_name)  # there is a result from the first checkpoint on
-        self._checkpoint("started", state)
+        self._checkpoint("started", state, is_trained=self.is_trained)
         if near_chance(metrics.accuracy, self.train.classes):
             logger.warning("near chance: untrained, or in need of another scale, mean, std or layout")
         return state
@@ -138,21 +158,36 @@ class Surgeon(ABC):
             return True
         if settings.target_accuracy is not None and state.best.accuracy >= settings.target_accuracy:
             return True
-        if settings.time_limit is not None and self.elapsed(state) >= settings.time_limit:
+        if settings.time_limit is not None and self.elapsed(state) >= self.deadline:
             return True
         return settings.patience is not None and state.stale >= settings.patience
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which nothing more is trained: what is left of a time limit is for the end of the run."""
+        limit = self.settings.time_limit
+        if limit is None:
+            return math.inf
+        return max((1 - MOST_FOR_THE_END) * limit, limit - END_SECONDS)
 
     def elapsed(self, state: State) -> float:
         """Wall time of the run so far, in seconds, over all resumptions."""
         return state.seconds + time.perf_counter() - self._started
 
     def operated(
-        self, state: State, chosen: Iterable[Candidate], draw: int = 0
+        self,
+        state: State,
+        chosen: Iterable[Candidate],
+        draw: int = 0,
+        parents: Sequence[Branch] | None = None,
     ) -> Iterator[tuple[Candidate, Branch, Branch]]:
-        """Candidates with their parents and the branches that they make; what cannot be done is dropped."""
-        parents = {branch.number: branch for branch in state.branches}
+        """Candidates with their parents and the branches that they make; what cannot be done is dropped.
+
+        ``parents`` are the branches that they are made of, by default those of the state.
+        """
+        known = {branch.number: branch for branch in (state.branches if parents is None else parents)}
         for candidate in chosen:
-            parent = parents[candidate.branch]
+            parent = known[candidate.branch]
             number, state.next_number = state.next_number, state.next_number + 1
             self.tell(
                 event="proposed",
@@ -174,7 +209,7 @@ class Surgeon(ABC):
         network, lineage, state = parent.network, parent.lineage, parent.state
         for step, surgery in enumerate(candidate.surgeries):
             rng = generator(self.settings.seed, "surgery", epoch, number, *([step] if step else []))
-            moments = moments_for(surgery, network, self.train, self.sample)
+            moments = self.moments_for(surgery, network)
             operated = operate(network, surgery, rng, moments=moments)
             self.tell(event="operated", branch=number, **spectra(network, surgery, operated.network))
             if state is not None:
@@ -183,6 +218,14 @@ class Surgeon(ABC):
             network, _ = operated.network.as_stored()
             lineage = (*lineage, spell(surgery))
         return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
+
+    def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
+        """What a surgery goes by; None where it goes by nothing."""
+        return moments_for(surgery, network, self.train, self.sample)
+
+    def job_options(self, state: State) -> dict[str, Any]:
+        """What else the search says of every job; fields of ``Job``."""
+        return {}
 
     @cached_property
     def sample(self) -> Array:
@@ -206,7 +249,8 @@ class Surgeon(ABC):
             number, state.next_number = state.next_number, state.next_number + 1
             same = replace(branch, number=number, parent=branch.number, surgery="identity", score=0.0)
             parameters, member = branch.network.parameter_count, position if are_members else 0
-            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, cycle, member))
+            others = self.job_options(state)
+            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, cycle, member, **others))
         trained = [done.branch for _, done in self.perform(state, jobs)]
         if not trained:
             raise EngineError(
@@ -274,7 +318,7 @@ class Surgeon(ABC):
         found.update((done.branch.number, done) for done in self.workers.perform(unfinished()))
         return [(job, found[job.branch.number]) for job in every]
 
-    def _decide(self, state: State, branches: list[Branch], epoch: int) -> None:
+    def decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
         # They come back from their files, so that a resumed run continues from the very same networks.
         before = self.leading(state)
@@ -288,10 +332,10 @@ class Surgeon(ABC):
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 
-    def _checkpoint(self, event: str, state: State) -> None:
+    def _checkpoint(self, event: str, state: State, **others: object) -> None:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
-        self.tell(event=event, **checkpoint(state, self.run.branches))
+        self.tell(event=event, **checkpoint(state, self.run.branches), **others)
 
     def tell(self, **event: object) -> None:
         """Write an event to the journal and pass it to the callbacks."""

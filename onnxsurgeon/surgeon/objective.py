@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -51,6 +51,17 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What some wishes are relative to: the given network's parameter count, and its accuracy on the rows that decide.
+
+    ``shrink`` and ``lose`` are; others need none of it.
+    """
+
+    parameters: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Limits:
     """Upper bounds of the result; None: none."""
 
@@ -59,9 +70,17 @@ class Limits:
     latency: float | None = None
 
     @classmethod
-    def of(cls, settings: SurgeonSettings) -> Limits:
-        """Those that the settings state."""
-        return cls(settings.max_parameters, settings.max_size, settings.max_latency)
+    def of(cls, settings: SurgeonSettings, given: Given | None = None) -> Limits:
+        """Those that the settings state, one relative to the ``given`` network among them."""
+        parameters = settings.max_parameters
+        if settings.shrink is not None and given is not None:
+            parameters = int(given.parameters / settings.shrink)
+        return cls(parameters, settings.max_size, settings.max_latency)
+
+    @property
+    def are_any(self) -> bool:
+        """Whether there is one."""
+        return self != Limits()
 
     def excess(self, entry: Entry) -> float:
         """By how much the network is too large: the largest of its measures as fractions of their limits."""
@@ -84,33 +103,50 @@ def front(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(kept, key=lambda entry: (-entry.parameters, entry.branch))
 
 
-def least_accuracy(entries: Iterable[Entry], settings: SurgeonSettings) -> float | None:
+def least_accuracy(entries: Iterable[Entry], settings: SurgeonSettings, given: Given | None = None) -> float | None:
     """The accuracy above which the smallest network is wanted; None: the most accurate is."""
-    if settings.min_accuracy is not None or settings.tolerance is None:
+    if settings.min_accuracy is not None:
         return settings.min_accuracy
-    limits = Limits.of(settings)
+    if settings.lose is not None and given is not None:
+        return given.accuracy - settings.lose
+    if settings.tolerance is None:
+        return None
+    limits = Limits.of(settings, given)
     return max((entry.accuracy for entry in entries if limits.admits(entry)), default=1.0) - settings.tolerance
 
 
-def choose(entries: Sequence[Entry], settings: SurgeonSettings) -> Entry:
+def choose(
+    entries: Sequence[Entry],
+    settings: SurgeonSettings,
+    given: Given | None = None,
+    is_good: Callable[[Entry], bool] | None = None,
+) -> Entry:
     """The entry that the settings ask for.
 
-    Among those within the limits: the smallest of at least ``min_accuracy``; or the smallest within ``tolerance`` of
-    the best accuracy; or the most accurate. Where none is within the limits, the one that comes nearest; where none
-    is accurate enough, the most accurate.
+    Among those within the limits: the smallest of at least ``min_accuracy``; or the smallest that is at most ``lose``
+    less accurate than the given network; or the smallest within ``tolerance`` of the best accuracy; or, by ``is_good``,
+    the smallest that is good enough; or the most accurate. Where none is within the limits, the one that comes nearest;
+    where none is accurate enough, the most accurate.
     """
-    limits = Limits.of(settings)
+    limits = Limits.of(settings, given)
     within = [entry for entry in entries if limits.admits(entry)]
     if not within:
         return min(entries, key=lambda entry: (limits.excess(entry), entry.branch))
-    least = least_accuracy(within, settings)
+    least = least_accuracy(within, settings, given)
     good = [entry for entry in within if entry.accuracy >= (math.inf if least is None else least)]
+    if least is None and is_good is not None:
+        good = list(filter(is_good, within))
     if good:
         return min(good, key=lambda entry: (entry.parameters, -entry.accuracy, entry.branch))
-    return min(within, key=lambda entry: (-entry.accuracy, entry.loss, entry.parameters, entry.branch))
+    return most_accurate(within)
 
 
-def shortfall(entry: Entry, settings: SurgeonSettings) -> str:
+def most_accurate(entries: Iterable[Entry]) -> Entry:
+    """The entry of the best accuracy; of equal ones, that of the least loss, then the smallest."""
+    return min(entries, key=lambda entry: (-entry.accuracy, entry.loss, entry.parameters, entry.branch))
+
+
+def shortfall(entry: Entry, settings: SurgeonSettings, given: Given | None = None) -> str:
     """What the settings ask for that the network does not have; "" where it has all."""
     missed = []
     for name, have in (("max_parameters", entry.parameters), ("max_size", entry.size), ("max_latency", entry.latency)):
@@ -118,6 +154,11 @@ def shortfall(entry: Entry, settings: SurgeonSettings) -> str:
         if limit is not None and have is not None and have > limit:
             shown = f"{have:,}" if isinstance(have, int) else f"{have:.4g}"
             missed.append(f"--{name.replace('_', '-')} {limit:,} (it has {shown})")
+    limit = Limits.of(settings, given).parameters
+    if settings.shrink is not None and limit is not None and entry.parameters > limit:
+        missed.append(f"--shrink {settings.shrink:g}, {limit:,} parameters (it has {entry.parameters:,})")
+    if settings.lose is not None and given is not None and entry.accuracy < given.accuracy - settings.lose:
+        missed.append(f"--lose {settings.lose:g} (it has {entry.accuracy:.4f}, the given {given.accuracy:.4f})")
     if settings.min_accuracy is not None and entry.accuracy < settings.min_accuracy:
         missed.append(f"--min-accuracy {settings.min_accuracy} (it has {entry.accuracy:.4f})")
     return f"no network was found with {' and '.join(missed)}" if missed else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,11 +29,13 @@ from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
+from onnxsurgeon.surgeon.start import Start, grows, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
 from onnxsurgeon.surgeon.versions import differences, versions
-from onnxsurgeon.surgeon.workers import make_workers
+from onnxsurgeon.surgeon.workers import Workers, make_workers
 from onnxsurgeon.tracking import make_tracking
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.engine import Engine, make_engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class Splits:
         train: rows to train on.
         validation: rows to choose by.
         is_held_out: whether these were held out of the training rows, and not given apart.
+        given_rows: how many of the training rows, the first of them, were given; the others were made.
         test: makes the rows of the test split.
         notes: what is worth knowing of the network.
         classes: what each head's classes are called, () for one that numbers them.
@@ -51,6 +55,7 @@ class Splits:
     train: Examples
     validation: Examples
     is_held_out: bool
+    given_rows: int
     test: Callable[[], Examples]
     notes: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
@@ -107,6 +112,7 @@ def evolve(
     Raises:
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
     """
+    begun = time.perf_counter()
     settings = settings or SurgeonSettings.from_preset()
     options = options or InputOptions()
     if out is not None:
@@ -116,12 +122,14 @@ def evolve(
     network = load(model)
     taught_by = None if teacher is None else TeacherModel.read(teacher)
     require_ensemble(network, settings)
+    require_reachable(network, settings)
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
         teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
         splits = _split(teaching)
+        start = start_of(network, settings, chosen, splits.train, splits.validation)
         stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
@@ -145,6 +153,7 @@ def evolve(
                         **rows,
                         "options": asdict(options),
                     },
+                    "start": asdict(start),
                     "tasks": [asdict(task) for task in splits.train.tasks],
                     "metric": splits.train.metric,
                     "versions": versions(),
@@ -152,8 +161,8 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.is_held_out)
-        return _finish(surgeon, splits, out, overwrite=overwrite)
+        surgeon = make_surgeon(run, settings, chosen, splits, pool, told, start, begun)
+        return _finish(surgeon, splits, start, out, overwrite=overwrite)
 
 
 def resume(
@@ -184,11 +193,12 @@ def resume(
         settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
         data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
-        start = run.branches / f"0000-{START}.onnx"
         folder = Path(data["folder"]) if data["folder"] else None
         name, digest = data["name"], data["digest"]
         taught = record.get("teacher")  # runs from before there were teachers do not have it
         teacher = RecordedTeacher(str(taught["file"]), str(taught["sha256"])) if taught else None
+        # Runs from before it was told count as untrained.
+        start = Start(**record.get("start", {"is_trained": False, "reason": ""}))
         # Runs from before tables could be read do not have these.
         rows: dict[str, Any] = {"target": tuple(data.get("target", ())), "impute": data.get("impute")}
         rows["validation_fraction"] = data.get("validation_fraction")
@@ -196,8 +206,9 @@ def resume(
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
-    network = load(start)
+    network = load(run.branches / f"0000-{START}.onnx")
     chosen = make_engine(engine, device, network, settings)
+    begun = time.perf_counter()
     with make_workers(workers, training_progress) as pool, tracking:
         dataset = load_dataset(name, **rows, folder=folder, progress=progress)
         if dataset.digest != digest:
@@ -207,15 +218,42 @@ def resume(
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
         splits = _split(teaching)
         teaching.write(run.path)
-        surgeon = make_surgeon(run, settings, chosen, splits.train, splits.validation, pool, told, splits.is_held_out)
+        surgeon = make_surgeon(run, settings, chosen, splits, pool, told, start, begun)
         changed = differences(versions(), record.get("versions", {}))
-        return _finish(surgeon, splits, out, overwrite=overwrite, other_versions=changed)
+        return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
 
 
-def make_surgeon(run: RunDirectory, settings: SurgeonSettings, *others: Any) -> Surgeon:
-    """The search that the objective asks for; ``others`` are the other fields of ``Surgeon``."""
-    kind = Algorithm1 if settings.objective == "paper" else GrowAndShrink
-    return kind(run, settings, *others)
+def make_surgeon(
+    run: RunDirectory,
+    settings: SurgeonSettings,
+    engine: Engine,
+    splits: Splits,
+    workers: Workers,
+    callbacks: Callbacks,
+    start: Start,
+    begun: float,
+) -> Surgeon:
+    """The search that fits what is asked for and what is given."""
+    kind: type[Surgeon] = Algorithm1
+    if settings.objective != "paper":
+        path = run.branches / f"0000-{START}.onnx"
+        network = load(path)
+        accuracy = engine.evaluate(network, splits.validation).accuracy if start.is_trained else 0.0
+        is_to_grow = not start.is_trained or grows(network, settings, accuracy, size_on_disk(path))
+        kind = GrowAndShrink if is_to_grow else ShrinkTrained
+    return kind(
+        run,
+        settings,
+        engine,
+        splits.train,
+        splits.validation,
+        workers,
+        callbacks,
+        splits.is_held_out,
+        start.is_trained,
+        splits.given_rows,
+        begun,
+    )
 
 
 def _split(teaching: Teaching) -> Splits:
@@ -223,7 +261,9 @@ def _split(teaching: Teaching) -> Splits:
     classes = class_names(network, dataset)
     if teaching.settings.validation == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
-        return Splits(train, test, False, lambda: test, (*network.frame.notes, *teaching.notes), classes)
+        return Splits(
+            train, test, False, dataset.train.rows, lambda: test, (*network.frame.notes, *teaching.notes), classes
+        )
     teaching.require_test_rows()
     rows, held_out = dataset.hold_out()
     train, validation = teaching.prepared("train", rows), teaching.prepared("validation", held_out)
@@ -231,6 +271,7 @@ def _split(teaching: Teaching) -> Splits:
         train,
         validation,
         dataset.validation is None,
+        rows.rows,
         lambda: teaching.prepared("test", dataset.test),
         (*network.frame.notes, *teaching.notes),
         classes,
@@ -240,6 +281,7 @@ def _split(teaching: Teaching) -> Splits:
 def _finish(
     surgeon: Surgeon,
     splits: Splits,
+    start: Start,
     out: str | os.PathLike[str] | None,
     *,
     overwrite: bool,
@@ -247,7 +289,7 @@ def _finish(
 ) -> Evolved:
     with surgeon.run.exclusive():  # which ends after the last of the workers' jobs
         with surgeon.workers:
-            surgeon.announce(**_opening(surgeon, splits, other_versions))
+            surgeon.announce(**_opening(surgeon, splits, start, other_versions))
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
@@ -256,7 +298,7 @@ def _finish(
     return evolved
 
 
-def _opening(surgeon: Surgeon, splits: Splits, other_versions: Sequence[str]) -> dict[str, Any]:
+def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> dict[str, Any]:
     """The event that begins the work of this process."""
     return {
         "event": "run",
@@ -273,6 +315,7 @@ def _opening(surgeon: Surgeon, splits: Splits, other_versions: Sequence[str]) ->
         "classes": surgeon.train.classes,
         "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
         "metric": surgeon.train.metric,
+        "start": asdict(start),
         "notes": list(splits.notes),
         "other_versions": list(other_versions),
     }

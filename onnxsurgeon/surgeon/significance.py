@@ -79,3 +79,11 @@ def is_better(scores: Array, others: Array) -> bool:
     if len(difference) < 2 or difference.mean() <= 0:
         return False
     return bool(difference.mean() >= ONE_SIDED * difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def is_within_an_error(scores: Array, others: Array) -> bool:
+    """Whether the mean of ``scores`` (rows,) is below that of ``others`` by at most a standard error, paired by row."""
+    difference = others - scores
+    if difference.mean() <= 0:
+        return True
+    return bool(len(difference) > 1 and difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)))

@@ -37,6 +37,9 @@ class Job:
         parent_parameters: what the parameter count is a fraction of.
         cycle: positions where the learning rate's course begins and ends; None: it is constant, or that of the run.
         member: which of an ensemble's members it is: they see other batches and masks.
+        rate: factor of the learning rate.
+        is_trained: whether the given network was trained before: unasked, nothing is dropped out then.
+        uses_made: whether rows that were made of the given ones are trained on too.
         refits: whether it is trained on the rows that decide as well; positions count batches of all rows then, and
             the measurement stays that of before.
         keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
@@ -50,6 +53,9 @@ class Job:
     parent_parameters: int
     cycle: tuple[int, int] | None = None
     member: int = 0
+    rate: float = 1.0
+    is_trained: bool = False
+    uses_made: bool = True
     refits: bool = False
     keep_file: bool = False
 
@@ -89,6 +95,8 @@ class Bench:
         stop: set where jobs shall end at once, by ``Cancelled``.
         free_threads: how many threads each job that runs at the moment may take.
         progress: told how far each job is.
+        given_rows: how many of the training rows, the first of them, were given and not made; None: all. An epoch is
+            as many batches as these make, whatever is trained on.
     """
 
     settings: SurgeonSettings
@@ -98,6 +106,7 @@ class Bench:
     stop: threading.Event
     free_threads: Callable[[], int] = one_thread
     progress: TrainingProgress = field(default_factory=TrainingProgress)
+    given_rows: int | None = None
     _standardised: dict[bool, Standardised] = field(default_factory=dict)
 
     @cached_property
@@ -107,8 +116,14 @@ class Bench:
 
     @cached_property
     def schedule(self) -> BatchSchedule:
-        """The order of the batches."""
-        return self._schedule_of(self.train.rows)
+        """The order of the batches of the given rows."""
+        return self._schedule_of(self.given_rows or self.train.rows)
+
+    @cached_property
+    def made_schedule(self) -> BatchSchedule:
+        """The same of given and made rows together."""
+        given = self.schedule
+        return BatchSchedule(self.train.rows, given.batch_size, self.settings.seed)
 
     @cached_property
     def whole_schedule(self) -> BatchSchedule:
@@ -148,7 +163,7 @@ class Bench:
 
     def batches(self, job: Job) -> Iterator[Array]:
         """Row numbers of the job's batches, as arrays (steps, batch), see ``BatchSchedule.window``."""
-        schedule = self.whole_schedule if job.refits else self.schedule
+        schedule = self.whole_schedule if job.refits else self.made_schedule if job.uses_made else self.schedule
         for piece in self.progress.counted(job.branch.number, schedule.window(job.start, job.stop, job.member)):
             if self.stop.is_set():
                 raise Cancelled
@@ -176,8 +191,9 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     size = branch.network.parameter_count
     if settings.objective != "paper":
-        spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=settings.rate_of(size))
-    if engine.name == "loop":
+        rate = job.rate * settings.rate_of(size)
+        spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=rate)
+    if engine.name == "loop" and not job.is_trained:
         spec = replace(spec, **bench.dropouts(branch.network))
     inputs = bench.standardised(branch.network, whole=job.refits)
     trained = engine.train(inputs.into(branch.network), inputs.examples, bench.batches(job), spec, branch.state)

@@ -1,0 +1,286 @@
+"""What the searches share that keep a front: every network of a checkpoint enters it, and the result is read off it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cached_property
+
+from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.graph.external import size_on_disk
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.recommend import Candidate
+from onnxsurgeon.recommend.shrinking import shrinkage
+from onnxsurgeon.surgeon.branch import (
+    RECUPERATED,
+    START,
+    TRAINED,
+    Branch,
+    Measurement,
+    digests,
+    read_branch,
+    write_branch,
+)
+from onnxsurgeon.surgeon.checkpoint import REFIT, State
+from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, to_the_limit
+from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.file_size import parameters_within
+from onnxsurgeon.surgeon.latency import latency_of
+from onnxsurgeon.surgeon.objective import Entry, Given, Limits, choose, front, least_accuracy, most_accurate
+from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
+from onnxsurgeon.surgeon.trainer import Done, Job
+
+SEGMENT = 5  # epochs between two checkpoints of a cycle
+SMALLEST = (
+    1 / 30
+)  # of the parameters that shrinking begins with: where the front ends, if the given model is not smaller
+METADATA = 256  # bytes by which a file's metadata may grow while the network is trained
+MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few rows would let more pass
+UNDER_LATENCY = 0.9  # of a limit on latency is aimed at: it is measured
+
+
+class FrontSearch(Surgeon):
+    """A search with a front; see the module."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._pace = Pace()
+        self._mark: tuple[int, float] | None = None  # epoch and seconds when the last part of a cycle began
+        self._scored: dict[str, Array] = {}
+
+    # What is wanted.
+
+    @cached_property
+    def given_branch(self) -> Branch:
+        """The given model, measured."""
+        return read_branch(self.run.branches / f"0000-{START}.onnx")
+
+    @cached_property
+    def given(self) -> Given:
+        """What some wishes are relative to."""
+        return Given(self.given_branch.network.parameter_count, self.given_branch.accuracy)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Upper bounds of the result."""
+        return Limits.of(self.settings, self.given)
+
+    @cached_property
+    def has_accuracy(self) -> bool:
+        """Whether an accuracy is asked for, and the smallest network that has it."""
+        settings = self.settings
+        return any(each is not None for each in (settings.min_accuracy, settings.tolerance, settings.lose))
+
+    @cached_property
+    def has_no_wish(self) -> bool:
+        """Whether nothing is asked for: wanted is the best accuracy, then the smallest network that is no worse."""
+        settings = self.settings
+        asked = self.has_accuracy or settings.target_accuracy is not None or settings.ensemble is not None
+        return settings.objective == "accuracy" and not asked and not self.limits.are_any
+
+    @cached_property
+    def is_walk(self) -> bool:
+        """Whether smaller networks are looked for than any limit asks for."""
+        return self.settings.objective == "pareto" or self.has_accuracy or self.has_no_wish
+
+    def most(self, branch: Branch) -> int | None:
+        """The limits as a number of parameters of networks like this one; None: there is none.
+
+        One on latency is taken in proportion.
+        """
+        found = [self.limits.parameters]
+        if self.limits.size is not None:
+            found.append(parameters_within(self.limits.size - METADATA, branch))
+        if self.limits.latency is not None:
+            latency = self._entry(branch).latency or 0.0
+            if latency > self.limits.latency:
+                share = UNDER_LATENCY * self.limits.latency / latency
+                found.append(int(share * branch.network.parameter_count))
+        return min((each for each in found if each is not None), default=None)
+
+    def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
+        """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
+        entries = self._candidates(state)
+        within = [entry for entry in entries if self.limits.admits(entry)] or entries
+        least = least_accuracy(within, self.settings, self.given)
+        if least is not None:
+            return lambda entry: entry.accuracy >= least
+        return self._no_worse(within) if self.has_no_wish else None
+
+    def _no_worse(self, entries: Iterable[Entry]) -> Callable[[Entry], bool]:
+        """Which networks are no worse than the best by more than chance: within a standard error, paired by row."""
+        best = most_accurate(entries)
+
+        def is_good(entry: Entry) -> bool:
+            if entry.accuracy < best.accuracy - MOST_LOST:
+                return False
+            return entry == best or is_within_an_error(self._scores(entry), self._scores(best))
+
+        return is_good
+
+    # The front.
+
+    def measured(self, branch: Branch, state: State) -> None:
+        """Enter a branch into the front."""
+        state.front = front([*state.front, self._entry(branch)])
+
+    def _entry(self, branch: Branch) -> Entry:
+        path = self.run.branches / branch.file_name
+        latency = None
+        if self.settings.objective == "pareto" or self.settings.max_latency is not None:
+            latency = latency_of(path)
+        return Entry(
+            branch.number,
+            branch.file_name,
+            digests(path)["digest"],
+            branch.network.topology,
+            branch.accuracy,
+            branch.history[-1].loss,
+            branch.network.parameter_count,
+            size_on_disk(path),
+            latency,
+        )
+
+    def _candidates(self, state: State) -> list[Entry]:
+        """What the result is chosen among: an untrained start only where nothing else is within the limits."""
+        if self.is_trained:
+            return state.front
+        others = [entry for entry in state.front if entry.branch]
+        return others if any(map(self.limits.admits, others)) else state.front
+
+    def result(self, state: State) -> Branch:
+        """What is read off the front.
+
+        A given model that was trained stays, where that is allowed, unless what has a better metric has it by more than
+        chance: few rows decide little. (Of diabetes' 442 rows 35 decided; what was better on these by 0.05 was worse on
+        the test rows by 0.02.)
+        """
+        if state.search.phase == REFIT:
+            return state.branches[0]
+        chosen = self._chosen(state)
+        branch = read_branch(self.run.branches / chosen.file)
+        is_told = self.has_accuracy or self.has_no_wish or self.settings.target_accuracy is not None
+        if not branch.number or is_told or not self.is_trained:
+            return branch
+        if not self.limits.admits(self._entry(self.given_branch)):
+            return branch
+        return branch if is_better(self._scores(chosen), self._given_scores) else self.given_branch
+
+    def _chosen(self, state: State) -> Entry:
+        entries = self._candidates(state)
+        return choose(entries, self.settings, self.given, self.good_enough(state) if self.has_no_wish else None)
+
+    def leading(self, state: State) -> float:
+        """The best accuracy within the limits, by more than chance or not."""
+        return choose(self._candidates(state), self.settings, self.given).accuracy
+
+    def _scores(self, entry: Entry) -> Array:
+        if entry.digest not in self._scored:
+            network = read_branch(self.run.branches / entry.file).network
+            self._scored[entry.digest] = row_scores(network, self.engine, self.validation)
+        return self._scored[entry.digest]
+
+    @cached_property
+    def _given_scores(self) -> Array:
+        return row_scores(self.given_branch.network, self.engine, self.validation)
+
+    # Time.
+
+    def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+        """As of every search; a job that is done alone tells the pace."""
+        performed = super().perform(state, jobs)
+        if len(performed) == 1:
+            ((job, done),) = performed
+            epochs = done.steps / self.batches_per_epoch
+            self._pace.note(job.branch.network.parameter_count, epochs, done.seconds)
+        return performed
+
+    def left(self, state: State) -> int:
+        """How many more epochs the network is trained: those of the run, or fewer in the time that is left."""
+        settings, parameters = self.settings, state.branches[0].network.parameter_count
+        left = settings.epochs - state.epoch
+        if settings.time_limit is None:
+            return left
+        seconds = max(0.0, self.deadline - self.elapsed(state)) / self._turns(state)
+        return max(1, int(min(left, self._pace.epochs(parameters, seconds))))
+
+    def look_back(self, state: State, share: float = 1.0) -> None:
+        """Note the pace of the last part of a cycle with its checkpoint; keep within ``share`` of the time."""
+        search, branch = state.search, state.branches[0]
+        now, parameters = self.elapsed(state), branch.network.parameter_count
+        if self._mark is not None:
+            epoch, seconds = self._mark
+            self._pace.note(parameters, state.epoch - epoch, (now - seconds) / self._turns(state))
+        self._mark = (state.epoch, now)
+        if self.settings.time_limit is None or state.epoch >= search.end:
+            return
+        seconds = (share * self.deadline - now) / self._turns(state)
+        left = max(1, int(min(search.end, self._pace.epochs(parameters, seconds))))
+        state.search = replace(search, end=min(search.end, state.epoch + left))
+
+    def _turns(self, state: State) -> int:
+        """How many networks each worker trains one after the other."""
+        return -(-len(state.branches) // self.workers.count)
+
+    # Cycles.
+
+    def cycle(self, state: State) -> tuple[int, int]:
+        """Positions where the learning rate's course begins and ends."""
+        per_epoch = self.batches_per_epoch
+        return state.search.begin * per_epoch, state.search.end * per_epoch
+
+    def go_on(self, state: State) -> tuple[list[Branch], int]:
+        """The next part of a cycle."""
+        epochs = min(SEGMENT, state.search.end - state.epoch)
+        return self.train_on(state, state.branches, epochs, what="the network", cycle=self.cycle(state)), epochs
+
+    def next_cycle(self, state: State) -> Cycle:
+        """How shrinking goes on; where the network has lost too much, with the last one that had not."""
+        settings, (branch,) = self.settings, state.branches
+        most, have = self.most(branch), branch.network.parameter_count
+        if most is not None and have > most:
+            return to_the_limit(settings, self.left(state), have, have / max(1, most), is_last=not self.is_walk)
+        is_good = None if settings.objective == "pareto" else self.good_enough(state)
+        if is_good is not None and not is_good(self._entry(branch)):
+            state.branches = [branch] = [self.result(state)]
+            state.search = replace(state.search, halvings=state.search.halvings + 1)
+            have = branch.network.parameter_count
+        floor = max(1, min(self.given.parameters, int(state.search.top * SMALLEST)))
+        return along_the_front(settings, self.left(state), have, floor, 0.5**state.search.halvings)
+
+    # Networks that are measured as they are.
+
+    def untrained(self, state: State, candidate: Candidate, parent: Branch) -> Branch | None:
+        """The candidate made of ``parent`` and measured without training, entered into the front; None: cannot be."""
+        for _, _, branch in self.operated(state, [candidate], parents=[parent]):
+            metrics = self.engine.evaluate(branch.network, self.validation)
+            position, epoch = self.window(state, 0)[0], float(state.epoch)
+            measurement = Measurement(position, epoch, RECUPERATED, metrics.accuracy, metrics.loss)
+            trained = tuple(each for each in branch.history if each.stage == TRAINED)  # of others one is enough
+            branch = replace(branch, history=trained)
+            made = branch.measured(branch.network, branch.state, measurement, -metrics.loss)
+            write_branch(made, self.run.branches)
+            self.tell_measured(made, parent.accuracy)
+            self.measured(made, state)
+            return made
+        return None
+
+    @abstractmethod
+    def plan(self, branch: Branch, most: int) -> Candidate | None:
+        """The surgeries that bring a branch to at most so many parameters, or as near as it comes."""
+
+    def conclude(self, state: State) -> None:
+        """In the last resort, bring the network within the limits without training."""
+        while not any(map(self.limits.admits, state.front)):
+            branch = read_branch(self.run.branches / self._chosen(state).file)
+            most, have = self.most(branch), branch.network.parameter_count
+            if most is None or most < 1:
+                return
+            candidate = shrinkage(
+                branch.network, calibrate(branch.network, self.train, self.sample), min(most, have - 1), branch.number
+            )
+            made = None if candidate is None else self.untrained(state, candidate, branch)
+            if made is None or made.network.parameter_count >= have:
+                return
+            self.decide(state, [made], state.epoch)

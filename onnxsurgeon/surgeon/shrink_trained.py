@@ -1,0 +1,280 @@
+"""Shrink a trained network without harm: the search for trained starts, which are not grown before.
+
+First the given network is pruned by data, without training, to sizes down to what is asked for (``STEP``): each is
+measured and enters the front, so that what is returned is no worse than the best of these. At the size that a limit
+asks for, plans of several kinds, units, ranks, a layer less, all of equal size, are measured alike; the best of each
+kind race: each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and on
+rows that were made or without these. The winner is trained for the rest of the run, or for as long as the loss on the
+rows that decide gets less. Where no limit but an accuracy is asked for, or the front, networks are pruned further and
+trained in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.recommend import Candidate
+from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, without_duplicates
+from onnxsurgeon.recommend.shrinking import shrinkage
+from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
+from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
+from onnxsurgeon.surgeon.cycles import Cycle
+from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
+from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.surgery import Grow, Prune, Surgery
+from onnxsurgeon.surgery.base import DataAware
+
+STEP = 0.8  # share of the parameters that a step of straight pruning keeps
+BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
+FINALISTS = 3
+RATES = (1.0, 0.25)  # factors of the learning rate that race; of a run too short for a race, the last
+RACE_SHARE = 1 / 8  # of the epochs left
+SHORT = 4  # epochs of a run that has no time for a race
+PATIENCE = 4  # checkpoints of a cycle without a lesser loss, after which it has been long enough
+FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
+
+
+class ShrinkTrained(FrontSearch):
+    """The search for trained starts; see the module."""
+
+    first_phase: ClassVar[str] = PRUNE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._known: tuple[Network, Moments] | None = None
+
+    def advance(self, state: State) -> tuple[list[Branch], int]:
+        """Straight pruning, the race, or the next part of a cycle."""
+        phase = state.search.phase
+        if phase == PRUNE:
+            return self._begin(state), 0
+        if phase == RACE:
+            return self._race(state)
+        self.look_back(state)
+        if self._is_long_enough(state):
+            return self._once_more(state)
+        return self._anneal(state) if state.epoch < state.search.end else self._shrink(state)
+
+    # Straight pruning.
+
+    def _begin(self, state: State) -> list[Branch]:
+        """Prune to a path of sizes; the networks that race."""
+        (given,) = state.branches
+        exact = without_duplicates(given.network, given.number)
+        base = (None if exact is None else self.untrained(state, exact, given)) or given
+        path = self._path(state, base)
+        finalists = self._walkers(state, path) if self.is_walk else self._finalists(state, base, path)
+        state.search = replace(state.search, phase=RACE, top=finalists[0].network.parameter_count)
+        return finalists
+
+    def _path(self, state: State, base: Branch) -> list[Branch]:
+        """The given network and what becomes of it by pruning units step by step."""
+        path = [base]
+        while self._goes_on(state, path):
+            branch = path[-1]
+            have, limit = branch.network.parameter_count, self.most(branch)
+            most = int(STEP * have) if limit is None or limit >= have else max(limit, int(STEP * have))
+            candidate = by_units(branch.network, self._calibrated(branch.network), most, branch.number)
+            made = None if candidate is None else self.untrained(state, candidate, branch)
+            if made is None or made.network.parameter_count >= have:
+                break
+            path.append(made)
+        return path
+
+    def _goes_on(self, state: State, path: Sequence[Branch]) -> bool:
+        if not self.limits.admits(self._entry(path[-1])):
+            return True
+        if not self.is_walk or path[-1].network.parameter_count <= SMALLEST * self.given.parameters:
+            return False
+        is_good = self.good_enough(state)
+        if is_good is None or len(path) <= BEHIND:
+            return True
+        return any(is_good(self._entry(branch)) for branch in path[-BEHIND:])
+
+    def _walkers(self, state: State, path: Sequence[Branch]) -> list[Branch]:
+        """Where the way to ever smaller networks begins: behind the last that is accurate enough without training."""
+        within = [branch for branch in path if self.limits.admits(self._entry(branch))] or [path[-1]]
+        is_good = self.good_enough(state)
+        if is_good is None:
+            return within[:1]
+        good = [position for position, branch in enumerate(within) if is_good(self._entry(branch))]
+        return [within[min(good[-1] + 1, len(within) - 1)] if good else within[0]]
+
+    def _finalists(self, state: State, base: Branch, path: Sequence[Branch]) -> list[Branch]:
+        """The best network of each kind at the size of the limits, the least loss first."""
+        straight = path[-1]
+        if straight is base:
+            return [base]
+        found = {kind_of(straight.surgery): straight}
+        most = straight.network.parameter_count
+        if self.limits.latency is None:
+            most = self.most(straight) or most
+        plans = reductions(base.network, self._calibrated, most, base.number)
+        plain = shrinkage(base.network, calibrate(base.network, self.train, self.sample), most, base.number)
+        for candidate in [*plans, *([plain] if plain is not None else [])]:
+            made = self.untrained(state, candidate, base)
+            if made is None or not self.limits.admits(self._entry(made)):
+                continue
+            kind = kind_of(made.surgery)
+            if kind not in found or made.score > found[kind].score:
+                found[kind] = made
+        return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
+
+    # Training.
+
+    def _race(self, state: State) -> tuple[list[Branch], int]:
+        """Train the finalists for a while, the best in several ways; the winner goes on, in the way that it won by."""
+        left = self.left(state)
+        best = state.branches[0]
+        if left <= SHORT:
+            state.branches = [best]
+            state.search = replace(state.search, phase=SHRINK, rate=RATES[-1])
+            return self._shrink(state)
+        epochs = max(1, round(RACE_SHARE * left))
+        if self.settings.time_limit is not None:
+            epochs = min(epochs, self._affordable(state, epochs))
+        start, stop = self.window(state, epochs)
+        ways = [(branch, RATES[0], True) for branch in state.branches]
+        ways += [(best, rate, True) for rate in RATES[1:]]
+        if self.has_made_rows:
+            ways += [(best, rate, False) for rate in RATES]
+        jobs = []
+        for branch, rate, uses_made in ways:
+            number, state.next_number = state.next_number, state.next_number + 1
+            same = replace(branch, number=number, parent=branch.number, surgery="identity")
+            others: dict[str, Any] = {"rate": rate, "uses_made": uses_made and self.has_made_rows, "is_trained": True}
+            parameters = branch.network.parameter_count
+            jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, (start, stop), **others))
+        trained = self.perform(state, jobs)
+        if not trained:  # no weights stayed finite
+            state.branches = [best]
+            state.search = replace(state.search, phase=DONE)
+            return state.branches, 0
+        trained.sort(key=lambda pair: (-pair[1].branch.score, pair[1].branch.number))
+        for _, loser in trained[1:]:
+            self.measured(loser.branch, state)
+            self.tell(event="dropped", branch=loser.branch.number, reason="score")
+        job, done = trained[0]
+        state.search = replace(
+            state.search,
+            phase=SHRINK,
+            rate=job.rate,
+            uses_made=job.uses_made,
+            begin=state.epoch,
+            end=state.epoch + epochs,
+        )
+        self.tell(
+            event="chosen",
+            branch=done.branch.number,
+            learning_rate=job.rate * self.settings.rate_of(done.branch.network.parameter_count),
+            uses_made=job.uses_made,
+            reason=f"the least loss of {len(trained)} after {epochs} epochs: {done.branch.history[-1].loss:.4g}",
+        )
+        return [done.branch], epochs
+
+    @property
+    def has_made_rows(self) -> bool:
+        """Whether some training rows were made of the given ones."""
+        return self.given_rows is not None and self.given_rows < self.train.rows
+
+    def _affordable(self, state: State, epochs: int) -> int:
+        """How many epochs of a race there is time for; 1 as long as the pace is not known."""
+        ways = len(state.branches) + len(RATES) - 1 + (len(RATES) if self.has_made_rows else 0)
+        turns = -(-ways // self.workers.count)
+        seconds = 2 * RACE_SHARE * (self.deadline - self.elapsed(state)) / turns
+        paced = self._pace.epochs(state.branches[0].network.parameter_count, seconds)
+        return max(1, min(epochs, int(paced))) if paced < float("inf") else 1
+
+    def job_options(self, state: State) -> dict[str, Any]:
+        """The learning rate and rows that won."""
+        search = state.search
+        return {"rate": search.rate, "uses_made": search.uses_made and self.has_made_rows, "is_trained": True}
+
+    def _anneal(self, state: State) -> tuple[list[Branch], int]:
+        """The next part of a cycle; its least loss is noted."""
+        trained, epochs = self.go_on(state)
+        loss = trained[0].history[-1].loss
+        if state.search.least is None or loss < state.search.least:
+            state.search = replace(state.search, least=loss, at=state.epoch + epochs)
+        return trained, epochs
+
+    def _is_long_enough(self, state: State) -> bool:
+        search = state.search
+        return search.least is not None and search.end > state.epoch >= search.at + PATIENCE * SEGMENT
+
+    def _once_more(self, state: State) -> tuple[list[Branch], int]:
+        """The cycle has been too long: from where it began once more, to where its loss was least, if there is time."""
+        search = state.search
+        length = search.at - search.begin
+        again = min(length, self.left(state))
+        if again < length or search.root < 0:
+            state.search = replace(search, end=state.epoch, least=None)
+            return self._shrink(state)
+        (path,) = self.run.branches.glob(f"{search.root:04d}-*.onnx")
+        state.branches = [read_branch(path)]
+        state.search = replace(search, begin=state.epoch, end=state.epoch + again, least=None, root=-1)
+        return self._anneal(state)
+
+    def _shrink(self, state: State) -> tuple[list[Branch], int]:
+        """Take parameters away, where any are to go, and begin a cycle with what is left."""
+        cycle = self._next(state)
+        (branch,) = state.branches
+        if cycle is None:
+            state.search = replace(state.search, phase=DONE)
+            return state.branches, 0
+        smaller: Branch | None = None
+        if cycle.most < branch.network.parameter_count:
+            smaller = self._smaller(state, branch, cycle.most)
+        begun = smaller or branch
+        state.branches = [begun]
+        end = state.epoch + cycle.epochs
+        state.search = replace(state.search, begin=state.epoch, end=end, least=None, at=state.epoch, root=begun.number)
+        return self._anneal(state)
+
+    def _next(self, state: State) -> Cycle | None:
+        """The next cycle; None: there is none."""
+        (branch,) = state.branches
+        left, have = self.left(state), branch.network.parameter_count
+        if state.epoch >= self.settings.epochs:
+            return None
+        if not self.is_walk and self.limits.admits(self._entry(branch)):
+            is_first = state.search.root == 0
+            return Cycle(left, have) if is_first else None
+        cycle = self.next_cycle(state)
+        if cycle.most > FINEST * state.branches[0].network.parameter_count and state.search.halvings:
+            return None
+        return cycle
+
+    def _smaller(self, state: State, branch: Branch, most: int) -> Branch | None:
+        """The best of several plans for that size, measured as they are."""
+        made = [
+            self.untrained(state, candidate, branch)
+            for candidate in reductions(branch.network, self._calibrated, most, branch.number)
+        ]
+        found = [each for each in made if each is not None]
+        return max(found, key=lambda each: (each.score, -each.number), default=None)
+
+    def plan(self, branch: Branch, most: int) -> Candidate | None:
+        """Units that others can stand in for."""
+        return by_units(branch.network, self._calibrated(branch.network), most, branch.number)
+
+    # What surgeries go by.
+
+    def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
+        """Moments with sensitivities; of a network that was calibrated last, those of then."""
+        if not isinstance(surgery, DataAware) or isinstance(surgery, Grow):
+            return super().moments_for(surgery, network)
+        return self._calibrated(network) if isinstance(surgery, Prune) else calibrate(network, self.train, self.sample)
+
+    def _calibrated(self, network: Network) -> Moments:
+        if self._known is None or self._known[0] is not network:
+            moments = calibrate(network, self.train, self.sample)
+            moments = with_sensitivities(moments, network, self.train, self.sample, self.settings.seed)
+            self._known = network, moments
+        return self._known[1]

@@ -1,0 +1,122 @@
+"""What a run starts from: whether the given network is trained, and whether what is asked for can be reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsurgeon.calibration.calibrate import WIDEST
+from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.recommend.shrinking import count_of
+from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
+from onnxsurgeon.surgeon.objective import Given, Limits
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.significance import row_scores
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+from onnxsurgeon.training.engine import Engine
+
+BEYOND_CHANCE = 3.0  # standard errors
+GAP = 0.1  # of the way from chance to a perfect metric: random weights of few classes get some of it
+LARGER = 1.05  # times the given size: what allows less than that allows no growth
+
+
+@dataclass(frozen=True)
+class Start:
+    """Whether the given network is trained.
+
+    Attributes:
+        is_trained: whether it is, or was said to be.
+        reason: why, in words.
+    """
+
+    is_trained: bool
+    reason: str
+
+
+def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train: Examples, rows: Examples) -> Start:
+    """Whether the given network is trained: as the settings say, or by its metric on ``rows``, those that decide.
+
+    It has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
+    errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky.
+
+    Raises:
+        EngineError: the network cannot be evaluated.
+    """
+    if settings.start != "auto":
+        return Start(settings.start == "trained", f"--start {settings.start}")
+    if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
+        return Start(True, "it is what is imitated")
+    scores = row_scores(network, engine, rows)
+    chance = sum(_chance(task, *pair) for task, *pair in zip(rows.tasks, train.labels, rows.labels, strict=True))
+    best = sum(0.0 if _is_value(task) else 1.0 for task in rows.tasks)
+    difference = scores - chance
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
+    missing = best - float(np.mean(chance))
+    is_trained = bool(difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing)
+    word = "better" if is_trained else "not better"
+    return Start(is_trained, f"its {rows.metric} on the {rows.rows:,} rows that decide is {word} than chance")
+
+
+def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: int) -> bool:
+    """Whether what is asked for of a trained network allows, or needs, a larger one.
+
+    Args:
+        network: the given one.
+        settings: what is asked for.
+        accuracy: the given network's, on the rows that decide.
+        size: bytes of its file.
+    """
+    if settings.ensemble is not None:
+        return True
+    if settings.max_parameters is not None:
+        return settings.max_parameters >= LARGER * network.parameter_count
+    if settings.max_size is not None:
+        return settings.max_size >= LARGER * size
+    limited = settings.shrink is not None or settings.max_latency is not None
+    wanted = [each for each in (settings.min_accuracy, settings.target_accuracy) if each is not None]
+    return not limited and bool(wanted) and accuracy < max(wanted)
+
+
+def require_reachable(network: Network, settings: SurgeonSettings) -> None:
+    """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
+    limits = Limits.of(settings, Given(network.parameter_count, 0.0))
+    free = {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
+    least = count_of(network, free)
+    what = f"'{network.name}' has at least {least:,} parameters, with one unit in each hidden layer"
+    if limits.parameters is not None and limits.parameters < least:
+        name = "max-parameters" if settings.shrink is None else "shrink"
+        value = f"{settings.max_parameters:,}" if settings.shrink is None else f"{settings.shrink:g}"
+        most = "" if settings.shrink is None else f" ({limits.parameters:,} parameters)"
+        raise SettingsError(f"{name}: {value}{most} cannot be reached: {what}")
+    if limits.size is not None:
+        width = min(segment.file_dtype.itemsize for segment in network.segments)
+        smallest = bytes_besides_parameters(network) + width * least
+        if limits.size < smallest:
+            raise SettingsError(
+                f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"
+            )
+
+
+def _is_teacher(network: Network, engine: Engine, rows: Examples) -> bool:
+    return engine.evaluate(network, rows).accuracy > 1 - 1e-6
+
+
+def _is_value(task: Task) -> bool:
+    return task.loss not in (CROSS_ENTROPY, BINARY)
+
+
+def _chance(task: Task, train: Array, rows: Array) -> Array:
+    """What each row would add to the metric, (rows,), if the head put out one thing, the best for the training rows."""
+    if task.loss == CROSS_ENTROPY:
+        known, wanted = (labels.argmax(axis=-1) if task.imitates else labels for labels in (train, rows))
+        scores = wanted == np.bincount(known.reshape(-1), minlength=task.outputs).argmax()
+    elif task.loss == BINARY:
+        scores = (rows > 0.5) == (train.reshape(-1, task.outputs).mean(axis=0) > 0.5)
+    else:
+        mean = train.reshape(-1, task.outputs).mean(axis=0)
+        scores = -(((rows - mean) / np.array(task.scale or 1.0)) ** 2)
+    return np.asarray(scores.reshape(len(rows), -1).astype(np.float64).mean(axis=1))
