@@ -31,6 +31,8 @@ class Task:
         teacher_weight: the teacher's share w of what the head is trained towards, 0 to 1; the rest is the labels'.
         positions: rows of outputs that one row of the data has, 1 where the head has two axes; losses and metrics are
             means over them.
+        is_weighed: whether the loss divides the head itself by ``scale``, since what stands between it and the last
+            dense layer (a Tanh, a Split) keeps that layer from being divided.
     """
 
     loss: str
@@ -41,6 +43,7 @@ class Task:
     temperature: float = 1.0
     teacher_weight: float = 0.0
     positions: int = 1
+    is_weighed: bool = False
 
     @property
     def metric(self) -> str:

@@ -115,6 +115,8 @@ def _curvature(build: GraphBuilder, task: Task, output: str, signs: str) -> str:
             p = build.add("Sigmoid", build.add("Mul", output, build.scalar(1 / heat)))
             slope = build.add("Mul", p, build.add("Sub", build.scalar(1.0), p))
             u = build.add("Mul", u, build.add("Sqrt", slope) if task.loss == BINARY else slope)
+        if task.is_weighed:
+            u = build.add("Mul", u, build.array(1 / np.array(task.scale)))
     return build.add("Mul", u, build.scalar(1 / np.sqrt(outputs * task.positions)))
 
 

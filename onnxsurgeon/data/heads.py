@@ -49,10 +49,11 @@ def imitation_tasks(
     for head, values, squash in zip(network.heads, outputs, squashes or [""] * len(network.heads), strict=True):
         chosen = imitated_loss(head, squash) if loss == "auto" else loss
         _require_fit(network, head, chosen)
-        scale = _scale(network, head, chosen, values)
+        scale = _units(values, head.width) if chosen == SQUARED and not head.squash else ()
+        is_weighed = bool(scale) and not _is_direct(network, head)
         positions = math.prod(values.shape[1:-1])
         softened = 1.0 if chosen == SQUARED else temperature
-        tasks.append(Task(chosen, head.width, head.squash, scale, True, softened, 1.0, positions))
+        tasks.append(Task(chosen, head.width, head.squash, scale, True, softened, 1.0, positions, is_weighed))
     return tuple(tasks)
 
 
@@ -172,8 +173,13 @@ def _require_fit(network: Network, head: Head, loss: str) -> None:
 
 def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ...]:
     """The units that a regression's outputs are trained in, where the head is a layer's own output."""
-    direct = any(segment.output_name == head.tensor for segment in network.segments)
-    return _units(y, head.width) if loss == SQUARED and not head.squash and direct else ()
+    is_scaled = loss == SQUARED and not head.squash and _is_direct(network, head)
+    return _units(y, head.width) if is_scaled else ()
+
+
+def _is_direct(network: Network, head: Head) -> bool:
+    """Whether a head is what a dense layer puts out, with nothing between."""
+    return any(segment.output_name == head.tensor for segment in network.segments)
 
 
 def _units(y: Array, width: int) -> tuple[float, ...]:

@@ -361,6 +361,10 @@ def _only_task(network: Network, examples: Examples) -> Task:
             f"'{network.name}': the artifacts engine trains one head, not {len(examples.tasks)}; use the loop"
         )
     task = examples.tasks[0]
+    if task.is_weighed:
+        raise EngineError(
+            f"'{network.name}': the artifacts engine cannot weigh outputs that no dense layer puts out; use the loop"
+        )
     if task.loss == SQUARED and task.squash:
         raise EngineError(
             f"'{network.name}': the artifacts engine has no {task.loss} behind a {task.squash}; use the loop"

@@ -70,13 +70,20 @@ def binary_cross_entropy(build: GraphBuilder, task: Task, logits: str, targets: 
 
 
 def squared_error(build: GraphBuilder, task: Task, output: str, targets: str, report: bool) -> LossNodes:
-    """L = Σ (p − t)², ∂L/∂z = 2 (p − t) p', both over the number of outputs; p = z, or σ(z) where that follows."""
+    """L = Σ (p − t)², ∂L/∂z = 2 (p − t) p', both over the number of outputs; p = z, or σ(z) where that follows.
+
+    Of a ``Task.is_weighed`` p = z / s, as the targets are divided by s.
+    """
     prediction = build.add("Sigmoid", output) if task.squash == "Sigmoid" else output
+    if task.is_weighed:
+        prediction = build.add("Mul", prediction, build.array(1 / np.array(task.scale)))
     error = build.add("Sub", prediction, targets)
     gradient = build.add("Mul", error, build.scalar(2.0 / (task.outputs * task.positions)))
     if task.squash == "Sigmoid":
         slope = build.add("Mul", prediction, build.add("Sub", build.scalar(1.0), prediction))
         gradient = build.add("Mul", gradient, slope)
+    if task.is_weighed:
+        gradient = build.add("Mul", gradient, build.array(1 / np.array(task.scale)))
     if not report:
         return LossNodes("", gradient)
     square = build.add("ReduceSum", build.add("Mul", error, error), keepdims=0)
