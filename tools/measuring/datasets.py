@@ -51,6 +51,16 @@ class Parts:
     x_test: Array
     y_test: Array
 
+    @property
+    def is_classes(self) -> bool:
+        """Whether classes are to be told, and not numbers."""
+        return self.y_train.ndim == 1
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network for these rows."""
+        return int(self.y_train.max()) + 1 if self.is_classes else int(self.y_train.shape[1])
+
     def write(self, path: Path) -> None:
         """As an .npz that ``--data`` takes, whole or not at all."""
         part = path.with_suffix(".part.npz")
