@@ -1,4 +1,4 @@
-"""The tools that measure trained networks made smaller: what they compute, keep, judge and print; nothing is measured."""
+"""The tools that measure trained networks made smaller: what they compute, keep, judge and print."""
 
 import json
 import math
@@ -333,8 +333,8 @@ def test_defaults_are_held_against_scikit_learns():
     lines = tables.report(results, ["pima", "digits"], [1, 2]).splitlines()
     deviation = "± 0.0141"
     assert lines[2] == (
-        f"| pima | 240 × 7 | accuracy | 0.7000 {deviation} | 0.7500 {deviation} | 0.7000 {deviation} | 0.7500 {deviation} "
-        f"| 0.7400 {deviation} | untrained than MLP standardised |"
+        f"| pima | 240 × 7 | accuracy | 0.7000 {deviation} | 0.7500 {deviation} | 0.7000 {deviation} "
+        f"| 0.7500 {deviation} | 0.7400 {deviation} | untrained than MLP standardised |"
     )
     assert "| pima | 500; 3 s | 500; 3 s | 500; 3 s | 500; 3 s |" in lines
     assert "| pima | trained | 1,000 → 500 (2.0×) | 1,800 → 900 (2.0×) | 0.020 → 0.010 (2.0×) |" in lines

@@ -14,13 +14,9 @@ from measuring.own_networks import MAKERS  # noqa: E402
 from measuring.patients import OWN, patient  # noqa: E402
 from measuring.torch_graph import TorchGraph  # noqa: E402
 from measuring.torch_training import Recipe, imitate_from_scratch, load_everything, one_cycle, train_on  # noqa: E402
+
 from tests.conftest import MODELS  # noqa: E402
 
-# What PyTorch says of its older exporter.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
 RECIPE = Recipe(0.003, 32, 1.5, 1, 1)
 
 

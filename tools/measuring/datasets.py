@@ -191,7 +191,7 @@ def flights_late() -> Table:
     """The same, whether they arrive more than 15 minutes late, without knowing how late they start."""
     frame = _flights()
     frame["late"] = frame["arr_delay"] > 15
-    return encoded(frame, "late", 50_000, classes=True, without=("arr_delay", "dep_delay"))
+    return encoded(frame, "late", 20_000, classes=True, without=("arr_delay", "dep_delay"))
 
 
 # Those that need nothing but packages, by name.
