@@ -23,9 +23,10 @@ test-training: .venv-training/installed
 	  .venv-training/bin/python $(PYTEST); \
 	fi
 
-# The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs. TUTORIAL: none may be skipped.
+# The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs but the measuring tools, whose
+# tests of that kind are run here too. TUTORIAL: none may be skipped.
 test-tutorial: .venv-tutorial/installed
-	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py
+	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py tests/test_measuring_torch.py
 
 # Three quarters of an hour for onnxsurgeon, Optuna over PyTorch and MLPClassifier; goes on where it was stopped.
 compare: .venv-compare/installed

@@ -85,10 +85,10 @@ def branch_digests(run):
     return {path.name: file_digest(path) for path in (run / "branches").iterdir()}
 
 
-def killed_and_resumed(moment, count, folder, settings):
+def killed_and_resumed(moment, count, folder, settings, data="digits"):
     """A run with ``settings`` by two workers that died at a moment (``killed_run``), resumed to its end."""
     changes = json.dumps({key: value for key, value in vars(settings).items() if key != "preset"})
-    command = [sys.executable, "-m", "tests.killed_run", moment, str(count), str(folder), "2", "loop", changes]
+    command = [sys.executable, "-m", "tests.killed_run", moment, str(count), str(folder), "2", "loop", changes, data]
     killed = subprocess.run(command, cwd=MODELS.parent, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     return resume(folder, workers=2)

@@ -1,9 +1,9 @@
 """Runs ``evolve`` and kills itself with SIGKILL at a chosen moment; test_evolve starts it in a process of its own.
 
-    python -m tests.killed_run MOMENT COUNT RUN_DIR WORKERS ENGINE [SETTINGS]
+    python -m tests.killed_run MOMENT COUNT RUN_DIR WORKERS ENGINE [SETTINGS [DATA]]
 
-SETTINGS is a JSON object of settings that differ from those below. The process dies the COUNT-th time that MOMENT
-comes.
+SETTINGS is a JSON object of settings that differ from those below; DATA is digits where nothing else is given. The
+process dies the COUNT-th time that MOMENT comes.
 """
 
 from __future__ import annotations
@@ -82,4 +82,5 @@ if __name__ == "__main__":
     settings = SurgeonSettings.from_preset("corrected", **{**SETTINGS, **json.loads(others[0] if others else "{}")})
     start = start_model(Path(run_dir).parent)
     arm(moment, int(count))
-    evolve(start, "digits", settings=settings, workers=int(workers), run_dir=Path(run_dir), engine=engine)
+    data = others[1] if others[1:] else "digits"
+    evolve(start, data, settings=settings, workers=int(workers), run_dir=Path(run_dir), engine=engine)

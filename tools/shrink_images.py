@@ -40,6 +40,8 @@ WISHES: dict[str, tuple[str, float]] = {
     "shrink-30": ("shrink", 30),
     "lose-0.005": ("lose", 0.005),
 }
+# Test accuracy that may be lost, by wish and data.
+MOST_LOST = {("shrink-10", "labels"): 0.0, ("shrink-10", "images"): 0.005}
 DATA = {"straight": "straight pruning, no training", "labels": "with labels", "images": "images alone"}
 
 
@@ -188,7 +190,7 @@ def report(results: Results, wishes: Sequence[str], data: Sequence[str], seeds: 
     """A line for each wish and kind of data: test accuracy before and after, and what became of the sizes."""
     given = [run for seed in seeds if (run := results.find("given", seed))]
     before = {key: mean(run[key] for run in given) for key in ("parameters", "bytes", "latency")}
-    rows = []
+    rows, lines = [], []
     for wish in wishes:
         for kind in data:
             runs = [run for seed in seeds if (run := results.find(kind, seed, wish=wish))]
@@ -204,8 +206,21 @@ def report(results: Results, wishes: Sequence[str], data: Sequence[str], seeds: 
             topologies = ", ".join(dict.fromkeys(run["topology"] for run in runs))
             seconds = spread([run["seconds"] for run in runs], 0)
             rows.append([wish, DATA[kind], *tests, spread(lost), *figures, seconds, topologies])
+            lines.append(f"- {wish}, {DATA[kind]}: {verdict(wish, kind, before['parameters'], runs, mean(lost))}")
     head = ["wish", "data", "test before", "test after", "lost", "parameters", "bytes", "latency of a row, ms", "s"]
-    return table([*head, "topologies"], rows, texts=2)
+    return "\n\n".join([table([*head, "topologies"], rows, texts=2), "\n".join(lines)])
+
+
+def verdict(wish: str, kind: str, given: float, runs: Sequence[Run], lost: float) -> str:
+    """What has to be, and is or is not: the limit met, and at --shrink 10 so much lost at most."""
+    setting, value = WISHES[wish]
+    problems = []
+    if setting == "shrink" and any(run["parameters"] > given / value for run in runs):
+        problems.append("the limit is not met")
+    most = MOST_LOST.get((wish, kind))
+    if most is not None and lost > most:
+        problems.append(f"{lost:.4f} lost, not at most {most}")
+    return "; ".join(problems) or "as it has to be"
 
 
 if __name__ == "__main__":

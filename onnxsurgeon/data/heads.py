@@ -74,7 +74,8 @@ def _is_linear(network: Network, head: Head) -> bool:
 
 def imitated_loss(head: Head, squash: str) -> str:
     """The loss that a head is imitated by, the teacher applying ``squash``, where nothing else is said."""
-    if "Softmax" in (head.squash, squash) or (head.width > 1 and (head.labels or "ArgMax" in head.readers)):
+    names_classes = bool(head.labels) or "ArgMax" in head.readers
+    if head.width > 1 and ("Softmax" in (head.squash, squash) or names_classes):
         return CROSS_ENTROPY
     return BINARY if head.squash == "Sigmoid" or head.labels else SQUARED
 

@@ -35,7 +35,7 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY
 _SQUASHES = ("Softmax", "LogSoftmax", "Sigmoid")
 # A squash is seen through these: they leave its values, or round them.
 _TRANSPARENT = frozenset(("Identity", "Cast", "DequantizeLinear", "QuantizeLinear", "Reshape", "Flatten", "Squeeze"))
-_LEAST = 1e-7  # probability that a logarithm is taken of
+_LEAST, _MOST = 1e-12, 1 - 2**-24  # probabilities that logarithms are taken of
 _ROUNDED = 0.02  # a distribution of 8-bit values adds up to 1 within this
 
 
@@ -306,7 +306,7 @@ def _logarithm(values: Array) -> Array:
 
 
 def _logit(values: Array) -> Array:
-    p = np.clip(values.astype(np.float64), _LEAST, 1 - _LEAST)
+    p = np.clip(values.astype(np.float64), _LEAST, _MOST)
     return np.log(p) - np.log1p(-p)
 
 

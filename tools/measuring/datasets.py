@@ -51,6 +51,16 @@ class Parts:
     x_test: Array
     y_test: Array
 
+    @property
+    def is_classes(self) -> bool:
+        """Whether classes are to be told, and not numbers."""
+        return self.y_train.ndim == 1
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network for these rows."""
+        return int(self.y_train.max()) + 1 if self.is_classes else int(self.y_train.shape[1])
+
     def write(self, path: Path) -> None:
         """As an .npz that ``--data`` takes, whole or not at all."""
         part = path.with_suffix(".part.npz")
@@ -181,7 +191,7 @@ def flights_late() -> Table:
     """The same, whether they arrive more than 15 minutes late, without knowing how late they start."""
     frame = _flights()
     frame["late"] = frame["arr_delay"] > 15
-    return encoded(frame, "late", 50_000, classes=True, without=("arr_delay", "dep_delay"))
+    return encoded(frame, "late", 20_000, classes=True, without=("arr_delay", "dep_delay"))
 
 
 # Those that need nothing but packages, by name.

@@ -17,6 +17,7 @@ from torch import nn
 from measuring import datasets
 from measuring.datasets import Parts, Table, split
 from measuring.models import Array
+from measuring.sklearn_mlp import fit as fit_defaults
 from measuring.torch_classifier import fit, functional, perceptron
 from measuring.torch_training import export
 from onnxsurgeon import TrainingSettings, create, load_dataset, make_engine, save
@@ -148,8 +149,6 @@ def by_sklearn(table: Callable[[], Table]) -> Callable[[Path, Path], None]:
     """What makes scikit-learn's MLP with its defaults behind a StandardScaler."""
 
     def make(model: Path, data: Path) -> None:
-        from tables import fit as fit_defaults
-
         parts = split(table(), SEED)
         parts.write(data)
         fit_defaults(parts, SEED, standardised=True, out=model)

@@ -56,7 +56,7 @@ def train_classifier(
     """Train a perceptron that flattens images (rows, height, width) of bytes, and write it; it ends in logits."""
     torch.manual_seed(seed)
     torch.set_num_threads(cores)
-    pixels = torch.from_numpy(images).float() / 255
+    pixels = torch.tensor(images).float() / 255
     network = torch.nn.Sequential(torch.nn.Flatten(), perceptron(sizes))
-    fit(network, [pixels], torch.from_numpy(labels), functional.cross_entropy, epochs=epochs, seed=seed)
+    fit(network, [pixels], torch.tensor(labels), functional.cross_entropy, epochs=epochs, seed=seed)
     export(network, pixels[:2], out, "images", ("logits",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -160,7 +161,9 @@ def export(network: Any, rows: Any, out: Path, name: str = "input", outputs: Seq
     """Write a network for any number of rows, as PyTorch's older exporter does."""
     axes = {each: {0: "batch"} for each in (name, *outputs)}
     options: dict[str, Any] = {"dynamo": False, "opset_version": 17, "dynamic_axes": axes}
-    torch.onnx.export(network, (rows,), out, input_names=[name], output_names=list(outputs), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the newer one takes many times as long
+        torch.onnx.export(network, (rows,), out, input_names=[name], output_names=list(outputs), **options)
 
 
 def train_on(path: Path, x: Array, y: Array, recipe: Recipe, out: Path, begun: float | None = None) -> Trained:
