@@ -206,20 +206,7 @@ class EventPrinter:
         self.remember(event)
         kind = event["event"]
         if kind == "run":
-            _plain(
-                f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, {event['validation_rows']:,} to "
-                f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
-                f"{event['workers']} workers" + (f" at {event['cluster']}" if event["cluster"] else "")
-            )
-            if (event["task"], event["metric"]) != ("multi-class", "accuracy"):
-                _plain(f"task: {event['task']}, judged by {event['metric']}")
-            self.metric = event["metric"]
-            self.classes = event["classes"]
-            for note in event["notes"]:
-                _plain(f"[dim]{escape(note)}[/]")
-            if event["other_versions"]:
-                started_with = ", ".join(event["other_versions"])
-                _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
+            self._opening(event)
         elif kind == "started":
             _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
             if near_chance(event["best_accuracy"], self.classes):
@@ -238,12 +225,35 @@ class EventPrinter:
                 f"{event['parameters']:>9,} {event['accuracy']:.4f} {event['gain']:+.4f} {event['score']:.4f}"
             )
             _plain(f"[dim]{line}[/]" if kind == "recuperated" else line)
+        elif kind == "chosen":
+            made = ", on made rows as well" if event["uses_made"] else ""
+            rate = f"learning rate {event['learning_rate']:.2g}{made}"
+            _plain(f"[dim]chosen  {event['branch']:>4} {rate}: {escape(event['reason'])}[/]")
         elif kind == "dropped" and event["reason"] != "score":
             _plain(f"[dim]dropped {event['branch']:>4} {escape(event['reason'])}[/]")
         elif kind == "decided":
             kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
             text = ", ".join(f"{number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
             _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
+
+    def _opening(self, event: dict[str, Any]) -> None:
+        _plain(
+            f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, {event['validation_rows']:,} to "
+            f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
+            f"{event['workers']} workers" + (f" at {event['cluster']}" if event["cluster"] else "")
+        )
+        if (event["task"], event["metric"]) != ("multi-class", "accuracy"):
+            _plain(f"task: {event['task']}, judged by {event['metric']}")
+        self.metric = event["metric"]
+        self.classes = event["classes"]
+        if event["start"]["reason"]:
+            word = "trained" if event["start"]["is_trained"] else "untrained"
+            _plain(f"[dim]the given model counts as {word}: {escape(event['start']['reason'])}[/]")
+        for note in event["notes"]:
+            _plain(f"[dim]{escape(note)}[/]")
+        if event["other_versions"]:
+            started_with = ", ".join(event["other_versions"])
+            _plain(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
 
     @staticmethod
     def _column_names() -> None:

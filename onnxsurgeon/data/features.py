@@ -19,6 +19,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator, first_line
 
 CHUNK = 1024
+TRIED = 4  # batches of a model with a fixed batch that are tried all at once
 
 
 def compute_features(network: Network, inputs: Mapping[str, Rows | Array], rows: int) -> dict[str, Rows]:
@@ -110,6 +111,8 @@ def run_in_chunks(
     """
     read = {value.name for value in model.graph.input}
     fixed = _fixed_batch(model)
+    if fixed and rows > fixed:
+        model, fixed = _unfixed(model, names, {name: inputs[name] for name in read & inputs.keys()}, fixed, rows)
     step = fixed or _chunk(model, {key: inputs[key] for key in read & inputs.keys()}, rows, name)
     if fixed:
         _require_bounded(model, inputs, fixed, name)
@@ -124,6 +127,36 @@ def run_in_chunks(
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
             raise DataError(f"'{name}': {what} fails on these rows: {first_line(error)}") from error
         yield Piece(start, count, fixed or count, outputs)
+
+
+def _unfixed(
+    model: onnx.ModelProto, names: list[str], inputs: Mapping[str, Rows], fixed: int, rows: int
+) -> tuple[onnx.ModelProto, int]:
+    """The model for any number of rows at once, and 0, where it gives the same for some; else as it is, and ``fixed``.
+
+    Models of robots are exported for one row: calling ONNX Runtime for each takes longer than all else.
+    """
+    free = onnx.ModelProto()
+    free.CopyFrom(model)
+    for value in free.graph.input:
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_param = "rows"
+    del free.graph.value_info[:]
+    count = min(rows // fixed, TRIED) * fixed
+    feeds = {name: values.take(slice(0, count)) for name, values in inputs.items()}
+    try:
+        _require_bounded(free, inputs, count, "prefix")
+        together, one = evaluator(free)(names, feeds), evaluator(model)
+        for start in range(0, count, fixed):
+            part = slice(start, start + fixed)
+            for all_rows, own in zip(
+                together, one(names, {name: values[part] for name, values in feeds.items()}), strict=True
+            ):
+                if len(all_rows) != count or not np.array_equal(np.asarray(all_rows)[part], own):
+                    return model, fixed
+    except Exception:  # ONNX Runtime's exceptions share no narrower base; whatever fails, rows by batches may not
+        return model, fixed
+    return free, 0
 
 
 def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> int:

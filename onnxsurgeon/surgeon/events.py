@@ -2,8 +2,8 @@
 
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
 this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "operated",
-"dropped", "recuperated" and "trained", some of them several times, and "decided"; last "finished". Numbers of epochs
-count from the start of the run, and so do the numbers of branches: the given model is branch 0.
+"dropped", "recuperated", "trained" and "chosen", some of them several times, and "decided"; last "finished". Numbers
+of epochs count from the start of the run, and so do the numbers of branches: the given model is branch 0.
 """
 
 # Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.
@@ -30,6 +30,7 @@ class Run(TypedDict):
         task: what the model does, such as "multi-class".
         metric: what "accuracy" is in all events: "accuracy", or "R²" for a regression; "agreement" or "fidelity" with
             a teacher.
+        start: whether the given model is trained, "is_trained", and why, "reason".
         notes: what is worth knowing about the model.
         other_versions: packages whose versions differ from those that a resumed run was started with.
     """
@@ -48,6 +49,7 @@ class Run(TypedDict):
     classes: int
     task: str
     metric: str
+    start: dict[str, Any]
     notes: list[str]
     other_versions: list[str]
 
@@ -223,6 +225,24 @@ class Measured(TypedDict):
     state_digest: NotRequired[str]
 
 
+class Chosen(TypedDict):
+    """A race of a trained start is over.
+
+    Attributes:
+        event: "chosen".
+        branch: the winner's number.
+        learning_rate: the one that it was trained with, and goes on with.
+        uses_made: whether rows that were made of the given ones are trained on.
+        reason: why, in words.
+    """
+
+    event: Literal["chosen"]
+    branch: int
+    learning_rate: float
+    uses_made: bool
+    reason: str
+
+
 class Dropped(TypedDict):
     """A branch does not go on.
 
@@ -313,6 +333,7 @@ EVENTS: Mapping[str, type] = {
     "recuperated": Measured,
     "trained": Measured,
     "dropped": Dropped,
+    "chosen": Chosen,
     "decided": Checkpoint,
     "finished": Finished,
 }

@@ -139,7 +139,7 @@ class Surgeon(ABC):
         write_branch(branch, self.run.branches)
         self.measured(branch, state)
         self.run.write_best(branch.file_name)  # there is a result from the first checkpoint on
-        self._checkpoint("started", state, is_trained=self.is_trained)
+        self._checkpoint("started", state)
         if near_chance(metrics.accuracy, self.train.classes):
             logger.warning("near chance: untrained, or in need of another scale, mean, std or layout")
         return state
@@ -332,10 +332,10 @@ class Surgeon(ABC):
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 
-    def _checkpoint(self, event: str, state: State, **others: object) -> None:
+    def _checkpoint(self, event: str, state: State) -> None:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
-        self.tell(event=event, **checkpoint(state, self.run.branches), **others)
+        self.tell(event=event, **checkpoint(state, self.run.branches))
 
     def tell(self, **event: object) -> None:
         """Write an event to the journal and pass it to the callbacks."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.graph.external import size_on_disk
@@ -184,6 +185,10 @@ class FrontSearch(Surgeon):
     @cached_property
     def _given_scores(self) -> Array:
         return row_scores(self.given_branch.network, self.engine, self.validation)
+
+    def job_options(self, state: State) -> dict[str, Any]:
+        """Rows that were made are trained on where they were asked for."""
+        return {"uses_made": self.settings.more_rows is not None}
 
     # Time.
 

@@ -127,7 +127,16 @@ class GrowAndShrink(FrontSearch):
         """
         until = min(stop, start + max(1, round(self.settings.trial * (stop - start))))
         jobs = [
-            Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count, cycle)
+            Job(
+                branch,
+                start,
+                until,
+                RECUPERATED,
+                parent.accuracy,
+                parent.network.parameter_count,
+                cycle,
+                **self.job_options(state),
+            )
             for _, parent, branch in self.operated(state, candidates)
         ]
         begin = start

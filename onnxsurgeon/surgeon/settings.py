@@ -90,17 +90,17 @@ class SurgeonSettings(TrainingSettings):
     trial: float = quantity(0.25, "Share of a growth after which the first half of the shapes is given up.", SHARE)
     overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
     ensemble: int | None = setting(
-        None, "Networks that settle side by side and become one; by default 4 where nothing limits the result, else 1."
+        None, "Networks that settle side by side and become one, each larger than without; by default 1."
     )
-    refit: bool = setting(
-        True, "Where nothing limits the result, it settles once more, on the rows that decided as well."
-    )
+    refit: bool = setting(True, "What an ensemble becomes settles once more, on the rows that decided as well.")
     teacher_weight: float | None = setting(
         None, "With labels: share of the teacher in what is trained towards; by default 0.5 with --teacher, else 0."
     )
     temperature: float = setting(1.0, "Softens the teacher's classes: softmax(t/T), with T² times the loss.")
     more_rows: int | None = setting(
-        None, "So many rows made from the training rows, mixed and with noise of their covariance; the teacher labels."
+        None,
+        "So many rows made from the training rows, mixed and with noise of their covariance; the teacher labels. "
+        "Without labels some are made unasked, and trained on where that pays.",
     )
     learning_rate: float = setting(0.004, "Step size of the optimizer.")
     size_rate: float = setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnxsurgeon.data.more import more_rows
 from onnxsurgeon.data.prepare import InputOptions, prepare, prepare_rows, require_targets
 from onnxsurgeon.data.soft import prediction
 from onnxsurgeon.data.teacher import Taught, TeacherModel
-from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
+from onnxsurgeon.errors import DataError, OnnxSurgeonError, RunError, SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -29,6 +30,9 @@ from onnxsurgeon.training.schedule import generator
 from onnxsurgeon.training.teaching import require_student, taught_by
 
 SHARE = 0.5  # of the teacher in what labelled rows are trained towards, where one is given
+# Rows made unasked where there are no labels: so many times the given ones, in so many bytes at most. Whether training
+# on them pays is found by the race of a trained start.
+MADE, MADE_BYTES = 9, 2**26
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,9 @@ class Teaching:
             RunError: the teacher is needed again and has changed.
         """
         examples = self._labelled(part, split) if self.dataset.is_labelled else self._imitating(part, split)
-        if part == "train" and self.settings.more_rows is not None:
-            return together(examples, self._made(split, examples.tasks))
+        if part == "train":
+            made = self._made(split, examples.tasks)
+            return examples if made is None else together(examples, made)
         return examples
 
     def write(self, run: Path) -> None:
@@ -163,11 +168,18 @@ class Teaching:
                 require_student(self.network, self.dataset, split, self.options, self._tasks)
         return examples.imitating(taught.outputs, self._tasks)
 
-    def _made(self, split: Split, tasks: tuple[Task, ...]) -> Examples:
-        """More rows, labelled by the teacher."""
+    def _made(self, split: Split, tasks: tuple[Task, ...]) -> Examples | None:
+        """More rows, labelled by the teacher; None: no rows are to be made, or unasked none can be."""
         count = self.settings.more_rows
-        assert count is not None
-        made = more_rows(split, count, generator(self.settings.seed, "more rows"), self.dataset.name)
+        if count is None and (self.dataset.is_labelled or self.settings.objective == "paper"):
+            return None
+        try:
+            rng = generator(self.settings.seed, "more rows")
+            made = more_rows(split, count or _unasked(split), rng, self.dataset.name)
+        except DataError:
+            if count is not None:
+                raise
+            return None
         examples = prepare_rows(self.network, self.dataset, made, self.options)
         plain = tasks if self.dataset.is_labelled else ()
         outputs = self._taught("more", made, examples=examples, tasks=plain).outputs
@@ -222,6 +234,12 @@ class Teaching:
             for piece in byte_chunks(values):
                 digest.update(piece)
         return digest.hexdigest()
+
+
+def _unasked(split: Split) -> int:
+    """How many rows are made unasked."""
+    size = sum(math.prod(shape[1:]) * dtype.itemsize for _, shape, dtype, _ in split.blocks())
+    return max(1, min(MADE * split.rows, MADE_BYTES // max(1, size)))
 
 
 def _labels(outputs: Array, task: Task) -> Array:
