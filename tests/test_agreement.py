@@ -1,11 +1,24 @@
 """A model whose suffix turns its predictions around is not trained towards the wrong thing in silence."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import DataError, Dataset, ModelError, Split, from_model, prepare
+from onnxsurgeon import (
+    DataError,
+    Dataset,
+    ModelError,
+    Split,
+    SurgeonSettings,
+    create,
+    evolve,
+    from_model,
+    prepare,
+    save,
+)
 
 RNG = np.random.default_rng(3)
 ROWS = 90
@@ -112,3 +125,81 @@ def test_whole_floats_are_names_of_classes_where_the_model_has_names():
         prepare(network, given, given.train)
     given = data(HALVES + 1.0)
     np.testing.assert_array_equal(prepare(network, given, given.train).labels[0][:, 0], HALVES)
+
+
+def faint(network, size):
+    """The network with its last layer's weights and biases so small that its logits are of that size."""
+    last = network.layers[-1]
+    smaller = replace(last, weight=last.weight * size, bias=last.bias * size)
+    return network.with_layers([*network.layers[:-1], smaller])
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-7, 1e-20])
+@pytest.mark.parametrize(
+    ("name", "width", "labels", "classes"),
+    [
+        ("softmax", 3, CLASSES, 3),
+        ("arg max", 3, CLASSES, 3),
+        ("second of two", 2, HALVES, 2),
+        ("sigmoid", 1, HALVES, 2),
+        ("sigmoid", 4, np.stack([HALVES] * 4, axis=1), 0),
+        ("plain", 1, NUMBERS, 0),
+    ],
+)
+def test_logits_too_small_to_be_told_from_their_probabilities(name, width, labels, classes, size):
+    given = data(labels, classes)
+    assert prepare(faint(model(name, width), size), given, given.train).rows == ROWS
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-7, 1e-20])
+@pytest.mark.parametrize(
+    ("name", "width", "labels", "classes"),
+    [
+        ("arg min", 3, CLASSES, 3),
+        ("columns in another order", 3, CLASSES, 3),
+        ("softmax over the rows", 3, CLASSES, 3),
+        ("one minus", 1, HALVES, 2),
+        ("threshold", 1, HALVES, 2),
+    ],
+)
+def test_small_logits_hide_nothing(name, width, labels, classes, size):
+    given = data(labels, classes)
+    with pytest.raises(ModelError, match="no output follows tensor"):
+        prepare(faint(model(name, width), size), given, given.train)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-12])
+def test_inputs_that_are_very_small_are_trained_on(size, tmp_path):
+    """A network without biases, as it is drawn: its logits are as small as its inputs."""
+    x = (np.random.default_rng(0).standard_normal((300, 5)) * size).astype("f")
+    np.savez(tmp_path / "small.npz", x=x, y=(x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0))
+    save(create((5, 8, 3)), tmp_path / "m.onnx")
+    settings = SurgeonSettings(epochs=12, seed=1, growth=0.0, refit=False, max_parameters=75)
+    evolved = evolve(tmp_path / "m.onnx", str(tmp_path / "small.npz"), settings=settings, run_dir=tmp_path / "run")
+    assert evolved.test.accuracy > evolved.start.accuracy + 0.2
+
+
+def test_inputs_are_magnified_where_the_head_is_no_layers_own_output():
+    """Two towers of the same small inputs, whose sum is the logits."""
+    values = {"W": RNG.standard_normal((5, 3)), "V": RNG.standard_normal((5, 3))}
+    nodes = [("MatMul", "x W", "a"), ("MatMul", "x V", "b"), ("Tanh", "b", "c"), ("Add", "a c", "z")]
+    for behind, follows in ((("Softmax", "z", "y"), True), (("ArgMin", "z", "y"), False)):
+        kind = TensorProto.FLOAT if follows else TensorProto.INT64
+        axis = {} if follows else {"axis": 1}
+        graph = helper.make_graph(
+            [helper.make_node(op, i.split(), [o], name=f"{op}_{o}") for op, i, o in nodes]
+            + [helper.make_node(behind[0], [behind[1]], [behind[2]], name="behind", **axis)],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 5])],
+            [helper.make_tensor_value_info("y", kind, ["batch", None])],
+            [numpy_helper.from_array(v.astype("f"), k) for k, v in values.items()],
+        )
+        network = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+        assert network.heads[0].tensor == "z"
+        small = Split(X * np.float32(1e-9), CLASSES)
+        given = Dataset("mine", small, small, 3)
+        if follows:
+            assert prepare(network, given, small).rows == ROWS
+        else:
+            with pytest.raises(ModelError, match="no output follows tensor 'z'"):
+                prepare(network, given, small)

@@ -246,7 +246,7 @@ def test_a_residual_connection_is_two_segments_whose_own_hidden_layers_are_free(
     network = from_model(model)
     assert network.topology == "4-6-3+3-6-3"
     assert [segment.topology for segment in network.segments] == ["4-6-3", "3-6-3"]
-    assert network.frame.notes == ()
+    assert network.frame.notes == ("the width of 'before' stays: it is read by 'first', 'sum'",)
     assert network.hidden_count == 2
     assert [network.hidden(i).names.node for i in (1, 2)] == ["entry", "first"]
     assert [network.segment_of(i) for i in (1, 2)] == [0, 1]
@@ -277,7 +277,10 @@ def test_of_two_activations_in_a_row_the_second_is_glue():
     ]
     model = build(nodes, WEIGHTS)
     network = from_model(model)
-    assert (network.topology, network.hidden_count, network.frame.notes) == ("4-6+6-3", 0, ())
+    assert (network.topology, network.hidden_count) == ("4-6+6-3", 0)
+    assert network.frame.notes == (
+        "the width of 'first' stays: more than one activation stands between it and the next layer (node 'again')",
+    )
     glue = [step for step in network.frame.trunk.steps if not isinstance(step, int)]
     assert [(step.op, str(step.attributes["activation"])) for step in glue] == [
         ("Activation", "Relu"),

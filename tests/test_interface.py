@@ -183,7 +183,10 @@ def two_heads():
 def test_a_node_without_a_name_is_called_after_the_tensor_it_writes(tmp_path):
     network = from_model(two_heads())
     assert [layer.names.node for layer in network.layers] == ["h", "t", "mu", "value"]
-    assert network.frame.notes == ("the width of 'mu' stays: tensor 'mu' is also an output of the model",)
+    assert network.frame.notes == (
+        "the width of 'mu' stays: tensor 'mu' is also an output of the model",
+        "the width of 't' stays: it is read by 'mu', 'value'",
+    )
     save(network, tmp_path / "named.onnx")
     again = load(tmp_path / "named.onnx")
     assert [layer.names for layer in again.layers] == [layer.names for layer in network.layers]

@@ -95,7 +95,15 @@ def case(*topologies, notes=()):
     return add
 
 
-@case("4-6", "6-9-6", "6-3")
+@case(
+    "4-6",
+    "6-9-6",
+    "6-3",
+    notes=(
+        "the width of 'd1' stays: it is read by 'd2', 'Add_s'",
+        "the width of 'd3' stays: Add joins its units with others, one by one (node 'Add_s')",
+    ),
+)
 def residual_with_the_activation_behind_the_sum(g):
     g.dense("d1", "x", "a", 4, 6)
     g.op("Relu", "a", "b")
@@ -107,7 +115,16 @@ def residual_with_the_activation_behind_the_sum(g):
     g.dense("d4", "f", "y", 6, 3)
 
 
-@case("4-6", "6-9-6", "6-7-6", "6-3")
+@case(
+    "4-6",
+    "6-9-6",
+    "6-7-6",
+    "6-3",
+    notes=(
+        "the width of 'd0' stays: it is read by 'Relu_a1', 'Add_s1'",
+        "the widths of 'd1b', 'd2b' stay: Add joins their units with others, one by one (nodes 'Add_s1', 'Add_s2')",
+    ),
+)
 def residual_with_activations_before_the_layers(g):
     g.dense("d0", "x", "s0", 4, 6)
     for i, width in ((1, 9), (2, 7)):
@@ -119,7 +136,7 @@ def residual_with_activations_before_the_layers(g):
     g.dense("d3", "s2", "y", 6, 3)
 
 
-@case("4-8-6", "6-5-3", "6-7-2")
+@case("4-8-6", "6-5-3", "6-7-2", notes=("the width of 'd2' stays: it is read by 'h1', 'k1'",))
 def two_heads(g):
     g.outputs["z"] = ("batch", 2)
     g.dense("d1", "x", "a", 4, 8)
@@ -135,7 +152,12 @@ def two_heads(g):
     g.dense("k2", "q", "z", 7, 2)
 
 
-@case("4-6-5", "3-7-5", "10-8-2")
+@case(
+    "4-6-5",
+    "3-7-5",
+    "10-8-2",
+    notes=("the widths of 'd2', 'e2' stay: Concat puts their output beside others' (node 'Concat_s')",),
+)
 def two_inputs_joined(g):
     g.inputs["w"] = ("batch", 3)
     g.dense("d1", "x", "a", 4, 6)
@@ -151,7 +173,12 @@ def two_inputs_joined(g):
     g.dense("d4", "v", "y", 8, 2)
 
 
-@case("4-7-6", "4-5-1", "6-3")
+@case(
+    "4-7-6",
+    "4-5-1",
+    "6-3",
+    notes=("the widths of 'd2', 'g2' stay: Mul joins their units with others, one by one (node 'Mul_t')",),
+)
 def gating_by_one_column(g):
     g.dense("d1", "x", "a", 4, 7)
     g.op("Relu", "a", "b")
@@ -164,7 +191,15 @@ def gating_by_one_column(g):
     g.dense("d3", "t", "y", 6, 3)
 
 
-@case("4-7-6", "4-5-6", "6-3")
+@case(
+    "4-7-6",
+    "4-5-6",
+    "6-3",
+    notes=(
+        "the width of 'd2' stays: Mul joins its units with others, one by one (node 'Mul_t')",
+        "the width of 'g2' stays: Softmax computes over all its units together (node 'Softmax_s')",
+    ),
+)
 def a_softmax_gate(g):
     g.dense("d1", "x", "a", 4, 7)
     g.op("Relu", "a", "b")
@@ -177,7 +212,15 @@ def a_softmax_gate(g):
     g.dense("d3", "t", "y", 6, 3)
 
 
-@case("4-6", "6-8-7-9-6", "6-3")
+@case(
+    "4-6",
+    "6-8-7-9-6",
+    "6-3",
+    notes=(
+        "the width of 'd1' stays: it is read by 'm0', 'Add_s'",
+        "the width of 'd5' stays: Add joins its units with others, one by one (node 'Add_s')",
+    ),
+)
 def a_skip_over_several_layers(g):
     g.dense("d1", "x", "a", 4, 6)
     g.op("Relu", "a", "b")
@@ -200,7 +243,11 @@ def an_input_that_skips_everything(g):
     g.op("Concat", "x e", "y", axis=1)
 
 
-@case("4-8-6", "6-7-2")
+@case(
+    "4-8-6",
+    "6-7-2",
+    notes=("the width of 'd2' stays: ReduceMean stands between it and the next layer (node 'ReduceMean_d')",),
+)
 def three_axes_and_a_mean(g):
     g.inputs["x"] = ("batch", 5, 4)
     g.dense3("d1", "x", "a", 4, 8)
@@ -212,7 +259,7 @@ def three_axes_and_a_mean(g):
     g.dense("d4", "f", "y", 7, 2)
 
 
-@case("4-8-6", "30-7-2")
+@case("4-8-6", "30-7-2", notes=("the width of 'd2' stays: Flatten lays its output out anew (node 'Flatten_d')",))
 def three_axes_flattened(g):
     g.inputs["x"] = ("batch", 5, 4)
     g.dense3("d1", "x", "a", 4, 8)
@@ -224,7 +271,15 @@ def three_axes_flattened(g):
     g.dense("d4", "f", "y", 7, 2)
 
 
-@case("4-8-6", "3-5-3", "6-2")
+@case(
+    "4-8-6",
+    "3-5-3",
+    "6-2",
+    notes=(
+        "the width of 'd2' stays: Split takes parts of its output (node 'Split_left')",
+        "the width of 'd4' stays: Concat puts its output beside others' (node 'Concat_s')",
+    ),
+)
 def a_split_one_half_of_which_is_worked_on(g):
     g.const(halves=np.array([3, 3]))
     g.dense("d1", "x", "a", 4, 8)
@@ -239,7 +294,7 @@ def a_split_one_half_of_which_is_worked_on(g):
     g.dense("d5", "t", "y", 6, 2)
 
 
-@case("4-8-6", "4-5-2")
+@case("4-8-6", "4-5-2", notes=("the width of 'd2' stays: Slice takes parts of its output (node 'Slice_d')",))
 def a_slice(g):
     g.const(begin=np.array([1]), end=np.array([5]), axis=np.array([1]))
     g.dense("d1", "x", "a", 4, 8)
@@ -251,7 +306,7 @@ def a_slice(g):
     g.dense("d4", "f", "y", 5, 2)
 
 
-@case("4-8-6", "6-5-2")
+@case("4-8-6", "6-5-2", notes=("the width of 'd2' stays: Gather takes parts of its output (node 'Gather_d')",))
 def the_last_time_step_gathered(g):
     g.inputs["x"] = ("batch", 5, 4)
     g.const(last=np.array(-1))
@@ -264,7 +319,14 @@ def the_last_time_step_gathered(g):
     g.dense("d4", "f", "y", 5, 2)
 
 
-@case("4-8-6", "6-5-2")
+@case(
+    "4-8-6",
+    "6-5-2",
+    notes=(
+        "the width of 'd2' stays: LayerNormalization computes over all its units together "
+        "(node 'LayerNormalization_d')",
+    ),
+)
 def layer_normalization_between(g):
     g.const(scale=np.linspace(0.5, 1.5, 6, dtype="f"), shift=np.linspace(-1, 1, 6, dtype="f"))
     g.dense("d1", "x", "a", 4, 8)
@@ -277,7 +339,15 @@ def layer_normalization_between(g):
     g.dense("d4", "g", "y", 5, 2)
 
 
-@case("4-8-6", "6-5-6", "6-2")
+@case(
+    "4-8-6",
+    "6-5-6",
+    "6-2",
+    notes=(
+        "the width of 'd2' stays: it is read by 'BatchNormalization_d', 'Add_s'",
+        "the width of 'd4' stays: Add joins its units with others, one by one (node 'Add_s')",
+    ),
+)
 def batch_normalization_whose_input_has_two_readers(g):
     g.const(scale=np.linspace(0.5, 1.5, 6, dtype="f"), shift=np.linspace(-1, 1, 6, dtype="f"))
     g.const(mean=np.linspace(-0.3, 0.5, 6, dtype="f"), variance=np.linspace(0.5, 2, 6, dtype="f"))
@@ -293,7 +363,12 @@ def batch_normalization_whose_input_has_two_readers(g):
     g.dense("d5", "s", "y", 6, 2)
 
 
-@case("4-8-6", "3-5-3", "6-2")
+@case(
+    "4-8-6",
+    "3-5-3",
+    "6-2",
+    notes=("the widths of 'd2', 'd4' stay: Reshape lays their output out anew (nodes 'Reshape_d', 'Reshape_k')",),
+)
 def shape_arithmetic_before_a_reshape(g):
     """The shape is computed from the batch's at run time, as exporters write a view."""
     g.const(zero=np.array(0), to=np.array([2, 3]), six=np.array([6]), axes=np.array([0]))
@@ -418,6 +493,7 @@ def weights_tied_between_two_layers(g):
     "4-6-5",
     "10-2",
     notes=(
+        "the widths of 'd2', 'e2' stay: Concat puts their output beside others' (node 'Concat_s')",
         "'d1.W' is read elsewhere too: 'e1' has its own copy, 'd1.W_'",
         "'d1.b' is read elsewhere too: 'e1' has its own copy, 'd1.b_'",
     ),
@@ -435,7 +511,7 @@ def weights_tied_between_two_towers(g):
     g.dense("d3", "t", "y", 10, 2)
 
 
-@case("4-6-6", "6-4")
+@case("4-6-6", "6-4", notes=("the width of 'd2' stays: Mul joins its units with others, one by one (node 'Mul_d')",))
 def a_prefix_and_a_suffix_of_several_nodes(g):
     g.const(mean=np.float32(0.3), std=np.float32(0.7))
     g.op("Sub", "x mean", "x1")
@@ -662,7 +738,10 @@ def test_the_default_axis_of_softmax_depends_on_the_opset(opset):
     g.dense("d2", "c", "y", 30, 2)
     network = from_model(g.model())
     if opset == 13:
-        assert (network.topology, network.frame.notes) == ("4-6+30-2", ())
+        assert network.topology == "4-6+30-2"
+        assert network.frame.notes == (
+            "the width of 'd1' stays: Softmax computes over all its units together (node 'gate')",
+        )
     else:
         assert network.topology == "30-2"
         assert network.frame.notes == (

@@ -319,6 +319,14 @@ SUGGESTIONS = {
     "LogSoftmax, classes": ("LogSoftmax", 3, classes(3), 3, CROSS_ENTROPY),
     "Sigmoid, classes": ("Sigmoid", 3, classes(3), 3, CROSS_ENTROPY),
     "Sigmoid, two classes, one output": ("Sigmoid", 1, classes(2), 2, BINARY),
+    "Sigmoid, three classes, one output": (
+        "Sigmoid",
+        1,
+        classes(3),
+        3,
+        "mine: 3 classes in the data, the model",
+    ),
+    "Sigmoid, three classes, of which two are trained on": ("Sigmoid", 1, classes(2), 3, "mine: 3 classes in the data"),
     "Sigmoid, columns of 0 and 1": ("Sigmoid", 3, COLUMNS, 0, BINARY),
     "Sigmoid, floats 0 and 1": ("Sigmoid", 3, COLUMNS.astype(float), 0, BINARY),
     "Sigmoid, floats 0 and 1, one output": ("Sigmoid", 1, COLUMNS[:, 0].astype(float), 0, BINARY),
@@ -503,6 +511,19 @@ def test_two_classes_with_names_on_a_single_output():
     examples = prepare(network, data, data.train)
     assert examples.tasks == (Task(BINARY, 1, "Sigmoid"),)
     np.testing.assert_array_equal(examples.labels[0][:, 0], 1 - classes(2))
+
+
+def test_more_classes_than_one_output_can_tell_apart():
+    """Whatever the classes are called; of several heads the one is named."""
+    network = from_model(heads_model([(1, "Sigmoid")]))
+    for names in ((), ("a", "b", "c"), (3, 5, 7)):
+        with pytest.raises(DataError) as error:
+            resolve_tasks(network, dataset(classes(3), 3, names))
+        assert str(error.value) == "mine: 3 classes in the data, the model 'model' has one output (2 classes)"
+    network = from_model(heads_model([(3, "Softmax"), (1, "Sigmoid")]))
+    labels = np.stack([classes(3), classes(4)], axis=1)
+    with pytest.raises(DataError, match="mine: 4 classes in the data, head 'z1' of the model 'model' has one output"):
+        resolve_tasks(network, dataset(labels))
 
 
 # Several heads.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError, EngineError, ModelError
 from onnxsurgeon.graph.frame import Head
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
 from onnxsurgeon.graph.sizes import largest_tensor
@@ -21,6 +23,7 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
 ROWS = 64
 AGREEING = 0.98  # 16-bit outputs have ties that their logits do not
+MAGNIFIED = 8.0  # logits of which any type tells the probabilities apart
 
 
 def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping[str, Rows]) -> None:
@@ -63,12 +66,48 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
         logits = logits.reshape(-1, logits.shape[-1])
         outputs = [as_table(found[name]) for name in names]
         probable = task.loss == BINARY and not task.squash and head.tensor not in direct and _within_one(logits)
-        if probable or not _follows(head, task, logits, [output for output in outputs if output is not None]):
+        follows = _follows(head, task, logits, [output for output in outputs if output is not None])
+        if probable or not (follows or _follows_magnified(network, head, task, logits, feeds)):
             readers = f" ({', '.join(head.readers)} behind it)" if head.readers else ""
             raise ModelError(
                 f"'{network.name}': no output follows tensor '{head.tensor}'{readers} as {task.kind} with {task.loss} "
                 "needs: what stands behind the last dense layer changes what it predicts; another --loss may fit"
             )
+
+
+def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, feeds: Mapping[str, Array]) -> bool:
+    """Whether an output follows a head whose values are small, once they are not.
+
+    A Softmax or a Sigmoid of values near 0 gives probabilities that a float cannot tell apart: inputs of size 1e-6, or
+    a last layer that was drawn very small, as policies' are. That layer is multiplied, or where others stand between
+    it and the head the inputs are, until the largest value is ``MAGNIFIED``.
+    """
+    largest = float(np.abs(logits).max(initial=0.0))
+    if not 0 < largest < 1:
+        return False
+    factor = MAGNIFIED / largest
+    segments = tuple(_scaled(each, factor) if each.output_name == head.tensor else each for each in network.segments)
+    if all(each.output_name != head.tensor for each in segments):
+        feeds = {
+            name: (values * factor).astype(values.dtype) if values.dtype.kind == "f" else values
+            for name, values in feeds.items()
+        }
+    model = replace(network, segments=segments).to_model()
+    names = list(dict.fromkeys(value.name for value in model.graph.output))
+    if head.tensor not in names:
+        model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))
+    found = dict(zip([value.name for value in model.graph.output], run(model, feeds), strict=True))
+    larger = np.asarray(found[head.tensor], np.float64)
+    tables = [as_table(found[name]) for name in names]
+    return _follows(head, task, larger.reshape(-1, larger.shape[-1]), [table for table in tables if table is not None])
+
+
+def _scaled(segment: DenseChain, factor: float) -> DenseChain:
+    """The segment with its last layer's weight and bias multiplied."""
+    last = segment.layers[-1]
+    weight = (last.weight * factor).astype(last.weight.dtype)
+    bias = None if last.bias is None else (last.bias * factor).astype(last.bias.dtype)
+    return replace(segment, layers=(*segment.layers[:-1], replace(last, weight=weight, bias=bias)))
 
 
 def _rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> int:

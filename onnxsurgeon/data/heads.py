@@ -205,6 +205,11 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
         return BINARY
     if head.width == 1 and head.labels and bool(np.isin(y, _numbers(head)).all()):
         return BINARY
+    if classes and (head.squash == "Sigmoid" or head.labels):
+        count, of = len(_names(dataset, y)), "" if len(network.heads) == 1 else f"head '{head.tensor}' of "
+        raise DataError(
+            f"{dataset.name}: {count} classes in the data, {of}the model '{network.name}' has one output (2 classes)"
+        )
     between = bool(((y == 0) | (y == 1)).all())
     if between and (head.squash == "Sigmoid" or y.dtype.kind in "iub"):
         return BINARY

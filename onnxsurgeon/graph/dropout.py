@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnxsurgeon.graph.structure import describe
+from onnxsurgeon.graph.notes import listed
 
 
 def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """The model with every such node in inference form, where y = x, and a note on each; ``model`` is not changed.
+    """The model with every such node in inference form, where y = x, and a note on them; ``model`` is not changed.
 
     Nothing can be computed once for each row, compared or judged while units are dropped at random.
     """
@@ -18,11 +18,14 @@ def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
         return model, []
     changed = ModelProto()
     changed.CopyFrom(model)
-    notes = []
+    names = []
     for node in _random(changed.graph):
         del node.input[2]  # training_mode, false where it is not given
-        notes.append(f"{describe(node)} was in training form, dropping at random: it is written in inference form")
-    return changed, notes
+        names.append(node.name or node.output[0])
+    was, are = ("was", "it is") if len(names) == 1 else ("were", "they are")
+    return changed, [
+        f"{listed(names)} (Dropout) {was} in training form, dropping at random: {are} written in inference form"
+    ]
 
 
 def _random(graph: GraphProto) -> Iterator[NodeProto]:

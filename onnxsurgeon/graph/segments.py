@@ -12,9 +12,7 @@ from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
 from onnxsurgeon.graph.normal_form import in_order, label, reads
-
-# Whose output depends on the shape of what they read, and not on its values.
-READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
+from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
 
 
 @dataclass(eq=False)
@@ -87,8 +85,9 @@ class _Search:
                 steps += self.glue[id(node)]
         features, constants = self._entering(steps, segments)
         heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
-        self._note_pinned(segments)
-        self._note_idle()
+        leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
+        self.notes += pinned_widths(self.graph, segments, self.readers, leading)
+        self.notes += idle_ends(self.graph, self.order)
         return Structure(segments, steps, heads, features, constants, self.notes)
 
     def _entering(
@@ -150,12 +149,14 @@ class _Search:
     def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
         """Dense nodes of segments that begin or end in the middle of what the file has as one node."""
         lost: set[int] = set()
+        names = []
         for links in self._segments(found):
             if links[0].dense.attrs["entry"] not in self.names or links[-1].output.name not in self.names:
-                self.notes.append(
-                    f"'{label(links[-1].dense)}' stays as it is: the file computes it in one with other things"
-                )
+                names.append(label(links[-1].dense))
                 lost.update(id(link.dense) for link in links)
+        if names:
+            what = "it" if len(names) == 1 else "them"
+            self.notes.append(f"{listed(names)} {_stay(names)}: the file computes {what} in one with other things")
         return lost
 
     def _nearly(self) -> str:
@@ -279,45 +280,6 @@ class _Search:
     def _only_reader(self, tensor: gs.Tensor) -> gs.Node | None:
         readers = self.readers.get(id(tensor), [])
         return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
-
-    def _note_pinned(self, segments: list[list[Link]]) -> None:
-        for links in segments:
-            last = links[-1].dense
-            tensor, count = last.outputs[0], len(self.readers.get(id(last.outputs[0]), ()))
-            while count == 1 and self.readers[id(tensor)][0].op in ACTIVATIONS:
-                tensor = self.readers[id(tensor)][0].outputs[0]
-                count = len(self.readers.get(id(tensor), ()))
-            if count and is_output(self.graph, tensor):
-                self.notes.append(
-                    f"the width of '{label(last)}' stays: tensor '{tensor.name}' is also an output of the model"
-                )
-
-    def _note_idle(self) -> None:
-        """Note inputs that no output depends on, as tracing leaves where it bakes an example's values in."""
-        several = len({id(tensor) for tensor in self.graph.outputs}) > 1
-        needed, todo = {id(tensor) for tensor in self.graph.outputs}, list(self.graph.outputs)
-        while todo:
-            for producer in todo.pop().inputs:
-                for tensor in _values_of(producer):
-                    if id(tensor) not in needed:
-                        needed.add(id(tensor))
-                        todo.append(tensor)
-        for tensor in self.graph.inputs:
-            if id(tensor) not in needed:
-                who = "no output depends" if several else "the output does not depend"
-                self.notes.append(f"{who} on input '{tensor.name}'")
-        moved = {id(tensor) for tensor in self.graph.inputs}
-        for node in self.order:
-            if any(id(tensor) in moved for tensor in _values_of(node)):
-                moved.update(id(tensor) for tensor in node.outputs)
-        if several and self.graph.inputs:
-            still = dict.fromkeys(tensor.name for tensor in self.graph.outputs if id(tensor) not in moved)
-            self.notes += [f"output '{name}' depends on no input" for name in still]
-
-
-def _values_of(node: gs.Node) -> list[gs.Tensor]:
-    """Tensors whose values, and not only their shapes, the node's outputs depend on."""
-    return [] if node.op in READS_SHAPES else list(reads(node))
 
 
 def _stay(names: list[str]) -> str:

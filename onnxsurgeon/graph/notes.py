@@ -1,0 +1,121 @@
+"""What a reader of the model is told: widths that stay, and inputs and outputs that have nothing to do with another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.canonical import is_dense, is_output
+from onnxsurgeon.graph.normal_form import label, reads
+
+if TYPE_CHECKING:
+    from onnxsurgeon.graph.segments import Link
+
+NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
+# Whose output depends on the shape of what they read, and not on its values.
+READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
+# What a node that reads a layer's output does to it that fixes the number of its units.
+_DOES = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "Where"), "joins {its} units with others, one by one"),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
+    **dict.fromkeys(("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), "lays {its} output out anew"),
+    **dict.fromkeys(("Slice", "Split", "Gather"), "takes parts of {its} output"),
+    "Concat": "puts {its} output beside others'",
+}
+_IN_A_ROW = "more than one activation"
+_STANDS = "stands between {it} and the next layer"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names in quotation marks; of many, the first and how many more there are."""
+    shown = ", ".join(f"'{name}'" for name in names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+
+
+def pinned_widths(
+    graph: gs.Graph,
+    segments: Sequence[Sequence[Link]],
+    readers: Mapping[int, Sequence[gs.Node]],
+    leading: Collection[int],
+) -> Iterator[str]:
+    """Why the width of a segment's last layer stays; one sentence for all with the same reason.
+
+    Of the layers that write what the model is for there is nothing to say: only of those with a trained layer behind
+    them, whose nodes' ids are in ``leading``, and of those whose output is read further.
+    """
+    outputs: list[tuple[str, str]] = []
+    shared: list[tuple[str, Sequence[gs.Node]]] = []
+    held: dict[str, list[tuple[str, str]]] = {}
+    for links in segments:
+        last = links[-1].dense
+        tensor, behind = last.outputs[0], _by_value(readers, last.outputs[0])
+        activation: gs.Node | None = None
+        while len(behind) == 1 and behind[0].op in ACTIVATIONS and not is_output(graph, tensor):
+            activation = behind[0]
+            tensor = activation.outputs[0]
+            behind = _by_value(readers, tensor)
+        if behind and is_output(graph, tensor):
+            outputs.append((label(last), tensor.name))
+        elif id(last) not in leading:
+            continue
+        elif len(behind) > 1:
+            shared.append((label(last), behind))
+        elif behind and is_dense(behind[0]) and activation is not None:
+            held.setdefault(_IN_A_ROW, []).append((label(last), label(activation)))
+        elif behind:
+            held.setdefault(behind[0].op, []).append((label(last), label(behind[0])))
+    if outputs:
+        names, tensors = [name for name, _ in outputs], [tensor for _, tensor in outputs]
+        what = "is also an output" if len(outputs) == 1 else "are also outputs"
+        yield f"{_stay(names)}: {'tensor' if len(outputs) == 1 else 'tensors'} {listed(tensors)} {what} of the model"
+    if len(shared) == 1:
+        (name, several), *_ = shared
+        yield f"{_stay([name])}: it is read by {listed([label(node) for node in several])}"
+    elif shared:
+        yield f"{_stay([name for name, _ in shared])}: each is read by several nodes"
+    for op, found in held.items():
+        names, nodes = [name for name, _ in found], list(dict.fromkeys(node for _, node in found))
+        one = len(names) == 1
+        does = _DOES.get(op, _STANDS).format(its="its" if one else "their", it="it" if one else "each")
+        yield f"{_stay(names)}: {op} {does} ({'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)})"
+
+
+def _by_value(readers: Mapping[int, Sequence[gs.Node]], tensor: gs.Tensor) -> Sequence[gs.Node]:
+    """The nodes that read a tensor; those that read its shape alone only where there are no others."""
+    found = readers.get(id(tensor), ())
+    return [node for node in found if node.op not in READS_SHAPES] or found
+
+
+def _stay(names: Sequence[str]) -> str:
+    return f"the width of {listed(names)} stays" if len(names) == 1 else f"the widths of {listed(names)} stay"
+
+
+def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
+    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse."""
+    several = len({id(tensor) for tensor in graph.outputs}) > 1
+    needed, todo = {id(tensor) for tensor in graph.outputs}, list(graph.outputs)
+    while todo:
+        for producer in todo.pop().inputs:
+            for tensor in _values_of(producer):
+                if id(tensor) not in needed:
+                    needed.add(id(tensor))
+                    todo.append(tensor)
+    for tensor in graph.inputs:
+        if id(tensor) not in needed:
+            who = "no output depends" if several else "the output does not depend"
+            yield f"{who} on input '{tensor.name}'"
+    moved = {id(tensor) for tensor in graph.inputs}
+    for node in order:
+        if any(id(tensor) in moved for tensor in _values_of(node)):
+            moved.update(id(tensor) for tensor in node.outputs)
+    if several and graph.inputs:
+        for name in dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved):
+            yield f"output '{name}' depends on no input"
+
+
+def _values_of(node: gs.Node) -> list[gs.Tensor]:
+    """Tensors whose values, and not only their shapes, the node's outputs depend on."""
+    return [] if node.op in READS_SHAPES else list(reads(node))
