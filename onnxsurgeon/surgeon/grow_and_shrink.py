@@ -30,6 +30,7 @@ from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, Limits, choose, front, least_accuracy
 from onnxsurgeon.surgeon.significance import is_better, row_scores
 from onnxsurgeon.surgeon.trainer import Done, Job
+from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
 # Parameters for each training row that a network without a limit grows up to. Letting it compete with the grown ones
@@ -54,6 +55,8 @@ class GrowAndShrink(Surgeon):
         search = state.search
         self._look_back(state)
         if search.phase == GROW:
+            if not state.epoch:
+                standardised_start(self, state)
             left = self._growth_left(state)
             candidates = self._growths(state) if left > 0 else []
             if candidates:
