@@ -6,7 +6,7 @@ import pytest
 from onnxsurgeon import SurgeonSettings, create, evolve, make_engine, save
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.surgeon.journal import RunDirectory
-from onnxsurgeon.surgeon.significance import is_better, row_scores
+from onnxsurgeon.surgeon.significance import chance_scores, is_better, row_scores
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
 
@@ -48,6 +48,21 @@ def test_scores_are_the_rows_shares_of_the_metric(task, labels):
     for row in range(4):
         one = Examples((features[row : row + 1],), (labels[row : row + 1],), (task,))
         assert scores[row] == pytest.approx(told(one), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "told"),
+    [
+        (Task(CROSS_ENTROPY, 3, "Softmax"), np.array([0, 1, 2, 1]), [0, 1, 0, 1]),
+        (Task(BINARY, 2, "Sigmoid"), np.array([[0, 1], [1, 1], [0, 0], [0, 1]]), [1, 0.5, 0.5, 1]),
+        (Task(SQUARED, 2, "", (2.0, 1.0)), np.array([[0.0, 1], [4, 1], [0, 1], [4, 1]]), [-0.5] * 4),
+        (Task(SQUARED, 1, "Sigmoid"), np.array([[0.0], [0.5], [1.0], [0.5]]), [-0.25, 0, -0.25, 0]),
+        (Task(CROSS_ENTROPY, 2, "Softmax", imitates=True), np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), [1, 0, 1]),
+    ],
+)
+def test_chance_says_the_same_for_all_rows(task, labels, told):
+    examples = Examples((np.zeros((len(labels), 1), np.float32),), (labels,), (task,))
+    np.testing.assert_allclose(chance_scores(examples), told, atol=1e-9)
 
 
 def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_chance(tmp_path):

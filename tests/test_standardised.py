@@ -11,8 +11,11 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.task import SQUARED, Task
 from onnxsurgeon.training.engine import make_engine
-from onnxsurgeon.training.standardised import SMALLEST_SCALE, Standardised
+from onnxsurgeon.training.schedule import BatchSchedule
+from onnxsurgeon.training.settings import TrainingSettings
+from onnxsurgeon.training.standardised import OF_COLUMNS, OF_PIXELS, Standardised, are_like_pixels
 from tests.conftest import randomised, with_bias_removed
 
 ENGINE = make_engine("loop")
@@ -55,11 +58,41 @@ def test_the_network_on_standardised_inputs_computes_the_same(network, values):
 def test_inputs_have_mean_0_and_none_is_blown_up(network, values):
     (found,) = Standardised.of(network, examples_of(values)).examples.features
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
-    largest = np.abs(found).max(axis=0)
-    np.testing.assert_allclose(largest[[0, 1, 3, 4]], 1 / SMALLEST_SCALE, rtol=1e-3)  # normal ones reach 3 σ and more
+    np.testing.assert_allclose(found[:, [0, 1, 4]].std(axis=0), 1, rtol=1e-3)  # of a table, tails are let be
+    assert np.abs(found[:, 3]).max() == pytest.approx(1 / OF_COLUMNS, rel=1e-3)
     np.testing.assert_allclose(found[:, [2, 5]], 0)
-    even = Standardised.of(network, examples_of(np.sign(values - values.mean(axis=0)))).examples.features[0]
-    np.testing.assert_allclose(even[:, [0, 1, 4]].std(axis=0), 1, rtol=1e-3)  # what deviates by no more than σ
+
+
+def lit(rng, shape, shares):
+    """Values from 0 to 1, columns with more and with fewer zeros."""
+    return (rng.random(shape) * (rng.random(shape) < shares)).astype(np.float32)
+
+
+def test_pixels_that_are_hardly_ever_lit_are_not_blown_up():
+    """Of pixels the scale is half of the largest deviation at least, whether they are stored as bytes or not."""
+    rng = np.random.default_rng(0)
+    network = randomised(create((40, 5, 2), seed=1))
+    values = lit(rng, (ROWS, 40), np.linspace(0.01, 0.9, 40))
+    for stored in (values, (255 * values).astype(np.uint8)):
+        inputs = Standardised.of(network, examples_of(Rows(stored, np.dtype(np.float32))))
+        (found,) = inputs.examples.features
+        assert inputs.are_pixels
+        np.testing.assert_allclose(np.abs(found).max(axis=0)[:20], 1 / OF_PIXELS, rtol=1e-3)
+    few = Standardised.of(randomised(create((8, 5, 2), seed=1)), examples_of(np.ascontiguousarray(values[:, :8])))
+    assert not few.are_pixels
+
+
+def test_what_is_like_pixels(digits, fashion):
+    """Images of few rows are, in whatever size, and the columns of a table are not, in their units or standardised."""
+    for images, rows in ((digits.train.inputs, 1000), (fashion.train.inputs, 8000), (fashion.train.inputs, 60)):
+        flat = images[:rows].reshape(rows, -1).astype(np.float64)
+        assert are_like_pixels(flat)
+        assert are_like_pixels((flat / flat.max() - 0.3) / 0.5)
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((ROWS, 50))
+    units = np.exp(rng.standard_normal(50))
+    for table in (normal, normal * units, np.exp(normal), np.where(np.arange(50) < 40, normal, normal > 0)):
+        assert not are_like_pixels(table)
 
 
 def test_bytes_stay_bytes(network):
@@ -69,6 +102,7 @@ def test_bytes_stay_bytes(network):
     plain = Examples((rows,), (np.arange(80) % 2,), examples_of(np.zeros((80, 6), np.float32)).tasks)
     inputs = Standardised.of(network, plain)
     (found,) = inputs.examples.stored
+    assert inputs.are_pixels
     assert found.source is source
     assert found.numbers is rows.numbers
     centre, scale = inputs.inputs["input"]
@@ -91,15 +125,65 @@ def bench(values, **changes):
     return Bench(settings, ENGINE, examples_of(values), examples_of(values), threading.Event())
 
 
-def test_inputs_are_left_out_where_their_mean_takes_their_place(network, values):
-    assert bench(values).dropouts(network)["input_dropout"] == 0.1
-    assert bench(values, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
-    assert bench(values, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0.3
-    assert bench(values, standardise=False).dropouts(network)["input_dropout"] == 0
-    assert bench(values, standardise=False, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
-    assert bench(values).dropouts(with_bias_removed(network, 0))["input_dropout"] == 0
+def test_pixels_are_left_out_where_their_mean_takes_their_place():
+    pixels = lit(np.random.default_rng(0), (ROWS, 40), 0.5)
+    network = randomised(create((40, 5, 2), seed=1))
+    assert bench(pixels).dropouts(network)["input_dropout"] == 0.1
+    assert bench(pixels, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
+    assert bench(pixels, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0.3
+    assert bench(pixels, standardise=False).dropouts(network)["input_dropout"] == 0
+    assert bench(pixels, standardise=False, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
+    assert bench(pixels).dropouts(with_bias_removed(network, 0))["input_dropout"] == 0
     with pytest.raises(SettingsError, match="standardised-dropout: 1 is not at least 0 and below 1"):
         SurgeonSettings.from_preset("default", standardised_dropout=1)
+
+
+def test_columns_of_a_table_are_left_out_only_where_it_is_said(network, values):
+    assert bench(values).dropouts(network)["input_dropout"] == 0
+    assert bench(values, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0
+    assert bench(values, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
+
+
+def regression(values, targets, scale=()):
+    tasks = (Task(SQUARED, targets.shape[1], "", scale),)
+    return Examples((values,), (targets,), tasks)
+
+
+def test_targets_are_centred_while_training():
+    """The inner network is trained towards targets around 0, and is the same network: it has the same loss."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((ROWS, 6)).astype(np.float32)
+    targets = np.stack([654 + 20 * values[:, 0], -3 + values[:, 1]], axis=1)
+    network = randomised(create((6, 5, 2), seed=1, softmax=False))
+    examples = regression(values, targets, (16.0, 1.0))
+    inputs = Standardised.of(network, examples)
+    (towards,) = inputs.examples.targets
+    np.testing.assert_allclose(towards.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(towards[:, 0], (targets[:, 0] - targets[:, 0].mean()) / 16, atol=1e-5)
+    np.testing.assert_array_equal(inputs.examples.labels[0], targets)  # what is measured against
+    inside = inputs.into(network)
+    np.testing.assert_allclose(network.layers[-1].bias - inside.layers[-1].bias, targets.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(inputs.out_of(inside).layers[-1].bias, network.layers[-1].bias, rtol=1e-3)
+    bare = with_bias_removed(network, 1)
+    assert Standardised.of(bare, examples).targets == {"logits": None}
+
+
+def test_weight_decay_does_not_pull_predictions_to_0():
+    """Nothing is to be learnt here but a mean far from 0: with strong decay it is kept where targets are centred."""
+    values = np.random.default_rng(0).standard_normal((256, 3)).astype(np.float32)
+    examples = regression(values, np.full((256, 1), 100.0))
+    network = create((3, 4, 1), seed=1, softmax=False)
+    network = network.with_parameters(
+        np.full_like(v, 100) if name.endswith("bias") and v.size == 1 else 0 * v for name, v in network.parameters()
+    )
+    spec = TrainingSettings(learning_rate=0.01, optimizer="adamw", weight_decay=1.0).spec(1, 16)
+    losses = []
+    for inputs in (Standardised.none(network, examples), Standardised.of(network, examples)):
+        batches = BatchSchedule(256, 16, 0).window(0, 160)
+        trained = ENGINE.train(inputs.into(network), inputs.examples, batches, spec).network
+        losses.append(ENGINE.evaluate(inputs.out_of(trained), examples).loss)
+    assert losses[1] < 1e-6
+    assert losses[0] > 0.01
 
 
 @pytest.mark.parametrize("preset", ["paper", "corrected"])

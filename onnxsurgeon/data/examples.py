@@ -30,6 +30,8 @@ class Examples:
         tasks: what each head is trained for; () where there are no labels.
         taught: what a teacher puts out before its squash, (rows, …, outputs) for each head, where it gives a share of
             the targets beside the labels; None where it gives none.
+        centres: for each head what is subtracted from its targets, (outputs,), or None; () where nothing is. It shifts
+            what is trained towards alone, not what is measured against.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class Examples:
         labels: tuple[Array, ...],
         tasks: tuple[Task, ...],
         taught: tuple[Array, ...] | None = None,
+        centres: tuple[Array | None, ...] = (),
     ) -> None:
         self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
-        self.labels, self.tasks, self.taught = labels, tasks, taught
+        self.labels, self.tasks, self.taught, self.centres = labels, tasks, taught, centres
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: not the targets, which it computes for itself."""
@@ -84,15 +87,15 @@ class Examples:
         share w, (1 − w) · labels + w · teacher's; or both side by side, see ``Task.is_mixed``.
         """
         dtype = np.result_type(*(rows.dtype for rows in self.stored))
-        taught = self.taught or [None] * len(self.tasks)
+        taught, centres = self.taught or [None] * len(self.tasks), self.centres or [None] * len(self.tasks)
         return tuple(
-            _target(labels, task, dtype) if outputs is None else _mixed(labels, outputs, task, dtype)
-            for labels, task, outputs in zip(self.labels, self.tasks, taught, strict=True)
+            _target(labels, task, dtype, centre) if outputs is None else _mixed(labels, outputs, task, dtype, centre)
+            for labels, task, outputs, centre in zip(self.labels, self.tasks, taught, centres, strict=True)
         )
 
-    def with_stored(self, stored: Sequence[Rows | Array]) -> Examples:
-        """The same labels and tasks with other features."""
-        return Examples(stored, self.labels, self.tasks, self.taught)
+    def with_stored(self, stored: Sequence[Rows | Array], centres: tuple[Array | None, ...] = ()) -> Examples:
+        """The same labels and tasks with other features, and with targets less ``centres``."""
+        return Examples(stored, self.labels, self.tasks, self.taught, centres)
 
     def imitating(self, outputs: tuple[Array, ...], tasks: tuple[Task, ...]) -> Examples:
         """The same rows, the teacher's ``outputs`` before its squash as the only measure.
@@ -167,10 +170,11 @@ def _are_of_one_source(one: Rows, two: Rows) -> bool:
     return same and one.numbers is not None and two.numbers is not None and one.memory == two.memory
 
 
-def _target(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:
+def _target(labels: Array, task: Task, dtype: np.dtype[Any], centre: Array | None) -> Array:
     if task.loss != CROSS_ENTROPY or task.imitates:
-        if task.scale:
-            return mapped(lambda values: (values / np.array(task.scale)).astype(dtype), labels)
+        if task.scale or centre is not None:
+            units, shift = np.array(task.scale or 1.0), 0.0 if centre is None else centre
+            return mapped(lambda values: ((values - shift) / units).astype(dtype), labels)
         return labels.astype(dtype, copy=False)
     if labels.size * task.outputs * dtype.itemsize > ONE_HOT_BYTES and labels.ndim == 1:
         return labels
@@ -183,14 +187,14 @@ def _one_hot(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:
     return targets
 
 
-def _mixed(labels: Array, taught: Array, task: Task, dtype: np.dtype[Any]) -> Array:
+def _mixed(labels: Array, taught: Array, task: Task, dtype: np.dtype[Any], centre: Array | None) -> Array:
     """Targets of which the teacher gives a share, a piece at a time where they are large."""
     weight = task.teacher_weight
 
     def mix(own: Array, outputs: Array) -> Array:
         if task.loss == SQUARED:
             mean = (1 - weight) * own + weight * prediction(outputs, task).astype(np.float64)
-            in_units: Array = mean / np.array(task.scale or 1.0)
+            in_units: Array = (mean if centre is None else mean - centre) / np.array(task.scale or 1.0)
             return in_units.astype(dtype)
         hard = _one_hot(own, task, dtype) if task.loss == CROSS_ENTROPY else own.astype(dtype)
         soft = soft_targets(outputs, task, task.temperature).astype(dtype)

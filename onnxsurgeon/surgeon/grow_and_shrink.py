@@ -25,6 +25,7 @@ from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
 from onnxsurgeon.surgeon.front_search import SEGMENT, FrontSearch
 from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
 # Parameters for each training row that a network without a limit grows up to; of an ensemble's members together
@@ -44,6 +45,8 @@ class GrowAndShrink(FrontSearch):
         search = state.search
         self._look_back(state)
         if search.phase == GROW:
+            if not state.epoch:
+                standardised_start(self, state)
             left = self._growth_left(state)
             candidates = self._growths(state) if left > 0 else []
             if candidates:

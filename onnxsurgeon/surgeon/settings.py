@@ -113,9 +113,11 @@ class SurgeonSettings(TrainingSettings):
     size_dropout: float = setting(
         0.05, "Added to --dropout, up to 0.5: this times log2(parameters / training rows); loop engine only."
     )
-    standardise: bool = setting(True, "Train as if inputs had mean 0 and like size (not by Algorithm 1).")
+    standardise: bool = setting(
+        True, "Train as if inputs had mean 0 and like size, and targets mean 0 (not by Algorithm 1)."
+    )
     standardised_dropout: float = setting(
-        0.1, "At least this is --input-dropout where all inputs are standardised; loop engine only."
+        0.1, "At least this is --input-dropout where all inputs are pixels and standardised; loop engine only."
     )
     batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")

@@ -70,6 +70,26 @@ def summed(watch: Sequence[RowScores]) -> Array:
     return total
 
 
+def chance_scores(examples: Examples) -> Array:
+    """The same of what says for every row what is right for most, or the mean of all targets, (rows,)."""
+    total: Array | float = 0.0
+    for labels, task in zip(examples.labels, examples.tasks, strict=True):
+        found, width = RowScores(task), task.outputs
+        if task.loss == CROSS_ENTROPY:
+            classes = labels.argmax(axis=-1) if task.imitates else labels
+            output = np.bincount(classes.reshape(-1), minlength=width).astype(np.float64)
+        else:
+            output = labels.reshape(-1, width).mean(axis=0, dtype=np.float64)
+            if task.loss == BINARY:
+                output = output - 0.5
+            elif task.squash == "Sigmoid":
+                output = np.log(np.clip(output, 1e-12, 1) / np.clip(1 - output, 1e-12, 1))
+        shape = (*labels.shape, width) if task.loss == CROSS_ENTROPY and not task.imitates else labels.shape
+        found.add(np.broadcast_to(output, shape), labels)
+        total = total + found.record()["scores"]
+    return np.asarray(total)
+
+
 def is_better(scores: Array, others: Array) -> bool:
     """Whether the mean of ``scores`` (rows,) is above that of ``others`` by more than chance: one-sided, 5 %.
 

@@ -10,13 +10,12 @@ from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.shrinking import count_of
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.significance import row_scores
-from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+from onnxsurgeon.surgeon.significance import chance_scores, row_scores
+from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 
 BEYOND_CHANCE = 3.0  # standard errors
@@ -38,9 +37,10 @@ class Start:
 
 
 def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train: Examples, rows: Examples) -> Start:
-    """Whether the given network is trained: as the settings say, or by its metric on ``rows``, those that decide.
+    """Whether the given network is trained: as the settings say, or by its metric on ``train`` and ``rows``, that decide.
 
-    It has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
+    That a trained network has seen the latter does not matter here, and where few rows decide they tell little. The
+    metric has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
     errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky.
 
     Raises:
@@ -50,15 +50,16 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
         return Start(settings.start == "trained", f"--start {settings.start}")
     if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
         return Start(True, "it is what is imitated")
-    scores = row_scores(network, engine, rows)
-    chance = sum(_chance(task, *pair) for task, *pair in zip(rows.tasks, train.labels, rows.labels, strict=True))
-    best = sum(0.0 if _is_value(task) else 1.0 for task in rows.tasks)
+    both = (train, rows)
+    scores = np.concatenate([row_scores(network, engine, each) for each in both])
+    chance = np.concatenate([chance_scores(each) for each in both])
+    best = sum(0.0 if task.loss == SQUARED else 1.0 for task in rows.tasks)
     difference = scores - chance
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-    missing = best - float(np.mean(chance))
+    missing = best - float(chance.mean())
     is_trained = bool(difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing)
     word = "better" if is_trained else "not better"
-    return Start(is_trained, f"its {rows.metric} on the {rows.rows:,} rows that decide is {word} than chance")
+    return Start(is_trained, f"its {rows.metric} on {len(scores):,} rows is {word} than chance")
 
 
 def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: int) -> bool:
@@ -103,20 +104,3 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
 
 def _is_teacher(network: Network, engine: Engine, rows: Examples) -> bool:
     return engine.evaluate(network, rows).accuracy > 1 - 1e-6
-
-
-def _is_value(task: Task) -> bool:
-    return task.loss not in (CROSS_ENTROPY, BINARY)
-
-
-def _chance(task: Task, train: Array, rows: Array) -> Array:
-    """What each row would add to the metric, (rows,), if the head put out one thing, the best for the training rows."""
-    if task.loss == CROSS_ENTROPY:
-        known, wanted = (labels.argmax(axis=-1) if task.imitates else labels for labels in (train, rows))
-        scores = wanted == np.bincount(known.reshape(-1), minlength=task.outputs).argmax()
-    elif task.loss == BINARY:
-        scores = (rows > 0.5) == (train.reshape(-1, task.outputs).mean(axis=0) > 0.5)
-    else:
-        mean = train.reshape(-1, task.outputs).mean(axis=0)
-        scores = -(((rows - mean) / np.array(task.scale or 1.0)) ** 2)
-    return np.asarray(scores.reshape(len(rows), -1).astype(np.float64).mean(axis=1))

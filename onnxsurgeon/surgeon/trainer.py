@@ -143,18 +143,19 @@ class Bench:
         elif self.settings.standardise and self.settings.objective != "paper":
             found = Standardised.of(network, self.train, self.settings.seed)
         else:
-            found = Standardised(self.train, {}, tuple(network.frame.trunk.features), False)
+            found = Standardised.none(network, self.train)
         return self._standardised.setdefault(whole, found)
 
     def dropouts(self, network: Network) -> dict[str, Any]:
         """Dropouts of a network, as fields of a ``TrainingSpec``.
 
-        Unasked, inputs are left out only where they are standardised: an input that is left out has its mean then,
-        where the 0 of a column of years would be an outlier.
+        Unasked, inputs are left out only where they are pixels and standardised. What is left out has its mean then,
+        where the 0 of a column of years would be an outlier; and a pixel's neighbours tell what it would have told,
+        which the other columns of a table do not.
         """
         settings = self.settings
         inputs = settings.input_dropout
-        if self.standardised(network).is_complete:
+        if self.standardised(network).are_pixels:
             inputs = max(inputs, settings.standardised_dropout)
         return {
             "dropout": settings.dropout_of(network.parameter_count, self.train.rows),
