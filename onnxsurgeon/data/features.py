@@ -130,7 +130,7 @@ def run_in_chunks(
 
 
 def _unfixed(
-    model: onnx.ModelProto, names: list[str], inputs: Mapping[str, Rows], fixed: int, rows: int
+    model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, Rows], fixed: int, rows: int
 ) -> tuple[onnx.ModelProto, int]:
     """The model for any number of rows at once, and 0, where it gives the same for some; else as it is, and ``fixed``.
 

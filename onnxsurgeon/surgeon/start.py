@@ -37,9 +37,9 @@ class Start:
 
 
 def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train: Examples, rows: Examples) -> Start:
-    """Whether the given network is trained: as the settings say, or by its metric on ``train`` and ``rows``, that decide.
+    """Whether the given network is trained: as the settings say, or by its metric on ``train`` and on ``rows``.
 
-    That a trained network has seen the latter does not matter here, and where few rows decide they tell little. The
+    ``rows`` are those that decide; where these are few they tell little, and that it has seen others does not matter. The
     metric has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
     errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky.
 
