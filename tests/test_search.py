@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from onnxsurgeon import SurgeonSettings, create, evolve, load, operate, save
+from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, load, operate, save
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
@@ -147,9 +147,7 @@ def test_a_limit_on_the_file_is_kept(start, tmp_path):
 
 def test_a_limit_on_the_latency_shrinks_the_network(start, tmp_path, monkeypatch):
     """A clock that goes by the parameters: real ones cannot be asserted on."""
-    monkeypatch.setattr(
-        "onnxsurgeon.surgeon.grow_and_shrink.latency_of", lambda path: load(path).parameter_count / 1000
-    )
+    monkeypatch.setattr("onnxsurgeon.surgeon.front_search.latency_of", lambda path: load(path).parameter_count / 1000)
     done = run(start, short(max_latency=1.0), tmp_path / "run")
     assert done.network.parameter_count <= 1000
     assert done.shortfall == ""
@@ -162,9 +160,20 @@ def test_latency_is_measured(start, tmp_path):
     assert latency_of(tmp_path / "wide.onnx") > 5 * latency_of(start)
 
 
-def test_a_limit_that_nothing_meets_is_told(start, tmp_path):
-    done = run(start, short(max_parameters=20, epochs=6), tmp_path / "run")
-    assert "--max-parameters 20" in done.shortfall
+def test_a_limit_that_nothing_can_meet_is_refused(start, tmp_path):
+    """64-10-10-10 with one unit in each hidden layer: 65 + 2 + 20."""
+    for changes in ({"max_parameters": 86}, {"shrink": 1e4}):
+        with pytest.raises(SettingsError, match=r"cannot be reached: 'start' has at least 87 parameters"):
+            run(start, short(epochs=6, **changes), tmp_path / "run")
+    with pytest.raises(SettingsError, match=r"max-size: 500 bytes cannot be reached"):
+        run(start, short(epochs=6, max_size=500), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run(start, short(max_parameters=87, epochs=6), tmp_path / "run").network.parameter_count == 87
+
+
+def test_a_latency_that_nothing_has_is_told(start, tmp_path):
+    done = run(start, short(max_latency=1e-6, epochs=6), tmp_path / "run")
+    assert "--max-latency" in done.shortfall
     assert done.record()["shortfall"] == done.shortfall
 
 

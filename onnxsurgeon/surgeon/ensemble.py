@@ -40,7 +40,8 @@ def joined(
         return members[0]
     parent = max(members, key=lambda branch: (branch.accuracy, -branch.number))
     if replaces:
-        state.front = [entry for entry in state.front if entry.topology != parent.network.topology]
+        same = parent.network.topology
+        state.front = [entry for entry in state.front if entry.topology != same or not entry.branch]
     number, state.next_number = state.next_number, state.next_number + 1
     network, rounding = join([branch.network for branch in members]).as_stored()
     surgery = f"join:{len(members)}"

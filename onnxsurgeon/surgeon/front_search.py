@@ -32,6 +32,7 @@ from onnxsurgeon.surgeon.objective import Entry, Given, Limits, choose, front, l
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
 from onnxsurgeon.surgeon.trainer import Done, Job
 
+FEWEST = 8  # epochs of a run that makes networks larger or smaller than it has to: fewer are for training alone
 SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = (
     1 / 30
@@ -83,7 +84,8 @@ class FrontSearch(Surgeon):
     @cached_property
     def is_walk(self) -> bool:
         """Whether smaller networks are looked for than any limit asks for."""
-        return self.settings.objective == "pareto" or self.has_accuracy or self.has_no_wish
+        settings = self.settings
+        return settings.objective == "pareto" or self.has_accuracy or (self.has_no_wish and settings.epochs >= FEWEST)
 
     def most(self, branch: Branch) -> int | None:
         """The limits as a number of parameters of networks like this one; None: there is none.

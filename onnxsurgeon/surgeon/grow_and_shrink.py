@@ -23,16 +23,15 @@ from onnxsurgeon.surgeon.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.surgeon.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
-from onnxsurgeon.surgeon.front_search import SEGMENT, FrontSearch
+from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
 from onnxsurgeon.surgeon.trainer import Job
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
-# Parameters for each training row that a network without a limit grows up to; of an ensemble's members together
-# more. Letting it compete with the grown ones ended growth too soon: after few epochs small networks are ahead (on
-# Fashion-MNIST, 784-38-38-10 was).
-PARAMETERS_PER_ROW, OF_AN_ENSEMBLE = 1, 5
-FEWEST = 8  # epochs of a run that grows beyond a limit, to be shrunk to it: fewer are no time for both
+# Parameters for each training row that a network without a limit grows up to, for an ensemble or a front. Letting it
+# compete with the grown ones ended growth too soon: after few epochs small networks are ahead (on Fashion-MNIST,
+# 784-38-38-10 was). Where neither is asked for, it grows no larger than this, or than the rows are many.
+PARAMETERS_PER_ROW, UNASKED = 5, 20_000
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
@@ -98,7 +97,8 @@ class GrowAndShrink(FrontSearch):
         """Parameter count up to which the network grows."""
         limit, settings = self.most(branch), self.settings
         if limit is None:
-            return (PARAMETERS_PER_ROW if settings.ensemble is None else OF_AN_ENSEMBLE) * self.train.rows
+            most, is_asked = PARAMETERS_PER_ROW * self.train.rows, settings.ensemble or settings.objective == "pareto"
+            return most if is_asked else min(most, max(UNASKED, self.train.rows))
         if (
             settings.objective == "pareto" or settings.shrinkage == 0 or settings.epochs < FEWEST
         ):  # the front begins at the limit
@@ -199,7 +199,10 @@ class GrowAndShrink(FrontSearch):
         return branch
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
-        """Take parameters away and begin a cycle with what is left."""
+        """Take parameters away and begin a cycle with what is left; nothing goes that nobody asked for."""
+        if not self._is_to_shrink(state):
+            state.search = replace(state.search, phase=DONE)
+            return state.branches, 0
         if state.search.phase != SHRINK:
             top = state.branches[0].network.parameter_count
             state.search = replace(state.search, phase=SHRINK, top=top)

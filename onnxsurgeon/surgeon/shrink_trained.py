@@ -48,6 +48,7 @@ class ShrinkTrained(FrontSearch):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._known: tuple[Network, Moments] | None = None
+        self._shared: Moments | None = None
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """Straight pruning, the race, or the next part of a cycle."""
@@ -270,7 +271,15 @@ class ShrinkTrained(FrontSearch):
         """Moments with sensitivities; of a network that was calibrated last, those of then."""
         if not isinstance(surgery, DataAware) or isinstance(surgery, Grow):
             return super().moments_for(surgery, network)
-        return self._calibrated(network) if isinstance(surgery, Prune) else calibrate(network, self.train, self.sample)
+        if not isinstance(surgery, Prune):
+            return calibrate(network, self.train, self.sample)
+        return self._calibrated(network) if self._shared is None else self._shared
+
+    def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
+        """As of every search; units of all layers go by one calibration, that of the network before."""
+        only_units = all(isinstance(surgery, Prune) for surgery in candidate.surgeries)
+        self._shared = self._calibrated(parent.network) if only_units else None
+        return super()._operate(parent, candidate, number, epoch)
 
     def _calibrated(self, network: Network) -> Moments:
         if self._known is None or self._known[0] is not network:

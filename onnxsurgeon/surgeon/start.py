@@ -39,7 +39,7 @@ class Start:
 def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train: Examples, rows: Examples) -> Start:
     """Whether the given network is trained: as the settings say, or by its metric on ``train`` and on ``rows``.
 
-    ``rows`` are those that decide; where these are few they tell little, and that it has seen others does not matter. The
+    ``rows`` are those that decide; few of them tell little, and that it has seen the others does not matter here. The
     metric has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
     errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky.
 

@@ -110,12 +110,12 @@ class Standardised:
         return self._changed(network, _out_of, 1)
 
     def _changed(
-        self, network: Network, change: Callable[[DenseLayer, Array, Array], DenseLayer], sign: int
+        self, network: Network, change: Callable[[list[DenseLayer], Array, Array], list[DenseLayer]], sign: int
     ) -> Network:
         def changed(segment: DenseChain) -> DenseChain:
             layers = list(segment.layers)
             if segment.input_name in self.inputs:
-                layers[0] = change(layers[0], *self.inputs[segment.input_name])
+                layers[:2] = change(layers[:2], *self.inputs[segment.input_name])
             means = self.targets.get(segment.output_name)
             if means is not None:
                 layers[-1] = _shifted(layers[-1], sign * means)
@@ -167,14 +167,24 @@ def _target_means(network: Network, examples: Examples) -> dict[str, Array | Non
     return found
 
 
-def _into(layer: DenseLayer, centre: Array, scale: Array) -> DenseLayer:
-    weight = layer.weight.astype(np.float64)
-    return _shifted(layer, centre @ weight, weight * scale[:, None])
+def _into(layers: list[DenseLayer], centre: Array, scale: Array) -> list[DenseLayer]:
+    weight = layers[0].weight.astype(np.float64)
+    return _begun(layers, centre @ weight, weight * scale[:, None])
 
 
-def _out_of(layer: DenseLayer, centre: Array, scale: Array) -> DenseLayer:
-    weight = layer.weight / scale[:, None]
-    return _shifted(layer, -(centre @ weight), weight)
+def _out_of(layers: list[DenseLayer], centre: Array, scale: Array) -> list[DenseLayer]:
+    weight = layers[0].weight / scale[:, None]
+    return _begun(layers, -(centre @ weight), weight)
+
+
+def _begun(layers: list[DenseLayer], shift: Array, weight: Array) -> list[DenseLayer]:
+    """The first layers with that weight and a shifted bias: of a factorized one, whose first factor has none, behind it."""
+    first, *behind = layers
+    if first.bias is not None:
+        return [_shifted(first, shift, weight), *behind]
+    (second,) = behind
+    thin = replace(first, weight=weight.astype(first.weight.dtype))
+    return [thin, _shifted(second, shift @ second.weight.astype(np.float64))]
 
 
 def _shifted(layer: DenseLayer, shift: Array, weight: Array | None = None) -> DenseLayer:
