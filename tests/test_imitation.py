@@ -524,6 +524,8 @@ def test_a_run_without_labels(name, tmp_path):
     model, data = given(tmp_path, name)
     network, _, metric = networks()[name]
     most, events = int(0.7 * network.parameter_count), []
+    if name == "heads":  # its only hidden layer is read by both: it stays as wide as it is
+        most = network.parameter_count
     done = evolve(
         model,
         data,
