@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.data.examples import Examples
     from onnxsurgeon.data.load import load_dataset
     from onnxsurgeon.data.prepare import InputOptions, prepare
+    from onnxsurgeon.data.teacher import TeacherModel
     from onnxsurgeon.errors import (
         DataError,
         EngineError,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.training.schedule import BatchSchedule
     from onnxsurgeon.training.settings import TrainingSettings, TrainingSpec
     from onnxsurgeon.training.state import OptimizerState
+    from onnxsurgeon.training.teaching import head_outputs, imitating
 
 _HOMES = {
     "calibration.calibrate": ("calibrate", "sample_rows"),
@@ -77,6 +79,7 @@ _HOMES = {
     "data.examples": ("Examples",),
     "data.load": ("load_dataset",),
     "data.prepare": ("InputOptions", "prepare"),
+    "data.teacher": ("TeacherModel",),
     "errors": (
         "DataError",
         "EngineError",
@@ -123,6 +126,7 @@ _HOMES = {
     "training.metrics": ("Metrics",),
     "training.settings": ("TrainingSettings", "TrainingSpec"),
     "training.state": ("OptimizerState",),
+    "training.teaching": ("head_outputs", "imitating"),
 }
 _MODULES = {name: f"onnxsurgeon.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -166,6 +170,7 @@ __all__ = [
     "SurgeryError",
     "SurgeryRecord",
     "Task",
+    "TeacherModel",
     "Thresholds",
     "TrainedNetwork",
     "TrainingProgress",
@@ -179,6 +184,8 @@ __all__ = [
     "factorization_errors",
     "found_error",
     "from_model",
+    "head_outputs",
+    "imitating",
     "inspect_layers",
     "load",
     "load_dataset",

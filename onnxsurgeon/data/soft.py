@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Callable
 
 import numpy as np
 
 from onnxsurgeon.data.dataset import chunks
+from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 
@@ -50,11 +53,22 @@ def mapped(change: Callable[..., Array], *arrays: Array) -> Array:
 
 
 def space(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    """An array to be filled; a large one in a temporary file, which goes when nothing holds it any more."""
-    if np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64)) <= MAPPED_BYTES:
+    """An array to be filled; a large one in a temporary file, which goes when nothing holds it any more.
+
+    Raises:
+        DataError: there is no room for the file.
+    """
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    if size <= MAPPED_BYTES:
         return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(prefix="onnxsurgeon-") as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    try:
+        with tempfile.TemporaryFile(prefix="onnxsurgeon-") as file:
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later ends the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "w+", shape=shape)
+    except OSError as error:
+        place = tempfile.gettempdir()
+        raise DataError(f"targets of {size / 2**20:,.0f} MB find no room in {place}: {error.strerror}") from error
 
 
 def _sigmoid(values: Array) -> Array:

@@ -145,10 +145,11 @@ class Teaching:
         return examples
 
     def write(self, run: Path) -> None:
-        """Keep what the teacher put out in the run directory, where it is not there already."""
+        """Keep what the teacher put out in the run directory, where it is not there already, and no more of it here."""
         if self._is_new:
             self._folder(run).write(self._kept)
             self._is_new = False
+        self._kept = {part: taught for part, taught in self._kept.items() if part == "test"}  # which is prepared last
 
     def _labelled(self, part: str, split: Split) -> Examples:
         examples = prepare(self.network, self.dataset, split, self.options)

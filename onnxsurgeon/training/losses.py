@@ -150,7 +150,7 @@ LOSSES: dict[str, Loss] = {CROSS_ENTROPY: softmax_cross_entropy, BINARY: binary_
 def require_tasks(network: Network, tasks: tuple[Task, ...]) -> None:
     """Raise EngineError unless there is one task for each of the network's heads, of its width."""
     if not tasks:
-        raise EngineError(f"'{network.name}': the rows have no labels")
+        raise EngineError(f"'{network.name}': the rows have no labels, which metrics and gradients need")
     widths = tuple(head.width for head in network.heads)
     if tuple(task.outputs for task in tasks) != widths:
         wanted = ", ".join(str(task.outputs) for task in tasks)
