@@ -123,6 +123,8 @@ class Cluster(Workers):
             bench.train,
             bench.validation,
             versions(),
+            bench.given_rows,
+            bench.free,
         )
         try:
             self._client.register_plugin(station, name=self._name)

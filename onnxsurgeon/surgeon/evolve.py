@@ -16,6 +16,7 @@ from onnxsurgeon.calibration.perform import moments_for
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError, SurgeryError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.reader import load
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.surgeon.branch import (
@@ -38,6 +39,7 @@ from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.schedule import generator
+from onnxsurgeon.training.standardised import standardisable
 
 END_SECONDS = 2.5  # of a time limit, that the end of a run takes: the test rows, latencies, the report
 MOST_FOR_THE_END = 0.25
@@ -101,6 +103,8 @@ class Surgeon(ABC):
             EngineError: training failed, or the given model's weights became NaN.
             RunError: the run directory was changed from outside.
         """
+        given = load(self.run.branches / f"0000-{START}.onnx")
+        self.bench = replace(self.bench, free=standardisable(given))
         self.workers.begin(self.bench, self.run.path)
         last = self.run.rewind()
         state = self._start() if last is None else self._restored(last)

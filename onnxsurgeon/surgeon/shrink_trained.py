@@ -36,7 +36,8 @@ FINALISTS = 3
 RATES = (1.0, 0.25)  # factors of the learning rate that race; of a run too short for a race, the last
 RACE_SHARE = 1 / 8  # of the epochs left
 SHORT = 4  # epochs of a run that has no time for a race
-PATIENCE = 4  # checkpoints of a cycle without a lesser loss, after which it has been long enough
+PATIENCE = 4  # checkpoints of a cycle without a lesser loss,
+RISEN = 1.1  # and times the least that the loss has risen to by then: the cycle has been long enough
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
@@ -206,20 +207,19 @@ class ShrinkTrained(FrontSearch):
         return trained, epochs
 
     def _is_long_enough(self, state: State) -> bool:
-        search = state.search
-        return search.least is not None and search.end > state.epoch >= search.at + PATIENCE * SEGMENT
+        """Whether the loss has risen, and what is left is time for the cycle to where it was least."""
+        search, loss = state.search, state.branches[0].history[-1].loss
+        if search.least is None or search.root < 0 or not search.end > state.epoch >= search.at + PATIENCE * SEGMENT:
+            return False
+        return loss > RISEN * search.least and search.at - search.begin <= self.left(state)
 
     def _once_more(self, state: State) -> tuple[list[Branch], int]:
-        """The cycle has been too long: from where it began once more, to where its loss was least, if there is time."""
+        """The cycle has been too long: from where it began once more, to where its loss was least."""
         search = state.search
-        length = search.at - search.begin
-        again = min(length, self.left(state))
-        if again < length or search.root < 0:
-            state.search = replace(search, end=state.epoch, least=None)
-            return self._shrink(state)
         (path,) = self.run.branches.glob(f"{search.root:04d}-*.onnx")
         state.branches = [read_branch(path)]
-        state.search = replace(search, begin=state.epoch, end=state.epoch + again, least=None, root=-1)
+        end = state.epoch + search.at - search.begin
+        state.search = replace(search, begin=state.epoch, end=end, least=None, root=-1)
         return self._anneal(state)
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
@@ -246,7 +246,7 @@ class ShrinkTrained(FrontSearch):
             return None
         if not self.is_walk and self.limits.admits(self._entry(branch)):
             is_first = state.search.root == 0
-            return Cycle(left, have) if is_first else None
+            return Cycle(left, have) if is_first and left else None
         cycle = self.next_cycle(state)
         if cycle.most > FINEST * state.branches[0].network.parameter_count and state.search.halvings:
             return None

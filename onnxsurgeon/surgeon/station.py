@@ -80,8 +80,11 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         train: Examples,
         validation: Examples,
         wanted: dict[str, str],
+        given_rows: int | None = None,
+        free: tuple[frozenset[str], frozenset[str]] | None = None,
     ) -> None:
         self.name = name
+        self._given_rows, self._free = given_rows, free
         self._settings, self._engine, self._device = settings, engine, device
         self._train, self._validation = train, _on_sources_of(train, validation)
         self._wanted = wanted
@@ -95,7 +98,15 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         """
         require_versions(worker.address, versions(), self._wanted)
         engine = make_engine(self._engine, self._device)
-        self._bench = Bench(self._settings, engine, self._train, self._validation, threading.Event())
+        self._bench = Bench(
+            self._settings,
+            engine,
+            self._train,
+            self._validation,
+            threading.Event(),
+            given_rows=self._given_rows,
+            free=self._free,
+        )
         await worker.set_resources(**{self.name: worker.state.nthreads})
 
     def teardown(self, worker: Worker) -> None:

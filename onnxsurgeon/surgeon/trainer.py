@@ -97,6 +97,7 @@ class Bench:
         progress: told how far each job is.
         given_rows: how many of the training rows, the first of them, were given and not made; None: all. An epoch is
             as many batches as these make, whatever is trained on.
+        free: what may be standardised, by the network that the run began with; see ``standardised.standardisable``.
     """
 
     settings: SurgeonSettings
@@ -107,6 +108,7 @@ class Bench:
     free_threads: Callable[[], int] = one_thread
     progress: TrainingProgress = field(default_factory=TrainingProgress)
     given_rows: int | None = None
+    free: tuple[frozenset[str], frozenset[str]] | None = None
     _standardised: dict[bool, Standardised] = field(default_factory=dict)
 
     @cached_property
@@ -141,7 +143,7 @@ class Bench:
         if whole:
             found = self.standardised(network).on(self.whole)
         elif self.settings.standardise and self.settings.objective != "paper":
-            found = Standardised.of(network, self.train, self.settings.seed)
+            found = Standardised.of(network, self.train, self.settings.seed, self.free)
         else:
             found = Standardised.none(network, self.train)
         return self._standardised.setdefault(whole, found)

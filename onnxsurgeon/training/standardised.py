@@ -57,21 +57,33 @@ class Standardised:
     is_complete: bool
 
     @classmethod
-    def of(cls, network: Network, examples: Examples, seed: int = 0) -> Standardised:
-        """Centres and scales by a sample of the rows: σ, or a share of the largest deviation where that is more."""
+    def of(
+        cls,
+        network: Network,
+        examples: Examples,
+        seed: int = 0,
+        free: tuple[frozenset[str], frozenset[str]] | None = None,
+    ) -> Standardised:
+        """Centres and scales by a sample of the rows: σ, or a share of the largest deviation where that is more.
+
+        Args:
+            network: that is trained on them.
+            examples: the rows as they are.
+            seed: of the sample.
+            free: of the network that a run began with (``standardisable``): all of a run are trained on the same rows.
+        """
         tensors = tuple(network.frame.trunk.features)
         rows = sample_rows(examples, ROWS, seed, "standardise")
+        free_inputs, free_heads = standardisable(network) if free is None else free
         inputs, pixels = {}, set()
         for tensor, features in zip(tensors, examples.stored, strict=True):
-            firsts = [segment.layers[0] for segment in network.segments if segment.input_name == tensor]
-            have_biases = all(layer.bias is not None for layer in firsts)
-            if have_biases and is_read_by_dense_layers_alone(network, tensor):
+            if tensor in free_inputs:
                 values = features.take(rows)
                 if features.source.dtype == np.uint8 or are_like_pixels(values):
                     pixels.add(tensor)
                 inputs[tensor] = _statistics(values, OF_PIXELS if tensor in pixels else OF_COLUMNS)
         direct = {segment.input_name for segment in entering(network)}
-        targets = _target_means(network, examples)
+        targets = _target_means(network, examples, free_heads)
         return cls(examples, inputs, targets, tensors, frozenset(pixels), direct <= set(inputs)).on(examples)
 
     @classmethod
@@ -152,17 +164,34 @@ def _standardised(rows: Rows, centre: Array, scale: Array) -> Rows:
     return replace(rows, scale=rows.scale / scale, offset=(rows.offset - centre) / scale)
 
 
-def _target_means(network: Network, examples: Examples) -> dict[str, Array | None]:
-    """See ``Standardised.targets``."""
+def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
+    """Tensors that may be standardised, and heads whose targets may be centred: a bias takes up the difference."""
     trunk = network.frame.trunk
+    inputs = {
+        tensor
+        for tensor in trunk.features
+        if is_read_by_dense_layers_alone(network, tensor)
+        and all(segment.layers[0].bias is not None for segment in network.segments if segment.input_name == tensor)
+    }
     read = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
     read |= {segment.input_name for segment in network.segments}
     last = {segment.output_name: segment.layers[-1] for segment in network.segments}
+    heads = {
+        head.tensor
+        for head in network.heads
+        if head.tensor in last
+        and head.tensor not in read
+        and last[head.tensor].bias is not None
+        and last[head.tensor].activation is None
+    }
+    return frozenset(inputs), frozenset(heads)
+
+
+def _target_means(network: Network, examples: Examples, free: frozenset[str]) -> dict[str, Array | None]:
+    """See ``Standardised.targets``."""
     found: dict[str, Array | None] = {}
     for head, task, labels in zip(network.heads, examples.tasks, examples.labels, strict=True):
-        layer = last.get(head.tensor)
-        is_free = layer is not None and layer.bias is not None and layer.activation is None and head.tensor not in read
-        centred = is_free and task.loss == SQUARED and not task.squash
+        centred = head.tensor in free and task.loss == SQUARED and not task.squash
         found[head.tensor] = labels.reshape(-1, task.outputs).mean(axis=0, dtype=np.float64) if centred else None
     return found
 
@@ -178,7 +207,7 @@ def _out_of(layers: list[DenseLayer], centre: Array, scale: Array) -> list[Dense
 
 
 def _begun(layers: list[DenseLayer], shift: Array, weight: Array) -> list[DenseLayer]:
-    """The first layers with that weight and a shifted bias: of a factorized one, whose first factor has none, behind it."""
+    """The first layers with that weight and a shifted bias: behind a factor, that has none, its partner's."""
     first, *behind = layers
     if first.bias is not None:
         return [_shifted(first, shift, weight), *behind]
