@@ -31,17 +31,20 @@ def undisturbed(tmp_path_factory):
 def events(tmp_path_factory):
     """Those of a run that drops branches for every reason it can, by an optimizer that has a state, and is resumed.
 
-    And of one along the front, one that does not find what it is asked for, and one that nothing limits.
+    And of one along the front, one that does not find what it is asked for, one that nothing limits, and one that
+    begins with a network that is said to be trained.
     """
     folder, found = tmp_path_factory.mktemp("events"), []
     run(folder, callbacks=found.append, optimizer="adamw", learning_rate=0.02)
     run(folder, name="plain", callbacks=found.append)
     resume(folder / "run", callbacks=found.append)
-    for name, limit in (("front", None), ("short", 1)):
-        wanted = SurgeonSettings.from_preset(objective="pareto", epochs=6, shrink_step=1, max_parameters=limit)
+    for name, limit in (("front", None), ("short", 1e-6)):
+        wanted = SurgeonSettings.from_preset(objective="pareto", epochs=6, shrink_step=1, max_latency=limit)
         evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / name, callbacks=found.append)
     wanted = SurgeonSettings.from_preset(epochs=4, ensemble=2)
     evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / "free", callbacks=found.append)
+    wanted = SurgeonSettings.from_preset(epochs=5, start="trained", shrink=2)
+    evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / "trained", callbacks=found.append)
     return found
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from onnxsurgeon import InputOptions, ModelError, SurgeonSettings, evolve, load, prepare
 from onnxsurgeon.cli import app
 from onnxsurgeon.graph.files import read_model
-from onnxsurgeon.surgeon import run as runs
+from onnxsurgeon.surgeon import teaching
 from tests.conftest import skip_newer
 
 FIXTURES = exports_table.fixtures()
@@ -157,7 +157,7 @@ def test_a_pipeline_evolves_from_its_csv_and_its_callers_notice_nothing(tmp_path
 def test_features_are_computed_once(monkeypatch, tmp_path, digits):
     """However long the run: the prefix is run over each split once."""
     calls = []
-    monkeypatch.setattr(runs, "prepare", lambda *given: (calls.append(given[2].rows), prepare(*given))[1])
+    monkeypatch.setattr(teaching, "prepare", lambda *given: (calls.append(given[2].rows), prepare(*given))[1])
     fixture = by_name(["torch-legacy-views"])[0]
     evolve(fixture.path, "digits", settings=SHORT, run_dir=tmp_path / "run")
     assert sorted(calls) == [144, 360, 1293]

@@ -69,7 +69,7 @@ def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_c
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 4)).astype(np.float32)
     noise, signal = rng.standard_normal(60), x @ np.array([1.0, -2.0, 0.5, 3.0])
-    settings = SurgeonSettings(epochs=6, seed=1)
+    settings = SurgeonSettings(epochs=6, seed=1, start="trained", ensemble=1)
     results = {}
     for name, y in (("noise", noise), ("signal", signal)):
         np.savez(tmp_path / f"{name}.npz", x=x, y=y.astype(np.float32))
@@ -94,7 +94,7 @@ def test_a_classifier_stays_unless_another_is_better_by_more_than_chance(tmp_pat
     x, y = rng.standard_normal((100, 4)).astype(np.float32), rng.integers(0, 2, 100)
     np.savez(tmp_path / "noise.npz", x=x, y=y)
     save(create((4, 3, 2), seed=2), tmp_path / "start.onnx")
-    settings = SurgeonSettings(epochs=20, seed=1)
+    settings = SurgeonSettings(epochs=20, seed=1, start="trained", ensemble=1)
     done = evolve(
         tmp_path / "start.onnx", str(tmp_path / "noise.npz"), settings=settings, run_dir=tmp_path / "run", workers=1
     )

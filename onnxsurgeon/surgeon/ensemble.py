@@ -14,8 +14,6 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Job
 from onnxsurgeon.surgery.join import join, reason_against
 
-MEMBERS = 4
-
 
 def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where several networks are asked for, and copies of this one cannot be joined.

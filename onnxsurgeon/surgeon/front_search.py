@@ -39,6 +39,7 @@ SMALLEST = (
 )  # of the parameters that shrinking begins with: where the front ends, if the given model is not smaller
 METADATA = 256  # bytes by which a file's metadata may grow while the network is trained
 MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few rows would let more pass
+LOST_OF_ITSELF = 0.01  # of agreement or fidelity, by the smallest network that is wanted where nothing is asked for
 UNDER_LATENCY = 0.9  # of a limit on latency is aimed at: it is measured
 
 
@@ -75,17 +76,14 @@ class FrontSearch(Surgeon):
         return any(each is not None for each in (settings.min_accuracy, settings.tolerance, settings.lose))
 
     @cached_property
-    def has_no_wish(self) -> bool:
-        """Whether nothing is asked for: wanted is the best accuracy, then the smallest network that is no worse."""
-        settings = self.settings
-        asked = self.has_accuracy or settings.target_accuracy is not None or settings.ensemble is not None
-        return settings.objective == "accuracy" and not asked and not self.limits.are_any
-
-    @cached_property
     def is_walk(self) -> bool:
         """Whether smaller networks are looked for than any limit asks for."""
         settings = self.settings
-        return settings.objective == "pareto" or self.has_accuracy or (self.has_no_wish and settings.epochs >= FEWEST)
+        return (
+            settings.objective == "pareto"
+            or self.has_accuracy
+            or (self.settings.has_no_wish and settings.epochs >= FEWEST)
+        )
 
     def most(self, branch: Branch) -> int | None:
         """The limits as a number of parameters of networks like this one; None: there is none.
@@ -107,9 +105,17 @@ class FrontSearch(Surgeon):
         entries = self._candidates(state)
         within = [entry for entry in entries if self.limits.admits(entry)] or entries
         least = least_accuracy(within, self.settings, self.given)
+        if least is None and self.settings.has_no_wish and self.is_measure:
+            least = self.given.accuracy - LOST_OF_ITSELF
         if least is not None:
             return lambda entry: entry.accuracy >= least
-        return self._no_worse(within) if self.has_no_wish else None
+        return self._no_worse(within) if self.settings.has_no_wish else None
+
+    @cached_property
+    def is_measure(self) -> bool:
+        """Whether the given network is what is imitated: no other can be better, and few are as good."""
+        imitates = any(task.imitates for task in self.validation.tasks)
+        return imitates and self.given.accuracy >= 1 - LOST_OF_ITSELF / 100
 
     def _no_worse(self, entries: Iterable[Entry]) -> Callable[[Entry], bool]:
         """Which networks are no worse than the best by more than chance: within a standard error, paired by row."""
@@ -163,7 +169,7 @@ class FrontSearch(Surgeon):
             return state.branches[0]
         chosen = self._chosen(state)
         branch = read_branch(self.run.branches / chosen.file)
-        is_told = self.has_accuracy or self.has_no_wish or self.settings.target_accuracy is not None
+        is_told = self.has_accuracy or self.settings.has_no_wish or self.settings.target_accuracy is not None
         if not branch.number or is_told or not self.is_trained:
             return branch
         if not self.limits.admits(self._entry(self.given_branch)):
@@ -172,7 +178,9 @@ class FrontSearch(Surgeon):
 
     def _chosen(self, state: State) -> Entry:
         entries = self._candidates(state)
-        return choose(entries, self.settings, self.given, self.good_enough(state) if self.has_no_wish else None)
+        return choose(
+            entries, self.settings, self.given, self.good_enough(state) if self.settings.has_no_wish else None
+        )
 
     def leading(self, state: State) -> float:
         """The best accuracy within the limits, by more than chance or not."""

@@ -30,7 +30,7 @@ from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
-from onnxsurgeon.surgeon.start import Start, grows, require_reachable, start_of
+from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import Workers, make_workers
@@ -300,6 +300,9 @@ def _finish(
 
 def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> dict[str, Any]:
     """The event that begins the work of this process."""
+    notes = list(splits.notes)
+    if start.reason == ITSELF and surgeon.settings.has_no_wish:
+        notes.append("nothing is asked for: the smallest network that has 0.99 of the given model is looked for")
     return {
         "event": "run",
         "path": str(surgeon.run.path),
@@ -316,7 +319,7 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
         "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
         "metric": surgeon.train.metric,
         "start": asdict(start),
-        "notes": list(splits.notes),
+        "notes": notes,
         "other_versions": list(other_versions),
     }
 

@@ -195,6 +195,12 @@ class SurgeonSettings(TrainingSettings):
         return max(self.dropout, min(self.dropout + added, MOST_DROPOUT))
 
     @property
+    def has_no_wish(self) -> bool:
+        """Whether nothing is asked for: wanted is the best accuracy, then the smallest network that is no worse."""
+        asked = (*(getattr(self, name) for name in _WISHES), self.target_accuracy, self.ensemble)
+        return self.objective == "accuracy" and all(each is None for each in asked)
+
+    @property
     def thresholds(self) -> Thresholds:
         """What counts as a small singular value."""
         from onnxsurgeon.recommend import Thresholds

@@ -20,6 +20,7 @@ from onnxsurgeon.training.engine import Engine
 
 BEYOND_CHANCE = 3.0  # standard errors
 GAP = 0.1  # of the way from chance to a perfect metric: random weights of few classes get some of it
+ITSELF = "it is what is imitated"
 LARGER = 1.05  # times the given size: what allows less than that allows no growth
 
 
@@ -49,7 +50,7 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     if settings.start != "auto":
         return Start(settings.start == "trained", f"--start {settings.start}")
     if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
-        return Start(True, "it is what is imitated")
+        return Start(True, ITSELF)
     both = (train, rows)
     scores = np.concatenate([row_scores(network, engine, each) for each in both])
     chance = np.concatenate([chance_scores(each) for each in both])
