@@ -20,6 +20,16 @@ T = TypeVar("T")
 Place = tuple[int, int]
 
 
+class Elimination(NamedTuple):
+    """Predictors from the first that goes to the last that stays, and the error once each is gone, (n,).
+
+    Errors are the mean squares of what is lost of the targets, with the rest refitted; see ``regression.eliminate``.
+    """
+
+    order: Array
+    errors: Array
+
+
 class Moment(NamedTuple):
     """Mean μ (n,) and covariance Σ = E[(x − μ)ᵀ(x − μ)] (n, n) of a tensor's rows, float64."""
 
@@ -42,6 +52,7 @@ class Moments:
             layer that follows.
         sensitivities: for each layer, where they were asked for (``calibration.sensitivity``), the metric G (units,
             units) in which an error of its pre-activation counts.
+        eliminations: what ``surgery.prune`` has worked out from these moments, to be used again; nobody else's.
     """
 
     rows: Mapping[int, int]
@@ -50,6 +61,7 @@ class Moments:
     missing: Mapping[Place, str]
     gradients: Mapping[Place, Array] = field(default_factory=dict)
     sensitivities: Mapping[Place, Array] = field(default_factory=dict)
+    eliminations: dict[Place, tuple[Array, Elimination]] = field(default_factory=dict, repr=False)
 
     def rows_of(self, network: Network, i: int) -> int:
         """How many rows the moments of hidden layer ``i`` are means over."""

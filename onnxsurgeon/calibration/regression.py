@@ -5,11 +5,9 @@ Everything in float64 on one thread, see ``linear_algebra``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from onnxsurgeon.calibration.moments import Moment
+from onnxsurgeon.calibration.moments import Elimination, Moment
 from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
 
 # Ridge parameters tried, as fractions of each predictor's variance.
@@ -52,16 +50,6 @@ def smoother(covariance: Array, cross: Array, variance: float, rows: int, scale:
     best = len(RIDGES) - 1 - int(np.argmin(scores[::-1]))
     basis = vt * weights
     return matmul(basis.T / shrunk[:, best], basis)
-
-
-class Elimination(NamedTuple):
-    """Predictors from the first that goes to the last that stays, and the error once each is gone, (n,).
-
-    Errors are the mean squares of what is lost of the targets, with the rest refitted.
-    """
-
-    order: Array
-    errors: Array
 
 
 def eliminate(covariance: Array, weight: Array) -> Elimination:

@@ -21,6 +21,9 @@ from onnxsurgeon.surgery.factorize_data import factorization_costs
 from onnxsurgeon.surgery.prune import pruning_costs
 
 Measure = Callable[[Network], Moments]
+HOPELESS = 4.0  # times the least cost foretold: such a plan is not performed
+# A plan, and what it costs at the outputs; 0 where that is not foretold.
+Plan = tuple[Candidate, float]
 UNITS, RANKS, BOTH, LAYERS = "units", "ranks", "units and ranks", "a layer"
 
 
@@ -52,12 +55,14 @@ def reductions(network: Network, measure: Measure, most: int, branch: int = 0) -
     if network.parameter_count <= most:
         return []
     plans = (_by_units, _by_ranks, _by_both, _by_layers)
-    return [each for plan in plans for each in plan(network, measure, most, branch) if each.parameters <= most]
+    found = [each for plan in plans for each in plan(network, measure, most, branch) if each[0].parameters <= most]
+    least = min((cost for _, cost in found if cost), default=0.0)
+    return [candidate for candidate, cost in found if cost <= HOPELESS * least or not cost]
 
 
 def by_units(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
     """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go."""
-    surgeries = _pruned(network, moments, most)
+    surgeries, _ = _pruned(network, moments, most)
     if not surgeries:
         return None
     widths = {each.layer: each.units for each in surgeries}
@@ -65,30 +70,31 @@ def by_units(network: Network, moments: Moments, most: int, branch: int = 0) -> 
     return _candidate(surgeries, count_of(network, widths), f"units that others can stand in for: {kept}", branch)
 
 
-def _by_units(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
-    found = by_units(network, measure(network), most, branch)
+def _by_units(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
+    moments = measure(network)
+    found = by_units(network, moments, most, branch)
     if found is not None:
-        yield found
+        yield found, _pruned(network, moments, most)[1]
 
 
-def _by_ranks(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
-    surgeries, count = _factorized(network, measure(network), most)
+def _by_ranks(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
+    surgeries, count, cost = _factorized(network, measure(network), most)
     if surgeries:
-        yield _candidate(surgeries, count, f"{RANKS}: {_spelled_ranks(network, surgeries)}", branch)
+        yield _candidate(surgeries, count, f"{RANKS}: {_spelled_ranks(network, surgeries)}", branch), cost
 
 
-def _by_both(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
+def _by_both(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
     """Units first, down to the mean of both sizes by ratio; then ranks."""
     between = int((network.parameter_count * most) ** 0.5)
-    first = _pruned(network, measure(network), between)
+    first, lost = _pruned(network, measure(network), between)
     smaller = _operated(network, first, measure)
-    surgeries, count = _factorized(smaller, measure(smaller), most)
+    surgeries, count, cost = _factorized(smaller, measure(smaller), most)
     if first and surgeries:
         plan: list[Surgery] = [*first, *surgeries]
-        yield _candidate(plan, count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch)
+        yield _candidate(plan, count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch), lost + cost
 
 
-def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Candidate]:
+def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
     """One hidden layer gone, and units of the others; the layer whose loss is least by what the moments predict."""
     moments = measure(network)
     best: tuple[float, int] | None = None
@@ -105,14 +111,15 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> It
         return
     merge = MergeData(best[1])
     shallower = _operated(network, [merge], measure)
-    rest = _pruned(shallower, measure(shallower), most) if shallower.parameter_count > most else []
+    rest = _pruned(shallower, measure(shallower), most)[0] if shallower.parameter_count > most else []
     widths = {each.layer: each.units for each in rest}
     count = count_of(shallower, widths)
     plan: list[Surgery] = [merge, *rest]
-    yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch)
+    yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch), 0.0
 
 
-def _pruned(network: Network, moments: Moments, most: int) -> list[Prune]:
+def _pruned(network: Network, moments: Moments, most: int) -> tuple[list[Prune], float]:
+    """Units that stay in each layer, where any go, and what that costs."""
     costs: dict[int, Array] = {}
     for i in range(1, network.hidden_count + 1):
         try:
@@ -120,11 +127,12 @@ def _pruned(network: Network, moments: Moments, most: int) -> list[Prune]:
         except SurgeryError:  # too wide for moments
             continue
     widths = widths_for(network, costs, most)
-    return [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+    chosen = [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+    return chosen, sum(float(costs[each.layer][each.units - 1]) for each in chosen)
 
 
-def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[FactorizeData], int]:
-    """Ranks of the hidden layers' weights, where they save parameters, and the parameters that are left.
+def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[FactorizeData], int, float]:
+    """Ranks of the hidden layers' weights, where they save parameters; the parameters that are left; what it costs.
 
     From the last layer to the first: a factorization adds a hidden layer before those behind it.
     """
@@ -137,7 +145,8 @@ def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[Fac
     ranks = _ranks_for(network, costs, most)
     saved = {i: _saved(network, i, rank) for i, rank in ranks.items()}
     chosen = [FactorizeData(i, rank) for i, rank in sorted(ranks.items(), reverse=True) if saved[i] > 0]
-    return chosen, network.parameter_count - sum(saved[each.layer] for each in chosen)
+    cost = sum(float(costs[each.layer][each.rank - 1]) for each in chosen)
+    return chosen, network.parameter_count - sum(saved[each.layer] for each in chosen), cost
 
 
 def _ranks_for(network: Network, costs: Mapping[int, Array], most: int) -> dict[int, int]:

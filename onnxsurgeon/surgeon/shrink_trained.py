@@ -26,7 +26,7 @@ from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
-from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.surgeon.trainer import Done, Job
 from onnxsurgeon.surgery import Grow, Prune, Surgery
 from onnxsurgeon.surgery.base import DataAware
 
@@ -38,6 +38,8 @@ RACE_SHARE = 1 / 8  # of the epochs left
 SHORT = 4  # epochs of a run that has no time for a race
 PATIENCE = 4  # checkpoints of a cycle without a lesser loss,
 RISEN = 1.1  # and times the least that the loss has risen to by then: the cycle has been long enough
+PAYS = 0.95  # times the loss with made rows, below which training on the given ones alone wins: in the end they overfit
+REMEMBERED = 3  # networks whose moments are kept
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
@@ -48,7 +50,7 @@ class ShrinkTrained(FrontSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._known: tuple[Network, Moments] | None = None
+        self._known: list[tuple[Network, Moments]] = []
         self._shared: Moments | None = None
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
@@ -158,7 +160,7 @@ class ShrinkTrained(FrontSearch):
             state.branches = [best]
             state.search = replace(state.search, phase=DONE)
             return state.branches, 0
-        trained.sort(key=lambda pair: (-pair[1].branch.score, pair[1].branch.number))
+        trained.sort(key=lambda pair: (_rank(*pair), pair[1].branch.number))
         for _, loser in trained[1:]:
             self.measured(loser.branch, state)
             self.tell(event="dropped", branch=loser.branch.number, reason="score")
@@ -282,8 +284,17 @@ class ShrinkTrained(FrontSearch):
         return super()._operate(parent, candidate, number, epoch)
 
     def _calibrated(self, network: Network) -> Moments:
-        if self._known is None or self._known[0] is not network:
-            moments = calibrate(network, self.train, self.sample)
-            moments = with_sensitivities(moments, network, self.train, self.sample, self.settings.seed)
-            self._known = network, moments
-        return self._known[1]
+        """Moments with sensitivities; of the networks that were calibrated last, those of then."""
+        for known, moments in self._known:
+            if known is network:
+                return moments
+        moments = calibrate(network, self.train, self.sample)
+        moments = with_sensitivities(moments, network, self.train, self.sample, self.settings.seed)
+        self._known = [(network, moments), *self._known[: REMEMBERED - 1]]
+        return moments
+
+
+def _rank(job: Job, done: Done) -> float:
+    """The loss that a race goes by: rows that were made pay later than a race is long."""
+    loss = -done.branch.score
+    return loss * PAYS if job.uses_made and loss > 0 else loss

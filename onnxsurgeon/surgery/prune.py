@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsurgeon.buffers import take_columns
-from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.calibration.moments import Elimination, Moments
 from onnxsurgeon.calibration.regression import eliminate, linear_error, relative, smoother, variance_of
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
@@ -60,7 +60,7 @@ class Prune(DataAware):
         """Drop columns of W_i; refit W_{i+1} and b_{i+1}."""
         layer, following = network.pair(self.layer)
         output = moments.output_of(network, self.layer)
-        order = eliminate(output.covariance, _weighed(network, self.layer, moments)).order
+        order = _elimination(network, self.layer, moments).order
         gone, kept = np.sort(order[: layer.units - self.units]), np.sort(order[layer.units - self.units :])
         total = variance_of(output.covariance, following.weight)
         foretell = self._foretell(output.covariance, following.weight, kept, gone, total, moments, network)
@@ -112,15 +112,21 @@ def pruning_costs(network: Network, i: int, moments: Moments) -> Array:
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
     """
-    covariance = moments.output_of(network, i).covariance
-    errors = eliminate(covariance, _weighed(network, i, moments)).errors
+    errors = _elimination(network, i, moments).errors
     return np.array([*errors[-2::-1], 0.0])
 
 
-def _weighed(network: Network, i: int, moments: Moments) -> Array:
-    """The weights of the layer after hidden layer ``i``, its outputs weighed by what their errors cost, if known."""
-    weight, metric = network.pair(i).following.weight, moments.sensitivity_of(network, i)
-    return weight if metric is None else matmul(weight, metric)
+def _elimination(network: Network, i: int, moments: Moments) -> Elimination:
+    """Of hidden layer ``i``'s units, by the next layer's outputs, these weighed by what their errors cost, if known."""
+    covariance, weight = moments.output_of(network, i).covariance, network.pair(i).following.weight
+    place = network.segment_of(i), network.depth(i)[0]
+    known = moments.eliminations.get(place)
+    if known is not None and known[0] is weight:
+        return known[1]
+    metric = moments.sensitivity_of(network, i)
+    found = eliminate(covariance, weight if metric is None else matmul(weight, metric))
+    moments.eliminations[place] = weight, found
+    return found
 
 
 def pruning_errors(network: Network, i: int, moments: Moments) -> Array:
