@@ -133,7 +133,7 @@ class Bench:
         return self._schedule_of(self.whole.rows)
 
     def _schedule_of(self, rows: int) -> BatchSchedule:
-        return BatchSchedule(rows, self.settings.batch_rows(rows), self.settings.seed)
+        return BatchSchedule(rows, self.settings.batch_rows(max(rows, self.train.rows)), self.settings.seed)
 
     def standardised(self, network: Network, *, whole: bool = False) -> Standardised:
         """The rows as the network is trained on them; all networks of a run have their inputs alike."""
