@@ -171,6 +171,38 @@ def test_a_limit_that_nothing_can_meet_is_refused(start, tmp_path):
     assert run(start, short(max_parameters=87, epochs=6), tmp_path / "run").network.parameter_count == 87
 
 
+@pytest.mark.parametrize("brings_validation", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refit": False, "epochs": 3},
+        {"growth": 0.0, "epochs": 3},
+        {"time_limit": 1.0},
+        {"ensemble": 4, "refit": False, "epochs": 3, "growth": 0.0},
+        {"ensemble": 4, "epochs": 1},
+        {"objective": "pareto", "epochs": 1},
+        {"tolerance": 0.01, "epochs": 2},
+    ],
+)
+def test_short_runs_end_with_a_result(changes, brings_validation, tmp_path):
+    """What an ensemble became had taken the given network's place in the front, which was left empty."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((420, 5)).astype(np.float32)
+    y = x[:, :3].argmax(axis=1)
+    parts = {"train": slice(0, 300), "test": slice(300, 360)} | (
+        {"validation": slice(360, 420)} if brings_validation else {}
+    )
+    rows = {f"{key}_{part}": values[rows] for part, rows in parts.items() for key, values in (("x", x), ("y", y))}
+    np.savez(tmp_path / "data.npz", **rows)
+    save(create((5, 8, 3), seed=2), tmp_path / "start.onnx")
+    settings = SurgeonSettings.from_preset(seed=1, **changes)
+    done = evolve(
+        tmp_path / "start.onnx", str(tmp_path / "data.npz"), settings=settings, run_dir=tmp_path / "run", workers=1
+    )
+    assert (done.run / "best.onnx").is_file()
+    assert done.validation_accuracy >= 0.3
+
+
 def test_a_latency_that_nothing_has_is_told(start, tmp_path):
     done = run(start, short(max_latency=1e-6, epochs=6), tmp_path / "run")
     assert "--max-latency" in done.shortfall

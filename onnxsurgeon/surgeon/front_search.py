@@ -102,8 +102,7 @@ class FrontSearch(Surgeon):
 
     def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
-        entries = self._candidates(state)
-        within = [entry for entry in entries if self.limits.admits(entry)] or entries
+        within = [entry for entry in state.front if self.limits.admits(entry)] or state.front
         least = least_accuracy(within, self.settings, self.given)
         if least is None and self.settings.has_no_wish and self.is_measure:
             least = self.given.accuracy - LOST_OF_ITSELF
@@ -151,13 +150,6 @@ class FrontSearch(Surgeon):
             latency,
         )
 
-    def _candidates(self, state: State) -> list[Entry]:
-        """What the result is chosen among: an untrained start only where nothing else is within the limits."""
-        if self.is_trained:
-            return state.front
-        others = [entry for entry in state.front if entry.branch]
-        return others if any(map(self.limits.admits, others)) else state.front
-
     def result(self, state: State) -> Branch:
         """What is read off the front.
 
@@ -177,14 +169,12 @@ class FrontSearch(Surgeon):
         return branch if is_better(self._scores(chosen), self._given_scores) else self.given_branch
 
     def _chosen(self, state: State) -> Entry:
-        entries = self._candidates(state)
-        return choose(
-            entries, self.settings, self.given, self.good_enough(state) if self.settings.has_no_wish else None
-        )
+        is_good = self.good_enough(state) if self.settings.has_no_wish else None
+        return choose(state.front, self.settings, self.given, is_good)
 
     def leading(self, state: State) -> float:
         """The best accuracy within the limits, by more than chance or not."""
-        return choose(self._candidates(state), self.settings, self.given).accuracy
+        return choose(state.front, self.settings, self.given).accuracy
 
     def _scores(self, entry: Entry) -> Array:
         if entry.digest not in self._scored:
