@@ -139,7 +139,7 @@ def test_the_rate_that_won_is_told(undisturbed):
     assert chosen["learning_rate"] in (full, full / 4)
     assert "the least loss of" in chosen["reason"]
     last = events_of(undisturbed, "decided")[-1]["search"]
-    assert last["rate"] == chosen["learning_rate"] / full
+    assert last["rate"] in [chosen["learning_rate"] / full / slower for slower in (1, 4, 16)]
 
 
 def test_nothing_is_dropped_out_unasked(trained, tmp_path, monkeypatch):

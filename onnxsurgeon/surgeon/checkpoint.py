@@ -28,8 +28,7 @@ class Search:
         halvings: how often a step of shrinking was halved, since the network had lost too much.
         rate: factor of the learning rate that fits a trained start.
         uses_made: whether rows that were made of the given ones are trained on.
-        least: the least loss of the current cycle, on the rows that decide.
-        at: the epoch of that.
+        least: the loss on the rows that decide with which the current cycle began; None: it is the first.
     """
 
     phase: str = GROW
@@ -41,7 +40,6 @@ class Search:
     rate: float = 1.0
     uses_made: bool = True
     least: float | None = None
-    at: int = 0
 
 
 @dataclass

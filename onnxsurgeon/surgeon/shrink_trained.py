@@ -5,8 +5,8 @@ measured and enters the front, so that what is returned is no worse than the bes
 asks for, plans of several kinds, units, ranks, a layer less, all of equal size, are measured alike; the best of each
 kind race: each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and on
 rows that were made or without these. The winner is trained for the rest of the run, or for as long as the loss on the
-rows that decide gets less. Where no limit but an accuracy is asked for, or the front, networks are pruned further and
-trained in turn.
+rows that decide gets less from cycle to cycle. Where no limit but an accuracy is asked for, or the front, networks are
+pruned further and trained in turn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, witho
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
-from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.trainer import Done, Job
 from onnxsurgeon.surgery import Grow, Prune, Surgery
@@ -36,8 +35,8 @@ FINALISTS = 3
 RATES = (1.0, 0.25)  # factors of the learning rate that race; of a run too short for a race, the last
 RACE_SHARE = 1 / 8  # of the epochs left
 SHORT = 4  # epochs of a run that has no time for a race
-PATIENCE = 4  # checkpoints of a cycle without a lesser loss,
-RISEN = 1.1  # and times the least that the loss has risen to by then: the cycle has been long enough
+FIRST_SHARE = 0.3  # of the epochs left after the race, that the first cycle takes
+SLOWEST = 1 / 16  # factor of the learning rate below which no cycle is tried
 PAYS = 0.95  # times the loss with made rows, below which training on the given ones alone wins: in the end they overfit
 REMEMBERED = 3  # networks whose moments are kept
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
@@ -61,9 +60,11 @@ class ShrinkTrained(FrontSearch):
         if phase == RACE:
             return self._race(state)
         self.look_back(state)
-        if self._is_long_enough(state):
-            return self._once_more(state)
-        return self._anneal(state) if state.epoch < state.search.end else self._shrink(state)
+        if state.epoch < state.search.end:
+            return self.go_on(state)
+        (branch,) = state.branches
+        is_within = self.limits.admits(self._entry(branch))
+        return self._refine(state) if is_within and not self.is_walk else self._shrink(state)
 
     # Straight pruning.
 
@@ -139,7 +140,7 @@ class ShrinkTrained(FrontSearch):
         if left <= SHORT:
             state.branches = [best]
             state.search = replace(state.search, phase=SHRINK, rate=RATES[-1])
-            return self._shrink(state)
+            return self.advance(state)
         epochs = max(1, round(RACE_SHARE * left))
         if self.settings.time_limit is not None:
             epochs = min(epochs, self._affordable(state, epochs))
@@ -200,59 +201,38 @@ class ShrinkTrained(FrontSearch):
         search = state.search
         return {"rate": search.rate, "uses_made": search.uses_made and self.has_made_rows, "is_trained": True}
 
-    def _anneal(self, state: State) -> tuple[list[Branch], int]:
-        """The next part of a cycle; its least loss is noted."""
-        trained, epochs = self.go_on(state)
-        loss = trained[0].history[-1].loss
-        if state.search.least is None or loss < state.search.least:
-            state.search = replace(state.search, least=loss, at=state.epoch + epochs)
-        return trained, epochs
+    def _refine(self, state: State) -> tuple[list[Branch], int]:
+        """The next cycle of a network that is small enough: a part of what is left, then, if that gained, the rest.
 
-    def _is_long_enough(self, state: State) -> bool:
-        """Whether the loss has risen, and what is left is time for the cycle to where it was least."""
-        search, loss = state.search, state.branches[0].history[-1].loss
-        if search.least is None or search.root < 0 or not search.end > state.epoch >= search.at + PATIENCE * SEGMENT:
-            return False
-        return loss > RISEN * search.least and search.at - search.begin <= self.left(state)
-
-    def _once_more(self, state: State) -> tuple[list[Branch], int]:
-        """The cycle has been too long: from where it began once more, to where its loss was least."""
-        search = state.search
-        (path,) = self.run.branches.glob(f"{search.root:04d}-*.onnx")
-        state.branches = [read_branch(path)]
-        end = state.epoch + search.at - search.begin
-        state.search = replace(search, begin=state.epoch, end=end, least=None, root=-1)
-        return self._anneal(state)
+        A cycle that gained nothing is taken back, and gone through at a lower rate.
+        """
+        (branch,), search, left = state.branches, state.search, self.left(state)
+        is_first, rate, root = search.least is None, search.rate, branch
+        if search.least is not None and branch.history[-1].loss >= search.least:
+            (path,) = self.run.branches.glob(f"{search.root:04d}-*.onnx")
+            root, rate, is_first = read_branch(path), rate * RATES[-1], True
+            if rate < SLOWEST:
+                state.search = replace(search, phase=DONE)
+                return [branch], 0
+        epochs = round(FIRST_SHARE * left) if is_first and left >= 2 * SEGMENT else left
+        least, end = root.history[-1].loss, state.epoch + epochs
+        state.branches = [root]
+        state.search = replace(search, rate=rate, root=root.number, least=least, begin=state.epoch, end=end)
+        return self.go_on(state)
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
-        """Take parameters away, where any are to go, and begin a cycle with what is left."""
-        cycle = self._next(state)
+        """Take parameters away and begin a cycle with what is left."""
+        cycle = self.next_cycle(state)
         (branch,) = state.branches
-        if cycle is None:
+        if cycle.most > FINEST * branch.network.parameter_count and state.search.halvings:
             state.search = replace(state.search, phase=DONE)
-            return state.branches, 0
+            return [branch], 0
         smaller: Branch | None = None
         if cycle.most < branch.network.parameter_count:
             smaller = self._smaller(state, branch, cycle.most)
-        begun = smaller or branch
-        state.branches = [begun]
-        end = state.epoch + cycle.epochs
-        state.search = replace(state.search, begin=state.epoch, end=end, least=None, at=state.epoch, root=begun.number)
-        return self._anneal(state)
-
-    def _next(self, state: State) -> Cycle | None:
-        """The next cycle; None: there is none."""
-        (branch,) = state.branches
-        left, have = self.left(state), branch.network.parameter_count
-        if state.epoch >= self.settings.epochs:
-            return None
-        if not self.is_walk and self.limits.admits(self._entry(branch)):
-            is_first = state.search.root == 0
-            return Cycle(left, have) if is_first and left else None
-        cycle = self.next_cycle(state)
-        if cycle.most > FINEST * state.branches[0].network.parameter_count and state.search.halvings:
-            return None
-        return cycle
+        state.branches = [smaller or branch]
+        state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
+        return self.go_on(state)
 
     def _smaller(self, state: State, branch: Branch, most: int) -> Branch | None:
         """The best of several plans for that size, measured as they are."""
