@@ -196,15 +196,14 @@ def test_the_number_of_workers_does_not_matter(undisturbed, trained, tmp_path):
 
 
 def test_the_smallest_that_loses_no_more_than_asked(trained, tmp_path):
-    done = run(trained, tmp_path / "run", lose=0.01, epochs=24)
+    """What has lost nothing passes; what has lost something has to do so by half a standard error."""
+    done = run(trained, tmp_path / "run", lose=0.03, epochs=24)
     given = events_of(done, "started")[0]["accuracies"][0]
-    assert done.validation_accuracy >= given - 0.01
-    sizes = [
-        e["parameters"]
-        for e in events_of(done, "decided")[-1]["search"] and events_of(done, "recuperated", "trained")
-        if e["accuracy"] >= given - 0.01
-    ]
-    assert done.network.parameter_count == min(sizes) < COUNT / 2
+    tried = events_of(done, "recuperated", "trained")
+    sizes = {passes: [e["parameters"] for e in tried if e["accuracy"] >= given - passes] for passes in (0.0, 0.03)}
+    assert done.validation_accuracy >= given - 0.03
+    assert min(sizes[0.03]) <= done.network.parameter_count <= min(sizes[0.0])
+    assert done.network.parameter_count < COUNT / 3
 
 
 def test_without_a_wish_the_smallest_that_is_no_worse(trained, tmp_path):

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.linear_algebra import Array
@@ -39,6 +41,7 @@ SMALLEST = (
 )  # of the parameters that shrinking begins with: where the front ends, if the given model is not smaller
 METADATA = 256  # bytes by which a file's metadata may grow while the network is trained
 MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few rows would let more pass
+CAUTION = 0.5  # standard errors
 LOST_OF_ITSELF = 0.01  # of agreement or fidelity, by the smallest network that is wanted where nothing is asked for
 UNDER_LATENCY = 0.9  # of a limit on latency is aimed at: it is measured
 
@@ -104,11 +107,28 @@ class FrontSearch(Surgeon):
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
         within = [entry for entry in state.front if self.limits.admits(entry)] or state.front
         least = least_accuracy(within, self.settings, self.given)
+        if self.settings.lose is not None:
+            return self._loses_little
         if least is None and self.settings.has_no_wish and self.is_measure:
             least = self.given.accuracy - LOST_OF_ITSELF
         if least is not None:
             return lambda entry: entry.accuracy >= least
         return self._no_worse(within) if self.settings.has_no_wish else None
+
+    def _loses_little(self, entry: Entry) -> bool:
+        """Whether a network has lost no more than ``lose``, with some caution: the smallest of many is lucky.
+
+        What it has lost has to be below that by ``CAUTION`` standard errors, paired by row, unless it is nothing.
+        """
+        lost, lose = self.given.accuracy - entry.accuracy, self.settings.lose or 0.0
+        if lost <= 0 or lost > lose:
+            return lost <= 0
+        difference = self._given_scores - self._scores(entry)
+        mean = difference.mean()
+        if mean <= 0 or len(difference) < 2:
+            return True
+        error = difference.std(ddof=1) / np.sqrt(len(difference)) * lost / mean
+        return bool(lost <= lose - CAUTION * error)
 
     @cached_property
     def is_measure(self) -> bool:
@@ -169,8 +189,9 @@ class FrontSearch(Surgeon):
         return branch if is_better(self._scores(chosen), self._given_scores) else self.given_branch
 
     def _chosen(self, state: State) -> Entry:
-        is_good = self.good_enough(state) if self.settings.has_no_wish else None
-        return choose(state.front, self.settings, self.given, is_good)
+        settings = self.settings
+        is_good = self.good_enough(state) if settings.has_no_wish or settings.lose is not None else None
+        return choose(state.front, settings, self.given, is_good)
 
     def leading(self, state: State) -> float:
         """The best accuracy within the limits, by more than chance or not."""

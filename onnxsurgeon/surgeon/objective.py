@@ -124,9 +124,9 @@ def choose(
     """The entry that the settings ask for.
 
     Among those within the limits: the smallest of at least ``min_accuracy``; or the smallest that is at most ``lose``
-    less accurate than the given network; or the smallest within ``tolerance`` of the best accuracy; or, by ``is_good``,
-    the smallest that is good enough; or the most accurate. Where none is within the limits, the one that comes nearest;
-    where none is accurate enough, the most accurate.
+    less accurate than the given network; or the smallest within ``tolerance`` of the best accuracy; or, with
+    ``is_good``, the smallest of which that is true; or the most accurate. Where none is within the limits, the one that
+    comes nearest; where none is accurate enough, the most accurate.
     """
     limits = Limits.of(settings, given)
     within = [entry for entry in entries if limits.admits(entry)]
@@ -134,7 +134,7 @@ def choose(
         return min(entries, key=lambda entry: (limits.excess(entry), entry.branch))
     least = least_accuracy(within, settings, given)
     good = [entry for entry in within if entry.accuracy >= (math.inf if least is None else least)]
-    if least is None and is_good is not None:
+    if is_good is not None:
         good = list(filter(is_good, within))
     if good:
         return min(good, key=lambda entry: (entry.parameters, -entry.accuracy, entry.branch))
