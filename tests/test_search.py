@@ -256,6 +256,27 @@ def test_patience_and_a_target_do_not_ask_for_more_than_chance(start, tmp_path):
         assert event["stale"] == stale
 
 
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [({"max_parameters": 10_000}, 900), ({}, 900), ({"ensemble": 1}, 900), ({"max_parameters": 800}, 2400)],
+)
+def test_a_network_grows_no_larger_than_its_rows_are_enough_for(changes, most, tmp_path):
+    """180 rows to train on are enough for 900 parameters; a limit below that is grown beyond, and shrunk to."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 6)).astype(np.float32)
+    np.savez(
+        tmp_path / "d.npz", x_train=x, y_train=(x[:, 0] > x[:, 1] * x[:, 2]).astype(int), x_test=x, y_test=x[:, 0] > 0
+    )
+    save(create((6, 5, 5, 2), seed=1), tmp_path / "m.onnx")
+    settings = SurgeonSettings.from_preset("default", epochs=16, growth=0.5, **changes)
+    options = {"run_dir": tmp_path / "run", "workers": 1, "validation_fraction": 0.1}
+    evolve(tmp_path / "m.onnx", str(tmp_path / "d.npz"), settings=settings, **options)
+    grown = [
+        e["parameters"] for e in RunDirectory.open(tmp_path / "run").read_journal() if "grow:" in e.get("surgery", "")
+    ]
+    assert 0.9 * most < max(grown) <= most
+
+
 # The parts.
 
 
@@ -266,6 +287,10 @@ def test_what_dominates_what():
     assert not one.is_dominated_by(entry(2, accuracy=0.95, parameters=1001))
     assert not one.is_dominated_by(entry(2))  # of equals the earlier one stays
     assert entry(2).is_dominated_by(one)
+    assert one.is_dominated_by(entry(2, loss=0.09))  # or that of less loss: of few rows many are equally accurate
+    assert not entry(2, loss=0.09).is_dominated_by(one)
+    assert not entry(0).is_dominated_by(entry(2, loss=0.09))  # unless it is the given one
+    assert entry(2, loss=0.09).is_dominated_by(entry(0))
     timed = entry(1, latency=1.0)
     assert not timed.is_dominated_by(entry(2, accuracy=0.95, latency=1.5))
     assert timed.is_dominated_by(entry(2, accuracy=0.95, latency=1.1))  # as good as equal: latencies are measured

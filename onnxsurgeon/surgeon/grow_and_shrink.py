@@ -28,10 +28,11 @@ from onnxsurgeon.surgeon.trainer import Job
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
-# Parameters for each training row that a network without a limit grows up to, for an ensemble or a front. Letting it
-# compete with the grown ones ended growth too soon: after few epochs small networks are ahead (on Fashion-MNIST,
-# 784-38-38-10 was). Where neither is asked for, it grows no larger than this, or than the rows are many.
-PARAMETERS_PER_ROW, UNASKED = 5, 20_000
+# Parameters for each training row that a network grows up to where no limit is below that; or so many for each input,
+# as a layer of a hundred units has, where rows are few and inputs many. Letting the network compete with the grown ones
+# ended growth too soon: after few epochs small networks are ahead (on Fashion-MNIST, 784-38-38-10 was).
+PARAMETERS_PER_ROW, UNITS = 5, 100
+UNASKED = 20_000  # where no ensemble or front is asked for, it grows no larger than this, or than the rows are many
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
@@ -94,16 +95,23 @@ class GrowAndShrink(FrontSearch):
         return int(epochs) if epochs < math.inf else 1
 
     def _most(self, branch: Branch) -> int:
-        """Parameter count up to which the network grows."""
-        limit, settings = self.most(branch), self.settings
+        """Parameter count up to which the network grows: ``overgrowth`` times a limit, or what the rows are enough for.
+
+        A limit above that is none. Of 14 tables of 130 to 1,800 rows, three seeds, 9 came out worse where networks grew
+        to three times 10,000 parameters and were pruned to these: R² of diabetes 0.43 and not 0.53, of Housing 0.58 and
+        not 0.63. A hundred units are for images: 2,000 of Fashion-MNIST had 0.818 with 9,000 parameters, two seeds,
+        0.824 with 20,000.
+        """
+        limit, settings, rows = self.most(branch), self.settings, self.train.rows
+        inputs = sum(math.prod(size or 1 for size in shape) for shape in branch.network.frame.trunk.features.values())
+        enough = max(PARAMETERS_PER_ROW * rows, UNITS * inputs)
         if limit is None:
-            most, is_asked = PARAMETERS_PER_ROW * self.train.rows, settings.ensemble or settings.objective == "pareto"
-            return most if is_asked else min(most, max(UNASKED, self.train.rows))
-        if (
-            settings.objective == "pareto" or settings.shrinkage == 0 or settings.epochs < FEWEST
-        ):  # the front begins at the limit
+            is_asked = settings.ensemble or settings.objective == "pareto"
+            return enough if is_asked else min(enough, max(UNASKED, rows))
+        if settings.objective == "pareto":  # the front begins at the limit
             return limit
-        return int(limit * settings.overgrowth)
+        is_plain = limit >= enough or settings.shrinkage == 0 or settings.epochs < FEWEST
+        return min(limit, enough) if is_plain else int(limit * settings.overgrowth)
 
     def _settling(self, state: State) -> int:
         """For how many epochs the network settles: where smaller ones are wanted, at least one is left for them."""

@@ -46,8 +46,9 @@ class Entry:
         if other.accuracy < self.accuracy or other.parameters > self.parameters or others > mine * SAME_LATENCY:
             return False
         same = (other.accuracy, other.parameters) == (self.accuracy, self.parameters)
-        # Of equals the earlier one stays.
-        return not same or others * SAME_LATENCY < mine or other.branch < self.branch
+        # Of equals the given one stays, else that of less loss: few rows have few accuracies. Then the earlier one.
+        order = min((each.branch > 0, each.loss, each.branch) for each in (self, other))
+        return not same or others * SAME_LATENCY < mine or order[2] == other.branch
 
 
 @dataclass(frozen=True)
