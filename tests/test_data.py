@@ -441,3 +441,13 @@ def test_rows_without_names_do_not_fit_a_model_with_two_inputs(digits):
     onnx.checker.check_model(model)
     with pytest.raises(DataError, match="has 2 inputs, 'input', 'other': expected columns or arrays of these names"):
         prepare(from_model(model), digits, digits.test)
+
+
+@pytest.mark.parametrize(
+    ("rows", "deciding"), [(40, 10), (240, 60), (500, 100), (1000, 100), (1437, 144), (60_000, 6000)]
+)
+def test_of_few_rows_more_decide(rows, deciding):
+    split = Split(np.zeros((rows, 2), np.float32), np.arange(rows) % 2)
+    train, validation = Dataset("rows", split, split, 2).hold_out()
+    assert (train.rows, validation.rows) == (rows - deciding, deciding)
+    assert Dataset("rows", split, split, 2, validation_fraction=0.5).hold_out()[1].rows == -(-rows // 2)

@@ -80,6 +80,7 @@ def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_c
             tmp_path / f"{name}.onnx",
             str(tmp_path / f"{name}.npz"),
             settings=settings,
+            validation_fraction=0.1,
             run_dir=tmp_path / name,
             workers=1,
             callbacks=lambda event: None,

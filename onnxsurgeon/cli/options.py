@@ -63,7 +63,9 @@ class ReadingOptions:
     loss: str = setting("auto", "auto, cross-entropy, binary-cross-entropy or squared-error.")
     target: list[str] | None = setting(None, "A table's column to predict, or several; or the .npy file of labels.")
     impute: str | None = setting(None, "Fill a table's missing values: mean, median or most-frequent.")
-    validation_fraction: float | None = setting(None, "Share of the training rows to choose by; 0.1 by default.")
+    validation_fraction: float | None = setting(
+        None, "Share of the training rows to choose by; by default 0.1, of few rows up to 0.25."
+    )
     data_dir: Path | None = setting(None, "Folder with the data set's files.")
 
     @property

@@ -17,6 +17,8 @@ from onnxsurgeon.linear_algebra import Array
 # Splits are drawn with a seed of their own: changing --seed must not change what is validated or tested on.
 SPLIT_SEED = 144_384  # volume and page of the paper
 VALIDATION_FRACTION = 0.1
+# Where rows are few, more of them decide: so many, or this share if that is less.
+DECIDING_ROWS, MOST_DECIDING = 100, 0.25
 TEST_FRACTION = 0.2
 _CHUNK_BYTES = 1 << 24
 # Name (none for an array alone), shape, type, and the values in chunks of rows.
@@ -118,7 +120,7 @@ class Dataset:
         validation: rows to choose by, where the set brings its own.
         class_labels: what class 0, 1, … are called in the user's data, ascending, where that is not 0 to C − 1; labels
             are stored as positions in it.
-        validation_fraction: share of the training rows that ``hold_out`` takes.
+        validation_fraction: share of the training rows that ``hold_out`` takes; None: see ``deciding_share``.
         categories: every text that a table's columns of texts hold, ascending, by the column's name.
     """
 
@@ -129,7 +131,7 @@ class Dataset:
     maximum: float = 255.0
     validation: Split | None = None
     class_labels: tuple[int, ...] | tuple[str, ...] = ()
-    validation_fraction: float = VALIDATION_FRACTION
+    validation_fraction: float | None = None
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -157,16 +159,22 @@ class Dataset:
         return digest.hexdigest()
 
     def hold_out(self) -> tuple[Split, Split]:
-        """Training and validation rows: the set's own validation split, or a tenth or as said of the training rows."""
+        """Training and validation rows: the set's own validation split, or a share of the training rows."""
         if self.validation is not None:
             return self.train, self.validation
-        held, rest = draw(self.train.labels, self.validation_fraction, self.name)
+        share = deciding_share(self.train.rows, self.validation_fraction)
+        held, rest = draw(self.train.labels, share, self.name)
         return self.train.take(rest), self.train.take(held)
 
 
 def unlabelled(rows: int) -> Array:
     """What stands for the labels of so many rows that have none."""
     return np.zeros((rows, 0), np.float32)
+
+
+def deciding_share(rows: int, share: float | None = None) -> float:
+    """The share of the training rows that decide: as given; or a tenth, but 100 rows, and a quarter at most."""
+    return min(max(VALIDATION_FRACTION, DECIDING_ROWS / rows), MOST_DECIDING) if share is None else share
 
 
 def with_test_split(name: str, whole: Split, classes: int, maximum: float = 255.0) -> Dataset:

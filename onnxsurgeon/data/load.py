@@ -12,7 +12,7 @@ from typing import Any
 import platformdirs
 
 from onnxsurgeon.data.catalogue import CATALOGUE, RemoteFile, Source
-from onnxsurgeon.data.dataset import VALIDATION_FRACTION, Dataset
+from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.user import FORMS, is_users, read_user
 from onnxsurgeon.errors import DataError
 
@@ -36,7 +36,7 @@ def load_dataset(
         name: as on the command line; see ``user.read_user`` for what users may bring.
         target: columns of the user's table to predict, or the .npy file of labels.
         impute: what fills a table's missing values: "mean", "median" or "most-frequent".
-        validation_fraction: share of the training rows held out to choose by; by default a tenth.
+        validation_fraction: share of the training rows held out to choose by; by default a tenth, of few rows more.
         folder: where the files of a set of the catalogue lie; by default $ONNXSURGEON_DATA, a system package's folder,
             or the cache.
         progress: makes a progress bar for each file that is downloaded.
@@ -44,8 +44,8 @@ def load_dataset(
     Raises:
         DataError: no such set, files that are missing and cannot be downloaded, or that are damaged.
     """
-    fraction = VALIDATION_FRACTION if validation_fraction is None else validation_fraction
-    if not 0 < fraction < 1:
+    fraction = validation_fraction
+    if fraction is not None and not 0 < fraction < 1:
         raise DataError(f"validation-fraction: {fraction:g} does not lie between 0 and 1")
     if name.partition(":")[0] not in CATALOGUE and is_users(name):
         dataset = read_user(name, target, impute, fraction)

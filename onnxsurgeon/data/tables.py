@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsurgeon.data.columns import Table, named
-from onnxsurgeon.data.dataset import TEST_FRACTION, VALIDATION_FRACTION, Dataset, Split, draw, unlabelled
+from onnxsurgeon.data.dataset import TEST_FRACTION, Dataset, Split, deciding_share, draw, unlabelled
 from onnxsurgeon.data.delimited import read_csv
 from onnxsurgeon.data.missing import IMPUTATIONS, filled, require_imputation
 from onnxsurgeon.data.parquet import read_parquet
@@ -24,7 +24,7 @@ def read_tables(
     files: dict[str, Path],
     target: Sequence[str],
     impute: str | None = None,
-    validation_fraction: float = VALIDATION_FRACTION,
+    validation_fraction: float | None = None,
 ) -> Dataset:
     """Read a data set from one file for each split: "train", and if there are any "test" and "validation".
 
@@ -190,7 +190,7 @@ def _parts(name: str, tables: dict[str, Table], labels: Array) -> dict[str, Arra
     return parts
 
 
-def _trained_on(parts: dict[str, Array], labels: Array, name: str, fraction: float) -> Array:
+def _trained_on(parts: dict[str, Array], labels: Array, name: str, fraction: float | None) -> Array:
     """The training rows without those that ``Dataset.hold_out`` will take to choose by."""
     train = parts["train"]
-    return train if "validation" in parts else train[draw(labels[train], fraction, name)[1]]
+    return train if "validation" in parts else train[draw(labels[train], deciding_share(len(train), fraction), name)[1]]

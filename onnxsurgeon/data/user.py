@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxsurgeon.data.arrays import read_npy, read_npz, require_file
-from onnxsurgeon.data.dataset import VALIDATION_FRACTION, Dataset
+from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.images import read_images
 from onnxsurgeon.data.tables import READERS, read_tables
 from onnxsurgeon.errors import DataError
@@ -23,7 +23,7 @@ def is_users(name: str) -> bool:
 
 
 def read_user(
-    name: str, target: Sequence[str] = (), impute: str | None = None, validation_fraction: float = VALIDATION_FRACTION
+    name: str, target: Sequence[str] = (), impute: str | None = None, validation_fraction: float | None = None
 ) -> Dataset:
     """Read the user's data set at the path ``name``: an archive, a pair of arrays, a table, a folder.
 
@@ -47,7 +47,7 @@ def read_user(
         raise DataError("".join(c if c.isprintable() else repr(c)[1:-1] for c in text)) from error
 
 
-def _read(name: str, target: Sequence[str], impute: str | None, validation_fraction: float) -> Dataset:
+def _read(name: str, target: Sequence[str], impute: str | None, validation_fraction: float | None) -> Dataset:
     path = Path(name)
     tables = _tables(path)
     if tables:
