@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.errors import DivergedError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, without_duplicates
@@ -26,6 +27,7 @@ from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
+from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.trainer import Done, Job
 from onnxsurgeon.surgery import Grow, Prune, Surgery
 from onnxsurgeon.surgery.base import DataAware
@@ -156,10 +158,9 @@ class ShrinkTrained(FrontSearch):
             parameters = branch.network.parameter_count
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, (start, stop), **others))
         trained = self.perform(state, jobs)
-        if not trained:  # no weights stayed finite
+        if not trained:
             state.branches = [best]
-            state.search = replace(state.search, phase=DONE)
-            return state.branches, 0
+            return self._end(state, "training diverged: no weights stayed finite; try a smaller --learning-rate")
         trained.sort(key=lambda pair: (_rank(*pair), pair[1].branch.number))
         for _, loser in trained[1:]:
             self.measured(loser.branch, state)
@@ -202,11 +203,20 @@ class ShrinkTrained(FrontSearch):
 
     def _anneal(self, state: State) -> tuple[list[Branch], int]:
         """The next part of a cycle; its least loss is noted."""
-        trained, epochs = self.go_on(state)
+        try:
+            trained, epochs = self.go_on(state)
+        except DivergedError as error:  # there are networks that were pruned, and perhaps trained, before
+            return self._end(state, str(error))
         loss = trained[0].history[-1].loss
         if state.search.least is None or loss < state.search.least:
             state.search = replace(state.search, least=loss, at=state.epoch + epochs)
         return trained, epochs
+
+    def _end(self, state: State, reason: str) -> tuple[list[Branch], int]:
+        """Training fails: the run ends with what it has."""
+        logger.warning(reason)
+        state.search = replace(state.search, phase=DONE)
+        return state.branches, 0
 
     def _is_long_enough(self, state: State) -> bool:
         """Whether the loss has risen, and what is left is time for the cycle to where it was least."""
