@@ -32,6 +32,10 @@ class EngineError(OnnxSurgeonError):
     """Training or evaluation that cannot be done here; the text says what is missing or not supported."""
 
 
+class DivergedError(EngineError):
+    """Training after which no weights are finite."""
+
+
 class RunError(OnnxSurgeonError):
     """A run directory that cannot be made, read or resumed."""
 

@@ -9,6 +9,7 @@ import pytest
 from onnxsurgeon import SurgeonSettings, create, evolve, load, load_dataset, prepare, save
 from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.recommend.reduction import (
     BOTH,
     LAYERS,
@@ -329,3 +330,43 @@ def test_pruning_by_the_outputs_beats_what_goes_by_the_next_layer_alone(known, d
             made = operate(made, surgery, moments=measure(made)).network
         losses[name] = ENGINE.evaluate(made, examples).loss
     assert losses["sensitive"] < losses["plain"]
+
+
+def test_a_target_that_only_the_given_network_has_does_not_end_the_run(trained, tmp_path):
+    done = run(trained, tmp_path / "run", shrink=8, target_accuracy=0.5)
+    assert len(events_of(done, "recuperated")) > 1  # the given network has it, and is too large: plans compete
+    assert done.network.parameter_count <= COUNT / 8
+
+
+def test_patience_does_not_count_pruning_without_training(trained, tmp_path):
+    assert run(trained, tmp_path / "run", shrink=8, patience=1).steps
+
+
+@pytest.mark.parametrize("epochs", [2, 8])
+def test_training_that_diverges_leaves_what_was_pruned(trained, tmp_path, epochs, caplog):
+    out = tmp_path / "out.onnx"
+    done = evolve(
+        trained,
+        "digits",
+        settings=settings(shrink=4, epochs=epochs, learning_rate=1e30),
+        run_dir=tmp_path / "run",
+        workers=1,
+        out=out,
+    )
+    assert load(out).parameter_count <= COUNT / 4
+    assert done.network.parameter_count == load(out).parameter_count
+    assert "try a smaller --learning-rate" in caplog.text
+
+
+def test_a_file_hardly_larger_than_the_least_that_is_reachable(trained, tmp_path):
+    with pytest.raises(SettingsError, match="cannot be reached") as refused:
+        run(trained, tmp_path / "refused", max_size=300)
+    least = int(str(refused.value).split("some ")[1].split(" bytes")[0].replace(",", ""))
+    done = run(trained, tmp_path / "run", max_size=least + 100, epochs=1)
+    assert done.after.size <= least + 100 or "--max-size" in done.shortfall
+
+
+def test_an_accuracy_that_is_out_of_reach_at_the_limit_is_trained_for_there(trained, tmp_path):
+    done = run(trained, tmp_path / "run", shrink=8, min_accuracy=1.0)
+    longest = [event["parameters"] for event in events_of(done, "trained")]
+    assert min(longest) >= 0.7 * COUNT / 8  # smaller networks are not accurate enough either

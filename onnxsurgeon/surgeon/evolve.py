@@ -14,7 +14,7 @@ from onnxsurgeon.calibration.calibrate import SAMPLE, sample_rows
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.perform import moments_for
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.errors import EngineError, SurgeryError
+from onnxsurgeon.errors import DivergedError, SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.linear_algebra import Array
@@ -130,6 +130,10 @@ class Surgeon(ABC):
         """The accuracy that --patience waits for a better one than."""
         return state.best.accuracy
 
+    def is_allowed(self, branch: Branch) -> bool:
+        """Whether a branch is within the limits, where a search has any."""
+        return True
+
     def measured(self, branch: Branch, state: State) -> None:  # noqa: B027 - only some searches keep a front
         """Told of every branch of a checkpoint, the given model included, before ``result`` is asked."""
 
@@ -160,7 +164,8 @@ class Surgeon(ABC):
         settings = self.settings
         if self.callbacks.stop_asked or state.epoch >= settings.epochs or state.search.phase == DONE:
             return True
-        if settings.target_accuracy is not None and state.best.accuracy >= settings.target_accuracy:
+        target = settings.target_accuracy
+        if target is not None and state.best.accuracy >= target and self.is_allowed(state.best):
             return True
         if settings.time_limit is not None and self.elapsed(state) >= self.deadline:
             return True
@@ -257,7 +262,7 @@ class Surgeon(ABC):
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, cycle, member, **others))
         trained = [done.branch for _, done in self.perform(state, jobs)]
         if not trained:
-            raise EngineError(
+            raise DivergedError(
                 f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate"
             )
         return trained
@@ -325,14 +330,14 @@ class Surgeon(ABC):
     def decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
         # They come back from their files, so that a resumed run continues from the very same networks.
-        before = self.leading(state)
+        before, is_trained = self.leading(state), epoch > state.epoch
         state.branches = [read_branch(self.run.branches / branch.file_name) for branch in branches]
         state.epoch = epoch
         for branch in state.branches:
             self.measured(branch, state)
         best = self.result(state)
         state.best = best
-        state.stale = 0 if self.leading(state) > before else state.stale + 1
+        state.stale = 0 if self.leading(state) > before else state.stale + is_trained
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 

@@ -101,7 +101,9 @@ class FrontSearch(Surgeon):
             if latency > self.limits.latency:
                 share = UNDER_LATENCY * self.limits.latency / latency
                 found.append(int(share * branch.network.parameter_count))
-        return min((each for each in found if each is not None), default=None)
+        least = min((each for each in found if each is not None), default=None)
+        # The graph alone may have nearly as many bytes as the file may.
+        return None if least is None else max(1, least)
 
     def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
@@ -148,6 +150,10 @@ class FrontSearch(Surgeon):
         return is_good
 
     # The front.
+
+    def is_allowed(self, branch: Branch) -> bool:
+        """Whether a branch is within the limits."""
+        return self.limits.admits(self._entry(branch))
 
     def measured(self, branch: Branch, state: State) -> None:
         """Enter a branch into the front."""
@@ -270,8 +276,10 @@ class FrontSearch(Surgeon):
         is_good = None if settings.objective == "pareto" else self.good_enough(state)
         if is_good is not None and not is_good(self._entry(branch)):
             state.branches = [branch] = [self.result(state)]
-            state.search = replace(state.search, halvings=state.search.halvings + 1)
             have = branch.network.parameter_count
+            if not is_good(self._entry(branch)):  # none is accurate enough yet, and smaller ones will not be
+                return Cycle(self.left(state), have)
+            state.search = replace(state.search, halvings=state.search.halvings + 1)
         floor = max(1, min(self.given.parameters, int(state.search.top * SMALLEST)))
         return along_the_front(settings, self.left(state), have, floor, 0.5**state.search.halvings)
 

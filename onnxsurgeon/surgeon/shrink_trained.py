@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.errors import DivergedError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, without_duplicates
@@ -25,6 +26,7 @@ from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
+from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.trainer import Done, Job
 from onnxsurgeon.surgery import Grow, Prune, Surgery
 from onnxsurgeon.surgery.base import DataAware
@@ -157,10 +159,9 @@ class ShrinkTrained(FrontSearch):
             parameters = branch.network.parameter_count
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, (start, stop), **others))
         trained = self.perform(state, jobs)
-        if not trained:  # no weights stayed finite
+        if not trained:
             state.branches = [best]
-            state.search = replace(state.search, phase=DONE)
-            return state.branches, 0
+            return self._end(state, "training diverged: no weights stayed finite; try a smaller --learning-rate")
         trained.sort(key=lambda pair: (_rank(*pair), pair[1].branch.number))
         for _, loser in trained[1:]:
             self.measured(loser.branch, state)
@@ -200,6 +201,19 @@ class ShrinkTrained(FrontSearch):
         """The learning rate and rows that won."""
         search = state.search
         return {"rate": search.rate, "uses_made": search.uses_made and self.has_made_rows, "is_trained": True}
+
+    def go_on(self, state: State) -> tuple[list[Branch], int]:
+        """The next part of a cycle; the run ends where it diverges: there is what was pruned, and perhaps trained."""
+        try:
+            return super().go_on(state)
+        except DivergedError as error:
+            return self._end(state, str(error))
+
+    def _end(self, state: State, reason: str) -> tuple[list[Branch], int]:
+        """Training fails: the run ends with what it has."""
+        logger.warning(reason)
+        state.search = replace(state.search, phase=DONE)
+        return state.branches, 0
 
     def _refine(self, state: State) -> tuple[list[Branch], int]:
         """The next cycle of a network that is small enough: a part of what is left, then, if that gained, the rest.

@@ -88,7 +88,8 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
     free = {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
     least = count_of(network, free)
-    what = f"'{network.name}' has at least {least:,} parameters, with one unit in each hidden layer"
+    why = "with one unit in each hidden layer that can be pruned" if free else "and no hidden layer that can be pruned"
+    what = f"'{network.name}' has at least {least:,} parameters, {why}"
     if limits.parameters is not None and limits.parameters < least:
         name = "max-parameters" if settings.shrink is None else "shrink"
         value = f"{settings.max_parameters:,}" if settings.shrink is None else f"{settings.shrink:g}"
