@@ -368,5 +368,8 @@ def test_a_file_hardly_larger_than_the_least_that_is_reachable(trained, tmp_path
 
 def test_an_accuracy_that_is_out_of_reach_at_the_limit_is_trained_for_there(trained, tmp_path):
     done = run(trained, tmp_path / "run", shrink=8, min_accuracy=1.0)
+    assert (
+        done.branch.accuracy >= run(trained, tmp_path / "limit", shrink=8).branch.accuracy
+    )  # a wish more does no harm
     longest = [event["parameters"] for event in events_of(done, "trained")]
     assert min(longest) >= 0.7 * COUNT / 8  # smaller networks are not accurate enough either

@@ -306,10 +306,12 @@ class FrontSearch(Surgeon):
 
     def conclude(self, state: State) -> None:
         """In the last resort, bring the network within the limits without training."""
+        if any(map(self.limits.admits, state.front)):
+            return
+        branch = read_branch(self.run.branches / self._chosen(state).file)
         while not any(map(self.limits.admits, state.front)):
-            branch = read_branch(self.run.branches / self._chosen(state).file)
             most, have = self.most(branch), branch.network.parameter_count
-            if most is None or most < 1:
+            if most is None:
                 return
             candidate = shrinkage(
                 branch.network, calibrate(branch.network, self.train, self.sample), min(most, have - 1), branch.number
@@ -318,3 +320,4 @@ class FrontSearch(Surgeon):
             if made is None or made.network.parameter_count >= have:
                 return
             self.decide(state, [made], state.epoch)
+            branch = made  # and not what is nearest to the limit: a smaller network need not be faster

@@ -76,7 +76,7 @@ class ShrinkTrained(FrontSearch):
         exact = without_duplicates(given.network, given.number)
         base = (None if exact is None else self.untrained(state, exact, given)) or given
         path = self._path(state, base)
-        finalists = self._walkers(state, path) if self.is_walk else self._finalists(state, base, path)
+        finalists = self._walkers(state, path) if self._is_reached(state, path) else self._finalists(state, base, path)
         state.search = replace(state.search, phase=RACE, top=finalists[0].network.parameter_count)
         return finalists
 
@@ -104,6 +104,17 @@ class ShrinkTrained(FrontSearch):
             return True
         return any(is_good(self._entry(branch)) for branch in path[-BEHIND:])
 
+    def _is_reached(self, state: State, path: Sequence[Branch]) -> bool:
+        """Whether smaller networks than the limits ask for are wanted, and one within these is accurate enough.
+
+        Where none is, the best plan for the size of the limits is wanted first.
+        """
+        is_good = self.good_enough(state) if self.is_walk else None
+        if is_good is None or not self.limits.are_any:
+            return self.is_walk
+        entries = map(self._entry, path)
+        return any(self.limits.admits(entry) and is_good(entry) for entry in entries)
+
     def _walkers(self, state: State, path: Sequence[Branch]) -> list[Branch]:
         """Where the way to ever smaller networks begins: behind the last that is accurate enough without training."""
         within = [branch for branch in path if self.limits.admits(self._entry(branch))] or [path[-1]]
@@ -115,7 +126,8 @@ class ShrinkTrained(FrontSearch):
 
     def _finalists(self, state: State, base: Branch, path: Sequence[Branch]) -> list[Branch]:
         """The best network of each kind at the size of the limits, the least loss first."""
-        straight = path[-1]
+        within = (branch for branch in path if self.limits.admits(self._entry(branch)))
+        straight = next(within, path[-1])
         if straight is base:
             return [base]
         found = {kind_of(straight.surgery): straight}
