@@ -228,7 +228,8 @@ def test_the_users_own_npz(cli, tmp_path):
     x = rng.standard_normal((400, 6)).astype("f")
     np.savez(tmp_path / "mine.npz", x=x, y=(x[:, 0] + x[:, 1] > 0).astype(int))
     cli("new", "6-8-2", "-o", "a.onnx")
-    assert cli("evolve", "a.onnx", "--data", "mine.npz", *QUICK, "--learning-rate", "0.1")[0] == 0
+    options = (*QUICK, "--learning-rate", "0.1", "--validation-fraction", "0.1")
+    assert cli("evolve", "a.onnx", "--data", "mine.npz", *options)[0] == 0
     record = json.loads(cli("evaluate", "runs/a-mine-1/best.onnx", "--data", "mine.npz", "--json")[1])
     assert record["accuracy"] > 0.8
 
@@ -323,7 +324,7 @@ def bad(tmp_path):
         "surgery into an existing file": ((*by_data[:-4], "-o", "few.onnx", "--data", "digits"), "few.onnx: exists"),
         "too few rows to hold any out": (
             ("operate", SMALL, "prune:1:5", "-o", "o.onnx", "--data", "tiny.npz"),
-            "tiny.npz: 1 rows are too few to hold out 10% of them",
+            "tiny.npz: 1 rows are too few to hold out 25% of them",
         ),
         "no two like units": (
             ("operate", SMALL, "merge_duplicates:1", "-o", "o.onnx"),

@@ -589,7 +589,7 @@ def test_a_run_with_labels_and_a_teacher(changes, tmp_path):
     )
     assert done.test.metric == "accuracy"
     assert done.test.accuracy > done.start.accuracy + 0.2
-    assert events[0]["rows"] == 216 + changes.get("more_rows", 0)
+    assert (events[0]["rows"], events[0]["made_rows"]) == (180, changes.get("more_rows", 0))
     share = changes.get("teacher_weight", 0.5)
     assert f"trained towards '{teacher}' by {share:.0%}, towards the labels by {1 - share:.0%}" in events[0]["notes"]
     kept = {path.name for path in (tmp_path / "run" / "teacher").iterdir()}
@@ -622,7 +622,7 @@ def test_more_rows_of_a_run_without_labels(tmp_path):
     model, data = given(tmp_path)
     events = []
     evolve(model, data, settings=settings(more_rows=500), run_dir=tmp_path / "run", workers=1, callbacks=events.append)
-    assert (events[0]["rows"], events[0]["validation_rows"]) == (716, 24)
+    assert [events[0][key] for key in ("rows", "made_rows", "validation_rows")] == [180, 500, 60]
     made = np.load(tmp_path / "run" / "teacher" / "more-0.npy")
     assert made.shape == (500, 4)
 

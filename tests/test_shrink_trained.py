@@ -6,10 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from onnxsurgeon import SurgeonSettings, create, evolve, load, load_dataset, prepare, save
+from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, load, load_dataset, prepare, save
 from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
-from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.recommend.reduction import (
     BOTH,
     LAYERS,
@@ -22,6 +21,7 @@ from onnxsurgeon.recommend.reduction import (
 )
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.surgeon.shrink_trained import _without_steps
 from onnxsurgeon.surgeon.start import grows, start_of
 from onnxsurgeon.surgery import Prune, Widen, operate
 from onnxsurgeon.training.fit import fit
@@ -108,6 +108,8 @@ def test_what_is_allowed_to_grow(trained):
     assert grows(network, settings(min_accuracy=0.95), 0.9, 20_000)
     assert not grows(network, settings(min_accuracy=0.85), 0.9, 20_000)
     assert not grows(network, settings(min_accuracy=0.95, shrink=2), 0.9, 20_000)
+    with pytest.raises(SettingsError, match="ensemble: several networks become a larger one"):
+        grows(network, settings(ensemble=2, shrink=2), 0.9, 20_000)
 
 
 def test_straight_pruning_is_in_the_race(undisturbed):
@@ -194,6 +196,25 @@ def test_the_number_of_workers_does_not_matter(undisturbed, trained, tmp_path):
     other = run(trained, tmp_path / "run", workers=3, shrink=8, epochs=12)
     assert branch_digests(other.run) == branch_digests(undisturbed.run)
     assert file_digest(other.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
+
+
+def test_steps_of_pruning_are_not_told_twice():
+    steps = (
+        "merge_duplicates:1",
+        "prune:1:40",
+        "prune:2:30",
+        "prune:1:30",
+        "factorize_data:2:8",
+        "prune:1:20",
+        "prune:1:9",
+    )
+    assert _without_steps(steps) == (
+        "merge_duplicates:1",
+        "prune:2:30",
+        "prune:1:30",
+        "factorize_data:2:8",
+        "prune:1:9",
+    )
 
 
 def test_the_smallest_that_loses_no_more_than_asked(trained, tmp_path):

@@ -29,15 +29,21 @@ WIDEST = 4096
 _NO_VARIANCE = 1e-13  # as a fraction of the squared mean
 
 
-def sample_rows(examples: Examples | Split, count: int = SAMPLE, seed: int = 0, purpose: str = "calibration") -> Array:
-    """At most ``count`` row numbers, ascending; which ones depends on the seed and on ``purpose`` alone.
+def sample_rows(
+    examples: Examples | Split,
+    count: int = SAMPLE,
+    seed: int = 0,
+    purpose: str = "calibration",
+    among: int | None = None,
+) -> Array:
+    """At most ``count`` row numbers, ascending, of the first ``among`` rows (all); which depends on seed and purpose.
 
     Raises:
         DataError: there are none.
     """
     if examples.rows < 1 or count < 1:
         raise DataError("calibration needs at least one row")
-    return np.sort(generator(seed, purpose).permutation(examples.rows)[:count])
+    return np.sort(generator(seed, purpose).permutation(among or examples.rows)[:count])
 
 
 def calibrate(network: Network, examples: Examples, rows: Array | None = None) -> Moments:

@@ -237,10 +237,12 @@ class EventPrinter:
             _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
 
     def _opening(self, event: dict[str, Any]) -> None:
+        made = f" and {event['made_rows']:,} made of them" if event["made_rows"] else ""
         _plain(
-            f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on, {event['validation_rows']:,} to "
-            f"choose by ({event['validation']}), {event['engine']} engine on {event['device']}, "
-            f"{event['workers']} workers" + (f" at {event['cluster']}" if event["cluster"] else "")
+            f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on{made}, "
+            f"{event['validation_rows']:,} to choose by ({event['validation']}), "
+            f"{event['engine']} engine on {event['device']}, {event['workers']} workers"
+            + (f" at {event['cluster']}" if event["cluster"] else "")
         )
         if (event["task"], event["metric"]) != ("multi-class", "accuracy"):
             _plain(f"task: {event['task']}, judged by {event['metric']}")

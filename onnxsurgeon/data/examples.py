@@ -97,6 +97,14 @@ class Examples:
         """The same labels and tasks with other features, and with targets less ``centres``."""
         return Examples(stored, self.labels, self.tasks, self.taught, centres)
 
+    def first(self, count: int) -> Examples:
+        """The first so many of them, where they lie."""
+        if count >= self.rows:
+            return self
+        stored = [rows.select(np.arange(count)) for rows in self.stored]
+        taught = None if self.taught is None else tuple(values[:count] for values in self.taught)
+        return Examples(stored, tuple(values[:count] for values in self.labels), self.tasks, taught, self.centres)
+
     def imitating(self, outputs: tuple[Array, ...], tasks: tuple[Task, ...]) -> Examples:
         """The same rows, the teacher's ``outputs`` before its squash as the only measure.
 

@@ -10,6 +10,7 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 # What a training step costs beside its parameters, in parameters.
 OVERHEAD = 10_000
 KEPT = 2**-0.5  # share of the parameters that a cycle along the front keeps
+MOST_AT_ONCE = 0.5  # share that a cycle keeps at least, however few there are
 SPARE = 0.05  # share of the time left that is not planned with
 
 
@@ -70,4 +71,4 @@ def along_the_front(settings: SurgeonSettings, left: int, have: int, floor: int,
     ratio = min(floor, have) / have
     needed = math.ceil(math.log(ratio) / math.log(KEPT) - 1e-9)
     cycles = max(1, min(left // settings.shrink_step, needed))
-    return Cycle(left // cycles, int(have * ratio ** (share / cycles)))
+    return Cycle(left // cycles, int(have * max(ratio ** (share / cycles), MOST_AT_ONCE)))

@@ -18,7 +18,8 @@ class Run(TypedDict):
         event: "run".
         path: the run directory.
         settings: every hyperparameter, by name.
-        rows: to train on.
+        rows: given rows to train on.
+        made_rows: how many more were made of them.
         batches_per_epoch: training steps in an epoch.
         validation_rows: to choose by.
         validation: where those are from: "held-out" or "test".
@@ -39,6 +40,7 @@ class Run(TypedDict):
     path: str
     settings: dict[str, Any]
     rows: int
+    made_rows: int
     batches_per_epoch: int
     validation_rows: int
     validation: str

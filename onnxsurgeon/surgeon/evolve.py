@@ -239,7 +239,7 @@ class Surgeon(ABC):
     @cached_property
     def sample(self) -> Array:
         """Numbers of the training rows that data-aware surgeries go by."""
-        return sample_rows(self.train, SAMPLE, self.settings.seed)
+        return sample_rows(self.train, SAMPLE, self.settings.seed, among=self.given_rows)
 
     def train_on(
         self,

@@ -157,7 +157,7 @@ class FrontSearch(Surgeon):
 
     def measured(self, branch: Branch, state: State) -> None:
         """Enter a branch into the front."""
-        state.front = front([*state.front, self._entry(branch)])
+        state.front = front([*state.front, self._entry(branch)], self.limits)
 
     def _entry(self, branch: Branch) -> Entry:
         path = self.run.branches / branch.file_name
@@ -214,8 +214,8 @@ class FrontSearch(Surgeon):
         return row_scores(self.given_branch.network, self.engine, self.validation)
 
     def job_options(self, state: State) -> dict[str, Any]:
-        """Rows that were made are trained on where they were asked for."""
-        return {"uses_made": self.settings.more_rows is not None}
+        """Nothing is dropped out unasked where the given network was trained."""
+        return {"is_trained": self.is_trained}
 
     # Time.
 

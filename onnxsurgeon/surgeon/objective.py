@@ -97,10 +97,16 @@ class Limits:
         return self.excess(entry) <= 1
 
 
-def front(entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that no other dominates, by descending parameter count."""
+def front(entries: Iterable[Entry], limits: Limits | None = None) -> list[Entry]:
+    """The entries that no other dominates, by descending parameter count; what is within ``limits``, none beyond."""
     every = list({entry.branch: entry for entry in entries}.values())
-    kept = [entry for entry in every if not any(entry.is_dominated_by(other) for other in every if other != entry)]
+    limits = limits or Limits()
+
+    def yields(entry: Entry, other: Entry) -> bool:
+        is_fair = limits.admits(other) or not limits.admits(entry)
+        return other != entry and is_fair and entry.is_dominated_by(other)
+
+    kept = [entry for entry in every if not any(yields(entry, other) for other in every)]
     return sorted(kept, key=lambda entry: (-entry.parameters, entry.branch))
 
 

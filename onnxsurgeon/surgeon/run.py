@@ -17,6 +17,7 @@ from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
@@ -24,6 +25,7 @@ from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.progress import TrainingProgress
@@ -59,6 +61,11 @@ class Splits:
     test: Callable[[], Examples]
     notes: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
+
+    @property
+    def given(self) -> Examples:
+        """The training rows without those that were made."""
+        return self.train.first(self.given_rows)
 
 
 def evolve(
@@ -129,7 +136,8 @@ def evolve(
         dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
         teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
         splits = _split(teaching)
-        start = start_of(network, settings, chosen, splits.train, splits.validation)
+        start = start_of(network, settings, chosen, splits.given, splits.validation)
+        kind = search_for(network, settings, chosen, splits, start)
         stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
@@ -161,7 +169,7 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(run, settings, chosen, splits, pool, told, start, begun)
+        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
 
 
@@ -218,12 +226,30 @@ def resume(
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
         splits = _split(teaching)
         teaching.write(run.path)
-        surgeon = make_surgeon(run, settings, chosen, splits, pool, told, start, begun)
+        kind = search_for(network, settings, chosen, splits, start)
+        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
 
 
+def search_for(
+    network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
+) -> type[Surgeon]:
+    """The search that fits what is asked for and what is given.
+
+    Raises:
+        SettingsError: what is asked for does not go together.
+    """
+    if settings.objective == "paper":
+        return Algorithm1
+    if not start.is_trained:
+        return GrowAndShrink
+    accuracy = engine.evaluate(network, splits.validation).accuracy
+    return GrowAndShrink if grows(network, settings, accuracy, bytes_as_written(network)) else ShrinkTrained
+
+
 def make_surgeon(
+    kind: type[Surgeon],
     run: RunDirectory,
     settings: SurgeonSettings,
     engine: Engine,
@@ -233,19 +259,14 @@ def make_surgeon(
     start: Start,
     begun: float,
 ) -> Surgeon:
-    """The search that fits what is asked for and what is given."""
-    kind: type[Surgeon] = Algorithm1
-    if settings.objective != "paper":
-        path = run.branches / f"0000-{START}.onnx"
-        network = load(path)
-        accuracy = engine.evaluate(network, splits.validation).accuracy if start.is_trained else 0.0
-        is_to_grow = not start.is_trained or grows(network, settings, accuracy, size_on_disk(path))
-        kind = GrowAndShrink if is_to_grow else ShrinkTrained
+    """The search of that kind."""
+    # Of rows that were made unasked only a race can tell whether they pay.
+    all_rows = kind is ShrinkTrained or settings.more_rows is not None
     return kind(
         run,
         settings,
         engine,
-        splits.train,
+        splits.train if all_rows else splits.given,
         splits.validation,
         workers,
         callbacks,
@@ -307,7 +328,8 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
         "event": "run",
         "path": str(surgeon.run.path),
         "settings": asdict(surgeon.settings),
-        "rows": surgeon.train.rows,
+        "rows": splits.given_rows,
+        "made_rows": surgeon.train.rows - splits.given_rows,
         "batches_per_epoch": surgeon.batches_per_epoch,
         "validation_rows": surgeon.validation.rows,
         "validation": surgeon.settings.validation,

@@ -53,6 +53,7 @@ class ShrinkTrained(FrontSearch):
         super().__post_init__()
         self._known: list[tuple[Network, Moments]] = []
         self._shared: Moments | None = None
+        self._is_plain = False
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """Straight pruning, the race, or the next part of a cycle."""
@@ -137,7 +138,9 @@ class ShrinkTrained(FrontSearch):
         plans = reductions(base.network, self._calibrated, most, base.number)
         plain = shrinkage(base.network, calibrate(base.network, self.train, self.sample), most, base.number)
         for candidate in [*plans, *([plain] if plain is not None else [])]:
+            self._is_plain = candidate is plain  # what ``operate prune`` would do
             made = self.untrained(state, candidate, base)
+            self._is_plain = False
             if made is None or not self.limits.admits(self._entry(made)):
                 continue
             kind = kind_of(made.surgery)
@@ -212,7 +215,7 @@ class ShrinkTrained(FrontSearch):
     def job_options(self, state: State) -> dict[str, Any]:
         """The learning rate and rows that won."""
         search = state.search
-        return {"rate": search.rate, "uses_made": search.uses_made and self.has_made_rows, "is_trained": True}
+        return {**super().job_options(state), "rate": search.rate, "uses_made": search.uses_made and self.has_made_rows}
 
     def go_on(self, state: State) -> tuple[list[Branch], int]:
         """The next part of a cycle; the run ends where it diverges: there is what was pruned, and perhaps trained."""
@@ -277,7 +280,7 @@ class ShrinkTrained(FrontSearch):
 
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """Moments with sensitivities; of a network that was calibrated last, those of then."""
-        if not isinstance(surgery, DataAware) or isinstance(surgery, Grow):
+        if self._is_plain or not isinstance(surgery, DataAware) or isinstance(surgery, Grow):
             return super().moments_for(surgery, network)
         if not isinstance(surgery, Prune):
             return calibrate(network, self.train, self.sample)
@@ -286,8 +289,9 @@ class ShrinkTrained(FrontSearch):
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
         """As of every search; units of all layers go by one calibration, that of the network before."""
         only_units = all(isinstance(surgery, Prune) for surgery in candidate.surgeries)
-        self._shared = self._calibrated(parent.network) if only_units else None
-        return super()._operate(parent, candidate, number, epoch)
+        self._shared = self._calibrated(parent.network) if only_units and not self._is_plain else None
+        branch = super()._operate(parent, candidate, number, epoch)
+        return replace(branch, lineage=_without_steps(branch.lineage))
 
     def _calibrated(self, network: Network) -> Moments:
         """Moments with sensitivities; of the networks that were calibrated last, those of then."""
@@ -304,3 +308,22 @@ def _rank(job: Job, done: Done) -> float:
     """The loss that a race goes by: rows that were made pay later than a race is long."""
     loss = -done.branch.score
     return loss * PAYS if job.uses_made and loss > 0 else loss
+
+
+def _without_steps(lineage: Sequence[str]) -> tuple[str, ...]:
+    """The surgeries without prunes of a layer that was pruned further with no other kind in between.
+
+    A path of many steps would take more bytes of a small file than its weights.
+    """
+    kept: list[str] = []
+    behind: set[str] = set()  # layers that are pruned further on
+    for each in reversed(lineage):
+        operation, _, rest = each.partition(":")
+        if operation != Prune.operation:
+            behind.clear()
+        elif rest.partition(":")[0] in behind:
+            continue
+        else:
+            behind.add(rest.partition(":")[0])
+        kept.append(each)
+    return tuple(reversed(kept))

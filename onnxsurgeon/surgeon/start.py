@@ -71,16 +71,25 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
         settings: what is asked for.
         accuracy: the given network's, on the rows that decide.
         size: bytes of its file.
+
+    Raises:
+        SettingsError: it is to become smaller and several at once.
     """
+    smaller = settings.shrink is not None
+    smaller |= settings.max_parameters is not None and settings.max_parameters < network.parameter_count
+    smaller |= settings.max_size is not None and settings.max_size < size
     if settings.ensemble is not None:
-        return True
+        if smaller and settings.ensemble > 1:
+            raise SettingsError(
+                "ensemble: several networks become a larger one, and the trained one that is given is to become smaller"
+            )
+        return not smaller
     if settings.max_parameters is not None:
         return settings.max_parameters >= LARGER * network.parameter_count
     if settings.max_size is not None:
         return settings.max_size >= LARGER * size
-    limited = settings.shrink is not None or settings.max_latency is not None
     wanted = [each for each in (settings.min_accuracy, settings.target_accuracy) if each is not None]
-    return not limited and bool(wanted) and accuracy < max(wanted)
+    return not smaller and settings.max_latency is None and bool(wanted) and accuracy < max(wanted)
 
 
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
