@@ -62,19 +62,24 @@ def reductions(network: Network, measure: Measure, most: int, branch: int = 0) -
 
 def by_units(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
     """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go."""
-    surgeries, _ = _pruned(network, moments, most)
+    plan = _units(network, moments, most, branch)
+    return None if plan is None else plan[0]
+
+
+def _units(network: Network, moments: Moments, most: int, branch: int) -> Plan | None:
+    surgeries, cost = _pruned(network, moments, most)
     if not surgeries:
         return None
     widths = {each.layer: each.units for each in surgeries}
     kept = ", ".join(f"layer {i}: {network.hidden(i).units} → {units}" for i, units in widths.items())
-    return _candidate(surgeries, count_of(network, widths), f"units that others can stand in for: {kept}", branch)
+    reason = f"units that others can stand in for: {kept}"
+    return _candidate(surgeries, count_of(network, widths), reason, branch), cost
 
 
 def _by_units(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
-    moments = measure(network)
-    found = by_units(network, moments, most, branch)
+    found = _units(network, measure(network), most, branch)
     if found is not None:
-        yield found, _pruned(network, moments, most)[1]
+        yield found
 
 
 def _by_ranks(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:

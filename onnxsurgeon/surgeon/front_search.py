@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -299,10 +298,6 @@ class FrontSearch(Surgeon):
             self.measured(made, state)
             return made
         return None
-
-    @abstractmethod
-    def plan(self, branch: Branch, most: int) -> Candidate | None:
-        """The surgeries that bring a branch to at most so many parameters, or as near as it comes."""
 
     def conclude(self, state: State) -> None:
         """In the last resort, bring the network within the limits without training."""

@@ -222,14 +222,10 @@ class GrowAndShrink(FrontSearch):
         state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
         candidate = None
         if cycle.most < branch.network.parameter_count:
-            candidate = self.plan(branch, cycle.most)
+            moments = calibrate(branch.network, self.train, self.sample)
+            candidate = shrinkage(branch.network, moments, cycle.most, branch.number)
         if candidate is None:
             return self._go_on(state)
         part = min(SEGMENT, cycle.epochs)
         start, stop = self.window(state, part)
         return [self._compete(state, [candidate], start, stop, self.cycle(state))], part
-
-    def plan(self, branch: Branch, most: int) -> Candidate | None:
-        """Units that others can stand in for."""
-        moments = calibrate(branch.network, self.train, self.sample)
-        return shrinkage(branch.network, moments, most, branch.number)

@@ -272,10 +272,6 @@ class ShrinkTrained(FrontSearch):
         found = [each for each in made if each is not None]
         return max(found, key=lambda each: (each.score, -each.number), default=None)
 
-    def plan(self, branch: Branch, most: int) -> Candidate | None:
-        """Units that others can stand in for."""
-        return by_units(branch.network, self._calibrated(branch.network), most, branch.number)
-
     # What surgeries go by.
 
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
