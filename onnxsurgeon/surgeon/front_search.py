@@ -53,6 +53,7 @@ class FrontSearch(Surgeon):
         self._pace = Pace()
         self._mark: tuple[int, float] | None = None  # epoch and seconds when the last part of a cycle began
         self._scored: dict[str, Array] = {}
+        self._latencies: dict[str, float] = {}
 
     # What is wanted.
 
@@ -162,7 +163,10 @@ class FrontSearch(Surgeon):
         path = self.run.branches / branch.file_name
         latency = None
         if self.settings.objective == "pareto" or self.settings.max_latency is not None:
-            latency = latency_of(path)
+            # Networks of one shape take the same time, however the clock wavers.
+            latency = self._latencies.get(branch.network.topology)
+            if latency is None:
+                latency = self._latencies[branch.network.topology] = latency_of(path)
         return Entry(
             branch.number,
             branch.file_name,
