@@ -136,10 +136,11 @@ class ShrinkTrained(FrontSearch):
         if self.limits.latency is None:
             most = self.most(straight) or most
         plans = reductions(base.network, self._calibrated, most, base.number)
-        plain = shrinkage(base.network, calibrate(base.network, self.train, self.sample), most, base.number)
+        given = self.given_branch
+        plain = shrinkage(given.network, calibrate(given.network, self.train, self.sample), most, given.number)
         for candidate in [*plans, *([plain] if plain is not None else [])]:
             self._is_plain = candidate is plain  # what ``operate prune`` would do
-            made = self.untrained(state, candidate, base)
+            made = self.untrained(state, candidate, given if self._is_plain else base)
             self._is_plain = False
             if made is None or not self.limits.admits(self._entry(made)):
                 continue

@@ -90,6 +90,24 @@ def chance_scores(examples: Examples) -> Array:
     return np.asarray(total)
 
 
+def chance_loss(examples: Examples) -> float:
+    """The loss of what says the classes' frequencies, or the targets' means, for every row; summed over the heads."""
+    total = 0.0
+    for labels, task in zip(examples.labels, examples.tasks, strict=True):
+        if task.loss == CROSS_ENTROPY:
+            shares = labels.reshape(-1, task.outputs).mean(axis=0) if task.imitates else np.bincount(labels.reshape(-1))
+            shares = shares[shares > 0] / shares.sum()
+            total += float(-(shares * np.log(shares)).sum())
+            continue
+        values = labels.reshape(-1, task.outputs).astype(np.float64)
+        if task.loss == BINARY:
+            p = np.clip(values.mean(axis=0), 1e-12, 1 - 1e-12)
+            total += float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
+        else:
+            total += float((values.var(axis=0) / np.array(task.scale or 1.0) ** 2).mean())
+    return total
+
+
 def is_better(scores: Array, others: Array) -> bool:
     """Whether the mean of ``scores`` (rows,) is above that of ``others`` by more than chance: one-sided, 5 %.
 

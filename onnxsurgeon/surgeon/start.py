@@ -14,11 +14,12 @@ from onnxsurgeon.recommend.shrinking import count_of
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.significance import chance_scores, row_scores
+from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 
 BEYOND_CHANCE = 3.0  # standard errors
+LESS = 0.95  # times the loss by chance
 GAP = 0.1  # of the way from chance to a perfect metric: random weights of few classes get some of it
 ITSELF = "it is what is imitated"
 LARGER = 1.05  # times the given size: what allows less than that allows no growth
@@ -42,7 +43,8 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
 
     ``rows`` are those that decide; few of them tell little, and that it has seen the others does not matter here. The
     metric has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
-    errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky.
+    errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky. Or its loss
+    is less than that of the classes' frequencies.
 
     Raises:
         EngineError: the network cannot be evaluated.
@@ -58,9 +60,13 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     difference = scores - chance
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
     missing = best - float(chance.mean())
-    is_trained = bool(difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing)
-    word = "better" if is_trained else "not better"
-    return Start(is_trained, f"its {rows.metric} on {len(scores):,} rows is {word} than chance")
+    if difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing:
+        return Start(True, f"its {rows.metric} on {len(scores):,} rows is better than chance")
+    # Where one class is the rule, a network that knows more than that may have no better accuracy.
+    losses, chances = zip(*((engine.evaluate(network, each).loss, chance_loss(each)) for each in both), strict=True)
+    if difference.mean() >= -BEYOND_CHANCE * error and all(a < LESS * b for a, b in zip(losses, chances, strict=True)):
+        return Start(True, f"its loss on {len(scores):,} rows is less than by chance")
+    return Start(False, f"its {rows.metric} on {len(scores):,} rows is not better than chance")
 
 
 def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: int) -> bool:
