@@ -6,7 +6,8 @@ import pytest
 from onnxsurgeon import SurgeonSettings, create, evolve, make_engine, save
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.surgeon.journal import RunDirectory
-from onnxsurgeon.surgeon.significance import chance_scores, is_better, row_scores
+from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, is_better, row_scores
+from onnxsurgeon.surgeon.start import start_of
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
 
@@ -104,3 +105,29 @@ def test_a_classifier_stays_unless_another_is_better_by_more_than_chance(tmp_pat
     assert max(others) > start
     assert done.branch.number == 0
     assert not done.is_refitted
+
+
+def test_the_loss_by_chance():
+    labels = np.array([0, 0, 0, 1])
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert chance_loss(Examples.classification(np.zeros((4, 1), np.float32), labels, 2)) == pytest.approx(entropy)
+    targets = np.array([[1.0, 4.0], [3.0, 0.0]])
+    examples = Examples((np.zeros((2, 1), np.float32),), (targets,), (Task("squared-error", 2, scale=(1.0, 2.0)),))
+    assert chance_loss(examples) == pytest.approx(1.0)
+    both = Examples((np.zeros((4, 1), np.float32),), (labels[:, None] * 1.0,), (Task("binary-cross-entropy", 1),))
+    assert chance_loss(both) == pytest.approx(entropy)
+
+
+def test_where_one_class_is_the_rule_the_loss_tells_that_a_network_is_trained():
+    """Nine rows in ten are of class 0, and no row is more likely of class 1."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3000, 1)).astype(np.float32)
+    y = (rng.random(3000) < np.where(x[:, 0] > 0, 0.19, 0.01)).astype(np.int64)
+    halves = [Examples.classification(x[part], y[part], 2) for part in (slice(0, 2000), slice(2000, 3000))]
+    network = create((1, 2, 2), seed=1, activation="Sigmoid")
+    # z of class 1 less z of class 0: the logarithms of the odds, −4.6 where x < 0 and −1.45 where x > 0.
+    hidden, output = np.array([[-50.0, 50.0]], np.float32), np.array([[0.0, 0.0], [0.0, 3.15]], np.float32)
+    knows = network.with_parameters([hidden, np.zeros(2, np.float32), output, np.array([0.0, -4.6], np.float32)])
+    settings = SurgeonSettings.from_preset()
+    assert "loss" in start_of(knows, settings, make_engine(), *halves).reason
+    assert not start_of(network, settings, make_engine(), *halves).is_trained
