@@ -109,23 +109,25 @@ class FrontSearch(Surgeon):
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
         within = [entry for entry in state.front if self.limits.admits(entry)] or state.front
         least = least_accuracy(within, self.settings, self.given)
-        if self.settings.lose is not None:
-            return self._loses_little
+        lose = self.settings.lose
+        if lose is not None:
+            return lambda entry: self._loses_little(entry, self.given.accuracy, self._given_scores, lose)
         if least is None and self.settings.has_no_wish and self.is_measure:
             least = self.given.accuracy - LOST_OF_ITSELF
         if least is not None:
             return lambda entry: entry.accuracy >= least
         return self._no_worse(within) if self.settings.has_no_wish else None
 
-    def _loses_little(self, entry: Entry) -> bool:
-        """Whether a network has lost no more than ``lose``, with some caution: the smallest of many is lucky.
+    def _loses_little(self, entry: Entry, accuracy: float, scores: Array, lose: float) -> bool:
+        """Whether a network has lost no more than ``lose`` of an accuracy, with some caution: the smallest is lucky.
 
         What it has lost has to be below that by ``CAUTION`` standard errors, paired by row, unless it is nothing.
+        ``scores`` (rows,) are those of the network with that accuracy.
         """
-        lost, lose = self.given.accuracy - entry.accuracy, self.settings.lose or 0.0
+        lost = accuracy - entry.accuracy
         if lost <= 0 or lost > lose:
             return lost <= 0
-        difference = self._given_scores - self._scores(entry)
+        difference = scores - self._scores(entry)
         mean = difference.mean()
         if mean <= 0 or len(difference) < 2:
             return True
@@ -143,9 +145,8 @@ class FrontSearch(Surgeon):
         best = most_accurate(entries)
 
         def is_good(entry: Entry) -> bool:
-            if entry.accuracy < best.accuracy - MOST_LOST:
-                return False
-            return entry == best or is_within_an_error(self._scores(entry), self._scores(best))
+            is_within = entry == best or is_within_an_error(self._scores(entry), self._scores(best))
+            return is_within and self._loses_little(entry, best.accuracy, self._scores(best), MOST_LOST)
 
         return is_good
 
