@@ -30,7 +30,7 @@ SMALL = MODELS / "digits-small.onnx"
 STAYS = {"epochs": 2, "growth": 0, "ensemble": 1, "refit": False}
 # Two hidden units are too few for ten digits.
 TOO_SMALL = {"max_parameters": 170, "epochs": 8, "growth": 0, "shrink_step": 1}
-MISSES = ("--max-latency", "1ns", "--epochs", "2")
+MISSES = ("--max-parameters", "170", "--lose", "0", "--epochs", "2")
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,9 @@ def test_a_missed_limit_is_exit_code_three_and_a_line_on_standard_error(silence,
     code, out, err = cli("evolve", trained, "--data", "digits", *MISSES, *silence)
     assert code == 3
     assert re.fullmatch(
-        r"onnxsurgeon: no network was found with --max-latency 1e-06 \(it has [\d.]+\): the result comes nearest\n", err
+        r"onnxsurgeon: no network was found with --lose 0 \(it has [\d.]+, the given 1.0000\): "
+        r"the result comes nearest\n",
+        err,
     )
     if silence == ("-q",):
         assert out == "runs/trained-digits-1/best.onnx\n"

@@ -204,9 +204,15 @@ def test_short_runs_end_with_a_result(changes, brings_validation, tmp_path):
     assert done.validation_accuracy >= started["best_accuracy"] - 0.01
 
 
-def test_a_latency_that_nothing_has_is_told(start, tmp_path):
-    done = run(start, short(max_latency=1e-6, epochs=6), tmp_path / "run")
-    assert "--max-latency" in done.shortfall
+def test_a_latency_that_nothing_has_is_refused(start, tmp_path):
+    with pytest.raises(SettingsError, match=r"^max-latency: 1e-06 ms cannot be reached: .* takes [\d.]+ ms for a row"):
+        run(start, short(max_latency=1e-6, epochs=6), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_accuracy_that_nothing_has_is_told(start, tmp_path):
+    done = run(start, short(min_accuracy=1.0, epochs=2), tmp_path / "run")
+    assert "--min-accuracy 1.0" in done.shortfall
     assert done.record()["shortfall"] == done.shortfall
 
 

@@ -26,6 +26,8 @@ class Search:
         root: number of the branch that began to settle, or the current cycle.
         top: parameters that shrinking began with.
         halvings: how often a step of shrinking was halved, since the network had lost too much.
+        tries: for how many sizes it was found whether a network is accurate enough.
+        failed: parameters of the smallest network that was not, though it was trained; 0: none yet.
         rate: factor of the learning rate that fits a trained start.
         uses_made: whether rows that were made of the given ones are trained on.
         least: the loss on the rows that decide with which the current cycle began; None: it is the first.
@@ -37,6 +39,8 @@ class Search:
     root: int = 0
     top: int = 0
     halvings: int = 0
+    tries: int = 0
+    failed: int = 0
     rate: float = 1.0
     uses_made: bool = True
     least: float | None = None

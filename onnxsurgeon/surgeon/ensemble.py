@@ -68,12 +68,14 @@ def joined(
 def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Branch:
     """The network settled once more in as many copies, from where it began to, on all rows; ``settled`` if that fails.
 
-    No row is left to measure it by: it has the figures of ``settled``, which it was chosen by.
+    It is trained for as long as ``settled`` was, which may be less than a cycle: where rows are few, a network can get
+    worse while it settles. No row is left to measure it by: it has the figures of ``settled``, which it was chosen by.
     """
     (path,) = surgeon.run.branches.glob(f"{state.search.root:04d}-*.onnx")
     root = read_branch(path)
     per_epoch = surgeon.bench.whole_schedule.batches_per_epoch
     cycle = state.search.begin * per_epoch, state.search.end * per_epoch
+    stop = round(settled.history[-1].epoch * per_epoch)
     jobs = []
     for member in range(count):
         number, state.next_number = state.next_number, state.next_number + 1
@@ -81,6 +83,6 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
             root, number=number, parent=settled.number, surgery="refit", history=settled.history, score=settled.score
         )
         parameters = root.network.parameter_count
-        jobs.append(Job(copy, *cycle, TRAINED, settled.accuracy, parameters, cycle, member, refits=True))
+        jobs.append(Job(copy, cycle[0], stop, TRAINED, settled.accuracy, parameters, cycle, member, refits=True))
     trained = [done.branch for _, done in surgeon.perform(state, jobs)]
     return joined(surgeon, state, trained, replaces=True, refits=True) if trained else settled

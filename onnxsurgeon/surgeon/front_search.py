@@ -38,6 +38,7 @@ SEGMENT = 5  # epochs between two checkpoints of a cycle
 SMALLEST = (
     1 / 30
 )  # of the parameters that shrinking begins with: where the front ends, if the given model is not smaller
+FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 METADATA = 256  # bytes by which a file's metadata may grow while the network is trained
 MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few rows would let more pass
 CAUTION = 0.5  # standard errors
@@ -271,8 +272,11 @@ class FrontSearch(Surgeon):
         epochs = min(SEGMENT, state.search.end - state.epoch)
         return self.train_on(state, state.branches, epochs, what="the network", cycle=self.cycle(state)), epochs
 
-    def next_cycle(self, state: State) -> Cycle:
-        """How shrinking goes on; where the network has lost too much, with the last one that had not."""
+    def next_cycle(self, state: State) -> Cycle | None:
+        """How shrinking goes on; where the network has lost too much, with the last one that had not.
+
+        None: the smallest network is found.
+        """
         settings, (branch,) = self.settings, state.branches
         most, have = self.most(branch), branch.network.parameter_count
         if most is not None and have > most:
@@ -284,8 +288,13 @@ class FrontSearch(Surgeon):
             if not is_good(self._entry(branch)):  # none is accurate enough yet, and smaller ones will not be
                 return Cycle(self.left(state), have)
             state.search = replace(state.search, halvings=state.search.halvings + 1)
-        floor = max(1, min(self.given.parameters, int(state.search.top * SMALLEST)))
-        return along_the_front(settings, self.left(state), have, floor, 0.5**state.search.halvings)
+        floor, halvings = self.floor(state), state.search.halvings
+        cycle = along_the_front(settings, self.left(state), have, floor, 0.5**halvings)
+        return None if halvings and cycle.most > FINEST * have else cycle
+
+    def floor(self, state: State) -> int:
+        """Parameters below which no network is looked for, unless a limit asks for it."""
+        return max(1, min(self.given.parameters, int(state.search.top * SMALLEST)))
 
     # Networks that are measured as they are.
 

@@ -34,7 +34,6 @@ from onnxsurgeon.surgery.join import reason_against
 PARAMETERS_PER_ROW, UNITS = 5, 100
 UNASKED = 20_000  # where no ensemble or front is asked for, it grows no larger than this, or than the rows are many
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
-FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
 class GrowAndShrink(FrontSearch):
@@ -199,10 +198,12 @@ class GrowAndShrink(FrontSearch):
         if not settings.refit or not self.is_held_out or settings.time_limit is not None:
             return settled
         self.measured(settled, state)
-        if self.result(state).number != settled.number:
+        best = self.result(state)
+        is_settling = members == 1 and state.search.begin < best.history[-1].epoch < state.search.end
+        if best.number != settled.number and not is_settling:
             return settled
-        branch = refitted(self, state, settled, members)
-        if branch.number != settled.number:
+        branch = refitted(self, state, best, members)
+        if branch.number != best.number:
             state.search = replace(state.search, phase=REFIT)
         return branch
 
@@ -216,7 +217,7 @@ class GrowAndShrink(FrontSearch):
             state.search = replace(state.search, phase=SHRINK, top=top)
         cycle = self.next_cycle(state)
         (branch,) = state.branches
-        if cycle.most > FINEST * branch.network.parameter_count and state.search.halvings:
+        if cycle is None:
             state.search = replace(state.search, phase=DONE)
             return state.branches, 0
         state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)

@@ -32,7 +32,7 @@ from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
-from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_reachable, start_of
+from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
 from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import Workers, make_workers
@@ -130,6 +130,7 @@ def evolve(
     taught_by = None if teacher is None else TeacherModel.read(teacher)
     require_ensemble(network, settings)
     require_reachable(network, settings)
+    require_fast_enough(network, settings)
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}

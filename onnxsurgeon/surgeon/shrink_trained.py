@@ -5,12 +5,14 @@ measured and enters the front, so that what is returned is no worse than the bes
 asks for, plans of several kinds, units, ranks, a layer less, all of equal size, are measured alike; the best of each
 kind race: each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and on
 rows that were made or without these. The winner is trained for the rest of the run, or for as long as the loss on the
-rows that decide gets less from cycle to cycle. Where no limit but an accuracy is asked for, or the front, networks are
-pruned further and trained in turn.
+rows that decide gets less from cycle to cycle. Where an accuracy is asked for, the smallest network that has it is
+sought by bisection: of a size between the smallest that is accurate enough and the largest that was not, though it was
+trained, the next is pruned and trained. Where the front is asked for, networks are pruned further and trained in turn.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -25,6 +27,7 @@ from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, witho
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
+from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.trainer import Done, Job
@@ -40,8 +43,8 @@ SHORT = 4  # epochs of a run that has no time for a race
 FIRST_SHARE = 0.3  # of the epochs left after the race, that the first cycle takes
 SLOWEST = 1 / 16  # factor of the learning rate below which no cycle is tried
 PAYS = 0.95  # times the loss with made rows, below which training on the given ones alone wins: in the end they overfit
+NEAR = 1.1  # ratio of a network that is accurate enough to one that is not, at which the smallest is found
 REMEMBERED = 3  # networks whose moments are kept
-FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 
 
 class ShrinkTrained(FrontSearch):
@@ -77,7 +80,9 @@ class ShrinkTrained(FrontSearch):
         exact = without_duplicates(given.network, given.number)
         base = (None if exact is None else self.untrained(state, exact, given)) or given
         path = self._path(state, base)
-        finalists = self._walkers(state, path) if self._is_reached(state, path) else self._finalists(state, base, path)
+        if self._is_reached(state, path):
+            return self._walkers(state, path)
+        finalists = self._finalists(state, base, path)
         state.search = replace(state.search, phase=RACE, top=finalists[0].network.parameter_count)
         return finalists
 
@@ -117,13 +122,20 @@ class ShrinkTrained(FrontSearch):
         return any(self.limits.admits(entry) and is_good(entry) for entry in entries)
 
     def _walkers(self, state: State, path: Sequence[Branch]) -> list[Branch]:
-        """Where the way to ever smaller networks begins: behind the last that is accurate enough without training."""
+        """Where the way to ever smaller networks begins.
+
+        It is in the middle of the sizes from that of the smallest network that is accurate enough without training down
+        to the floor; where the front is wanted, it is the largest within the limits.
+        """
         within = [branch for branch in path if self.limits.admits(self._entry(branch))] or [path[-1]]
         is_good = self.good_enough(state)
+        good = [] if is_good is None else [branch for branch in within if is_good(self._entry(branch))]
+        begin = good[-1] if good else within[0]
+        state.search = replace(state.search, phase=RACE, top=begin.network.parameter_count)
         if is_good is None:
-            return within[:1]
-        good = [position for position, branch in enumerate(within) if is_good(self._entry(branch))]
-        return [within[min(good[-1] + 1, len(within) - 1)] if good else within[0]]
+            return [begin]
+        smaller = self._smaller(state, begin, _middle(begin.network.parameter_count, self.floor(state)))
+        return [smaller or begin]
 
     def _finalists(self, state: State, base: Branch, path: Sequence[Branch]) -> list[Branch]:
         """The best network of each kind at the size of the limits, the least loss first."""
@@ -254,7 +266,7 @@ class ShrinkTrained(FrontSearch):
         """Take parameters away and begin a cycle with what is left."""
         cycle = self.next_cycle(state)
         (branch,) = state.branches
-        if cycle.most > FINEST * branch.network.parameter_count and state.search.halvings:
+        if cycle is None:
             state.search = replace(state.search, phase=DONE)
             return [branch], 0
         smaller: Branch | None = None
@@ -263,6 +275,29 @@ class ShrinkTrained(FrontSearch):
         state.branches = [smaller or branch]
         state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
         return self.go_on(state)
+
+    def next_cycle(self, state: State) -> Cycle | None:
+        """As of every search; where an accuracy is wanted, the next size to try, or None."""
+        (branch,), search = state.branches, state.search
+        is_good = self.good_enough(state) if self.is_walk and self.settings.objective != "pareto" else None
+        if is_good is None or not self.limits.admits(self._entry(branch)):
+            return super().next_cycle(state)
+        smallest, have = self.result(state), branch.network.parameter_count
+        if not is_good(self._entry(smallest)):  # none is accurate enough yet, and smaller ones will not be
+            return Cycle(self.left(state), have)
+        is_found = smallest.network.parameter_count <= have
+        if not is_found and search.tries:
+            search = replace(search, failed=have)
+        floor, most = search.failed or self.floor(state), smallest.network.parameter_count
+        tries = _tries(most, floor)
+        if not tries:
+            return None
+        state.search = replace(search, tries=search.tries + 1)
+        epochs = max(1, self.left(state) // tries)
+        if not is_found and not search.tries:  # it was trained no longer than a race is
+            return Cycle(epochs, have)
+        state.branches = [smallest]
+        return Cycle(epochs, _middle(most, floor))
 
     def _smaller(self, state: State, branch: Branch, most: int) -> Branch | None:
         """The best of several plans for that size, measured as they are."""
@@ -305,6 +340,17 @@ def _rank(job: Job, done: Done) -> float:
     """The loss that a race goes by: rows that were made pay later than a race is long."""
     loss = -done.branch.score
     return loss * PAYS if job.uses_made and loss > 0 else loss
+
+
+def _middle(most: int, least: int) -> int:
+    """The geometric mean of two numbers of parameters."""
+    return int(math.sqrt(most * least))
+
+
+def _tries(most: int, least: int) -> int:
+    """How many sizes between two are tried before they are as near as a tenth; 0 where they are."""
+    between = math.log(most / least) / math.log(NEAR) if most > least else 0.0
+    return max(0, math.ceil(math.log2(between))) if between > 0 else 0
 
 
 def _without_steps(lineage: Sequence[str]) -> tuple[str, ...]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.errors import SettingsError, SurgeryError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.reader import save
 from onnxsurgeon.recommend.shrinking import count_of
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
-from onnxsurgeon.surgeon.objective import Given, Limits
+from onnxsurgeon.surgeon.latency import latency_of
+from onnxsurgeon.surgeon.objective import SAME_LATENCY, Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
+from onnxsurgeon.surgery import Narrow, operate
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 
@@ -117,6 +123,29 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
             raise SettingsError(
                 f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"
             )
+
+
+def require_fast_enough(network: Network, settings: SurgeonSettings) -> None:
+    """Raise SettingsError where even one unit in each hidden layer takes longer than a limit on latency.
+
+    What else the machine does makes it take longer: only what is far beyond the limit is refused.
+    """
+    limit = settings.max_latency
+    if limit is None:
+        return
+    smallest, rng = network, np.random.default_rng(0)
+    for i in range(1, network.hidden_count + 1):
+        with contextlib.suppress(SurgeryError):  # a layer whose width stays
+            smallest = operate(smallest, Narrow(i, 1), rng).network
+    with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
+        path = Path(folder) / "smallest.onnx"
+        save(smallest, path)
+        least = latency_of(path)
+    if least > SAME_LATENCY * limit:
+        raise SettingsError(
+            f"max-latency: {limit:.4g} ms cannot be reached: '{network.name}' with one unit in each hidden layer that "
+            f"can be narrowed takes {least:.4g} ms for a row on this machine"
+        )
 
 
 def _is_teacher(network: Network, engine: Engine, rows: Examples) -> bool:
