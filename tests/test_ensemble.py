@@ -233,3 +233,21 @@ def test_members_stay_where_the_joined_network_is_too_large(changes, tmp_path):
     assert done.branch.number > 0
     assert done.network.parameter_count <= 2000
     assert done.validation_accuracy > 0.9
+
+
+def test_what_gets_worse_while_it_settles_is_settled_anew_for_as_long_as_was_best(tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, 10)).astype(np.float32)
+    np.savez(tmp_path / "noisy.npz", x=x, y=(x[:, 0] + 1.5 * rng.standard_normal(200) > 0).astype(np.int64))
+    save(create((10, 32, 2), seed=1), tmp_path / "start.onnx")
+    wishes = {"epochs": 40, "growth": 0.0, "ensemble": 1, "learning_rate": 0.02, "start": "untrained"}
+    settings = SurgeonSettings.from_preset(seed=1, **wishes)
+    done = evolve(
+        tmp_path / "start.onnx", str(tmp_path / "noisy.npz"), settings=settings, run_dir=tmp_path / "run", workers=1
+    )
+    *settled, refit = of(done, "trained")
+    best = max(settled, key=lambda event: (event["accuracy"], -event["loss"]))
+    assert best["epoch"] < settled[-1]["epoch"] == 40
+    assert (refit["surgery"], refit["epoch"], refit["accuracy"]) == ("refit", best["epoch"], best["accuracy"])
+    assert done.is_refitted
+    assert done.branch.number == refit["branch"]

@@ -394,3 +394,20 @@ def test_an_accuracy_that_is_out_of_reach_at_the_limit_is_trained_for_there(trai
     )  # a wish more does no harm
     longest = [event["parameters"] for event in events_of(done, "trained")]
     assert min(longest) >= 0.7 * COUNT / 8  # smaller networks are not accurate enough either
+
+
+def test_the_smallest_network_that_is_accurate_enough_is_sought_by_bisection(trained, tmp_path):
+    done = run(trained, tmp_path / "run", lose=0.03, epochs=24)
+    journal = RunDirectory.open(done.run).read_journal()
+    (started,) = [event for event in journal if event["event"] == "started"]
+    least = started["best_accuracy"] - 0.03
+    straight = [event for event in events_of(done, "recuperated") if event["epoch"] == 0]
+    accurate = min(event["parameters"] for event in straight if event["accuracy"] >= least)
+    tries = [event for event in journal if event["event"] == "decided" and event["search"]["tries"]]
+    assert tries[-1]["search"]["tries"] > 2
+    failed = [event["search"]["failed"] for event in tries]
+    assert failed == sorted(failed)
+    for event in tries:  # none is smaller than what was not accurate enough
+        assert event["search"]["failed"] < event["parameters"][0]
+    assert done.validation_accuracy >= least
+    assert done.network.parameter_count < accurate
