@@ -21,7 +21,7 @@ pytest.importorskip("distributed")
 
 from distributed import Client
 
-from onnxsurgeon import EngineError, SettingsError, SurgeonSettings, evolve, load, resume
+from onnxsurgeon import EngineError, InputOptions, SettingsError, SurgeonSettings, evolve, load, resume
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.surgeon import cluster as clusters
@@ -204,6 +204,20 @@ def test_an_optimizers_state_travels(cluster, local, tmp_path):
     run = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=cluster.name).run
     assert any(name.endswith(".state.npz") for name in contents(run))
     assert contents(run) == contents(local(settings))
+
+
+def test_rows_without_labels_and_those_made_of_them_travel(cluster, tmp_path, digits):
+    """Whichever way wins: the race trains with the rows that were made and without."""
+    np.savez(tmp_path / "rows.npz", x_train=digits.train.inputs[:300], x_test=digits.test.inputs[:100])
+    settings = SurgeonSettings.from_preset(epochs=8, seed=3, shrink=2, start="trained")
+    model = MODELS / "exports" / "torch-legacy-bfloat16.onnx"
+    events = []
+    wanted = {"settings": settings, "options": InputOptions(loss="cross-entropy"), "callbacks": events.append}
+    here = evolve(model, str(tmp_path / "rows.npz"), run_dir=tmp_path / "here", workers=1, **wanted)
+    there = evolve(model, str(tmp_path / "rows.npz"), run_dir=tmp_path / "there", workers=cluster.name, **wanted)
+    assert contents(there.run) == contents(here.run)
+    for run in (event for event in events if event["event"] == "run"):
+        assert run["made_rows"] > run["rows"]
 
 
 @needs_training
