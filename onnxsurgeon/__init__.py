@@ -13,7 +13,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
     from onnxsurgeon.calibration.gradients import with_gradients
-    from onnxsurgeon.calibration.measure import found_error
     from onnxsurgeon.calibration.moments import Moment, Moments
     from onnxsurgeon.comparison.diff import Diff, diff
     from onnxsurgeon.data.dataset import Dataset, Split
@@ -35,9 +34,10 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load, save
-    from onnxsurgeon.history import RunRecord, read_run
+    from onnxsurgeon.operating.measure import found_error
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
-    from onnxsurgeon.surgeon.footprint import Footprint
+    from onnxsurgeon.runs.footprint import Footprint
+    from onnxsurgeon.runs.table import RunRecord, read_run
     from onnxsurgeon.surgeon.objective import Entry
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved

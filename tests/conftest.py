@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 
 from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, resume, save
 from onnxsurgeon.data.load import locate
+from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runtime import session
-from onnxsurgeon.surgeon.journal import file_digest
 from onnxsurgeon.training.artifacts import have_training
 
 MODELS = Path(__file__).resolve().parent.parent / "models"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from onnxsurgeon import SurgeonSettings, evolve
 from onnxsurgeon.graph import files
+from onnxsurgeon.runs import journal
 from onnxsurgeon.surgeon import evolve as algorithm
-from onnxsurgeon.surgeon import journal
 from onnxsurgeon.training.schedule import BatchSchedule
 from tests.conftest import start_model
 

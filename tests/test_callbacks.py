@@ -9,8 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 import pytest
 
 from onnxsurgeon import StopRun, SurgeonSettings, evolve, resume
-from onnxsurgeon.surgeon.events import EVENTS
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.events import EVENTS
+from onnxsurgeon.runs.journal import RunDirectory
 from tests.conftest import start_model
 from tests.killed_run import SETTINGS
 

@@ -24,10 +24,10 @@ from distributed import Client
 from onnxsurgeon import EngineError, InputOptions, SettingsError, SurgeonSettings, evolve, load, resume
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
+from onnxsurgeon.runs.branch import START, Branch, read_branch, write_branch
+from onnxsurgeon.runs.versions import versions
 from onnxsurgeon.surgeon import cluster as clusters
-from onnxsurgeon.surgeon.branch import START, Branch, read_branch, write_branch
 from onnxsurgeon.surgeon.station import Station, unpack_files
-from onnxsurgeon.surgeon.versions import versions
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 from tests.conftest import MODELS, needs_training, start_model

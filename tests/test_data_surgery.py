@@ -19,10 +19,10 @@ from onnxsurgeon import (
     parse,
 )
 from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
-from onnxsurgeon.calibration.measure import found_error
 from onnxsurgeon.calibration.regression import eliminate, smoother
 from onnxsurgeon.graph.activations import prelu
 from onnxsurgeon.graph.equivalence import compare_chains
+from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.surgery import (
     EXACT_TOLERANCE,
     FactorizeData,

@@ -24,8 +24,8 @@ from onnxsurgeon import (
 from onnxsurgeon.comparison.groups import Group
 from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.comparison.similarity import align, best_alignment
-from onnxsurgeon.surgeon.branch import Branch
-from onnxsurgeon.surgeon.selection import model_file
+from onnxsurgeon.runs.branch import Branch
+from onnxsurgeon.runs.selection import model_file
 from tests.conftest import MODELS, randomised, start_model
 from tests.test_cli import cli  # noqa: F401  a fixture
 

@@ -11,10 +11,10 @@ import pytest
 
 from onnxsurgeon import SurgeonSettings, create, evolve, load_dataset, make_engine, prepare, resume, save
 from onnxsurgeon.cli import console
+from onnxsurgeon.runs.footprint import Figure, Footprint, figures, measured_figure
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon import latency
 from onnxsurgeon.surgeon.ending import ITSELF
-from onnxsurgeon.surgeon.footprint import Figure, Footprint, figures, measured_figure
-from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.latency import latencies_of, latency_of
 from onnxsurgeon.surgeon.log import log_event
 from onnxsurgeon.surgeon.remarks import Outcome, remarks

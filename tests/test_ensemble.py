@@ -10,7 +10,7 @@ from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.equivalence import chain_outputs, random_features
-from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgery.join import join, reason_against
 from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.schedule import BatchSchedule

@@ -25,12 +25,12 @@ from onnxsurgeon import (
     resume,
     save,
 )
+from onnxsurgeon.runs.branch import read_branch
+from onnxsurgeon.runs.journal import RunDirectory, file_digest
+from onnxsurgeon.runs.state_file import write_state
 from onnxsurgeon.runtime import run as run_model
-from onnxsurgeon.surgeon.branch import read_branch
-from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import RECUPERATION
-from onnxsurgeon.surgeon.state_file import write_state
 from onnxsurgeon.training.artifacts import have_training
 from onnxsurgeon.training.schedule import generator
 from tests.conftest import MODELS, needs_training, start_model

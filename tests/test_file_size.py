@@ -10,7 +10,7 @@ import pytest
 from onnxsurgeon import create, load, save
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import write_parts
-from onnxsurgeon.surgeon.branch import RECUPERATED, TRAINED, Branch, Measurement, read_branch, write_branch
+from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, Measurement, read_branch, write_branch
 from onnxsurgeon.surgeon.file_size import (
     bytes_as_written,
     bytes_besides_parameters,

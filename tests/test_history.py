@@ -10,7 +10,7 @@ import pytest
 
 import onnxsurgeon
 from onnxsurgeon import RunError, SurgeonSettings, evolve, load, read_run
-from onnxsurgeon.history import COLUMNS
+from onnxsurgeon.runs.table import COLUMNS
 from tests.conftest import need, start_model
 from tests.killed_run import SETTINGS
 

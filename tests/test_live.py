@@ -23,8 +23,8 @@ from onnxsurgeon import SurgeonSettings, TrainingProgress, evolve, load, resume
 from onnxsurgeon.cli import learning, live
 from onnxsurgeon.cli.interrupt import Interrupts
 from onnxsurgeon.cli.run_state import RunState
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon import progress as progress_module
-from onnxsurgeon.surgeon.journal import RunDirectory
 from tests.conftest import start_model
 from tests.test_cli import QUICK, SMALL, cli  # noqa: F401 - a fixture
 

@@ -20,7 +20,7 @@ from onnxsurgeon import (
     prepare,
     sample_rows,
 )
-from onnxsurgeon.calibration.perform import draw_sample, perform
+from onnxsurgeon.operating.perform import draw_sample, perform
 from onnxsurgeon.training.schedule import generator
 from tests.test_calibration import network
 

@@ -23,13 +23,13 @@ from onnxsurgeon.cli import app
 from onnxsurgeon.linear_algebra import singular_values
 from onnxsurgeon.report import page as page_module
 from onnxsurgeon.report import write_plots, write_report
-from onnxsurgeon.report.family import Member
-from onnxsurgeon.report.history import read_history
 from onnxsurgeon.report.invocation import read_invocation
 from onnxsurgeon.report.layers import stages
 from onnxsurgeon.report.pictures import PICTURES, gap, page_pictures
 from onnxsurgeon.report.scene import make_scene
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.family import Member
+from onnxsurgeon.runs.history import read_history
+from onnxsurgeon.runs.journal import RunDirectory
 from tests.conftest import start_model
 from tests.killed_run import SETTINGS
 

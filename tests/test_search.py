@@ -12,8 +12,8 @@ from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import count_of, shrinkage
+from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
-from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
 from onnxsurgeon.training.rates import RateSchedule

@@ -22,9 +22,9 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.gradients import with_gradients
-from onnxsurgeon.calibration.measure import found_error
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.equivalence import compare_models
+from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgery import FactorizeData, Grow, MergeData, Prune
 from onnxsurgeon.task import SQUARED, Task

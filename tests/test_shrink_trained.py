@@ -20,7 +20,7 @@ from onnxsurgeon.recommend.reduction import (
     without_duplicates,
 )
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
+from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.shrink_trained import _without_steps
 from onnxsurgeon.surgeon.start import grows, start_of
 from onnxsurgeon.surgery import Prune, Widen, operate

@@ -5,7 +5,7 @@ import pytest
 
 from onnxsurgeon import SurgeonSettings, create, evolve, make_engine, save
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, is_better, row_scores
 from onnxsurgeon.surgeon.start import start_of
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from onnxsurgeon import SettingsError, StopRun, SurgeonSettings, evolve, resume
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.tracking import Tracking, make_tracking
 from tests.conftest import need, start_model
 from tests.killed_run import SETTINGS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import SurgeonSettings, create, evolve, load, save
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from tests.conftest import branch_digests, randomised, start_model
 
 SETTINGS = SurgeonSettings.from_preset("default", epochs=8, growth=0.25, ensemble=1, refit=False)

@@ -23,7 +23,7 @@ from searching.networks import Candidate, Search, accuracy, held_back_rows, reco
 from searching.results import Results, Run, table
 
 from onnxsurgeon import Dataset, Network, load_dataset, make_engine, prepare
-from onnxsurgeon.surgeon.versions import versions
+from onnxsurgeon.runs.versions import versions
 
 BUDGETS = (10_000, 30_000, 100_000, 300_000)
 METHODS = {"onnxsurgeon": "onnxsurgeon", "torch": "Optuna over PyTorch", "sklearn": "Optuna over MLPClassifier"}

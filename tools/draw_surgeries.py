@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from onnxsurgeon import DenseLayer, Examples, Network, create, operate, parse
-from onnxsurgeon.calibration.perform import moments_for
+from onnxsurgeon.operating.perform import moments_for
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "surgeries"
 UNIT_RADIUS = 0.17

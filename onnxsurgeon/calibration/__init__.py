@@ -1,1 +1,1 @@
-"""What a sample of the data says about a network's layers: moments that surgeries go by, and errors measured."""
+"""What a sample of the data says about the layers of a network: moments that surgeries go by."""

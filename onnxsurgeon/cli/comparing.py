@@ -67,7 +67,7 @@ def view(
     The model stays on this machine.
     """
     from onnxsurgeon.graph.files import read_model
-    from onnxsurgeon.surgeon.selection import model_file
+    from onnxsurgeon.runs.selection import model_file
 
     path: Path = model_file(model, branch)
     read_model(path)

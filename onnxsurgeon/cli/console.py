@@ -16,12 +16,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from onnxsurgeon.cli.spectra import spectra
-from onnxsurgeon.surgeon.footprint import Figure, figures, measured_figure
+from onnxsurgeon.runs.footprint import Figure, figures, measured_figure
 from onnxsurgeon.surgeon.log import near_chance
 
 if TYPE_CHECKING:
-    from onnxsurgeon.calibration.perform import Performed
     from onnxsurgeon.graph.network import Network
+    from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.surgeon.result import Evolved
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from onnxsurgeon.cli import console
 from onnxsurgeon.cli.run_state import Row, RunState
-from onnxsurgeon.surgeon.journal import Event
+from onnxsurgeon.runs.journal import Event
 from onnxsurgeon.surgeon.log import SCORE
 from onnxsurgeon.surgeon.progress import TrainingProgress, Underway
 

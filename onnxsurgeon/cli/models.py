@@ -125,7 +125,7 @@ def inspect(
 def _pruning(network: Network, data: str, reading: ReadingOptions) -> list[PruningReport]:
     """What ``prune`` would lose, by the rows that ``operate`` would go by."""
     from onnxsurgeon.calibration.calibrate import calibrate
-    from onnxsurgeon.calibration.perform import draw_sample
+    from onnxsurgeon.operating.perform import draw_sample
     from onnxsurgeon.recommend import inspect_pruning
 
     examples = draw_sample(network, reading.load(data), reading.inputs).calibration
@@ -170,10 +170,10 @@ def operate(
     **settings: Any,
 ) -> None:
     """Perform surgeries on a model, in order, and report how far its outputs moved."""
-    from onnxsurgeon.calibration.perform import draw_sample, perform
     from onnxsurgeon.cli import console
     from onnxsurgeon.graph.files import require_writable
     from onnxsurgeon.graph.reader import load, save
+    from onnxsurgeon.operating.perform import draw_sample, perform
     from onnxsurgeon.surgery import DataAware, parse, spell
 
     reading = taken(ReadingOptions, settings)

@@ -19,7 +19,7 @@ from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.surgeon.selection import model_file
+from onnxsurgeon.runs.selection import model_file
 
 SPLITS = ("train", "validation", "test")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxsurgeon.data.prepare import InputOptions
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.task import AGREEMENT, FIDELITY
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from onnxsurgeon.report.family import Member
-from onnxsurgeon.surgeon.branch import START
+from onnxsurgeon.runs.branch import START
+from onnxsurgeon.runs.family import Member
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from itertools import groupby
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from onnxsurgeon.report.family import History, Member
-from onnxsurgeon.report.history import RECUPERATED, TRAINED, read_history
 from onnxsurgeon.report.invocation import Invocation, read_invocation
-from onnxsurgeon.report.outcome import Classes, Labels, Values
 from onnxsurgeon.report.pictures import MOST, others, page_key, page_pictures
 from onnxsurgeon.report.pictures.outcome import DRAWN
 from onnxsurgeon.report.pictures.style import Scene
 from onnxsurgeon.report.scene import make_scene
-from onnxsurgeon.surgeon.branch import START
-from onnxsurgeon.surgeon.footprint import Figure, figures, measured_figure
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.branch import START
+from onnxsurgeon.runs.family import History, Member
+from onnxsurgeon.runs.footprint import Figure, figures, measured_figure
+from onnxsurgeon.runs.history import RECUPERATED, TRAINED, read_history
+from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.runs.predictions import Classes, Labels, Values
 
 NOTHING = "–"
 _MISTAKES = 10  # of a confusion matrix, named one by one

@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 
 from onnxsurgeon.recommend import Thresholds
-from onnxsurgeon.report.family import History
 from onnxsurgeon.report.invocation import Invocation
 from onnxsurgeon.report.known import CLASS_NAMES, PAPER
-from onnxsurgeon.report.outcome import Classes, Predictions
 from onnxsurgeon.report.pictures.style import Scene
+from onnxsurgeon.runs.family import History
+from onnxsurgeon.runs.predictions import Classes, Predictions
 
 
 def make_scene(history: History, invocation: Invocation) -> Scene:

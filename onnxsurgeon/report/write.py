@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import write_bytes
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 
 _EXTRA = ("jinja2", "markupsafe", "matplotlib")
 
@@ -20,10 +20,10 @@ def write_plots(run: Path) -> list[Path]:
     """
     directory = RunDirectory.open(Path(run))
     _require_extra()
-    from onnxsurgeon.report.history import read_history
     from onnxsurgeon.report.invocation import read_invocation
     from onnxsurgeon.report.pictures import picture_files
     from onnxsurgeon.report.scene import make_scene
+    from onnxsurgeon.runs.history import read_history
 
     folder, paths = directory.path / "plots", []
     try:

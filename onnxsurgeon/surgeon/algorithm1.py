@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from onnxsurgeon.recommend import Candidate, propose, select
-from onnxsurgeon.surgeon.branch import RECUPERATED, TRAINED, Branch
+from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
 from onnxsurgeon.surgeon.settings import RECUPERATION

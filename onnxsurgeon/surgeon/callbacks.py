@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from onnxsurgeon.errors import StopRun
-from onnxsurgeon.surgeon.journal import Event
+from onnxsurgeon.runs.journal import Event
 
 Callback = Callable[[Event], object]
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.surgeon.branch import TRAINED, Branch, digests, flush_branch, read_branch
-from onnxsurgeon.surgeon.journal import Event, file_digest
+from onnxsurgeon.runs.branch import TRAINED, Branch, digests, flush_branch, read_branch
+from onnxsurgeon.runs.journal import Event, file_digest
+from onnxsurgeon.runs.state_file import state_path
 from onnxsurgeon.surgeon.objective import Entry
-from onnxsurgeon.surgeon.state_file import state_path
 
 GROW, SETTLE, REFIT, SHRINK, DONE = "grow", "settle", "refit", "shrink", "done"
 PRUNE, RACE = "prune", "race"  # of a trained start

@@ -18,11 +18,11 @@ from distributed import Client, KilledWorker, Security, rpc
 from distributed.comm import get_address_host_port
 
 from onnxsurgeon.errors import EngineError, SettingsError
+from onnxsurgeon.runs.branch import read_branch, write_branch
+from onnxsurgeon.runs.versions import versions
 from onnxsurgeon.runtime import first_line
-from onnxsurgeon.surgeon.branch import read_branch, write_branch
 from onnxsurgeon.surgeon.station import Packed, Station, pack, perform, require_versions, unpack_files
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job
-from onnxsurgeon.surgeon.versions import versions
 from onnxsurgeon.surgeon.workers import Workers
 
 CONNECT_SECONDS = 10.0

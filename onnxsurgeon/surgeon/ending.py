@@ -10,11 +10,11 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.surgeon.branch import START, Branch, read_branch
+from onnxsurgeon.runs.branch import START, Branch, read_branch
+from onnxsurgeon.runs.footprint import Footprint
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.checkpoint import REFIT, State
 from onnxsurgeon.surgeon.evolve import Surgeon
-from onnxsurgeon.surgeon.footprint import Footprint
-from onnxsurgeon.surgeon.journal import RunDirectory
 from onnxsurgeon.surgeon.latency import latencies_of
 from onnxsurgeon.surgeon.objective import Entry, Given, Limits, shortfall
 from onnxsurgeon.surgeon.remarks import Outcome, remarks

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 from onnxsurgeon.calibration.calibrate import SAMPLE, sample_rows
 from onnxsurgeon.calibration.moments import Moments
-from onnxsurgeon.calibration.perform import moments_for
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import DivergedError, SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.operating.perform import moments_for
 from onnxsurgeon.recommend import Candidate
-from onnxsurgeon.surgeon.branch import (
+from onnxsurgeon.runs.branch import (
     START,
     TRAINED,
     Branch,
@@ -28,9 +28,9 @@ from onnxsurgeon.surgeon.branch import (
     read_branch,
     write_branch,
 )
+from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary
-from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxsurgeon.graph.files import written_size
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgeon.branch import Branch
+from onnxsurgeon.runs.branch import Branch
 
 RESULT = "best.onnx"
 

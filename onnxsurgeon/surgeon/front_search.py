@@ -14,7 +14,7 @@ from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.surgeon.branch import (
+from onnxsurgeon.runs.branch import (
     RECUPERATED,
     START,
     TRAINED,

@@ -19,7 +19,7 @@ from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.surgeon.branch import RECUPERATED, TRAINED, Branch
+from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.surgeon.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted

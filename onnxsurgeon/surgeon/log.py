@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxsurgeon.surgeon.journal import Event
+    from onnxsurgeon.runs.journal import Event
 
 # Nothing is shown unless the program that calls wants it. Here and not in the package's __init__: every command's
 # --help would wait for ``logging``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxsurgeon.quantities import spell_share
-from onnxsurgeon.surgeon.footprint import spell_metric
+from onnxsurgeon.runs.footprint import spell_metric
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
 FEW_ROWS = 1000  # to decide by: of fewer, more would tell more networks apart

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.history import RunTable
-from onnxsurgeon.surgeon.branch import START, Branch
-from onnxsurgeon.surgeon.footprint import Footprint
+from onnxsurgeon.runs.branch import START, Branch
+from onnxsurgeon.runs.footprint import Footprint
+from onnxsurgeon.runs.table import RunTable
 from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.training.metrics import Metrics
 

@@ -19,22 +19,22 @@ from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
+from onnxsurgeon.runs.branch import START, Branch, write_branch
+from onnxsurgeon.runs.journal import RunDirectory, file_digest
+from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
-from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
-from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
-from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.surgeon.workers import Workers, make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.engine import Engine, make_engine
@@ -110,7 +110,7 @@ def evolve(
         data_dir: where the data set's files lie.
         out: where best.onnx is copied to.
         overwrite: whether ``out`` may exist.
-        callbacks: a function, or several, called with every event; see ``onnxsurgeon.surgeon.events``. What one raises
+        callbacks: a function, or several, called with every event; see ``onnxsurgeon.runs.events``. What one raises
             ends the run, which can be resumed; ``StopRun`` lets it finish at the next decision point.
         track: "tensorboard", "mlflow" or both: other tools to log to; see ``onnxsurgeon.tracking``.
         progress: see ``load_dataset``.

@@ -25,7 +25,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, without_duplicates
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.surgeon.branch import TRAINED, Branch, read_branch
+from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch

@@ -17,10 +17,10 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
-from onnxsurgeon.surgeon.branch import read_branch, write_branch
+from onnxsurgeon.runs.branch import read_branch, write_branch
+from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
-from onnxsurgeon.surgeon.versions import differences, versions
 from onnxsurgeon.training.engine import make_engine
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.surgeon.branch import Branch, Measurement
+from onnxsurgeon.runs.branch import Branch, Measurement
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgeon.branch import TRAINED, Branch, Measurement, write_branch
+from onnxsurgeon.runs.branch import TRAINED, Branch, Measurement, write_branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.training.standardised import Standardised

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.runs.branch import write_branch
 from onnxsurgeon.runtime import usable_cores
-from onnxsurgeon.surgeon.branch import write_branch
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
 

@@ -10,7 +10,7 @@ from textwrap import shorten
 from types import TracebackType
 from typing import Protocol, Self
 
-from onnxsurgeon.surgeon.journal import Event, RunDirectory
+from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.tracking.values import Entry, Values, hyperparameters
 
 _log = logging.getLogger(__name__)

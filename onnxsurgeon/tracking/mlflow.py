@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.files import write_bytes
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.tracking.base import FAILED, FINISHED, INTERRUPTED, Logged, Settings
 from onnxsurgeon.tracking.values import Entry
 

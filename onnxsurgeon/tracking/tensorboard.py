@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.tracking.base import Logged, Settings
 from onnxsurgeon.tracking.values import Entry
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxsurgeon.surgeon.journal import Event
+from onnxsurgeon.runs.journal import Event
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from onnxsurgeon.report.family import Member
 from onnxsurgeon.report.pictures.axes import panels, scale_sizes
 from onnxsurgeon.report.pictures.style import (
     DASHED,
@@ -23,7 +22,8 @@ from onnxsurgeon.report.pictures.style import (
     mark,
     name,
 )
-from onnxsurgeon.surgeon.branch import TRAINED
+from onnxsurgeon.runs.branch import TRAINED
+from onnxsurgeon.runs.family import Member
 
 _PLAIN = STYLES["identity"][1]
 

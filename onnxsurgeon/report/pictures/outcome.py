@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from onnxsurgeon.report.outcome import Classes, Predictions, Values
 from onnxsurgeon.report.pictures.style import BLUE, DASHED, GREY, INK, ORANGE, SMALL, WIDTH, Scene
+from onnxsurgeon.runs.predictions import Classes, Predictions, Values
 
 NUMBERED = 12  # classes up to which the cells hold numbers
 DRAWN = 64  # classes up to which there is a matrix

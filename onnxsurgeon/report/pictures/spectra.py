@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
-from onnxsurgeon.report.family import Member, Spectrum
 from onnxsurgeon.report.pictures.style import DOTTED, GREY, INK, OTHER, SMALL, STYLES, WIDTH, Scene, known
-from onnxsurgeon.surgeon.branch import START
+from onnxsurgeon.runs.branch import START
+from onnxsurgeon.runs.family import Member, Spectrum
 
 _ACROSS = 8
 MOST = 120  # panels of one picture: a run of very many surgeries shall not make a page of many megabytes

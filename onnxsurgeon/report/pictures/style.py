@@ -19,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from onnxsurgeon.recommend import Thresholds
 from onnxsurgeon.recommend.candidates import IDENTITY
-from onnxsurgeon.report.family import History, Member
 from onnxsurgeon.report.known import PaperFigure
-from onnxsurgeon.report.outcome import Predictions
-from onnxsurgeon.surgeon.branch import START
+from onnxsurgeon.runs.branch import START
+from onnxsurgeon.runs.family import History, Member
+from onnxsurgeon.runs.predictions import Predictions
 
 # Stands for the page's text colour: matplotlib wants a number, CSS's currentColor takes its place on the page.
 INK = "#010203"

@@ -24,7 +24,7 @@ from onnxsurgeon.report.pictures.style import (
     known,
     name,
 )
-from onnxsurgeon.surgeon.branch import START
+from onnxsurgeon.runs.branch import START
 
 _ACROSS = 2  # drawings of networks beside each other
 _TALLEST = 40  # units: a layer of more is drawn as high as one of so many

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from onnxsurgeon.report.family import History, Member
 from onnxsurgeon.report.pictures.style import GREY, INK, SMALL, Scene, add_key, mark
-from onnxsurgeon.surgeon.branch import START, TRAINED
+from onnxsurgeon.runs.branch import START, TRAINED
+from onnxsurgeon.runs.family import History, Member
 
 COLUMN, ROW = 1.06, 0.185  # inches
 _BEND = 0.42  # of a column: where an edge has left its parent's row

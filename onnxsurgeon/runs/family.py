@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from onnxsurgeon.recommend.candidates import IDENTITY
-from onnxsurgeon.report.outcome import Predictions
-from onnxsurgeon.surgeon.branch import START, TRAINED
-from onnxsurgeon.surgeon.footprint import Footprint
+from onnxsurgeon.runs.branch import START, TRAINED
+from onnxsurgeon.runs.footprint import Footprint
+from onnxsurgeon.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 
 if TYPE_CHECKING:
-    from onnxsurgeon.report.family import History, Member
+    from onnxsurgeon.runs.family import History, Member
 
 _WHOLE = ("number", "parent", "parameters", "draw")
 _REAL = ("epoch", "decision_epoch", "accuracy", "gain", "loss", "score", "proposal")
@@ -54,7 +54,7 @@ class RunTable:
 
     @cached_property
     def _read(self) -> History:
-        from onnxsurgeon.report.history import read_history
+        from onnxsurgeon.runs.history import read_history
 
         return read_history(RunDirectory.open(self.run))
 

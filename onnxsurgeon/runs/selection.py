@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.surgeon.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 
 _BRANCH_FILE = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
 _BRANCH_OF_RUN = re.compile(r"(.+)#(\d+)")

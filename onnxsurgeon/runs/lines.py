@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxsurgeon.surgeon.journal import Event
+from onnxsurgeon.runs.journal import Event
 
 # Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
 _LARGEST = 1e15

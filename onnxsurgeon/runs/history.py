@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxsurgeon.errors import OnnxSurgeonError
-from onnxsurgeon.report.events import FINITE, entries, integer, integers, number, numbers, read_lines, text, texts
-from onnxsurgeon.report.family import Decision, Finish, History, Member, Operated, Point, Spectrum
-from onnxsurgeon.report.outcome import read_predictions
-from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, read_branch
-from onnxsurgeon.surgeon.footprint import Footprint
-from onnxsurgeon.surgeon.journal import Event, RunDirectory
+from onnxsurgeon.runs.branch import RECUPERATED, START, TRAINED, read_branch
+from onnxsurgeon.runs.family import Decision, Finish, History, Member, Operated, Point, Spectrum
+from onnxsurgeon.runs.footprint import Footprint
+from onnxsurgeon.runs.journal import Event, RunDirectory
+from onnxsurgeon.runs.lines import FINITE, entries, integer, integers, number, numbers, read_lines, text, texts
+from onnxsurgeon.runs.predictions import read_predictions
 
 _FILE_NAME = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
 
