@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+    from onnxsurgeon.calibration.calibrate import calibrate
     from onnxsurgeon.calibration.gradients import with_gradients
     from onnxsurgeon.calibration.moments import Moment, Moments
     from onnxsurgeon.comparison.diff import Diff, diff
     from onnxsurgeon.data.dataset import Dataset, Split
     from onnxsurgeon.data.examples import Examples
     from onnxsurgeon.data.load import load_dataset
-    from onnxsurgeon.data.prepare import InputOptions, prepare
+    from onnxsurgeon.data.options import InputOptions
+    from onnxsurgeon.data.prepare import prepare
+    from onnxsurgeon.data.sampling import sample_rows
     from onnxsurgeon.data.teacher import TeacherModel
     from onnxsurgeon.errors import (
         DataError,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import DataError, EngineError, Examples, SurgeryError, create, prepare
-from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
 from onnxsurgeon.graph.equivalence import chain_outputs
 from tests.conftest import as_float64, randomised

@@ -18,8 +18,9 @@ from onnxsurgeon import (
     make_engine,
     operate,
 )
-from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.gradients import with_gradients
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.graph.activations import Activation, prelu
 from onnxsurgeon.graph.equivalence import chain_outputs
 from onnxsurgeon.surgery import FactorizeData, Grow, MergeData, Prune

@@ -18,8 +18,9 @@ from onnxsurgeon import (
     operate,
     parse,
 )
-from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.regression import eliminate, smoother
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.graph.activations import prelu
 from onnxsurgeon.graph.equivalence import compare_chains
 from onnxsurgeon.operating.measure import found_error

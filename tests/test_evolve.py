@@ -25,6 +25,7 @@ from onnxsurgeon import (
     resume,
     save,
 )
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.runs.branch import read_branch
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runs.state_file import write_state
@@ -32,7 +33,6 @@ from onnxsurgeon.runtime import run as run_model
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import RECUPERATION
 from onnxsurgeon.training.artifacts import have_training
-from onnxsurgeon.training.schedule import generator
 from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
 from tests.test_graph import describe

@@ -17,8 +17,9 @@ from onnxsurgeon import (
     parse,
     prepare,
 )
-from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.gradients import with_gradients
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.graph.equivalence import chain_outputs, compare_chains
 from onnxsurgeon.surgery import Grow
 from onnxsurgeon.surgery.grow import steepest

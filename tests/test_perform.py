@@ -21,7 +21,7 @@ from onnxsurgeon import (
     sample_rows,
 )
 from onnxsurgeon.operating.perform import draw_sample, perform
-from onnxsurgeon.training.schedule import generator
+from onnxsurgeon.randomness import generator
 from tests.test_calibration import network
 
 SURGERIES = [Prune(1, 10), Widen(1, 3), FactorizeData(2, 4), MergeData(1)]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, load, load_dataset, prepare, save
-from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.recommend.reduction import (
     BOTH,
     LAYERS,

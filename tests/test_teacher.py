@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import DataError, ModelError, create, from_model, load, make_engine, prepare, save
 from onnxsurgeon.data import features
 from onnxsurgeon.data.dataset import Dataset, Split, unlabelled
-from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.training.teaching import head_outputs, imitating, prepare_rows
 from tests.conftest import randomised

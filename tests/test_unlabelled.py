@@ -9,10 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import DataError, EngineError, create, diff, from_model, load_dataset, make_engine, prepare, save
 from onnxsurgeon.data.dataset import Selection, Split, unlabelled
 from onnxsurgeon.data.more import more_rows
-from onnxsurgeon.data.prepare import InputOptions, prepare_rows
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import prepare_rows
 from onnxsurgeon.operating.perform import draw_sample, perform
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.surgery import parse
-from onnxsurgeon.training.schedule import generator
 from tests.test_user_cli import cli  # noqa: F401 - a fixture
 
 RNG = np.random.default_rng(0)

@@ -38,7 +38,8 @@ from onnxsurgeon import (
     operate,
     prepare,
 )
-from onnxsurgeon.calibration.calibrate import calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.surgery import Prune
 
 SIZES = (784, 256, 128, 10)

@@ -13,37 +13,18 @@ import onnx
 
 from onnxsurgeon.calibration.moments import Moment, Moments, Place
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
-from onnxsurgeon.data.dataset import Split
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.errors import DataError, EngineError
+from onnxsurgeon.data.sampling import sample_rows
+from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import Trace, forward
 from onnxsurgeon.training.resident import read_features
-from onnxsurgeon.training.schedule import generator
 
-SAMPLE = 4096
 # Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096
 _NO_VARIANCE = 1e-13  # as a fraction of the squared mean
-
-
-def sample_rows(
-    examples: Examples | Split,
-    count: int = SAMPLE,
-    seed: int = 0,
-    purpose: str = "calibration",
-    among: int | None = None,
-) -> Array:
-    """At most ``count`` row numbers, ascending, of the first ``among`` rows (all); which depends on seed and purpose.
-
-    Raises:
-        DataError: there are none.
-    """
-    if examples.rows < 1 or count < 1:
-        raise DataError("calibration needs at least one row")
-    return np.sort(generator(seed, purpose).permutation(among or examples.rows)[:count])
 
 
 def calibrate(network: Network, examples: Examples, rows: Array | None = None) -> Moments:

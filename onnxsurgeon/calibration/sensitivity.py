@@ -19,6 +19,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import Trace, activations_of, backward, forward
@@ -26,7 +27,6 @@ from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient
 from onnxsurgeon.training.resident import read_features, read_targets
-from onnxsurgeon.training.schedule import generator
 from onnxsurgeon.training.units import in_units
 
 # Classes are taken at this temperature: a network that is sure of every row has no curvature left to go by.

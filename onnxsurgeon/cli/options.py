@@ -15,7 +15,7 @@ from onnxsurgeon.training.settings import setting
 
 if TYPE_CHECKING:
     from onnxsurgeon.data.dataset import Dataset
-    from onnxsurgeon.data.prepare import InputOptions
+    from onnxsurgeon.data.options import InputOptions
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class ReadingOptions:
         Raises:
             OnnxSurgeonError: a value makes no sense.
         """
-        from onnxsurgeon.data.prepare import InputOptions
+        from onnxsurgeon.data.options import InputOptions
 
         return InputOptions(self.layout, self.scale, numbers(self.mean, "mean"), numbers(self.std, "std"), self.loss)
 

@@ -14,7 +14,7 @@ from onnxsurgeon.comparison.on_data import DataComparison, compare_on_data
 from onnxsurgeon.comparison.outputs import OutputComparison, compare_on_random_inputs
 from onnxsurgeon.comparison.similarity import align
 from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network

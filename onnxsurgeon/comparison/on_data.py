@@ -11,7 +11,8 @@ import onnx
 from onnxsurgeon.comparison.outputs import Feeds, OutputComparison, compare, fixed_batch, free_inputs, in_memory
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.inputs import model_inputs
-from onnxsurgeon.data.prepare import InputOptions, prepare
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.network import Network

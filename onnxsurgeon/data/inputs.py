@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split, chunks
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.data.tables import matrix
 from onnxsurgeon.errors import DataError, ModelError
@@ -18,9 +18,6 @@ from onnxsurgeon.graph.cut import inputs_of
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type
-
-if TYPE_CHECKING:
-    from onnxsurgeon.data.prepare import InputOptions
 
 Sizes = tuple[int | None, ...]
 

@@ -22,7 +22,7 @@ from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.features import Piece, run_in_chunks
 from onnxsurgeon.data.heads import imitated_loss
 from onnxsurgeon.data.inputs import fitted_inputs
-from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.soft import space
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.cut import inputs_of

@@ -7,18 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnxsurgeon.calibration.calibrate import SAMPLE, calibrate, sample_rows
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.data.prepare import InputOptions, prepare, prepare_rows, require_targets
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import prepare, prepare_rows, require_targets
+from onnxsurgeon.data.sampling import SAMPLE, sample_rows
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.operating.measure import found_error
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.surgery.base import DataAware, Surgery, SurgeryRecord, operate
 from onnxsurgeon.surgery.grow import Grow
-from onnxsurgeon.training.schedule import generator
 
 
 class Sample(NamedTuple):

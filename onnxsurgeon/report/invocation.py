@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
 from onnxsurgeon.surgeon.settings import RECUPERATION
 from onnxsurgeon.surgeon.trainer import Job
-from onnxsurgeon.training.schedule import generator
 
 
 class Algorithm1(Surgeon):

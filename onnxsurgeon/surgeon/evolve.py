@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from onnxsurgeon.calibration.calibrate import SAMPLE, sample_rows
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.sampling import SAMPLE, sample_rows
 from onnxsurgeon.errors import DivergedError, SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.operating.perform import moments_for
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.runs.branch import (
     START,
@@ -38,7 +39,6 @@ from onnxsurgeon.surgeon.trainer import Bench, Done, Job
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine
-from onnxsurgeon.training.schedule import generator
 from onnxsurgeon.training.standardised import standardisable
 
 END_SECONDS = 2.5  # of a time limit, that the end of a run takes: the test rows, latencies, the report

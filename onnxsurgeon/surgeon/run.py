@@ -12,7 +12,7 @@ from typing import Any
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import class_names
 from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.prepare import InputOptions
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.external import size_on_disk

@@ -16,17 +16,18 @@ from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.data.heads import imitation_notes, imitation_tasks
 from onnxsurgeon.data.more import more_rows
-from onnxsurgeon.data.prepare import InputOptions, prepare, prepare_rows, require_targets
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import prepare, prepare_rows, require_targets
 from onnxsurgeon.data.soft import prediction
 from onnxsurgeon.data.teacher import Taught, TeacherModel
 from onnxsurgeon.errors import DataError, OnnxSurgeonError, RunError, SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.taught import TaughtFolder
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 from onnxsurgeon.training.engine import Engine
-from onnxsurgeon.training.schedule import generator
 from onnxsurgeon.training.teaching import require_student, taught_by
 
 SHARE = 0.5  # of the teacher in what labelled rows are trained towards, where one is given

@@ -13,13 +13,14 @@ from typing import Any
 from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.runs.branch import Branch, Measurement
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.rates import RateSchedule
-from onnxsurgeon.training.schedule import BatchSchedule, generator
+from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.threads import one_thread
 

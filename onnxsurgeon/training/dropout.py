@@ -18,8 +18,8 @@ from onnx import helper
 from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.randomness import generator
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.schedule import generator
 
 INPUTS = 2**16  # number of the first mask of inputs: behind any that layers have
 OFFSETS = 4096  # places in the pool that a mask may begin at

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnxsurgeon.data.dataset import Dataset
-from onnxsurgeon.data.prepare import InputOptions, prepare
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runtime import usable_cores

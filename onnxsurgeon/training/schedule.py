@@ -1,23 +1,16 @@
-"""Which rows are trained on, and when; and the random generators of everything else."""
+"""Which rows are trained on, and when."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-import numpy as np
-
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.randomness import generator
 
 # Every branch is trained on the same batches: the orders used last are kept, in no more than so many bytes.
 KEPT_BYTES = 2**24
-
-
-def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
-    """A generator keyed by what it is for, never by the order in which workers finish."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys)))
 
 
 class BatchSchedule:

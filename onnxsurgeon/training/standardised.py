@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxsurgeon.calibration.calibrate import sample_rows
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
+from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array

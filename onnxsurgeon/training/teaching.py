@@ -9,7 +9,8 @@ from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import imitation_tasks
 from onnxsurgeon.data.inputs import model_inputs
-from onnxsurgeon.data.prepare import InputOptions, prepare_rows
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import prepare_rows
 from onnxsurgeon.data.soft import space
 from onnxsurgeon.data.teacher import Taught, TeacherModel
 from onnxsurgeon.errors import DataError

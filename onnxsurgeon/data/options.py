@@ -1,0 +1,40 @@
+"""How a data set and a model meet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from onnxsurgeon.errors import DataError
+from onnxsurgeon.task import LOSSES
+
+LAYOUTS = ("hwc", "chw")
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How a data set and a model meet.
+
+    Attributes:
+        layout: order in which images are laid out in a flat input: "hwc", as in the paper, or "chw".
+        scale: factor for the values; None: 1/255 (1/16 for digits) for integer pixels, 1 for other values.
+        mean: subtracted after scaling, one value or one for each channel.
+        std: divides after that, one value or one for each channel.
+        loss: one of ``task.LOSSES``; "auto": what the model's outputs and the targets suggest.
+    """
+
+    layout: str = "hwc"
+    scale: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    loss: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw")
+        if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
+            raise DataError("scale, mean and std must be finite numbers")
+        if 0 in self.std:
+            raise DataError("a standard deviation of 0 cannot divide")
+        if self.loss not in ("auto", *LOSSES):
+            raise DataError(f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}")
