@@ -64,7 +64,8 @@ if TYPE_CHECKING:
         pruning_errors,
     )
     from onnxsurgeon.task import Task
-    from onnxsurgeon.training.engine import Engine, TrainedNetwork, make_engine
+    from onnxsurgeon.training.choose import make_engine
+    from onnxsurgeon.training.engine import Engine, TrainedNetwork
     from onnxsurgeon.training.metrics import Metrics
     from onnxsurgeon.training.schedule import BatchSchedule
     from onnxsurgeon.training.settings import TrainingSettings, TrainingSpec
@@ -72,15 +73,17 @@ if TYPE_CHECKING:
     from onnxsurgeon.training.teaching import head_outputs, imitating
 
 _HOMES = {
-    "calibration.calibrate": ("calibrate", "sample_rows"),
+    "calibration.calibrate": ("calibrate",),
     "calibration.gradients": ("with_gradients",),
-    "calibration.measure": ("found_error",),
+    "operating.measure": ("found_error",),
     "calibration.moments": ("Moment", "Moments"),
     "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
     "data.examples": ("Examples",),
     "data.load": ("load_dataset",),
-    "data.prepare": ("InputOptions", "prepare"),
+    "data.options": ("InputOptions",),
+    "data.prepare": ("prepare",),
+    "data.sampling": ("sample_rows",),
     "data.teacher": ("TeacherModel",),
     "errors": (
         "DataError",
@@ -96,10 +99,10 @@ _HOMES = {
     "graph.layers": ("DenseLayer",),
     "graph.network": ("Network",),
     "graph.reader": ("from_model", "load", "save"),
-    "history": ("RunRecord", "read_run"),
+    "runs.table": ("RunRecord", "read_run"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
-    "surgeon.footprint": ("Footprint",),
+    "runs.footprint": ("Footprint",),
     "surgeon.objective": ("Entry",),
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
@@ -124,7 +127,8 @@ _HOMES = {
         "parse",
         "pruning_errors",
     ),
-    "training.engine": ("Engine", "TrainedNetwork", "make_engine"),
+    "training.choose": ("make_engine",),
+    "training.engine": ("Engine", "TrainedNetwork"),
     "training.metrics": ("Metrics",),
     "training.settings": ("TrainingSettings", "TrainingSpec"),
     "training.state": ("OptimizerState",),

@@ -26,9 +26,9 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.runs.branch import START, Branch, read_branch, write_branch
 from onnxsurgeon.runs.versions import versions
-from onnxsurgeon.surgeon import cluster as clusters
-from onnxsurgeon.surgeon.station import Station, unpack_files
+from onnxsurgeon.surgeon.workers import cluster as clusters
 from onnxsurgeon.surgeon.workers import make_workers
+from onnxsurgeon.surgeon.workers.station import Station, unpack_files
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
@@ -397,7 +397,7 @@ def test_a_worker_with_other_versions_that_joins_later_gets_no_job(digit_example
 
 
 def test_the_extra_is_not_installed(monkeypatch):
-    for name in ("onnxsurgeon.surgeon.cluster", "onnxsurgeon.surgeon.station"):
+    for name in ("onnxsurgeon.surgeon.workers.cluster", "onnxsurgeon.surgeon.workers.station"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SettingsError, match=r"needs Dask: pip install 'onnxsurgeon\[dask\]'"):

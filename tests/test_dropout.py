@@ -10,7 +10,7 @@ import pytest
 from onnxsurgeon import SettingsError, create
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.training import dropout
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.settings import TrainingSettings, TrainingSpec

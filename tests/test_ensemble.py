@@ -12,7 +12,7 @@ from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.equivalence import chain_outputs, random_features
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgery.join import join, reason_against
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.schedule import BatchSchedule
 from tests.conftest import MODELS, branch_digests, killed_and_resumed, randomised, start_model, with_bias_removed
 

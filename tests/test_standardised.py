@@ -12,7 +12,7 @@ from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.task import SQUARED, Task
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.settings import TrainingSettings
 from onnxsurgeon.training.standardised import OF_COLUMNS, OF_PIXELS, Standardised, are_like_pixels

@@ -267,7 +267,7 @@ def _prepare(
     """Network, data set and engine; what cannot be written later is told now."""
     from onnxsurgeon.graph.files import require_writable
     from onnxsurgeon.graph.reader import load
-    from onnxsurgeon.training.engine import make_engine
+    from onnxsurgeon.training.choose import make_engine
 
     if out is not None:
         require_writable(out, overwrite=force)

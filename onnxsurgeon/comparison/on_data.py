@@ -17,7 +17,7 @@ from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runtime import first_line
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.metrics import Metrics
 
 CHUNK = 1024

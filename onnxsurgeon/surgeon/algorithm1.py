@@ -10,8 +10,8 @@ from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
+from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.settings import RECUPERATION
-from onnxsurgeon.surgeon.trainer import Job
 
 
 class Algorithm1(Surgeon):

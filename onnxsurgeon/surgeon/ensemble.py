@@ -10,8 +10,8 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch, write_branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.trainer import Job
 from onnxsurgeon.surgery.join import join, reason_against
 
 

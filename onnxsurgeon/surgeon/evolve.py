@@ -32,10 +32,11 @@ from onnxsurgeon.runs.branch import (
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary
+from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
-from onnxsurgeon.surgeon.trainer import Bench, Done, Job
+from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine

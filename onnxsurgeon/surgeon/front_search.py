@@ -28,10 +28,10 @@ from onnxsurgeon.surgeon.checkpoint import REFIT, State
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.file_size import parameters_within
+from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Entry, Given, Limits, choose, front, least_accuracy, most_accurate
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
-from onnxsurgeon.surgeon.trainer import Done, Job
 
 FEWEST = 8  # epochs of a run that makes networks larger or smaller than it has to: fewer are for training alone
 SEGMENT = 5  # epochs between two checkpoints of a cycle

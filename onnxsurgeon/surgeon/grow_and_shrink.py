@@ -24,7 +24,7 @@ from onnxsurgeon.surgeon.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, St
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
 from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
-from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 

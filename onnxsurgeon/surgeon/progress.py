@@ -9,11 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from onnxsurgeon.linear_algebra import Array
-    from onnxsurgeon.surgeon.trainer import Job
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.surgeon.jobs import Job
 
 # Steps that an engine is given at a time: about as often it is known how far it is, and can be stopped. One run of the
 # loop costs some 0.1 ms besides its steps, of which the fastest take 30 µs.

@@ -37,7 +37,8 @@ from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough,
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
 from onnxsurgeon.surgeon.workers import Workers, make_workers
 from onnxsurgeon.tracking import make_tracking
-from onnxsurgeon.training.engine import Engine, make_engine
+from onnxsurgeon.training.choose import make_engine
+from onnxsurgeon.training.engine import Engine
 
 
 @dataclass(frozen=True, eq=False)

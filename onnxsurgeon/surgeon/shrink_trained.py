@@ -29,8 +29,8 @@ from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
+from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
-from onnxsurgeon.surgeon.trainer import Done, Job
 from onnxsurgeon.surgery import Grow, Prune, Surgery
 from onnxsurgeon.surgery.base import DataAware
 

@@ -1,4 +1,4 @@
-"""What a training engine is, what it trains on, and which one is chosen."""
+"""What a training engine is, and what it trains on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.training.gradients import RULES
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.predictions import Watcher
-from onnxsurgeon.training.settings import OPTIMIZERS, OptimizerSettings, TrainingSpec
+from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSpec
 from onnxsurgeon.training.state import OptimizerState
-
-ENGINES = ("auto", "loop", "artifacts")
 
 
 @dataclass(frozen=True)
@@ -84,39 +81,6 @@ class Engine(Protocol):
         Raises:
             EngineError: the network cannot be evaluated here.
         """
-
-
-def make_engine(
-    name: str = "auto",
-    device: str = "cpu",
-    network: Network | None = None,
-    optimizer: OptimizerSettings | None = None,
-) -> Engine:
-    """The engine of that name.
-
-    "auto" is the loop, unless ``network`` contains an op without a gradient rule, the training build of ONNX Runtime is
-    installed, and it has the ``optimizer``.
-
-    Raises:
-        EngineError: unknown name, not installed, the device is not available, or the engine lacks the optimizer.
-    """
-    from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
-    from onnxsurgeon.training.forward import activations_of
-    from onnxsurgeon.training.loop import LoopEngine
-
-    if name not in ENGINES:
-        raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
-    lacking = "" if optimizer is None else why_not(optimizer)
-    if name == "auto":
-        activations = [] if network is None else activations_of(network)
-        covered = all(activation.op_type in RULES for _, activation in activations)
-        name = "artifacts" if not covered and not lacking and have_training() else "loop"
-    if name == "artifacts":
-        engine = ArtifactsEngine(device)
-        if lacking:
-            raise EngineError(lacking)
-        return engine
-    return LoopEngine(device)
 
 
 def require_trainable(network: Network, examples: Examples, spec: TrainingSpec) -> None:

@@ -21,9 +21,10 @@ from onnxsurgeon.errors import EngineError, SettingsError
 from onnxsurgeon.runs.branch import read_branch, write_branch
 from onnxsurgeon.runs.versions import versions
 from onnxsurgeon.runtime import first_line
-from onnxsurgeon.surgeon.station import Packed, Station, pack, perform, require_versions, unpack_files
-from onnxsurgeon.surgeon.trainer import Bench, Done, Job
-from onnxsurgeon.surgeon.workers import Workers
+from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.surgeon.workers.base import Workers
+from onnxsurgeon.surgeon.workers.station import Packed, Station, pack, perform, require_versions, unpack_files
 
 CONNECT_SECONDS = 10.0
 # For how long there may be no worker at all, as while a cluster restarts them, before a run gives up.

@@ -19,9 +19,10 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.runs.branch import read_branch, write_branch
 from onnxsurgeon.runs.versions import differences, versions
+from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.trainer import Bench, Done, Job, train_branch
-from onnxsurgeon.training.engine import make_engine
+from onnxsurgeon.surgeon.trainer import Bench, train_branch
+from onnxsurgeon.training.choose import make_engine
 
 
 @dataclass(frozen=True)

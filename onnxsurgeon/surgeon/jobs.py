@@ -1,0 +1,62 @@
+"""What a worker is asked for, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxsurgeon.runs.branch import Branch
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train one branch from one position to another, then measure it.
+
+    Attributes:
+        branch: as it was before.
+        start: position of the first batch.
+        stop: position behind the last one.
+        stage: what the measurement is called, RECUPERATED or TRAINED.
+        parent_accuracy: what the gain is measured against.
+        parent_parameters: what the parameter count is a fraction of.
+        cycle: positions where the learning rate's course begins and ends; None: it is constant, or that of the run.
+        member: which of an ensemble's members it is: they see other batches and masks.
+        rate: factor of the learning rate.
+        is_trained: whether the given network was trained before: unasked, nothing is dropped out then.
+        uses_made: whether rows that were made of the given ones are trained on too.
+        refits: whether it is trained on the rows that decide as well; positions count batches of all rows then, and
+            the measurement stays that of before.
+        keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
+    """
+
+    branch: Branch
+    start: int
+    stop: int
+    stage: str
+    parent_accuracy: float
+    parent_parameters: int
+    cycle: tuple[int, int] | None = None
+    member: int = 0
+    rate: float = 1.0
+    is_trained: bool = False
+    uses_made: bool = True
+    refits: bool = False
+    keep_file: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job.
+
+    Attributes:
+        branch: as it is now; unchanged where its weights did not stay finite.
+        finite: whether they did.
+        steps: batches trained.
+        training_seconds: time inside ONNX Runtime's training.
+        seconds: time of the whole job.
+    """
+
+    branch: Branch
+    finite: bool
+    steps: int
+    training_seconds: float
+    seconds: float

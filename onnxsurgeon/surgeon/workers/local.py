@@ -1,0 +1,59 @@
+"""Branches trained in threads of this process."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.runs.branch import write_branch
+from onnxsurgeon.runtime import usable_cores
+from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.trainer import Bench, train_branch
+from onnxsurgeon.surgeon.workers.base import Workers
+
+
+class LocalWorkers(Workers):
+    """Threads. ONNX Runtime's ``run`` releases Python's lock, so a session in each trains in parallel."""
+
+    def __init__(self, count: int | None = None) -> None:
+        """``count`` threads; None: one for each processor.
+
+        Raises:
+            SettingsError: the count is below 1.
+        """
+        super().__init__()
+        if count is not None and count < 1:
+            raise SettingsError(f"workers: {count} is too small: expected at least 1")
+        self.count = count if count is not None else usable_cores()
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="onnxsurgeon")
+        self._futures: list[Future[Done]] = []
+
+    def begin(self, bench: Bench, run: Path) -> None:
+        """Remember what the jobs are done with."""
+        self._bench, self._folder = bench, run / "branches"
+
+    def submit(self, job: Job) -> Future[Done]:
+        """Start one job in a thread."""
+        future = self._pool.submit(self._do, job)
+        self._futures = [*(each for each in self._futures if not each.done()), future]
+        return future
+
+    def _do(self, job: Job) -> Done:
+        done = train_branch(job, self._bench, self._folder)
+        if done.finite and not job.keep_file:
+            write_branch(done.branch, self._folder)
+        return done
+
+    def receive(self, job: Job, future: Future[Done]) -> Done:
+        """The result as it is: the thread has written the file."""
+        return future.result()
+
+    def free_threads(self) -> int:
+        """The cores, shared out between as many jobs as are left to run side by side."""
+        left = sum(not future.done() for future in self._futures)
+        return max(1, usable_cores() // max(1, min(left, self.count)))
+
+    def close(self) -> None:
+        """Wait for the threads to end."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,43 @@
+"""Which training engine is taken."""
+
+from __future__ import annotations
+
+from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
+from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.training.forward import activations_of
+from onnxsurgeon.training.gradients import RULES
+from onnxsurgeon.training.loop import LoopEngine
+from onnxsurgeon.training.settings import OptimizerSettings
+
+ENGINES = ("auto", "loop", "artifacts")
+
+
+def make_engine(
+    name: str = "auto",
+    device: str = "cpu",
+    network: Network | None = None,
+    optimizer: OptimizerSettings | None = None,
+) -> Engine:
+    """The engine of that name.
+
+    "auto" is the loop, unless ``network`` contains an op without a gradient rule, the training build of ONNX Runtime is
+    installed, and it has the ``optimizer``.
+
+    Raises:
+        EngineError: unknown name, not installed, the device is not available, or the engine lacks the optimizer.
+    """
+    if name not in ENGINES:
+        raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
+    lacking = "" if optimizer is None else why_not(optimizer)
+    if name == "auto":
+        activations = [] if network is None else activations_of(network)
+        covered = all(activation.op_type in RULES for _, activation in activations)
+        name = "artifacts" if not covered and not lacking and have_training() else "loop"
+    if name == "artifacts":
+        engine = ArtifactsEngine(device)
+        if lacking:
+            raise EngineError(lacking)
+        return engine
+    return LoopEngine(device)
