@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.create import create
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
-    from onnxsurgeon.graph.reader import from_model, load, save
+    from onnxsurgeon.graph.reader import from_model, load
+    from onnxsurgeon.graph.writer import save, to_model
     from onnxsurgeon.operating.measure import found_error
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.runs.footprint import Footprint
@@ -98,7 +99,8 @@ _HOMES = {
     "graph.create": ("create",),
     "graph.layers": ("DenseLayer",),
     "graph.network": ("Network",),
-    "graph.reader": ("from_model", "load", "save"),
+    "graph.reader": ("from_model", "load"),
+    "graph.writer": ("save", "to_model"),
     "runs.table": ("RunRecord", "read_run"),
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
@@ -205,6 +207,7 @@ __all__ = [
     "resume",
     "sample_rows",
     "save",
+    "to_model",
     "with_gradients",
 ]
 

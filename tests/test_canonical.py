@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
 from onnxsurgeon.graph.canonical import attributes_of, canonicalise, explain, explain_normalization, is_dense
+from onnxsurgeon.graph.decompose import activation_nodes
 from onnxsurgeon.runtime import run
 from tests.canonical_form import canonical, compute, ops
 from tests.conftest import skip_newer
@@ -745,7 +746,8 @@ LARGE = np.array([-100, -20, -3, -1, -0.1, 0, 0.1, 1, 3, 20, 88, 100])
 def test_every_activation_can_be_written_and_is_read_back(phi, opset, dtype):
     skip_newer(opset)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    nodes, constants = phi.nodes("a", "b", "phi", np.dtype(dtype), opset, "s" if phi.slope is not None else "")
+    slope = "s" if phi.slope is not None else ""
+    nodes, constants = activation_nodes(phi, "a", "b", "phi", np.dtype(dtype), opset, slope)
     assert nodes[-1].name == "phi"
     assert all(name.startswith("phi") for n in nodes[:-1] for name in n.output)
     values = {"I": np.eye(6, dtype=dtype), "s": P.astype(dtype)}

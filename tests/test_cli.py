@@ -14,6 +14,7 @@ import pytest
 from onnxsurgeon import create, load, save
 from onnxsurgeon.cli import app, main
 from onnxsurgeon.cli.options import ReadingOptions
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.surgery import SURGERIES
 from tests.conftest import MODELS, without_training
 
@@ -120,7 +121,7 @@ def test_training_settings_that_make_no_sense(options, reason, cli, tmp_path):
 def test_new_inspect_operate_train_evaluate_evolve(cli, tmp_path):
     code, out, _ = cli("new", "64-10-10", "-o", "a.onnx", "--input-shape", "8x8", "--seed", "3")
     assert (code, out) == (0, "a.onnx: 64-10-10, 760 parameters\n")
-    assert load("a.onnx").to_model() == create((64, 10, 10), input_shape=(8, 8), seed=3).to_model()
+    assert to_model(load("a.onnx")) == to_model(create((64, 10, 10), input_shape=(8, 8), seed=3))
 
     code, out, _ = cli("inspect", "a.onnx")
     assert code == 0
@@ -281,7 +282,7 @@ def bad(tmp_path):
     (tmp_path / "text.onnx").write_text("I am a text file, and long enough to look like something.\n" * 9)
     save(create((784, 10, 10)), tmp_path / "wide.onnx")
     save(create((64, 10, 5)), tmp_path / "few.onnx")
-    model = create((64, 10)).to_model()
+    model = to_model(create((64, 10)))
     del model.graph.node[0]
     model.graph.node[0].input[0] = "input"
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 64

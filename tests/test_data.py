@@ -27,6 +27,7 @@ from onnxsurgeon.data import load as loading
 from onnxsurgeon.data.catalogue import CATALOGUE, RemoteFile
 from onnxsurgeon.data.dataset import stratified
 from onnxsurgeon.data.parsers import parse_idx
+from onnxsurgeon.graph.writer import to_model
 from tests.conftest import MODELS
 
 RNG = np.random.default_rng(0)
@@ -427,14 +428,14 @@ def test_every_export_reaches_its_accuracy_through_its_prefix(digits):
 
 
 def test_an_input_that_nothing_trained_reads_is_left_alone(digits):
-    model = create((64, 10)).to_model()
+    model = to_model(create((64, 10)))
     model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1]))
     onnx.checker.check_model(model)
     assert prepare(from_model(model), digits, digits.test).features[0].shape == (360, 64)
 
 
 def test_rows_without_names_do_not_fit_a_model_with_two_inputs(digits):
-    model = create((64, 10)).to_model()
+    model = to_model(create((64, 10)))
     model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", 64]))
     model.graph.node.insert(0, helper.make_node("Add", ["input", "other"], ["sum"]))
     model.graph.node[1].input[0] = "sum"

@@ -23,6 +23,7 @@ from onnxsurgeon.calibration.regression import eliminate, smoother
 from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.graph.activations import prelu
 from onnxsurgeon.graph.equivalence import compare_chains
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.surgery import (
     EXACT_TOLERANCE,
@@ -314,7 +315,7 @@ def test_the_result_is_written_and_read_again(trained, train):
     moments = calibrate(trained, train)
     for surgery in (FactorizeData(1, 5), Prune(1, 6), MergeData(1)):
         after = operate(trained, surgery, moments=moments).network
-        again = from_model(after.to_model())
+        again = from_model(to_model(after))
         assert again.topology == after.topology
         for (_, a), (_, b) in zip(again.parameters(), after.parameters(), strict=True):
             np.testing.assert_array_equal(a, b)

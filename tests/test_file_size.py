@@ -10,6 +10,7 @@ import pytest
 from onnxsurgeon import create, load, save
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import write_parts
+from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, Measurement, read_branch, write_branch
 from onnxsurgeon.surgeon.file_size import (
     bytes_as_written,
@@ -46,7 +47,7 @@ def test_external_data_counts(tmp_path):
     for name in ("best.onnx", "another-name.onnx"):
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
-        write_parts(outside.to_parts(), folder / name)
+        write_parts(to_parts(outside), folder / name)
         files = list(folder.iterdir())
         assert len(files) == 2
         assert bytes_as_written(outside, name) == sum(file.stat().st_size for file in files)

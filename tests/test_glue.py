@@ -15,6 +15,7 @@ from onnx.reference.op_run import OpRun
 from onnxsurgeon import Examples, TrainingSpec, from_model, make_engine
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.glue import READERS
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.training.forward import (
     by_unit_arrays,
     feeds_of,
@@ -314,7 +315,7 @@ def loss_of(network, data):
     """The mean loss as a function of the parameters, by onnx.reference on the model itself, not on what we made."""
 
     def loss(values):
-        written = network.with_parameters(values).to_model()
+        written = to_model(network.with_parameters(values))
         return correct_and_loss(reference(written, "y", {"x": data.features[0]}), data.labels[0])[1] / ROWS
 
     return loss
@@ -358,7 +359,7 @@ def test_onnxruntime_evaluates_and_trains_it(name, dtype):
     network = from_model(trunk_model(nodes, constants, width, dtype=dtype))
     data, engine = features_of(network, examples(dtype)), make_engine("loop")
     tolerance = 1e-5 if dtype == np.float32 or name == "Erf" else 1e-12
-    expected = reference(exact.to_model(), "y", {"x": plain.features[0]})
+    expected = reference(to_model(exact), "y", {"x": plain.features[0]})
     feeds = dict(zip(numbered("features", len(data.features)), data.features, strict=True))
     found = reference(forward_model(network), "outputs", {**feeds, **feeds_of(network)})
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import InsertIdentity, ModelError, SurgeryError, Widen, create, from_model, load, operate, save
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.files import read_model, write_model
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run, session
 from tests.conftest import MODEL_FILES, as_float64
 
@@ -166,10 +167,10 @@ def test_idioms(name, opset):
     assert str(network.layers[0].activation) == "Relu"
     np.testing.assert_allclose(network.layers[0].weight, A, rtol=1e-6)
     np.testing.assert_allclose(network.layers[0].bias, P, rtol=1e-6)
-    for written in (network.to_model(), operate(network, InsertIdentity(1)).network.to_model()):
+    for written in (to_model(network), to_model(operate(network, InsertIdentity(1)).network)):
         onnx.checker.check_model(written)
         np.testing.assert_allclose(run(written, {"x": X})[0], EXPECTED, rtol=1e-5, atol=1e-5)
-    assert from_model(network.to_model()).to_model() == network.to_model()
+    assert to_model(from_model(to_model(network))) == to_model(network)
 
 
 def test_opset_9_has_neither_optional_biases_nor_clip_inputs():
@@ -178,17 +179,17 @@ def test_opset_9_has_neither_optional_biases_nor_clip_inputs():
     assert str(network.layers[0].activation) == "Clip(min=0.0, max=6.0)"
     deeper = operate(network, InsertIdentity(1)).network
     expected = np.clip(X @ A, 0, 6) @ B + Q
-    for written in (network.to_model(), deeper.to_model()):
+    for written in (to_model(network), to_model(deeper)):
         assert written.opset_import[0].version == 9
         np.testing.assert_allclose(run(written, {"x": X})[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_float64_and_its_prelu_survive_reading():
     network = operate(as_float64(create((4, 6, 3), activation="Tanh")), InsertIdentity(1)).network
-    model = network.to_model()
+    model = to_model(network)
     again = from_model(model)
     assert [str(layer.activation) for layer in again.layers] == ["Tanh", "PRelu", "None"]
-    assert again.to_model() == model
+    assert to_model(again) == model
 
 
 REFUSALS = {
@@ -265,7 +266,7 @@ def test_a_residual_connection_is_two_segments_whose_own_hidden_layers_are_free(
     for i, topology in ((1, "4-11-3+3-6-3"), (2, "4-6-3+3-11-3")):
         wider = operate(network, Widen(i, 5)).network
         assert wider.topology == topology
-        np.testing.assert_allclose(run(wider.to_model(), {"x": X})[0], before, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(run(to_model(wider), {"x": X})[0], before, rtol=1e-5, atol=1e-5)
 
 
 def test_of_two_activations_in_a_row_the_second_is_glue():
@@ -286,8 +287,8 @@ def test_of_two_activations_in_a_row_the_second_is_glue():
         ("Activation", "Relu"),
         ("Activation", "Tanh"),
     ]
-    np.testing.assert_allclose(run(network.to_model(), {"x": X})[0], run(model, {"x": X})[0], rtol=1e-6)
-    assert from_model(network.to_model()).to_model() == network.to_model()
+    np.testing.assert_allclose(run(to_model(network), {"x": X})[0], run(model, {"x": X})[0], rtol=1e-6)
+    assert to_model(from_model(to_model(network))) == to_model(network)
 
 
 def test_float16_weights_are_worked_on_in_float32_and_written_in_float16():
@@ -302,7 +303,7 @@ def test_float16_weights_are_worked_on_in_float32_and_written_in_float16():
     stored, error = network.as_stored()
     assert error == 0  # what was read is in float16 already
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(stored.parameters(), network.parameters(), strict=True))
-    written = network.to_model()
+    written = to_model(network)
     assert {tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in written.graph.initializer} == {
         name: values.tobytes() for name, values in halves.items()
     }
@@ -315,8 +316,8 @@ def test_float16_weights_are_worked_on_in_float32_and_written_in_float16():
     np.testing.assert_array_equal(run(written, {"x": half})[0], expected)
 
     wider = operate(network, Widen(1, 4)).network
-    assert {tensor.data_type for tensor in wider.to_model().graph.initializer} == {TensorProto.FLOAT16}
-    found = run(wider.to_model(), {"x": half})[0].astype(np.float32)
+    assert {tensor.data_type for tensor in to_model(wider).graph.initializer} == {TensorProto.FLOAT16}
+    found = run(to_model(wider), {"x": half})[0].astype(np.float32)
     np.testing.assert_allclose(found, expected.astype(np.float32), atol=0.02)
 
 
@@ -334,7 +335,7 @@ def test_what_rounding_to_float16_costs_is_said():
     for (_, values), wanted in zip(stored.parameters(), moved, strict=True):
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, wanted.astype(np.float16).astype(np.float32))
-    assert from_model(stored.to_model()).to_model() == network.with_parameters(moved).to_model()
+    assert to_model(from_model(to_model(stored))) == to_model(network.with_parameters(moved))
     assert create((4, 3, 2)).as_stored()[1] == 0
 
 
@@ -354,7 +355,7 @@ def test_the_width_of_a_hidden_activation_that_is_also_an_output_stays():
     assert [head.tensor for head in network.heads] == ["y"]
     before = run(model, {"x": X})
     for result in (network, operate(network, Widen(1, 5)).network, operate(network, InsertIdentity(1)).network):
-        written = result.to_model()
+        written = to_model(result)
         assert [value.name for value in written.graph.output] == ["y", "b"]
         for value, wanted in zip(run(written, {"x": X}), before, strict=True):
             np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
@@ -370,7 +371,7 @@ def test_weights_that_are_inputs_of_the_model_too_stay_inputs(ir):
         model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, WEIGHTS[name].shape))
     network = from_model(model)
     assert network.topology == "4-6-3"
-    kept, wider = network.to_model(), operate(network, Widen(1, 5)).network.to_model()
+    kept, wider = to_model(network), to_model(operate(network, Widen(1, 5)).network)
     assert {v.SerializeToString() for v in kept.graph.input} == {v.SerializeToString() for v in model.graph.input}
     shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in wider.graph.input}
     expected = {"x": (0, 4), "A": (4, 11), "P": (11,), "B": (11, 3), "Q": (3,)}
@@ -394,7 +395,7 @@ def test_a_weight_shared_by_two_layers_becomes_two():
     network = from_model(build(nodes, {"S": square}))
     assert len({name for name, _ in network.chain.parameters()}) == 2
     np.testing.assert_allclose(
-        run(network.to_model(), {"x": X})[0], np.maximum(X @ square, 0) @ square, rtol=1e-5, atol=1e-5
+        run(to_model(network), {"x": X})[0], np.maximum(X @ square, 0) @ square, rtol=1e-5, atol=1e-5
     )
 
 
@@ -404,7 +405,7 @@ def test_a_weight_that_another_node_reads_too_is_left_to_it():
     nodes.insert(3, node("Softmax", "c", "s"))
     model = build(nodes, WEIGHTS)
     network = from_model(model)
-    np.testing.assert_allclose(run(network.to_model(), {"x": X})[0], run(model, {"x": X})[0], rtol=1e-6)
+    np.testing.assert_allclose(run(to_model(network), {"x": X})[0], run(model, {"x": X})[0], rtol=1e-6)
     assert network.layers[1].names.bias == "Q_"
 
 
@@ -442,7 +443,7 @@ def test_round_trip_of_every_model_in_the_repository(path, tmp_path):
 
 def test_dense_layers_keep_their_names():
     network = load(next(path for path in MODEL_FILES if path.stem == "export-torch-legacy"))
-    names = [node.name for node in network.to_model().graph.node]
+    names = [node.name for node in to_model(network).graph.node]
     assert names == ["/0/Flatten", "/1/Gemm", "/2/Relu", "/4/Gemm"]
     assert [name for name, _ in network.chain.parameters()] == ["1.weight", "1.bias", "4.weight", "4.bias"]
 
@@ -453,7 +454,7 @@ def test_dense_layers_keep_their_names():
         (b"", "holds no graph"),
         (b"hello, I am a text file\n" * 20, "not an ONNX model"),
         (b"\x08\x08", "holds no graph"),
-        (create((4, 3, 2)).to_model().SerializeToString()[:-60], "not an ONNX model"),
+        (to_model(create((4, 3, 2))).SerializeToString()[:-60], "not an ONNX model"),
     ],
     ids=["empty", "text", "no graph", "cut off"],
 )
@@ -475,7 +476,7 @@ def test_missing_files_and_folders(tmp_path):
 
 @pytest.mark.parametrize("opset", [6, 99])
 def test_opsets_that_are_not_supported(opset, tmp_path):
-    model = create((4, 3, 2)).to_model()
+    model = to_model(create((4, 3, 2)))
     model.opset_import[0].version = opset
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=f"opset {opset} is not supported"):
@@ -483,7 +484,7 @@ def test_opsets_that_are_not_supported(opset, tmp_path):
 
 
 def external(tmp_path, location, **entries):
-    model = create((4, 3, 2)).to_model()
+    model = to_model(create((4, 3, 2)))
     tensor = model.graph.initializer[0]
     data, tensor.raw_data = tensor.raw_data, b""
     (tmp_path / "weights.bin").write_bytes(data)
@@ -545,8 +546,8 @@ def test_create_is_glorot_uniform_with_zero_biases():
     assert abs(weight).max() <= limit
     assert weight.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
     assert all(not layer.bias.any() for layer in network.layers)
-    assert create((300, 200, 10), seed=5).to_model() == network.to_model()
-    assert create((300, 200, 10), seed=6).to_model() != network.to_model()
+    assert to_model(create((300, 200, 10), seed=5)) == to_model(network)
+    assert to_model(create((300, 200, 10), seed=6)) != to_model(network)
 
 
 @pytest.mark.parametrize(

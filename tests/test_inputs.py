@@ -19,6 +19,7 @@ from onnxsurgeon import (
     prepare,
 )
 from onnxsurgeon.data.inputs import model_inputs
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.forward import feeds_of
 from tests.forward_model import forward_model
@@ -210,7 +211,7 @@ def test_an_input_that_only_the_suffix_needs_is_not_asked_for(shape):
     expected = run(model, {"f": X4, "temperature": np.ones(shape, "f")})[0]
     z = logits(network, data)
     np.testing.assert_allclose(np.exp(z) / np.exp(z).sum(1, keepdims=True), expected, rtol=1e-5)
-    assert [value.name for value in network.to_model().graph.input] == ["f", "temperature"]
+    assert [value.name for value in to_model(network).graph.input] == ["f", "temperature"]
 
 
 def test_an_input_that_only_glue_reads_is_a_feature():
@@ -256,9 +257,9 @@ def test_behind_an_op_of_unknown_shape_biases_of_shape_1_n_belong_to_their_layer
     network = from_model(model)
     assert (network.topology, network.hidden_count, network.frame.notes) == ("4-6-3", 1, ())
     assert network.heads[0].squash == "Softmax"
-    for written in (network.to_model(), operate(network, Widen(1, 3)).network.to_model()):
+    for written in (to_model(network), to_model(operate(network, Widen(1, 3)).network)):
         np.testing.assert_allclose(run(written, {"x": X4})[0], run(model, {"x": X4})[0], rtol=1e-5, atol=1e-6)
-    assert from_model(network.to_model()).to_model() == network.to_model()
+    assert to_model(from_model(to_model(network))) == to_model(network)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 13, 50])

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import ModelError, create, diff, from_model, load, load_dataset, make_engine, operate, prepare, save
 from onnxsurgeon.cli import main
 from onnxsurgeon.graph.files import check_model, check_parts, read_parts
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run, session
 from onnxsurgeon.surgery import Widen
 from onnxsurgeon.training.fit import fit
@@ -18,7 +19,7 @@ X = np.random.default_rng(0).standard_normal((7, 10)).astype("f")
 
 def perceptron():
     """10-16-3 without names for its axes."""
-    return create((10, 16, 3), seed=1).to_model()
+    return to_model(create((10, 16, 3), seed=1))
 
 
 def value(name, shape):
@@ -79,9 +80,9 @@ def test_negative_sizes_inside_a_body():
     model.graph.node.extend([sum_of, is_any, branch])
     assert min(sizes(model)) == -1
     network = from_model(model)
-    assert min(sizes(network.to_model())) >= 0
+    assert min(sizes(to_model(network))) >= 0
     np.testing.assert_allclose(
-        run(operate(network, Widen(1, 4)).network.to_model(), {"input": X})[0], run(model, {"input": X})[0], rtol=1e-5
+        run(to_model(operate(network, Widen(1, 4)).network), {"input": X})[0], run(model, {"input": X})[0], rtol=1e-5
     )
 
 
@@ -131,7 +132,7 @@ def test_repeated_outputs_are_evaluated_and_trained(tmp_path):
     engine = make_engine("loop")
     assert engine.evaluate(network, prepare(network, data, data.test)).accuracy == 1.0
     trained, _ = fit(network, data, engine, epochs=1)
-    names = [v.name for v in trained.network.to_model().graph.output]
+    names = [v.name for v in to_model(trained.network).graph.output]
     assert names == ["probabilities", "layer1/output", "probabilities"]
 
 
@@ -215,7 +216,7 @@ def test_an_unnamed_node_of_several_is_called_after_a_tensor_of_the_file():
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
     network = from_model(helper.make_model(graph, opset_imports=opsets, ir_version=8))
     assert [layer.names.node for layer in network.layers] == ["fused", "y"]
-    assert [layer.names.node for layer in from_model(network.to_model()).layers] == ["fused", "y"]
+    assert [layer.names.node for layer in from_model(to_model(network)).layers] == ["fused", "y"]
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.rglob("*.onnx")), ids=lambda path: path.stem)

@@ -23,6 +23,7 @@ from shrink_policies import Case, Rules
 from trained_networks import GIVEN, OWN, STRAIGHT, Job
 
 from onnxsurgeon import SurgeryError, create, load, load_dataset, make_engine, prepare, save
+from onnxsurgeon.graph.writer import to_model
 from tests.conftest import MODELS
 
 MAKE_ROWS = """
@@ -86,7 +87,7 @@ def test_r_squared_is_the_mean_over_the_outputs():
 
 def test_a_file_that_declares_one_row_is_run_on_many(tmp_path):
     network, path = create((6, 4, 2), seed=3, softmax=False), tmp_path / "one.onnx"
-    model = network.to_model()
+    model = to_model(network)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     path.write_bytes(model.SerializeToString())

@@ -24,6 +24,7 @@ from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.equivalence import compare_models
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgery import FactorizeData, Grow, MergeData, Prune
@@ -577,7 +578,7 @@ def test_what_is_found(found):
 
 def test_reading_and_writing_changes_nothing_but_the_dense_layers_spelling(found):
     _, model, network = found
-    written = network.to_model()
+    written = to_model(network)
     onnx.checker.check_model(written, full_check=True)
     close(model, written, model, 1e-6)
     for field in ("input", "output"):
@@ -598,7 +599,7 @@ def test_reading_and_writing_changes_nothing_but_the_dense_layers_spelling(found
         if node.name in originals and node.name not in dense | activations:
             assert node == originals[node.name]
     again = from_model(written)
-    assert again.to_model() == written
+    assert to_model(again) == written
     assert again.topology == network.topology
 
 
@@ -625,7 +626,7 @@ def test_every_exact_surgery_on_every_hidden_layer_preserves_the_whole_model(fou
         for number, (old, new) in enumerate(zip(network.segments, result.segments, strict=True)):
             assert (old is new) == (number != changed)
             assert (old.widths[0], old.widths[-1]) == (new.widths[0], new.widths[-1])
-        written = result.to_model()
+        written = to_model(result)
         onnx.checker.check_model(written, full_check=True)
         close(model, written, model, 1e-5, str(surgery))
         assert from_model(written).topology == result.topology
@@ -638,7 +639,7 @@ def test_surgeries_on_all_hidden_layers_one_after_the_other(found):
     for i in range(network.hidden_count, 0, -1):
         network = operate(network, InsertIdentity(i)).network
         network = operate(network, Widen(i, 2)).network
-    close(model, network.to_model(), model, 1e-5)
+    close(model, to_model(network), model, 1e-5)
 
 
 def test_data_aware_surgeries_predict_the_error_that_is_found_in_every_segment(found):
@@ -678,9 +679,9 @@ def test_training_lowers_the_loss_and_touches_nothing_else(found):
     for (name, old), (_, new) in zip(network.parameters(), trained.parameters(), strict=True):
         assert not np.array_equal(old, new), name
     parameters = {name for name, _ in network.parameters()}
-    after = bytes_of(trained.to_model())
+    after = bytes_of(to_model(trained))
     assert {n: v for n, v in after.items() if n not in parameters} == {
-        n: v for n, v in bytes_of(network.to_model()).items() if n not in parameters
+        n: v for n, v in bytes_of(to_model(network)).items() if n not in parameters
     }
     originals = bytes_of(model)
     assert all(after[name] == values for name, values in originals.items() if name in after and name not in parameters)
@@ -697,7 +698,7 @@ def test_a_forward_pass_of_the_trunk_equals_the_models_own(found):
     feeds = inputs_of(model)
     features = compute_features(network, feeds, ROWS)
     shown = onnx.ModelProto()
-    shown.CopyFrom(network.to_model())
+    shown.CopyFrom(to_model(network))
     del shown.graph.output[:]
     shown.graph.output.extend(onnx.ValueInfoProto(name=head.tensor) for head in network.heads)
     values = (rows.take() for rows in features.values())

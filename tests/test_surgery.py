@@ -26,6 +26,7 @@ from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
 from onnxsurgeon.graph.equivalence import compare_chains, compare_models, random_inputs
 from onnxsurgeon.graph.reader import from_model
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import svd
 from onnxsurgeon.surgery import EXACT_TOLERANCE, SURGERIES, spell
 from tests.conftest import MODEL_FILES, MODELS, as_float64, randomised, with_bias_removed
@@ -136,7 +137,7 @@ def test_layers_without_a_bias(index):
     for surgery in (Widen(1, 3), InsertIdentity(1), Factorize(1, 4), Narrow(1, 2), Merge(1)):
         after, record = operate(net, surgery)
         assert after.parameter_count == record.parameters
-        onnx.checker.check_model(after.to_model())
+        onnx.checker.check_model(to_model(after))
 
 
 def test_split_shares_add_up_and_differ_between_copies():
@@ -289,15 +290,15 @@ def test_every_surgery_on_every_model_in_the_repository(path):
     ):
         after, record = operate(net, surgery, np.random.default_rng(0))
         difference = compare_chains(net.chain, after.chain, features)
-        whole = compare_models(net.to_model(), after.to_model(), feeds)
+        whole = compare_models(to_model(net), to_model(after), feeds)
         if record.exact:
             assert difference.relative <= EXACT_TOLERANCE
             assert whole.relative <= EXACT_TOLERANCE
         else:
             assert record.deviation > 0
-        again = from_model(after.to_model())
+        again = from_model(to_model(after))
         assert again.widths == after.widths
-        assert again.to_model() == after.to_model()
+        assert to_model(again) == to_model(after)
 
 
 def test_there_are_models_to_test_on():

@@ -39,6 +39,7 @@ from onnxsurgeon import (
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.graph.equivalence import Difference
 from onnxsurgeon.graph.files import read_model
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator
 from onnxsurgeon.training.fit import fit
@@ -198,7 +199,7 @@ def check_interface(fixture: Fixture, network: Network, feeds: dict[str, Array],
 
 def check_surgeries(fixture: Fixture, network: Network, feeds: dict[str, Array]) -> str:
     """Perform every surgery on every hidden layer: how many exact ones leave the whole model's outputs as they are."""
-    original = network.to_model()
+    original = to_model(network)
     kinds = {segment.file_dtype for segment in network.segments}
     # Where the file's own type has 16 bits, every tensor on the way is rounded to it.
     within = max(EXACT_WITHIN, *(4 * float(ml_dtypes.finfo(kind).eps) for kind in kinds if kind.itemsize == 2), 0)
@@ -209,7 +210,7 @@ def check_surgeries(fixture: Fixture, network: Network, feeds: dict[str, Array])
         for text in (*EXACT, *APPROXIMATE):
             operated, record = operate(network, parse(text.format(layer, smaller)))
             if record.exact:
-                difference = compare(original, operated.to_model(), feeds).relative
+                difference = compare(original, to_model(operated), feeds).relative
                 tried, worst = tried + 1, max(worst, difference)
                 exact += difference <= within
     return f"{exact} of {tried}, {worst:.0e}" if tried else "none: no hidden layer is free"

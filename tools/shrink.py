@@ -40,6 +40,7 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.data.sampling import sample_rows
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.surgery import Prune
 
 SIZES = (784, 256, 128, 10)
@@ -85,13 +86,13 @@ def by_data(network: Network, units: tuple[int, ...], data: Data) -> Network:
 
 def by_onnxsim(network: Network, units: tuple[int, ...], data: Data, *, rank: str, ridge: float | None) -> Network:
     """All layers at once, as onnxsim does; without its recovery where ``ridge`` is None."""
-    model = network.to_model()
+    model = to_model(network)
     return from_model(_onnxsim(model, units[0] / network.widths[1], data, rank, ridge))
 
 
 def by_onnxsim_layers(network: Network, units: tuple[int, ...], data: Data, *, rank: str, ridge: float) -> Network:
     """One hidden layer after the other: the chain of the other one is closed to it."""
-    model, widths = network.to_model(), network.widths
+    model, widths = to_model(network), network.widths
     for layer, kept in enumerate(units):
         other = network.layers[1 - layer].names.output
         model.graph.output.append(onnx.helper.make_tensor_value_info(other, onnx.TensorProto.FLOAT, None))

@@ -61,7 +61,7 @@ def train(
 ) -> None:
     """Train a model's dense layers on the whole training split; nothing is operated on."""
     from onnxsurgeon.cli import console
-    from onnxsurgeon.graph.reader import save
+    from onnxsurgeon.graph.writer import save
     from onnxsurgeon.training.fit import fit
 
     reading, how = taken(ReadingOptions, settings), taken(TrainingSettings, settings)

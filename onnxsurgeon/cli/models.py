@@ -51,7 +51,7 @@ def new(
     """Write an untrained perceptron: Glorot uniform weights, zero biases."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.graph.create import create, parse_sizes
-    from onnxsurgeon.graph.reader import save
+    from onnxsurgeon.graph.writer import save
 
     rows = shape(input_shape) if input_shape else None
     network = create(
@@ -172,7 +172,8 @@ def operate(
     """Perform surgeries on a model, in order, and report how far its outputs moved."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.graph.files import require_writable
-    from onnxsurgeon.graph.reader import load, save
+    from onnxsurgeon.graph.reader import load
+    from onnxsurgeon.graph.writer import save
     from onnxsurgeon.operating.perform import draw_sample, perform
     from onnxsurgeon.surgery import DataAware, parse, spell
 

@@ -15,6 +15,7 @@ from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
 from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.graph.writer import to_model, to_parts
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator, first_line
 
@@ -85,10 +86,10 @@ def in_memory(network: Network) -> onnx.ModelProto:
     Raises:
         ModelError: it is not.
     """
-    parts = network.to_parts()
+    parts = to_parts(network)
     if parts.skeleton.ByteSize() + sum(array.nbytes for array in parts.arrays.values()) > LARGEST_FILE // 2:
         raise ModelError(f"'{network.name}' is larger than 1 GB, too large to be run as a whole")
-    return network.to_model()
+    return to_model(network)
 
 
 def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Iterable[tuple[Feeds, Feeds]]) -> OutputComparison:

@@ -17,6 +17,7 @@ from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
 from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.graph.writer import to_model, to_parts
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
@@ -35,10 +36,10 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
         DataError: there are labels for another number of positions than the head has.
         ModelError: no output follows a head; names it and what reads it.
     """
-    parts = network.to_parts()
+    parts = to_parts(network)
     if parts.skeleton.ByteSize() + sum(array.nbytes for array in parts.arrays.values()) > LARGEST_FILE // 2:
         return
-    model = network.to_model()
+    model = to_model(network)
     constants = {tensor.name for tensor in model.graph.initializer}
     wanted = [value.name for value in model.graph.input if value.name not in constants]
     if any(name not in inputs for name in wanted):
@@ -92,7 +93,7 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
             name: (values * factor).astype(values.dtype) if values.dtype.kind == "f" else values
             for name, values in feeds.items()
         }
-    model = replace(network, segments=segments).to_model()
+    model = to_model(replace(network, segments=segments))
     names = list(dict.fromkeys(value.name for value in model.graph.output))
     if head.tensor not in names:
         model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))

@@ -1,4 +1,4 @@
-"""Activation functions: which there are, what is known of each, and how each is written as ONNX nodes."""
+"""Activation functions: which there are, and what is known of each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
 from onnxsurgeon.graph.activation_functions import FUNCTIONS
-from onnxsurgeon.graph.decompose import decompose, is_native
 from onnxsurgeon.linear_algebra import Array
 
 
@@ -95,26 +92,6 @@ class Activation:
             return np.asarray(np.where(x >= 0, x, self.slope * x))
         values = {name: self.attribute(name) for name in ACTIVATIONS[self.op_type].attributes}
         return np.asarray(FUNCTIONS[self.op_type](x, values))
-
-    def nodes(
-        self, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
-    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """Y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
-
-        The last node bears the name ``base``, and every new name starts with it. ``slope`` names the tensor with
-        PRelu's slopes.
-
-        Raises:
-            ModelError: the opset has neither the operator nor its parts.
-        """
-        if not is_native(self, ACTIVATIONS[self.op_type].since, np.dtype(dtype), opset):
-            return decompose(self, x, y, base, np.dtype(dtype), opset, slope)
-        if self.op_type == "Clip" and opset >= 11:
-            bounds = {f"{base}.{bound}": np.array(self.attribute(bound), dtype) for bound in ("min", "max")}
-            constants = [numpy_helper.from_array(value, name) for name, value in bounds.items()]
-            return [helper.make_node("Clip", [x, *bounds], [y], name=base)], constants
-        inputs = [x, slope] if self.slope is not None else [x]
-        return [helper.make_node(self.op_type, inputs, [y], name=base, **self.attributes)], []
 
 
 def prelu(slope: Array) -> Activation:

@@ -14,6 +14,7 @@ from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.writer import to_model
 
 OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
 MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
@@ -96,5 +97,5 @@ def create(
     trunk = Trunk({features: (sizes[0],)}, (0,), (head,))
     frame = Frame(model, (len(prefix),), trunk, prefix)
     network = Network((DenseChain(tuple(layers), features, "logits"),), frame, name)
-    onnx.checker.check_model(network.to_model())
+    onnx.checker.check_model(to_model(network))
     return network

@@ -1,4 +1,4 @@
-"""Activations written as older operators: what an opset, or ONNX Runtime for a type, has no operator for.
+"""Activations written as ONNX nodes: one, or several where an opset, or ONNX Runtime for a type, has no operator.
 
 ONNX Runtime on the CPU (1.19 to 1.32) has no float64 kernel of PRelu, LeakyRelu, Elu, Selu, HardSigmoid, Softplus,
 Softsign, HardSwish, Mish, Gelu and Erf, nor of Clip before opset 12. None of these forms overflows. Reading
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,9 +17,7 @@ from onnx import helper, numpy_helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SCALE
-
-if TYPE_CHECKING:
-    from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 
 
 class Parts:
@@ -49,7 +47,7 @@ class Parts:
         return self.nodes, list(self.constants.values())
 
 
-Form = Callable[[Parts, "Activation"], object]
+Form = Callable[[Parts, Activation], object]
 
 
 def clip(p: Parts, phi: Activation) -> None:
@@ -176,7 +174,28 @@ FORMS: dict[str, Form] = {
 }
 
 
-def is_native(phi: Activation, since: int, dtype: np.dtype[Any], opset: int) -> bool:
+def activation_nodes(
+    phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
+
+    The last node bears the name ``base``, and every new name starts with it. ``slope`` names the tensor with
+    PRelu's slopes.
+
+    Raises:
+        ModelError: the opset has neither the operator nor its parts.
+    """
+    if not is_native(phi, np.dtype(dtype), opset):
+        return decompose(phi, x, y, base, np.dtype(dtype), opset, slope)
+    if phi.op_type == "Clip" and opset >= 11:
+        bounds = {f"{base}.{bound}": np.array(phi.attribute(bound), dtype) for bound in ("min", "max")}
+        constants = [numpy_helper.from_array(value, name) for name, value in bounds.items()]
+        return [helper.make_node("Clip", [x, *bounds], [y], name=base)], constants
+    inputs = [x, slope] if phi.slope is not None else [x]
+    return [helper.make_node(phi.op_type, inputs, [y], name=base, **phi.attributes)], []
+
+
+def is_native(phi: Activation, dtype: np.dtype[Any], opset: int) -> bool:
     """Whether the opset has the operator and ONNX Runtime computes it in this type."""
     if phi.op_type not in FORMS:
         return True
@@ -184,7 +203,7 @@ def is_native(phi: Activation, since: int, dtype: np.dtype[Any], opset: int) -> 
         return False
     if dtype == np.float64:
         return phi.op_type == "Clip" and opset >= 12
-    return opset >= since
+    return opset >= ACTIVATIONS[phi.op_type].since
 
 
 def decompose(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,11 +12,6 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.linear_algebra import Array
-
-if TYPE_CHECKING:
-    import onnx
-
-    from onnxsurgeon.graph.files import Parts
 
 
 class Pair(NamedTuple):
@@ -179,19 +174,3 @@ class Network:
                     largest = max(largest, float(np.abs(values - stored).max()) / scale)
                 rounded.append(values if segment.stored is None else stored)
         return self.with_parameters(rounded), largest
-
-    def to_parts(self) -> Parts:
-        """The complete model, bulky tensors apart: the user's surroundings with these segments in their places."""
-        from onnxsurgeon.graph.assemble import assemble
-
-        return assemble(self)
-
-    def to_model(self) -> onnx.ModelProto:
-        """The complete model in memory.
-
-        Raises:
-            ModelError: it would exceed the 2 GB that protobuf can hold.
-        """
-        from onnxsurgeon.graph.files import join
-
-        return join(self.to_parts())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import helper
 
+from onnxsurgeon.graph.decompose import activation_nodes
+
 if TYPE_CHECKING:
     from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 
@@ -29,7 +31,7 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
         nodes += _product(layer, x, z, chain.rank, opset)
         if layer.activation is not None:
             kind = chain.file_dtype
-            written, constants = layer.activation.nodes(z, y, names.activation, kind, opset, names.slope)
+            written, constants = activation_nodes(layer.activation, z, y, names.activation, kind, opset, names.slope)
             nodes += written
             initializers += constants
         x = y

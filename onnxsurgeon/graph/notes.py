@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import is_dense, is_output
+from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import label, reads
-
-if TYPE_CHECKING:
-    from onnxsurgeon.graph.segments import Link
 
 NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
 # Whose output depends on the shape of what they read, and not on its values.

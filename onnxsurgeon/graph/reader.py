@@ -14,15 +14,16 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.canonical import canonicalise, constant_values
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.dropout import without_random_dropout
-from onnxsurgeon.graph.files import Parts, read_parts, split, write_parts
+from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, reads
-from onnxsurgeon.graph.segments import Link, Structure, find_structure
+from onnxsurgeon.graph.segments import Structure, find_structure
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -42,17 +43,6 @@ def load(path: str | os.PathLike[str]) -> Network:
         ModelError: the file is no usable model, or nothing in it can be trained; names file and node.
     """
     return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
-
-
-def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
-    """Write ``network`` to ``path``, complete or not at all; with external data where the file read had it.
-
-    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file.
-
-    Raises:
-        ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
-    """
-    write_parts(network.to_parts(), path, overwrite=overwrite, flush=flush)
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:

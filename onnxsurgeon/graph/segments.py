@@ -11,21 +11,9 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
+from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
-
-
-@dataclass(eq=False)
-class Link:
-    """A dense node and the activation between it and the next one of its segment, if any."""
-
-    dense: gs.Node
-    activation: gs.Node | None = None
-
-    @property
-    def output(self) -> gs.Variable:
-        """What the layer writes, the activation included."""
-        return (self.activation or self.dense).outputs[0]
 
 
 @dataclass(eq=False)

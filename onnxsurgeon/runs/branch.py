@@ -9,7 +9,8 @@ from pathlib import Path
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import flush_file
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.reader import METADATA_PREFIX, load, save
+from onnxsurgeon.graph.reader import METADATA_PREFIX, load
+from onnxsurgeon.graph.writer import save
 from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runs.state_file import read_state, state_path, write_state
 from onnxsurgeon.training.state import OptimizerState

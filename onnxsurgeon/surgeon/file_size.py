@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxsurgeon.graph.files import written_size
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.runs.branch import Branch
 
 RESULT = "best.onnx"
@@ -18,7 +19,7 @@ def bytes_as_written(network: Branch | Network, name: str = RESULT) -> int:
         ModelError: the graph is too large for a file.
     """
     whole = network.stamped() if isinstance(network, Branch) else network
-    return written_size(whole.to_parts(), name)
+    return written_size(to_parts(whole), name)
 
 
 def bytes_of_parameters(network: Network) -> int:

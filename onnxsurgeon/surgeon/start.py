@@ -13,7 +13,7 @@ from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import SettingsError, SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.reader import save
+from onnxsurgeon.graph.writer import save
 from onnxsurgeon.recommend.shrinking import count_of
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.latency import latency_of

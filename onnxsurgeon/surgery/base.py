@@ -15,6 +15,7 @@ from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_feat
 from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.linear_algebra import Array, in_float64
 from onnxsurgeon.runtime import first_line
 
@@ -209,7 +210,7 @@ def operate(
         result = network.splice(surgery.layer, made.replaced, made.layers)
         rounding = _require_finite(name, network, result)
     try:
-        check_parts(result.to_parts(), name)
+        check_parts(to_parts(result), name)
     except ModelError as error:
         raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
     moved = difference([expected], [chain_outputs(result.segments[number], features)])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.decompose import activation_nodes
 from onnxsurgeon.graph.glue import Glue, Shape
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.gradients import Point, activation_gradients, erf
@@ -32,7 +33,7 @@ Rule = Callable[[GraphBuilder, At], list[str]]
 def apply(build: GraphBuilder, activation: Activation, z: str, slope: str = "") -> str:
     """Append y = φ(z); return its name."""
     y = f"y_{len(build.nodes)}"
-    nodes, constants = activation.nodes(z, y, y, build.dtype, OPSET, slope)
+    nodes, constants = activation_nodes(activation, z, y, y, build.dtype, OPSET, slope)
     build.nodes.extend(nodes)
     build.constants.update((constant.name, constant) for constant in constants)
     return y

@@ -20,6 +20,7 @@ from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.files import read_model, read_parts, write_model, write_parts
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.graph.writer import to_model, to_parts
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen
 
@@ -77,8 +78,8 @@ def _pipeline(path: Path, folder: Path) -> None:
     write_parts(parts, folder / "parts.onnx", overwrite=True)
     read_parts(folder / "parts.onnx")
     network = load(path)
-    write_parts(network.to_parts(), folder / "parts.onnx", overwrite=True)
-    write_model(network.to_model(), folder / "out.onnx", overwrite=True)
+    write_parts(to_parts(network), folder / "parts.onnx", overwrite=True)
+    write_model(to_model(network), folder / "out.onnx", overwrite=True)
     load(folder / "out.onnx")
     thresholds = Thresholds()
     inspect_layers(network, thresholds)
@@ -90,7 +91,7 @@ def _pipeline(path: Path, folder: Path) -> None:
         # Beside weights that only damage makes so large, rounding is all that is left of the others.
         largest = max(float(np.abs(values).max(initial=0.0)) for _, values in network.parameters())
         exact = record.exact and largest < LARGEST_WEIGHT
-    model = network.to_model()
+    model = to_model(network)
     write_model(model, folder / "out.onnx", overwrite=True)
     _run(read_model(path), model, exact)
 

@@ -1,27 +1,45 @@
-"""From a network back to a model: the user's frame with the segments in their places."""
+"""From a network back to a model, and to a file: the user's frame with the segments in their places."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import onnx
 from onnx import helper
 
-from onnxsurgeon.graph.files import Parts
+from onnxsurgeon.graph.files import Parts, join, write_parts
+from onnxsurgeon.graph.frame import Frame
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.nodes import chain_nodes
 from onnxsurgeon.linear_algebra import Array
-
-if TYPE_CHECKING:
-    from onnxsurgeon.graph.frame import Frame
-    from onnxsurgeon.graph.network import Network
 
 IR_WITH_FREE_INITIALIZERS = 4  # before it, every initializer has to be listed among the graph's inputs
 
 
-def assemble(network: Network) -> Parts:
-    """The complete model; weights that stayed are shared with the network, not copied."""
+def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
+    """Write ``network`` to ``path``, complete or not at all; with external data where the file read had it.
+
+    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file.
+
+    Raises:
+        ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
+    """
+    write_parts(to_parts(network), path, overwrite=overwrite, flush=flush)
+
+
+def to_model(network: Network) -> onnx.ModelProto:
+    """The complete model in memory.
+
+    Raises:
+        ModelError: it would exceed the 2 GB that protobuf can hold.
+    """
+    return join(to_parts(network))
+
+
+def to_parts(network: Network) -> Parts:
+    """The complete model, bulky tensors apart; weights that stayed are shared with the network, not copied."""
     frame = network.frame
     model = onnx.ModelProto()
     model.CopyFrom(frame.model)
