@@ -44,6 +44,7 @@ lint: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+	.venv-test/bin/lint-imports --no-cache
 
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
