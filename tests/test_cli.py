@@ -325,7 +325,7 @@ def bad(tmp_path):
         "surgery into an existing file": ((*by_data[:-4], "-o", "few.onnx", "--data", "digits"), "few.onnx: exists"),
         "too few rows to hold any out": (
             ("operate", SMALL, "prune:1:5", "-o", "o.onnx", "--data", "tiny.npz"),
-            "tiny.npz: 1 rows are too few to hold out 25% of them",
+            "tiny.npz: 1 row is too few to hold out 25% of them",
         ),
         "no two like units": (
             ("operate", SMALL, "merge_duplicates:1", "-o", "o.onnx"),

@@ -324,7 +324,7 @@ def test_stratified_takes_every_class_in_proportion_and_always_the_same():
     assert np.bincount(labels[held]).tolist() == [50, 30, 4]
     assert sorted([*held, *rest]) == list(range(840))
     np.testing.assert_array_equal(held, stratified(labels, 0.1, "x")[0])
-    with pytest.raises(DataError, match="1 rows are too few"):
+    with pytest.raises(DataError, match="1 row is too few"):
         stratified(labels[:1], 0.1, "x")
 
 

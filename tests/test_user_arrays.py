@@ -182,7 +182,7 @@ def test_npy_that_cannot_be_used(tmp_path, monkeypatch):
         (bad, CLASSES, r"x\.npy: the array holds nan in row 40, column 2"),
         (X, np.full(50, np.nan), r"y\.npy: the array holds nan in row 0"),
         (X, np.full((50, 2), -3), r"y\.npy: labels in several columns count from 0; found -3"),
-        (X[:1], CLASSES[:1], r"x\.npy: 1 rows are too few to hold out 20% of them"),
+        (X[:1], CLASSES[:1], r"x\.npy: 1 row is too few to hold out 20% of them"),
     ):
         path, target = npy(tmp_path, x, y)
         with pytest.raises(DataError, match=reason):

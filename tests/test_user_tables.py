@@ -102,7 +102,7 @@ def test_csv(content, tmp_path):
             ": column 'a' holds 1001 different texts; leave it out or encode it",
         ),
         (f"a,y\n{'x' * 2000},1\n", ": column 'a' holds a text of 2000 characters; leave it out or encode it"),
-        ("a,y\n1,1\n", ": 1 rows are too few to hold out 20% of them"),
+        ("a,y\n1,1\n", ": 1 row is too few to hold out 20% of them"),
     ],
 )
 def test_csv_that_cannot_be_used(content, reason, tmp_path):
