@@ -175,13 +175,13 @@ def operate(
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.graph.writer import save
     from onnxsurgeon.operating.perform import draw_sample, perform
-    from onnxsurgeon.surgery import DataAware, parse, spell
+    from onnxsurgeon.surgery import parse, spell
 
     reading = taken(ReadingOptions, settings)
     options = reading.inputs
     chosen = [parse(text, mode=widen) for text in surgeries]
     for surgery in chosen:
-        if isinstance(surgery, DataAware) and not data:
+        if surgery.needs and not data:
             raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")
     require_writable(out, overwrite=force)
     network = load(model)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from onnxsurgeon.recommend.candidates import PROPOSED
 from onnxsurgeon.surgeon.progress import TrainingProgress
-from onnxsurgeon.surgeon.settings import RECUPERATION
 
 WINDOW = 30.0  # seconds that the rate is a mean over
 
@@ -223,7 +223,7 @@ class RunState:
 
     def _first_guess(self) -> float:
         branches = 1 if self._settings.get("selection") == "random-walk" else self._get("branches")
-        recuperation = self._get("recuperation_batches") * sum(RECUPERATION.values())
+        recuperation = self._get("recuperation_batches") * (1 + sum(kind.recuperation for kind in PROPOSED))
         return float(branches * self._get("epoch_step") * self._per_epoch + recuperation)
 
     def _get(self, name: str, default: int = 0) -> int:

@@ -17,20 +17,8 @@ from onnxsurgeon.comparison.groups import Group, by_origin
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX
-from onnxsurgeon.surgery import (
-    Factorize,
-    FactorizeData,
-    Grow,
-    InsertIdentity,
-    Merge,
-    MergeData,
-    MergeDuplicates,
-    Narrow,
-    Prune,
-    Surgery,
-    Widen,
-    parse,
-)
+from onnxsurgeon.surgery import Surgery, parse
+from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Multiplied, Narrowed, Preceded, Widened
 
 
 @dataclass(frozen=True)
@@ -46,10 +34,6 @@ class Kinship:
     undone: tuple[str, ...]
     done: tuple[str, ...]
     groups: list[Group]
-
-
-# Surgeries that do the same to a network's layers.
-_MERGES, _NARROWS, _FACTORIZES, _WIDENS = (Merge, MergeData), (Narrow, Prune), (Factorize, FactorizeData), (Widen, Grow)
 
 
 class _Layer(NamedTuple):
@@ -121,70 +105,93 @@ def _back(segments: _Segments, surgeries: list[Surgery]) -> Iterator[_Segments]:
     if not surgeries:
         yield segments
         return
-    for number, position in _sites(segments, surgeries[-1]):
-        layers = _undone(segments[number], position, surgeries[-1])
+    effect, layer = surgeries[-1].effect, surgeries[-1].layer
+    if isinstance(effect, Multiplied):
+        parted = _parted(segments, effect.times)
+        if parted is not None:
+            yield from _back(parted, surgeries[:-1])
+        return
+    for number, position in _sites(segments, layer, effect):
+        layers = _undone(segments[number], position, effect)
         if layers is not None:
             yield from _back((*segments[:number], layers, *segments[number + 1 :]), surgeries[:-1])
 
 
-def _sites(segments: _Segments, surgery: Surgery) -> Iterator[tuple[int, int]]:
+def _sites(segments: _Segments, layer: int, effect: Effect) -> Iterator[tuple[int, int]]:
     """Where the surgery's hidden layer stands: segment and position; after a merge at a segment's end, either side."""
-    left = surgery.layer - 1
+    left = layer - 1
     for number, segment in enumerate(segments):
         hidden = len(segment) - 1
-        if 0 <= left < hidden + isinstance(surgery, _MERGES):
+        if 0 <= left < hidden + isinstance(effect, Absorbed):
             yield number, left
         left -= hidden
 
 
-def _undone(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer, ...] | None:
+def _undone(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, ...] | None:
     """A segment before the surgery on its layer ``i``; None: it cannot have come of that."""
     here = layers[i]
-    if isinstance(surgery, _MERGES):  # its width is lost
-        return (*layers[:i], _Layer(None, here.origin), *layers[i:])
-    if isinstance(surgery, _WIDENS):
-        units = None if here.units is None else here.units - surgery.units
-        return None if units is not None and units < 1 else (*layers[:i], here._replace(units=units), *layers[i + 1 :])
-    if isinstance(surgery, _NARROWS):
-        fits = here.units in (None, surgery.units)
-        return (*layers[:i], here._replace(units=None), *layers[i + 1 :]) if fits else None
-    if isinstance(surgery, MergeDuplicates):  # how many it made one is not told
-        return (*layers[:i], here._replace(units=None), *layers[i + 1 :])
+    match effect:
+        case Absorbed():  # its width is lost
+            return (*layers[:i], _Layer(None, here.origin), *layers[i:])
+        case Widened(added):
+            units = None if here.units is None else here.units - added
+            return None if units is not None and units < 1 else _resized(layers, i, units)
+        case Narrowed(kept):  # how many units there were is not told
+            return _resized(layers, i, None) if kept is None or here.units in (None, kept) else None
     following = layers[i + 1]
     if i + 1 == len(layers) - 1:
         return None  # what was inserted, or is the second factor, is hidden
-    if isinstance(surgery, InsertIdentity):
+    if isinstance(effect, Followed):
         same = None in (here.units, following.units) or here.units == following.units
         return (*layers[: i + 1], *layers[i + 2 :]) if same else None
-    assert isinstance(surgery, _FACTORIZES)
+    assert isinstance(effect, Preceded)
     whole = following._replace(origin=here.origin | following.origin)
-    return (*layers[:i], whole, *layers[i + 2 :]) if here.units in (None, surgery.rank) else None
+    return (*layers[:i], whole, *layers[i + 2 :]) if here.units in (None, effect.units) else None
+
+
+def _resized(layers: tuple[_Layer, ...], i: int, units: int | None) -> tuple[_Layer, ...]:
+    return (*layers[:i], layers[i]._replace(units=units), *layers[i + 1 :])
+
+
+def _parted(segments: _Segments, times: int) -> _Segments | None:
+    """One of so many equal networks that stand side by side; None: they cannot."""
+    if any(layer.units is not None and layer.units % times for segment in segments for layer in segment[:-1]):
+        return None
+    return tuple(
+        (*(layer._replace(units=layer.units and layer.units // times) for layer in segment[:-1]), segment[-1])
+        for segment in segments
+    )
 
 
 def _forth(segments: _Segments, surgery: Surgery) -> _Segments | None:
     """The network after the surgery; None: there is no such layer."""
-    left = surgery.layer - 1
+    effect, left = surgery.effect, surgery.layer - 1
+    if isinstance(effect, Multiplied):
+        return tuple(
+            (*(layer._replace(units=layer.units and layer.units * effect.times) for layer in segment[:-1]), segment[-1])
+            for segment in segments
+        )
     for number, segment in enumerate(segments):
         if 0 <= left < len(segment) - 1:
-            return (*segments[:number], _done(segment, left, surgery), *segments[number + 1 :])
+            return (*segments[:number], _done(segment, left, effect), *segments[number + 1 :])
         left -= len(segment) - 1
     return None
 
 
-def _done(layers: tuple[_Layer, ...], i: int, surgery: Surgery) -> tuple[_Layer, ...]:
+def _done(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, ...]:
     here, following = layers[i], layers[i + 1]
     new: tuple[_Layer, ...]
-    if isinstance(surgery, _MERGES):
-        new = (following._replace(origin=here.origin | following.origin),)
-    elif isinstance(surgery, _WIDENS):
-        new = (here._replace(units=None if here.units is None else here.units + surgery.units), following)
-    elif isinstance(surgery, _NARROWS):
-        new = (here._replace(units=surgery.units), following)
-    elif isinstance(surgery, MergeDuplicates):
-        new = (here._replace(units=None), following)
-    elif isinstance(surgery, InsertIdentity):
-        new = (here, _Layer(here.units, frozenset()), following)
-    else:
-        assert isinstance(surgery, _FACTORIZES)
-        new = (_Layer(surgery.rank, here.origin), here, following)
+    match effect:
+        case Absorbed():
+            new = (following._replace(origin=here.origin | following.origin),)
+        case Widened(added):
+            new = (here._replace(units=None if here.units is None else here.units + added), following)
+        case Narrowed(kept):
+            new = (here._replace(units=kept), following)
+        case Followed():
+            new = (here, _Layer(here.units, frozenset()), following)
+        case Preceded(units):
+            new = (_Layer(units, here.origin), here, following)
+        case _:
+            raise AssertionError(effect)
     return (*layers[:i], *new, *layers[i + 2 :])

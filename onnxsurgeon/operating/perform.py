@@ -19,8 +19,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.randomness import generator
-from onnxsurgeon.surgery.base import DataAware, Surgery, SurgeryRecord, operate
-from onnxsurgeon.surgery.grow import Grow
+from onnxsurgeon.surgery.base import Needs, Surgery, SurgeryRecord, operate
 
 
 class Sample(NamedTuple):
@@ -62,10 +61,10 @@ def moments_for(surgery: Surgery, network: Network, examples: Examples, rows: Ar
     Raises:
         EngineError: ONNX Runtime is missing or fails, or values or gradients are not finite.
     """
-    if not isinstance(surgery, DataAware):
+    if surgery.needs == Needs.NOTHING:
         return None
     moments = calibrate(network, examples, rows)
-    return with_gradients(moments, network, examples, rows) if isinstance(surgery, Grow) else moments
+    return moments if surgery.needs == Needs.MOMENTS else with_gradients(moments, network, examples, rows)
 
 
 def perform(

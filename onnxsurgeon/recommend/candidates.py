@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
 from onnxsurgeon.recommend.spectrum import Thresholds, beyond_rank, small_values
-from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen, spell
+from onnxsurgeon.surgery import Factorize, InsertIdentity, Merge, Narrow, Surgery, Widen, operate, spell
 
 IDENTITY = "identity"
+PROPOSED = (Widen, InsertIdentity, Narrow, Factorize, Merge)  # by ``propose``, besides the identity
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Candidate:
         """The first surgery's operation, or "identity"."""
         return IDENTITY if self.surgery is None else self.surgery.operation
 
+    @property
+    def recuperation(self) -> int:
+        """How many times --recuperation-batches it is trained before it is judged."""
+        return 1 if self.surgery is None else self.surgery.recuperation
+
     def __str__(self) -> str:
         return "+".join(map(spell, self.surgeries)) or IDENTITY
 
@@ -127,8 +133,9 @@ def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", br
 
 
 def count_after(network: Network, surgery: Surgery) -> int:
-    """Parameter count of the surgery's result, without performing it."""
-    return _PARAMETERS[type(surgery)](network, surgery)
+    """Parameter count of the surgery's result, without performing it where that can be."""
+    count = surgery.parameters_after(network)
+    return operate(network, surgery).network.parameter_count if count is None else count
 
 
 def _for_layer(
@@ -153,48 +160,3 @@ def _for_layer(
         yield Merge(i), 1.0, f"{finding}: nothing in it counts, so merge it into the next layer"
     else:
         yield Merge(i), share * depth, f"{finding}: merging hidden layer {i} of {hidden} into the next saves it whole"
-
-
-def _after_widen(network: Network, surgery: Widen) -> int:
-    layer, following = network.pair(surgery.layer)
-    each = layer.inputs + (layer.bias is not None) + _slopes(layer.activation) + following.units
-    return network.parameter_count + surgery.units * each
-
-
-def _after_insert(network: Network, surgery: InsertIdentity) -> int:
-    layer = network.hidden(surgery.layer)
-    idempotent = layer.activation is not None and layer.activation.is_idempotent
-    return network.parameter_count + layer.units * (layer.units + 1 + (not idempotent))
-
-
-def _after_narrow(network: Network, surgery: Narrow) -> int:
-    layer, following = network.pair(surgery.layer)
-    each = layer.inputs + (layer.bias is not None) + _slopes(layer.activation) + following.units
-    gained = following.units if layer.bias is not None and following.bias is None else 0
-    return network.parameter_count - (layer.units - surgery.units) * each + gained
-
-
-def _after_factorize(network: Network, surgery: Factorize) -> int:
-    layer = network.hidden(surgery.layer)
-    return network.parameter_count - layer.weight.size + surgery.rank * (layer.inputs + layer.units)
-
-
-def _after_merge(network: Network, surgery: Merge) -> int:
-    layer, following = network.pair(surgery.layer)
-    gone = sum(values.size for _, values in layer.parameters()) + following.weight.size
-    gained = following.units if layer.bias is not None and following.bias is None else 0
-    return network.parameter_count - gone + layer.inputs * following.units + gained
-
-
-def _slopes(activation: Activation | None) -> int:
-    return int(activation is not None and activation.slope is not None)
-
-
-# Exact counts without performing the surgery: a narrow or a merge of a large layer costs an SVD or a product.
-_PARAMETERS: dict[type, Callable[..., int]] = {
-    Widen: _after_widen,
-    InsertIdentity: _after_insert,
-    Narrow: _after_narrow,
-    Factorize: _after_factorize,
-    Merge: _after_merge,
-}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member
+from onnxsurgeon.surgery import parse
+from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Preceded
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,22 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
 def _after(surgeries: str, layers: list[int], fresh: int) -> list[int]:
     """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first that they make."""
     for surgery in surgeries.split("+"):
-        operation, i = surgery.partition(":")[0], _position(surgery)
-        if operation == "insert_identity":
+        effect, i = _effect(surgery), _position(surgery)
+        if isinstance(effect, Followed):
             layers, fresh = [*layers[: i + 1], fresh, *layers[i + 1 :]], fresh + 1
-        elif operation in ("factorize", "factorize_data"):
+        elif isinstance(effect, Preceded):
             layers, fresh = [*layers[:i], fresh, *layers[i:]], fresh + 1
-        elif operation in ("merge", "merge_data"):
+        elif isinstance(effect, Absorbed):
             layers = [*layers[:i], *layers[i + 1 :]]
     return layers
+
+
+def _effect(surgery: str) -> Effect | None:
+    """What a surgery does to the layers; None of what is no surgery, such as "identity", or none that is known here."""
+    try:
+        return parse(surgery).effect
+    except SurgeryError:
+        return None
 
 
 def _position(surgery: str) -> int:

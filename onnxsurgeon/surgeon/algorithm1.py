@@ -11,7 +11,6 @@ from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
 from onnxsurgeon.surgeon.jobs import Job
-from onnxsurgeon.surgeon.settings import RECUPERATION
 
 
 class Algorithm1(Surgeon):
@@ -79,7 +78,7 @@ class Algorithm1(Surgeon):
         """The candidates' jobs; while one is being trained, the next surgery is performed."""
         start, stop = self.window(state, epochs)
         for candidate, parent, branch in self.operated(state, chosen, draw):
-            batches = self.settings.recuperation_batches * RECUPERATION[candidate.operation]
+            batches = self.settings.recuperation_batches * candidate.recuperation
             until = min(start + batches, stop)
             yield Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count)
 

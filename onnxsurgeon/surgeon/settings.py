@@ -26,16 +26,6 @@ RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
 STARTS = ("auto", "trained", "untrained")
 
-# How many times --recuperation-batches each operation is trained before it is judged (paper, Appendix).
-RECUPERATION = {
-    "identity": 1,
-    "widen": 1,
-    "insert_identity": 10,
-    "narrow": 10,
-    "merge": 10,
-    "factorize": 1,
-}
-
 
 def quantity(default: Any, text: str, kind: Quantity) -> Any:
     """A field that is a number but may be given as a text with a unit."""

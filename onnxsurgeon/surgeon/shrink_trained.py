@@ -31,8 +31,8 @@ from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
-from onnxsurgeon.surgery import Grow, Prune, Surgery
-from onnxsurgeon.surgery.base import DataAware
+from onnxsurgeon.surgery import Prune, Surgery
+from onnxsurgeon.surgery.base import Needs
 
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
@@ -312,7 +312,7 @@ class ShrinkTrained(FrontSearch):
 
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """Moments with sensitivities; of a network that was calibrated last, those of then."""
-        if self._is_plain or not isinstance(surgery, DataAware) or isinstance(surgery, Grow):
+        if self._is_plain or surgery.needs != Needs.MOMENTS:
             return super().moments_for(surgery, network)
         if not isinstance(surgery, Prune):
             return calibrate(network, self.train, self.sample)

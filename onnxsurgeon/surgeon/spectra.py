@@ -8,13 +8,12 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
 from onnxsurgeon.surgery import Surgery
+from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded
 
 # Of a longer spectrum so many values are written, evenly spaced by rank, the first and the last among them.
 VALUES = 128
 # m n min(m, n) of an m × n matrix up to which its singular values are worth computing for a picture: some 40 ms.
 AFFORDABLE = 2**27
-# How many layers stand in the place of the one operated on.
-_MADE = {"factorize": 2, "factorize_data": 2, "insert_identity": 2}
 
 
 def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, object]:
@@ -25,23 +24,24 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, obje
     """
     position, _ = before.depth(surgery.layer)
     layers = after.segments[before.segment_of(surgery.layer)].layers
-    made = layers[position - 1 :][: _MADE.get(surgery.operation, 1)]
+    made = layers[position - 1 :][: 2 if isinstance(surgery.effect, Followed | Preceded) else 1]
     old = singular_values(before.hidden(surgery.layer).weight)
     return {
         "layer": surgery.layer,
         "before": _written(old),
-        "after": [_written(_spectrum(surgery.operation, i, layer, old)) for i, layer in enumerate(made)],
+        "after": [_written(_spectrum(surgery, i, layer, old)) for i, layer in enumerate(made)],
     }
 
 
-def _spectrum(operation: str, i: int, layer: DenseLayer, old: Array) -> Array | None:
+def _spectrum(surgery: Surgery, i: int, layer: DenseLayer, old: Array) -> Array | None:
     """Of the ``i``-th layer in the place of one with the singular values ``old``."""
     m, n = layer.weight.shape
-    if m * n * min(m, n) <= AFFORDABLE or (operation, i) == ("insert_identity", 0):  # which is as it was
+    is_as_it_was = isinstance(surgery.effect, Followed) and i == 0
+    if m * n * min(m, n) <= AFFORDABLE or is_as_it_was:
         return singular_values(layer.weight)
     if i == 1:  # I of an inserted layer, or V_rᵀ of a factorized one
         return np.ones(min(m, n))
-    if operation in ("narrow", "factorize"):  # U_r Σ_r
+    if isinstance(surgery.effect, Narrowed | Preceded) and not surgery.needs:  # U_r Σ_r
         return old[: min(m, n)]
     return None
 

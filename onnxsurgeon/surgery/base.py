@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,44 +19,74 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.linear_algebra import Array, in_float64
 from onnxsurgeon.runtime import first_line
+from onnxsurgeon.surgery.effects import Effect
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
 EXACT_TOLERANCE = 1e-5
 
 
-class Surgery(Protocol):
-    """One rewrite of a network, as plain data: which operation, which layer, how much.
+class Needs(IntEnum):
+    """What a surgery goes by besides the network; each includes those before it."""
+
+    NOTHING = 0
+    MOMENTS = 1
+    GRADIENTS = 2
+
+
+class Surgery(ABC):
+    """One rewrite of a network, as plain data: which operation, which layer, how much. Subclasses are dataclasses.
 
     Attributes:
         operation: the name on the command line, such as "widen".
+        summary: what becomes of the layer, in half a sentence.
+        exact_if: when the function stays, in half a sentence.
+        marker: how pictures mark it, as matplotlib calls its markers.
+        needs: what it goes by.
+        recuperation: how many times --recuperation-batches it is trained before it is judged (paper, Appendix).
         layer: the hidden layer, counted from 1 at the input.
     """
 
     operation: ClassVar[str]
+    summary: ClassVar[str]
+    exact_if: ClassVar[str]
+    marker: ClassVar[str] = "X"
+    needs: ClassVar[Needs] = Needs.NOTHING
+    recuperation: ClassVar[int] = 1
+    layer: int
 
     @property
-    def layer(self) -> int:
-        """The hidden layer."""
+    @abstractmethod
+    def effect(self) -> Effect:
+        """What it does to the list of layers."""
 
+    @abstractmethod
     def require(self, network: Network) -> None:
         """Raise SurgeryError, with the reason, where the surgery cannot be done on ``network``."""
 
+    @abstractmethod
     def is_exact(self, network: Network) -> bool:
         """Whether the result computes the same function as ``network``, up to rounding."""
 
+    @abstractmethod
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """New layers for old ones; ``network`` is not changed, and weights that stay are shared with it."""
 
+    def parameters_after(self, network: Network) -> int | None:
+        """Parameter count of the result, without performing it; None where only that tells it."""
+        return None
 
-class DataAware(ABC):
+
+class DataAware(Surgery):
     """A surgery that goes by the moments of a calibration sample, which ``operate`` hands to it.
 
     It knows nothing else of data: the same network and moments give the same result.
     """
 
+    needs: ClassVar[Needs] = Needs.MOMENTS
+
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """Raise SurgeryError: without moments it cannot be done."""
-        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample")  # type: ignore[arg-type]
+        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample")
 
     @abstractmethod
     def refit(self, network: Network, moments: Moments) -> Replacement:
@@ -134,14 +165,28 @@ class Operated:
         yield self.record
 
 
-SURGERIES: dict[str, type[Any]] = {}
-T = TypeVar("T")
+SURGERIES: dict[str, type[Surgery]] = {}
+T = TypeVar("T", bound=Surgery)
 
 
 def register(kind: type[T]) -> type[T]:
     """Enter a surgery into the registry under its operation's name."""
-    SURGERIES[kind.operation] = kind  # type: ignore[attr-defined]
+    SURGERIES[kind.operation] = kind
     return kind
+
+
+def usage(kind: type[Surgery]) -> str:
+    """How the command line takes a surgery, such as "widen:LAYER:UNITS"."""
+    return ":".join([kind.operation, *(name.upper() for name in _numbers(kind))])
+
+
+def example(kind: type[Surgery]) -> Surgery:
+    """The surgery with the least numbers: what can be said of all of a kind can be said of it."""
+    return kind(*(1 for _ in _numbers(kind)))
+
+
+def _numbers(kind: type[Surgery]) -> list[str]:
+    return [field.name for field in fields(kind) if field.type in (int, "int")]  # type: ignore[arg-type]
 
 
 def spell(surgery: Surgery) -> str:
@@ -162,16 +207,15 @@ def parse(text: str, **options: Any) -> Surgery:
     kind = SURGERIES.get(operation)
     if kind is None:
         raise SurgeryError(f"unknown surgery '{operation}': expected one of {', '.join(sorted(SURGERIES))}")
-    names = [field.name for field in fields(kind) if field.type in (int, "int")]
+    names = _numbers(kind)
     try:
         values = [int(number) for number in numbers]
     except ValueError:
         values = []
     if len(values) != len(names):
-        raise SurgeryError(f"'{text}': expected {':'.join([operation, *(name.upper() for name in names)])}")
-    known = {field.name for field in fields(kind)}
-    surgery: Surgery = kind(*values, **{key: value for key, value in options.items() if key in known})
-    return surgery
+        raise SurgeryError(f"'{text}': expected {usage(kind)}")
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(*values, **{key: value for key, value in options.items() if key in known})
 
 
 def operate(

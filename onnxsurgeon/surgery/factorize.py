@@ -11,20 +11,29 @@ import numpy as np
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
-from onnxsurgeon.surgery.base import Replacement, moments_like, register, require_amount, slope_of, unknown
+from onnxsurgeon.surgery.base import Replacement, Surgery, moments_like, register, require_amount, slope_of, unknown
+from onnxsurgeon.surgery.effects import Effect, Preceded
 
 
 @register
 @dataclass(frozen=True)
-class Factorize:
+class Factorize(Surgery):
     """Truncated SVD of hidden layer ``layer`` at ``rank`` r (paper, 3.1).
 
     W_i → U_r Σ_r, a linear layer without bias, then V_rᵀ with b_i and φ. Exact where r ≥ rank(W_i).
     """
 
     operation: ClassVar[str] = "factorize"
+    summary: ClassVar[str] = "two layers in its place, with RANK units between them, by its singular values"
+    exact_if: ClassVar[str] = "if the rank is no less than that of its weight"
+    marker: ClassVar[str] = "P"
     layer: int
     rank: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
         """1 ≤ r ≤ min(n_{i-1}, n_i)."""
@@ -34,6 +43,11 @@ class Factorize:
     def is_exact(self, network: Network) -> bool:
         """Where nothing but zeros is cut off."""
         return self.rank >= rank(network.hidden(self.layer).weight)
+
+    def parameters_after(self, network: Network) -> int:
+        """Exact, and without a decomposition or a product of the weights."""
+        layer = network.hidden(self.layer)
+        return network.parameter_count - layer.weight.size + self.rank * (layer.inputs + layer.units)
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """φ(x W + b) → φ((x U_r Σ_r) V_rᵀ + b)."""

@@ -23,6 +23,7 @@ from onnxsurgeon.surgery.base import (
     slope_of,
     unknown,
 )
+from onnxsurgeon.surgery.effects import Effect, Preceded
 
 # How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
 # not move in are ranked by the weights.
@@ -45,8 +46,16 @@ class FactorizeData(DataAware):
     """
 
     operation: ClassVar[str] = "factorize_data"
+    summary: ClassVar[str] = "two layers in its place, with RANK units between them, by what enters it"
+    exact_if: ClassVar[str] = "if the rank is the number of units"
+    marker: ClassVar[str] = "p"
     layer: int
     rank: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
         """1 ≤ r ≤ min(n_{i-1}, n_i)."""

@@ -13,7 +13,8 @@ from onnxsurgeon.calibration.regression import variance_of
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
-from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_amount, unknown
+from onnxsurgeon.surgery.base import DataAware, Needs, Replacement, register, require_amount, unknown
+from onnxsurgeon.surgery.effects import Effect, Widened
 from onnxsurgeon.surgery.widen import require_size
 
 # Standard deviation of a new unit's z, as a fraction of the others' root mean square: small, it is still free to turn.
@@ -43,8 +44,17 @@ class Grow(DataAware):
     """
 
     operation: ClassVar[str] = "grow"
+    summary: ClassVar[str] = "UNITS more units, where the loss falls fastest"
+    exact_if: ClassVar[str] = "always"
+    marker: ClassVar[str] = ">"
+    needs: ClassVar[Needs] = Needs.GRADIENTS
     layer: int
     units: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Widened(self.units)
 
     def require(self, network: Network) -> None:
         """The layer must exist and the number of units be positive."""

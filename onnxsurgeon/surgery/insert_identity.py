@@ -11,12 +11,13 @@ import numpy as np
 from onnxsurgeon.graph.activations import prelu
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgery.base import Replacement, register, unknown
+from onnxsurgeon.surgery.base import Replacement, Surgery, register, unknown
+from onnxsurgeon.surgery.effects import Effect, Followed
 
 
 @register
 @dataclass(frozen=True)
-class InsertIdentity:
+class InsertIdentity(Surgery):
     """Insert a dense layer with W = I, b = 0 after hidden layer ``layer`` (paper, 3.1).
 
     Its activation is the layer's own φ where φ(φ(x)) = φ(x) (Relu, Clip); after any other layer it is a PRelu
@@ -24,7 +25,16 @@ class InsertIdentity:
     """
 
     operation: ClassVar[str] = "insert_identity"
+    summary: ClassVar[str] = "another layer behind it"
+    exact_if: ClassVar[str] = "always"
+    marker: ClassVar[str] = "s"
+    recuperation: ClassVar[int] = 10
     layer: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Followed()
 
     def require(self, network: Network) -> None:
         """The layer must exist, and be followed by one that the new layer can stand before."""
@@ -33,6 +43,12 @@ class InsertIdentity:
     def is_exact(self, network: Network) -> bool:
         """Always."""
         return True
+
+    def parameters_after(self, network: Network) -> int:
+        """Exact, and without a decomposition or a product of the weights."""
+        layer = network.hidden(self.layer)
+        idempotent = layer.activation is not None and layer.activation.is_idempotent
+        return network.parameter_count + layer.units * (layer.units + 1 + (not idempotent))
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """X → φ(x) → φ(φ(x) I + 0)."""

@@ -11,19 +11,29 @@ import numpy as np
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul
-from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, slope_of
+from onnxsurgeon.surgery.base import Replacement, Surgery, add_bias, moments_like, register, slope_of
+from onnxsurgeon.surgery.effects import Absorbed, Effect
 
 
 @register
 @dataclass(frozen=True)
-class Merge:
+class Merge(Surgery):
     """Remove hidden layer ``layer``: W' = W_i W_{i+1}, b' = b_i W_{i+1} + b_{i+1} (paper, eq. 11-12).
 
     Exact only where φ_i is the identity. The result keeps the following layer's names and activation.
     """
 
     operation: ClassVar[str] = "merge"
+    summary: ClassVar[str] = "it becomes a part of the next layer"
+    exact_if: ClassVar[str] = "if φ is the identity"
+    marker: ClassVar[str] = "D"
+    recuperation: ClassVar[int] = 10
     layer: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Absorbed()
 
     def require(self, network: Network) -> None:
         """The layer must exist."""
@@ -32,6 +42,13 @@ class Merge:
     def is_exact(self, network: Network) -> bool:
         """Where no nonlinearity is lost."""
         return network.hidden(self.layer).is_linear
+
+    def parameters_after(self, network: Network) -> int:
+        """Exact, and without a decomposition or a product of the weights."""
+        layer, following = network.pair(self.layer)
+        gone = sum(values.size for _, values in layer.parameters()) + following.weight.size
+        gained = following.units if layer.bias is not None and following.bias is None else 0
+        return network.parameter_count - gone + layer.inputs * following.units + gained
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """φ_{i+1}(φ_i(x W_i + b_i) W_{i+1} + b_{i+1}) → φ_{i+1}(x W' + b')."""

@@ -14,6 +14,7 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
 from onnxsurgeon.surgery.base import DataAware, Replacement, add_bias, moments_like, register, slope_of
+from onnxsurgeon.surgery.effects import Absorbed, Effect
 
 
 @register
@@ -31,7 +32,15 @@ class MergeData(DataAware):
     """
 
     operation: ClassVar[str] = "merge_data"
+    summary: ClassVar[str] = "it becomes a part of the next layer, as near as an affine map comes"
+    exact_if: ClassVar[str] = "if φ is the identity"
+    marker: ClassVar[str] = "d"
     layer: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Absorbed()
 
     def require(self, network: Network) -> None:
         """The layer must exist."""

@@ -13,7 +13,8 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, slope_of, spell
+from onnxsurgeon.surgery.base import Replacement, Surgery, add_bias, moments_like, register, slope_of, spell
+from onnxsurgeon.surgery.effects import Effect, Narrowed
 
 
 class _Groups(NamedTuple):
@@ -29,7 +30,7 @@ class _Groups(NamedTuple):
 
 @register
 @dataclass(frozen=True)
-class MergeDuplicates:
+class MergeDuplicates(Surgery):
     """Keep one of all units of hidden layer ``layer`` that have the same incoming weights, bias and slope.
 
     Its outgoing weights become the sum of theirs. Units without incoming weights are constant: φ(b) times their
@@ -37,7 +38,15 @@ class MergeDuplicates:
     """
 
     operation: ClassVar[str] = "merge_duplicates"
+    summary: ClassVar[str] = "of equal units one stays"
+    exact_if: ClassVar[str] = "always"
+    marker: ClassVar[str] = "8"
     layer: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Narrowed(None)
 
     def require(self, network: Network) -> None:
         """Some unit must be redundant, and not all be constant."""

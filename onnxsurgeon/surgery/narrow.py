@@ -12,12 +12,22 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
-from onnxsurgeon.surgery.base import Replacement, add_bias, moments_like, register, require_amount, slope_of, spell
+from onnxsurgeon.surgery.base import (
+    Replacement,
+    Surgery,
+    add_bias,
+    moments_like,
+    register,
+    require_amount,
+    slope_of,
+    spell,
+)
+from onnxsurgeon.surgery.effects import Effect, Narrowed
 
 
 @register
 @dataclass(frozen=True)
-class Narrow:
+class Narrow(Surgery):
     """Reduce hidden layer ``layer`` to ``units`` units (paper, 3.1, removing neurons).
 
     With W_i = U Σ Vᵀ cut to r = ``units``: W_i' = U_r Σ_r, b_i' = b_i V_r, W_{i+1}' = V_rᵀ W_{i+1}, and
@@ -28,8 +38,17 @@ class Narrow:
     """
 
     operation: ClassVar[str] = "narrow"
+    summary: ClassVar[str] = "UNITS units stay, by its singular values"
+    exact_if: ClassVar[str] = "if φ is the identity, and no less than the rank is left"
+    marker: ClassVar[str] = "v"
+    recuperation: ClassVar[int] = 10
     layer: int
     units: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Narrowed(self.units)
 
     def require(self, network: Network) -> None:
         """1 ≤ r ≤ min(n_{i-1}, n_i): the decomposition has no more than that many columns."""
@@ -47,6 +66,13 @@ class Narrow:
         """Where φ is the identity and nothing but zeros is cut off."""
         layer = network.hidden(self.layer)
         return layer.is_linear and self.units >= rank(layer.weight)
+
+    def parameters_after(self, network: Network) -> int:
+        """Exact, and without a decomposition or a product of the weights."""
+        layer, following = network.pair(self.layer)
+        each = layer.inputs + (layer.bias is not None) + (slope_of(layer) is not None) + following.units
+        gained = following.units if layer.bias is not None and following.bias is None else 0
+        return network.parameter_count - (layer.units - self.units) * each + gained
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """Rotate the layer's outputs onto the leading right singular vectors."""

@@ -14,15 +14,8 @@ from onnxsurgeon.calibration.regression import eliminate, linear_error, relative
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import (
-    DataAware,
-    Replacement,
-    add_bias,
-    moments_like,
-    register,
-    require_amount,
-    slope_of,
-)
+from onnxsurgeon.surgery.base import DataAware, Replacement, add_bias, moments_like, register, require_amount, slope_of
+from onnxsurgeon.surgery.effects import Effect, Narrowed
 
 
 @register
@@ -45,8 +38,16 @@ class Prune(DataAware):
     """
 
     operation: ClassVar[str] = "prune"
+    summary: ClassVar[str] = "UNITS units stay, those that the next layer needs"
+    exact_if: ClassVar[str] = "if no unit goes"
+    marker: ClassVar[str] = "<"
     layer: int
     units: int
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Narrowed(self.units)
 
     def require(self, network: Network) -> None:
         """1 ≤ units ≤ n_i."""

@@ -14,14 +14,15 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import LARGE, Array
-from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount, spell, unknown
+from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount, slope_of, spell, unknown
+from onnxsurgeon.surgery.effects import Effect, Widened
 
 MOST_WEIGHTS = 2**31  # 8 GB in float32
 
 
 @register
 @dataclass(frozen=True)
-class Widen:
+class Widen(Surgery):
     """Add ``units`` units to hidden layer ``layer``. Exact always, for every elementwise φ.
 
     Modes:
@@ -33,9 +34,17 @@ class Widen:
     """
 
     operation: ClassVar[str] = "widen"
+    summary: ClassVar[str] = "UNITS more units"
+    exact_if: ClassVar[str] = "always"
+    marker: ClassVar[str] = "^"
     layer: int
     units: int
     mode: str = "split"
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Widened(self.units)
 
     def require(self, network: Network) -> None:
         """The layer must exist, the number of units be positive and the mode known."""
@@ -48,6 +57,12 @@ class Widen:
     def is_exact(self, network: Network) -> bool:
         """Always: the copies' outgoing weights add up to the original's."""
         return True
+
+    def parameters_after(self, network: Network) -> int:
+        """Exact, and without a decomposition or a product of the weights."""
+        layer, following = network.pair(self.layer)
+        each = layer.inputs + (layer.bias is not None) + (slope_of(layer) is not None) + following.units
+        return network.parameter_count + self.units * each
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """W_i → [W_i, new columns], b_i likewise; W_{i+1} → rows shared out so that their sums stay."""

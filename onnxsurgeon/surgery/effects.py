@@ -1,0 +1,49 @@
+"""What a surgery does to the list of layers, so far as its text tells it.
+
+Lineages, spectra and drawings go by this alone: they know no surgery by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Widened:
+    """The layer gets ``added`` units more."""
+
+    added: int
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """The layer keeps ``kept`` of its units; None: how many is not told."""
+
+    kept: int | None
+
+
+@dataclass(frozen=True)
+class Preceded:
+    """A linear layer of ``units`` units, made of the layer's weight, stands before the layer, whose width stays."""
+
+    units: int
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A new layer stands behind the layer, as wide as that."""
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """The layer becomes a part of the one that reads it."""
+
+
+@dataclass(frozen=True)
+class Multiplied:
+    """Every hidden layer has the units of ``times`` networks side by side."""
+
+    times: int
+
+
+Effect = Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied
