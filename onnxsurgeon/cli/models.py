@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.cli.options import (
@@ -34,9 +35,25 @@ def register(app: typer.Typer) -> None:
         inspect
     )
     app.command(
+        cls=OperateCommand,
         epilog="Examples: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx; "
-        "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx"
+        "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx",
     )(operate)
+
+
+class OperateCommand(TyperCommand):
+    """Its help lists the surgeries that there are."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """As of every command, and what each surgery does to the layer that it names."""
+        from onnxsurgeon.surgery import SURGERIES
+        from onnxsurgeon.surgery.base import usage
+
+        kinds = sorted((kind for kind in SURGERIES.values() if kind.is_for_one), key=lambda kind: kind.needs > 0)
+        rows = [(usage(kind), kind.summary + (" (goes by --data)" if kind.needs else "")) for kind in kinds]
+        with formatter.section("Surgeries"):
+            formatter.write_dl(rows)
+        super().format_options(ctx, formatter)
 
 
 def new(
@@ -147,9 +164,7 @@ def operate(
     surgeries: Annotated[
         list[str],
         typer.Argument(
-            help="In order: widen:LAYER:UNITS (more), insert_identity:LAYER, narrow:LAYER:UNITS (left), "
-            "factorize:LAYER:RANK, merge:LAYER, merge_duplicates:LAYER; by what --data shows grow:LAYER:UNITS (more), "
-            "prune:LAYER:UNITS (left), factorize_data:LAYER:RANK, merge_data:LAYER. Hidden layers are counted from 1.",
+            help="In order; hidden layers are counted from 1 at the input.",
             metavar="SURGERY...",
         ),
     ],
@@ -160,8 +175,8 @@ def operate(
         str,
         typer.Option(
             "--data",
-            help="Show each surgery's error on rows of this data set, as for evaluate; grow, prune, factorize_data "
-            "and merge_data need it, and go by 4,096 training rows.",
+            help="Show each surgery's error on rows of this data set, as for evaluate; some need it, and go by 4,096 "
+            "training rows.",
         ),
     ] = "",
     seed: SeedOption = 0,

@@ -12,7 +12,8 @@ from onnxsurgeon.surgeon.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgery.join import join, reason_against
+from onnxsurgeon.surgery import spell
+from onnxsurgeon.surgery.join import Join, join, reason_against
 
 
 def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
@@ -42,7 +43,7 @@ def joined(
         state.front = [entry for entry in state.front if entry.topology != same or not entry.branch]
     number, state.next_number = state.next_number, state.next_number + 1
     network, rounding = join([branch.network for branch in members]).as_stored()
-    surgery = f"join:{len(members)}"
+    surgery = spell(Join(len(members)))
     surgeon.tell(
         event="proposed",
         branch=number,

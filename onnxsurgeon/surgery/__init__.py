@@ -15,6 +15,7 @@ from onnxsurgeon.surgery.factorize import Factorize
 from onnxsurgeon.surgery.factorize_data import FactorizeData, factorization_errors
 from onnxsurgeon.surgery.grow import Grow
 from onnxsurgeon.surgery.insert_identity import InsertIdentity
+from onnxsurgeon.surgery.join import Join
 from onnxsurgeon.surgery.merge import Merge
 from onnxsurgeon.surgery.merge_data import MergeData
 from onnxsurgeon.surgery.merge_duplicates import MergeDuplicates
@@ -30,6 +31,7 @@ __all__ = [
     "FactorizeData",
     "Grow",
     "InsertIdentity",
+    "Join",
     "Merge",
     "MergeData",
     "MergeDuplicates",

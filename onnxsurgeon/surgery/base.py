@@ -42,6 +42,7 @@ class Surgery(ABC):
         exact_if: when the function stays, in half a sentence.
         marker: how pictures mark it, as matplotlib calls its markers.
         needs: what it goes by.
+        is_for_one: whether it can be done to one network.
         recuperation: how many times --recuperation-batches it is trained before it is judged (paper, Appendix).
         layer: the hidden layer, counted from 1 at the input.
     """
@@ -51,6 +52,7 @@ class Surgery(ABC):
     exact_if: ClassVar[str]
     marker: ClassVar[str] = "X"
     needs: ClassVar[Needs] = Needs.NOTHING
+    is_for_one: ClassVar[bool] = True
     recuperation: ClassVar[int] = 1
     layer: int
 
@@ -186,12 +188,12 @@ def example(kind: type[Surgery]) -> Surgery:
 
 
 def _numbers(kind: type[Surgery]) -> list[str]:
-    return [field.name for field in fields(kind) if field.type in (int, "int")]  # type: ignore[arg-type]
+    return [each.name for each in fields(kind) if each.type in (int, "int") and each.init]  # type: ignore[arg-type]
 
 
 def spell(surgery: Surgery) -> str:
     """The surgery as on the command line, such as "widen:1:8"."""
-    values = [getattr(surgery, field.name) for field in fields(surgery)]  # type: ignore[arg-type]
+    values = [getattr(surgery, field.name) for field in fields(surgery) if field.init]  # type: ignore[arg-type]
     return ":".join([surgery.operation, *(str(value) for value in values if not isinstance(value, str))])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +12,39 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.surgery.base import Replacement, Surgery, register, spell
+from onnxsurgeon.surgery.effects import Effect, Multiplied
+
+
+@register
+@dataclass(frozen=True)
+class Join(Surgery):
+    """``members`` networks side by side: what ``join`` makes of them. Of one network alone it cannot be done."""
+
+    operation: ClassVar[str] = "join"
+    summary: ClassVar[str] = "MEMBERS networks become one, whose output is the mean of theirs"
+    exact_if: ClassVar[str] = "always"
+    marker: ClassVar[str] = "h"
+    is_for_one: ClassVar[bool] = False
+    members: int
+    layer: int = field(default=0, init=False)
+
+    @property
+    def effect(self) -> Effect:
+        """As its text tells it."""
+        return Multiplied(self.members)
+
+    def require(self, network: Network) -> None:
+        """Raise SurgeryError: there is one network only."""
+        raise SurgeryError(f"{spell(self)}: it takes several networks, as evolve --ensemble has them in its end")
+
+    def is_exact(self, network: Network) -> bool:
+        """The mean of all, which is what they are asked for."""
+        return True
+
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
+        """Raise SurgeryError: there is one network only."""
+        raise SurgeryError(f"{spell(self)}: it takes several networks")
 
 
 def join(networks: Sequence[Network]) -> Network:

@@ -14,18 +14,18 @@ from onnxsurgeon.report.pictures.style import (
     GREY,
     INK,
     SMALL,
-    STYLES,
     UNNAMED,
     Scene,
     add_key,
     along_epochs,
     mark,
     name,
+    styles,
 )
 from onnxsurgeon.runs.branch import TRAINED
 from onnxsurgeon.runs.family import Member
 
-_PLAIN = STYLES["identity"][1]
+_PLAIN = styles()["identity"][1]
 
 
 def accuracy_picture(scene: Scene) -> Figure:

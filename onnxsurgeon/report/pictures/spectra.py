@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
-from onnxsurgeon.report.pictures.style import DOTTED, GREY, INK, OTHER, SMALL, STYLES, WIDTH, Scene, known
+from onnxsurgeon.report.pictures.style import DOTTED, GREY, INK, SMALL, WIDTH, Scene, known, style_of
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member, Spectrum
 
@@ -102,7 +102,7 @@ def _panels(scene: Scene, members: Sequence[Member], *, across: int, width: floa
 def _panel(axes: Any, scene: Scene, member: Member, low: float) -> None:
     operated = member.operated
     assert operated is not None
-    shape, color = STYLES.get(known(member), OTHER)[0], _color(member)
+    shape, color = style_of(member)[0], _color(member)
     before = operated.before
     if before is not None:
         small = max(scene.thresholds.relative * before.values[0], scene.thresholds.absolute)
@@ -129,7 +129,7 @@ def _title(member: Member) -> str:
 
 
 def _color(member: Member) -> str:
-    return GREY if known(member) == START else STYLES.get(known(member), OTHER)[1]
+    return GREY if known(member) == START else style_of(member)[1]
 
 
 def _curve(axes: Any, spectrum: Spectrum, low: float, **style: Any) -> None:

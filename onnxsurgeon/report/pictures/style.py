@@ -23,22 +23,22 @@ from onnxsurgeon.report.known import PaperFigure
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import History, Member
 from onnxsurgeon.runs.predictions import Predictions
+from onnxsurgeon.surgery import SURGERIES
+from onnxsurgeon.surgery.base import example
+from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Multiplied, Narrowed, Preceded, Widened
 
 # Stands for the page's text colour: matplotlib wants a number, CSS's currentColor takes its place on the page.
 INK = "#010203"
 GREY = "#808080"  # legible on white and on black
 BLUE, ORANGE = "#0072b2", "#d55e00"
-# Marker and colour (Okabe and Ito, Color Universal Design) of each operation.
-STYLES = {
-    START: ("*", INK),
-    IDENTITY: ("o", "#56b4e9"),
-    "widen": ("^", ORANGE),
-    "grow": (">", ORANGE),
-    "narrow": ("v", BLUE),
-    "prune": ("<", BLUE),
-    "insert_identity": ("s", "#009e73"),
-    "merge": ("D", "#cc79a7"),
-    "factorize": ("P", "#e69f00"),
+# Colour of what a surgery does (Okabe and Ito, Color Universal Design), in the order of a picture's key.
+_COLORS: dict[type[Effect], str] = {
+    Widened: ORANGE,
+    Narrowed: BLUE,
+    Followed: "#009e73",
+    Absorbed: "#cc79a7",
+    Preceded: "#e69f00",
+    Multiplied: "#f0e442",
 }
 OTHER = ("X", GREY)
 UNNAMED = (START, IDENTITY)  # whose numbers would only crowd a picture
@@ -104,15 +104,29 @@ def style(*, text_as_paths: bool = False) -> Iterator[None]:
         yield
 
 
+def styles() -> dict[str, tuple[str, str]]:
+    """Marker and colour of each operation, in the order of a picture's key."""
+    found = {START: ("*", INK), IDENTITY: ("o", "#56b4e9")}
+    for effect, color in _COLORS.items():
+        kinds = sorted(SURGERIES.values(), key=lambda kind: (kind.needs > 0, kind.operation))
+        found |= {kind.operation: (kind.marker, color) for kind in kinds if isinstance(example(kind).effect, effect)}
+    return found
+
+
+def style_of(member: Member) -> tuple[str, str]:
+    """Marker and colour of a branch."""
+    return styles().get(member.operation, OTHER)
+
+
 def known(member: Member) -> str:
     """The branch's operation, or "other": no word of the journal gets into a picture."""
-    return member.operation if member.operation in STYLES else "other"
+    return member.operation if member.operation in styles() else "other"
 
 
 def operations(members: Sequence[Member]) -> list[str]:
     """The operations of these branches, in the order of the key."""
     found = {known(member) for member in members}
-    return [operation for operation in (*STYLES, "other") if operation in found]
+    return [operation for operation in (*styles(), "other") if operation in found]
 
 
 def mark(axes: Any, scene: Scene, member: Member, x: float, y: float, *, scale: float = 1.0) -> None:
@@ -176,7 +190,7 @@ def along_epochs(axes: Any) -> None:
 
 
 def _marker(operation: str) -> dict[str, Any]:
-    shape, color = STYLES.get(operation, OTHER)
+    shape, color = styles().get(operation, OTHER)
     return {
         "marker": shape,
         "linestyle": "none",

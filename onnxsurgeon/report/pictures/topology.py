@@ -14,15 +14,14 @@ from onnxsurgeon.report.layers import Stage, stages
 from onnxsurgeon.report.pictures.style import (
     GREY,
     INK,
-    OTHER,
     SMALL,
-    STYLES,
     WIDTH,
     Scene,
     add_key,
     along_epochs,
     known,
     name,
+    style_of,
 )
 from onnxsurgeon.runs.branch import START
 
@@ -43,7 +42,7 @@ def widths_picture(scene: Scene) -> Figure | None:
     axes = figure.subplots()
     end = max(found[-1].end, found[0].start + 1)
     for stage in found:
-        color = STYLES.get(known(stage.member), OTHER)[1]
+        color = style_of(stage.member)[1]
         for layer, width in stage.layers.items():
             thickness = 0.86 * math.sqrt(width / widest)
             low, length = rows[layer] - thickness / 2, max(stage.end - stage.start, 0.01 * end)
@@ -95,7 +94,7 @@ def _network(axes: Any, scene: Scene, stage: Stage, most: int) -> None:
     """Layers as bars from left to right, the input first; those that the surgery made or changed in its colour."""
     axes.set_xlim(-0.5, max(most, 5) - 0.5)
     axes.set_ylim(-1.05, 1.0)
-    color = STYLES.get(known(stage.member), OTHER)[1]
+    color = style_of(stage.member)[1]
     heights = [0.62 * math.sqrt(min(width, _TALLEST) / _TALLEST) for width in stage.widths]
     for x, (left, right) in enumerate(pairwise(heights)):
         corners = [(x, -left), (x, left), (x + 1, right), (x + 1, -right)]
