@@ -24,8 +24,10 @@ from onnxsurgeon import (
 from onnxsurgeon.comparison.groups import Group
 from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.comparison.similarity import align, best_alignment
+from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.runs.branch import Branch
 from onnxsurgeon.runs.selection import model_file
+from onnxsurgeon.surgery.join import join
 from tests.conftest import MODELS, randomised, start_model
 from tests.test_cli import cli  # noqa: F401  a fixture
 
@@ -370,3 +372,17 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(run, cli, tmp_path):  # noq
         diff(small, small, split="all")
     with pytest.raises(DataError):
         diff(small, MODELS / "mnist-small.onnx", data="digits")
+
+
+def test_networks_that_were_joined_are_aligned_by_their_lineage():
+    member = create((6, 5, 4, 3), seed=1)
+    joined = join([member, create((6, 5, 4, 3), seed=2)])
+    joined = replace(joined, metadata={METADATA_PREFIX + "lineage": '["join:2", "widen:1:3"]'})
+    wider = replace(operate(joined, parse("widen:1:3")).network, metadata=joined.metadata)
+    found = kinship(member, wider)
+    assert found.done == ("join:2", "widen:1:3")
+    assert len(found.groups) == 3
+    back = kinship(wider, member)
+    assert back.undone == ("join:2", "widen:1:3")
+    halves = replace(wider, metadata={METADATA_PREFIX + "lineage": '["join:3", "widen:1:3"]'})
+    assert kinship(member, halves) is None  # ten units are not those of three networks of five

@@ -18,7 +18,7 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.surgery import Surgery, parse
-from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Multiplied, Narrowed, Preceded, Widened
+from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Kept, Multiplied, Narrowed, Preceded, Widened
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ def _undone(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer,
     """A segment before the surgery on its layer ``i``; None: it cannot have come of that."""
     here = layers[i]
     match effect:
+        case Kept():
+            return layers
         case Absorbed():  # its width is lost
             return (*layers[:i], _Layer(None, here.origin), *layers[i:])
         case Widened(added):
@@ -182,6 +184,8 @@ def _done(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, .
     here, following = layers[i], layers[i + 1]
     new: tuple[_Layer, ...]
     match effect:
+        case Kept():
+            new = (here, following)
         case Absorbed():
             new = (following._replace(origin=here.origin | following.origin),)
         case Widened(added):

@@ -208,7 +208,8 @@ def parse(text: str, **options: Any) -> Surgery:
     operation, *numbers = text.split(":")
     kind = SURGERIES.get(operation)
     if kind is None:
-        raise SurgeryError(f"unknown surgery '{operation}': expected one of {', '.join(sorted(SURGERIES))}")
+        known = sorted(name for name, each in SURGERIES.items() if each.is_for_one)
+        raise SurgeryError(f"unknown surgery '{operation}': expected one of {', '.join(known)}")
     names = _numbers(kind)
     try:
         values = [int(number) for number in numbers]
@@ -216,8 +217,8 @@ def parse(text: str, **options: Any) -> Surgery:
         values = []
     if len(values) != len(names):
         raise SurgeryError(f"'{text}': expected {usage(kind)}")
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(*values, **{key: value for key, value in options.items() if key in known})
+    taken = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(*values, **{key: value for key, value in options.items() if key in taken})
 
 
 def operate(

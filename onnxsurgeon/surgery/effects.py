@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Kept:
+    """All layers stay, and their widths."""
+
+
+@dataclass(frozen=True)
 class Widened:
     """The layer gets ``added`` units more."""
 
@@ -46,4 +51,4 @@ class Multiplied:
     times: int
 
 
-Effect = Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied
+Effect = Kept | Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied
