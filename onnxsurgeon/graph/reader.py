@@ -22,7 +22,8 @@ from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, reads
-from onnxsurgeon.graph.segments import Link, Structure, find_structure
+from onnxsurgeon.graph.notes import listed
+from onnxsurgeon.graph.segments import Link, Structure, find_structure, stay
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -68,14 +69,14 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     _refuse_quantized(model, source)
-    graph = _import(model, parts.arrays, source)
+    graph, idle = _import(model, parts.arrays, source)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
     ends = [Ends(links[0].dense.attrs["entry"], links[-1].output.name) for links in structure.segments]
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
-    notes = [*dropouts, *structure.notes]
+    notes = [*dropouts, *_of_idle(idle), *structure.notes]
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
     for links, end in zip(structure.segments, ends, strict=True):
@@ -99,6 +100,10 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         frozenset(listed & parameters),
     )
     return Network(tuple(segments), frame, name, own)
+
+
+def _of_idle(names: list[str]) -> list[str]:
+    return [f"{listed(names)} {stay(names)}: no output depends on what is computed there"] if names else []
 
 
 def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
@@ -136,8 +141,11 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs.Graph:
-    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised."""
+def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tuple[gs.Graph, list[str]]:
+    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
+
+    And names of products whose values nothing depends on.
+    """
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
@@ -154,9 +162,9 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
-    canonicalise(graph)
+    idle = canonicalise(graph)
     _refuse_training_mode(graph, source)
-    return graph
+    return graph, idle
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:

@@ -140,7 +140,7 @@ class _Search:
                 if not behind:
                     continue  # a node before has frozen them already
                 reason = f"node '{label(node)}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
-                self.notes.append(f"{', '.join(behind)} {_stay(behind)}: {reason}")
+                self.notes.append(f"{', '.join(behind)} {stay(behind)}: {reason}")
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
@@ -156,7 +156,7 @@ class _Search:
                 lost.update(id(link.dense) for link in links)
         if names:
             what = "it" if len(names) == 1 else "them"
-            self.notes.append(f"{listed(names)} {_stay(names)}: the file computes {what} in one with other things")
+            self.notes.append(f"{listed(names)} {stay(names)}: the file computes {what} in one with other things")
         return lost
 
     def _nearly(self) -> str:
@@ -282,5 +282,6 @@ class _Search:
         return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
 
 
-def _stay(names: list[str]) -> str:
+def stay(names: list[str]) -> str:
+    """What notes say of layers that are left alone."""
     return "stays as it is" if len(names) == 1 else "stay as they are"
