@@ -155,7 +155,9 @@ class Network:
         """Names for a new layer that nothing in the file bears yet."""
         used = set(self.frame.names)
         for segment in self.segments:
-            used.update((segment.input_name, segment.output_name, segment.entry))
+            used.update((segment.input_name, segment.output_name, segment.entry, *segment.ends))
+            for reader in segment.readers:
+                used.update(reader.names.all())
         for layer in self.layers:
             used.update(layer.names.all())
         number = 1
