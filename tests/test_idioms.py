@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import from_model
+from onnxsurgeon import Widen, from_model, operate
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.forward import feeds_of
 from tests.forward_model import forward_model
@@ -122,6 +122,105 @@ def test_a_shape_that_is_computed_is_that_of_what_is_reshaped():
     more = {"one64": np.array([1])}
     notes = ("the width of 'Gemm_a' stays: Reshape lays its output out anew (node 'Reshape_b')",)
     trains_like(build(nodes, ("batch", 2), CONSTANTS | more), "2-6+6-3", (4, 2), notes)
+
+
+# --- constant matrices that are no layers -----------------------------------------------------------------------------
+
+
+def mel(bins=33, bands=10):
+    """Triangles on a scale of Mel, as librosa and torchaudio make them."""
+    edges = 700 * (np.expm1(np.linspace(0, np.log(1 + 8000 / 700), bands + 2)))
+    at = np.linspace(0, 8000, bins)[:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    return np.maximum(0, np.minimum((at - low) / (middle - low), (high - at) / (high - middle)))
+
+
+YCBCR = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]])
+DCT = np.cos(np.pi / 10 * (np.arange(10)[:, None] + 0.5) * np.arange(10)) * np.sqrt([0.1, *[0.2] * 9])
+FIXED = {
+    "mel": (mel(), (), "a filter bank: "),
+    "log-mel": (mel(), ["Log"], "a filter bank: "),
+    "mel, floored": (mel(), ["Relu"], "a filter bank: "),
+    "colours": (YCBCR, (), "a conversion of colours: "),
+    "colours of bytes": (YCBCR / 255, (), "a conversion of colours: "),
+    "luminance": (np.array([[0.2126], [0.7152], [0.0722]]), (), "a conversion of colours: "),
+    "cosines": (DCT, (), "an orthogonal transform: "),
+}
+
+
+def behind_matrix(matrix, ops, bias=None):
+    rng = np.random.default_rng(0)
+    n_in, n_out = matrix.shape
+    held = {"fixed": matrix.astype("f"), "A": rng.standard_normal((n_out, 6)), "B": rng.standard_normal((6, 2))}
+    nodes, x = [n("MatMul", "x fixed", "f0")], "f0"
+    if bias is not None:
+        held["offset"] = bias
+        nodes.append(n("Add", "f0 offset", "f1"))
+        x = "f1"
+    for i, op in enumerate(ops):
+        nodes.append(n(op, x, f"g{i}"))
+        x = f"g{i}"
+    nodes += [n("MatMul", f"{x} A", "a"), n("Relu", "a", "r"), n("MatMul", "r B", "y")]
+    held = {name: np.asarray(values, "f") for name, values in held.items()}
+    return build(nodes, ("batch", n_in), held, y=("batch", 2))
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_constant_matrices_on_the_input_are_no_layers(name, tmp_path):
+    matrix, ops, reason = FIXED[name]
+    model = behind_matrix(matrix, ops)
+    network = from_model(model)
+    assert network.topology == f"{matrix.shape[1]}-6-2"
+    (note,) = network.frame.notes
+    assert note.startswith(f"'MatMul_f0' stays as it is: it is no trained layer but {reason}")
+    wide, _ = operate(network, Widen(1, 3), require_exact=True)
+    x = np.abs(RNG.standard_normal((4, len(matrix)))).astype("f") + 0.1
+    np.testing.assert_allclose(run(wide.to_model(), {"x": x})[0], run(model, {"x": x})[0], rtol=1e-4, atol=1e-4)
+    kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in wide.to_model().graph.initializer}
+    np.testing.assert_array_equal(kept["fixed"], matrix.astype("f"))
+
+
+def test_a_conversion_of_colours_may_have_an_offset():
+    network = from_model(behind_matrix(YCBCR, (), np.array([0, 0.5, 0.5])))
+    assert network.topology == "3-6-2"
+    assert len(network.frame.notes) == 1
+
+
+def scattered():
+    return np.abs(np.random.default_rng(0).standard_normal((33, 10))) * (
+        np.random.default_rng(1).random((33, 10)) < 0.3
+    )
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.random.default_rng(0).standard_normal((33, 10)),
+        np.random.default_rng(0).standard_normal((3, 3)),
+        np.random.default_rng(0).random((3, 1)),
+        scattered(),
+        mel() - 0.001,
+        DCT[:, :5] @ np.diag([5, 4, 3, 2, 1]),
+        DCT[:, :5],
+    ],
+    ids=["drawn", "drawn for colours", "drawn for a luminance", "pruned", "not sparse", "factorized", "thin"],
+)
+def test_layers_that_were_trained_are_layers(matrix):
+    network = from_model(behind_matrix(matrix, ()))
+    assert network.topology == f"{matrix.shape[0]}-{matrix.shape[1]}-6-2"
+    assert network.frame.notes == ()
+
+
+def test_a_matrix_is_a_layer_where_there_is_no_other_or_it_reads_one():
+    alone = build([n("MatMul", "x fixed", "y")], ("batch", 3), {"fixed": YCBCR.astype("f")})
+    assert from_model(alone).topology == "3-3"
+    inside = build(
+        [n("Gemm", "x W0 c0", "a"), n("MatMul", "a V", "b"), n("MatMul", "b fixed", "c"), n("MatMul", "c U", "y")],
+        ("batch", 2),
+        {name: RNG.standard_normal(shape).astype("f") for name, shape in {"V": (6, 3), "U": (3, 3)}.items()}
+        | {"fixed": YCBCR.astype("f")},
+    )
+    assert from_model(inside).topology == "2-6-3-3-3"
 
 
 # --- noise of zeros, and shapes of one's own --------------------------------------------------------------------------

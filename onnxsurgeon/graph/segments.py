@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
+from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
@@ -127,6 +128,7 @@ class _Search:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
         found = {key: node for key, node in found.items() if key in alive}
+        found = self._without_fixed(found)
         reason = ""
         while found:
             trained = self._downstream(found)
@@ -156,6 +158,23 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
         return found
+
+    def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
+        """The dense nodes but for constant matrices on the model's input; these are noted."""
+        kept = dict(found)
+        trained: set[int] = set()  # nodes that depend on a layer
+        for node in self.order:
+            if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
+                trained.add(id(node))
+            elif id(node) in found:
+                behind = self.readers.get(id(node.outputs[0]), [])
+                what = fixed_matrix(node, is_linear=not any(reader.op in ACTIVATIONS for reader in behind))
+                if what and self._downstream({id(node): node}) & kept.keys() - {id(node)}:
+                    del kept[id(node)]
+                    self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
+                else:
+                    trained.add(id(node))
+        return kept
 
     def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
         """Dense nodes of segments that begin or end in the middle of what the file has as one node."""
