@@ -1,5 +1,7 @@
 """Idioms of exporters that hide layers: shapes in int32, noise of zeros, tensors laid out to their own shape."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from onnxsurgeon import Widen, from_model, operate
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.forward import feeds_of
 from tests.forward_model import forward_model
+from tests.test_user_cli import cli  # noqa: F401 - a fixture
 
 RNG = np.random.default_rng(0)
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
@@ -287,6 +290,22 @@ def test_noise_of_zeros_and_expand_to_its_own_shape_are_seen_through(name, ends)
     numbers = CONSTANTS | NUMBERS | {"V": RNG.standard_normal((3, 3)).astype("f")}
     topology = "2-6-3-3" if ends == "in front of a layer" else "2-6-3"
     trains_like(build([*LAYERS, *behind], ("batch", 2), numbers), topology, (4, 2))
+
+
+def test_a_policy_with_its_noise_off_is_evaluated_and_evolved_by_rows_alone(cli, tmp_path):  # noqa: F811
+    model = build([*LAYERS, *NOISE["expanded to another's"]], ("batch", 2), CONSTANTS | NUMBERS)
+    onnx.save(model, tmp_path / "policy.onnx")
+    x = RNG.standard_normal((200, 2)).astype("f")
+    np.savez(tmp_path / "rows.npz", x=x)
+    policy, rows = str(tmp_path / "policy.onnx"), str(tmp_path / "rows.npz")
+    code, said, _ = cli("evaluate", policy, "--teacher", policy, "--data", rows, "--json")
+    assert (code, json.loads(said)["accuracy"]) == (0, pytest.approx(1.0, abs=1e-6))
+    run_dir = tmp_path / "run"
+    code, _, _ = cli("evolve", policy, "--data", rows, "--epochs", "2", "--run-dir", str(run_dir), "--workers", "1")
+    assert code == 0
+    best = onnx.load(run_dir / "best.onnx")
+    assert [node.op_type for node in best.graph.node][-1] == "Expand"
+    assert run(best, {"x": x})[0].shape == (200, 3)
 
 
 def renamed(node, output):

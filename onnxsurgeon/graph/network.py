@@ -149,7 +149,8 @@ class Network:
                 return number, left
             left -= segment.hidden_count
         have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
-        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}")
+        held = "".join(f"; {note}" for note in self.frame.notes if note.startswith("the width"))
+        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
 
     def fresh_names(self) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet."""
