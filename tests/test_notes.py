@@ -1,11 +1,13 @@
 """Nothing is left alone in silence: every width that stays has a note with the reason, and repeated notes are one."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import ModelError, from_model
+from onnxsurgeon import ModelError, SurgeryError, Widen, from_model, operate
 from onnxsurgeon.graph.notes import NAMED, listed
 from tests.conftest import MODELS
 from tests.test_segments import CASES, Graph
@@ -35,6 +37,33 @@ def test_a_width_that_an_operator_holds_is_noted(op, attributes, reason):
     network = chain_of(op, 2, **attributes)
     assert network.topology == "6-6+6-6"
     assert network.frame.notes == (f"the width of 'd0' stays: {reason}",)
+
+
+@pytest.mark.parametrize("style", ["Pow", "Mul", "twice"])
+def test_a_layer_normalization_in_parts_is_called_so(style):
+    """And whoever asks for a surgery there is told why it is none."""
+    g = Graph()
+    g.inputs["x"], g.outputs["y"] = ("batch", 6), ("batch", 3)
+    g.const(two=np.array(2, "f"), tiny=np.array(1e-5, "f"))
+    g.dense("d0", "x", "a", 6, 8)
+    g.op("ReduceMean", "a", "mean", name="mean", axes=[-1], keepdims=1)
+    g.op("Sub", "a mean", "c", name="centre")
+    again = "c"
+    if style == "twice":
+        g.op("Sub", "a mean", "again", name="again")
+        again = "again"
+    g.op("Mul" if style == "Mul" else "Pow", f"{again} {again if style == 'Mul' else 'two'}", "square", name="square")
+    g.op("ReduceMean", "square", "variance", name="variance", axes=[-1], keepdims=1)
+    g.op("Add", "variance tiny", "more", name="more")
+    g.op("Sqrt", "more", "deviation", name="deviation")
+    g.op("Div", "c deviation", "n", name="n")
+    g.op("Relu", "n", "r", name="r")
+    g.dense("d1", "r", "y", 8, 3)
+    network = from_model(g.model())
+    reason = "the width of 'd0' stays: LayerNormalization computes over all its units together (node 'centre')"
+    assert network.frame.notes == (reason,)
+    with pytest.raises(SurgeryError, match=re.escape(f"has no hidden layer 1: it has none; {reason}")):
+        operate(network, Widen(1, 3))
 
 
 def test_widths_that_stay_for_the_same_reason_are_one_note():

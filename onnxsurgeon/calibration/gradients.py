@@ -83,7 +83,11 @@ def _sums(network: Network, trace: Trace, deltas: dict[str, str], moments: Momen
 def _gradients(
     network: Network, examples: Examples, moments: Moments, totals: dict[str, Array], factors: dict[str, float]
 ) -> dict[Place, Array]:
-    units = {head.tensor: task.scale for head, task in zip(network.heads, examples.tasks, strict=True) if task.scale}
+    units = {
+        head.tensor: np.array(task.scale)
+        for head, task in zip(network.heads, examples.tasks, strict=True)
+        if task.scale
+    }
     found: dict[Place, Array] = {}
     for number, segment in enumerate(network.segments):
         rows = moments.rows[number]
@@ -95,7 +99,8 @@ def _gradients(
             factor = float(np.float32(factors.get(segment.input_name, 1.0))) if position == 0 else 1.0
             mean = moments.inputs[number, position].mean
             covariance = totals[name] * (factor / rows) - np.outer(mean, totals[f"slope_{number}_{position}"] / rows)
-            if position == segment.hidden_count - 1 and segment.output_name in units:
-                covariance /= np.array(units[segment.output_name])  # z in units of its targets → z
+            scale = segment.over_ends(units, 1.0) if position == segment.hidden_count - 1 else None
+            if scale is not None:
+                covariance /= scale  # z in units of its targets → z
             found[number, position] = covariance
     return found

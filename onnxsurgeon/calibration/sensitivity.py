@@ -121,14 +121,18 @@ def _curvature(build: GraphBuilder, task: Task, output: str, signs: str) -> str:
 
 
 def _sensitivities(network: Network, examples: Examples, totals: dict[str, Array], rows: int) -> dict[Place, Array]:
-    units = {head.tensor: task.scale for head, task in zip(network.heads, examples.tasks, strict=True) if task.scale}
+    units = {
+        head.tensor: np.array(task.scale)
+        for head, task in zip(network.heads, examples.tasks, strict=True)
+        if task.scale
+    }
     found: dict[Place, Array] = {}
     for name, total in totals.items():
         number, position = (int(part) for part in name.split("_")[1:])
         segment = network.segments[number]
         metric = total / rows  # all positions of a row together: its errors at them add up at the heads
-        if position == segment.hidden_count and segment.output_name in units:
-            scale = np.array(units[segment.output_name])
+        scale = segment.over_ends(units, 1.0) if position == segment.hidden_count else None
+        if scale is not None:
             metric = metric / np.outer(scale, scale)
         found[number, position] = metric
     return found

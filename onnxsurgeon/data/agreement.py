@@ -55,7 +55,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     except EngineError:
         return  # the prefix says more of rows that it fails on
     found = dict(zip([value.name for value in model.graph.output], values, strict=True))
-    direct = {segment.output_name for segment in network.segments}
+    direct = {name for segment in network.segments for name in segment.ends}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
         positions = math.prod(logits.shape[1:-1])
@@ -87,8 +87,8 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
     if not 0 < largest < 1:
         return False
     factor = MAGNIFIED / largest
-    segments = tuple(_scaled(each, factor) if each.output_name == head.tensor else each for each in network.segments)
-    if all(each.output_name != head.tensor for each in segments):
+    segments = tuple(_scaled(each, head.tensor, factor) for each in network.segments)
+    if all(head.tensor not in each.ends for each in segments):
         feeds = {
             name: (values * factor).astype(values.dtype) if values.dtype.kind == "f" else values
             for name, values in feeds.items()
@@ -103,11 +103,13 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
     return _follows(head, task, larger.reshape(-1, larger.shape[-1]), [table for table in tables if table is not None])
 
 
-def _scaled(segment: DenseChain, factor: float) -> DenseChain:
-    """The segment with its last layer's weight and bias multiplied."""
-    last = segment.layers[-1]
-    weight = (last.weight * factor).astype(last.weight.dtype)
-    bias = None if last.bias is None else (last.bias * factor).astype(last.bias.dtype)
+def _scaled(segment: DenseChain, tensor: str, factor: float) -> DenseChain:
+    """The segment with the weight and bias multiplied of the last layer's units that write ``tensor``, if any do."""
+    last, factors = segment.layers[-1], segment.over_ends({tensor: np.array(factor)}, 1.0)
+    if factors is None:
+        return segment
+    weight = (last.weight * factors).astype(last.weight.dtype)
+    bias = None if last.bias is None else (last.bias * factors).astype(last.bias.dtype)
     return replace(segment, layers=(*segment.layers[:-1], replace(last, weight=weight, bias=bias)))
 
 

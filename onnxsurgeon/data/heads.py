@@ -68,7 +68,7 @@ def imitation_notes(network: Network, tasks: Sequence[Task]) -> list[str]:
 
 def _is_linear(network: Network, head: Head) -> bool:
     """Whether the head is what a layer without an activation puts out."""
-    last = [segment.layers[-1] for segment in network.segments if segment.output_name == head.tensor]
+    last = [segment.layers[-1] for segment in network.segments if head.tensor in segment.ends]
     return bool(last) and last[0].activation is None
 
 
@@ -180,7 +180,7 @@ def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ..
 
 def _is_direct(network: Network, head: Head) -> bool:
     """Whether a head is what a dense layer puts out, with nothing between."""
-    return any(segment.output_name == head.tensor for segment in network.segments)
+    return any(head.tensor in segment.ends for segment in network.segments)
 
 
 def _units(y: Array, width: int) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,6 +98,21 @@ class DenseLayer:
         return replace(self, weight=weight, bias=bias, activation=activation)
 
 
+@dataclass(frozen=True)
+class Reader:
+    """One of several layers of the file that read the same hidden layer; together they are a chain's last layer.
+
+    Attributes:
+        names: of its node and tensors.
+        output_name: name of the tensor that it writes.
+        columns: its units among those of the chain's last layer.
+    """
+
+    names: LayerNames
+    output_name: str
+    columns: slice
+
+
 @dataclass(frozen=True, eq=False)
 class DenseChain:
     """A segment: a sequence of dense layers from one tensor to another; all widths between the two are free.
@@ -110,6 +125,8 @@ class DenseChain:
             the last one's output.
         rank: rank of the tensors, 2 for (batch, n); with more, the layers work on the last axis.
         stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
+        readers: where several layers of the file read the last hidden layer, these, side by side in the last of
+            ``layers``: W = [W_1, W_2, …]; empty where that is one layer of the file.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -118,11 +135,46 @@ class DenseChain:
     entry: str = ""
     rank: int = 2
     stored: np.dtype[Any] | None = None
+    readers: tuple[Reader, ...] = ()
 
     @property
     def file_input(self) -> str:
         """Name of the tensor that the first layer reads in the file."""
         return self.entry or self.input_name
+
+    @property
+    def ends(self) -> dict[str, slice]:
+        """Names of the tensors that the last layer writes in the file, each with its units there."""
+        if not self.readers:
+            return {self.output_name: slice(0, self.layers[-1].units)}
+        return {reader.output_name: reader.columns for reader in self.readers}
+
+    def over_ends(self, values: Mapping[str, Array], rest: float) -> Array | None:
+        """One value for each of the last layer's units: ``values`` by tensor, or ``rest``; None where none is given."""
+        if not any(name in values for name in self.ends):
+            return None
+        found = np.full(self.layers[-1].units, rest)
+        for name, columns in self.ends.items():
+            if name in values:
+                found[columns] = values[name]
+        return found
+
+    @property
+    def layers_in_file(self) -> list[tuple[DenseLayer, str]]:
+        """Every layer as the file has it, several at the end with ``readers``, and the tensor that it writes."""
+        *hidden, last = self.layers
+        written = [(layer, layer.names.output) for layer in hidden]
+        if not self.readers:
+            return [*written, (last, self.output_name)]
+        for reader in self.readers:
+            weight = np.ascontiguousarray(last.weight[:, reader.columns])
+            bias = None if last.bias is None else last.bias[reader.columns]
+            written.append((DenseLayer(weight, bias, None, reader.names), reader.output_name))
+        return written
+
+    def parameters_in_file(self) -> list[tuple[str, Array]]:
+        """Trainable tensors of all layers as the file has them."""
+        return [pair for layer, _ in self.layers_in_file for pair in layer.parameters()]
 
     @property
     def hidden_count(self) -> int:
@@ -162,3 +214,15 @@ class DenseChain:
         """The same layers with other values, in the order of ``parameters()``."""
         iterator = iter(values)
         return replace(self, layers=tuple(layer.with_parameters(iterator) for layer in self.layers))
+
+
+def side_by_side(layers: Sequence[DenseLayer], outputs: Sequence[str]) -> tuple[DenseLayer, tuple[Reader, ...]]:
+    """Linear layers that read the same tensor as one, [W_1, W_2, …], and where each is in it."""
+    readers, begin = [], 0
+    for layer, output in zip(layers, outputs, strict=True):
+        readers.append(Reader(layer.names, output, slice(begin, begin + layer.units)))
+        begin += layer.units
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    bias = np.concatenate(biases) if biases else None
+    names = LayerNames.derived("+".join(layer.names.node for layer in layers))
+    return DenseLayer(np.concatenate([layer.weight for layer in layers], axis=1), bias, None, names), tuple(readers)

@@ -144,13 +144,16 @@ class Network:
                 return number, left
             left -= segment.hidden_count
         have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
-        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}")
+        held = "".join(f"; {note}" for note in self.frame.notes if note.startswith("the width"))
+        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
 
     def fresh_names(self) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet."""
         used = set(self.frame.names)
         for segment in self.segments:
-            used.update((segment.input_name, segment.output_name, segment.entry))
+            used.update((segment.input_name, segment.output_name, segment.entry, *segment.ends))
+            for reader in segment.readers:
+                used.update(reader.names.all())
         for layer in self.layers:
             used.update(layer.names.all())
         number = 1

@@ -24,9 +24,8 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
     nodes: list[onnx.NodeProto] = []
     initializers: list[onnx.TensorProto] = []
     x = chain.file_input
-    for position, layer in enumerate(chain.layers):
+    for position, (layer, y) in enumerate(chain.layers_in_file):
         names = layer.names
-        y = chain.output_name if position == len(chain.layers) - 1 else names.output
         z = y if layer.activation is None else names.pre_activation
         nodes += _product(layer, x, z, chain.rank, opset)
         if layer.activation is not None:
@@ -34,7 +33,8 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
             written, constants = activation_nodes(layer.activation, z, y, names.activation, kind, opset, names.slope)
             nodes += written
             initializers += constants
-        x = y
+        if position < chain.hidden_count:
+            x = y
     return nodes, initializers
 
 
@@ -58,7 +58,7 @@ def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
     """The segment alone on (batch, n_in) → (batch, n_out); its parameters are inputs, so that nothing is copied."""
     from dataclasses import replace
 
-    flat = replace(chain, rank=2, stored=None)
+    flat = replace(chain, rank=2, stored=None, readers=())
     nodes, initializers = chain_nodes(flat, opset)
     kind = helper.np_dtype_to_tensor_dtype(flat.dtype)
     parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in flat.parameters()]

@@ -58,12 +58,13 @@ def pinned_widths(
             outputs.append((label(last), tensor.name))
         elif id(last) not in leading:
             continue
-        elif len(behind) > 1:
+        elif len(behind) > 1 and not (normalised := _normalised_in_parts(behind)):
             shared.append((label(last), behind))
         elif behind and is_dense(behind[0]) and activation is not None:
             held.setdefault(_IN_A_ROW, []).append((label(last), label(activation)))
         elif behind:
-            held.setdefault(behind[0].op, []).append((label(last), label(behind[0])))
+            op, holder = (behind[0].op, behind[0]) if len(behind) == 1 else ("LayerNormalization", normalised)
+            held.setdefault(op, []).append((label(last), label(holder)))
     if outputs:
         names, tensors = [name for name, _ in outputs], [tensor for _, tensor in outputs]
         what = "is also an output" if len(outputs) == 1 else "are also outputs"
@@ -78,6 +79,15 @@ def pinned_widths(
         one = len(names) == 1
         does = _DOES.get(op, _STANDS).format(its="its" if one else "their", it="it" if one else "each")
         yield f"{_stay(names)}: {op} {does} ({'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)})"
+
+
+def _normalised_in_parts(readers: Sequence[gs.Node]) -> gs.Node | None:
+    """The node x − mean x of a layer normalisation that an exporter wrote in parts, where ``readers`` are x's."""
+    means = {id(y) for node in readers if node.op == "ReduceMean" for y in node.outputs}
+    centred = [node for node in readers if node.op == "Sub" and any(id(x) in means for x in node.inputs)]
+    # Some compute x − mean x twice, and some the variance from x itself.
+    others = [node for node in readers if node.op not in ("ReduceMean", "Sub", "Mul", "Pow")]
+    return centred[0] if centred and not others else None
 
 
 def _by_value(readers: Mapping[int, Sequence[gs.Node]], tensor: gs.Tensor) -> Sequence[gs.Node]:

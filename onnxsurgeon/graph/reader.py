@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
-from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, reads
-from onnxsurgeon.graph.segments import Structure, find_structure
+from onnxsurgeon.graph.notes import listed
+from onnxsurgeon.graph.segments import Structure, find_structure, stay, written_by
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
@@ -58,27 +60,38 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     _refuse_quantized(model, source)
-    graph = _import(model, parts.arrays, source)
+    graph, idle = _import(model, parts.arrays, source)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
-    ends = [Ends(links[0].dense.attrs["entry"], links[-1].output.name) for links in structure.segments]
+    ends: list[Ends] = []
+    first = []
+    for number, links in enumerate(structure.segments):
+        first.append(len(ends))
+        writing = structure.readers.get(number, links[-1:])
+        ends += [Ends(links[0].dense.attrs["entry"], link.output.name) for link in writing]
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
-    notes = [*dropouts, *structure.notes]
+    notes = [*dropouts, *_of_idle(idle), *structure.notes]
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
-    for links, end in zip(structure.segments, ends, strict=True):
+    for number, links in enumerate(structure.segments):
         layers = [_layer(link, nodes, taken, notes, source) for link in links]
-        segments.append(_segment(links, layers, end.entry, source))
-    parameters = {name for segment in segments for name, _ in segment.parameters()}
+        behind = structure.readers.get(number, [])
+        side = [_layer(link, nodes, taken, notes, source) for link in behind]
+        chain = _segment(links, layers, links[0].dense.attrs["entry"], source)
+        if side:
+            whole, readers = side_by_side(side, [link.output.name for link in behind])
+            chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
+        segments.append(chain)
+    parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
     del rest.model.metadata_props[:]
     rest.model.metadata_props.extend(kept)
     frame = Frame(
         rest.model,
-        rest.positions,
+        tuple(rest.positions[index] for index in first),
         _trunk(structure, graph, source),
         rest.prefix,
         {name: values for name, values in parts.arrays.items() if name not in rest.gone},
@@ -89,6 +102,10 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         frozenset(listed & parameters),
     )
     return Network(tuple(segments), frame, name, own)
+
+
+def _of_idle(names: list[str]) -> list[str]:
+    return [f"{listed(names)} {stay(names)}: no output depends on what is computed there"] if names else []
 
 
 def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
@@ -126,8 +143,11 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs.Graph:
-    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised."""
+def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tuple[gs.Graph, list[str]]:
+    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
+
+    And names of products whose values nothing depends on.
+    """
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
@@ -144,9 +164,9 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
-    canonicalise(graph)
+    idle = canonicalise(graph)
     _refuse_training_mode(graph, source)
-    return graph
+    return graph, idle
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
@@ -243,7 +263,10 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
         if x.name in features:
             known = features[x.name]
             features[x.name] = (*known[:-1], int(links[0].dense.inputs[1].values.shape[0]))
-    units = {links[-1].output.name: links[-1].dense.inputs[1].values.shape[1] for links in structure.segments}
+    last_links = [links[-1] for links in structure.segments] + [
+        each for some in structure.readers.values() for each in some
+    ]
+    units = {link.output.name: link.dense.inputs[1].values.shape[1] for link in last_links}
     heads = []
     for tensor in structure.heads:
         width = int(units[tensor.name]) if tensor.name in units else shape_of(tensor)[-1] if tensor.shape else None

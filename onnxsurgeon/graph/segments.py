@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
-from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
+from onnxsurgeon.graph.fixed import fixed_matrix
+from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
@@ -22,6 +23,8 @@ class Structure:
 
     Attributes:
         segments: in the order of computation.
+        readers: of a segment whose last layer several layers read, by its number, those layers: they are one more
+            layer of it, side by side.
         steps: a segment's number or glue, in the order of computation.
         heads: the trained tensors that nothing trained reads, with the op types of what does.
         features: tensors that enter from the prefix.
@@ -35,6 +38,7 @@ class Structure:
     features: list[gs.Tensor]
     constants: list[gs.Constant]
     notes: list[str] = field(default_factory=list)
+    readers: dict[int, list[Link]] = field(default_factory=dict)
 
 
 def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
@@ -62,24 +66,32 @@ class _Search:
     def structure(self) -> Structure:
         dense = self._trainable()
         trunk = self._trunk(dense)
-        segments = self._segments(dense)
-        inside = {id(node) for links in segments for link in links for node in (link.dense, link.activation) if node}
+        apart = self._segments(dense)
+        shared = self._shared(apart)
+        together = {id(link.dense) for links in shared.values() for link in links}
+        segments = [links for links in apart if id(links[0].dense) not in together]
+        readers = {
+            number: shared[id(links[0].dense)] for number, links in enumerate(segments) if id(links[0].dense) in shared
+        }
+        inside = {id(node) for links in apart for link in links for node in (link.dense, link.activation) if node}
         steps: list[int | Glue] = []
         numbers = {id(links[0].dense): number for number, links in enumerate(segments)}
         for node in self.order:
             if id(node) in numbers:
                 steps.append(numbers[id(node)])
+                steps += pieces(segments[numbers[id(node)]], readers.get(numbers[id(node)], []))
             elif id(node) in trunk and id(node) not in inside:
                 steps += self.glue[id(node)]
-        features, constants = self._entering(steps, segments)
+        features, constants = self._entering(steps, segments, readers)
         heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
-        self.notes += pinned_widths(self.graph, segments, self.readers, leading)
+        alone = [links for links in apart if id(links[0].dense) not in shared]
+        self.notes += pinned_widths(self.graph, alone, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
-        return Structure(segments, steps, heads, features, constants, self.notes)
+        return Structure(segments, steps, heads, features, constants, self.notes, readers)
 
     def _entering(
-        self, steps: list[int | Glue], segments: list[list[Link]]
+        self, steps: list[int | Glue], segments: list[list[Link]], readers: dict[int, list[Link]]
     ) -> tuple[list[gs.Tensor], list[gs.Constant]]:
         """What the steps read and do not make: features, and constants that glue reads."""
         tensors = {tensor.name: tensor for node in self.order for tensor in node.inputs}
@@ -92,7 +104,7 @@ class _Search:
             for name in read:
                 if name not in made:
                     (constants if isinstance(tensors[name], gs.Constant) else features)[name] = tensors[name]
-            made.add(links[-1].output.name if isinstance(step, int) else step.output)
+            made.add(written_by(links, readers.get(step, [])) if isinstance(step, int) else step.output)
         return list(features.values()), list(constants.values())
 
     # Which dense nodes can be trained.
@@ -104,6 +116,7 @@ class _Search:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
         found = {key: node for key, node in found.items() if key in alive}
+        found = self._without_fixed(found)
         reason = ""
         while found:
             trained = self._downstream(found)
@@ -128,11 +141,28 @@ class _Search:
                 if not behind:
                     continue  # a node before has frozen them already
                 reason = f"node '{label(node)}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
-                self.notes.append(f"{', '.join(behind)} {_stay(behind)}: {reason}")
+                self.notes.append(f"{', '.join(behind)} {stay(behind)}: {reason}")
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
         return found
+
+    def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
+        """The dense nodes but for constant matrices on the model's input; these are noted."""
+        kept = dict(found)
+        trained: set[int] = set()  # nodes that depend on a layer
+        for node in self.order:
+            if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
+                trained.add(id(node))
+            elif id(node) in found:
+                behind = self.readers.get(id(node.outputs[0]), [])
+                what = fixed_matrix(node, is_linear=not any(reader.op in ACTIVATIONS for reader in behind))
+                if what and self._downstream({id(node): node}) & kept.keys() - {id(node)}:
+                    del kept[id(node)]
+                    self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
+                else:
+                    trained.add(id(node))
+        return kept
 
     def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
         """Dense nodes of segments that begin or end in the middle of what the file has as one node."""
@@ -144,7 +174,7 @@ class _Search:
                 lost.update(id(link.dense) for link in links)
         if names:
             what = "it" if len(names) == 1 else "them"
-            self.notes.append(f"{listed(names)} {_stay(names)}: the file computes {what} in one with other things")
+            self.notes.append(f"{listed(names)} {stay(names)}: the file computes {what} in one with other things")
         return lost
 
     def _nearly(self) -> str:
@@ -265,10 +295,59 @@ class _Search:
                 segments.append(segment)
         return segments
 
+    def _shared(self, segments: list[list[Link]]) -> dict[int, list[Link]]:
+        """For the first dense node of each segment whose last layer only several dense layers read, these layers.
+
+        Each of them is a segment by itself. Where one goes on, its own width would no longer be free.
+        """
+        firsts = {id(links[0].dense): links for links in segments}
+        found: dict[int, list[Link]] = {}
+        for links in segments:
+            last, tensor = links[-1], links[-1].output
+            behind = self._only_reader(tensor)
+            if last.activation is None and behind is not None and behind.op in ACTIVATIONS:
+                tensor = behind.outputs[0] if behind.inputs[0] is tensor else tensor
+            nodes = self.readers.get(id(tensor), [])
+            if len(nodes) < 2 or len({id(node) for node in nodes}) < len(nodes) or is_output(self.graph, tensor):
+                continue
+            heads = [firsts[id(node)] for node in nodes if id(node) in firsts and node.inputs[0] is tensor]
+            if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
+                continue
+            layers = [links[0].dense, *(each[0].dense for each in heads)]
+            if len({layer.inputs[1].values.dtype for layer in layers}) > 1:
+                continue
+            if len({len(each[0].dense.inputs) for each in heads}) > 1:
+                continue
+            if tensor is not last.output:
+                last.activation = behind
+            found[id(links[0].dense)] = [each[0] for each in heads]
+        return found
+
     def _only_reader(self, tensor: gs.Tensor) -> gs.Node | None:
         readers = self.readers.get(id(tensor), [])
         return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
 
 
-def _stay(names: list[str]) -> str:
+def written_by(links: list[Link], readers: list[Link]) -> str:
+    """Name of the tensor that a segment writes in training: where several layers read it, theirs side by side."""
+    return f"{links[-1].output.name}/readers" if readers else str(links[-1].output.name)
+
+
+def pieces(links: list[Link], readers: list[Link]) -> list[Glue]:
+    """The tensor of each of the layers that read a segment's last hidden layer, as a part of all of them."""
+    found, begin = [], 0
+    units = [int(link.dense.inputs[1].values.shape[1]) for link in readers]
+    for link, width in zip(readers, units, strict=True):
+        y = link.dense.outputs[0]
+        shape = (None,) if y.shape is None else shape_of(y)[:-1]
+        at = {"axis": len(shape), "begin": begin, "end": begin + width}
+        whole = (*shape, sum(units))
+        x = written_by(links, readers)
+        found.append(Glue("Slice", (x,), y.name, (whole,), (*shape, width), at, label(link.dense)))
+        begin += width
+    return found
+
+
+def stay(names: list[str]) -> str:
+    """What notes say of layers that are left alone."""
     return "stays as it is" if len(names) == 1 else "stay as they are"

@@ -51,7 +51,9 @@ def to_parts(network: Network) -> Parts:
         nodes, needed = chain_nodes(segment, frame.opset)
         inserted[position] += nodes
         constants += needed
-        parameters |= {name: values.astype(segment.file_dtype, copy=False) for name, values in segment.parameters()}
+        parameters |= {
+            name: values.astype(segment.file_dtype, copy=False) for name, values in segment.parameters_in_file()
+        }
     kept = list(model.graph.node)
     del model.graph.node[:]
     for index in range(len(kept) + 1):

@@ -128,7 +128,8 @@ class Standardised:
             layers = list(segment.layers)
             if segment.input_name in self.inputs:
                 layers[:2] = change(layers[:2], *self.inputs[segment.input_name])
-            means = self.targets.get(segment.output_name)
+            given = {name: means for name, means in self.targets.items() if means is not None}
+            means = segment.over_ends(given, 0.0)
             if means is not None:
                 layers[-1] = _shifted(layers[-1], sign * means)
             return replace(segment, layers=tuple(layers))
@@ -175,7 +176,7 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
     }
     read = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
     read |= {segment.input_name for segment in network.segments}
-    last = {segment.output_name: segment.layers[-1] for segment in network.segments}
+    last = {name: segment.layers[-1] for segment in network.segments for name in segment.ends}
     heads = {
         head.tensor
         for head in network.heads

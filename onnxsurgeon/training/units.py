@@ -51,8 +51,9 @@ def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Ne
         return network
     segments = []
     for segment in network.segments:
-        if segment.output_name in units:
-            factor = units[segment.output_name] if inverse else 1 / units[segment.output_name]
+        scale = segment.over_ends(units, 1.0)
+        if scale is not None:
+            factor = scale if inverse else 1 / scale
             layers = (*segment.layers[:-1], _multiplied(segment.layers[-1], factor))
             segment = replace(segment, layers=layers)
         segments.append(segment)

@@ -11,7 +11,17 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical import activations, affine, constants, noops, products, recognise, unfold
+from onnxsurgeon.graph.canonical import (
+    activations,
+    affine,
+    constants,
+    noops,
+    products,
+    recognise,
+    shapes,
+    spread,
+    unfold,
+)
 from onnxsurgeon.graph.canonical.elementwise import OPS
 from onnxsurgeon.graph.canonical.queries import producer_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter, Rule
@@ -25,7 +35,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Dropout": (noops.dropout,),
     "Cast": (noops.cast,),
     "Flatten": (noops.shaper, unfold.unfold),
-    "Reshape": (noops.shaper, unfold.unfold),
+    "Reshape": (noops.shaper, unfold.unfold, shapes.reshaped),
     "Squeeze": (noops.shaper, unfold.unfold),
     "Unsqueeze": (noops.shaper, unfold.unfold),
     "Transpose": (noops.transpose, products.push_transpose),
@@ -38,9 +48,13 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "com.microsoft::BiasGelu": (activations.fused_gelu,),
     "com.microsoft::FastGelu": (activations.fused_gelu,),
     "com.microsoft::QuickGelu": (activations.fused_gelu,),
-    "Add": (products.add_bias, activations.prelu),
-    "Sub": (products.add_bias, activations.prelu),
-    "Expand": (recognise.expand,),
+    "Add": (spread.constant_term, products.add_bias, activations.prelu),
+    "Sub": (spread.constant_term, products.add_bias, activations.prelu),
+    "Mul": (spread.constant_term,),
+    "Div": (spread.constant_term,),
+    "Expand": (recognise.expand, spread.own_shape),
+    "Tile": (spread.own_shape,),
+    "ConstantOfShape": (shapes.filled,),
     "Max": (recognise.relu,),
     "Clip": (activations.clip,),
     "PRelu": (activations.prelu_slope,),
@@ -53,20 +67,27 @@ def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[R
     """What is constant is folded first; shapes are passed on by every activation."""
     result = {op: (constants.fold, *table.get(op, ())) for op in constants.FOLDS}
     result.update({op: rules for op, rules in table.items() if op not in result})
-    for op in (*ACTIVATIONS, *activations.KEEPS_SHAPE):
+    for op in dict.fromkeys((*ACTIVATIONS, *affine.AFFINE, *activations.KEEPS_SHAPE)):
         result[op] = (*result.get(op, ()), activations.known_shape)
+    for op in (*spread.ONE_BY_ONE, "Expand", "ConstantOfShape"):
+        result[op] = (*result.get(op, ()), spread.lay)
+    for op in shapes.INFERRED:
+        result[op] = (*result.get(op, ()), shapes.inferred)
     return result
 
 
 PLAIN = _with_general_rules(PLAIN)
 
 
-def canonicalise(graph: gs.Graph) -> None:
+def canonicalise(graph: gs.Graph) -> list[str]:
     """Apply every rule until none applies; ``graph`` becomes a reading aid that must not be written.
 
     Dense layers become nodes ``Dense`` with attributes "entry", the name of the tensor that the layer reads in the
     file (None where the layer cannot be used), "exit", that of the tensor it writes there (None where the file has
     none), and "op", the operator that it was.
+
+    Returns:
+        Names of products that are gone, since no output depends on their values.
     """
     rewriter = Rewriter(graph)
     ops = {id(node): node.op for node in graph.nodes}
@@ -83,6 +104,7 @@ def canonicalise(graph: gs.Graph) -> None:
             break
     rewriter.finish()
     _mark(rewriter, ops)
+    return rewriter.lost
 
 
 def _mark(rewriter: Rewriter, ops: dict[int, str]) -> None:

@@ -10,8 +10,8 @@ from onnx import helper
 
 from onnxsurgeon.graph.canonical.queries import constant_values, dtype_of, has_input, producer_of, same_shape, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
+from onnxsurgeon.graph.canonical.shapes import target_shape
 
-MOST_AXES = 64
 SHAPERS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -60,71 +60,6 @@ def shaper(rewriter: Rewriter, node: gs.Node) -> bool:
         if shape is not None and (same_shape(shape, shape_of(y)) or same_shape(shape, target_shape(node))):
             return rewriter.bypass(node, origin)
     return False
-
-
-def target_shape(node: gs.Node) -> list[Any] | None:
-    """The shape that the node's attributes and constants ask for; None for sizes that are not known."""
-    shape = shape_of(node.inputs[0])
-    if node.op == "Reshape":
-        wanted = computed_sizes(node.inputs[1]) if has_input(node, 1) else None
-        if wanted is None:
-            return None
-        sizes: list[Any] = []
-        for position, size in enumerate(wanted):
-            if size == 0 and not node.attrs.get("allowzero", 0):
-                sizes.append(shape[position] if shape is not None and position < len(shape) else None)
-            else:
-                sizes.append(None if isinstance(size, int) and size <= 0 else size)
-        return sizes
-    if node.op == "Flatten" and shape is not None and len(shape) == 2:
-        return shape if node.attrs.get("axis", 1) in (1, -1) else None
-    return None
-
-
-def computed_sizes(tensor: Any, depth: int = 8) -> list[Any] | None:
-    """Values of an integer tensor of rank 0 or 1 that is computed from shapes: numbers, symbolic names or None.
-
-    Shape inference follows some of these chains in some opsets only.
-    """
-    if isinstance(tensor, gs.Constant):
-        values = constant_values(tensor) if len(tensor.shape) <= 1 and int(np.prod(tensor.shape)) <= MOST_AXES else None
-        return None if values is None or values.dtype.kind not in "iu" else [int(size) for size in values.ravel()]
-    node = producer_of(tensor)
-    if node is None or depth == 0 or not node.inputs:
-        return None
-    if node.op == "Shape":
-        shape = shape_of(node.inputs[0])
-        return None if shape is None else shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
-    if node.op in ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape"):
-        return computed_sizes(node.inputs[0], depth - 1)
-    if node.op == "Concat":
-        parts = [computed_sizes(part, depth - 1) for part in node.inputs[:MOST_AXES]]
-        return None if None in parts else [size for part in parts for size in part or ()]
-    if node.op == "Gather" and len(node.inputs) > 1:
-        return _pick(computed_sizes(node.inputs[0], depth - 1), computed_sizes(node.inputs[1], 1))
-    if node.op == "Slice":
-        sizes = computed_sizes(node.inputs[0], depth - 1)
-        bounds = [
-            [int(size) for size in node.attrs[name]] if name in node.attrs else _constant_sizes(node, position)
-            for position, name in enumerate(("starts", "ends"), start=1)
-        ]
-        if sizes is None or None in bounds or has_input(node, 4) or any(len(b or ()) != 1 for b in bounds):
-            return None
-        (start,), (end,) = (b or [0] for b in bounds)
-        return sizes[start:end]
-    return None
-
-
-def _constant_sizes(node: gs.Node, position: int) -> list[Any] | None:
-    return computed_sizes(node.inputs[position], 1) if has_input(node, position) else None
-
-
-def _pick(sizes: list[Any] | None, indices: list[Any] | None) -> list[Any] | None:
-    if sizes is None or indices is None:
-        return None
-    if not all(isinstance(i, int) and -len(sizes) <= i < len(sizes) for i in indices):
-        return None
-    return [sizes[i] for i in indices]
 
 
 def transpose(rewriter: Rewriter, node: gs.Node) -> bool:

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
+from onnxsurgeon.linear_algebra import Array
 
 # Its warnings go to standard output, where --json must stay clean.
 G_LOGGER.severity = G_LOGGER.ERROR
@@ -44,6 +45,8 @@ class Rewriter:
         graph: the onnx-graphsurgeon graph.
         opset: of the standard operators.
         reads: names that each product read in the file, by the node's id: no-op nodes are bypassed later.
+        spread: tensors, by id, that are constant but for their shape, and the values that are laid out to it.
+        lost: names of products that nothing reads any more, since their values do not count.
     """
 
     def __init__(self, graph: gs.Graph) -> None:
@@ -54,6 +57,8 @@ class Rewriter:
                 node.op = f"{node.domain}::{node.op}"  # a custom Relu is not ONNX's
                 node.domain = None
         self.reads: dict[int, list[str]] = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
+        self.spread: dict[int, tuple[Any, Array]] = {}
+        self.lost: list[str] = []
         self._pinned, self._kept = self._find_pinned(graph), [graph]
         self._untie_small_constants()
         self._file = {id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
@@ -198,6 +203,8 @@ class Rewriter:
         todo = [node]
         while todo:
             gone = todo.pop()
+            if gone.op in (*PRODUCTS, "Dense"):
+                self.lost.append(str(gone.name) or name_in_file(next((str(y.name) for y in gone.outputs), "")))
             inputs = list(gone.inputs)
             for tensor in inputs:
                 _discard(tensor.outputs, gone)

@@ -8,9 +8,10 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.affine import affine_of
-from onnxsurgeon.graph.canonical.noops import SHAPERS, target_shape
+from onnxsurgeon.graph.canonical.noops import SHAPERS
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of, same_shape, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
+from onnxsurgeon.graph.canonical.shapes import target_shape
 
 LONGEST = 64
 

@@ -1,0 +1,154 @@
+"""Tensors that hold the same values for every row, whatever is fed: noise of zeros, and constants laid out to a shape.
+
+Exporters of policies leave the noise of a distribution behind where it is switched off, and lay its parameters out
+to the shape of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.canonical.elementwise import OPS
+from onnxsurgeon.graph.canonical.noops import cast_type
+from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, producer_of, same_shape, shape_of
+from onnxsurgeon.graph.canonical.rewriter import Rewriter
+from onnxsurgeon.graph.canonical.shapes import computed_sizes
+from onnxsurgeon.linear_algebra import Array
+
+DEEPEST = 8  # nodes
+LIKE = ("RandomNormalLike", "RandomUniformLike")
+RANDOM = (*LIKE, "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+ONE_BY_ONE = (*_ARITHMETIC, "Neg", "Abs", "Cast", "Identity")
+
+
+def constant_term(rewriter: Rewriter, node: gs.Node) -> bool:
+    """X ± 0 = x, x · 1 = x / 1 = x, and f(x, c laid out to x's shape) = f(x, c), for an arithmetic f.
+
+    The 0 is noise that is switched off: it is drawn at random and multiplied by 0, or made of zeros.
+    """
+    for position in (1, 0):
+        term, x = node.inputs[position], node.inputs[1 - position]
+        values = None if isinstance(term, gs.Constant) else spread_values(rewriter, term)
+        if values is None or isinstance(x, gs.Constant) or term is x or not _spreads(term, x):
+            continue
+        unit = 0 if node.op in ("Add", "Sub") else 1
+        if not np.any(values != unit) and (position == 1 or node.op in ("Add", "Mul")):
+            return same(rewriter, node, x)
+        if not np.isfinite(values).all() or not values.any():
+            continue  # x · 0 stays for whoever reads the graph to explain
+        rewriter.set_input(node, position, gs.Constant(rewriter.variable(term).name, values))
+        return True
+    return False
+
+
+def own_shape(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Expand(x, s) = x for a shape s that is x's own, or has 1 wherever it differs; Tile(x, 1, 1, …) = x."""
+    x, s = node.inputs[0], node.inputs[1]
+    shape, sizes = shape_of(x), computed_sizes(s)
+    if node.op == "Tile":
+        fits = sizes is not None and all(size == 1 for size in sizes)
+    else:
+        fits = shape is not None and sizes is not None and _broadcasts(sizes, shape)
+        fits = fits or _is_shape_of(s, x) or same_shape(shape, shape_of(node.outputs[0]))
+    return bool(fits) and same(rewriter, node, x)
+
+
+def same(rewriter: Rewriter, node: gs.Node, x: Any) -> bool:
+    """Identity(x): the node is bypassed, or becomes an Identity where its output must stay."""
+    if node.outputs[0].shape is None:
+        node.outputs[0].shape = x.shape
+    if not rewriter.bypass(node, x):
+        rewriter.become(node, "Identity", [x])
+    return True
+
+
+def lay(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Note what a node writes where that is constant but for its shape: ConstantOfShape(s), c + Expand(c, s), 0 · x."""
+    y = node.outputs[0]
+    if isinstance(y, gs.Constant) or spread_values(rewriter, y) is not None:
+        return False
+    values = _made_by(rewriter, node)
+    if values is None or values.ndim > 1:
+        return False
+    rewriter.spread[id(y)] = y, values
+    return True
+
+
+def spread_values(rewriter: Rewriter, tensor: Any) -> Array | None:
+    """Values (), or (n,) for the last axis, that broadcasting lays out to the tensor; None where what is fed counts."""
+    if not isinstance(tensor, gs.Constant):
+        return rewriter.spread[id(tensor)][1] if id(tensor) in rewriter.spread else None
+    if any(size != 1 for size in tensor.shape[:-1]):
+        return None
+    values = constant_values(tensor)
+    return None if values is None or values.dtype not in FLOATS else values.reshape(-1 if values.size > 1 else ())
+
+
+def _made_by(rewriter: Rewriter, node: gs.Node) -> Array | None:
+    if node.op == "ConstantOfShape":
+        value = node.attrs.get("value")
+        filled = np.zeros((), np.float32) if value is None else np.asarray(value.values)
+        return filled.reshape(()) if filled.dtype in FLOATS else None
+    parts = [part for part in node.inputs[: 1 if node.op == "Expand" else 2] if part.name]
+    values = [found for part in parts if (found := spread_values(rewriter, part)) is not None]
+    with np.errstate(all="ignore"):
+        if node.op == "Mul" and any(not found.any() for found in values):
+            # 0 · x = 0 for whatever is finite; a constant that is not, such as the logarithm of 0, gives NaN. Constant
+            # zeros alone are a layer's output that no weight moves, and stay for whoever reads the graph to explain.
+            off = any(id(part) in rewriter.spread or _is_random(part) for part in parts)
+            finite = all(np.isfinite(found).all() for found in values)
+            return np.zeros((), values[0].dtype) if off and finite else None
+        if not values or len(values) < len(parts):
+            return None
+        if node.op == "Cast":
+            kind = cast_type(node)
+            return values[0].astype(kind) if kind in FLOATS else None
+        return np.asarray(values[0] if node.op == "Expand" else OPS[node.op](*values))
+
+
+def _is_random(tensor: Any) -> bool:
+    """Whether the tensor is drawn at random, alone or times a deviation."""
+    todo, steps = [tensor], 0
+    while todo and steps < DEEPEST:
+        node, steps = producer_of(todo.pop()), steps + 1
+        if node is not None and node.op in RANDOM:
+            return True
+        if node is not None and node.op in ("Mul", "Cast", "Neg", "Identity", "Div"):
+            todo.extend(part for part in node.inputs if not isinstance(part, gs.Constant))
+    return False
+
+
+def _spreads(term: Any, x: Any, depth: int = DEEPEST) -> bool:
+    """Whether f(x, term) has the shape of x for an elementwise f."""
+    shape, over = shape_of(term), shape_of(x)
+    if shape is not None and over is not None and _broadcasts(shape, over):
+        return True
+    node = producer_of(term)
+    if node is None or depth == 0:
+        return term is x
+    if node.op in LIKE:
+        return node.inputs[0] is x or _spreads(node.inputs[0], x, depth - 1)
+    if node.op == "ConstantOfShape":
+        return _is_shape_of(node.inputs[0], x)
+    if node.op == "Expand":
+        return _is_shape_of(node.inputs[1], x) and _spreads(node.inputs[0], x, depth - 1)
+    parts = [part for part in node.inputs if part.name]
+    return term is x or (node.op in ONE_BY_ONE and all(_spreads(part, x, depth - 1) for part in parts))
+
+
+def _is_shape_of(sizes: Any, x: Any) -> bool:
+    """Whether the tensor is Shape(x), in whatever type."""
+    node, steps = producer_of(sizes), 0
+    while node is not None and node.op in ("Cast", "Identity") and steps < DEEPEST:
+        node, steps = producer_of(node.inputs[0]), steps + 1
+    return node is not None and node.op == "Shape" and not node.attrs and node.inputs[0] is x
+
+
+def _broadcasts(shape: list[Any], over: list[Any]) -> bool:
+    """Whether broadcasting a tensor of ``shape`` over another leaves that one's shape as it is."""
+    pairs = zip(reversed(shape), reversed(over), strict=False)
+    return len(shape) <= len(over) and all(size == 1 or (size is not None and size == wanted) for size, wanted in pairs)

@@ -1,0 +1,62 @@
+"""Constant matrices on a model's input that look like dense layers and are none: colours, filter banks, transforms."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.linear_algebra import Array, matmul
+
+FEWEST = 4  # bands, and inputs, of a filter bank
+EMPTY = 0.5  # share of a filter bank's entries that are exactly 0
+TOLERANCE = 1e-3  # of the sums of a colour matrix, which are given with three digits or more
+ORTHOGONAL = 1e-5
+
+
+def fixed_matrix(node: gs.Node, *, is_linear: bool) -> str:
+    """What a dense node on the model's input is, where it is no trained layer, going by its values; "" where it is one.
+
+    Training leaves no matrix like these: exact zeros all around bands of one sign; columns that weigh three colours to
+    sums of exactly 0 or one common value; without a bias, as many columns as rows, orthogonal and of one length.
+    ``is_linear`` says that no activation follows it: behind one, only the first kind is looked for.
+    """
+    weight = np.asarray(node.inputs[1].values)
+    if weight.size > 2**24 or not np.isfinite(weight).all():
+        return ""
+    weight = weight.astype(np.float64)
+    if _is_filter_bank(weight):
+        return "a filter bank: its columns are bands of one sign, and 0 all around"
+    if is_linear and _is_colour_matrix(weight):
+        return "a conversion of colours: its columns add up to 0 or to one value"
+    if is_linear and len(node.inputs) < 3 and _is_transform(weight):
+        return "an orthogonal transform: its columns are orthogonal, and of one length"
+    return ""
+
+
+def _is_filter_bank(weight: Array) -> bool:
+    there = weight != 0
+    if min(weight.shape) < FEWEST or there.mean() > 1 - EMPTY or not ((weight >= 0).all() or (weight <= 0).all()):
+        return False
+    # A band begins once: the rest of a column is empty. Bands narrower than a bin are empty altogether.
+    begins = there[0].astype(int) + (there[1:] & ~there[:-1]).sum(axis=0)
+    return bool((begins <= 1).all() and (begins == 1).mean() >= EMPTY and np.ptp(there.argmax(axis=0)) > 0)
+
+
+def _is_colour_matrix(weight: Array) -> bool:
+    if weight.shape[0] != 3 or weight.shape[1] not in (1, 3):
+        return False
+    sums, largest = weight.sum(axis=0), np.abs(weight).max()
+    if weight.shape[1] == 1:  # a luminance: three positive shares, which add up to 1 before any scaling
+        return bool((weight > 0).all() and (abs(sums[0] - 1) < TOLERANCE or abs(sums[0] * 255 - 1) < TOLERANCE))
+    zero = np.abs(sums) < TOLERANCE * largest
+    common = np.abs(sums - sums[~zero].mean()) < TOLERANCE * largest if not zero.all() else zero
+    return bool((zero | common).all() and not zero.all())
+
+
+def _is_transform(weight: Array) -> bool:
+    # A thin one may be the first half of a layer that was factorized.
+    if len(weight) < 2 or weight.shape[0] != weight.shape[1]:
+        return False
+    gram = matmul(weight.T, weight)
+    length = float(np.trace(gram)) / len(gram)
+    return length > 0 and float(np.abs(gram - length * np.eye(len(gram))).max()) < ORTHOGONAL * length
