@@ -6,7 +6,6 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxsurgeon.graph.activation_functions import FUNCTIONS
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import attributes_of, canonicalise
 
@@ -47,7 +46,7 @@ def _outputs(graph, node, inputs):
         return [np.where(inputs[0] >= 0, inputs[0], inputs[1] * inputs[0])]
     if node.op in ACTIVATIONS:
         x = inputs[0].astype(np.float64)
-        return [FUNCTIONS[node.op](x, attributes_of(node)).astype(inputs[0].dtype)]
+        return [ACTIVATIONS[node.op].function(x, attributes_of(node)).astype(inputs[0].dtype)]
     names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
     attributes = {
         k: numpy_helper.from_array(v.values) if isinstance(v, gs.Constant) else v for k, v in node.attrs.items()

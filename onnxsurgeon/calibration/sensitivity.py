@@ -23,7 +23,7 @@ from onnxsurgeon.randomness import generator
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import Trace, activations_of, backward, forward
-from onnxsurgeon.training.gradients import RULES
+from onnxsurgeon.training.gradients import has_rule
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient
 from onnxsurgeon.training.resident import read_features, read_targets
@@ -43,7 +43,7 @@ def with_sensitivities(moments: Moments, network: Network, examples: Examples, r
             gradient is not finite.
     """
     require_tasks(network, examples.tasks)
-    if not all(activation.op_type in RULES for _, activation in activations_of(network)):
+    if not all(has_rule(activation) for _, activation in activations_of(network)):
         return moments
     work = in_units(network, examples.tasks)
     sample = _with_signs(examples, rows, seed)

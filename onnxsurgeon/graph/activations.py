@@ -1,99 +1,92 @@
-"""Activation functions: which there are, and what is known of each."""
+"""All activation functions, each as one record: its function, its form in older operators, its gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-
 import numpy as np
 
-from onnxsurgeon.graph.activation_functions import FUNCTIONS
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.graph import activation_gradients as gradients
+from onnxsurgeon.graph import decompose as forms
+from onnxsurgeon.graph.activation import ACTIVATIONS, Activation, ActivationType, prelu, register
+from onnxsurgeon.graph.activation_functions import gelu, hard_sigmoid, sigmoid, softplus
 
+__all__ = ["ACTIVATIONS", "Activation", "ActivationType", "prelu", "register"]
 
-@dataclass(frozen=True)
-class ActivationType:
-    """What is known of an activation op.
-
-    Attributes:
-        since: the first opset that has the op.
-        attributes: its attributes with ONNX's defaults.
-        idempotent: whether φ(φ(x)) = φ(x) for every choice of the attributes.
-        slope: whether it has a trainable parameter for each unit (PRelu).
-    """
-
-    since: int = 7
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    idempotent: bool = False
-    slope: bool = False
-
-
-# Clip's bounds are inputs from opset 11 on; here they are attributes, as in every other op of this table.
-ACTIVATIONS: dict[str, ActivationType] = {
-    "Relu": ActivationType(idempotent=True),
-    "Clip": ActivationType(attributes={"min": -np.inf, "max": np.inf}, idempotent=True),
-    "PRelu": ActivationType(slope=True),
-    "LeakyRelu": ActivationType(attributes={"alpha": 0.01}),
-    "Elu": ActivationType(attributes={"alpha": 1.0}),
-    "Selu": ActivationType(attributes={"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}),
-    "Tanh": ActivationType(),
-    "Sigmoid": ActivationType(),
-    "HardSigmoid": ActivationType(attributes={"alpha": 0.2, "beta": 0.5}),
-    "Softplus": ActivationType(),
-    "Softsign": ActivationType(),
-    "HardSwish": ActivationType(since=14),
-    "Mish": ActivationType(since=18),
-    "Gelu": ActivationType(since=20, attributes={"approximate": "none"}),
-    "Swish": ActivationType(since=24, attributes={"alpha": 1.0}),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """An elementwise nonlinearity φ.
-
-    Attributes:
-        op_type: a key of ``ACTIVATIONS``.
-        attributes: ONNX attributes that differ from the defaults.
-        slope: PRelu's slopes for negative inputs, shape (n,), trained; None for every other op.
-    """
-
-    op_type: str
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    slope: Array | None = None
-
-    def __str__(self) -> str:
-        if not self.attributes:
-            return self.op_type
-        return f"{self.op_type}({', '.join(f'{key}={value}' for key, value in self.attributes.items())})"
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether φ(x) = x for every x: a PRelu whose slopes are all 1."""
-        return self.slope is not None and bool(np.all(self.slope == 1))
-
-    @property
-    def is_idempotent(self) -> bool:
-        """Whether φ(φ(x)) = φ(x) for every x."""
-        return ACTIVATIONS[self.op_type].idempotent
-
-    def attribute(self, name: str) -> Any:
-        """Value of an attribute, ONNX's default where it is not given."""
-        return self.attributes.get(name, ACTIVATIONS[self.op_type].attributes[name])
-
-    def with_slope(self, slope: Array | None) -> Activation:
-        """The same op with other slopes; unchanged for an op that has none."""
-        return self if self.slope is None else replace(self, slope=slope)
-
-    def __call__(self, x: Array) -> Array:
-        """φ(x) by numpy, elementwise over (..., n)."""
-        if self.slope is not None:
-            return np.asarray(np.where(x >= 0, x, self.slope * x))
-        values = {name: self.attribute(name) for name in ACTIVATIONS[self.op_type].attributes}
-        return np.asarray(FUNCTIONS[self.op_type](x, values))
-
-
-def prelu(slope: Array) -> Activation:
-    """PRelu with ``slope`` (n,): x where x ≥ 0, slope · x elsewhere."""
-    return Activation("PRelu", slope=slope)
+register(ActivationType("Relu", lambda x, _: np.maximum(x, 0), gradient=gradients.relu, idempotent=True))
+# Its bounds are inputs from opset 11 on; here they are attributes, as of every other op.
+register(
+    ActivationType(
+        "Clip",
+        lambda x, a: np.clip(x, a["min"], a["max"]),
+        forms.clip,
+        gradients.clip,
+        attributes={"min": -np.inf, "max": np.inf},
+        idempotent=True,
+    )
+)
+register(ActivationType("PRelu", None, forms.prelu, gradients.prelu, slope=True))
+register(
+    ActivationType(
+        "LeakyRelu",
+        lambda x, a: np.where(x >= 0, x, a["alpha"] * x),
+        forms.leaky_relu,
+        gradients.leaky_relu,
+        attributes={"alpha": 0.01},
+    )
+)
+register(
+    ActivationType(
+        "Elu",
+        lambda x, a: np.where(x > 0, x, a["alpha"] * np.expm1(np.minimum(x, 0))),
+        forms.elu,
+        gradients.elu,
+        attributes={"alpha": 1.0},
+    )
+)
+register(
+    ActivationType(
+        "Selu",
+        lambda x, a: a["gamma"] * np.where(x > 0, x, a["alpha"] * np.expm1(np.minimum(x, 0))),
+        forms.selu,
+        gradients.selu,
+        attributes={"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875},
+    )
+)
+register(ActivationType("Tanh", lambda x, _: np.tanh(x), gradient=gradients.tanh))
+register(ActivationType("Sigmoid", lambda x, _: sigmoid(x), gradient=gradients.sigmoid))
+register(
+    ActivationType(
+        "HardSigmoid",
+        lambda x, a: hard_sigmoid(x, a["alpha"], a["beta"]),
+        forms.hard_sigmoid,
+        gradients.hard_sigmoid,
+        attributes={"alpha": 0.2, "beta": 0.5},
+    )
+)
+register(ActivationType("Softplus", lambda x, _: softplus(x), forms.softplus, gradients.softplus))
+register(ActivationType("Softsign", lambda x, _: x / (1 + np.abs(x)), forms.softsign, gradients.softsign))
+register(
+    ActivationType(
+        "HardSwish", lambda x, _: x * hard_sigmoid(x, 1 / 6, 0.5), forms.hard_swish, gradients.hard_swish, since=14
+    )
+)
+register(ActivationType("Mish", lambda x, _: x * np.tanh(softplus(x)), forms.mish, gradients.mish, since=18))
+register(
+    ActivationType(
+        "Gelu",
+        lambda x, a: gelu(x, a["approximate"]),
+        forms.gelu,
+        gradients.gelu,
+        since=20,
+        attributes={"approximate": "none"},
+    )
+)
+register(
+    ActivationType(
+        "Swish",
+        lambda x, a: x * sigmoid(a["alpha"] * x),
+        forms.swish,
+        gradients.swish,
+        since=24,
+        attributes={"alpha": 1.0},
+    )
+)

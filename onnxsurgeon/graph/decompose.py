@@ -8,7 +8,6 @@ Softsign, HardSwish, Mish, Gelu and Erf, nor of Clip before opset 12. None of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activation import ACTIVATIONS, Activation
 from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SCALE
-from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 
 
 class Parts:
@@ -45,9 +44,6 @@ class Parts:
         self.nodes[-1].output[0] = y
         self.nodes[-1].name = self.base
         return self.nodes, list(self.constants.values())
-
-
-Form = Callable[[Parts, Activation], object]
 
 
 def clip(p: Parts, phi: Activation) -> None:
@@ -158,22 +154,6 @@ def swish(p: Parts, phi: Activation) -> None:
     p.add("Mul", p.x, p.add("Sigmoid", inner))
 
 
-FORMS: dict[str, Form] = {
-    "Clip": clip,
-    "PRelu": prelu,
-    "LeakyRelu": leaky_relu,
-    "Elu": elu,
-    "Selu": selu,
-    "HardSigmoid": hard_sigmoid,
-    "Softplus": softplus,
-    "Softsign": softsign,
-    "HardSwish": hard_swish,
-    "Mish": mish,
-    "Gelu": gelu,
-    "Swish": swish,
-}
-
-
 def activation_nodes(
     phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -197,7 +177,7 @@ def activation_nodes(
 
 def is_native(phi: Activation, dtype: np.dtype[Any], opset: int) -> bool:
     """Whether the opset has the operator and ONNX Runtime computes it in this type."""
-    if phi.op_type not in FORMS:
+    if ACTIVATIONS[phi.op_type].form is None:
         return True
     if phi.op_type == "Swish":  # ONNX Runtime 1.32 has it in opset 24 alone
         return False
@@ -218,5 +198,7 @@ def decompose(
     if opset < needed.get(phi.op_type, 7) and phi.attributes.get("approximate") != "tanh":
         raise ModelError(f"node '{base}': {phi.op_type} cannot be written in opset {opset}")
     parts = Parts(x, base, np.dtype(dtype), slope)
-    FORMS[phi.op_type](parts, phi)
+    form = ACTIVATIONS[phi.op_type].form
+    assert form is not None  # see is_native
+    form(parts, phi)
     return parts.finish(y)

@@ -7,7 +7,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.forward import activations_of
-from onnxsurgeon.training.gradients import RULES
+from onnxsurgeon.training.gradients import has_rule
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.settings import OptimizerSettings
 
@@ -33,7 +33,7 @@ def make_engine(
     lacking = "" if optimizer is None else why_not(optimizer)
     if name == "auto":
         activations = [] if network is None else activations_of(network)
-        covered = all(activation.op_type in RULES for _, activation in activations)
+        covered = all(has_rule(activation) for _, activation in activations)
         name = "artifacts" if not covered and not lacking and have_training() else "loop"
     if name == "artifacts":
         engine = ArtifactsEngine(device)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxsurgeon.graph.activation_gradients import Point
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
@@ -17,7 +18,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
-from onnxsurgeon.training.gradients import Point, activation_gradients
+from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
 from onnxsurgeon.training.resident import numbered

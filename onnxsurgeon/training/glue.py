@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from onnxsurgeon.graph.activation_gradients import Point, erf
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.decompose import activation_nodes
 from onnxsurgeon.graph.glue import Glue, Shape
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
-from onnxsurgeon.training.gradients import Point, activation_gradients, erf
+from onnxsurgeon.training.gradients import activation_gradients
 
 
 class At(NamedTuple):

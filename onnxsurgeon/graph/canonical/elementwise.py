@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.activation_functions import FUNCTIONS, erf
+from onnxsurgeon.graph.activation_functions import erf
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.noops import cast_type
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
@@ -69,8 +69,9 @@ def scalar_of(tensor: Any) -> Array | None:
 
 def evaluate(node: gs.Node, values: list[Array]) -> Array:
     """The node's output for the values of its inputs."""
-    if node.op in ACTIVATIONS:
-        return FUNCTIONS[node.op](values[0], attributes_of(node))
+    function = ACTIVATIONS[node.op].function if node.op in ACTIVATIONS else None
+    if function is not None:
+        return function(values[0], attributes_of(node))
     if node.op == "Cast":
         kind = _rounding(node)
         return values[0].astype(kind).astype(bool if kind == np.dtype(bool) else np.float64)

@@ -102,7 +102,7 @@ def push_transpose(rewriter: Rewriter, node: gs.Node) -> bool:
     if len(y.outputs) != 1 or rewriter.is_pinned(y):
         return False
     reader = y.outputs[0]
-    if reader.op not in ELEMENTWISE or len(reader.outputs) != 1:
+    if reader.op not in {*ACTIVATIONS, *ELEMENTWISE} or len(reader.outputs) != 1:
         return False
     inputs = []
     for tensor in reader.inputs:
@@ -126,7 +126,7 @@ def push_transpose(rewriter: Rewriter, node: gs.Node) -> bool:
     return True
 
 
-ELEMENTWISE = {"PRelu", *ACTIVATIONS, *LINEAR, "Max", "Min", "Erf", "Exp", "Log", "Abs", "Sqrt", "Pow"}
+ELEMENTWISE = {*LINEAR, "Max", "Min", "Erf", "Exp", "Log", "Abs", "Sqrt", "Pow"}
 
 
 def add_bias(rewriter: Rewriter, node: gs.Node) -> bool:

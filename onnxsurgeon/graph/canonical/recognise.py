@@ -22,7 +22,7 @@ from onnxsurgeon.linear_algebra import Array
 
 # Sizes that no exporter's form reaches: nodes, affine nodes at the end, transcendental functions.
 LARGEST, MOST_LINEAR, MOST_CURVED = 16, 4, 4
-CURVED = {"Exp", "Log", "Erf", "Sqrt", "Pow", *ACTIVATIONS} - {"Relu", "Clip", "LeakyRelu"}
+CURVED, BENT = {"Exp", "Log", "Erf", "Sqrt", "Pow"}, {"Relu", "Clip", "LeakyRelu"}
 PROBES = np.array([-7.3, -2.1, -0.4, 0.6, 1.7, 9.2])
 GRID = np.concatenate([np.linspace(-20, 20, 1001), [-300.0, -100.0, -50.0, 50.0, 100.0, 300.0]])
 TOLERANCE = {np.dtype(np.float16): 2e-3, BFLOAT16: 2e-2}
@@ -82,7 +82,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
     group = [sink]
     members = {id(sink)}
     frontier = _variables(sink)
-    linear, curved = sink.op in LINEAR and len(frontier or ()) == 1, int(sink.op in CURVED)
+    linear, curved = sink.op in LINEAR and len(frontier or ()) == 1, int(_is_curved(sink))
     while frontier is not None and len(group) <= LARGEST:
         if not frontier:
             return
@@ -100,7 +100,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
         if inputs is None:
             return
         linear = linear and source.op in LINEAR and len(inputs) == 1
-        curved += source.op in CURVED
+        curved += _is_curved(source)
         if curved > MOST_CURVED or (linear and len(group) >= MOST_LINEAR):
             return
         del frontier[id(tensor)]
@@ -241,3 +241,7 @@ def expand(rewriter: Rewriter, node: gs.Node) -> bool:
         if reader.op not in OPS or not others:
             return False
     return rewriter.bypass(node)
+
+
+def _is_curved(node: gs.Node) -> bool:
+    return node.op in CURVED or (node.op in ACTIVATIONS and node.op not in BENT)
