@@ -92,14 +92,15 @@ def canonicalise(graph: gs.Graph) -> list[str]:
     rewriter = Rewriter(graph)
     ops = {id(node): node.op for node in graph.nodes}
     budget = 1000 + 50 * len(graph.nodes)
+    plain = dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN  # one of a user's own may have come later
     for _ in range(ROUNDS):
         changed = False
-        for table in (PLAIN, RECOGNISED, FOLDED):
+        for table in (plain, RECOGNISED, FOLDED):
             rewriter.touch_all()
             changed |= rewriter.drain(table, budget)
             if table is RECOGNISED and changed:
                 rewriter.touch_all()
-                rewriter.drain(PLAIN, budget)
+                rewriter.drain(plain, budget)
         if not changed:
             break
     rewriter.finish()
