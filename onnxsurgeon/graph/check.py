@@ -7,6 +7,7 @@ import math
 import onnx
 from onnx import GraphProto, ModelProto, TypeProto
 
+from onnxsurgeon.bounds import ADVICE, MAX_DECLARED_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs, tensor_types
 from onnxsurgeon.graph.functions import check_functions
@@ -16,8 +17,6 @@ from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, value_info
 from onnxsurgeon.runtime import first_line
 
 OLDEST_OPSET = 7
-# No tensor that a graph computes may have more elements: at 2^31, float32 takes 8 GB.
-MOST_ELEMENTS = 2**31
 
 
 def check_model(model: ModelProto, name: str) -> None:
@@ -185,8 +184,8 @@ def _check_sizes(graph: GraphProto, name: str) -> None:
             dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
             if any(dim < 0 for dim in dims):
                 raise ModelError(f"{name}: tensor '{value.name}' has a negative dimension: {_dims(tensor)}")
-            if math.prod(dims) > MOST_ELEMENTS:
-                raise ModelError(f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}")
+            if math.prod(dims) > bound(MAX_DECLARED_ELEMENTS):
+                raise ModelError(f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}; {ADVICE}")
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:

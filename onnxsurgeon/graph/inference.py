@@ -5,11 +5,10 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
+from onnxsurgeon.bounds import MAX_FOLLOWED_SIZES
+
 # ai.onnx.ml's operators that write floats of the shape they read; onnx infers no shapes for them.
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
-
-# Elements up to which a vector may be a shape.
-_LONG = 2**16
 
 
 def inferred(model: ModelProto) -> ModelProto:
@@ -17,7 +16,7 @@ def inferred(model: ModelProto) -> ModelProto:
     plain = onnx.shape_inference.infer_shapes(model)
     # Values of shape tensors are followed too; of a Range or a long vector, onnx would write down every number.
     follow = not any(node.op_type == "Range" for node in model.graph.node)
-    follow = follow and max(map(_vector_length, (*plain.graph.value_info, *plain.graph.output)), default=0) <= _LONG
+    follow = follow and sum(map(_vector_length, (*plain.graph.value_info, *plain.graph.output))) <= MAX_FOLLOWED_SIZES
     model = onnx.shape_inference.infer_shapes(model, data_prop=True) if follow else plain
     while True:
         found = _of_preprocessing(model)
@@ -50,9 +49,10 @@ def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
 
 
 def _vector_length(value: ValueInfoProto) -> int:
-    """Length of a tensor of one axis; 0 for others."""
-    dims = value.type.tensor_type.shape.dim
-    return int(dims[0].dim_value) if len(dims) == 1 else 0
+    """Length of a vector that may be a shape; 0 for others."""
+    kind = value.type.tensor_type
+    is_shape = len(kind.shape.dim) == 1 and kind.elem_type in (TensorProto.INT64, TensorProto.INT32)
+    return int(kind.shape.dim[0].dim_value) if is_shape else 0
 
 
 def _has_shape(value: ValueInfoProto | None) -> bool:

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import canonicalise, constant_values
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.dropout import without_random_dropout
@@ -68,7 +69,9 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     _refuse_quantized(model, source)
-    graph = _import(model, parts.arrays, source)
+    given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
+    allowance = Allowance(given, source)
+    graph = _import(model, parts.arrays, source, allowance)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
@@ -79,6 +82,9 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
     for links, end in zip(structure.segments, ends, strict=True):
+        for link in links:
+            # Layers that share a weight each get their own; many may share one.
+            allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
         layers = [_layer(link, nodes, taken, notes, source) for link in links]
         segments.append(_segment(links, layers, end.entry, source))
     parameters = {name for segment in segments for name, _ in segment.parameters()}
@@ -136,7 +142,7 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs.Graph:
+def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance) -> gs.Graph:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised."""
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
@@ -154,7 +160,7 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
-    canonicalise(graph)
+    canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)
     return graph
 

@@ -11,6 +11,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import activations, affine, constants, noops, products, recognise, unfold
 from onnxsurgeon.graph.canonical.elementwise import OPS
 from onnxsurgeon.graph.canonical.queries import producer_of
@@ -61,14 +62,17 @@ def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[R
 PLAIN = _with_general_rules(PLAIN)
 
 
-def canonicalise(graph: gs.Graph) -> None:
+def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> None:
     """Apply every rule until none applies; ``graph`` becomes a reading aid that must not be written.
 
     Dense layers become nodes ``Dense`` with attributes "entry", the name of the tensor that the layer reads in the
     file (None where the layer cannot be used), "exit", that of the tensor it writes there (None where the file has
     none), and "op", the operator that it was.
+
+    Raises:
+        ModelError: the constants that are made take more bytes than the ``allowance`` has.
     """
-    rewriter = Rewriter(graph)
+    rewriter = Rewriter(graph, allowance)
     ops = {id(node): node.op for node in graph.nodes}
     budget = 1000 + 50 * len(graph.nodes)
     for _ in range(ROUNDS):

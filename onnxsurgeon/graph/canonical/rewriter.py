@@ -15,6 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
 
 # Its warnings go to standard output, where --json must stay clean.
@@ -46,8 +47,8 @@ class Rewriter:
         reads: names that each product read in the file, by the node's id: no-op nodes are bypassed later.
     """
 
-    def __init__(self, graph: gs.Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: gs.Graph, allowance: Allowance | None = None) -> None:
+        self.graph, self._allowance = graph, allowance or Allowance()
         self.opset = int(graph.opset or 0)
         for node in graph.nodes:
             if node.domain not in (None, "", "ai.onnx"):
@@ -112,6 +113,15 @@ class Rewriter:
         if id(node) in self.reads:
             return self.reads[id(node)][position]
         return str(node.inputs[position].name) if self.is_original(node.inputs[position]) else None
+
+    def allow(self, node: gs.Node, size: int, *, made: bool = True) -> None:
+        """Count ``size`` bytes of constants that are made for the node; unless ``made``, only ask whether they may be.
+
+        Raises:
+            ModelError: they are more than may be made.
+        """
+        label = str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
+        (self._allowance.take if made else self._allowance.require)(size, f"node '{label}' ({node.op})")
 
     # --- edits ----------------------------------------------------------------------------------------------
 

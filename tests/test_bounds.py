@@ -1,0 +1,137 @@
+"""Whatever a stranger's model asks for is bounded as a whole, and refused with one line."""
+
+import resource
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxsurgeon import ModelError, bounds
+from onnxsurgeon.graph import allowance
+from onnxsurgeon.graph.reader import from_model
+
+N = helper.make_node
+
+
+def model(nodes, constants, *, feature="i", shape=("batch", 8), outputs=("y",), dtype=np.float32):
+    """8-6-3 behind the ``nodes``, which write x where ``feature`` is the input."""
+    rng = np.random.default_rng(0)
+    weights = {"W1": rng.standard_normal((8, 6)), "W2": rng.standard_normal((6, 3))}
+    tensors = {**{name: values.astype(dtype) for name, values in weights.items()}, **constants}
+    chain = [N("MatMul", ["x", "W1"], ["a"]), N("Relu", ["a"], ["h"]), N("MatMul", ["h", "W2"], ["y"])]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [*nodes, *chain],
+        "g",
+        [helper.make_tensor_value_info(feature, kind, shape)],
+        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def run(*arguments, timeout=60, memory=None):
+    """The command line in a process of its own: its exit code, what it printed, and its peak memory in bytes."""
+    command = [sys.executable, "-m", "onnxsurgeon", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def write(made, folder, name="m.onnx"):
+    path = folder / name
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+# --- Constants that fold ------------------------------------------------------------------------------------------
+
+
+def chained(op, count, *others, start="c", **attributes):
+    """``count`` nodes in a row, each reading the last one's result; "<" stands for it among ``others``."""
+    names = [start, *(f"{op}{k}" for k in range(count))]
+    return [
+        N(op, [name, *(name if each == "<" else each for each in others)], [following], **attributes)
+        for name, following in pairwise(names)
+    ]
+
+
+def read_by_x(name):
+    """Nodes that add the first element of the constant ``name`` to the input."""
+    return [N("Gather", [name, "first"], ["some"]), N("Mul", ["some", "zero"], ["none"]), N("Add", ["i", "none"], ["x"])]
+
+
+KB = np.zeros(1024, np.float32)
+FEW = {"c": KB, "first": np.array([0]), "zero": np.float32(0), "many": np.zeros(2**18, np.int64)}
+FOLDING = {
+    "Concat with itself": (chained("Concat", 12, "<", axis=0), {}),
+    "Concat of many": ([N("Concat", ["c"] * 2000, ["Concat0"], axis=0), *chained("Identity", 1, start="Concat0")], {}),
+    "Gather of the same": ([N("Gather", ["c", "many"], ["g"]), *chained("Exp", 40, start="g")], {}),
+    "a sum of a row and a column": (
+        [N("Add", ["row", "column"], ["s"]), *chained("Neg", 40, start="s")],
+        {"row": np.zeros((1, 1024), "f"), "column": np.zeros((512, 1), "f")},
+    ),
+    "casts there and back": (
+        [
+            node
+            for k in range(2000)
+            for node in (N("Cast", [f"k{k}" if k else "c"], [f"d{k}"], to=11), N("Cast", [f"d{k}"], [f"k{k + 1}"], to=1))
+        ],
+        {},
+    ),
+    "arithmetic without end": (chained("Mul", 3000, "c"), {}),
+}
+
+
+@pytest.mark.parametrize("case", FOLDING)
+def test_folding_is_bounded_as_a_whole(case, monkeypatch):
+    monkeypatch.setattr(allowance, "MAX_FOLDED_BYTES", 2**22)
+    nodes, constants = FOLDING[case]
+    used = {name for node in nodes for name in node.input} | {"first", "zero"}
+    constants = {name: values for name, values in {**FEW, **constants}.items() if name in used}
+    if "many" in used:  # what a file holds itself may be folded several times
+        monkeypatch.setattr(allowance, "MAX_FOLDED_SHARE", 1)
+    made = model([*nodes, *read_by_x(nodes[-1].output[0])], constants)
+    with pytest.raises(ModelError, match=r"^model: node '\w+' \(\w+\): .* more than [\d,]+ bytes in all; --trust"):
+        from_model(made)
+    with bounds.lifted():
+        assert from_model(made).topology == "8-6-3"
+
+
+def test_folding_into_weights_is_bounded(monkeypatch):
+    """A weight that many nodes scale is written anew for each."""
+    monkeypatch.setattr(allowance, "MAX_FOLDED_BYTES", 2**20)
+    nodes = [N("MatMul", ["i", "W0"], ["m0"]), *[N("Mul", [f"m{k}", "two"], [f"m{k + 1}"]) for k in range(200)]]
+    made = model(
+        [*nodes, N("Identity", ["m200"], ["x"])],
+        {"W0": np.full((100, 8), 1e-9, "f"), "two": np.full(8, 1.5, np.float32)},
+        shape=("batch", 100),
+    )
+    from_model(made)
+    monkeypatch.setattr(allowance, "MAX_FOLDED_SHARE", 0)
+    monkeypatch.setattr(allowance, "MAX_FOLDED_BYTES", 2**18)
+    with pytest.raises(ModelError, match=r"bytes in all; --trust"):
+        from_model(made)
+
+
+def test_layers_that_share_a_weight_are_bounded(monkeypatch):
+    """Each layer gets a weight of its own, of which a small file may ask for any number."""
+    monkeypatch.setattr(allowance, "MAX_FOLDED_BYTES", 2**18)
+    nodes = [N("MatMul", [f"m{k}" if k else "i", "W0"], [f"m{k + 1}"]) for k in range(60)]
+    made = model([*nodes, N("Identity", ["m60"], ["x"])], {"W0": np.zeros((64, 64), np.float32), "W1": np.zeros((64, 6), "f")}, shape=("n", 64))
+    with pytest.raises(ModelError, match=r"bytes in all; --trust"):
+        from_model(made)
+    with bounds.lifted():
+        from_model(made)
+
+
+def test_a_file_of_five_kilobytes_is_refused_within_a_gigabyte(tmp_path):
+    made = model([*chained("Concat", 28, "<", axis=0), *read_by_x("Concat27")], {k: FEW[k] for k in ("c", "first", "zero")})
+    code, out, err = run("inspect", write(made, tmp_path))
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "Concat" in err
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20  # in kB
