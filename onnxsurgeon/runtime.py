@@ -73,14 +73,14 @@ def provider(device: str) -> str:
 
 
 def session_options(threads: int = 1) -> Any:
-    """Options of every session: a given number of threads, and errors only on the console.
+    """Options of every session: a given number of threads, and nothing on the console: what goes wrong is raised.
 
     ONNX Runtime may round differently with another number: one, but where it is known not to; see ``training.threads``.
     """
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its messages hold names as the file has them, escape codes and all
     return options
 
 

@@ -60,7 +60,11 @@ def chained(op, count, *others, start="c", **attributes):
 
 def read_by_x(name):
     """Nodes that add the first element of the constant ``name`` to the input."""
-    return [N("Gather", [name, "first"], ["some"]), N("Mul", ["some", "zero"], ["none"]), N("Add", ["i", "none"], ["x"])]
+    return [
+        N("Gather", [name, "first"], ["some"]),
+        N("Mul", ["some", "zero"], ["none"]),
+        N("Add", ["i", "none"], ["x"]),
+    ]
 
 
 KB = np.zeros(1024, np.float32)
@@ -77,7 +81,10 @@ FOLDING = {
         [
             node
             for k in range(2000)
-            for node in (N("Cast", [f"k{k}" if k else "c"], [f"d{k}"], to=11), N("Cast", [f"d{k}"], [f"k{k + 1}"], to=1))
+            for node in (
+                N("Cast", [f"k{k}" if k else "c"], [f"d{k}"], to=11),
+                N("Cast", [f"d{k}"], [f"k{k + 1}"], to=1),
+            )
         ],
         {},
     ),
@@ -120,7 +127,11 @@ def test_layers_that_share_a_weight_are_bounded(monkeypatch):
     """Each layer gets a weight of its own, of which a small file may ask for any number."""
     monkeypatch.setattr(allowance, "MAX_FOLDED_BYTES", 2**18)
     nodes = [N("MatMul", [f"m{k}" if k else "i", "W0"], [f"m{k + 1}"]) for k in range(60)]
-    made = model([*nodes, N("Identity", ["m60"], ["x"])], {"W0": np.zeros((64, 64), np.float32), "W1": np.zeros((64, 6), "f")}, shape=("n", 64))
+    made = model(
+        [*nodes, N("Identity", ["m60"], ["x"])],
+        {"W0": np.zeros((64, 64), np.float32), "W1": np.zeros((64, 6), "f")},
+        shape=("n", 64),
+    )
     with pytest.raises(ModelError, match=r"bytes in all; --trust"):
         from_model(made)
     with bounds.lifted():
@@ -128,10 +139,81 @@ def test_layers_that_share_a_weight_are_bounded(monkeypatch):
 
 
 def test_a_file_of_five_kilobytes_is_refused_within_a_gigabyte(tmp_path):
-    made = model([*chained("Concat", 28, "<", axis=0), *read_by_x("Concat27")], {k: FEW[k] for k in ("c", "first", "zero")})
+    made = model(
+        [*chained("Concat", 28, "<", axis=0), *read_by_x("Concat27")], {k: FEW[k] for k in ("c", "first", "zero")}
+    )
     code, out, err = run("inspect", write(made, tmp_path))
     assert code == 2
     assert out == ""
     assert len(err.splitlines()) == 1
     assert "Concat" in err
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**20  # in kB
+
+
+# --- Names --------------------------------------------------------------------------------------------------------
+
+EVIL = "g\x1b]0;title\x07\x9b31m\u202egnp\u2028\nFAKE: line\r[red]"
+
+
+def evil_model(op="Mystery" + EVIL, domain="com.example"):
+    """Every name that can be is evil; the width of layer 1 stays, which is said with the name of an output."""
+    nodes = [
+        helper.make_node(op, ["x"], ["p"], name="m" + EVIL, domain=domain),
+        helper.make_node("Gemm", ["p", "W1" + EVIL], ["a"], name="g1" + EVIL),
+        helper.make_node("Relu", ["a"], ["h" + EVIL]),
+        helper.make_node("Gemm", ["h" + EVIL, "W2"], ["y" + EVIL], name="g2" + EVIL),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {"W1" + EVIL: rng.standard_normal((8, 6)), "W2": rng.standard_normal((6, 3))}
+    graph = helper.make_graph(
+        nodes,
+        "g" + EVIL,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n" + EVIL, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y" + EVIL, "h" + EVIL)],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+COMMANDS = {
+    "inspect": ("{m}",),
+    "operate": ("{m}", "widen:1:2", "-o", "{o}"),
+    "operate a layer that is not there": ("{m}", "widen:7:2", "-o", "{o}"),
+    "diff": ("{m}", "{m}"),
+    "evaluate": ("{m}", "--data", "{d}"),
+    "evolve": ("{m}", "--data", "{d}", "--epochs", "1", "--run-dir", "{r}", "--log-file", "{l}"),
+    "view": ("{o}",),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_control_characters_are_shown_and_not_sent(case, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((40, 8), np.float32), y=np.arange(40) % 3)
+    made = evil_model() if case == "inspect" else evil_model("Tanh", "")  # the former cannot be run
+    places = {"m": write(made, tmp_path), "o": tmp_path / "o.onnx", "d": tmp_path / "d.npz"}
+    places |= {"r": tmp_path / "run", "l": tmp_path / "log"}
+    code, out, err = run(case.split()[0], *(word.format(**places) for word in COMMANDS[case]))
+    assert code in (0, 2)
+    for text in (out, err, (tmp_path / "log").read_text() if case == "evolve" else ""):
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert "\nFAKE" not in text
+    if case == "inspect":
+        assert "\\x1b]0;title\\x07\\x9b31m\\u202egnp\\u2028\\n" in (out + err).replace("\n", "")
+
+
+def test_json_holds_names_as_escapes(tmp_path):
+    code, out, _ = run("inspect", write(evil_model(), tmp_path), "--json")
+    assert code == 0
+    assert out.isascii()
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_a_terminal_gets_no_control_character_that_was_not_escaped():
+    from onnxsurgeon.cli.console import Terminal
+
+    screen = Terminal(highlight=False, record=True, force_terminal=False)
+    with screen.capture() as caught:
+        screen.print("a\x1b[31mb\n\u202ec", markup=False)
+    assert caught.get() == "a\\x1b[31mb\n\\u202ec\n"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich import markup
 from rich.box import ROUNDED
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
 from onnxsurgeon.cli.spectra import spectra
+from onnxsurgeon.printable import shown
 from onnxsurgeon.surgeon.footprint import Figure, figures, measured_figure
 from onnxsurgeon.surgeon.log import near_chance
 
@@ -32,8 +34,26 @@ WITHOUT_DATA = (
     "better judge, and inspect --data shows what it would lose"
 )
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+
+class Terminal(Console):
+    """A console that sends no control character but rich's own and line ends, whatever was forgotten to be escaped."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The pieces of text to be sent."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(shown(segment.text, keep="\n"), segment.style)
+
+
+out = Terminal(highlight=False, emoji=False)
+err = Terminal(stderr=True, highlight=False, emoji=False)
+
+
+def escape(text: str) -> str:
+    """Text that others wrote, for a place where rich reads markup."""
+    return markup.escape(shown(text))
 
 
 def print_json(record: Any) -> None:
@@ -48,23 +68,26 @@ def fail(message: str) -> None:
 
 def table(
     columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str | list[str]]],
     *,
     right: Sequence[str] = (),
     fold: Sequence[str] | None = None,
 ) -> None:
-    """A plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken."""
+    """A plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken.
+
+    A cell is a text, or a list of lines.
+    """
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         kept = fold is not None and column not in fold
         grid.add_column(
-            column,
+            escape(column),
             justify="right" if column in right else "left",
             overflow="ellipsis" if kept else "fold",
             no_wrap=kept,
         )
     for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(cell) if isinstance(cell, str) else "\n".join(map(escape, cell)) for cell in row))
     out.print(grid)
 
 
@@ -85,7 +108,8 @@ def inspection(
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
     out.print(
-        f"prefix: {_prefix([node.op_type for node in frame.prefix_nodes])}; suffix: {', '.join(frame.suffix) or 'none'}"
+        f"prefix: {escape(_prefix([node.op_type for node in frame.prefix_nodes]))}; "
+        f"suffix: {escape(', '.join(frame.suffix)) or 'none'}"
     )
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")

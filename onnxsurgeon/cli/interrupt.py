@@ -15,6 +15,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from onnxsurgeon.printable import shown
+
 # For so long, in seconds, jobs may take to notice and a cluster to be told. Training notices within ``PIECE`` steps.
 PATIENCE = 10.0
 SHOW_CURSOR = "\x1b[?25h"
@@ -95,5 +97,5 @@ class Interrupts:
             first = byte[0]
         if sys.stdout.isatty():
             os.write(sys.stdout.fileno(), f"\r{SHOW_CURSOR}\n".encode())
-        os.write(sys.stderr.fileno(), f"onnxsurgeon: {self._message()}\n".encode())
+        os.write(sys.stderr.fileno(), f"onnxsurgeon: {shown(self._message())}\n".encode())
         os._exit(128 + first)

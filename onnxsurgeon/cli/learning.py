@@ -24,6 +24,7 @@ from onnxsurgeon.cli.options import (
     TrackOption,
     taken,
     with_fields,
+    with_trust,
 )
 from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
+@with_trust
 @with_fields(TrainingSettings)
 @with_fields(ReadingOptions)
 def train(
@@ -94,6 +96,7 @@ def train(
     )
 
 
+@with_trust
 @with_fields(ReadingOptions)
 def evaluate(
     model: ModelArgument,
@@ -135,6 +138,7 @@ def _cell(value: float | int | str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+@with_trust
 @with_fields(SurgeonSettings)
 @with_fields(ReadingOptions)
 def evolve(
@@ -228,6 +232,7 @@ def evolve(
         sys.exit(MISSED)
 
 
+@with_trust
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,

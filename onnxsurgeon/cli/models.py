@@ -18,6 +18,7 @@ from onnxsurgeon.cli.options import (
     shape,
     taken,
     with_fields,
+    with_trust,
 )
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -61,6 +62,7 @@ def new(
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
+@with_trust
 @with_fields(ReadingOptions)
 def inspect(
     model: ModelArgument,
@@ -141,6 +143,7 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+@with_trust
 @with_fields(ReadingOptions)
 def operate(
     model: ModelArgument,

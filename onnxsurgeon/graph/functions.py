@@ -59,7 +59,8 @@ class _Expansion:
                 total, deepest = total + size, max(deepest, depth + 1)
             if total > bound(MAX_INLINED_NODES):
                 raise ModelError(
-                    f"{self._name}: with its local functions written out, it has over {MAX_INLINED_NODES} nodes; {ADVICE}"
+                    f"{self._name}: with its local functions written out, it has over {MAX_INLINED_NODES} nodes; "
+                    f"{ADVICE}"
                 )
         if deepest > bound(MAX_CALL_DEPTH):
             self._too_deep()

@@ -88,7 +88,7 @@ def _bytes_at_most(node: gs.Node) -> int:
         count = math.prod(shapes[1]) * rest
     elif node.op in BROADCAST:
         count = math.prod(np.broadcast_shapes(*shapes))
-    return count * WIDEST
+    return int(count) * WIDEST
 
 
 def shape(rewriter: Rewriter, node: gs.Node) -> bool:
