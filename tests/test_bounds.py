@@ -10,8 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import ModelError, bounds
+from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph import allowance
 from onnxsurgeon.graph.reader import from_model
+from onnxsurgeon.graph.sizes import rows_that_fit
 
 N = helper.make_node
 
@@ -217,3 +219,233 @@ def test_a_terminal_gets_no_control_character_that_was_not_escaped():
     with screen.capture() as caught:
         screen.print("a\x1b[31mb\n\u202ec", markup=False)
     assert caught.get() == "a\\x1b[31mb\n\\u202ec\n"
+
+
+# --- What the model's own nodes compute ---------------------------------------------------------------------------
+
+
+def value(name, shape=None, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def body(nodes, states, scanned=(), *, shape=None, mark=""):
+    """A body that reads v, and writes ``states`` (of which v is carried) and what is collected."""
+    inputs = [value("n" + mark, [], TensorProto.INT64), value("c" + mark, [], TensorProto.BOOL)]
+    outputs = [value("go" + mark, [], TensorProto.BOOL), *(value(name, shape) for name in states)]
+    nodes = [N("Identity", ["c" + mark], ["go" + mark]), *nodes]
+    outputs += [value(name) for name in scanned]
+    return helper.make_graph(nodes, "body", [*inputs, value("v" + mark, shape)], outputs)
+
+
+def scan_body(nodes):
+    return helper.make_graph(nodes, "body", [value("v"), value("e")], [value("v2")])
+
+
+SUM = [N("ReduceSum", ["b"], ["s"], keepdims=0), N("Mul", ["s", "f"], ["t"]), N("Add", ["i", "t"], ["x"])]
+EXPANDS = [
+    node
+    for k in range(40)
+    for node in (
+        N("ReduceSum", ["i"], [f"s{k}"], keepdims=0),
+        N("Expand", [f"s{k}", "wide"], [f"e{k}"]),
+    )
+]
+DEEPER = body([N("Add", ["v'", "i"], ["v2'"])], ["v2'"], mark="'")
+INSIDE = body([N("Add", ["v", "i"], ["v2"])], ["v2"])
+NUMBERS = {
+    "f": np.float32(0),
+    "wide": np.array([8192, 8192]),
+    "long": np.array([2**24]),
+    "thousand": np.array([1024]),
+    "axis": np.array([0]),
+    "column": np.array([-1, 1]),
+    "line": np.array([1, -1]),
+    "million": np.int64(2**21),
+    "forty": np.int64(40),
+    "yes": np.bool_(True),
+    "three": np.int64(3),
+}
+NON_ZERO = [
+    N("Abs", ["i"], ["size"]),
+    N("Exp", ["size"], ["o"]),
+    N("NonZero", ["o"], ["z"]),
+    N("Cast", ["z"], ["z0"], to=1),
+]
+DOUBLED = [N("Concat", [f"z{k}", f"z{k}"], [f"z{k + 1}"], axis=1) for k in range(30)]
+LIMITLESS = {
+    "many tensors at once": [*EXPANDS, N("Sum", [f"e{k}" for k in range(40)], ["b"]), *SUM],
+    "NonZero, joined with itself": [*NON_ZERO, *DOUBLED, N("Identity", ["z30"], ["b"]), *SUM],
+    "Compress, joined with itself": [
+        N("Greater", ["i", "f"], ["g"]),
+        N("Reshape", ["g", "minus"], ["flat"]),
+        N("Compress", ["i", "flat"], ["z0"]),
+        *[N("Concat", [f"z{k}", f"z{k}"], [f"z{k + 1}"], axis=0) for k in range(30)],
+        N("Identity", ["z30"], ["b"]),
+        *SUM,
+    ],
+    "Unique, a row by a column": [
+        N("Unique", ["i"], ["u0"]),
+        *[
+            node
+            for k in range(4)
+            for node in (
+                N("Reshape", [f"u{k}", "column"], [f"c{k}"]),
+                N("Reshape", [f"u{k}", "line"], [f"l{k}"]),
+                N("Mul", [f"c{k}", f"l{k}"], [f"m{k}"]),
+                N("Reshape", [f"m{k}", "minus"], [f"u{k + 1}"]),
+            )
+        ],
+        N("Identity", ["u4"], ["b"]),
+        *SUM,
+    ],
+    "a product of what NonZero makes": [
+        *NON_ZERO,
+        *DOUBLED[:10],
+        N("Transpose", ["z10"], ["tall"]),
+        N("MatMul", ["tall", "z10"], ["wide0"]),
+        N("MatMul", ["wide0", "wide0"], ["b"]),
+        *SUM,
+    ],
+    "Scan over a long axis": [
+        N("ReduceSum", ["i"], ["s0"], keepdims=0),
+        N("Expand", ["s0", "long"], ["e0"]),
+        N("Scan", ["f", "e0"], ["b"], body=scan_body([N("Add", ["v", "e"], ["v2"])]), num_scan_inputs=1),
+        *SUM,
+    ],
+    "Scan in Scan": [
+        N("ReduceSum", ["i"], ["s0"], keepdims=0),
+        N("Expand", ["s0", "thousand"], ["e0"]),
+        N(
+            "Scan",
+            ["f", "e0"],
+            ["b"],
+            body=scan_body(
+                [N("Scan", ["v", "e0"], ["v2"], body=scan_body([N("Add", ["v", "e"], ["v2"])]), num_scan_inputs=1)]
+            ),
+            num_scan_inputs=1,
+        ),
+        *SUM,
+    ],
+    "Loop that runs a million times": [N("Loop", ["million", "", "i"], ["b"], body=INSIDE), *SUM],
+    "Loop that runs as often as values say": [
+        N("ReduceSum", ["i"], ["s0"], keepdims=0),
+        N("Cast", ["s0"], ["trips"], to=7),
+        N("Loop", ["trips", "", "i"], ["b"], body=INSIDE),
+        *SUM,
+    ],
+    "Loop until a condition": [N("Loop", ["", "yes", "i"], ["b"], body=INSIDE), *SUM],
+    "Loop that doubles": [
+        N("Loop", ["forty", "", "i"], ["b"], body=body([N("Concat", ["v", "v"], ["v2"], axis=0)], ["v2"])),
+        *SUM,
+    ],
+    "Loop that doubles and says that it does not": [
+        N(
+            "Loop",
+            ["forty", "", "i"],
+            ["b"],
+            body=body([N("Concat", ["v", "v"], ["v2"], axis=0)], ["v2"], shape=["k", 8]),
+        ),
+        *SUM,
+    ],
+    "Loop that doubles until a condition": [
+        N("ReduceSum", ["i"], ["sum"], keepdims=0),
+        N("Greater", ["sum", "f"], ["some"]),
+        N("Loop", ["three", "some", "i"], ["b"], body=body([N("Concat", ["v", "v"], ["v2"], axis=0)], ["v2"])),
+        *SUM,
+    ],
+    "Loop that joins what NonZero makes": [
+        *NON_ZERO,
+        N("Loop", ["forty", "", "z0"], ["b"], body=body([N("Concat", ["v", "v"], ["v2"], axis=1)], ["v2"])),
+        *SUM,
+    ],
+    "If whose branches differ": [
+        *NON_ZERO,
+        *[
+            N(
+                "If",
+                ["yes"],
+                [f"z{k + 1}"],
+                then_branch=helper.make_graph(
+                    [N("Concat", [f"z{k}", f"z{k}", f"z{k}"], [f"d{k}"], axis=1)], "then", [], [value(f"d{k}")]
+                ),
+                else_branch=helper.make_graph([N("Neg", [f"z{k}"], [f"n{k}"])], "else", [], [value(f"n{k}")]),
+            )
+            for k in range(20)
+        ],
+        N("Identity", ["z20"], ["b"]),
+        *SUM,
+    ],
+    "Loop that collects": [
+        N("Expand", ["f", "wide"], ["e0"]),
+        N("Loop", ["forty", "", "i"], ["w", "b"], body=body([N("Identity", ["v"], ["v2"])], ["v2"], ["e0"])),
+        *SUM,
+    ],
+    "what is constant": [
+        N("ConstantOfShape", ["wide"], ["w0"]),
+        N("NonZero", ["w0"], ["z"]),
+        N("Cast", ["z"], ["z0"], to=1),
+        *DOUBLED,
+        N("Identity", ["z30"], ["b"]),
+        *SUM,
+    ],
+}
+
+
+def constants_for(nodes, more=()):
+    numbers = {**NUMBERS, "minus": np.array([-1]), **dict(more)}
+    read = {name for node in nodes for name in node.input} | {"f", "wide", "axis"}
+    return {name: values for name, values in numbers.items() if name in read}
+
+
+@pytest.mark.parametrize("case", LIMITLESS)
+def test_what_a_prefix_may_compute_is_told_before_it_runs(case):
+    made = model(LIMITLESS[case], constants_for(LIMITLESS[case]))
+    with pytest.raises(ModelError, match=r"^m: node .*--trust lifts this bound$"):
+        rows_that_fit(made, {"i": (8,)}, 1024, name="m")
+    with bounds.lifted():
+        assert rows_that_fit(made, {"i": (8,)}, 1024, name="m") == 1024
+
+
+RUNNING = {
+    "Loop": [N("Loop", ["three", "", "i"], ["x"], body=INSIDE)],
+    "Loop with a condition": [N("Loop", ["three", "yes", "i"], ["x"], body=INSIDE)],
+    "Loop that collects": [
+        N("Loop", ["three", "", "i"], ["w", "e0"], body=body([N("Add", ["v", "i"], ["v2"])], ["v2"], ["v"])),
+        N("ReduceSum", ["e0", "axis"], ["x"], keepdims=0),
+    ],
+    "Loop that doubles": [
+        N("Loop", ["three", "", "i"], ["b"], body=body([N("Concat", ["v", "v"], ["v2"], axis=0)], ["v2"])),
+        *SUM,
+    ],
+    "Loop in Loop": [
+        N(
+            "Loop",
+            ["three", "", "i"],
+            ["x"],
+            body=body([N("Loop", ["three", "", "v"], ["v2"], body=DEEPER)], ["v2"]),
+        )
+    ],
+    "Scan": [
+        N("Unsqueeze", ["i", "axis"], ["u"]),
+        N("Concat", ["u", "u", "u"], ["e0"], axis=0),
+        N("Scan", ["i", "e0"], ["x"], body=scan_body([N("Add", ["v", "e"], ["v2"])]), num_scan_inputs=1),
+    ],
+    "NonZero": [*NON_ZERO, *DOUBLED[:3], N("Identity", ["z3"], ["b"]), *SUM],
+}
+
+
+@pytest.mark.parametrize("case", RUNNING)
+def test_loops_of_few_runs_are_run(case):
+    made = model(RUNNING[case], constants_for(RUNNING[case], {"three": np.int64(3)}))
+    network = from_model(made)
+    rows = np.random.default_rng(0).random((50, 8), np.float32)
+    (found,) = compute_features(network, {"i": rows}, 50).values()
+    factor = {"Loop in Loop": 10, "Loop that doubles": 1, "NonZero": 1, "Loop that collects": 6}.get(case, 4)
+    np.testing.assert_allclose(found.take(), factor * rows, rtol=1e-5)
+
+
+def test_rows_are_run_in_pieces_where_all_at_once_are_too_much():
+    tiles = [N("Tile", ["i", "many"], ["t"]), N("Slice", ["t", "from", "to", "one"], ["x"])]
+    many = {"many": np.array([1, 2**15]), "from": np.array([0]), "to": np.array([8]), "one": np.array([1])}
+    made = model(tiles, many)
+    assert 64 <= rows_that_fit(made, {"i": (8,)}, 1024) < 1024
