@@ -1,9 +1,13 @@
 """Whatever a stranger's model asks for is bounded as a whole, and refused with one line."""
 
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.sizes import rows_that_fit
 
 N = helper.make_node
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def model(nodes, constants, *, feature="i", shape=("batch", 8), outputs=("y",), dtype=np.float32):
@@ -449,3 +454,56 @@ def test_rows_are_run_in_pieces_where_all_at_once_are_too_much():
     many = {"many": np.array([1, 2**15]), "from": np.array([0]), "to": np.array([8]), "one": np.array([1])}
     made = model(tiles, many)
     assert 64 <= rows_that_fit(made, {"i": (8,)}, 1024) < 1024
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------
+
+STUCK = {
+    "many small nodes": [
+        N("Loop", ["many", "", "i"], ["x"], body=body([N("Abs", ["v"], ["v2"])], ["v2"])),
+    ],
+    "one large node": [
+        N("ReduceSum", ["i"], ["s0"], keepdims=0),
+        N("Expand", ["s0", "square"], ["e0"]),
+        *[N("MatMul", [f"e{k}", f"e{k}"], [f"e{k + 1}"]) for k in range(40)],
+        N("Identity", ["e40"], ["b"]),
+        *SUM,
+    ],
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "evolve"])
+@pytest.mark.parametrize("case", STUCK)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_ends_what_onnx_runtime_computes_within_a_second(case, command, tmp_path):
+    numbers = {"many": np.int64(2**40), "square": np.array([6000, 6000]), "f": np.float32(0)}
+    read = {name for node in STUCK[case] for name in node.input}
+    made = model(STUCK[case], {name: values for name, values in numbers.items() if name in read})
+    np.savez(tmp_path / "d.npz", x=np.ones((40, 8), np.float32), y=np.arange(40) % 3)
+    code = (
+        "import sys, onnxsurgeon.runtime as r; plain = r._run_stoppable\n"
+        "def told(*a): print('running', flush=True); return plain(*a)\n"
+        "r._run_stoppable = told; from onnxsurgeon.cli import main; main()"
+    )
+    words = [command, write(made, tmp_path), "--data", tmp_path / "d.npz", "--trust"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            assert any("running" in line for line in process.stdout), process.stderr.read()
+            time.sleep(0.5)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert time.monotonic() - start < 1.5  # a second, and what a busy machine adds
+    assert process.returncode == 130
+    assert len(err.splitlines()) == 1
+    assert "interrupted" in err

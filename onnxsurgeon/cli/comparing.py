@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     DeviceOption,
     EngineOption,
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
 
 
+@interruptible
 @with_trust
 @with_fields(ReadingOptions)
 def diff(

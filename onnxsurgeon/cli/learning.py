@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.cli.interrupt import PATIENCE, SOON, Interrupts, interruptible
 from onnxsurgeon.cli.options import (
     DataOption,
     DeviceOption,
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
+@interruptible
 @with_trust
 @with_fields(TrainingSettings)
 @with_fields(ReadingOptions)
@@ -96,6 +98,7 @@ def train(
     )
 
 
+@interruptible
 @with_trust
 @with_fields(ReadingOptions)
 def evaluate(
@@ -172,14 +175,16 @@ def evolve(
 ) -> None:
     """Train and operate in turn: find a better topology for a model on a data set."""
     from onnxsurgeon.cli import console, live
-    from onnxsurgeon.cli.interrupt import Interrupts
     from onnxsurgeon.cli.log_file import logged_to
     from onnxsurgeon.surgeon import run as runs
     from onnxsurgeon.surgeon.progress import TrainingProgress
 
     progress = TrainingProgress()
     watcher = live.watcher(progress, silent=as_json or quiet)
-    interrupts = Interrupts(lambda: f"interrupted; {watcher.onward}", watcher.stopping)
+    # Until there is a run directory nothing is lost.
+    interrupts = Interrupts(
+        lambda: f"interrupted; {watcher.onward}", watcher.stopping, lambda: PATIENCE if watcher.run else SOON
+    )
     common: dict[str, Any] = {
         "workers": workers,
         "out": out,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxsurgeon.choices import BY_GRADIENTS
+from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     ForceOption,
     JsonOption,
@@ -62,6 +63,7 @@ def new(
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
+@interruptible
 @with_trust
 @with_fields(ReadingOptions)
 def inspect(
@@ -143,6 +145,7 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+@interruptible
 @with_trust
 @with_fields(ReadingOptions)
 def operate(
