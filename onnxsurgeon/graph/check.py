@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, TypeProto
 
 from onnxsurgeon.bounds import ADVICE, MAX_DECLARED_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.bodies import are_many, as_foreign
 from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs, tensor_types
 from onnxsurgeon.graph.functions import check_functions
 from onnxsurgeon.graph.parts import BULKY, Parts, kind_of, without_initializers
@@ -148,6 +149,9 @@ def _inferred(content: bytes) -> ModelProto:
     Exporters are known to declare wrong shapes for outputs, which runtimes take no notice of: where the declarations
     alone are at fault, they are left out.
     """
+    model = ModelProto.FromString(content)
+    if are_many(model):
+        content = as_foreign(model).SerializeToString()
     # Without data_prop: following a Range of 2^40 numbers, it would write them all down.
     try:
         return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)

@@ -6,13 +6,16 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from onnxsurgeon.bounds import MAX_FOLLOWED_SIZES
+from onnxsurgeon.graph.bodies import are_many, as_foreign
 
 # ai.onnx.ml's operators that write floats of the shape they read; onnx infers no shapes for them.
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
 
 def inferred(model: ModelProto) -> ModelProto:
-    """``model`` with every shape that can be inferred."""
+    """``model`` with every shape that can be inferred; where it has very many bodies, without looking into these."""
+    if are_many(model):
+        return _merged(model, inferred(as_foreign(model)))
     plain = onnx.shape_inference.infer_shapes(model)
     # Values of shape tensors are followed too; of a Range or a long vector, onnx would write down every number.
     follow = not any(node.op_type == "Range" for node in model.graph.node)
@@ -24,6 +27,16 @@ def inferred(model: ModelProto) -> ModelProto:
             return model
         model.graph.value_info.extend(found)
         model = onnx.shape_inference.infer_shapes(model, data_prop=follow)
+
+
+def _merged(model: ModelProto, foreign: ModelProto) -> ModelProto:
+    """``model`` with the shapes that were inferred for it without its bodies."""
+    typed = ModelProto()
+    typed.CopyFrom(model)
+    for field in ("value_info", "output"):
+        del getattr(typed.graph, field)[:]
+        getattr(typed.graph, field).extend(getattr(foreign.graph, field))
+    return typed
 
 
 def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:

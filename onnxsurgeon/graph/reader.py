@@ -12,6 +12,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import canonicalise, constant_values
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.dropout import without_random_dropout
@@ -152,7 +153,10 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str, allow
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        graph = gs.import_onnx(inferred(typed))
+        typed = inferred(typed)
+        bodies = without_bodies(typed)
+        graph = gs.import_onnx(typed)
+        mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
             tensors[name].to_constant(values)

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxsurgeon.bounds import ADVICE, MAX_BODY_RUNS, MAX_LIVE_BYTES, MAX_TENSOR_ELEMENTS, are_lifted
 from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.repeated import Repeated, read_loop
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.graph.unknown_sizes import foreign_types, most_elements

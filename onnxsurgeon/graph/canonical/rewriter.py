@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bodies import READ_INSIDE
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
 
 # Its warnings go to standard output, where --json must stay clean.
@@ -71,6 +72,8 @@ class Rewriter:
     def _find_pinned(graph: gs.Graph) -> dict[int, Any]:
         """Outputs of the graph, and every tensor that a subgraph reads: their names must go on to exist."""
         pinned = {id(tensor): tensor for tensor in graph.outputs}
+        for node in graph.nodes:
+            pinned.update((id(tensor), tensor) for tensor in node.attrs.get(READ_INSIDE, ()))
         todo, seen = [inner for node in graph.nodes for inner in _subgraphs(node)], set()
         while todo:
             inner = todo.pop()
