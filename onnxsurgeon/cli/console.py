@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.surgeon.result import Evolved
 
 LONGEST_PREFIX = 16
+MOST_ROWS = 300  # of recommendations, and of pictures of layers: thousands take longer to lay out than all else
 SHARES = (0.75, 0.5, 0.25)  # of a layer's units left
 WITHOUT_DATA = (
     "narrow, factorize and merge go by the weights' singular values alone: for a trained network, prune by data is the "
@@ -131,13 +132,17 @@ def inspection(
     columns = ("layer", "node", "shape", "activation", "params", "removable")
     table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
     if reports:
-        spectra(out, reports, thresholds)
+        spectra(out, reports[:MOST_ROWS], thresholds)
+        if len(reports) > MOST_ROWS:
+            out.print(f"[dim]… and those of {len(reports) - MOST_ROWS:,} more layers: --json has all[/]")
     if pruning:
         _pruning(pruning)
     by = "" if pruning is None else " by the weights' singular values"
     out.print(f"\n[bold]Recommended[/]{by}, best first:")
-    proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
+    proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates[:MOST_ROWS]]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
+    if len(candidates) > MOST_ROWS:
+        out.print(f"[dim]… and {len(candidates) - MOST_ROWS:,} more: --json shows all[/]")
     if pruning is None and reports:
         out.print(f"[dim]{WITHOUT_DATA}[/]")
 

@@ -31,6 +31,7 @@ from onnxsurgeon.runtime import first_line
 
 METADATA_PREFIX = "onnxsurgeon."
 WORKING_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+MOST_UNDERSCORES = 8
 QUANTIZERS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm"}
     | {"QAttention", "MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
@@ -227,8 +228,7 @@ def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], sourc
     for field in ("weight", "bias", "slope"):
         # A tensor that something else reads too keeps its name for the others; this layer gets its own copy.
         given = wanted = chosen.get(field, getattr(names, field))
-        while wanted in taken:
-            wanted += "_"
+        wanted = _free(given, taken)
         if wanted != given and field in chosen:
             notes.append(f"'{given}' is read elsewhere too: '{names.node}' has its own copy, '{wanted}'")
         chosen[field] = wanted
@@ -236,6 +236,20 @@ def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], sourc
     derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
     taken.update({**derived, **chosen}.values())
     return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that nothing bears: with an underscore or a few behind it, or else with a number."""
+    for count in range(MOST_UNDERSCORES + 1):
+        if name + "_" * count not in taken:
+            return name + "_" * count
+    low, high = 1, 2  # names are given in order, so that the first free number is found by halving
+    while f"{name}_{high}" in taken:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if f"{name}_{middle}" in taken else (low, middle)
+    return f"{name}_{low}"
 
 
 def _values(node: gs.Node, position: int, source: str) -> Array:
