@@ -88,6 +88,9 @@ def _print_table(ended: list[tuple[dict[str, Any], dict[str, Any]]], seconds: fl
         numbers = f"{len(answers):>8}{counts['result']:>8}{counts['error']:>8}{counts['BUG']:>6}"
         print(f"{kind:<12}{numbers}{slowest:>8.2f} s{most:>10.0f} MB")
     print(f"{len(ended)} inputs in {seconds:.0f} s")
+    longest = max((answer["seconds"] for _, answer in ended), default=0.0)
+    peak = max((answer["peak"] for _, answer in ended), default=0) / 2**20
+    print(f"longest time {longest:.2f} s, peak memory {peak:.0f} MB above the imports' own")
     errors = Counter(_class(answer["what"]) for _, answer in ended if answer["kind"] == "error")
     print(f"\n{len(errors)} kinds of named errors; the most frequent:")
     for text, count in errors.most_common(25):

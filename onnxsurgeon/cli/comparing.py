@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxsurgeon.cli.options import DeviceOption, EngineOption, JsonOption, ReadingOptions, taken, with_fields
+from onnxsurgeon.cli.interrupt import interruptible
+from onnxsurgeon.cli.options import (
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    ReadingOptions,
+    taken,
+    with_fields,
+    with_trust,
+)
 from onnxsurgeon.errors import SettingsError
 
 HOST = "127.0.0.1"
@@ -20,6 +29,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def diff(
     a: Annotated[str, typer.Argument(help=_FORMS, metavar="A")],
@@ -55,6 +66,7 @@ def diff(
         differences(found)
 
 
+@with_trust
 def view(
     model: Annotated[str, typer.Argument(help=_FORMS, metavar="MODEL|RUN")],
     branch: Annotated[int | None, typer.Option(min=0, help="Number of a branch of the run.")] = None,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.cli.interrupt import PATIENCE, SOON, Interrupts, interruptible
 from onnxsurgeon.cli.options import (
     DataOption,
     DeviceOption,
@@ -24,6 +25,7 @@ from onnxsurgeon.cli.options import (
     TrackOption,
     taken,
     with_fields,
+    with_trust,
 )
 from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -44,6 +46,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
+@interruptible
+@with_trust
 @with_fields(TrainingSettings)
 @with_fields(ReadingOptions)
 def train(
@@ -94,6 +98,8 @@ def train(
     )
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def evaluate(
     model: ModelArgument,
@@ -135,6 +141,7 @@ def _cell(value: float | int | str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+@with_trust
 @with_fields(SurgeonSettings)
 @with_fields(ReadingOptions)
 def evolve(
@@ -168,14 +175,16 @@ def evolve(
 ) -> None:
     """Train and operate in turn: find a better topology for a model on a data set."""
     from onnxsurgeon.cli import console, live
-    from onnxsurgeon.cli.interrupt import Interrupts
     from onnxsurgeon.cli.log_file import logged_to
     from onnxsurgeon.surgeon import run as runs
     from onnxsurgeon.surgeon.progress import TrainingProgress
 
     progress = TrainingProgress()
     watcher = live.watcher(progress, silent=as_json or quiet)
-    interrupts = Interrupts(lambda: f"interrupted; {watcher.onward}", watcher.stopping)
+    # Until there is a run directory nothing is lost.
+    interrupts = Interrupts(
+        lambda: f"interrupted; {watcher.onward}", watcher.stopping, lambda: PATIENCE if watcher.run else SOON
+    )
     common: dict[str, Any] = {
         "workers": workers,
         "out": out,
@@ -228,6 +237,7 @@ def evolve(
         sys.exit(MISSED)
 
 
+@with_trust
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,

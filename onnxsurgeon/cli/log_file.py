@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
+from onnxsurgeon.printable import shown
 
 
 @contextmanager
@@ -36,6 +37,13 @@ class _ToPerson(logging.Handler):
         console.fail(record.getMessage())
 
 
+class _OneLine(logging.Formatter):
+    """A line for each record, whatever it holds; a traceback keeps its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return shown(super().formatMessage(record))
+
+
 @contextmanager
 def _appended_to(path: Path) -> Iterator[None]:
     logger = logging.getLogger("onnxsurgeon")
@@ -43,7 +51,7 @@ def _appended_to(path: Path) -> Iterator[None]:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"log-file: {path}: cannot be written: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s"))
     before = logger.level
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onnxsurgeon.choices import BY_GRADIENTS
+from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     ForceOption,
     JsonOption,
@@ -18,6 +19,7 @@ from onnxsurgeon.cli.options import (
     shape,
     taken,
     with_fields,
+    with_trust,
 )
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -61,6 +63,8 @@ def new(
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def inspect(
     model: ModelArgument,
@@ -141,6 +145,8 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def operate(
     model: ModelArgument,

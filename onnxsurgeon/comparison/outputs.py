@@ -16,7 +16,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
 from onnxsurgeon.graph.sizes import largest_tensor
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import evaluator, first_line
+from onnxsurgeon.runtime import Evaluator, evaluator, first_line
 
 ROWS, AT_ONCE = 256, 64
 
@@ -100,10 +100,12 @@ def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Iterable[tup
     pairs, notes = _paired(first, second)
     if not pairs:
         return OutputComparison(notes=tuple(notes))
-    run = evaluator(first), evaluator(second)
+    run: list[Evaluator] = []
     tallies = [_Tally(a) for a, _ in pairs]
     for for_first, for_second in feeds:
         try:
+            # A session computes what is constant when it is made: the feeds have been found to be small enough by now.
+            run = run or [evaluator(first), evaluator(second)]
             left = run[0]([a for a, _ in pairs], for_first)
             right = run[1]([b for _, b in pairs], for_second)
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
@@ -199,14 +201,21 @@ def _random_feeds(first: onnx.ModelProto, second: onnx.ModelProto, name: str) ->
     # Where only the second fixes a size, the rows must be of that one.
     fixed = any(dim.dim_value for value in free_inputs(second) for dim in value.type.tensor_type.shape.dim[:1])
     source = second if fixed else first
-    rows = 0
-    for seed in range(ROWS):
-        values = list(random_inputs(source, rows=AT_ONCE, seed=seed).values())
+    rows, at_once, seed = 0, AT_ONCE, 0
+    while seed < ROWS:
+        values = list(random_inputs(source, rows=at_once, seed=seed).values())
         one, other = (dict(zip(n, values, strict=True)) for n in ([v.name for v in free_inputs(first)], names))
         if seed == 0:
-            for model, feeds in ((first, one), (second, other)):
-                largest_tensor(model, {key: array.shape for key, array in feeds.items()}, name=f"'{name}'")
+            try:
+                for model, feeds in ((first, one), (second, other)):
+                    largest_tensor(model, {key: array.shape for key, array in feeds.items()}, name=f"'{name}'")
+            except ModelError:
+                if at_once == 1:
+                    raise
+                at_once //= 2
+                continue
         yield one, other
+        seed += 1
         rows += len(values[0]) if values and values[0].ndim else 1
         if rows >= ROWS:
             return

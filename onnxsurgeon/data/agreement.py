@@ -16,7 +16,7 @@ from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
-from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
@@ -43,12 +43,17 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     wanted = [value.name for value in model.graph.input if value.name not in constants]
     if any(name not in inputs for name in wanted):
         return
-    feeds = {name: inputs[name].take(np.arange(_rows(model, inputs)) % len(inputs[name])) for name in wanted}
     names = list(dict.fromkeys(value.name for value in model.graph.output))
     for head in network.heads:
         if head.tensor not in names:
             model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))
-    largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name=f"'{network.name}'")
+    rows, label = _rows(model, inputs), f"'{network.name}'"
+    shapes = {name: tuple(inputs[name].shape[1:]) for name in wanted}
+    if _rows(model, {}) == rows:
+        rows = rows_that_fit(model, shapes, rows, name=label)
+    else:  # the model's own batch
+        largest_tensor(model, {name: (rows, *shape) for name, shape in shapes.items()}, name=label)
+    feeds = {name: inputs[name].take(np.arange(rows) % len(inputs[name])) for name in wanted}
     try:
         values = run(model, feeds)
     except EngineError:

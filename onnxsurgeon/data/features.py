@@ -11,7 +11,7 @@ import onnx
 
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError, ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import Parts, join
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.sizes import largest_tensor

@@ -14,7 +14,7 @@ from onnxsurgeon.data.dataset import Dataset, Split, chunks
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.data.tables import matrix
 from onnxsurgeon.errors import DataError, ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type

@@ -25,7 +25,7 @@ from onnxsurgeon.data.inputs import fitted_inputs
 from onnxsurgeon.data.prepare import InputOptions
 from onnxsurgeon.data.soft import space
 from onnxsurgeon.errors import DataError, ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import join, read_parts
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network

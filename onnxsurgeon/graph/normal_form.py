@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
+from onnxsurgeon.graph.bodies import READ_INSIDE
 from onnxsurgeon.graph.canonical import clip_bounds, constant_values, name_in_file
 
 
@@ -45,6 +46,9 @@ def label(node: gs.Node) -> str:
 def reads(node: gs.Node) -> Iterator[Any]:
     """Tensors that a node reads, those read inside its subgraphs included."""
     yield from (tensor for tensor in node.inputs if tensor.name)
+    if READ_INSIDE in node.attrs:
+        yield from node.attrs[READ_INSIDE]
+        return
     for value in node.attrs.values():
         for graph in value if isinstance(value, list) else [value]:
             if isinstance(graph, gs.Graph):

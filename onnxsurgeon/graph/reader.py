@@ -12,6 +12,8 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import canonicalise, constant_values
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.dropout import without_random_dropout
@@ -31,6 +33,7 @@ from onnxsurgeon.runtime import first_line
 
 METADATA_PREFIX = "onnxsurgeon."
 WORKING_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+MOST_UNDERSCORES = 8
 QUANTIZERS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm"}
     | {"QAttention", "MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
@@ -70,7 +73,9 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     _refuse_quantized(model, source)
-    graph, idle = _import(model, parts.arrays, source)
+    given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
+    allowance = Allowance(given, source)
+    graph, idle = _import(model, parts.arrays, source, allowance)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
@@ -86,6 +91,9 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
     for number, links in enumerate(structure.segments):
+        for link in (*links, *structure.readers.get(number, [])):
+            # Layers that share a weight each get their own; many may share one.
+            allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
         layers = [_layer(link, nodes, taken, notes, source) for link in links]
         behind = structure.readers.get(number, [])
         side = [_layer(link, nodes, taken, notes, source) for link in behind]
@@ -153,7 +161,9 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tuple[gs.Graph, list[str]]:
+def _import(
+    model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance
+) -> tuple[gs.Graph, list[str]]:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
 
     And names of products whose values nothing depends on.
@@ -166,7 +176,10 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tu
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        graph = gs.import_onnx(inferred(typed))
+        typed = inferred(typed)
+        bodies = without_bodies(typed)
+        graph = gs.import_onnx(typed)
+        mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
             tensors[name].to_constant(values)
@@ -174,7 +187,7 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tu
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
-    idle = canonicalise(graph)
+    idle = canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)
     return graph, idle
 
@@ -237,8 +250,7 @@ def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], sourc
     for field in ("weight", "bias", "slope"):
         # A tensor that something else reads too keeps its name for the others; this layer gets its own copy.
         given = wanted = chosen.get(field, getattr(names, field))
-        while wanted in taken:
-            wanted += "_"
+        wanted = _free(given, taken)
         if wanted != given and field in chosen:
             notes.append(f"'{given}' is read elsewhere too: '{names.node}' has its own copy, '{wanted}'")
         chosen[field] = wanted
@@ -246,6 +258,20 @@ def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], sourc
     derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
     taken.update({**derived, **chosen}.values())
     return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that nothing bears: with an underscore or a few behind it, or else with a number."""
+    for count in range(MOST_UNDERSCORES + 1):
+        if name + "_" * count not in taken:
+            return name + "_" * count
+    low, high = 1, 2  # names are given in order, so that the first free number is found by halving
+    while f"{name}_{high}" in taken:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if f"{name}_{middle}" in taken else (low, middle)
+    return f"{name}_{low}"
 
 
 def _values(node: gs.Node, position: int, source: str) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
+from onnxsurgeon.graph.bodies import READ_INSIDE
+from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense
 from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
 from onnxsurgeon.graph.normal_form import in_order, label, reads
@@ -66,6 +68,8 @@ class _Search:
     def __init__(self, graph: gs.Graph, names: Collection[str], source: str) -> None:
         self.graph, self.names, self.source = graph, names, source
         self.order = in_order(graph)
+        self.places = {id(node): place for place, node in enumerate(self.order)}
+        self.outputs = {id(tensor) for tensor in graph.outputs}
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
             if node.op == "Softmax":  # the default depends on the opset, which a node does not know
@@ -133,8 +137,8 @@ class _Search:
         while found:
             trained = self._downstream(found)
             before = self._upstream(t for node in found.values() for t in node.inputs)
-            inside = {id(link.activation) for links in self._segments(found) for link in links}
-            between = [n for n in self.order if id(n) in trained & before and id(n) not in inside | found.keys()]
+            inside = {id(link.activation) for links in self._segments(found) for link in links} | found.keys()
+            between = [n for n in self.order if id(n) in trained and id(n) in before and id(n) not in inside]
             blocked = []
             for node in between:
                 try:
@@ -147,8 +151,9 @@ class _Search:
                     break
                 found = {key: dense for key, dense in found.items() if key not in cut_off}
                 continue
+            seen: set[int] = set()
             for node, why in blocked:
-                frozen = self._upstream(iter(data_inputs(node)))
+                frozen = self._upstream(iter(data_inputs(node)), seen)
                 behind = [f"'{label(dense)}'" for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
@@ -196,7 +201,7 @@ class _Search:
                 reason = explain(node)
                 op = node.attrs.get("op", node.op)
                 return f": node '{label(node)}' ({op}) is not understood, since {reason}"
-        bodies = [node for node in self.order if any(isinstance(value, gs.Graph) for value in node.attrs.values())]
+        bodies = [node for node in self.order if READ_INSIDE in node.attrs]
         if bodies:
             return f" outside of the bodies of node '{label(bodies[0])}' ({bodies[0].op}), which are left alone"
         return ", neither Gemm nor MatMul with a constant weight"
@@ -211,13 +216,15 @@ class _Search:
                 found.add(id(node))
         return found
 
-    def _upstream(self, tensors: Iterator[gs.Tensor]) -> set[int]:
-        """Nodes that the tensors depend on."""
+    def _upstream(self, tensors: Iterator[gs.Tensor], seen: set[int] | None = None) -> set[int]:
+        """Nodes that the tensors depend on, but for those that were ``seen`` before; they are from then on."""
         found: set[int] = set()
+        seen = set() if seen is None else seen
         todo = list(tensors)
         while todo:
             for producer in todo.pop().inputs:
-                if id(producer) not in found:
+                if id(producer) not in seen:
+                    seen.add(id(producer))
                     found.add(id(producer))
                     todo.extend(data_inputs(producer))
         return found
@@ -230,10 +237,10 @@ class _Search:
         before = self._upstream(t for node in dense.values() for t in node.inputs)
         trunk = set(dense) | (trained & before)
         for node in self.order:
-            if id(node) in trunk or id(node) not in trained or self._ends(node, trained):
+            if id(node) in trunk or id(node) not in trained:
                 continue
             sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
-            if all(id(source) in trunk for source in sources):
+            if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
                     self.glue[id(node)] = read_glue(node)
                 except (NotGlue, ModelError):
@@ -257,14 +264,30 @@ class _Search:
         readers = self.readers.get(id(node.outputs[0]), [])
         if node.op == "Sigmoid" and readers and all(self._is_scaling(reader) for reader in readers):
             return False
-        behind = self._downstream({id(node): node})
-        return not any(
-            id(producer) in trained and id(producer) not in behind
-            for other in self.order
-            if id(other) in behind and other is not node
-            for tensor in data_inputs(other)
-            for producer in tensor.inputs
-        )
+        return not self._is_joined(node, trained)
+
+    def _is_joined(self, node: gs.Node, trained: set[int]) -> bool:
+        """Whether behind the node its result meets a trained tensor that does not depend on it.
+
+        Nodes are looked at in order, so that all that a node reads has been classified when it comes up.
+        """
+        behind = {id(node)}
+        todo = [self.places[id(reader)] for tensor in node.outputs for reader in self.readers.get(id(tensor), ())]
+        heapq.heapify(todo)
+        while todo:
+            other = self.order[heapq.heappop(todo)]
+            if id(other) in behind:
+                continue
+            producers = [producer for tensor in data_inputs(other) for producer in tensor.inputs]
+            if not any(id(producer) in behind for producer in producers):
+                continue  # it reads a shape, not the values
+            if any(id(producer) in trained and id(producer) not in behind for producer in producers):
+                return True
+            behind.add(id(other))
+            for tensor in other.outputs:
+                for reader in self.readers.get(id(tensor), ()):
+                    heapq.heappush(todo, self.places[id(reader)])
+        return False
 
     def _is_scaling(self, node: gs.Node) -> bool:
         """Whether the node is y = a x + c for constants, and not the 1 − p beside p of a binary classifier."""
@@ -276,7 +299,7 @@ class _Search:
         readers = self.readers.get(id(tensor), [])
         if any(id(reader) in trunk for reader in readers):
             return False
-        return bool(readers) or is_output(self.graph, tensor)
+        return bool(readers) or id(tensor) in self.outputs
 
     # Which dense nodes follow one another with nothing between them that others read.
 
@@ -320,7 +343,7 @@ class _Search:
             if last.activation is None and behind is not None and behind.op in ACTIVATIONS:
                 tensor = behind.outputs[0] if behind.inputs[0] is tensor else tensor
             nodes = self.readers.get(id(tensor), [])
-            if len(nodes) < 2 or len({id(node) for node in nodes}) < len(nodes) or is_output(self.graph, tensor):
+            if len(nodes) < 2 or len({id(node) for node in nodes}) < len(nodes) or id(tensor) in self.outputs:
                 continue
             heads = [firsts[id(node)] for node in nodes if id(node) in firsts and node.inputs[0] is tensor]
             if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
@@ -337,7 +360,7 @@ class _Search:
 
     def _only_reader(self, tensor: gs.Tensor) -> gs.Node | None:
         readers = self.readers.get(id(tensor), [])
-        return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
+        return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None
 
 
 def written_by(links: list[Link], readers: list[Link]) -> str:
