@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.graph.files import write_bytes
+from onnxsurgeon.graph.files import open_regular, write_bytes
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.state import OptimizerState
@@ -48,7 +48,7 @@ def read_state(path: Path, network: Network) -> OptimizerState:
         RunError: the file is damaged, or belongs to another network.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
         count, rest = divmod(len(arrays) - 1, len(network.parameters()))
         moments = tuple(
