@@ -25,6 +25,7 @@ from onnxsurgeon.cli.options import (
     taken,
     with_fields,
 )
+from onnxsurgeon.cli.streams import OutputError
 from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
@@ -222,6 +223,8 @@ def evolve(
                     **common,
                 )
             page = _write_report(evolved.run)
+    except OutputError as error:
+        raise OutputError(f"{error}; {watcher.onward}") from error
     except KeyboardInterrupt:
         console.fail(f"interrupted; {watcher.onward}")
         if interrupts.is_disturbed:

@@ -406,6 +406,8 @@ def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError
     try:
         if path.is_dir():
             raise error(f"{path}: is a directory")
+        if path.exists() and not path.is_file():  # a device would be replaced, not written to
+            raise error(f"{path}: is no regular file")
         if path.exists() and not overwrite:
             raise error(f"{path}: exists already; --force overwrites it")
     except OSError as problem:

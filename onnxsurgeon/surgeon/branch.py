@@ -131,10 +131,17 @@ def write_branch(branch: Branch, folder: Path) -> Path:
 
 
 def flush_branch(path: Path) -> None:
-    """Bring a branch's files to the disk."""
+    """Bring a branch's files to the disk.
+
+    Raises:
+        RunError: the system refuses.
+    """
     for file in (path, state_path(path)):
-        if file.is_file():
-            flush_file(file)
+        try:
+            if file.is_file():
+                flush_file(file)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
 def read_branch(path: Path) -> Branch:
