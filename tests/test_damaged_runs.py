@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxsurgeon import RunError, SurgeonSettings, create, diff, evolve, read_run, resume, save
 from onnxsurgeon.cli import main
 from onnxsurgeon.graph.files import read_parts, write_parts
 from onnxsurgeon.report import write_plots, write_report
+from onnxsurgeon.surgeon.branch import read_branch
 from onnxsurgeon.surgeon.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.lines import sealed
 
@@ -283,7 +286,7 @@ def test_a_given_model_that_was_exchanged_is_told(run, finished):
 LINKS = [
     *("journal.jsonl", "settings.json", "best.onnx", "report.html", "front", "branches", "plots", "teacher"),
     *("tensorboard", "branches/0001-*.onnx", "branches/0000-start.onnx", "branches/0009-x.artifacts", "front/*.onnx"),
-    "teacher/train-0.npy",
+    *("teacher/train-0.npy", "best.onnx.more", "mlflow.json"),
 ]
 
 
@@ -365,3 +368,41 @@ def test_a_leftover_in_the_place_of_a_temporary_file_is_not_followed(run, tmp_pa
     RunDirectory.open(run).write_best("0000-start.onnx")
     assert outside.read_text() == "kept"
     assert not (run / "best.onnx").is_symlink()
+
+
+@pytest.mark.parametrize("damage", ["compressed", "header", "pickle"])
+def test_a_state_that_could_become_anything_is_not_read(damage, run):
+    path = next(run.glob("branches/*.state.npz"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if damage == "compressed" else zipfile.ZIP_STORED) as archive:
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d,), }" % (10**15 if damage == "header" else 10)
+        if damage == "pickle":
+            header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+        padded = header.ljust(117) + b"\n"
+        archive.writestr("steps.npy", b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + bytes(40))
+    with pytest.raises(RunError, match="holds no optimizer's state"):
+        read_branch(path.with_name(path.name.replace(".state.npz", ".onnx")))
+
+
+def test_a_branch_without_measurements_or_under_another_name_is_not_gone_on_from(run):
+    number = checkpoints(run)[-1]
+    event = json.loads(lines_of(run)[number - 1])
+    name = event["files"][str(event["best"])][0]
+    path = run / "branches" / name
+    for key, value, reason in (
+        ("history", "[]", "is another branch's file"),
+        ("branch", "0", "is another branch's file"),
+        ("surgery", "../../x:1", "carries no branch's metadata"),
+        ("history", "[4]", "carries no branch's metadata"),
+        ("lineage", "{}", "carries no branch's metadata"),
+        ("branch", "-1", "carries no branch's metadata"),
+    ):
+        kept = path.read_bytes()
+        model = onnx.load(path)
+        next(entry for entry in model.metadata_props if entry.key == f"onnxsurgeon.{key}").value = value
+        path.write_bytes(model.SerializeToString())
+        files = event["files"] | {str(event["best"]): [name, file_digest(path)]}
+        front = [each | {"digest": file_digest(path)} if each["file"] == name else each for each in event["front"]]
+        change(run, number, True, files=files, front=front)
+        with pytest.raises(RunError, match=reason):
+            resume(run)
+        path.write_bytes(kept)

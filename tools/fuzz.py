@@ -100,7 +100,7 @@ def _print_table(ended: list[tuple[dict[str, Any], dict[str, Any]]], seconds: fl
 
 def _class(text: str) -> str:
     """An error's text without what differs from input to input."""
-    text = re.sub(r"'[^']*'|\"[^\"]*\"|b'.*'|/\S+\.onnx", "…", text)
+    text = re.sub(r"'[^']*'|\"[^\"]*\"|b'.*'|/\S+(?<!:)", "…", text)
     return re.sub(r"-?\d+", "#", text)[:110]
 
 

@@ -207,7 +207,7 @@ def restored(event: Event, folder: Path) -> State:
         if digests(folder / name).get("state_digest") != states.get(number):
             raise RunError(f"{state_path(folder / name)}: {_CHANGED}")
         branch = read_branch(folder / name)
-        if (str(branch.number), branch.file_name) != (number, name):
+        if (str(branch.number), branch.file_name) != (number, name) or not branch.history:
             raise RunError(f"{folder / name}: is another branch's file; the run cannot be resumed")
         found[branch.number] = branch
     front = [Entry(**each) for each in event.get("front", ())]
@@ -229,19 +229,22 @@ def restored(event: Event, folder: Path) -> State:
 
 
 def require_given(lines: Iterable[Line], folder: Path) -> None:
-    """See that the given model is as it was when it was measured, by the journal's first checkpoint.
+    """See that the given model is as it was when it was measured, by the journal's lines up to a checkpoint.
 
     Raises:
         RunError: its file is gone, is another, or was changed.
     """
+    is_measured = False
     for line in lines:
+        is_measured = True
         if line.event is not None and line.event["event"] == "started" and "0" in line.event["files"]:
             name, digest = line.event["files"]["0"]
             require_unchanged(folder / name, digest)
     path = folder / f"0000-{START}.onnx"
     if not path.is_file():
         raise RunError(f"{path}: is gone; the run cannot be resumed")
-    if read_branch(path).file_name != path.name:
+    given = read_branch(path)
+    if given.file_name != path.name or (is_measured and not given.history):
         raise RunError(f"{path}: is another branch's file; the run cannot be resumed")
 
 

@@ -322,9 +322,12 @@ class Surgeon(ABC):
                 wanted = self.run.finished_training.get(job.branch.number)
                 finished = wanted is not None and path.is_file() and digests(path) == wanted
                 if finished and job.stage == TRAINED:
-                    found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
-                else:
-                    yield replace(job, keep_file=finished)
+                    known = read_branch(path)
+                    if known.file_name == path.name and known.history:
+                        found[job.branch.number] = Done(known, True, job.stop - job.start, 0.0, 0.0)
+                        continue
+                    finished = False
+                yield replace(job, keep_file=finished)
 
         found.update((done.branch.number, done) for done in self.workers.perform(unfinished()))
         return [(job, found[job.branch.number]) for job in every]

@@ -26,7 +26,7 @@ from onnxsurgeon.surgeon.lines import Line, plain, read_lines, sealed
 from onnxsurgeon.surgeon.records import check_settings
 from onnxsurgeon.typed import UnfitError
 
-# What is in a run directory: a file or folder of that name that is a link is refused.
+# What is in a run directory; a file or folder whose name begins so and that is a link is refused.
 _NAMES = (
     "settings.json",
     "journal.jsonl",
@@ -138,8 +138,9 @@ class RunDirectory:
             for needed, is_there in ((run.settings_file, Path.is_file), (run.branches, Path.is_dir)):
                 if not is_there(needed):
                     raise RunError(f"{path}: not a run directory: no {needed.name} in it")
-            for name in _NAMES:
-                _refuse_links(path / name)
+            for entry in path.iterdir():
+                if entry.name.startswith(_NAMES):
+                    _refuse_links(entry)
         except OSError as error:
             raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
         return run

@@ -21,6 +21,7 @@ from onnxsurgeon.surgeon.journal import read_own_file
 
 FOLDER, RECORD = "teacher", "teacher.json"
 _LARGEST_RECORD = 2**20  # bytes
+_SQUASHES = ("", "Softmax", "Sigmoid")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class TaughtFolder:
             if self.path.is_symlink():
                 return None
             record = json.loads(read_own_file(self.path / RECORD, _LARGEST_RECORD))
-            squashes = tuple(map(str, record["squashes"][part])) if record["digest"] == self.digest else ()
+            squashes = tuple(record["squashes"][part]) if record["digest"] == self.digest else ()
+            if not all(squash in _SQUASHES for squash in squashes):
+                return None
         except (RunError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if len(squashes) != len(widths):

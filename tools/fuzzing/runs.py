@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -57,6 +58,7 @@ VALUES: tuple[Any, ...] = (
 def base() -> Path:
     """A folder with the finished runs that damage begins with, made once in each process."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-runs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 5)).astype("f")
     np.savez(folder / "data.npz", x=x, y=(x[:, 0] * x[:, 1] > 0).astype(int))
@@ -323,7 +325,11 @@ def _metadata(rng: Random, run: Path, outside: Path) -> None:
     except Exception:  # it is damaged already
         return
     before = file_digest(path)
-    if model.metadata_props:
+    if rng.random() < 0.25:  # another network, of this or another run
+        others = sorted(base().glob("*/branches/*.onnx"))
+        graph = onnx.load(rng.choice(others)).graph if rng.random() < 0.8 else create((4, 3, 3)).to_model().graph
+        model.graph.CopyFrom(graph)
+    elif model.metadata_props:
         entry = rng.choice(model.metadata_props)
         if rng.random() < 0.2:
             model.metadata_props.remove(entry)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -65,7 +63,7 @@ def warm_up(kind: str) -> None:
     if kind == "runs":
         from fuzzing import runs
 
-        atexit.register(shutil.rmtree, runs.base(), ignore_errors=True)
+        runs.base()
         return
     from fuzzing.corpus import corpus
 
