@@ -286,7 +286,7 @@ def test_a_given_model_that_was_exchanged_is_told(run, finished):
 LINKS = [
     *("journal.jsonl", "settings.json", "best.onnx", "report.html", "front", "branches", "plots", "teacher"),
     *("tensorboard", "branches/0001-*.onnx", "branches/0000-start.onnx", "branches/0009-x.artifacts", "front/*.onnx"),
-    *("teacher/train-0.npy", "best.onnx.more", "mlflow.json"),
+    *("best.onnx.more", "mlflow.json"),
 ]
 
 

@@ -140,7 +140,7 @@ class RunDirectory:
                     raise RunError(f"{path}: not a run directory: no {needed.name} in it")
             for entry in path.iterdir():
                 if entry.name.startswith(_NAMES):
-                    _refuse_links(entry)
+                    _refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
         except OSError as error:
             raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
         return run
@@ -321,11 +321,11 @@ def read_own_file(path: Path, most: int | None = None) -> bytes:
         raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}") from error
 
 
-def _refuse_links(path: Path) -> None:
-    """Raise RunError where ``path``, or anything in it, is a link; where there is nothing, nothing is wrong."""
+def _refuse_links(path: Path, *, inside: bool = True) -> None:
+    """Raise RunError where ``path``, or anything ``inside`` it, is a link; where there is nothing, nothing is wrong."""
     if path.is_symlink():
         raise RunError(f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own")
-    if path.is_dir():
+    if inside and path.is_dir():
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
