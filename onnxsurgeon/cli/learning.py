@@ -27,7 +27,8 @@ from onnxsurgeon.cli.options import (
     with_fields,
     with_trust,
 )
-from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
+from onnxsurgeon.cli.streams import OutputError
+from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
 
@@ -148,6 +149,15 @@ def evolve(
     model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
     data: DataOption = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
+    from_checkpoint: Annotated[
+        int | None,
+        typer.Option(
+            "--from-checkpoint",
+            min=0,
+            help="With --resume: go on from the checkpoint in this line of journal.jsonl; 0: begin anew.",
+            metavar="LINE",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
@@ -202,7 +212,9 @@ def evolve(
                 if any((model, data, given, teacher, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
-                evolved = runs.resume(resume, **common)
+                evolved = runs.resume(resume, from_checkpoint=from_checkpoint, **common)
+            elif from_checkpoint is not None:
+                raise SettingsError("from-checkpoint: is for a run that goes on: give --resume RUN")
             elif model is None or not data:
                 raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
             else:
@@ -220,6 +232,8 @@ def evolve(
                     **common,
                 )
             page = _write_report(evolved.run)
+    except OutputError as error:
+        raise OutputError(f"{error}; {watcher.onward}") from error
     except KeyboardInterrupt:
         console.fail(f"interrupted; {watcher.onward}")
         if interrupts.is_disturbed:
@@ -242,13 +256,22 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
 ) -> None:
-    """Write RUN/report.html; also of a run that is still going or was killed."""
+    """Write RUN/report.html; also of a run that is still going or was killed.
+
+    Lines of its journal that are damaged are left out, told, and make the exit code 2.
+    """
     from onnxsurgeon.cli import console
+    from onnxsurgeon.history import read_run
     from onnxsurgeon.report import write_plots, write_report
 
     console.out.print(str(write_report(run)), markup=False, soft_wrap=True)
     for path in write_plots(run) if plots else ():
         console.out.print(str(path), markup=False, soft_wrap=True)
+    damaged = read_run(run).damaged
+    if damaged:
+        lines = f"line{'s' if len(damaged) > 1 else ''} {', '.join(map(str, damaged[:10]))}"
+        more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
+        raise RunError(f"{run / 'journal.jsonl'}: {lines}{more}: damaged, and left out of the report")
 
 
 def _write_report(run: Path) -> Path | None:

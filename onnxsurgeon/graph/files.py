@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
@@ -33,10 +36,13 @@ __all__ = [
     "copy_model",
     "flush_file",
     "join",
+    "model_digest",
+    "open_regular",
     "read_model",
     "read_parts",
     "refuse_existing",
     "require_writable",
+    "sha256_of",
     "split",
     "subgraphs",
     "write_bytes",
@@ -177,8 +183,9 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
             _remove_old_data(path, keep=None)
         return
     refuse_existing(path, overwrite=overwrite, error=ModelError)
-    temporary = path.with_name(f".{path.name}.data.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_beside(path, "data")
     try:
+        temporary.unlink(missing_ok=True)
         written = external.write_data(temporary, _bulk(parts))
         data = _data_path(path, temporary, written.digest)
         content = _serialized(_referring(parts, data.name, written), path)
@@ -191,7 +198,8 @@ def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool =
     except OSError as problem:
         raise ModelError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     if overwrite:
         _remove_old_data(path, keep=data.name)
 
@@ -327,9 +335,10 @@ def write_bytes(
     """
     path = Path(path)
     refuse_existing(path, overwrite=overwrite, error=error)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of an earlier process with this number; never a link to what is elsewhere
+        with temporary.open("xb") as file:
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             if flush:
@@ -340,7 +349,50 @@ def write_bytes(
     except OSError as problem:
         raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path, what: str = "") -> Path:
+    """A hidden name in the folder of ``path``, for it or what belongs to it; short, however long its own name is."""
+    digest = hashlib.sha256(f"{path.name}/{what}".encode(errors="surrogateescape")).hexdigest()[:16]
+    return path.with_name(f".{digest}.{os.getpid()}{TEMPORARY_SUFFIX}")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened to be read: a FIFO in its place would be waited for without end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 of a model's file; where external data lies beside it, over the digests of both.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    found = [sha256_of(file) for file in (path, *sorted(_data_files(path)))]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def flush_file(path: Path) -> None:
@@ -350,11 +402,16 @@ def flush_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError] = ModelError) -> None:
-    """Raise ``error`` where ``path`` exists and may not be overwritten, or is a directory."""
-    if path.is_dir():
-        raise error(f"{path}: is a directory")
-    if path.exists() and not overwrite:
-        raise error(f"{path}: exists already; --force overwrites it")
+    """Raise ``error`` where ``path`` exists and may not be overwritten, is a directory, or no name of a file."""
+    try:
+        if path.is_dir():
+            raise error(f"{path}: is a directory")
+        if path.exists() and not path.is_file():  # a device would be replaced, not written to
+            raise error(f"{path}: is no regular file")
+        if path.exists() and not overwrite:
+            raise error(f"{path}: exists already; --force overwrites it")
+    except OSError as problem:
+        raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
 
 
 def require_writable(path: Path, *, overwrite: bool) -> None:
@@ -362,3 +419,5 @@ def require_writable(path: Path, *, overwrite: bool) -> None:
     refuse_existing(path, overwrite=overwrite)
     if not path.parent.is_dir():
         raise ModelError(f"{path}: no such folder: {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ModelError(f"{path}: the folder {path.parent} cannot be written to")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxsurgeon.surgeon.journal import Event
+from onnxsurgeon.surgeon import lines
+from onnxsurgeon.surgeon.journal import Event, read_own_file
 
 # Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
 _LARGEST = 1e15
@@ -30,20 +31,17 @@ class Lines:
 
 
 def read_lines(journal: Path) -> Lines:
-    """The lines of ``journal``; none where there is no such file yet."""
-    content = journal.read_bytes() if journal.is_file() else b""
-    *whole, rest = content.split(b"\n")
-    events, damaged = [], []
-    for line, encoded in enumerate(whole, start=1):
-        try:
-            event = json.loads(encoded)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            events.append((line, event))
-        else:
-            damaged.append(line)
-    return Lines(tuple(events), tuple(damaged), bool(rest))
+    """The lines of ``journal``; none where there is no such file yet.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    found = list(lines.read_lines(read_own_file(journal) if os.path.lexists(journal) else b""))
+    return Lines(
+        tuple((line.number, line.event) for line in found if line.event is not None),
+        tuple(line.number for line in found if line.event is None and not line.is_cut_off),
+        any(line.is_cut_off for line in found),
+    )
 
 
 def number(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> float:

@@ -17,6 +17,7 @@ from onnxsurgeon.report.events import FINITE, entries, integer, integers, number
 from onnxsurgeon.report.family import Decision, Finish, History, Member, Operated, Point, Spectrum
 from onnxsurgeon.report.outcome import read_predictions
 from onnxsurgeon.surgeon.branch import RECUPERATED, START, TRAINED, read_branch
+from onnxsurgeon.surgeon.checkpoint import why_damaged
 from onnxsurgeon.surgeon.footprint import Footprint
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 
@@ -30,7 +31,10 @@ def read_history(run: RunDirectory) -> History:
     for line, event in lines.events:
         try:
             _enter(history, event)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            history.damaged.append(line)
+            continue
+        if why_damaged(event):  # of no concern for the page, but a run would not go on from it
             history.damaged.append(line)
     history.damaged.sort()
     _complete(history, run.branches)

@@ -11,7 +11,7 @@ from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.branch import START, Branch, read_branch
-from onnxsurgeon.surgeon.checkpoint import REFIT, State
+from onnxsurgeon.surgeon.checkpoint import REFIT, State, require_unchanged
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.footprint import Footprint
 from onnxsurgeon.surgeon.journal import RunDirectory
@@ -108,6 +108,7 @@ def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
     names: dict[str, str] = {}
     found = []
     for entry in filter(limits.admits, state.front):
+        require_unchanged(surgeon.run.branches / entry.file, entry.digest)
         name = f"{entry.parameters}.onnx"
         names[entry.file] = name if name not in names.values() else f"{entry.parameters}-{entry.branch}.onnx"
         found.append(replace(entry, file=f"front/{names[entry.file]}"))

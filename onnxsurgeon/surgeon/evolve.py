@@ -29,7 +29,7 @@ from onnxsurgeon.surgeon.branch import (
     write_branch,
 )
 from onnxsurgeon.surgeon.callbacks import Callbacks
-from onnxsurgeon.surgeon.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary
+from onnxsurgeon.surgeon.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary, why_damaged
 from onnxsurgeon.surgeon.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -61,6 +61,7 @@ class Surgeon(ABC):
         is_trained: whether the given model was trained before.
         given_rows: how many of the training rows, the first of them, were given; the others were made of these.
         begun: when the run began, by ``time.perf_counter``; None: now.
+        from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
     """
 
     first_phase: ClassVar[str] = GROW
@@ -76,6 +77,7 @@ class Surgeon(ABC):
     is_trained: bool = False
     given_rows: int | None = None
     begun: float | None = None
+    from_checkpoint: int | None = None
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -106,7 +108,7 @@ class Surgeon(ABC):
         given = load(self.run.branches / f"0000-{START}.onnx")
         self.bench = replace(self.bench, free=standardisable(given))
         self.workers.begin(self.bench, self.run.path)
-        last = self.run.rewind()
+        last = self.run.rewind(why_damaged, self.from_checkpoint)
         state = self._start() if last is None else self._restored(last)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
@@ -320,9 +322,12 @@ class Surgeon(ABC):
                 wanted = self.run.finished_training.get(job.branch.number)
                 finished = wanted is not None and path.is_file() and digests(path) == wanted
                 if finished and job.stage == TRAINED:
-                    found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
-                else:
-                    yield replace(job, keep_file=finished)
+                    known = read_branch(path)
+                    if known.file_name == path.name and known.history:
+                        found[job.branch.number] = Done(known, True, job.stop - job.start, 0.0, 0.0)
+                        continue
+                    finished = False
+                yield replace(job, keep_file=finished)
 
         found.update((done.branch.number, done) for done in self.workers.perform(unfinished()))
         return [(job, found[job.branch.number]) for job in every]

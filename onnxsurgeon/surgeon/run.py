@@ -22,6 +22,7 @@ from onnxsurgeon.graph.reader import load
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.branch import START, Branch, write_branch
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
+from onnxsurgeon.surgeon.checkpoint import require_given, restored, why_damaged
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import Surgeon
@@ -177,6 +178,7 @@ def evolve(
 def resume(
     run_dir: str | os.PathLike[str],
     *,
+    from_checkpoint: int | None = None,
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -187,16 +189,20 @@ def resume(
 ) -> Evolved:
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
-    Whether it was tracked is not remembered: ``track`` says so anew.
+    ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
+    it begins anew. What comes after that line is given up. Whether the run was tracked is not remembered: ``track``
+    says so anew. The other arguments are those of ``evolve``.
 
     Raises:
-        RunError: the folder is no run directory, or its data set has changed.
+        RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
+            damaged and no checkpoint is chosen; the text names the line. Nothing is changed then.
         OnnxSurgeonError: as ``evolve`` does.
     """
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     run = RunDirectory.open(Path(run_dir))
     record = run.read_settings()
+    last = run.checkpoint(why_damaged, from_checkpoint)
     try:
         # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
         settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
@@ -215,6 +221,7 @@ def resume(
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
+    require_given(last.kept, run.branches)
     network = load(run.branches / f"0000-{START}.onnx")
     chosen = make_engine(engine, device, network, settings)
     begun = time.perf_counter()
@@ -224,11 +231,14 @@ def resume(
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
+        if last.event is not None:
+            restored(last.event, run.branches)  # what cannot be gone on with is told before anything is written
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
         splits = _split(teaching)
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
+        surgeon.from_checkpoint = from_checkpoint
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
 

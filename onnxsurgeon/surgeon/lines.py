@@ -1,0 +1,73 @@
+"""The lines of a journal: read, found to be damaged, and sealed with a checksum where a run resumes from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from onnxsurgeon.surgeon.events import EVENTS
+
+Event = dict[str, Any]
+# The last entry of a sealed line: SHA-256 of the line as it is without this entry and without the line's end.
+_SEAL = re.compile(rb'(\{.*), "checksum": "([0-9a-f]{64})"\}')
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a journal.
+
+    Attributes:
+        number: counted from 1.
+        content: its bytes, with its end where it has one.
+        event: what it tells, the checksum left out; None: it is damaged.
+        damage: why it is, in words; "" where it is not.
+        is_cut_off: whether it is the last one and has no end: it is being written, or a run was killed in that moment.
+    """
+
+    number: int
+    content: bytes
+    event: Event | None
+    damage: str = ""
+    is_cut_off: bool = False
+
+
+def sealed(event: Event) -> bytes:
+    """An event as a line that carries a checksum over itself."""
+    plain = json.dumps(event).encode()
+    return plain[:-1] + f', "checksum": "{hashlib.sha256(plain).hexdigest()}"}}\n'.encode()
+
+
+def plain(event: Event) -> bytes:
+    """An event as a line."""
+    return json.dumps(event).encode() + b"\n"
+
+
+def read_lines(content: bytes) -> Iterator[Line]:
+    """The lines of a journal, the damaged ones included."""
+    *whole, rest = content.split(b"\n")
+    for number, encoded in enumerate(whole, start=1):
+        event, damage = _read(encoded)
+        yield Line(number, encoded + b"\n", event, damage)
+    if rest:
+        yield Line(len(whole) + 1, rest, None, "it is cut off", is_cut_off=True)
+
+
+def _read(encoded: bytes) -> tuple[Event | None, str]:
+    try:
+        event = json.loads(encoded)
+    except (ValueError, RecursionError):
+        return None, "it is no JSON"
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None, "it tells of no event"
+    if event["event"] not in EVENTS:
+        return None, "it tells of an unknown event"
+    if "checksum" in event:
+        found = _SEAL.fullmatch(encoded)
+        if found is None or hashlib.sha256(found[1] + b"}").hexdigest().encode() != found[2]:
+            return None, "its checksum does not fit it"
+        del event["checksum"]
+    return event, ""
