@@ -84,7 +84,7 @@ def train(
         seed=seed,
         report=report,
     )
-    save(trained.network, out, overwrite=force)
+    console.remarks(save(trained.network, out, overwrite=force))
     if as_json:
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return

@@ -57,7 +57,7 @@ def new(
     network = create(
         parse_sizes(sizes), seed=seed, activation=activation, softmax=softmax, input_shape=rows, name=out.stem
     )
-    save(network, out, overwrite=force)
+    console.remarks(save(network, out, overwrite=force))
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
@@ -186,7 +186,7 @@ def operate(
     network = load(model)
     sample = draw_sample(network, reading.load(data), options, seed=seed) if data else None
     network, performed = perform(network, chosen, sample, seed=seed, require_exact=exact)
-    save(network, out, overwrite=force)
+    console.remarks(save(network, out, overwrite=force))
     if as_json:
         records = [{**asdict(each.record), "found": each.found} for each in performed]
         console.print_json({"topology": network.topology, "surgeries": records})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +314,8 @@ def _finish(
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
-            copy_model(surgeon.run.best, out, overwrite=overwrite)
+            told = copy_model(surgeon.run.best, out, overwrite=overwrite)
+            evolved = replace(evolved, remarks=(*evolved.remarks, *told))
         surgeon.tell(event="finished", **evolved.record(), predictions=predictions)
     return evolved
 
