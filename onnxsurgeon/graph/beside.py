@@ -35,6 +35,18 @@ def refers_out(path: Path) -> bool:
     return bool(_external_tensors(path))
 
 
+def referred_files(path: Path) -> dict[str, Path]:
+    """Files of external data of the model at ``path``, by what it calls them; but for those that may not be read."""
+    found = {}
+    for tensor in _external_tensors(path):
+        try:
+            place = external.locate(tensor, path.parent, path.name)
+        except ModelError:
+            continue
+        found[next(entry.value for entry in tensor.external_data if entry.key == "location")] = place.path
+    return found
+
+
 def speaks_of(path: Path, name: str) -> bool:
     """Whether the model file at ``path`` may refer to a file called ``name``; False where there is none."""
     return _mentions(path, [os.fsencode(name)])
