@@ -273,4 +273,4 @@ def _prepare(
         require_writable(out, overwrite=force)
     network = load(model)
     chosen = make_engine(engine, device, network, optimizer)
-    return network, reading.load(data), chosen
+    return network, reading.load(data, network), chosen

@@ -55,10 +55,7 @@ def fitted_inputs(
     rows = split.stored
     if isinstance(rows, Rows):
         if len(declared) != 1:
-            raise DataError(
-                f"{dataset.name}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
-                "expected columns or arrays of these names"
-            )
+            raise DataError(_several(model, dataset.name, declared))
         return {declared[0].name: _fitted(model, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
         table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
@@ -70,6 +67,32 @@ def fitted_inputs(
             f"{dataset.name}: the input '{missing[0]}' of '{model}' has no column of that name; found {_quoted(rows)}"
         )
     return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
+
+
+def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Array]) -> None:
+    """Raise DataError where rows of such shapes fit no input of ``network``; what the rows hold is not looked at.
+
+    Of inputs without a batch axis, of texts, and of columns that are to become a matrix nothing is told here.
+    """
+    declared = [value for value in _declared(network) if value.type.HasField("tensor_type")]
+    if isinstance(inputs, dict):
+        pairs = [(value, inputs[value.name]) for value in declared if value.name in inputs]
+    elif len(declared) == 1:
+        pairs = [(declared[0], inputs)]
+    else:
+        raise DataError(_several(network.name, dataset, declared))
+    for value, array in pairs:
+        shape = _sizes(value)
+        if len(shape) > 1 and array.dtype.kind in "fiub":
+            columns = array[:, None] if array.ndim == 1 and len(shape) == 2 else array
+            _arrange(Rows.of(columns), shape, network.name, dataset, "hwc")
+
+
+def _several(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> str:
+    return (
+        f"{dataset}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
+        "expected columns or arrays of these names"
+    )
 
 
 def _quoted(names: object) -> str:
@@ -129,7 +152,7 @@ def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Row
 def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
     """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
     shape = _sizes(value)
-    arranged = _arrange(rows, shape, model, dataset, options)
+    arranged = _arrange(rows, shape, model, dataset.name, options.layout)
     dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "iu":
         if rows.dtype.kind == "f":
@@ -151,7 +174,7 @@ def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, row
             )
 
 
-def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Dataset, options: InputOptions) -> Rows:
+def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, layout: str) -> Rows:
     """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
     source = rows.source
     images = source[..., None] if source.ndim == 3 else source
@@ -160,13 +183,13 @@ def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Datas
     if images.ndim == 4:
         first = images.transpose(0, 3, 1, 2)
         # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
-        as_they_are_first = len(wanted) == 3 or options.layout == "hwc"
+        as_they_are_first = len(wanted) == 3 or layout == "hwc"
         candidates = [images, first] if as_they_are_first else [first, images]
     for candidate in candidates:
         if _fits(candidate.shape[1:], wanted):
             return replace(rows, source=candidate)
     raise DataError(
-        f"{dataset.name}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
+        f"{dataset}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
         f"({', '.join('?' if size is None else str(size) for size in wanted)})"
     )
 
