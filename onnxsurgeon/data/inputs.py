@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split, chunks
 from onnxsurgeon.data.rows import Rows
-from onnxsurgeon.data.tables import matrix
+from onnxsurgeon.data.sheet import matrix
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.cut import inputs_of
 from onnxsurgeon.graph.network import Network
@@ -52,6 +52,10 @@ def fitted_inputs(
     for value in declared:
         if not value.type.HasField("tensor_type"):
             raise ModelError(f"'{model}': its input '{value.name}' is no tensor")
+    if len(declared) == 1 and split.table is not None and declared[0].name not in split.names:
+        whole, names = split.table
+        _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
+        return {declared[0].name: _fitted(model, dataset, declared[0], whole, options)}
     rows = split.stored
     if isinstance(rows, Rows):
         if len(declared) != 1:
@@ -59,7 +63,7 @@ def fitted_inputs(
         return {declared[0].name: _fitted(model, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
         table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
-        _require_width(model, dataset, declared[0], names)
+        _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
         return {declared[0].name: _fitted(model, dataset, declared[0], Rows.of(table), options)}
     missing = [value.name for value in declared if value.name not in rows]
     if missing:
@@ -114,9 +118,9 @@ def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
     A table whose columns together are a model's only input has as many of them as that takes.
     """
     inputs = [value.name for value in network.frame.model.graph.input]
-    if not isinstance(split.inputs, dict) or not set(inputs) & split.inputs.keys():
+    if not set(inputs) & set(split.names):
         return
-    other = [name for name in split.inputs if name not in inputs]
+    other = [name for name in split.names if name not in inputs]
     if other:
         raise DataError(
             f"{dataset.name}: '{other[0]}' is no input of '{network.name}', which takes {_quoted(inputs)}; if it is "
@@ -128,12 +132,42 @@ def _sizes(value: onnx.ValueInfoProto) -> Sizes:
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
 
 
-def _require_width(model: str, dataset: Dataset, value: onnx.ValueInfoProto, names: list[str]) -> None:
+def takes_whole(network: Network, names: Collection[str]) -> bool:
+    """Whether ``network`` takes all columns of a table together, as one matrix, and none of them by its name."""
+    declared = _declared(network)
+    return len(declared) == 1 and declared[0].name not in names and declared[0].type.HasField("tensor_type")
+
+
+def require_columns(
+    network: Network, dataset: str, names: list[str], *, is_labelled: bool, is_least: bool = False
+) -> None:
+    """Raise DataError where a network that takes a table whole takes another number of columns.
+
+    Args:
+        network: that takes it whole; see ``takes_whole``.
+        dataset: its name.
+        names: of the columns.
+        is_labelled: whether it is said which of the file's columns are labels.
+        is_least: whether there may be more of them, one for each text.
+    """
+    (value,) = _declared(network)
+    _require_width(network.name, dataset, value, names, is_labelled=is_labelled, is_least=is_least)
+
+
+def _require_width(
+    model: str,
+    dataset: str,
+    value: onnx.ValueInfoProto,
+    names: list[str],
+    *,
+    is_labelled: bool,
+    is_least: bool = False,
+) -> None:
     shape = _sizes(value)
-    if len(shape) == 2 and shape[1] not in (None, len(names)):
+    if len(shape) == 2 and shape[1] is not None and (len(names) > shape[1] if is_least else len(names) != shape[1]):
         raise DataError(
-            f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
-            f"{len(names)}: {_quoted(names)}{'' if dataset.is_labelled else '; --target says which are labels'}"
+            f"{dataset}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
+            f"{len(names)}: {_quoted(names)}{'' if is_labelled else '; --target says which are labels'}"
         )
 
 

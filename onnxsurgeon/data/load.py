@@ -56,10 +56,10 @@ def load_dataset(
         dataset = read_user(name, target, impute, fraction, networks)
     else:
         _, source, _ = lookup(name)
-        require_fit(networks, name, hollow((1, *source.shape), np.dtype(np.uint8)))
         for option, given in (("target", target), ("impute", impute)):
             if given:
                 raise DataError(f"{name}: --{option} is for tables and arrays of your own; this set has its labels")
+        require_fit(networks, name, hollow((1, *source.shape), np.dtype(np.uint8)))
         dataset = _load_named(name, folder, progress)
     if validation_fraction is not None and dataset.validation is not None:
         raise DataError(f"{name}: brings validation rows of its own; --validation-fraction has nothing to hold out")

@@ -63,7 +63,7 @@ def _read(
     path = Path(name)
     tables = _tables(path)
     if tables:
-        return read_tables(name, tables, target, impute, validation_fraction)
+        return read_tables(name, tables, target, impute, validation_fraction, networks)
     if impute is not None:
         raise DataError(f"{name}: --impute fills missing values of tables; this is none")
     if path.suffix.lower() == ".npy" and not path.is_dir():
