@@ -38,6 +38,10 @@ MAX_BODY_RUNS = 2**20  # nodes run inside the bodies of Loop and Scan, for the r
 
 # --- Data: decoded images, tables, arrays -------------------------------------------------------------------------
 
+# Bytes that data take once they are decoded; or so many times what they take on the disk, where that is more.
+MAX_DATA_BYTES = 2**29
+MAX_DATA_EXPANSION = 64
+
 _lifted: ContextVar[bool] = ContextVar("onnxsurgeon.bounds.lifted", default=False)
 
 

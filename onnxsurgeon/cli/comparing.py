@@ -17,9 +17,7 @@ from onnxsurgeon.cli.options import (
     with_fields,
     with_trust,
 )
-from onnxsurgeon.errors import SettingsError
 
-HOST = "127.0.0.1"
 _FORMS = "A model file, a run directory (its best.onnx), or RUN#7 (its branch 7)."
 
 
@@ -76,19 +74,21 @@ def view(
     """Open a model in Netron: served to this machine only, until Ctrl-C.
 
     The page is Netron's own, not onnxsurgeon's: it asks ipinfo.io for your country and reports its usage to its author.
-    The model stays on this machine.
+    The model stays on this machine: nothing else of its folder is served, and to requests for 127.0.0.1 and localhost
+    only.
     """
+    import webbrowser
+    from contextlib import suppress
+
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.cli.viewing import ViewServer
     from onnxsurgeon.graph.files import read_model
     from onnxsurgeon.surgeon.selection import model_file
 
     path: Path = model_file(model, branch)
     read_model(path)
-    try:
-        import netron
-    except ImportError as error:
-        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'") from error
-    try:
-        netron.start(str(path), address=(HOST, port), browse=browser)
-    except OSError as error:
-        raise SettingsError(f"port {port}: cannot be used: {error.strerror}; give another --port") from error
-    netron.wait()
+    with ViewServer(path, port) as server, suppress(KeyboardInterrupt):
+        console.out.print(f"{path}: served at {server.url} until Ctrl-C", markup=False, soft_wrap=True)
+        if browser:
+            webbrowser.open(server.url)
+        server.serve_forever()

@@ -67,6 +67,12 @@ def fail(message: str) -> None:
     err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
 
 
+def remarks(sentences: Sequence[str]) -> None:
+    """What is to be known besides the result: a line each on standard error, so that what is piped stays as it is."""
+    for sentence in sentences:
+        err.print(f"[dim]{escape(' '.join(sentence.split()))}[/]", soft_wrap=True)
+
+
 def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str | list[str]]],

@@ -89,7 +89,7 @@ def train(
         seed=seed,
         report=report,
     )
-    save(trained.network, out, overwrite=force)
+    console.remarks(save(trained.network, out, overwrite=force))
     if as_json:
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return
@@ -306,4 +306,4 @@ def _prepare(
         require_writable(out, overwrite=force)
     network = load(model)
     chosen = make_engine(engine, device, network, optimizer)
-    return network, reading.load(data), chosen
+    return network, reading.load(data, network), chosen

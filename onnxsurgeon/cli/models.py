@@ -59,7 +59,7 @@ def new(
     network = create(
         parse_sizes(sizes), seed=seed, activation=activation, softmax=softmax, input_shape=rows, name=out.stem
     )
-    save(network, out, overwrite=force)
+    console.remarks(save(network, out, overwrite=force))
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
@@ -132,7 +132,7 @@ def _pruning(network: Network, data: str, reading: ReadingOptions) -> list[Pruni
     from onnxsurgeon.calibration.perform import draw_sample
     from onnxsurgeon.recommend import inspect_pruning
 
-    examples = draw_sample(network, reading.load(data), reading.inputs).calibration
+    examples = draw_sample(network, reading.load(data, network), reading.inputs).calibration
     return inspect_pruning(network, calibrate(network, examples))
 
 
@@ -190,9 +190,9 @@ def operate(
             raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")
     require_writable(out, overwrite=force)
     network = load(model)
-    sample = draw_sample(network, reading.load(data), options, seed=seed) if data else None
+    sample = draw_sample(network, reading.load(data, network), options, seed=seed) if data else None
     network, performed = perform(network, chosen, sample, seed=seed, require_exact=exact)
-    save(network, out, overwrite=force)
+    console.remarks(save(network, out, overwrite=force))
     if as_json:
         records = [{**asdict(each.record), "found": each.found} for each in performed]
         console.print_json({"topology": network.topology, "surgeries": records})

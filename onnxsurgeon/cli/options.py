@@ -18,6 +18,7 @@ from onnxsurgeon.training.settings import setting
 if TYPE_CHECKING:
     from onnxsurgeon.data.dataset import Dataset
     from onnxsurgeon.data.prepare import InputOptions
+    from onnxsurgeon.graph.network import Network
 
 T = TypeVar("T")
 
@@ -94,8 +95,8 @@ class ReadingOptions:
             "validation_fraction": self.validation_fraction,
         }
 
-    def load(self, data: str) -> Dataset:
-        """The data set; a download shows its progress.
+    def load(self, data: str, network: Network) -> Dataset:
+        """The data set, whose rows are for ``network``; a download shows its progress.
 
         Raises:
             DataError: it cannot be used.
@@ -103,7 +104,7 @@ class ReadingOptions:
         from onnxsurgeon.cli import console
         from onnxsurgeon.data.load import load_dataset
 
-        return load_dataset(data, folder=self.data_dir, progress=console.DownloadBar, **self.rows)
+        return load_dataset(data, folder=self.data_dir, progress=console.DownloadBar, networks=(network,), **self.rows)
 
 
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split, chunks
 from onnxsurgeon.data.rows import Rows
-from onnxsurgeon.data.tables import matrix
+from onnxsurgeon.data.sheet import matrix
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.network import Network
@@ -52,17 +52,18 @@ def fitted_inputs(
     for value in declared:
         if not value.type.HasField("tensor_type"):
             raise ModelError(f"'{model}': its input '{value.name}' is no tensor")
+    if len(declared) == 1 and split.table is not None and declared[0].name not in split.names:
+        whole, names = split.table
+        _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
+        return {declared[0].name: _fitted(model, dataset, declared[0], whole, options)}
     rows = split.stored
     if isinstance(rows, Rows):
         if len(declared) != 1:
-            raise DataError(
-                f"{dataset.name}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
-                "expected columns or arrays of these names"
-            )
+            raise DataError(_several(model, dataset.name, declared))
         return {declared[0].name: _fitted(model, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
         table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
-        _require_width(model, dataset, declared[0], names)
+        _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
         return {declared[0].name: _fitted(model, dataset, declared[0], Rows.of(table), options)}
     missing = [value.name for value in declared if value.name not in rows]
     if missing:
@@ -70,6 +71,32 @@ def fitted_inputs(
             f"{dataset.name}: the input '{missing[0]}' of '{model}' has no column of that name; found {_quoted(rows)}"
         )
     return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
+
+
+def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Array]) -> None:
+    """Raise DataError where rows of such shapes fit no input of ``network``; what the rows hold is not looked at.
+
+    Of inputs without a batch axis, of texts, and of columns that are to become a matrix nothing is told here.
+    """
+    declared = [value for value in _declared(network) if value.type.HasField("tensor_type")]
+    if isinstance(inputs, dict):
+        pairs = [(value, inputs[value.name]) for value in declared if value.name in inputs]
+    elif len(declared) == 1:
+        pairs = [(declared[0], inputs)]
+    else:
+        raise DataError(_several(network.name, dataset, declared))
+    for value, array in pairs:
+        shape = _sizes(value)
+        if len(shape) > 1 and array.dtype.kind in "fiub":
+            columns = array[:, None] if array.ndim == 1 and len(shape) == 2 else array
+            _arrange(Rows.of(columns), shape, network.name, dataset, "hwc")
+
+
+def _several(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> str:
+    return (
+        f"{dataset}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
+        "expected columns or arrays of these names"
+    )
 
 
 def _quoted(names: object) -> str:
@@ -91,9 +118,9 @@ def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
     A table whose columns together are a model's only input has as many of them as that takes.
     """
     inputs = [value.name for value in network.frame.model.graph.input]
-    if not isinstance(split.inputs, dict) or not set(inputs) & split.inputs.keys():
+    if not set(inputs) & set(split.names):
         return
-    other = [name for name in split.inputs if name not in inputs]
+    other = [name for name in split.names if name not in inputs]
     if other:
         raise DataError(
             f"{dataset.name}: '{other[0]}' is no input of '{network.name}', which takes {_quoted(inputs)}; if it is "
@@ -105,12 +132,42 @@ def _sizes(value: onnx.ValueInfoProto) -> Sizes:
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
 
 
-def _require_width(model: str, dataset: Dataset, value: onnx.ValueInfoProto, names: list[str]) -> None:
+def takes_whole(network: Network, names: Collection[str]) -> bool:
+    """Whether ``network`` takes all columns of a table together, as one matrix, and none of them by its name."""
+    declared = _declared(network)
+    return len(declared) == 1 and declared[0].name not in names and declared[0].type.HasField("tensor_type")
+
+
+def require_columns(
+    network: Network, dataset: str, names: list[str], *, is_labelled: bool, is_least: bool = False
+) -> None:
+    """Raise DataError where a network that takes a table whole takes another number of columns.
+
+    Args:
+        network: that takes it whole; see ``takes_whole``.
+        dataset: its name.
+        names: of the columns.
+        is_labelled: whether it is said which of the file's columns are labels.
+        is_least: whether there may be more of them, one for each text.
+    """
+    (value,) = _declared(network)
+    _require_width(network.name, dataset, value, names, is_labelled=is_labelled, is_least=is_least)
+
+
+def _require_width(
+    model: str,
+    dataset: str,
+    value: onnx.ValueInfoProto,
+    names: list[str],
+    *,
+    is_labelled: bool,
+    is_least: bool = False,
+) -> None:
     shape = _sizes(value)
-    if len(shape) == 2 and shape[1] not in (None, len(names)):
+    if len(shape) == 2 and shape[1] is not None and (len(names) > shape[1] if is_least else len(names) != shape[1]):
         raise DataError(
-            f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
-            f"{len(names)}: {_quoted(names)}{'' if dataset.is_labelled else '; --target says which are labels'}"
+            f"{dataset}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
+            f"{len(names)}: {_quoted(names)}{'' if is_labelled else '; --target says which are labels'}"
         )
 
 
@@ -129,7 +186,7 @@ def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Row
 def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
     """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
     shape = _sizes(value)
-    arranged = _arrange(rows, shape, model, dataset, options)
+    arranged = _arrange(rows, shape, model, dataset.name, options.layout)
     dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "iu":
         if rows.dtype.kind == "f":
@@ -151,7 +208,7 @@ def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, row
             )
 
 
-def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Dataset, options: InputOptions) -> Rows:
+def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, layout: str) -> Rows:
     """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
     source = rows.source
     images = source[..., None] if source.ndim == 3 else source
@@ -160,13 +217,13 @@ def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Datas
     if images.ndim == 4:
         first = images.transpose(0, 3, 1, 2)
         # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
-        as_they_are_first = len(wanted) == 3 or options.layout == "hwc"
+        as_they_are_first = len(wanted) == 3 or layout == "hwc"
         candidates = [images, first] if as_they_are_first else [first, images]
     for candidate in candidates:
         if _fits(candidate.shape[1:], wanted):
             return replace(rows, source=candidate)
     raise DataError(
-        f"{dataset.name}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
+        f"{dataset}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
         f"({', '.join('?' if size is None else str(size) for size in wanted)})"
     )
 

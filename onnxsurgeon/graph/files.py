@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import filecmp
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +17,7 @@ from onnx import ModelProto, TensorProto
 from onnxsurgeon.buffers import CHUNK
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
 from onnxsurgeon.graph import external, wire
+from onnxsurgeon.graph.beside import Surroundings, data_name, referred_files, refers_out, speaks_of
 from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
 from onnxsurgeon.graph.damage import why_unreadable
 from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs
@@ -52,8 +51,6 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".tmp"
-# What follows a model's name in that of its external data.
-_DATA_SUFFIX = re.compile(r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
 # Models whose parts are larger are written with external data; the rest up to protobuf's limit is for the graph.
 LARGEST_INLINE = 1_900_000_000
 
@@ -164,44 +161,79 @@ def _take_arrays(model: ModelProto, path: Path, large: Mapping[int, Array]) -> t
     return arrays, outside
 
 
-def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
+def write_parts(
+    parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True
+) -> tuple[str, ...]:
     """Write a model taken apart to ``path``: as one file, or with external data where it had any or is too large.
 
     Without ``flush`` a model of one file is left to the system to bring to the disk.
 
-    External data goes to a file beside the model, ``NAME.DIGEST.data``: the same content gives the same bytes. An
-    older one is removed only after the model that refers to it has been replaced: whenever the machine stops, the
-    model on the disk finds its own data.
+    External data goes to a file beside the model, ``NAME.data``, or ``NAME.DIGEST.data`` where the plain name is in
+    use. An older one that nothing else refers to is removed only after the model that refers to it has been replaced:
+    whenever the machine stops, the model on the disk finds its own data.
+
+    Returns:
+        What is to be said about files of external data, in sentences.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
     path = Path(path)
+    around = Surroundings.of(path, overwrite=overwrite)
     if _is_one_file(parts):
         write_bytes(path, _inline(parts, path), overwrite=overwrite, error=ModelError, flush=flush)
-        if overwrite:
-            _remove_old_data(path, keep=None)
-        return
+        return around.remove_old(keep=None) if overwrite else ()
     refuse_existing(path, overwrite=overwrite, error=ModelError)
     temporary = temporary_beside(path, "data")
+    made: list[Path] = []
     try:
         temporary.unlink(missing_ok=True)
         written = external.write_data(temporary, _bulk(parts))
-        data = _data_path(path, temporary, written.digest)
-        content = _serialized(_referring(parts, data.name, written), path)
+        first, name, reason = around.choose(temporary, written.digest)
+        data = path.with_name(first)
 
         def publish() -> None:
+            if not os.path.lexists(data):
+                made.append(data)
             temporary.replace(data)
             _flush_folder(path.parent)
 
-        write_bytes(path, content, overwrite=overwrite, error=ModelError, before=publish)
+        write_bytes(
+            path, _referring_bytes(parts, first, written, path), overwrite=overwrite, error=ModelError, before=publish
+        )
+        made.clear()
+        if name != first:
+            try:
+                _rename_data(parts, written, path, first, name)
+            except (OSError, ModelError) as problem:
+                if speaks_of(path, first):
+                    name, reason = first, f"'{name}' cannot be replaced: {first_line(problem)}"
     except OSError as problem:
         raise ModelError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    if overwrite:
-        _remove_old_data(path, keep=data.name)
+        for file in made:
+            if not speaks_of(path, file.name):  # data without the model that refers to it
+                file.unlink(missing_ok=True)
+    told = (f"{path}: its external data is in '{name}': {reason}",) if reason else ()
+    return (*told, *around.remove_old(keep=name)) if overwrite else told
+
+
+def _rename_data(parts: Parts, written: external.Written, path: Path, first: str, name: str) -> None:
+    """Let the model at ``path`` and its external data, which is in the file ``first``, use ``name`` instead.
+
+    The data bears both names until the model refers to the second; ``first`` is left for the caller to remove.
+    """
+    link = temporary_beside(path, "link")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path.with_name(first), link)
+        link.replace(path.with_name(name))
+        _flush_folder(path.parent)
+        write_bytes(path, _referring_bytes(parts, name, written, path), overwrite=True, error=ModelError)
+    finally:
+        link.unlink(missing_ok=True)
 
 
 def written_size(parts: Parts, name: str) -> int:
@@ -215,7 +247,7 @@ def written_size(parts: Parts, name: str) -> int:
         return sum(len(piece) for piece in _inline(parts, path))
     places, length = external.layout(_bulk(parts))
     written = external.Written(places, "0" * 64)
-    return len(_serialized(_referring(parts, _data_name(path, written.digest), written), path)) + length
+    return len(_referring_bytes(parts, data_name(path.name), written, path)) + length
 
 
 def _bulk(parts: Parts) -> list[tuple[str, Array]]:
@@ -227,48 +259,22 @@ def _is_one_file(parts: Parts) -> bool:
     return not parts.arrays or (not parts.external and total <= LARGEST_INLINE)
 
 
-def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[str, ...]:
     """Copy a model file, and its external data where it has any.
+
+    Returns:
+        What is to be said about files of external data, as ``write_parts``.
 
     Raises:
         ModelError: the target exists and ``overwrite`` is false, or it cannot be written.
     """
-    if _data_files(source):
-        write_parts(read_parts(source), target, overwrite=overwrite)
-    else:
-        with source.open("rb") as file:
-            chunks = iter(lambda: file.read(CHUNK), b"")
-            write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
-
-
-def _data_files(path: Path) -> list[Path]:
-    """Files that are called as the external data of the model at ``path`` is."""
-    name = path.name
-    with os.scandir(path.parent) as entries:
-        return [
-            Path(entry.path)
-            for entry in entries
-            if entry.name.startswith(name) and _DATA_SUFFIX.fullmatch(entry.name, len(name))
-        ]
-
-
-def _data_path(path: Path, temporary: Path, digest: str) -> Path:
-    """A name for the external data that depends on nothing but the content, and that no other content has."""
-    candidate = path.with_name(_data_name(path, digest))
-    taken = os.path.lexists(candidate)
-    same = taken and candidate.is_file() and filecmp.cmp(candidate, temporary, shallow=False)
-    return candidate if same or not taken else path.with_name(f"{path.name}.{digest}.data")
-
-
-def _data_name(path: Path, digest: str) -> str:
-    return f"{path.name}.{digest[:8]}.data"
-
-
-def _remove_old_data(path: Path, keep: str | None) -> None:
-    """Remove what earlier writes of this model left beside it; another model's data bears another name."""
-    for file in _data_files(path):
-        if file.name != keep and file.is_file():
-            file.unlink(missing_ok=True)
+    if refers_out(source):
+        return write_parts(read_parts(source), target, overwrite=overwrite)
+    around = Surroundings.of(Path(target), overwrite=overwrite)
+    with source.open("rb") as file:
+        chunks = iter(lambda: file.read(CHUNK), b"")
+        write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
+    return around.remove_old(keep=None) if overwrite else ()
 
 
 def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
@@ -284,9 +290,10 @@ def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
         return (_serialized(join(parts), path),)
 
 
-def _referring(parts: Parts, location: str, written: external.Written) -> ModelProto:
-    """The model with references to the external file in place of the arrays."""
-    return with_arrays(parts, lambda tensor, name: external.refer(tensor, location, written.places[name]))
+def _referring_bytes(parts: Parts, location: str, written: external.Written, path: Path) -> bytes:
+    """The bytes of the model with references to the external file in place of the arrays."""
+    model = with_arrays(parts, lambda tensor, name: external.refer(tensor, location, written.places[name]))
+    return _serialized(model, path)
 
 
 def write_model(model: ModelProto, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -386,12 +393,12 @@ def sha256_of(path: Path) -> str:
 
 
 def model_digest(path: Path) -> str:
-    """SHA-256 of a model's file; where external data lies beside it, over the digests of both.
+    """SHA-256 of a model's file; where it has external data, over the digests of both.
 
     Raises:
         OSError: a file cannot be read.
     """
-    found = [sha256_of(file) for file in (path, *sorted(_data_files(path)))]
+    found = [sha256_of(file) for file in (path, *sorted(referred_files(path).values()))]
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 

@@ -49,15 +49,21 @@ def load(path: str | os.PathLike[str]) -> Network:
     return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
 
 
-def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
+def save(
+    network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True
+) -> tuple[str, ...]:
     """Write ``network`` to ``path``, complete or not at all; with external data where the file read had it.
 
-    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file.
+    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file. External data
+    goes to ``NAME.data`` beside it; with ``overwrite``, an older data file that nothing else refers to is removed.
+
+    Returns:
+        What is to be said about files of external data, in sentences: that the data is called otherwise, and why.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
-    write_parts(network.to_parts(), path, overwrite=overwrite, flush=flush)
+    return write_parts(network.to_parts(), path, overwrite=overwrite, flush=flush)
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,8 @@ def evolve(
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-        dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
+        folder = None if data_dir is None else Path(data_dir)
+        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
         teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
         splits = _split(teaching)
         start = start_of(network, settings, chosen, splits.given, splits.validation)
@@ -226,7 +227,7 @@ def resume(
     chosen = make_engine(engine, device, network, settings)
     begun = time.perf_counter()
     with make_workers(workers, training_progress) as pool, tracking:
-        dataset = load_dataset(name, **rows, folder=folder, progress=progress)
+        dataset = load_dataset(name, **rows, folder=folder, progress=progress, networks=(network,))
         if dataset.digest != digest:
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
@@ -325,7 +326,8 @@ def _finish(
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
-            copy_model(surgeon.run.best, out, overwrite=overwrite)
+            told = copy_model(surgeon.run.best, out, overwrite=overwrite)
+            evolved = replace(evolved, remarks=(*evolved.remarks, *told))
         surgeon.tell(event="finished", **evolved.record(), predictions=predictions)
     return evolved
 
