@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.canonical import canonicalise, constant_values
-from onnxsurgeon.graph.cut import Cut, Ends, cut
+from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE
+from onnxsurgeon.graph.cut import Cut, Ends, cut, inputs_of
 from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split, write_parts
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
@@ -22,6 +24,7 @@ from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, reads
+from onnxsurgeon.graph.notes import listed
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
@@ -29,10 +32,13 @@ from onnxsurgeon.runtime import first_line
 
 METADATA_PREFIX = "onnxsurgeon."
 WORKING_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+# What rounds activations to integers, or computes with them.
 QUANTIZERS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm"}
-    | {"QAttention", "MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
+    {"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger"}
+    | {"QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearAdd", "QLinearMul", "QLinearSigmoid"}
 )
+# What multiplies with weights that are packed, several in a byte, in blocks of its own.
+PACKED = frozenset({"MatMulNBits", "MatMulBnb4", "MatMulFpQ4"})
 
 
 def load(path: str | os.PathLike[str]) -> Network:
@@ -67,7 +73,7 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
 def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> Network:
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
-    _refuse_quantized(model, source)
+    _refuse_quantized(parts, model, source)
     graph = _import(model, parts.arrays, source)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
@@ -75,7 +81,8 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     ends = [Ends(links[0].dense.attrs["entry"], links[-1].output.name) for links in structure.segments]
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
-    notes = [*dropouts, *structure.notes]
+    taken.update(name for node in rest.model.graph.node for name in node.output)
+    notes = [*dropouts, *structure.notes, *_dequantized(structure, rest)]
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
     for links, end in zip(structure.segments, ends, strict=True):
@@ -113,13 +120,33 @@ def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise ModelError(f"{source}: its local functions cannot be inlined: {first_line(error)}") from error
 
 
-def _refuse_quantized(model: onnx.ModelProto, source: str) -> None:
+def _refuse_quantized(parts: Parts, model: onnx.ModelProto, source: str) -> None:
+    """Quantized activations are refused; weights that are constants behind DequantizeLinear are not."""
+    constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
+    advice = "evolve the float model it was made from, and quantize the result again"
     for node in model.graph.node:
-        if node.op_type in QUANTIZERS:
+        if all(name in constants for name in inputs_of(node)):
+            constants.update(node.output)
+        elif node.op_type in QUANTIZERS:
             raise ModelError(
-                f"{source}: {describe(node)}: the model is quantized, and its activations may live "
-                "in the quantizer's saturation; evolve the float model it was made from, and quantize the result again"
+                f"{source}: {describe(node)}: the model is quantized, its activations too, and these may live in the "
+                f"quantizer's saturation; {advice}"
             )
+        elif node.op_type in PACKED:
+            raise ModelError(
+                f"{source}: {describe(node)}: the model is quantized: its weights are packed in a form of that "
+                f"operator's own, which is not unpacked; {advice}"
+            )
+
+
+def _dequantized(structure: Structure, rest: Cut) -> Iterator[str]:
+    """That layers whose weights the file holds as integers are written with floats."""
+    made = {name for node in rest.removed if node.op_type == DEQUANTIZE for name in node.output}
+    links = [link.dense for links in structure.segments for link in links if link.dense.inputs[1].name in made]
+    if links:
+        kinds = " and ".join(sorted({str(np.asarray(node.inputs[1].values).dtype) for node in links}))
+        names = listed([label(node) for node in links])
+        yield f"the weights of {names} are held as integers: they are worked on and written as {kinds}"
 
 
 def _refuse_training_mode(graph: gs.Graph, source: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import helper
 
+from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE, QUANTIZE, dequantize, quantize
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
@@ -197,4 +198,6 @@ FOLDS: dict[str, Fold] = {
     "Sqrt": _unary(np.sqrt),
     "Exp": _unary(np.exp),
     "Reciprocal": _unary(np.reciprocal),
+    **dict.fromkeys((DEQUANTIZE, f"com.microsoft::{DEQUANTIZE}"), dequantize),
+    **dict.fromkeys((QUANTIZE, f"com.microsoft::{QUANTIZE}"), quantize),
 }
