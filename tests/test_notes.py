@@ -84,6 +84,7 @@ def test_several_outputs_inside_are_one_note():
     g.dense("d2", "b", "y", 5, 3)
     assert from_model(g.model()).frame.notes == (
         "the widths of 'd0', 'd1' stay: tensors 'a', 'b' are also outputs of the model",
+        "outputs 'a', 'b' take no targets: trained layers are computed from them",
     )
 
 

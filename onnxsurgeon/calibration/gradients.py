@@ -83,7 +83,11 @@ def _sums(network: Network, trace: Trace, deltas: dict[str, str], moments: Momen
 def _gradients(
     network: Network, examples: Examples, moments: Moments, totals: dict[str, Array], factors: dict[str, float]
 ) -> dict[Place, Array]:
-    units = {head.tensor: task.scale for head, task in zip(network.heads, examples.tasks, strict=True) if task.scale}
+    units = {
+        head.tensor: task.scale
+        for head, task in zip(network.heads, examples.tasks, strict=True)
+        if task.scale and not task.is_weighed
+    }
     found: dict[Place, Array] = {}
     for number, segment in enumerate(network.segments):
         rows = moments.rows[number]

@@ -121,7 +121,11 @@ def _curvature(build: GraphBuilder, task: Task, output: str, signs: str) -> str:
 
 
 def _sensitivities(network: Network, examples: Examples, totals: dict[str, Array], rows: int) -> dict[Place, Array]:
-    units = {head.tensor: task.scale for head, task in zip(network.heads, examples.tasks, strict=True) if task.scale}
+    units = {
+        head.tensor: task.scale
+        for head, task in zip(network.heads, examples.tasks, strict=True)
+        if task.scale and not task.is_weighed
+    }
     found: dict[Place, Array] = {}
     for name, total in totals.items():
         number, position = (int(part) for part in name.split("_")[1:])

@@ -127,7 +127,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
     raise DataError(
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
-        f"one column a head, {len(heads)}, or one an output, {sum(widths)}"
+        f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
     )
 
 
@@ -179,8 +179,8 @@ def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ..
 
 
 def _is_direct(network: Network, head: Head) -> bool:
-    """Whether a head is what a dense layer puts out, with nothing between."""
-    return any(segment.output_name == head.tensor for segment in network.segments)
+    """Whether a head is what a dense layer puts out, with nothing between, and nothing else is computed from it."""
+    return head.tensor in network.direct_heads
 
 
 def _units(y: Array, width: int) -> tuple[float, ...]:

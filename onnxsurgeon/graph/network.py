@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,14 @@ class Network:
     def heads(self) -> tuple[Head, ...]:
         """What is trained towards the targets."""
         return self.frame.trunk.heads
+
+    @cached_property
+    def direct_heads(self) -> frozenset[str]:
+        """Heads that a dense layer puts out, and that nothing else in the trunk reads: that layer may be rescaled."""
+        read = {name for step in self.frame.trunk.steps if not isinstance(step, int) for name in step.inputs}
+        read |= {segment.input_name for segment in self.segments}
+        written = {segment.output_name for segment in self.segments}
+        return frozenset(head.tensor for head in self.heads if head.tensor in written - read)
 
     @property
     def dtype(self) -> np.dtype[Any]:

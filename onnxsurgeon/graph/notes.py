@@ -107,13 +107,19 @@ def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
         if id(tensor) not in needed:
             who = "no output depends" if several else "the output does not depend"
             yield f"{who} on input '{tensor.name}'"
+    moved = depends_on_input(graph, order)
+    if several and graph.inputs:
+        for name in dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved):
+            yield f"output '{name}' depends on no input"
+
+
+def depends_on_input(graph: gs.Graph, order: Sequence[gs.Node]) -> set[int]:
+    """Ids of the tensors whose values depend on those of an input."""
     moved = {id(tensor) for tensor in graph.inputs}
     for node in order:
         if any(id(tensor) in moved for tensor in _values_of(node)):
             moved.update(id(tensor) for tensor in node.outputs)
-    if several and graph.inputs:
-        for name in dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved):
-            yield f"output '{name}' depends on no input"
+    return moved
 
 
 def _values_of(node: gs.Node) -> list[gs.Tensor]:

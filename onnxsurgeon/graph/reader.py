@@ -23,8 +23,9 @@ from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.normal_form import activation_of, label, reads
+from onnxsurgeon.graph.normal_form import activation_of, label
 from onnxsurgeon.graph.notes import listed
+from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
@@ -269,8 +270,9 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
 
 def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     readers: dict[int, list[gs.Node]] = {}
+    inside = {step.output for step in structure.steps if not isinstance(step, int)}
     for node in graph.nodes:
-        for tensor in reads(node):
+        for tensor in () if any(y.name in inside for y in node.outputs) else flowing(node):
             readers.setdefault(id(tensor), []).append(node)
     features = {}
     for tensor in structure.features:

@@ -13,6 +13,7 @@ from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class Structure:
     Attributes:
         segments: in the order of computation.
         steps: a segment's number or glue, in the order of computation.
-        heads: the trained tensors that nothing trained reads, with the op types of what does.
+        heads: the trained tensors that the outputs are computed from, in the order of these.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
         notes: what is left alone, and why.
@@ -74,6 +75,8 @@ class _Search:
     def structure(self) -> Structure:
         dense = self._trainable()
         trunk = self._trunk(dense)
+        heads = heads_of(self.graph, self.order, trunk, dense)
+        trunk &= self._upstream(tensor for tensor in heads) | dense.keys()
         segments = self._segments(dense)
         inside = {id(node) for links in segments for link in links for node in (link.dense, link.activation) if node}
         steps: list[int | Glue] = []
@@ -84,10 +87,10 @@ class _Search:
             elif id(node) in trunk and id(node) not in inside:
                 steps += self.glue[id(node)]
         features, constants = self._entering(steps, segments)
-        heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         self.notes += pinned_widths(self.graph, segments, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
+        self.notes += without_targets(self.graph, self.order, heads, dense)
         return Structure(segments, steps, heads, features, constants, self.notes)
 
     def _entering(
@@ -241,12 +244,6 @@ class _Search:
         if node.op not in ("Add", "Sub", "Mul", "Div") or not any(isinstance(x, gs.Constant) for x in node.inputs):
             return False
         return all(reader.op != "Concat" for reader in self.readers.get(id(node.outputs[0]), ()))
-
-    def _is_head(self, tensor: gs.Tensor, trunk: set[int]) -> bool:
-        readers = self.readers.get(id(tensor), [])
-        if any(id(reader) in trunk for reader in readers):
-            return False
-        return bool(readers) or is_output(self.graph, tensor)
 
     # Which dense nodes follow one another with nothing between them that others read.
 
