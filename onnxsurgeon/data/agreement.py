@@ -43,12 +43,14 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     wanted = [value.name for value in model.graph.input if value.name not in constants]
     if any(name not in inputs for name in wanted):
         return
-    feeds = {name: inputs[name].take(np.arange(_rows(model, inputs)) % len(inputs[name])) for name in wanted}
+    count = ROWS if network.frame.takes_one_row else _rows(model, inputs)
+    feeds = {name: inputs[name].take(np.arange(count) % len(inputs[name])) for name in wanted}
     names = list(dict.fromkeys(value.name for value in model.graph.output))
     for head in network.heads:
         if head.tensor not in names:
             model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))
-    largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name=f"'{network.name}'")
+    shapes = {name: values.shape[1:] if network.frame.takes_one_row else values.shape for name, values in feeds.items()}
+    largest_tensor(model, shapes, name=f"'{network.name}'")
     try:
         values = run(model, feeds)
     except EngineError:

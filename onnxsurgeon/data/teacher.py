@@ -21,14 +21,16 @@ from onnxsurgeon.data.agreement import as_table
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.features import Piece, run_in_chunks
 from onnxsurgeon.data.heads import imitated_loss
-from onnxsurgeon.data.inputs import fitted_inputs
+from onnxsurgeon.data.inputs import fitted_inputs, with_rows
 from onnxsurgeon.data.prepare import InputOptions
 from onnxsurgeon.data.soft import space
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.cut import inputs_of
 from onnxsurgeon.graph.files import join, read_parts
 from onnxsurgeon.graph.frame import Head
+from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY
 
@@ -129,6 +131,9 @@ class TeacherModel:
         name = str(self.path)
         constants = {tensor.name for tensor in self.model.graph.initializer}
         declared = [value for value in self.model.graph.input if value.name not in constants]
+        vectors = any(len(value.type.tensor_type.shape.dim) == 1 for value in declared)
+        if vectors and takes_one_row(inferred(self.model)):
+            declared = [with_rows(value) for value in declared]
         inputs = fitted_inputs(name, declared, dataset, split, options)
         names, model = self._exposed()
         pieces = run_in_chunks(model, names, inputs, split.rows, name=name, what="it")

@@ -81,6 +81,7 @@ class Frame:
         notes: sentences about what is not operated on or was untied, and why.
         remarks: doc strings and metadata of the segments' nodes, by node name.
         overridable: initializers of the segments that the file lists among its inputs too.
+        takes_one_row: whether the model has no batch axis: it is run row by row. In the trunk all tensors have one.
     """
 
     model: onnx.ModelProto
@@ -93,6 +94,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     remarks: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
     overridable: frozenset[str] = frozenset()
+    takes_one_row: bool = False
 
     @property
     def opset(self) -> int:

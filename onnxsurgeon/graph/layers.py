@@ -110,6 +110,7 @@ class DenseChain:
             the last one's output.
         rank: rank of the tensors, 2 for (batch, n); with more, the layers work on the last axis.
         stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
+        file_rank: rank of the tensor that enters in the file, where that has no batch axis; 0: ``rank``.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -118,6 +119,7 @@ class DenseChain:
     entry: str = ""
     rank: int = 2
     stored: np.dtype[Any] | None = None
+    file_rank: int = 0
 
     @property
     def file_input(self) -> str:

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import is_dense, is_output
-from onnxsurgeon.graph.normal_form import label, reads
+from onnxsurgeon.graph.normal_form import label, operator, reads
 
 if TYPE_CHECKING:
     from onnxsurgeon.graph.segments import Link
@@ -66,7 +66,7 @@ def pinned_widths(
         elif behind and is_dense(behind[0]) and activation is not None:
             held.setdefault(_IN_A_ROW, []).append((label(last), label(activation)))
         elif behind:
-            held.setdefault(behind[0].op, []).append((label(last), label(behind[0])))
+            held.setdefault(operator(behind[0]), []).append((label(last), label(behind[0])))
     if outputs:
         names, tensors = [name for name, _ in outputs], [tensor for _, tensor in outputs]
         what = "is also an output" if len(outputs) == 1 else "are also outputs"

@@ -23,8 +23,9 @@ from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.normal_form import activation_of, label
+from onnxsurgeon.graph.normal_form import activation_of, label, operator
 from onnxsurgeon.graph.notes import listed
+from onnxsurgeon.graph.one_row import lift, takes_one_row
 from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
 from onnxsurgeon.graph.structure import describe
@@ -75,7 +76,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     _refuse_quantized(parts, model, source)
-    graph = _import(model, parts.arrays, source)
+    graph, ranks = _import(model, parts.arrays, source)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
@@ -88,7 +89,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     nodes = {node.name for node in model.graph.node}
     for links, end in zip(structure.segments, ends, strict=True):
         layers = [_layer(link, nodes, taken, notes, source) for link in links]
-        segments.append(_segment(links, layers, end.entry, source))
+        segments.append(_segment(links, layers, end.entry, ranks, source))
     parameters = {name for segment in segments for name, _ in segment.parameters()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
@@ -105,6 +106,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         tuple(notes),
         _remarks(rest),
         frozenset(listed & parameters),
+        ranks is not None,
     )
     return Network(tuple(segments), frame, name, own)
 
@@ -164,8 +166,11 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs.Graph:
-    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised."""
+def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tuple[gs.Graph, dict[str, int] | None]:
+    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
+
+    Of a model that takes one row at a time, also how many axes its tensors have in the file; None for others.
+    """
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
@@ -174,7 +179,8 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        graph = gs.import_onnx(inferred(typed))
+        complete = inferred(typed)
+        graph = gs.import_onnx(complete)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
             tensors[name].to_constant(values)
@@ -182,9 +188,10 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> gs
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
+    ranks = lift(graph) if takes_one_row(complete, arrays.keys()) else None
     canonicalise(graph)
     _refuse_training_mode(graph, source)
-    return graph
+    return graph, ranks
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
@@ -199,7 +206,9 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
                 raise ModelError(f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units")
 
 
-def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: str) -> DenseChain:
+def _segment(
+    links: list[Link], layers: list[DenseLayer], entry: str, ranks: dict[str, int] | None, source: str
+) -> DenseChain:
     kinds = {np.asarray(link.dense.inputs[1].values).dtype for link in links}
     if len(kinds) > 1:
         names = ", ".join(sorted(str(kind) for kind in kinds))
@@ -210,7 +219,8 @@ def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: st
     x, y = links[0].dense.inputs[0], links[-1].output
     rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
     stored = None if kind in WORKING_TYPES else kind
-    return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored)
+    own = 0 if ranks is None else ranks.get(entry, 0)
+    return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored, own)
 
 
 def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], source: str) -> DenseLayer:
@@ -288,7 +298,7 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
         width = int(units[tensor.name]) if tensor.name in units else shape_of(tensor)[-1] if tensor.shape else None
         if width is None:
             raise ModelError(f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size")
-        ops = tuple(node.op for node in readers.get(id(tensor), ()))
+        ops = tuple(operator(node) for node in readers.get(id(tensor), ()))
         squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
         rank = 2 if tensor.shape is None else len(tensor.shape)
         heads.append(Head(tensor.name, width, squash, ops, labels_behind(tensor, readers, width), rank))

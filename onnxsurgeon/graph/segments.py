@@ -11,7 +11,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
 from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
-from onnxsurgeon.graph.normal_form import in_order, label, reads
+from onnxsurgeon.graph.normal_form import in_order, label, operator, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
@@ -142,7 +142,8 @@ class _Search:
                 behind = [f"'{label(dense)}'" for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
-                reason = f"node '{label(node)}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
+                which = f"node '{label(node)}' ({operator(node)}) behind {', '.join(behind)}"
+                reason = f"{which} cannot be trained through: {why}"
                 self.notes.append(f"{', '.join(behind)} {_stay(behind)}: {reason}")
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
