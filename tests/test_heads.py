@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from onnxsurgeon import (
     DataError,
+    ModelError,
     SurgeonSettings,
     TrainingSettings,
     evolve,
@@ -244,3 +245,100 @@ def test_another_number_of_columns_names_the_heads_in_order(tmp_path):
         DataError, match=r"'value' \(1\), 'mu' \(3\): expected one column a head, 2, or one an output, 4"
     ):
         prepare(network, data, data.train)
+
+
+@pytest.mark.parametrize("form", ["ReduceSum", "Einsum", "MatMul"])
+def test_two_towers_whose_dot_product_is_a_number_a_row(form, tmp_path):
+    """The output is (rows,): a head one wide."""
+
+    def build():
+        g = Graph()
+        g.inputs, g.outputs = {"x": ("batch", 6)}, {"y": ("batch",)}
+        for name in ("a", "b"):
+            g.dense(f"{name}1", "x", f"{name}h", 6, 7)
+            g.op("Relu", f"{name}h", f"{name}r")
+            g.dense(f"{name}2", f"{name}r", name, 7, 5)
+        if form == "ReduceSum":
+            g.const(axis=np.array([1]))
+            g.op("Mul", "a b", "m")
+            g.op("ReduceSum", "m axis", "y", keepdims=0)
+        elif form == "Einsum":
+            g.op("Einsum", "a b", "y", equation="bi,bi->b")
+        else:
+            g.const(one=np.array([1]), two=np.array([2]), both=np.array([1, 2]))
+            g.op("Unsqueeze", "a one", "row")
+            g.op("Unsqueeze", "b two", "column")
+            g.op("MatMul", "row column", "m")
+            g.op("Squeeze", "m both", "y")
+        return g.model()
+
+    model = build()
+    network = from_model(model)
+    assert (network.topology, [(h.tensor, h.width, h.rank) for h in network.heads]) == ("6-7-5+6-7-5", [("y", 1, 2)])
+    data = data_of(tmp_path, run(model, {"x": X})[0])
+    assert metric(network, data) == pytest.approx(1.0, abs=1e-6)
+    rng = np.random.default_rng(1)
+    moved = network.with_parameters((v + rng.normal(0, 0.1, v.shape)).astype("f") for _, v in network.parameters())
+    engine, examples = make_engine("loop"), prepare(network, data, data.train)
+    before = engine.evaluate(moved, examples).loss
+    settings = TrainingSettings(optimizer="adamw", learning_rate=0.002)
+    trained, _ = fit(moved, data, engine, epochs=10, settings=settings)
+    assert engine.evaluate(trained.network, examples).loss < before / 2
+
+
+def test_a_head_of_a_number_that_another_output_is_computed_from(tmp_path):
+    def add(g):
+        g.const(axis=np.array([1]))
+        g.op("ReduceSum", "mu axis", "sum", keepdims=0)
+        g.op("Tanh", "sum", "y")
+
+    model = actor({"y": 1, "sum": 1}, add)
+    for output in model.graph.output:
+        del output.type.tensor_type.shape.dim[1:]
+    network = from_model(model)
+    assert [(head.tensor, head.width) for head in network.heads] == [("y", 1), ("sum", 1)]
+    outputs = run(model, {"x": X})
+    data = data_of(tmp_path, np.stack(outputs, axis=1))
+    assert metric(network, data) == pytest.approx(1.0, abs=1e-6)
+    trained, _ = fit(network, data, make_engine("loop"), epochs=1)
+    assert np.isfinite(trained.mean_loss)
+
+
+@pytest.mark.parametrize("behind", ["If", "Loop", "an operator without a gradient"])
+def test_what_cannot_be_trained_through_is_said_and_refused_with_the_reason(behind, tmp_path):
+    """Control flow behind the head is not ignored: the labels are those of its output, not of what enters it."""
+
+    def value(name, shape, kind=TensorProto.FLOAT):
+        return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    def add(g):
+        node = onnx.helper.make_node
+        if behind == "If":
+            g.op("ReduceSum", "x", "total", keepdims=0)
+            g.op("Cast", "total", "any", to=TensorProto.BOOL)
+            bodies = [
+                onnx.helper.make_graph([node(op, ["mu"], ["b"])], op, [], [value("b", ("n", 3))])
+                for op in ("Neg", "Neg")
+            ]
+            g.op("If", "any", "y", name="behind", then_branch=bodies[0], else_branch=bodies[1])
+        elif behind == "Loop":
+            g.const(trips=np.array(1), go=np.array(True))
+            inputs = [value("i", (), TensorProto.INT64), value("c", (), TensorProto.BOOL), value("v", ("n", 3))]
+            outputs = [value("k", (), TensorProto.BOOL), value("w", ("n", 3))]
+            nodes = [node("Identity", ["c"], ["k"]), node("Neg", ["v"], ["w"])]
+            body = onnx.helper.make_graph(nodes, "body", inputs, outputs)
+            g.op("Loop", "trips go mu", "y", name="behind", body=body)
+        else:
+            g.op("Cos", "mu", "y", name="behind")
+
+    model = actor({"y": 3}, add)
+    op = {"If": "If", "Loop": "Loop"}.get(behind, "Cos")
+    reason = f"node 'behind' ({op}) cannot be trained through: it has no gradient rule"
+    network = from_model(model)
+    assert f"{reason}; its inputs take the targets" in network.frame.notes
+    fitting = [] if behind == "Loop" else [run(model, {"x": X})[0]]  # whose size is not told before it runs
+    for labels in (*fitting, np.zeros((300, 5))):
+        data = data_of(tmp_path, labels)
+        with pytest.raises((ModelError, DataError)) as error:
+            prepare(network, data, data.train)
+        assert reason in str(error.value)

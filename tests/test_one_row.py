@@ -1,12 +1,16 @@
 """Models without a batch axis: read as if they had one, run row by row, and written back as they are."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import (
+    DataError,
     SurgeonSettings,
+    TrainingSettings,
     Widen,
     diff,
     evolve,
@@ -266,6 +270,72 @@ def test_a_table_of_rows_is_one_row_too(tmp_path):
     written = operate(network, Widen(2, 3)).network.to_model()
     for found, wanted in zip(by_row(written, rows), by_row(model, rows), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def dot_product(moves=5, form="matrix"):
+    """How well each of some moves fits an observation: the product of two towers."""
+    g = Model({"obs": [6], "moves": [moves, 4]}, {"scores": [moves]})
+    g.layer("obs", "a", 6, 8).op("Relu", "a", "ea").layer("ea", "o", 8, 7).op("Relu", "o", "eo")
+    g.layer("moves", "b", 4, 6, "Gemm").op("Relu", "b", "eb").layer("eb", "m", 6, 7, "Gemm")
+    if form == "einsum":
+        return g.op("Einsum", "m eo", "scores", equation="ij,j->i")
+    return g.op("MatMul", "m eo", "scores")
+
+
+def one_score():
+    """A vector and a vector: one number."""
+    g = Model({"obs": [6], "goal": [4]}, {"score": []})
+    g.layer("obs", "a", 6, 7).op("Relu", "a", "ea").layer("goal", "b", 4, 7)
+    return g.op("MatMul", "ea b", "score")
+
+
+PRODUCTS = {
+    "a matrix and a vector": (dot_product, "6-8-7+4-6-7"),
+    "the same as Einsum": (lambda: dot_product(form="einsum"), "6-8-7+4-6-7"),
+    "two vectors": (one_score, "6-7+4-7"),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_layers_are_trained_through(name, tmp_path):
+    build, topology = PRODUCTS[name]
+    model = build().made()
+    network, rows = from_model(model), rows_of(model)
+    assert sorted(network.topology.split("+")) == sorted(topology.split("+"))
+    assert [head.tensor for head in network.heads] == [model.graph.output[0].name]
+    assert not any("trained through" in note for note in network.frame.notes)
+    labels = by_row(model, rows)[0]
+    data, engine = load_dataset(data_of(tmp_path, rows, labels)), make_engine("loop")
+    assert engine.evaluate(network, prepare(network, data, data.test)).accuracy == pytest.approx(1, abs=1e-5)
+    rng = np.random.default_rng(3)
+    moved = network.with_parameters((v + rng.normal(0, 0.05, v.shape)).astype("f") for _, v in network.parameters())
+    before = engine.evaluate(moved, prepare(moved, data, data.train)).loss
+    settings = TrainingSettings(optimizer="adamw", learning_rate=0.003)
+    trained, _ = fit(moved, data, engine, epochs=15, settings=settings)
+    assert engine.evaluate(trained.network, prepare(moved, data, data.train)).loss < before / 2
+
+
+def test_a_product_of_unknown_size_is_refused_with_that_reason(tmp_path):
+    """Every layer is named all the same, and its hidden layers may be operated on."""
+    model = dot_product("n").made()
+    network = from_model(model)
+    reason = (
+        "node 'n_scores' (MatMul) cannot be trained through: the size of the last axis of 'scores', which it writes, "
+        "is not known"
+    )
+    assert sorted(network.topology.split("+")) == ["4-6-7", "6-8-7"]
+    assert f"{reason}; its inputs take the targets" in network.frame.notes
+    rows = {**rows_of(dot_product().made())}
+    data = load_dataset(data_of(tmp_path, rows, by_row(model, rows)[0]))
+    with pytest.raises(DataError, match=re.escape(reason)):
+        prepare(network, data, data.train)
+    wide = operate(network, Widen(1, 2)).network.to_model()
+    np.testing.assert_allclose(by_row(wide, rows)[0], by_row(model, rows)[0], rtol=1e-4, atol=1e-5)
+    # Its own outputs are imitated whatever stands behind: equal factors have equal products.
+    onnx.save(model, tmp_path / "m.onnx")
+    settings = SurgeonSettings(epochs=1, seed=1, ensemble=1)
+    evolved = evolve(tmp_path / "m.onnx", data_of(tmp_path, rows), settings=settings, run_dir=tmp_path / "r", workers=1)
+    assert evolved.start.accuracy == pytest.approx(1, abs=1e-5)
 
 
 def test_a_vector_of_single_values_is_a_batch():

@@ -389,7 +389,10 @@ def shape_arithmetic_before_a_reshape(g):
     g.dense("d5", "l", "y", 6, 2)
 
 
-@case("4-8-6-3")
+@case(
+    "4-8-6-3",
+    notes=("node 'choice' (If) cannot be trained through: it has no gradient rule; its inputs take the targets",),
+)
 def an_if_in_the_suffix_whose_body_reads_an_outer_dense_output(g):
     g.dense("d1", "x", "a", 4, 8)
     g.op("Relu", "a", "b")

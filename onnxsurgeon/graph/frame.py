@@ -27,6 +27,7 @@ class Head:
         readers: op types of the nodes that read it.
         labels: the class labels that the suffix maps it to, where it does.
         rank: its number of axes.
+        obstacle: why training stops there and not at an output, where what reads it cannot be trained through.
     """
 
     tensor: str
@@ -35,6 +36,7 @@ class Head:
     readers: tuple[str, ...] = ()
     labels: tuple[int, ...] | tuple[str, ...] = ()
     rank: int = 2
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, eq=False)

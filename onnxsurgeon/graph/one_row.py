@@ -186,6 +186,19 @@ class _Lift:
             _read(node, [b, turned])
         return self._is_replaced(read)
 
+    def einsum(self, node: gs.Node, read: list[Any], shape: list[Any]) -> bool:
+        """Each row has an index of its own in front."""
+        equation = str(node.attrs.get("equation", "")).replace(" ", "")
+        if self._is_replaced(read) or "..." in equation or "->" not in equation or "R" in equation:
+            raise _NotLifted
+        given, _, result = equation.partition("->")
+        terms = [
+            f"R{term}" if id(tensor) in self.shapes else term
+            for term, tensor in zip(given.split(","), node.inputs, strict=True)
+        ]
+        node.attrs["equation"] = f"{','.join(terms)}->R{result}"
+        return False
+
     def gemm(self, node: gs.Node, read: list[Any], shape: list[Any]) -> bool:
         bias = constant_values(node.inputs[2]) if has_input(node, 2) else None
         if read != [node.inputs[0]] or node.attrs.get("transA", 0) or (bias is None) != (not has_input(node, 2)):
@@ -308,6 +321,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_RESHAPE, _Lift.reshape),
     **dict.fromkeys(("Split", "Gather"), _Lift.one_axis),
     "MatMul": _Lift.matmul,
+    "Einsum": _Lift.einsum,
     "Gemm": _Lift.gemm,
     "Concat": _Lift.concat,
     "Slice": _Lift.slice,

@@ -295,13 +295,16 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     units = {links[-1].output.name: links[-1].dense.inputs[1].values.shape[1] for links in structure.segments}
     heads = []
     for tensor in structure.heads:
-        width = int(units[tensor.name]) if tensor.name in units else shape_of(tensor)[-1] if tensor.shape else None
+        shape = shape_of(tensor) if tensor.shape else (None,)
+        last = 1 if tensor.shape and len(shape) == 1 else shape[-1]
+        width = int(units[tensor.name]) if tensor.name in units else last
         if width is None:
             raise ModelError(f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size")
         ops = tuple(operator(node) for node in readers.get(id(tensor), ()))
         squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
-        rank = 2 if tensor.shape is None else len(tensor.shape)
-        heads.append(Head(tensor.name, width, squash, ops, labels_behind(tensor, readers, width), rank))
+        rank = 2 if tensor.shape is None else max(2, len(tensor.shape))
+        labels, obstacle = labels_behind(tensor, readers, width), structure.stopped.get(tensor.name, "")
+        heads.append(Head(tensor.name, width, squash, ops, labels, rank, obstacle))
     constants = {tensor.name: np.asarray(tensor.values) for tensor in structure.constants}
     return Trunk(features, tuple(structure.steps), tuple(heads), constants)
 

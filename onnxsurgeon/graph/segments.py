@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
-from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue
+from onnxsurgeon.graph.ends import is_mere_shape, obstacle, require_width, with_columns
+from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue
 from onnxsurgeon.graph.normal_form import in_order, label, operator, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
@@ -40,6 +41,7 @@ class Structure:
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
         notes: what is left alone, and why.
+        stopped: why training stops at a head, where what reads it cannot be trained through.
     """
 
     segments: list[list[Link]]
@@ -48,6 +50,7 @@ class Structure:
     features: list[gs.Tensor]
     constants: list[gs.Constant]
     notes: list[str] = field(default_factory=list)
+    stopped: dict[str, str] = field(default_factory=dict)
 
 
 def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
@@ -71,6 +74,7 @@ class _Search:
                 self.readers.setdefault(id(tensor), []).append(node)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
+        self.obstacles: dict[int, str] = {}  # why training stops before a node behind the last layers
 
     def structure(self) -> Structure:
         dense = self._trainable()
@@ -86,12 +90,23 @@ class _Search:
                 steps.append(numbers[id(node)])
             elif id(node) in trunk and id(node) not in inside:
                 steps += self.glue[id(node)]
+        steps = with_columns(steps, {tensor.name for tensor in heads if len(tensor.shape or (0, 0)) == 1})
         features, constants = self._entering(steps, segments)
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         self.notes += pinned_widths(self.graph, segments, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
+        stopped = self._stopped(heads)
+        self.notes += [f"{why}; its inputs take the targets" for why in dict.fromkeys(stopped.values())]
         self.notes += without_targets(self.graph, self.order, heads, dense)
-        return Structure(segments, steps, heads, features, constants, self.notes)
+        return Structure(segments, steps, heads, features, constants, self.notes, stopped)
+
+    def _stopped(self, heads: list[gs.Variable]) -> dict[str, str]:
+        """For each head that something reads which cannot be trained through, what and why."""
+        read = {
+            tensor.name: (self.obstacles.get(id(n), "") for n in self.readers.get(id(tensor), ())) for tensor in heads
+        }
+        told = {name: next(filter(None, found), "") for name, found in read.items()}
+        return {name: why for name, why in told.items() if why}
 
     def _entering(
         self, steps: list[int | Glue], segments: list[list[Link]]
@@ -209,13 +224,16 @@ class _Search:
             sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources):
                 try:
-                    self.glue[id(node)] = read_glue(node)
-                except (NotGlue, ModelError):
+                    glue = read_glue(node)
+                    require_width(node)
+                except (NotGlue, ModelError) as problem:
+                    self.obstacles[id(node)] = obstacle(node, str(problem))
                     continue  # the suffix begins here
+                self.glue[id(node)] = glue
                 trunk.add(id(node))
         for node in reversed(self.order):
             # A reshaping at the very end is the suffix's: logits are easier to train as they come.
-            if id(node) in trunk and id(node) not in dense and id(node) not in before and node.op in SHAPE_ONLY:
+            if id(node) in trunk and id(node) not in dense and id(node) not in before and is_mere_shape(node):
                 readers = [reader for t in node.outputs for reader in self.readers.get(id(t), ())]
                 if not any(id(reader) in trunk for reader in readers) and len(self.readers[id(node.inputs[0])]) == 1:
                     trunk.discard(id(node))
