@@ -22,6 +22,10 @@ def of_matmul(a: Sizes, b: Sizes, *, is_row: tuple[bool, bool], is_vector: tuple
         is_row: which of them have a batch axis; the others are constants.
         is_vector: which of them are one vector for each row of the batch, (rows, n).
     """
+    is_vector = (
+        is_vector[0] or (not is_row[0] and len(a) == 1) or (is_row == (True, False) and len(a) == 2),
+        is_vector[1] or (not is_row[1] and len(b) == 1),
+    )
     if not is_vector[0] and not is_vector[1] and all(is_row) and min(len(a), len(b)) == 2:
         raise NotByRow("it multiplies rows of the batch with one another")
     shared, left, right = "k", "i", "j"

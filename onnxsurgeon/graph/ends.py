@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, shape_of
-from onnxsurgeon.graph.normal_form import label, operator
+from onnxsurgeon.graph.normal_form import operator
 
 _TELL_CLASSES = frozenset(
     ("ArgMax", "TopK", "ZipMap", "LabelEncoder", "ArrayFeatureExtractor", "Normalizer", "Binarizer")
@@ -25,12 +25,10 @@ def require_width(node: gs.Node) -> None:
             raise NotGlue(f"the size of the last axis of '{tensor.name}', which it writes, is not known")
 
 
-def obstacle(node: gs.Node, why: str) -> str:
-    """That training stops before a node behind the last layers; "" where it tells a class, or gives it a name."""
+def is_obstacle(node: gs.Node) -> bool:
+    """Whether a node behind the last layers that cannot be trained through does more than tell a class, or name it."""
     floats = any(tensor.dtype is None or np.dtype(tensor.dtype).kind in "fV" for tensor in node.outputs)
-    if not floats or operator(node).rpartition("::")[2] in _TELL_CLASSES:
-        return ""
-    return f"node '{label(node)}' ({operator(node)}) cannot be trained through: {why}"
+    return floats and operator(node).rpartition("::")[2] not in _TELL_CLASSES
 
 
 def is_mere_shape(node: gs.Node) -> bool:

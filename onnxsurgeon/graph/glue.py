@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import constant_values
 from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
-from onnxsurgeon.graph.normal_form import UNLIFTED, activation_of, label, reads
+from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, activation_of, label, reads
 from onnxsurgeon.linear_algebra import Array
 
 Shape = tuple[int | None, ...]
@@ -60,7 +60,7 @@ def read_glue(node: gs.Node) -> list[Glue]:
         NotGlue: it cannot; says why.
     """
     if node.op.startswith(UNLIFTED):
-        raise NotGlue("the model has no batch axis, and what this does of many rows at once is not told")
+        raise NotGlue(NOT_TOLD)
     if node.op not in READERS and node.op not in ACTIVATIONS:
         raise NotGlue("it has no gradient rule")
     if any(tensor.shape is None for tensor in (*_tensors(node), *node.outputs[:1])):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.segments import Link
 
 NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
+FEW = 3  # so many notes of one kind are sentences of their own
 # Whose output depends on the shape of what they read, and not on its values.
 READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
 # What a node that reads a layer's output does to it that fixes the number of its units.
@@ -93,6 +94,16 @@ def _stay(names: Sequence[str]) -> str:
     return f"the width of {listed(names)} stays" if len(names) == 1 else f"the widths of {listed(names)} stay"
 
 
+def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """That layers get their own copies of tensors that others read too: (tensor, layer, the copy's name) each."""
+    if len(copies) <= FEW:
+        for given, layer, copy in copies:
+            yield f"'{given}' is read elsewhere too: '{layer}' has its own copy, '{copy}'"
+    else:
+        tensors, owners, made = (list(dict.fromkeys(column)) for column in zip(*copies, strict=True))
+        yield f"{listed(tensors)} are read elsewhere too: {listed(owners)} have their own copies, {listed(made)}"
+
+
 def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
     """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse."""
     several = len({id(tensor) for tensor in graph.outputs}) > 1
@@ -103,14 +114,20 @@ def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
                 if id(tensor) not in needed:
                     needed.add(id(tensor))
                     todo.append(tensor)
-    for tensor in graph.inputs:
-        if id(tensor) not in needed:
-            who = "no output depends" if several else "the output does not depend"
-            yield f"{who} on input '{tensor.name}'"
+    idle = [tensor.name for tensor in graph.inputs if id(tensor) not in needed]
+    who = "no output depends" if several else "the output does not depend"
+    yield from (f"{who} on {'input' if len(names) == 1 else 'inputs'} {listed(names)}" for names in _apart(idle))
     moved = depends_on_input(graph, order)
     if several and graph.inputs:
-        for name in dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved):
-            yield f"output '{name}' depends on no input"
+        still = list(dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved))
+        for names in _apart(still):
+            one = len(names) == 1
+            yield f"{'output' if one else 'outputs'} {listed(names)} {'depends' if one else 'depend'} on no input"
+
+
+def _apart(names: list[str]) -> list[list[str]]:
+    """Few names one by one, many together."""
+    return [[name] for name in names] if len(names) <= FEW else [names]
 
 
 def depends_on_input(graph: gs.Graph, order: Sequence[gs.Node]) -> set[int]:

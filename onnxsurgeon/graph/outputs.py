@@ -11,6 +11,7 @@ from onnxsurgeon.graph.glue import data_inputs
 from onnxsurgeon.graph.notes import READS_SHAPES, depends_on_input, listed
 
 _DEEPEST = 8  # nodes that are looked behind for zeros
+_MOST = 2**16  # elements that are looked through
 _KEEPS_ZEROS = frozenset({"Expand", "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Neg", "Tile"})
 
 
@@ -106,16 +107,20 @@ def is_zero(tensor: gs.Tensor) -> bool:
     """Whether a tensor holds nothing but zeros: a constant, made for its shape, or multiplied by zeros."""
     for _ in range(_DEEPEST):
         if isinstance(tensor, gs.Constant):
-            return not np.any(tensor.values)
+            return _holds_zeros(tensor)
         node = tensor.inputs[0] if len(tensor.inputs) == 1 else None
         if node is not None and node.op == "ConstantOfShape":
             given = node.attrs.get("value")
-            return given is None or not np.any(given.values)
+            return given is None or _holds_zeros(given)
         if node is None or not node.inputs:
             return False
         if node.op == "Mul":
-            return any(isinstance(factor, gs.Constant) and not np.any(factor.values) for factor in node.inputs)
+            return any(isinstance(factor, gs.Constant) and _holds_zeros(factor) for factor in node.inputs)
         if node.op not in _KEEPS_ZEROS:
             return False
         tensor = node.inputs[0]
     return False
+
+
+def _holds_zeros(constant: gs.Constant) -> bool:
+    return int(np.prod(constant.shape)) <= _MOST and not np.any(constant.values)

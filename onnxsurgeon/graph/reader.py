@@ -24,7 +24,7 @@ from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, operator
-from onnxsurgeon.graph.notes import listed
+from onnxsurgeon.graph.notes import listed, own_copies
 from onnxsurgeon.graph.one_row import lift, takes_one_row
 from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.segments import Link, Structure, find_structure
@@ -85,11 +85,13 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
     notes = [*dropouts, *structure.notes, *_dequantized(structure, rest)]
+    copies: list[tuple[str, str, str]] = []
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
     for links, end in zip(structure.segments, ends, strict=True):
-        layers = [_layer(link, nodes, taken, notes, source) for link in links]
+        layers = [_layer(link, nodes, taken, copies, source) for link in links]
         segments.append(_segment(links, layers, end.entry, ranks, source))
+    notes += own_copies(copies)
     parameters = {name for segment in segments for name, _ in segment.parameters()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
@@ -223,7 +225,7 @@ def _segment(
     return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored, own)
 
 
-def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], source: str) -> DenseLayer:
+def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str, str, str]], source: str) -> DenseLayer:
     """The dense layer that a link stands for; names that others bear already get an underscore.
 
     A node without a name gets that of the tensor it writes.
@@ -258,7 +260,7 @@ def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], sourc
         while wanted in taken:
             wanted += "_"
         if wanted != given and field in chosen:
-            notes.append(f"'{given}' is read elsewhere too: '{names.node}' has its own copy, '{wanted}'")
+            copies.append((given, names.node, wanted))
         chosen[field] = wanted
         taken.add(wanted)
     derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}

@@ -10,9 +10,10 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
-from onnxsurgeon.graph.ends import is_mere_shape, obstacle, require_width, with_columns
+from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue
-from onnxsurgeon.graph.normal_form import in_order, label, operator, reads
+from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
+from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
@@ -74,7 +75,9 @@ class _Search:
                 self.readers.setdefault(id(tensor), []).append(node)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
-        self.obstacles: dict[int, str] = {}  # why training stops before a node behind the last layers
+        # Nodes behind the last layers before which training stops, and why.
+        self.obstacles: dict[int, tuple[gs.Node, str]] = {}
+        self.stops: list[Stop] = []
 
     def structure(self) -> Structure:
         dense = self._trainable()
@@ -96,17 +99,19 @@ class _Search:
         self.notes += pinned_widths(self.graph, segments, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
         stopped = self._stopped(heads)
-        self.notes += [f"{why}; its inputs take the targets" for why in dict.fromkeys(stopped.values())]
+        self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
         self.notes += without_targets(self.graph, self.order, heads, dense)
-        return Structure(segments, steps, heads, features, constants, self.notes, stopped)
+        return Structure(segments, steps, heads, features, constants, self.notes, _told(stopped))
 
-    def _stopped(self, heads: list[gs.Variable]) -> dict[str, str]:
-        """For each head that something reads which cannot be trained through, what and why."""
-        read = {
-            tensor.name: (self.obstacles.get(id(n), "") for n in self.readers.get(id(tensor), ())) for tensor in heads
-        }
-        told = {name: next(filter(None, found), "") for name, found in read.items()}
-        return {name: why for name, why in told.items() if why}
+    def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
+        """For each head that something reads which cannot be trained through, the node and why."""
+        found = {}
+        for tensor in heads:
+            behind = (self.obstacles.get(id(node)) for node in self.readers.get(id(tensor), ()))
+            first = next(filter(None, behind), None)
+            if first is not None:
+                found[tensor.name] = first
+        return found
 
     def _entering(
         self, steps: list[int | Glue], segments: list[list[Link]]
@@ -133,6 +138,7 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
+        others = list(not_layers(self.graph, self.order, found.keys(), alive))
         found = {key: node for key, node in found.items() if key in alive}
         reason = ""
         while found:
@@ -154,15 +160,15 @@ class _Search:
                 continue
             for node, why in blocked:
                 frozen = self._upstream(iter(data_inputs(node)))
-                behind = [f"'{label(dense)}'" for key, dense in found.items() if key in frozen]
+                behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
-                which = f"node '{label(node)}' ({operator(node)}) behind {', '.join(behind)}"
-                reason = f"{which} cannot be trained through: {why}"
-                self.notes.append(f"{', '.join(behind)} {_stay(behind)}: {reason}")
+                self.stops.append(Stop(node, why, behind))
+                reason = why_frozen(self.stops[-1:])
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
+        self.notes[:0] = [*frozen_layers(self.stops), *others]
         return found
 
     def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
@@ -175,7 +181,7 @@ class _Search:
                 lost.update(id(link.dense) for link in links)
         if names:
             what = "it" if len(names) == 1 else "them"
-            self.notes.append(f"{listed(names)} {_stay(names)}: the file computes {what} in one with other things")
+            self.notes.append(f"{listed(names)} {stay(names)}: the file computes {what} in one with other things")
         return lost
 
     def _nearly(self) -> str:
@@ -227,7 +233,8 @@ class _Search:
                     glue = read_glue(node)
                     require_width(node)
                 except (NotGlue, ModelError) as problem:
-                    self.obstacles[id(node)] = obstacle(node, str(problem))
+                    if is_obstacle(node):
+                        self.obstacles[id(node)] = node, str(problem)
                     continue  # the suffix begins here
                 self.glue[id(node)] = glue
                 trunk.add(id(node))
@@ -298,5 +305,6 @@ class _Search:
         return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
 
 
-def _stay(names: list[str]) -> str:
-    return "stays as it is" if len(names) == 1 else "stay as they are"
+def _told(stopped: dict[str, tuple[gs.Node, str]]) -> dict[str, str]:
+    """The same as sentences."""
+    return {name: next(ends_of_training([found])).rpartition(";")[0] for name, found in stopped.items()}
