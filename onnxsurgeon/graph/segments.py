@@ -158,8 +158,9 @@ class _Search:
                     break
                 found = {key: dense for key, dense in found.items() if key not in cut_off}
                 continue
+            seen: set[int] = set()
             for node, why in blocked:
-                frozen = self._upstream(iter(data_inputs(node)))
+                frozen = self._upstream(iter(data_inputs(node)), seen)
                 behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
@@ -206,13 +207,15 @@ class _Search:
                 found.add(id(node))
         return found
 
-    def _upstream(self, tensors: Iterator[gs.Tensor]) -> set[int]:
-        """Nodes that the tensors depend on."""
+    def _upstream(self, tensors: Iterator[gs.Tensor], seen: set[int] | None = None) -> set[int]:
+        """Nodes that the tensors depend on; without those in ``seen``, to which they are added."""
         found: set[int] = set()
+        seen = set() if seen is None else seen
         todo = list(tensors)
         while todo:
             for producer in todo.pop().inputs:
-                if id(producer) not in found:
+                if id(producer) not in seen:
+                    seen.add(id(producer))
                     found.add(id(producer))
                     todo.extend(data_inputs(producer))
         return found
