@@ -145,7 +145,8 @@ class _Search:
             trained = self._downstream(found)
             before = self._upstream(t for node in found.values() for t in node.inputs)
             inside = {id(link.activation) for links in self._segments(found) for link in links}
-            between = [n for n in self.order if id(n) in trained & before and id(n) not in inside | found.keys()]
+            through = (trained & before) - inside - found.keys()
+            between = [node for node in self.order if id(node) in through]
             blocked = []
             for node in between:
                 try:
