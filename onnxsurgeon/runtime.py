@@ -135,11 +135,39 @@ Evaluator = Callable[[Sequence[str] | None, Mapping[str, Array]], list[Any]]
 def evaluator(model: onnx.ModelProto) -> Evaluator:
     """A function from wanted outputs (None: all) and feeds to values: by ONNX Runtime, or by onnx.reference.
 
-    The latter where there is no ONNX Runtime, and for bfloat16, which its CPU provider has no kernels for.
+    The latter where there is no ONNX Runtime, and for bfloat16, which its CPU provider has no kernels for. Feeds that
+    have an axis more than the model's inputs are rows, run one by one; what they give is stacked.
 
     Raises:
         EngineError: ONNX Runtime refuses the model.
     """
+    once, ranks = _evaluator(model), ranks_of(model)
+
+    def run(outputs: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Any]:
+        if not are_rows(ranks, {name: np.ndim(values) for name, values in feeds.items()}):
+            return once(outputs, feeds)
+        rows = min(len(values) for values in feeds.values())
+        found = [
+            once(outputs, {name: np.asarray(values[row]) for name, values in feeds.items()}) for row in range(rows)
+        ]
+        return [np.stack(each) if isinstance(each[0], np.ndarray) else list(each) for each in zip(*found, strict=True)]
+
+    return run
+
+
+def ranks_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The number of axes of each input whose shape is declared."""
+    kinds = {value.name: value.type.tensor_type for value in model.graph.input}
+    return {name: len(kind.shape.dim) for name, kind in kinds.items() if kind.HasField("shape")}
+
+
+def are_rows(declared: Mapping[str, int], given: Mapping[str, int]) -> bool:
+    """Whether arrays with these numbers of axes are rows for a model without a batch axis."""
+    known = [(axes, declared[name]) for name, axes in given.items() if name in declared]
+    return bool(known) and all(axes == own + 1 for axes, own in known)
+
+
+def _evaluator(model: onnx.ModelProto) -> Evaluator:
     if have_onnxruntime() and not _has_bfloat16(model):
         made = session(model)
         return lambda outputs, feeds: _run_stoppable(made, None if outputs is None else list(outputs), dict(feeds))

@@ -16,7 +16,7 @@ from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
-from onnxsurgeon.runtime import first_line
+from onnxsurgeon.runtime import are_rows, first_line, ranks_of
 from onnxsurgeon.training.engine import make_engine
 from onnxsurgeon.training.metrics import Metrics
 
@@ -80,7 +80,11 @@ def _feeds(
     models: tuple[onnx.ModelProto, onnx.ModelProto], inputs: list[dict[str, Rows]], rows: int, names: tuple[str, str]
 ) -> Iterator[tuple[Feeds, Feeds]]:
     """The rows in chunks; of a fixed batch only whole ones, or one with rows repeated where there are too few."""
-    sizes = {fixed_batch(model) for model in models} - {0}
+    sizes = {
+        fixed_batch(model)
+        for model, given in zip(models, inputs, strict=True)
+        if not are_rows(ranks_of(model), {name: len(values.shape) for name, values in given.items()})
+    } - {0}
     if len(sizes) > 1:
         raise ModelError(f"the models take batches of different sizes, {min(sizes)} and {max(sizes)}")
     step, fixed = max(sizes, default=CHUNK), bool(sizes)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.agreement import as_table
+from onnxsurgeon.data.inputs import with_rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.network import Network
@@ -74,7 +75,8 @@ def compare_on_random_inputs(first: Network, second: Network) -> OutputCompariso
         different = _different_inputs(a, b)
         if different:
             return OutputComparison(notes=(f"outputs not compared on random inputs: {different}",))
-        return compare(a, b, _random_feeds(a, b, first.name))
+        one_by_one = first.frame.takes_one_row and second.frame.takes_one_row
+        return compare(a, b, _random_feeds(a, b, first.name, one_by_one=one_by_one))
     except (EngineError, ModelError) as error:
         return OutputComparison(notes=(f"outputs not compared on random inputs: {first_line(error)}",))
 
@@ -195,12 +197,19 @@ def _spelled(values: list[onnx.ValueInfoProto]) -> str:
     return " and ".join(one(value) for value in values) or "none"
 
 
-def _random_feeds(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> Iterator[tuple[Feeds, Feeds]]:
-    """The same random rows for both; a model of a fixed batch is run several times."""
+def _random_feeds(
+    first: onnx.ModelProto, second: onnx.ModelProto, name: str, *, one_by_one: bool = False
+) -> Iterator[tuple[Feeds, Feeds]]:
+    """The same random rows for both; a model of a fixed batch is run several times.
+
+    With ``one_by_one`` the models have no batch axis, and the rows one more axis than their inputs.
+    """
     names = [value.name for value in free_inputs(second)]
     # Where only the second fixes a size, the rows must be of that one.
     fixed = any(dim.dim_value for value in free_inputs(second) for dim in value.type.tensor_type.shape.dim[:1])
     source = second if fixed else first
+    if one_by_one:
+        source = onnx.ModelProto(graph=onnx.GraphProto(input=[with_rows(value) for value in free_inputs(source)]))
     rows, at_once, seed = 0, AT_ONCE, 0
     while seed < ROWS:
         values = list(random_inputs(source, rows=at_once, seed=seed).values())
@@ -208,7 +217,8 @@ def _random_feeds(first: onnx.ModelProto, second: onnx.ModelProto, name: str) ->
         if seed == 0:
             try:
                 for model, feeds in ((first, one), (second, other)):
-                    largest_tensor(model, {key: array.shape for key, array in feeds.items()}, name=f"'{name}'")
+                    shapes = {key: array.shape[int(one_by_one) :] for key, array in feeds.items()}
+                    largest_tensor(model, shapes, name=f"'{name}'")
             except ModelError:
                 if at_once == 1:
                     raise

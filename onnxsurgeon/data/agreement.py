@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
 ROWS = 64
 AGREEING = 0.98  # 16-bit outputs have ties that their logits do not
+_CHANGED = "what stands behind the last dense layer changes what it predicts; another --loss may fit"
 MAGNIFIED = 8.0  # logits of which any type tells the probabilities apart
 
 
@@ -47,9 +47,12 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     for head in network.heads:
         if head.tensor not in names:
             model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))
-    rows, label = _rows(model, inputs), f"'{network.name}'"
+    one_row, label = network.frame.takes_one_row, f"'{network.name}'"
+    rows = ROWS if one_row else _rows(model, inputs)
     shapes = {name: tuple(inputs[name].shape[1:]) for name in wanted}
-    if _rows(model, {}) == rows:
+    if one_row:
+        largest_tensor(model, shapes, name=label)
+    elif _rows(model, {}) == rows:
         rows = rows_that_fit(model, shapes, rows, name=label)
     else:  # the model's own batch
         largest_tensor(model, {name: (rows, *shape) for name, shape in shapes.items()}, name=label)
@@ -62,13 +65,13 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     direct = {name for segment in network.segments for name in segment.ends}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
-        positions = math.prod(logits.shape[1:-1])
+        positions = logits.size // max(1, len(logits) * head.width)  # a head of one number may lack its last axis
         if positions != task.positions:
             raise DataError(
                 f"'{network.name}': its head '{head.tensor}' has {positions} positions a row; the labels have "
                 f"{task.positions}"
             )
-        logits = logits.reshape(-1, logits.shape[-1])
+        logits = logits.reshape(-1, head.width)
         outputs = [as_table(found[name]) for name in names]
         probable = task.loss == BINARY and not task.squash and head.tensor not in direct and _within_one(logits)
         follows = _follows(head, task, logits, [output for output in outputs if output is not None])
@@ -76,7 +79,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
             readers = f" ({', '.join(head.readers)} behind it)" if head.readers else ""
             raise ModelError(
                 f"'{network.name}': no output follows tensor '{head.tensor}'{readers} as {task.kind} with {task.loss} "
-                "needs: what stands behind the last dense layer changes what it predicts; another --loss may fit"
+                f"needs: {head.obstacle or _CHANGED}"
             )
 
 
@@ -104,7 +107,7 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
     found = dict(zip([value.name for value in model.graph.output], run(model, feeds), strict=True))
     larger = np.asarray(found[head.tensor], np.float64)
     tables = [as_table(found[name]) for name in names]
-    return _follows(head, task, larger.reshape(-1, larger.shape[-1]), [table for table in tables if table is not None])
+    return _follows(head, task, larger.reshape(-1, head.width), [table for table in tables if table is not None])
 
 
 def _scaled(segment: DenseChain, tensor: str, factor: float) -> DenseChain:

@@ -109,7 +109,19 @@ def _declared(network: Network) -> list[onnx.ValueInfoProto]:
     frame = network.frame
     constants = {tensor.name for tensor in frame.model.graph.initializer} | frame.arrays.keys()
     read = {name for node in frame.prefix_nodes for name in inputs_of(node)} | frame.trunk.features.keys()
-    return [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
+    declared = [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
+    return [with_rows(value) for value in declared] if frame.takes_one_row else declared
+
+
+def with_rows(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """The input of a model without a batch axis, declared with one."""
+    lifted = onnx.ValueInfoProto()
+    lifted.CopyFrom(value)
+    dims = lifted.type.tensor_type.shape.dim
+    del dims[:]
+    dims.add(dim_param="rows")
+    dims.extend(value.type.tensor_type.shape.dim)
+    return lifted
 
 
 def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:

@@ -65,6 +65,14 @@ class Network:
         """What is trained towards the targets."""
         return self.frame.trunk.heads
 
+    @cached_property
+    def direct_heads(self) -> frozenset[str]:
+        """Heads that a dense layer puts out, and that nothing else in the trunk reads: that layer may be rescaled."""
+        read = {name for step in self.frame.trunk.steps if not isinstance(step, int) for name in step.inputs}
+        read |= {segment.input_name for segment in self.segments}
+        written = {name for segment in self.segments for name in segment.ends}
+        return frozenset(head.tensor for head in self.heads if head.tensor in written - read)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the weights as they are worked on: the widest of the segments'."""

@@ -38,6 +38,15 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     return Activation(node.op, changed)
 
 
+UNLIFTED = "one row's "  # stands before the operator of a node of which it is not told what it does of many rows
+NOT_TOLD = "the model has no batch axis, and what this does of many rows at once is not told"
+
+
+def operator(node: gs.Node) -> str:
+    """What notes and messages call the node's operator."""
+    return str(node.op).removeprefix(UNLIFTED)
+
+
 def label(node: gs.Node) -> str:
     """What notes and messages call a node: its name, or the tensor's that it writes where the file gives it none."""
     return str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))

@@ -12,10 +12,13 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.bodies import READ_INSIDE
 from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense
+from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.fixed import fixed_matrix
-from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
+from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
+from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
 @dataclass(eq=False)
@@ -40,10 +43,11 @@ class Structure:
         readers: of a segment whose last layer several layers read, by its number, those layers: they are one more
             layer of it, side by side.
         steps: a segment's number or glue, in the order of computation.
-        heads: the trained tensors that nothing trained reads, with the op types of what does.
+        heads: the trained tensors that the outputs are computed from, in the order of these.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
         notes: what is left alone, and why.
+        stopped: why training stops at a head, where what reads it cannot be trained through.
     """
 
     segments: list[list[Link]]
@@ -53,6 +57,7 @@ class Structure:
     constants: list[gs.Constant]
     notes: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
 
 
 def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
@@ -78,10 +83,15 @@ class _Search:
                 self.readers.setdefault(id(tensor), []).append(node)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
+        # Nodes behind the last layers before which training stops, and why.
+        self.obstacles: dict[int, tuple[gs.Node, str]] = {}
+        self.stops: list[Stop] = []
 
     def structure(self) -> Structure:
         dense = self._trainable()
         trunk = self._trunk(dense)
+        heads = heads_of(self.graph, self.order, trunk, dense)
+        trunk &= self._upstream(tensor for tensor in heads) | dense.keys()
         apart = self._segments(dense)
         shared = self._shared(apart)
         together = {id(link.dense) for links in shared.values() for link in links}
@@ -98,13 +108,26 @@ class _Search:
                 steps += pieces(segments[numbers[id(node)]], readers.get(numbers[id(node)], []))
             elif id(node) in trunk and id(node) not in inside:
                 steps += self.glue[id(node)]
+        steps = with_columns(steps, {tensor.name for tensor in heads if len(tensor.shape or (0, 0)) == 1})
         features, constants = self._entering(steps, segments, readers)
-        heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
         self.notes += pinned_widths(self.graph, alone, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
-        return Structure(segments, steps, heads, features, constants, self.notes, readers)
+        stopped = self._stopped(heads)
+        self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
+        self.notes += without_targets(self.graph, self.order, heads, dense)
+        return Structure(segments, steps, heads, features, constants, self.notes, readers, _told(stopped))
+
+    def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
+        """For each head that something reads which cannot be trained through, the node and why."""
+        found = {}
+        for tensor in heads:
+            behind = (self.obstacles.get(id(node)) for node in self.readers.get(id(tensor), ()))
+            first = next(filter(None, behind), None)
+            if first is not None:
+                found[tensor.name] = first
+        return found
 
     def _entering(
         self, steps: list[int | Glue], segments: list[list[Link]], readers: dict[int, list[Link]]
@@ -131,14 +154,16 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
+        others = list(not_layers(self.graph, self.order, found.keys(), alive))
         found = {key: node for key, node in found.items() if key in alive}
         found = self._without_fixed(found)
         reason = ""
         while found:
             trained = self._downstream(found)
             before = self._upstream(t for node in found.values() for t in node.inputs)
-            inside = {id(link.activation) for links in self._segments(found) for link in links} | found.keys()
-            between = [n for n in self.order if id(n) in trained and id(n) in before and id(n) not in inside]
+            inside = {id(link.activation) for links in self._segments(found) for link in links}
+            through = (trained & before) - inside - found.keys()
+            between = [node for node in self.order if id(node) in through]
             blocked = []
             for node in between:
                 try:
@@ -154,19 +179,21 @@ class _Search:
             seen: set[int] = set()
             for node, why in blocked:
                 frozen = self._upstream(iter(data_inputs(node)), seen)
-                behind = [f"'{label(dense)}'" for key, dense in found.items() if key in frozen]
+                behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
-                reason = f"node '{label(node)}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
-                self.notes.append(f"{', '.join(behind)} {stay(behind)}: {reason}")
+                self.stops.append(Stop(node, why, behind))
+                reason = why_frozen(self.stops[-1:])
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
+        self.notes[:0] = [*frozen_layers(self.stops), *others]
         return found
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
         kept = dict(found)
+        before = self._upstream(tensor for node in found.values() for tensor in data_inputs(node))
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.order:
             if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
@@ -174,7 +201,7 @@ class _Search:
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
                 what = fixed_matrix(node, is_linear=not any(reader.op in ACTIVATIONS for reader in behind))
-                if what and self._downstream({id(node): node}) & kept.keys() - {id(node)}:
+                if what and id(node) in before:  # a layer is behind it
                     del kept[id(node)]
                     self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
                 else:
@@ -217,7 +244,7 @@ class _Search:
         return found
 
     def _upstream(self, tensors: Iterator[gs.Tensor], seen: set[int] | None = None) -> set[int]:
-        """Nodes that the tensors depend on, but for those that were ``seen`` before; they are from then on."""
+        """Nodes that the tensors depend on; without those in ``seen``, to which they are added."""
         found: set[int] = set()
         seen = set() if seen is None else seen
         todo = list(tensors)
@@ -242,13 +269,17 @@ class _Search:
             sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
-                    self.glue[id(node)] = read_glue(node)
-                except (NotGlue, ModelError):
+                    glue = read_glue(node)
+                    require_width(node)
+                except (NotGlue, ModelError) as problem:
+                    if is_obstacle(node):
+                        self.obstacles[id(node)] = node, str(problem)
                     continue  # the suffix begins here
+                self.glue[id(node)] = glue
                 trunk.add(id(node))
         for node in reversed(self.order):
             # A reshaping at the very end is the suffix's: logits are easier to train as they come.
-            if id(node) in trunk and id(node) not in dense and id(node) not in before and node.op in SHAPE_ONLY:
+            if id(node) in trunk and id(node) not in dense and id(node) not in before and is_mere_shape(node):
                 readers = [reader for t in node.outputs for reader in self.readers.get(id(t), ())]
                 if not any(id(reader) in trunk for reader in readers) and len(self.readers[id(node.inputs[0])]) == 1:
                     trunk.discard(id(node))
@@ -294,12 +325,6 @@ class _Search:
         if node.op not in ("Add", "Sub", "Mul", "Div") or not any(isinstance(x, gs.Constant) for x in node.inputs):
             return False
         return all(reader.op != "Concat" for reader in self.readers.get(id(node.outputs[0]), ()))
-
-    def _is_head(self, tensor: gs.Tensor, trunk: set[int]) -> bool:
-        readers = self.readers.get(id(tensor), [])
-        if any(id(reader) in trunk for reader in readers):
-            return False
-        return bool(readers) or id(tensor) in self.outputs
 
     # Which dense nodes follow one another with nothing between them that others read.
 
@@ -383,6 +408,6 @@ def pieces(links: list[Link], readers: list[Link]) -> list[Glue]:
     return found
 
 
-def stay(names: list[str]) -> str:
-    """What notes say of layers that are left alone."""
-    return "stays as it is" if len(names) == 1 else "stay as they are"
+def _told(stopped: dict[str, tuple[gs.Node, str]]) -> dict[str, str]:
+    """The same as sentences."""
+    return {name: next(ends_of_training([found])).rpartition(";")[0] for name, found in stopped.items()}

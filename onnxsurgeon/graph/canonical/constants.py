@@ -12,6 +12,7 @@ from onnx import helper
 
 from onnxsurgeon.bounds import MAX_FOLDED_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE, QUANTIZE, dequantize, quantize
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
@@ -220,4 +221,6 @@ FOLDS: dict[str, Fold] = {
     "Sqrt": _unary(np.sqrt),
     "Exp": _unary(np.exp),
     "Reciprocal": _unary(np.reciprocal),
+    **dict.fromkeys((DEQUANTIZE, f"com.microsoft::{DEQUANTIZE}"), dequantize),
+    **dict.fromkeys((QUANTIZE, f"com.microsoft::{QUANTIZE}"), quantize),
 }
