@@ -57,6 +57,11 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     direct = {segment.output_name for segment in network.segments}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
+        if not np.isfinite(logits).all():
+            raise DataError(
+                f"'{network.name}': what its head '{head.tensor}' puts out is not finite for these rows: their values, "
+                "or the model's own, are too large"
+            )
         positions = math.prod(logits.shape[1:-1])
         if positions != task.positions:
             raise DataError(
