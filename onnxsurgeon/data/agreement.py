@@ -65,6 +65,11 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     direct = {name for segment in network.segments for name in segment.ends}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
+        if not np.isfinite(logits).all():
+            raise DataError(
+                f"'{network.name}': what its head '{head.tensor}' puts out is not finite for these rows: their values, "
+                "or the model's own, are too large"
+            )
         positions = logits.size // max(1, len(logits) * head.width)  # a head of one number may lack its last axis
         if positions != task.positions:
             raise DataError(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.inputs import LARGEST
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
@@ -129,6 +130,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
             "a teacher give the targets (evolve; evaluate --teacher MODEL)"
         )
     heads = network.heads
+    _require_representable(network, dataset, labels)
     if len(heads) == 1:
         return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels]
     if labels.ndim > 2 or any(head.rank > 2 for head in heads):
@@ -143,6 +145,18 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     raise DataError(
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
         f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
+    )
+
+
+def _require_representable(network: Network, dataset: Dataset, labels: Array) -> None:
+    """Raise DataError where a target is beyond the numbers that the network computes with."""
+    most = min(float(np.finfo(network.dtype).max), LARGEST)
+    if labels.dtype.kind != "f" or not labels.size or float(np.abs(labels).max()) <= most:
+        return
+    row, *place = (int(i) for i in np.argwhere(~(np.abs(labels) <= most))[0])
+    raise DataError(
+        f"{dataset.name}: target {labels[(row, *place)]:g} in row {row} is too large for '{network.name}', which "
+        f"computes in {network.dtype}"
     )
 
 

@@ -22,6 +22,8 @@ from onnxsurgeon.runtime import numpy_type
 if TYPE_CHECKING:
     from onnxsurgeon.data.prepare import InputOptions
 
+# What can be squared in float64, as statistics do.
+LARGEST = 1e150
 Sizes = tuple[int | None, ...]
 
 
@@ -205,7 +207,36 @@ def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows
             _require_whole(model, dataset, value, rows)
     else:
         arranged = _scaled(arranged, rows, dataset, options)
-    return replace(arranged, dtype=dtype).reshaped(*_wanted(arranged.shape, shape))
+    found = replace(arranged, dtype=dtype)
+    if dtype.kind == "f":
+        _require_representable(model, dataset, value, found)
+    return found.reshaped(*_wanted(arranged.shape, shape))
+
+
+def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
+    """Raise DataError where a value, as the model takes it, is beyond the input's type, or cannot be squared."""
+    most, kind = min(float(np.finfo(rows.dtype).max), LARGEST), rows.source.dtype
+    if kind.kind == "b" or (kind.kind in "iu" and _reach(rows, max(-np.iinfo(kind).min, np.iinfo(kind).max)) <= most):
+        return
+    if kind.kind == "f" and not rows.is_scaled and float(np.finfo(kind).max) <= most:
+        return
+    for start, stop in chunks(rows.source, len(rows)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = ~(np.abs(rows.take(slice(start, stop))) <= most)
+        if wrong.any():
+            row, *place = (int(i) for i in np.argwhere(wrong)[0])
+            row = start + row if rows.numbers is None else int(rows.numbers[start + row])
+            column = place[0] if len(place) == 1 else tuple(place)
+            raise DataError(
+                f"{dataset.name}: {rows.source[(row, *place)]:g} in row {row}, column {column} is too large for the "
+                f"input '{value.name}' of '{model}', which takes {rows.dtype}"
+                + (", after --scale, --mean and --std" if rows.is_scaled else "")
+            )
+
+
+def _reach(rows: Rows, most: int) -> float:
+    """The largest that a value of this size can be made by scale and offset."""
+    return float(most) * float(np.abs(rows.scale).max()) + float(np.abs(rows.offset).max())
 
 
 def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:

@@ -37,7 +37,10 @@ def stand_in(what: str, present: Array, impute: str) -> tuple[Array, np.dtype[np
         values, counts = np.unique(present, return_counts=True)
         return values[np.argmax(counts)], present.dtype
     dtype = present.dtype if present.dtype.kind == "f" else np.dtype(np.float64)
-    value = np.mean(present, dtype=np.float64) if impute == "mean" else np.median(present.astype(np.float64))
+    with np.errstate(over="ignore"):
+        value = np.mean(present, dtype=np.float64) if impute == "mean" else np.median(present.astype(np.float64))
+    if not np.isfinite(value):
+        raise DataError(f"{what}: its values are too large for their {impute}")
     return np.asarray(value, dtype), dtype
 
 
