@@ -28,7 +28,7 @@ MAX_DECLARED_ELEMENTS = 2**31  # of any tensor that a file declares or that shap
 MAX_FOLDED_BYTES = 2**28
 MAX_FOLDED_SHARE = 16
 MAX_FOLDED_ELEMENTS = 2**20  # of one folded constant, or as many as it is made from
-MAX_FOLLOWED_SIZES = 2**16  # numbers in vectors of integers, in all, whose values shape inference follows
+MAX_FOLLOWED_SIZES = 2**18  # numbers in vectors, in all, whose values shape inference may follow
 
 # --- Running its own nodes ---------------------------------------------------------------------------------------
 

@@ -149,6 +149,7 @@ def test_a_file_of_five_kilobytes_is_refused_within_a_gigabyte(tmp_path):
         [*chained("Concat", 28, "<", axis=0), *read_by_x("Concat27")], {k: FEW[k] for k in ("c", "first", "zero")}
     )
     command = [sys.executable, "-m", "onnxsurgeon", "inspect", str(write(made, tmp_path))]
+    # The second row of bounds, that of shape inference, has to hold as well: onnx writes down what it follows.
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         out, err = process.stdout.read(), process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)
@@ -559,3 +560,27 @@ def test_time_to_read_grows_with_the_number_of_nodes_and_not_its_square(make):
         from_model(made)
         times.append(time.process_time() - start)
     assert times[1] < 20 * max(times[0], 0.02)
+
+
+def test_shape_inference_follows_no_more_than_a_few_numbers(tmp_path):
+    """Many vectors, none of which is long: onnx would write down every number of each."""
+    spread = [N("Concat", [f"c{k}", f"c{k}"], [f"c{k + 1}"], axis=0) for k in range(10)]
+    many = [N("Concat", ["c10", "c0"], [f"d{k}"], axis=0) for k in range(300)]
+    constants = {"c0": np.zeros(64, np.int64), "zero": np.float32(0)}
+    nodes = [*spread, *many, N("Cast", ["d0"], ["e"], to=1), N("ReduceSum", ["e"], ["s"], keepdims=0)]
+    made = model([*nodes, N("Mul", ["s", "zero"], ["t"]), N("Add", ["i", "t"], ["x"])], constants)
+    command = [sys.executable, "-m", "onnxsurgeon", "inspect", str(write(made, tmp_path))]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode in (0, 2)
+    assert used.ru_maxrss < 2**19 + 2**18  # in kB
+
+
+def test_a_name_for_each_class_is_no_amplification():
+    """ZipMap writes a dictionary a row, with an entry a class: as much as it reads."""
+    zipped = helper.make_node("ZipMap", ["y"], ["map"], domain="ai.onnx.ml", classlabels_int64s=list(range(5000)))
+    made = model([N("Identity", ["i"], ["x"])], {"W2": np.zeros((6, 5000), np.float32)})
+    made.graph.node.append(zipped)
+    made.opset_import.add(domain="ai.onnx.ml", version=1)
+    assert rows_that_fit(made, {"i": (8,)}, 64) == 64

@@ -63,9 +63,8 @@ def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
 
 def _vector_length(value: ValueInfoProto) -> int:
     """Length of a vector that may be a shape; 0 for others."""
-    kind = value.type.tensor_type
-    is_shape = len(kind.shape.dim) == 1 and kind.elem_type in (TensorProto.INT64, TensorProto.INT32)
-    return int(kind.shape.dim[0].dim_value) if is_shape else 0
+    dims = value.type.tensor_type.shape.dim  # of any type: onnx follows floats too
+    return int(dims[0].dim_value) if len(dims) == 1 else 0
 
 
 def _has_shape(value: ValueInfoProto | None) -> bool:

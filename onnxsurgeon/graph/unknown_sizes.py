@@ -71,8 +71,10 @@ def most_elements(node: NodeProto, read: Read) -> int:
     if node.op_type == "NonZero":
         rank = dims_of(read[0][0]) if read else None
         found *= _MOST_AXES if rank is None else max(1, len(rank))
-    if node.domain not in ("", "ai.onnx"):  # as ai.onnx.ml's: a column for each category, class or tree
-        found *= 1 + max((len(a.ints) + len(a.floats) + len(a.strings) for a in node.attribute), default=0)
+    if node.domain == "ai.onnx.ml" and node.op_type != "ZipMap":  # a column for each category, class or target
+        listed = [a for a in node.attribute if a.name.startswith(("cats_", "classlabels_"))]
+        targets = [a.i for a in node.attribute if a.name in ("n_targets", "targets")]
+        found *= 1 + max([*(len(a.ints) + len(a.strings) for a in listed), *targets], default=0)
     return min(found, _LARGEST)
 
 
