@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.writer import save, to_model
     from onnxsurgeon.operating.measure import found_error
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
+    from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.runs.footprint import Footprint
     from onnxsurgeon.runs.table import RunRecord, read_run
-    from onnxsurgeon.surgeon.objective import Entry
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgeon.run import evolve, resume
@@ -105,7 +105,7 @@ _HOMES = {
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "runs.footprint": ("Footprint",),
-    "surgeon.objective": ("Entry",),
+    "runs.entry": ("Entry",),
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
     "training.schedule": ("BatchSchedule",),

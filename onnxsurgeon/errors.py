@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onnxsurgeon.printable import shown
+
 LONGEST_TEXT = 600
 
 
@@ -9,8 +11,7 @@ class OnnxSurgeonError(Exception):
     """Base of every error a user can cause and mend. Its text is one line, whatever names a file holds."""
 
     def __init__(self, text: str = "") -> None:
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        text = shown(text)
         if len(text) > LONGEST_TEXT:
             text = f"{text[: LONGEST_TEXT - 150]} … {text[-140:]}"
         super().__init__(text)

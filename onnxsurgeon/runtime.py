@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -73,14 +74,14 @@ def provider(device: str) -> str:
 
 
 def session_options(threads: int = 1) -> Any:
-    """Options of every session: a given number of threads, and errors only on the console.
+    """Options of every session: a given number of threads, and nothing on the console: what goes wrong is raised.
 
     ONNX Runtime may round differently with another number: one, but where it is known not to; see ``training.threads``.
     """
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its messages hold names as the file has them, escape codes and all
     return options
 
 
@@ -106,20 +107,70 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) ->
     return made
 
 
+_running: dict[int, Any] = {}  # run options of the runs of users' models that are under way, by the thread's number
+
+
+def _run_stoppable(made: Any, outputs: list[str] | None, feeds: dict[str, Array]) -> list[Any]:
+    """Run a session so that ``terminate_runs`` can end it."""
+    options, thread = onnxruntime().RunOptions(), threading.get_ident()
+    options.log_severity_level = 4
+    _running[thread] = options
+    try:
+        return list(made.run(outputs, feeds, options))
+    finally:
+        _running.pop(thread, None)
+
+
+def terminate_runs() -> bool:
+    """End the runs of users' models that are under way, each at its next node; whether there are any."""
+    found = list(_running.values())
+    for options in found:
+        options.terminate = True
+    return bool(found)
+
+
 Evaluator = Callable[[Sequence[str] | None, Mapping[str, Array]], list[Any]]
 
 
 def evaluator(model: onnx.ModelProto) -> Evaluator:
     """A function from wanted outputs (None: all) and feeds to values: by ONNX Runtime, or by onnx.reference.
 
-    The latter where there is no ONNX Runtime, and for bfloat16, which its CPU provider has no kernels for.
+    The latter where there is no ONNX Runtime, and for bfloat16, which its CPU provider has no kernels for. Feeds that
+    have an axis more than the model's inputs are rows, run one by one; what they give is stacked.
 
     Raises:
         EngineError: ONNX Runtime refuses the model.
     """
+    once, ranks = _evaluator(model), ranks_of(model)
+
+    def run(outputs: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Any]:
+        if not are_rows(ranks, {name: np.ndim(values) for name, values in feeds.items()}):
+            return once(outputs, feeds)
+        rows = min(len(values) for values in feeds.values())
+        found = [
+            once(outputs, {name: np.asarray(values[row]) for name, values in feeds.items()}) for row in range(rows)
+        ]
+        return [np.stack(each) if isinstance(each[0], np.ndarray) else list(each) for each in zip(*found, strict=True)]
+
+    return run
+
+
+def ranks_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The number of axes of each input whose shape is declared."""
+    kinds = {value.name: value.type.tensor_type for value in model.graph.input}
+    return {name: len(kind.shape.dim) for name, kind in kinds.items() if kind.HasField("shape")}
+
+
+def are_rows(declared: Mapping[str, int], given: Mapping[str, int]) -> bool:
+    """Whether arrays with these numbers of axes are rows for a model without a batch axis."""
+    known = [(axes, declared[name]) for name, axes in given.items() if name in declared]
+    return bool(known) and all(axes == own + 1 for axes, own in known)
+
+
+def _evaluator(model: onnx.ModelProto) -> Evaluator:
     if have_onnxruntime() and not _has_bfloat16(model):
         made = session(model)
-        return lambda outputs, feeds: list(made.run(None if outputs is None else list(outputs), dict(feeds)))
+        return lambda outputs, feeds: _run_stoppable(made, None if outputs is None else list(outputs), dict(feeds))
     from onnx.reference import ReferenceEvaluator
 
     reference = ReferenceEvaluator(model)

@@ -96,3 +96,13 @@ def test_the_page_on_files_describes_what_a_run_writes(tmp_path):
         assert f"`{key}`" in page
     for entry in onnx.load(run / "best.onnx").metadata_props:
         assert f"`{entry.key}`" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_whatever_a_page_starts_listens_on_this_machine_only(page):
+    served = re.findall(
+        r"^.*(?:dask scheduler|dask worker|http\.server|tensorboard --|mlflow ui|mlflow server).*$",
+        page.read_text(),
+        re.MULTILINE,
+    )
+    assert [line for line in served if "127.0.0.1" not in line] == []

@@ -11,6 +11,7 @@ from fuzzing.byte_mutations import mutate_bytes
 from fuzzing.corpus import corpus
 from fuzzing.graph_mutations import mutate_graph
 from fuzzing.pipeline import furnish, make_input, run_input
+from fuzzing.runs import run_damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,13 @@ def test_any_bytes(content, folder):
 @pytest.mark.parametrize("path", SEEDS, ids=lambda path: path.stem)
 def test_seeds(path, folder):
     ending = run_input(path.read_bytes(), folder)
+    assert ending.kind != "BUG", ending.what
+
+
+@pytest.mark.parametrize("index", range(30))
+def test_damaged_runs(index, tmp_path):
+    pytest.importorskip("matplotlib")
+    ending = run_damaged(1, index, tmp_path)
     assert ending.kind != "BUG", ending.what
 
 

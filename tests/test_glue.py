@@ -196,6 +196,73 @@ CASES = {
         6,
         {"ReduceMean", "Sub"},
     ),
+    "MatMul: of two computed": (
+        [*T3, n("Transpose", "t", "s", perm=[0, 2, 1]), n("Tanh", "s", "v"), n("MatMul", "t v", "u"), *BACK],
+        TO3,
+        4,
+        {"Einsum"},
+    ),
+    "MatMul: attention": (
+        [
+            *T3,
+            n("Transpose", "t", "s", perm=[0, 2, 1]),
+            n("MatMul", "t s", "scores"),
+            n("Softmax", "scores", "p", axis=-1),
+            n("MatMul", "p t", "u"),
+            *BACK,
+        ],
+        TO3,
+        6,
+        {"Einsum", "Softmax"},
+    ),
+    "MatMul: four axes": (
+        [
+            n("Reshape", "h to4", "t"),
+            n("Transpose", "t", "s", perm=[0, 1, 3, 2]),
+            n("Tanh", "s", "v"),
+            n("MatMul", "t v", "u"),
+            *BACK,
+        ],
+        {"to4": ints(-1, 2, 1, 3)},
+        2,
+        {"Einsum"},
+    ),
+    "MatMul: with a constant in front": (
+        [*T3, n("MatMul", "K t", "u"), *BACK],
+        {**TO3, "K": RNG.standard_normal((4, 2))},
+        12,
+        {"Einsum"},
+    ),
+    "MatMul: with a stack of constants": (
+        [n("Reshape", "h to4", "t"), n("MatMul", "t K", "u"), *BACK],
+        {"to4": ints(-1, 2, 1, 3), "K": RNG.standard_normal((2, 3, 2))},
+        4,
+        {"Einsum"},
+    ),
+    "Einsum: a dot product": (
+        [*T3, n("Tanh", "t", "v"), n("Einsum", "t v", "z", equation="bij, bij -> bi")],
+        TO3,
+        2,
+        {"Einsum"},
+    ),
+    "Einsum: an outer product": (
+        [n("Tanh", "h", "t"), n("Einsum", "h t", "u", equation="zi,zj->zij"), *BACK],
+        {},
+        36,
+        {"Einsum"},
+    ),
+    "Einsum: an ellipsis": (
+        [*T3, n("Tanh", "t", "v"), n("Einsum", "t v", "u", equation="...ij,...kj->...ik"), *BACK],
+        TO3,
+        4,
+        {"Einsum"},
+    ),
+    "Einsum: a constant": (
+        [*T3, n("Einsum", "t K", "u", equation="bij,ijk->bik"), *BACK],
+        {**TO3, "K": RNG.standard_normal((2, 3, 2))},
+        4,
+        {"Einsum"},
+    ),
     "Softmax": ([n("Softmax", "h", "z", axis=-1)], {}, 6, {"Softmax"}),
     "Softmax: three axes": ([*T3, n("Softmax", "t", "u", axis=2), *BACK], TO3, 6, {"Softmax"}),
     "LayerNormalization": (
@@ -269,6 +336,7 @@ READ_AS = {
     "Identity": {"Identity", "Dropout", "Cast"},
     "Reshape": {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather"},
     "Slice": {"Slice", "Split", "Gather"},
+    "Einsum": {"Einsum", "MatMul"},
     "Affine": {"BatchNormalization"},
 }
 

@@ -351,7 +351,10 @@ def test_the_width_of_a_hidden_activation_that_is_also_an_output_stays():
     network = from_model(model)
     assert network.topology == "4-6+6-3-6"
     assert [network.hidden(i + 1).names.node for i in range(network.hidden_count)] == ["second"]
-    assert network.frame.notes == ("the width of 'first' stays: tensor 'b' is also an output of the model",)
+    assert network.frame.notes == (
+        "the width of 'first' stays: tensor 'b' is also an output of the model",
+        "output 'b' takes no targets: trained layers are computed from it",
+    )
     assert [head.tensor for head in network.heads] == ["y"]
     before = run(model, {"x": X})
     for result in (network, operate(network, Widen(1, 5)).network, operate(network, InsertIdentity(1)).network):

@@ -113,6 +113,7 @@ def test_several_outputs_inside_are_one_note():
     g.dense("d2", "b", "y", 5, 3)
     assert from_model(g.model()).frame.notes == (
         "the widths of 'd0', 'd1' stay: tensors 'a', 'b' are also outputs of the model",
+        "outputs 'a', 'b' take no targets: trained layers are computed from them",
     )
 
 
@@ -175,3 +176,128 @@ def test_listed():
     assert listed(["a"]) == "'a'"
     assert listed([str(i) for i in range(NAMED)]).count(",") == NAMED - 1
     assert listed([str(i) for i in range(NAMED + 5)]).endswith(f"'{NAMED - 1}' and 5 more")
+
+
+def notes_of(build):
+    g = Graph()
+    build(g)
+    return from_model(g.model()).frame.notes
+
+
+def body(nodes, output, shape, *held):
+    value = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+    return helper.make_graph(nodes, "body", [], [value], list(held))
+
+
+def layers_in_bodies(count):
+    """Each If has a layer in either branch, and stands behind a layer of its own."""
+
+    def build(g):
+        g.const(flag=np.array(True))
+        weight = numpy_helper.from_array(np.eye(6, dtype="f"), "inner")
+        x = "x"
+        for i in range(count):
+            g.dense(f"d{i}", x, f"a{i}", 4 if i == 0 else 6, 6)
+            branches = [
+                body([helper.make_node("MatMul", [f"a{i}", "inner"], ["b"], name=f"{k}{i}")], "b", ("n", 6), weight)
+                for k in "et"
+            ]
+            g.op("If", "flag", f"c{i}", name=f"if{i}", then_branch=branches[1], else_branch=branches[0])
+            x = f"c{i}"
+        g.dense("last", x, "y", 6, 3)
+
+    return build
+
+
+def weight_that_is_computed(g):
+    g.const(W=np.ones((4, 6), "f"))
+    g.op("Abs", "W", "A")
+    g.op("MatMul", "x A", "h", name="layer")
+    g.dense("last", "h", "y", 6, 3)
+
+
+def input_that_is_transposed(g):
+    g.inputs["x"] = (4, 5)
+    g.const(W=np.ones((4, 6), "f"))
+    g.op("Gemm", "x W", "h", name="layer", transA=1)
+    g.dense("last", "h", "y", 6, 3)
+
+
+def bias_that_is_computed(g):
+    g.const(W=np.ones((4, 6), "f"))
+    g.op("Slice", "x from to along", "part")
+    g.const(**{"from": np.array([0]), "to": np.array([1]), "along": np.array([1])})
+    g.op("Gemm", "x W part", "h", name="layer")
+    g.dense("last", "h", "y", 6, 3)
+
+
+def stack_of_weights(g):
+    g.inputs["x"], g.outputs["y"] = ("batch", 2, 4), ("batch", 2, 3)
+    g.const(W=np.ones((2, 4, 6), "f"))
+    g.op("MatMul", "x W", "h", name="layer")
+    g.dense3("last", "h", "y", 6, 3)
+
+
+def vector_as_a_weight(g):
+    g.outputs["y"] = ("batch",)
+    g.dense("first", "x", "h", 4, 6)
+    g.const(w=np.ones(6, "f"))
+    g.op("MatMul", "h w", "y", name="layer")
+
+
+def nothing_behind(g):
+    g.dense("first", "x", "h", 4, 6)
+    g.op("Relu", "h", "r")
+    g.dense("last", "r", "y", 6, 3)
+    g.dense("layer", "r", "unread", 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (weight_that_is_computed, "its weight is not constant"),
+        (input_that_is_transposed, "it transposes its input"),
+        (bias_that_is_computed, "its bias is not one constant value for each unit"),
+        (stack_of_weights, "its input or its weight is not two-dimensional"),
+        (vector_as_a_weight, "its input or its weight is not two-dimensional"),
+        (nothing_behind, "no output depends on it"),
+    ],
+)
+def test_a_layer_that_is_not_worked_on_is_named_with_the_reason(build, reason):
+    assert f"'layer' stays as it is: {reason}" in notes_of(build)
+
+
+def test_layers_inside_bodies_are_named_with_their_owner():
+    assert notes_of(layers_in_bodies(1)) == (
+        "'d0' stays as it is: node 'if0' (If) behind 'd0' cannot be trained through: it has no gradient rule",
+        "'e0', 't0' stay as they are: they stand inside node 'if0' (If)",
+    )
+
+
+def test_layers_frozen_for_the_same_reason_are_one_note_with_a_count():
+    frozen, inside = notes_of(layers_in_bodies(12))
+    nodes = ", ".join(f"'if{i}'" for i in range(NAMED))
+    layers = ", ".join(f"'{letter}{i}'" for i in range(NAMED // 2) for letter in "et")
+    assert frozen.endswith("behind them cannot be trained through: it has no gradient rule")
+    assert "and 4 more stay as they are: nodes" in frozen
+    assert inside == (f"{layers} and 16 more stay as they are: they stand inside nodes {nodes} and 4 more (If)")
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_many_idle_inputs_and_shared_weights_are_one_note(count):
+    def build(g):
+        g.inputs |= {f"u{i}": ("batch", 2) for i in range(count)}
+        g.outputs |= {f"c{i}": (4, 4) for i in range(count)}
+        x = "x"
+        for i in range(count):
+            g.dense(f"d{i}", x, "y" if i == count - 1 else f"a{i}", 4, 4)
+            g.op("Abs", f"d{i}.W", f"c{i}")
+            x = f"a{i}"
+
+    notes = notes_of(build)
+    about_inputs = [note for note in notes if "on input" in note]
+    about_copies = [note for note in notes if "own cop" in note]
+    assert [len(about_inputs), len(about_copies)] == ([3, 3] if count == 3 else [1, 1])
+    if count == 20:
+        assert "and 12 more" in about_inputs[0]
+        assert about_copies[0].count("and 12 more") == 3

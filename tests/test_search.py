@@ -12,10 +12,11 @@ from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import count_of, shrinkage
+from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
 from onnxsurgeon.surgeon.latency import latency_of
-from onnxsurgeon.surgeon.objective import Entry, choose, front, least_accuracy, shortfall
+from onnxsurgeon.surgeon.objective import choose, front, least_accuracy, shortfall
 from onnxsurgeon.training.rates import RateSchedule
 from tests.conftest import branch_digests, killed_and_resumed, start_model
 

@@ -390,7 +390,13 @@ def shape_arithmetic_before_a_reshape(g):
     g.dense("d5", "l", "y", 6, 2)
 
 
-@case("4-8-6-3")
+@case(
+    "4-8-6-3",
+    notes=(
+        "'inside' stays as it is: it stands inside node 'choice' (If)",
+        "node 'choice' (If) cannot be trained through: it has no gradient rule; its inputs take the targets",
+    ),
+)
 def an_if_in_the_suffix_whose_body_reads_an_outer_dense_output(g):
     g.dense("d1", "x", "a", 4, 8)
     g.op("Relu", "a", "b")
@@ -467,7 +473,7 @@ def two_branches_that_are_blocked_by_different_nodes(g):
     g.dense("d3", "h", "y", 7, 2)
 
 
-@case("4-6-3")
+@case("4-6-3", notes=("'u1', 'u2' stay as they are: no output depends on them",))
 def dense_layers_that_lead_nowhere(g):
     g.dense("d1", "x", "a", 4, 6)
     g.op("Relu", "a", "b")

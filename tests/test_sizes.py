@@ -158,4 +158,4 @@ def test_unknown_domains_are_no_reason_to_refuse():
     custom = [helper.make_node("Mystery", ["i"], ["x"], domain="com.example")]
     made = model(custom, {})
     made.opset_import.add(domain="com.example", version=1)
-    assert largest_tensor(made, {"i": (10, 4)}) == 0
+    assert largest_tensor(made, {"i": (10, 4)}) <= 100  # where it makes no more than it reads

@@ -126,7 +126,7 @@ def test_errors_are_one_line_and_exit_code_2(cli, tmp_path):
             (table, "t.csv: row 4 (line 5), column 'b': expected a number, found nothing; --impute mean|median|"),
             (
                 ("--data", "t.csv"),
-                "t.csv: row 4 (line 5), column 'b': expected a number, found nothing; --impute mean|",
+                "t.csv: expected 4 columns for the input 'input' of 'a', found 6: 'a', 'b', 't=u', 't=v', 'y=high', ",
             ),
             ((*table, "--impute", "zero"), "impute: 'zero' is unknown: expected one of mean, median, most-frequent"),
             ((*table, "--target", "z"), "t.csv: no column 'z' to predict; it has 'a', 'b', 't', 'y'"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxsurgeon import DataError, load_dataset
-from onnxsurgeon.data.tables import matrix
+from onnxsurgeon.data.sheet import matrix
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -233,9 +233,11 @@ def batch_normalization() -> list[onnx.NodeProto]:
 
 STATISTICS = {name: np.ones(5, np.float32) for name in "stmv"}
 QUANTIZED = [
-    node("DequantizeLinear", "Q scale zero", "W"),
-    node("Gemm", "x W b1", "a"),
-    *chain()[1:],
+    chain()[0],
+    node("QuantizeLinear", "a scale zero", "q"),
+    node("DequantizeLinear", "q scale zero", "d"),
+    node("Relu", "d", "h"),
+    chain()[2],
 ]
 DENSE_IN_IF = [node("Gemm", "x W1 b1", "a"), node("Relu", "a", "h"), node("Gemm", "h W2 b2", "z")]
 GOOD = model().SerializeToString()
@@ -300,8 +302,8 @@ CASES: dict[str, Case] = {
     "opset 99": Case(edited(lambda m: setattr(m.opset_import[0], "version", 99)), ("opset 99",)),
     "bias of the wrong length": Case(write(model(extra={"b1": np.zeros(4, "f")})), ("gemm_a", "(4,)", "5 units")),
     "quantized": Case(
-        write(model(QUANTIZED, {"Q": np.ones((4, 5), np.int8), "scale": np.float32(0.1), "zero": np.int8(0)})),
-        ("dequantizelinear_W", "quantized"),
+        write(model(QUANTIZED, {"scale": np.float32(0.1), "zero": np.int8(0)})),
+        ("quantizelinear_q", "quantized"),
     ),
     "BatchNormalization in training mode": Case(
         write(model(batch_normalization(), STATISTICS)), ("batchnormalization_n", "training mode")

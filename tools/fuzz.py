@@ -1,6 +1,7 @@
-"""Fuzz everything that touches a model file, and say how each input ended.
+"""Fuzz everything that touches a model file or a run directory, and say how each input ended.
 
     python tools/fuzz.py --inputs 20000 --seed 0 --kind both --jobs 2
+    python tools/fuzz.py --inputs 1000 --kind runs --jobs 2    # damaged run directories
     python tools/fuzz.py --atheris fuzz-corpus    # coverage-guided, where atheris is installed
 
 Each input is read, taken apart and written, loaded, inspected, and operated on by one surgery, in a process that may
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="index of the first input")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", choices=("bytes", "structure", "both"), default="both")
+    parser.add_argument("--kind", choices=("bytes", "structure", "both", "runs"), default="both")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("fuzz-bugs"), help="folder for inputs that found bugs")
     parser.add_argument("--atheris", type=Path, metavar="FOLDER", help="run atheris on a corpus in FOLDER instead")
@@ -40,7 +41,7 @@ def main() -> int:
     if options.worker:
         from fuzzing.workers import work
 
-        work()
+        work("runs" if options.kind == "runs" else "bytes")
         return 0
     if options.atheris:
         from fuzzing.guided import guided
@@ -60,7 +61,7 @@ def fuzz(options: argparse.Namespace) -> int:
     start = time.perf_counter()
 
     def share(number: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        worker, done = Worker(), []
+        worker, done = Worker("runs" if options.kind == "runs" else "bytes"), []
         for position, request in enumerate(requests[number :: options.jobs]):
             done.append((request, worker.run(request)))
             if done[-1][1]["kind"] == "BUG":
@@ -74,7 +75,10 @@ def fuzz(options: argparse.Namespace) -> int:
         ended = [pair for done in pool.map(share, range(options.jobs)) for pair in done]
     bugs = [(request, answer) for request, answer in ended if answer["kind"] == "BUG"]
     _print_table(ended, time.perf_counter() - start)
-    if bugs:
+    if options.kind == "runs":
+        for request, answer in bugs:
+            print(f"BUG {request['index']}: {answer['what']}")
+    elif bugs:
         _keep(bugs, options.output)
     return 1 if bugs else 0
 
@@ -88,6 +92,9 @@ def _print_table(ended: list[tuple[dict[str, Any], dict[str, Any]]], seconds: fl
         numbers = f"{len(answers):>8}{counts['result']:>8}{counts['error']:>8}{counts['BUG']:>6}"
         print(f"{kind:<12}{numbers}{slowest:>8.2f} s{most:>10.0f} MB")
     print(f"{len(ended)} inputs in {seconds:.0f} s")
+    longest = max((answer["seconds"] for _, answer in ended), default=0.0)
+    peak = max((answer["peak"] for _, answer in ended), default=0) / 2**20
+    print(f"longest time {longest:.2f} s, peak memory {peak:.0f} MB above the imports' own")
     errors = Counter(_class(answer["what"]) for _, answer in ended if answer["kind"] == "error")
     print(f"\n{len(errors)} kinds of named errors; the most frequent:")
     for text, count in errors.most_common(25):
@@ -96,7 +103,7 @@ def _print_table(ended: list[tuple[dict[str, Any], dict[str, Any]]], seconds: fl
 
 def _class(text: str) -> str:
     """An error's text without what differs from input to input."""
-    text = re.sub(r"'[^']*'|\"[^\"]*\"|b'.*'|/\S+\.onnx", "…", text)
+    text = re.sub(r"'[^']*'|\"[^\"]*\"|b'.*'|/\S+(?<!:)", "…", text)
     return re.sub(r"-?\d+", "#", text)[:110]
 
 

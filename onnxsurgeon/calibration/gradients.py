@@ -86,7 +86,7 @@ def _gradients(
     units = {
         head.tensor: np.array(task.scale)
         for head, task in zip(network.heads, examples.tasks, strict=True)
-        if task.scale
+        if task.scale and not task.is_weighed
     }
     found: dict[Place, Array] = {}
     for number, segment in enumerate(network.segments):

@@ -124,7 +124,7 @@ def _sensitivities(network: Network, examples: Examples, totals: dict[str, Array
     units = {
         head.tensor: np.array(task.scale)
         for head, task in zip(network.heads, examples.tasks, strict=True)
-        if task.scale
+        if task.scale and not task.is_weighed
     }
     found: dict[Place, Array] = {}
     for name, total in totals.items():

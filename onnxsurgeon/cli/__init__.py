@@ -13,6 +13,7 @@ import typer
 from onnxsurgeon import __version__
 from onnxsurgeon.cli import comparing, data, learning, models
 from onnxsurgeon.cli.encoding import make_printable
+from onnxsurgeon.cli.streams import OutputError, give_up, written_out
 from onnxsurgeon.errors import OnnxSurgeonError
 
 app = typer.Typer(
@@ -34,12 +35,26 @@ def main() -> None:
     """Entry point: every error a user can cause is one line and exit code 2."""
     make_printable()
     try:
-        app()
-    except OnnxSurgeonError as error:
-        from onnxsurgeon.cli import console
-
-        console.fail(str(error))
+        with written_out():
+            app()
+    except (OnnxSurgeonError, OSError) as error:
+        _fail(error)
         sys.exit(2)
+
+
+def _fail(error: OnnxSurgeonError | OSError) -> None:
+    """One line on standard error, where that can be written to."""
+    from onnxsurgeon.cli import console
+
+    if isinstance(error, OutputError):
+        give_up(1)
+    text = str(error)
+    if isinstance(error, OSError):  # of the disk, the network or a library
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror or text
+    try:
+        console.fail(text or type(error).__name__)
+    except OSError:
+        give_up(2)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,10 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxsurgeon.cli.options import DeviceOption, EngineOption, JsonOption, ReadingOptions, taken, with_fields
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.cli.interrupt import interruptible
+from onnxsurgeon.cli.options import (
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    ReadingOptions,
+    taken,
+    with_fields,
+    with_trust,
+)
 
-HOST = "127.0.0.1"
 _FORMS = "A model file, a run directory (its best.onnx), or RUN#7 (its branch 7)."
 
 
@@ -20,6 +27,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def diff(
     a: Annotated[str, typer.Argument(help=_FORMS, metavar="A")],
@@ -55,6 +64,7 @@ def diff(
         differences(found)
 
 
+@with_trust
 def view(
     model: Annotated[str, typer.Argument(help=_FORMS, metavar="MODEL|RUN")],
     branch: Annotated[int | None, typer.Option(min=0, help="Number of a branch of the run.")] = None,
@@ -64,19 +74,21 @@ def view(
     """Open a model in Netron: served to this machine only, until Ctrl-C.
 
     The page is Netron's own, not onnxsurgeon's: it asks ipinfo.io for your country and reports its usage to its author.
-    The model stays on this machine.
+    The model stays on this machine: nothing else of its folder is served, and to requests for 127.0.0.1 and localhost
+    only.
     """
+    import webbrowser
+    from contextlib import suppress
+
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.cli.viewing import ViewServer
     from onnxsurgeon.graph.files import read_model
     from onnxsurgeon.runs.selection import model_file
 
     path: Path = model_file(model, branch)
     read_model(path)
-    try:
-        import netron
-    except ImportError as error:
-        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'") from error
-    try:
-        netron.start(str(path), address=(HOST, port), browse=browser)
-    except OSError as error:
-        raise SettingsError(f"port {port}: cannot be used: {error.strerror}; give another --port") from error
-    netron.wait()
+    with ViewServer(path, port) as server, suppress(KeyboardInterrupt):
+        console.out.print(f"{path}: served at {server.url} until Ctrl-C", markup=False, soft_wrap=True)
+        if browser:
+            webbrowser.open(server.url)
+        server.serve_forever()

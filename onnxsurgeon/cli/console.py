@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich import markup
 from rich.box import ROUNDED
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
 from onnxsurgeon.cli.spectra import spectra
+from onnxsurgeon.printable import shown
 from onnxsurgeon.runs.footprint import Figure, figures, measured_figure
 from onnxsurgeon.surgeon.log import near_chance
 
@@ -26,14 +28,33 @@ if TYPE_CHECKING:
     from onnxsurgeon.surgeon.result import Evolved
 
 LONGEST_PREFIX = 16
+MOST_ROWS = 300  # of recommendations, and of pictures of layers: thousands take longer to lay out than all else
 SHARES = (0.75, 0.5, 0.25)  # of a layer's units left
 WITHOUT_DATA = (
     "narrow, factorize and merge go by the weights' singular values alone: for a trained network, prune by data is the "
     "better judge, and inspect --data shows what it would lose"
 )
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+
+class Terminal(Console):
+    """A console that sends no control character but rich's own and line ends, whatever was forgotten to be escaped."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The pieces of text to be sent."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(shown(segment.text, keep="\n"), segment.style)
+
+
+out = Terminal(highlight=False, emoji=False)
+err = Terminal(stderr=True, highlight=False, emoji=False)
+
+
+def escape(text: str) -> str:
+    """Text that others wrote, for a place where rich reads markup."""
+    return markup.escape(shown(text))
 
 
 def print_json(record: Any) -> None:
@@ -46,25 +67,34 @@ def fail(message: str) -> None:
     err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
 
 
+def remarks(sentences: Sequence[str]) -> None:
+    """What is to be known besides the result: a line each on standard error, so that what is piped stays as it is."""
+    for sentence in sentences:
+        err.print(f"[dim]{escape(' '.join(sentence.split()))}[/]", soft_wrap=True)
+
+
 def table(
     columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str | list[str]]],
     *,
     right: Sequence[str] = (),
     fold: Sequence[str] | None = None,
 ) -> None:
-    """A plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken."""
+    """A plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken.
+
+    A cell is a text, or a list of lines.
+    """
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         kept = fold is not None and column not in fold
         grid.add_column(
-            column,
+            escape(column),
             justify="right" if column in right else "left",
             overflow="ellipsis" if kept else "fold",
             no_wrap=kept,
         )
     for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(cell) if isinstance(cell, str) else "\n".join(map(escape, cell)) for cell in row))
     out.print(grid)
 
 
@@ -85,7 +115,8 @@ def inspection(
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
     out.print(
-        f"prefix: {_prefix([node.op_type for node in frame.prefix_nodes])}; suffix: {', '.join(frame.suffix) or 'none'}"
+        f"prefix: {escape(_prefix([node.op_type for node in frame.prefix_nodes]))}; "
+        f"suffix: {escape(', '.join(frame.suffix)) or 'none'}"
     )
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
@@ -107,13 +138,17 @@ def inspection(
     columns = ("layer", "node", "shape", "activation", "params", "removable")
     table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
     if reports:
-        spectra(out, reports, thresholds)
+        spectra(out, reports[:MOST_ROWS], thresholds)
+        if len(reports) > MOST_ROWS:
+            out.print(f"[dim]… and those of {len(reports) - MOST_ROWS:,} more layers: --json has all[/]")
     if pruning:
         _pruning(pruning)
     by = "" if pruning is None else " by the weights' singular values"
     out.print(f"\n[bold]Recommended[/]{by}, best first:")
-    proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates]
+    proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates[:MOST_ROWS]]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
+    if len(candidates) > MOST_ROWS:
+        out.print(f"[dim]… and {len(candidates) - MOST_ROWS:,} more: --json shows all[/]")
     if pruning is None and reports:
         out.print(f"[dim]{WITHOUT_DATA}[/]")
 

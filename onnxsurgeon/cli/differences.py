@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from onnxsurgeon.cli.console import out, table
+from onnxsurgeon.cli.console import escape, out, table
 
 if TYPE_CHECKING:
     from onnxsurgeon.comparison.diff import Diff, ModelSummary
@@ -52,7 +50,7 @@ def _alignment(diff: Diff) -> str:
     return f"layers matched by lineage ({', '.join(steps) or 'no surgery'}); moved: ‖Δθ‖ / ‖θ‖"
 
 
-def _line(change: LayerChange, *, several: bool) -> tuple[str, ...]:
+def _line(change: LayerChange, *, several: bool) -> tuple[str | list[str], ...]:
     label = _arrow(_label(change.before), _label(change.after))
     cells = (
         label,
@@ -74,9 +72,9 @@ def _label(layers: Sequence[LayerSummary]) -> str:
     return ", ".join("output" if layer.hidden is None else str(layer.hidden) for layer in layers) or "–"
 
 
-def _shapes(layers: Sequence[LayerSummary]) -> str:
+def _shapes(layers: Sequence[LayerSummary]) -> list[str]:
     """A line for each layer: its shape and its activation."""
-    return "\n".join(f"{layer.inputs} × {layer.units} {layer.activation}" for layer in layers) or "–"
+    return [f"{layer.inputs} × {layer.units} {layer.activation}" for layer in layers] or ["–"]
 
 
 def _growth(before: int | None, after: int) -> str:

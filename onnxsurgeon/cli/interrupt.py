@@ -6,17 +6,22 @@ time, as one in the middle of a large singular value decomposition, may simply e
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from onnxsurgeon.printable import shown
+
 # For so long, in seconds, jobs may take to notice and a cluster to be told. Training notices within ``PIECE`` steps.
 PATIENCE = 10.0
+SOON = 0.6  # where nothing is lost: a library that does not come back is not waited for
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -31,9 +36,17 @@ class Interrupts:
             module. The interpreter may then not be able to end in good order.
     """
 
-    def __init__(self, message: Callable[[], str], noticed: Callable[[], None]) -> None:
-        """``message`` is the last line where the process ends at once; ``noticed`` is called at the first signal."""
-        self._message, self._noticed = message, noticed
+    def __init__(
+        self, message: Callable[[], str], noticed: Callable[[], None], patience: Callable[[], float] = lambda: PATIENCE
+    ) -> None:
+        """What to say and do.
+
+        Args:
+            message: the last line where the process ends at once.
+            noticed: called at the first signal.
+            patience: for how long, in seconds, it is then waited; ``SOON`` where a model of the user's is being run.
+        """
+        self._message, self._noticed, self._patience = message, noticed, patience
         self._number = 0
         self.is_disturbed = False
         self._before: dict[signal.Signals, Any] = {}
@@ -80,9 +93,9 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _end_at_once(self, read: int, wanted: list[signal.Signals]) -> None:
-        first = 0
+        first, end = 0, 0.0
         while True:
-            left = PATIENCE if first else None
+            left = max(0.0, end - time.monotonic()) if first else None
             ready, _, _ = select.select([read], [], [], left)
             byte = os.read(read, 1) if ready else b""
             if ready and not byte:
@@ -93,7 +106,35 @@ class Interrupts:
             if first:
                 break
             first = byte[0]
+            end = time.monotonic() + (SOON if _terminate_runs() else self._patience())
         if sys.stdout.isatty():
             os.write(sys.stdout.fileno(), f"\r{SHOW_CURSOR}\n".encode())
-        os.write(sys.stderr.fileno(), f"onnxsurgeon: {self._message()}\n".encode())
+        os.write(sys.stderr.fileno(), f"onnxsurgeon: {shown(self._message())}\n".encode())
         os._exit(128 + first)
+
+
+def _terminate_runs() -> bool:
+    """End what ONNX Runtime computes for a model of the user's; whether anything was under way."""
+    runtime = sys.modules.get("onnxsurgeon.runtime")  # which is not loaded where nothing runs
+    return runtime is not None and bool(runtime.terminate_runs())
+
+
+def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let Ctrl-C and SIGTERM end a command within a second, with one line, also while a library is at work in it."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        from onnxsurgeon.cli import console
+
+        interrupts = Interrupts(lambda: "interrupted", lambda: None, lambda: SOON)
+        try:
+            with interrupts:
+                return command(*arguments, **options)
+        except KeyboardInterrupt:
+            console.fail("interrupted")
+            if interrupts.is_disturbed:
+                sys.stdout.flush()
+                os._exit(interrupts.exit_code)
+            sys.exit(interrupts.exit_code)
+
+    return guarded

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.cli.interrupt import PATIENCE, SOON, Interrupts, interruptible
 from onnxsurgeon.cli.options import (
     DataOption,
     DeviceOption,
@@ -24,8 +25,10 @@ from onnxsurgeon.cli.options import (
     TrackOption,
     taken,
     with_fields,
+    with_trust,
 )
-from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
+from onnxsurgeon.cli.streams import OutputError
+from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
 
@@ -44,6 +47,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
+@interruptible
+@with_trust
 @with_fields(TrainingSettings)
 @with_fields(ReadingOptions)
 def train(
@@ -84,7 +89,7 @@ def train(
         seed=seed,
         report=report,
     )
-    save(trained.network, out, overwrite=force)
+    console.remarks(save(trained.network, out, overwrite=force))
     if as_json:
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return
@@ -94,6 +99,8 @@ def train(
     )
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def evaluate(
     model: ModelArgument,
@@ -135,12 +142,22 @@ def _cell(value: float | int | str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+@with_trust
 @with_fields(SurgeonSettings)
 @with_fields(ReadingOptions)
 def evolve(
     model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
     data: DataOption = "",
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
+    from_checkpoint: Annotated[
+        int | None,
+        typer.Option(
+            "--from-checkpoint",
+            min=0,
+            help="With --resume: go on from the checkpoint in this line of journal.jsonl; 0: begin anew.",
+            metavar="LINE",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
@@ -168,14 +185,16 @@ def evolve(
 ) -> None:
     """Train and operate in turn: find a better topology for a model on a data set."""
     from onnxsurgeon.cli import console, live
-    from onnxsurgeon.cli.interrupt import Interrupts
     from onnxsurgeon.cli.log_file import logged_to
     from onnxsurgeon.surgeon import run as runs
     from onnxsurgeon.surgeon.progress import TrainingProgress
 
     progress = TrainingProgress()
     watcher = live.watcher(progress, silent=as_json or quiet)
-    interrupts = Interrupts(lambda: f"interrupted; {watcher.onward}", watcher.stopping)
+    # Until there is a run directory nothing is lost.
+    interrupts = Interrupts(
+        lambda: f"interrupted; {watcher.onward}", watcher.stopping, lambda: PATIENCE if watcher.run else SOON
+    )
     common: dict[str, Any] = {
         "workers": workers,
         "out": out,
@@ -193,7 +212,9 @@ def evolve(
                 if any((model, data, given, teacher, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
-                evolved = runs.resume(resume, **common)
+                evolved = runs.resume(resume, from_checkpoint=from_checkpoint, **common)
+            elif from_checkpoint is not None:
+                raise SettingsError("from-checkpoint: is for a run that goes on: give --resume RUN")
             elif model is None or not data:
                 raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
             else:
@@ -211,6 +232,8 @@ def evolve(
                     **common,
                 )
             page = _write_report(evolved.run)
+    except OutputError as error:
+        raise OutputError(f"{error}; {watcher.onward}") from error
     except KeyboardInterrupt:
         console.fail(f"interrupted; {watcher.onward}")
         if interrupts.is_disturbed:
@@ -228,17 +251,27 @@ def evolve(
         sys.exit(MISSED)
 
 
+@with_trust
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
 ) -> None:
-    """Write RUN/report.html; also of a run that is still going or was killed."""
+    """Write RUN/report.html; also of a run that is still going or was killed.
+
+    Lines of its journal that are damaged are left out, told, and make the exit code 2.
+    """
     from onnxsurgeon.cli import console
     from onnxsurgeon.report import write_plots, write_report
+    from onnxsurgeon.runs.table import read_run
 
     console.out.print(str(write_report(run)), markup=False, soft_wrap=True)
     for path in write_plots(run) if plots else ():
         console.out.print(str(path), markup=False, soft_wrap=True)
+    damaged = read_run(run).damaged
+    if damaged:
+        lines = f"line{'s' if len(damaged) > 1 else ''} {', '.join(map(str, damaged[:10]))}"
+        more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
+        raise RunError(f"{run / 'journal.jsonl'}: {lines}{more}: damaged, and left out of the report")
 
 
 def _write_report(run: Path) -> Path | None:
@@ -273,4 +306,4 @@ def _prepare(
         require_writable(out, overwrite=force)
     network = load(model)
     chosen = make_engine(engine, device, network, optimizer)
-    return network, reading.load(data), chosen
+    return network, reading.load(data, network), chosen

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
+from onnxsurgeon.printable import shown
 
 
 @contextmanager
@@ -36,14 +38,35 @@ class _ToPerson(logging.Handler):
         console.fail(record.getMessage())
 
 
+class _OneLine(logging.Formatter):
+    """A line for each record, whatever it holds; a traceback keeps its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return shown(super().formatMessage(record))
+
+
+class _File(logging.FileHandler):
+    """A log whose disk is full or gone ends the command, which logging would fill the terminal with."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise _unwritable(self.baseFilename, error) from error
+        super().handleError(record)
+
+
+def _unwritable(path: str | Path, error: OSError) -> SettingsError:
+    return SettingsError(f"log-file: {path}: cannot be written: {error.strerror or error}")
+
+
 @contextmanager
 def _appended_to(path: Path) -> Iterator[None]:
     logger = logging.getLogger("onnxsurgeon")
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _File(path, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"log-file: {path}: cannot be written: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        raise _unwritable(path, error) from error
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s"))
     before = logger.level
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
@@ -53,9 +76,11 @@ def _appended_to(path: Path) -> Iterator[None]:
         logger.warning("interrupted")
         raise
     except OnnxSurgeonError as error:
-        logger.error("%s", error)
+        with suppress(SettingsError):  # the file itself may be what fails
+            logger.error("%s", error)
         raise
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

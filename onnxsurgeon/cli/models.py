@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from onnxsurgeon.choices import BY_GRADIENTS
+from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     ForceOption,
     JsonOption,
@@ -19,6 +20,7 @@ from onnxsurgeon.cli.options import (
     shape,
     taken,
     with_fields,
+    with_trust,
 )
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -74,10 +76,12 @@ def new(
     network = create(
         parse_sizes(sizes), seed=seed, activation=activation, softmax=softmax, input_shape=rows, name=out.stem
     )
-    save(network, out, overwrite=force)
+    console.remarks(save(network, out, overwrite=force))
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def inspect(
     model: ModelArgument,
@@ -145,7 +149,7 @@ def _pruning(network: Network, data: str, reading: ReadingOptions) -> list[Pruni
     from onnxsurgeon.operating.perform import draw_sample
     from onnxsurgeon.recommend import inspect_pruning
 
-    examples = draw_sample(network, reading.load(data), reading.inputs).calibration
+    examples = draw_sample(network, reading.load(data, network), reading.inputs).calibration
     return inspect_pruning(network, calibrate(network, examples))
 
 
@@ -158,6 +162,8 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+@interruptible
+@with_trust
 @with_fields(ReadingOptions)
 def operate(
     model: ModelArgument,
@@ -200,9 +206,9 @@ def operate(
             raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")
     require_writable(out, overwrite=force)
     network = load(model)
-    sample = draw_sample(network, reading.load(data), options, seed=seed) if data else None
+    sample = draw_sample(network, reading.load(data, network), options, seed=seed) if data else None
     network, performed = perform(network, chosen, sample, seed=seed, require_exact=exact)
-    save(network, out, overwrite=force)
+    console.remarks(save(network, out, overwrite=force))
     if as_json:
         records = [{**asdict(each.record), "found": each.found} for each in performed]
         console.print_json({"topology": network.topology, "surgeries": records})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from onnxsurgeon import bounds
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.training.settings import setting
 
 if TYPE_CHECKING:
     from onnxsurgeon.data.dataset import Dataset
     from onnxsurgeon.data.options import InputOptions
+    from onnxsurgeon.graph.network import Network
 
 T = TypeVar("T")
 
@@ -30,6 +33,10 @@ DataOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", metavar="FILE")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Lift the bounds on the memory and work that files of unknown origin may ask for."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="auto, loop or artifacts.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
@@ -88,8 +95,8 @@ class ReadingOptions:
             "validation_fraction": self.validation_fraction,
         }
 
-    def load(self, data: str) -> Dataset:
-        """The data set; a download shows its progress.
+    def load(self, data: str, network: Network) -> Dataset:
+        """The data set, whose rows are for ``network``; a download shows its progress.
 
         Raises:
             DataError: it cannot be used.
@@ -97,7 +104,7 @@ class ReadingOptions:
         from onnxsurgeon.cli import console
         from onnxsurgeon.data.load import load_dataset
 
-        return load_dataset(data, folder=self.data_dir, progress=console.DownloadBar, **self.rows)
+        return load_dataset(data, folder=self.data_dir, progress=console.DownloadBar, networks=(network,), **self.rows)
 
 
 def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -142,6 +149,23 @@ def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Cal
         return command
 
     return decorate
+
+
+def with_trust(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--trust`` to a command that reads others' files: within it, no bound of ``onnxsurgeon.bounds`` holds."""
+
+    @functools.wraps(command)
+    def trusting(*arguments: Any, trust: bool = False, **options: Any) -> Any:
+        with bounds.lifted(trust):
+            return command(*arguments, **options)
+
+    signature = inspect.signature(command)
+    hints = get_type_hints(command, include_extras=True)
+    parameters = [each.replace(annotation=hints[each.name]) for each in signature.parameters.values()]
+    parameters.append(inspect.Parameter("trust", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=TrustOption))
+    trusting.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    trusting.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return trusting
 
 
 def taken(kind: type[T], given: dict[str, Any]) -> T:

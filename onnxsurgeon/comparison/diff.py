@@ -115,7 +115,7 @@ def diff(
     if data:
         folder = None if data_dir is None else Path(data_dir)
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-        dataset = load_dataset(data, **rows, folder=folder, progress=progress)
+        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(first, second))
         chosen = dataset.hold_out()[1] if split == "validation" else getattr(dataset, split)
         on_data = compare_on_data(
             (first, second), dataset, split, chosen, options or InputOptions(), engine=engine, device=device

@@ -16,7 +16,8 @@ from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.runtime import first_line
+from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
+from onnxsurgeon.runtime import are_rows, first_line, ranks_of
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.metrics import Metrics
 
@@ -69,20 +70,32 @@ def compare_on_data(
             missing = [value.name for value in free_inputs(model) if value.name not in given]
             if missing:
                 raise ModelError(f"the data has nothing for the input '{missing[0]}'")
-        outputs = compare(*models, _feeds(models, inputs, split.rows))
+        names = networks[0].name, networks[1].name
+        outputs = compare(*models, _feeds(models, inputs, split.rows, names))
     except (EngineError, ModelError) as error:
         outputs = OutputComparison(notes=(f"outputs not compared on {dataset.name}: {first_line(error)}",))
     return DataComparison(dataset.name, name, before, after, outputs)
 
 
 def _feeds(
-    models: tuple[onnx.ModelProto, onnx.ModelProto], inputs: list[dict[str, Rows]], rows: int
+    models: tuple[onnx.ModelProto, onnx.ModelProto], inputs: list[dict[str, Rows]], rows: int, names: tuple[str, str]
 ) -> Iterator[tuple[Feeds, Feeds]]:
     """The rows in chunks; of a fixed batch only whole ones, or one with rows repeated where there are too few."""
-    sizes = {fixed_batch(model) for model in models} - {0}
+    sizes = {
+        fixed_batch(model)
+        for model, given in zip(models, inputs, strict=True)
+        if not are_rows(ranks_of(model), {name: len(values.shape) for name, values in given.items()})
+    } - {0}
     if len(sizes) > 1:
         raise ModelError(f"the models take batches of different sizes, {min(sizes)} and {max(sizes)}")
     step, fixed = max(sizes, default=CHUNK), bool(sizes)
+    for model, given, name in zip(models, inputs, names, strict=True):
+        read = {value.name for value in model.graph.input}
+        shapes = {key: tuple(values.shape[1:]) for key, values in given.items() if key in read}
+        if fixed:
+            largest_tensor(model, {key: (step, *shape) for key, shape in shapes.items()}, name=f"'{name}'")
+        else:
+            step = rows_that_fit(model, shapes, min(step, rows), name=f"'{name}'")
     for start in range(0, rows, step):
         if fixed and start + step > rows > step:
             return

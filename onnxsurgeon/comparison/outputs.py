@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.agreement import as_table
+from onnxsurgeon.data.inputs import with_rows
 from onnxsurgeon.errors import EngineError, ModelError
 from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.network import Network
@@ -17,7 +18,7 @@ from onnxsurgeon.graph.parts import LARGEST_FILE
 from onnxsurgeon.graph.sizes import largest_tensor
 from onnxsurgeon.graph.writer import to_model, to_parts
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import evaluator, first_line
+from onnxsurgeon.runtime import Evaluator, evaluator, first_line
 
 ROWS, AT_ONCE = 256, 64
 
@@ -75,7 +76,8 @@ def compare_on_random_inputs(first: Network, second: Network) -> OutputCompariso
         different = _different_inputs(a, b)
         if different:
             return OutputComparison(notes=(f"outputs not compared on random inputs: {different}",))
-        return compare(a, b, _random_feeds(a, b, first.name))
+        one_by_one = first.frame.takes_one_row and second.frame.takes_one_row
+        return compare(a, b, _random_feeds(a, b, first.name, one_by_one=one_by_one))
     except (EngineError, ModelError) as error:
         return OutputComparison(notes=(f"outputs not compared on random inputs: {first_line(error)}",))
 
@@ -101,10 +103,12 @@ def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Iterable[tup
     pairs, notes = _paired(first, second)
     if not pairs:
         return OutputComparison(notes=tuple(notes))
-    run = evaluator(first), evaluator(second)
+    run: list[Evaluator] = []
     tallies = [_Tally(a) for a, _ in pairs]
     for for_first, for_second in feeds:
         try:
+            # A session computes what is constant when it is made: the feeds have been found to be small enough by now.
+            run = run or [evaluator(first), evaluator(second)]
             left = run[0]([a for a, _ in pairs], for_first)
             right = run[1]([b for _, b in pairs], for_second)
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
@@ -194,20 +198,35 @@ def _spelled(values: list[onnx.ValueInfoProto]) -> str:
     return " and ".join(one(value) for value in values) or "none"
 
 
-def _random_feeds(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> Iterator[tuple[Feeds, Feeds]]:
-    """The same random rows for both; a model of a fixed batch is run several times."""
+def _random_feeds(
+    first: onnx.ModelProto, second: onnx.ModelProto, name: str, *, one_by_one: bool = False
+) -> Iterator[tuple[Feeds, Feeds]]:
+    """The same random rows for both; a model of a fixed batch is run several times.
+
+    With ``one_by_one`` the models have no batch axis, and the rows one more axis than their inputs.
+    """
     names = [value.name for value in free_inputs(second)]
     # Where only the second fixes a size, the rows must be of that one.
     fixed = any(dim.dim_value for value in free_inputs(second) for dim in value.type.tensor_type.shape.dim[:1])
     source = second if fixed else first
-    rows = 0
-    for seed in range(ROWS):
-        values = list(random_inputs(source, rows=AT_ONCE, seed=seed).values())
+    if one_by_one:
+        source = onnx.ModelProto(graph=onnx.GraphProto(input=[with_rows(value) for value in free_inputs(source)]))
+    rows, at_once, seed = 0, AT_ONCE, 0
+    while seed < ROWS:
+        values = list(random_inputs(source, rows=at_once, seed=seed).values())
         one, other = (dict(zip(n, values, strict=True)) for n in ([v.name for v in free_inputs(first)], names))
         if seed == 0:
-            for model, feeds in ((first, one), (second, other)):
-                largest_tensor(model, {key: array.shape for key, array in feeds.items()}, name=f"'{name}'")
+            try:
+                for model, feeds in ((first, one), (second, other)):
+                    shapes = {key: array.shape[int(one_by_one) :] for key, array in feeds.items()}
+                    largest_tensor(model, shapes, name=f"'{name}'")
+            except ModelError:
+                if at_once == 1:
+                    raise
+                at_once //= 2
+                continue
         yield one, other
+        seed += 1
         rows += len(values[0]) if values and values[0].ndim else 1
         if rows >= ROWS:
             return

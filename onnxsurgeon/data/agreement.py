@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import LARGEST_FILE
-from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
 from onnxsurgeon.graph.writer import to_model, to_parts
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
@@ -24,6 +23,7 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
 ROWS = 64
 AGREEING = 0.98  # 16-bit outputs have ties that their logits do not
+_CHANGED = "what stands behind the last dense layer changes what it predicts; another --loss may fit"
 MAGNIFIED = 8.0  # logits of which any type tells the probabilities apart
 
 
@@ -44,12 +44,20 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     wanted = [value.name for value in model.graph.input if value.name not in constants]
     if any(name not in inputs for name in wanted):
         return
-    feeds = {name: inputs[name].take(np.arange(_rows(model, inputs)) % len(inputs[name])) for name in wanted}
     names = list(dict.fromkeys(value.name for value in model.graph.output))
     for head in network.heads:
         if head.tensor not in names:
             model.graph.output.append(onnx.ValueInfoProto(name=head.tensor))
-    largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name=f"'{network.name}'")
+    one_row, label = network.frame.takes_one_row, f"'{network.name}'"
+    rows = ROWS if one_row else _rows(model, inputs)
+    shapes = {name: tuple(inputs[name].shape[1:]) for name in wanted}
+    if one_row:
+        largest_tensor(model, shapes, name=label)
+    elif _rows(model, {}) == rows:
+        rows = rows_that_fit(model, shapes, rows, name=label)
+    else:  # the model's own batch
+        largest_tensor(model, {name: (rows, *shape) for name, shape in shapes.items()}, name=label)
+    feeds = {name: inputs[name].take(np.arange(rows) % len(inputs[name])) for name in wanted}
     try:
         values = run(model, feeds)
     except EngineError:
@@ -58,13 +66,18 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     direct = {name for segment in network.segments for name in segment.ends}
     for head, task in zip(network.heads, tasks, strict=True):
         logits = np.asarray(found[head.tensor], np.float64)
-        positions = math.prod(logits.shape[1:-1])
+        if not np.isfinite(logits).all():
+            raise DataError(
+                f"'{network.name}': what its head '{head.tensor}' puts out is not finite for these rows: their values, "
+                "or the model's own, are too large"
+            )
+        positions = logits.size // max(1, len(logits) * head.width)  # a head of one number may lack its last axis
         if positions != task.positions:
             raise DataError(
                 f"'{network.name}': its head '{head.tensor}' has {positions} positions a row; the labels have "
                 f"{task.positions}"
             )
-        logits = logits.reshape(-1, logits.shape[-1])
+        logits = logits.reshape(-1, head.width)
         outputs = [as_table(found[name]) for name in names]
         probable = task.loss == BINARY and not task.squash and head.tensor not in direct and _within_one(logits)
         follows = _follows(head, task, logits, [output for output in outputs if output is not None])
@@ -72,7 +85,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
             readers = f" ({', '.join(head.readers)} behind it)" if head.readers else ""
             raise ModelError(
                 f"'{network.name}': no output follows tensor '{head.tensor}'{readers} as {task.kind} with {task.loss} "
-                "needs: what stands behind the last dense layer changes what it predicts; another --loss may fit"
+                f"needs: {head.obstacle or _CHANGED}"
             )
 
 
@@ -100,7 +113,7 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
     found = dict(zip([value.name for value in model.graph.output], run(model, feeds), strict=True))
     larger = np.asarray(found[head.tensor], np.float64)
     tables = [as_table(found[name]) for name in names]
-    return _follows(head, task, larger.reshape(-1, larger.shape[-1]), [table for table in tables if table is not None])
+    return _follows(head, task, larger.reshape(-1, head.width), [table for table in tables if table is not None])
 
 
 def _scaled(segment: DenseChain, tensor: str, factor: float) -> DenseChain:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxsurgeon.data.dataset import Dataset, Selection, Split, chunks, unlabelled, with_test_split
+from onnxsurgeon.data.foreseen import hollow, require_fit, require_room, size_of
 from onnxsurgeon.data.targets import from_arrays
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 
 NPZ_KEYS = (
@@ -18,9 +22,12 @@ NPZ_KEYS = (
     "or a model's inputs by their names in place of x; or any of these without labels"
 )
 PARTS = ("train", "test", "validation")
+_HEADER_BYTES = 2**16  # of an array in an archive; numpy's own are of some hundred bytes
+_VALUE_BYTES = 2**16  # of a single value: a text's 16,384 characters
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(path: Path) -> Dataset:
+def read_npz(path: Path, networks: Sequence[Network] = ()) -> Dataset:
     """Read a data set from an .npz file of plain arrays.
 
     Keys as in Keras' files: x_train (rows, …), y_train (rows,), x_test, y_test; x_validation, y_validation where
@@ -28,22 +35,37 @@ def read_npz(path: Path) -> Dataset:
     are without labels. Without a test split, a fifth becomes one. Integer inputs of type uint8 are taken as pixels,
     full intensity 255; others are used as they are. For what the labels may be see ``targets.from_arrays``.
 
+    Nothing is decompressed before the shapes in the archive have been compared with the inputs of ``networks``.
+
     Raises:
-        DataError: no such file, not an .npz, pickled objects inside, missing keys, NaN, or labels that are no classes.
+        DataError: no such file, not an .npz, pickled objects inside, missing keys, NaN, or labels that are no classes;
+            rows that do not fit, or arrays that are far larger than the file.
     """
     require_file(path)
-    arrays = _readable(path, ".npz file", _load_archive)
-    splits = {part: _split(path, arrays, names, y_key) for part, (names, y_key) in _keys(path, arrays).items()}
+    told = _readable(path, ".npz file", _hollow_archive)
+    keys = _keys(path, told)
+    splits = {part: _split(path, told, names, y_key) for part, (names, y_key) in keys.items()}
+    _require_one_shape(path, splits)
+    for split in splits.values():
+        require_fit(networks, str(path), split.inputs)
+    used = {key for names, y_key in keys.values() for key in (*names.values(), *filter(None, [y_key]))}
+    require_room(str(path), sum(size_of(told[key].shape, told[key].dtype) for key in used), path.stat().st_size)
+    arrays = _readable(path, ".npz file", lambda path: _load_archive(path, used))
+    for key in arrays:
+        _require_finite(path, f"'{key}'", arrays[key])
+    return assemble(str(path), {part: _split(path, arrays, names, y_key) for part, (names, y_key) in keys.items()})
+
+
+def _require_one_shape(path: Path, splits: dict[str, Split]) -> None:
     first = splits["train"]
     for split in splits.values():
         for (name, shape, *_), (_, expected, *_) in zip(split.blocks(), first.blocks(), strict=True):
             if shape[1:] != expected[1:]:
                 of = f" of '{name}'" if name else ""
                 raise DataError(f"{path}: rows{of} of shape {shape[1:]} and {expected[1:]} in one set")
-    return assemble(str(path), splits)
 
 
-def read_npy(path: Path, target: Path | None = None) -> Dataset:
+def read_npy(path: Path, target: Path | None = None, networks: Sequence[Network] = ()) -> Dataset:
     """Read a data set from two .npy files: inputs (rows, …) and labels (rows,) or (rows, k), or none.
 
     The inputs stay in their file until rows of them are asked for. A fifth of the rows becomes the test split.
@@ -56,9 +78,12 @@ def read_npy(path: Path, target: Path | None = None) -> Dataset:
         require_file(file)
     inputs, *labels = (_readable(file, ".npy file", _load_mapped) for file in files)
     _check_inputs(path, "the array", inputs, least=2, texts=False)
+    require_fit(networks, str(path), inputs)
     own = unlabelled(len(inputs))
     if target is not None:
-        own = _check_labels(target, "the array", np.array(labels[0]), len(inputs))
+        own = np.array(_check_labels(target, "the array", labels[0], len(inputs)))
+        _require_finite(target, "the array", own)
+    _require_finite(path, "the array", inputs)
     return assemble(str(files[-1]), {"train": Selection(inputs, np.arange(len(inputs)), own)}, name=str(path))
 
 
@@ -81,9 +106,9 @@ def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset
 
 
 def require_file(path: Path) -> None:
-    """Raise DataError where there is no such file."""
+    """Raise DataError where there is no such file, or what would have to be waited for, such as a pipe."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
 
 
 def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
@@ -94,13 +119,43 @@ def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
         raise DataError(f"{path}: not a readable {what}: {reason}") from error
 
 
-def _load_archive(path: Path) -> dict[str, Array]:
+def _load_archive(path: Path, keys: set[str]) -> dict[str, Array]:
     with path.open("rb") as file:  # numpy leaves open what it opened itself where the archive is damaged
         loaded = np.load(file, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ValueError("a single array, not an archive of arrays")
         with loaded as archive:
-            return {key: archive[key] for key in archive.files}
+            return {key: archive[key] for key in sorted(keys)}
+
+
+def _hollow_archive(path: Path) -> dict[str, Array]:
+    """The arrays of an archive without their values: of each nothing but its header is decompressed."""
+    with path.open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise ValueError("a single array, not an archive of arrays")
+        with zipfile.ZipFile(file) as archive:
+            return {entry.filename.removesuffix(".npy"): _hollow_entry(archive, entry) for entry in archive.infolist()}
+
+
+def _hollow_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"'{entry.filename}' is compressed in a way that numpy does not write")
+    with archive.open(entry) as file:
+        start = io.BytesIO(file.read(_HEADER_BYTES))
+    try:
+        read_header = _HEADERS[np.lib.format.read_magic(start)]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"'{entry.filename}' is no array of numbers or texts") from error
+    shape, _, dtype = read_header(start)
+    if dtype.hasobject:
+        raise ValueError(f"'{entry.filename}' holds pickled objects, which are never loaded (allow_pickle=False)")
+    needed = size_of(shape, dtype) if dtype.itemsize else 0
+    if dtype.itemsize > _VALUE_BYTES:
+        raise ValueError(f"'{entry.filename}' holds values of {dtype.itemsize} bytes each")
+    held = entry.file_size - start.tell()
+    if needed != held:
+        raise ValueError(f"'{entry.filename}' of shape {shape} needs {needed} bytes, and has {held}")
+    return hollow(shape, dtype)
 
 
 def _load_mapped(path: Path) -> Array:
@@ -189,7 +244,6 @@ def _check_inputs(path: Path, key: str, inputs: Array, *, least: int, texts: boo
         raise DataError(f"{path}: {key} must be numbers of shape {shape}; it is {inputs.dtype} {inputs.shape}")
     if len(inputs) == 0:
         raise DataError(f"{path}: {key} has no rows")
-    _require_finite(path, key, inputs)
 
 
 def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
@@ -201,7 +255,6 @@ def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
         )
     if labels.dtype.kind not in "fiubU":
         raise DataError(f"{path}: {key} must hold numbers or texts; it is {labels.dtype}")
-    _require_finite(path, key, labels)
     return labels
 
 

@@ -1,8 +1,9 @@
-"""A table file as typed columns: what CSV and Parquet have in common."""
+"""A table file as typed columns, some rows at a time: what CSV and Parquet have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,38 +17,124 @@ from onnxsurgeon.linear_algebra import Array
 _MOST_TEXTS = 1000
 _LONGEST_TEXT = 1000
 _NAMES_SHOWN = 20
+# Integers that a float64 holds exactly.
+_EXACT = 2**53
+# Told the names of a file's columns, and which of them are texts where that is known; raises what keeps it from being
+# read.
+Expect = Callable[[Sequence[str], Sequence[bool] | None], None]
+# Values of a column for some rows, texts as numbers of the column's ``texts``, and where they are missing.
+Piece = tuple[Array, Array]
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Columns of one file.
+@dataclass(frozen=True)
+class Told:
+    """What a column holds, told before its values are kept.
+
+    Attributes:
+        dtype: bool, int64, float32, float64, or texts (U) as long as the longest.
+        missing: how many values are missing; something of the type stands in their place.
+        texts: all different texts, ascending, the empty one for a missing one.
+        is_exact: whether float64 holds the integers as they are.
+    """
+
+    dtype: np.dtype[Any]
+    missing: int = 0
+    texts: tuple[str, ...] = ()
+    is_exact: bool = True
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a column of texts."""
+        return self.dtype.kind == "U"
+
+
+class TableFile(ABC):
+    """A file of columns, read twice: once to tell what they hold, and again into arrays that have room for it.
 
     Attributes:
         path: the file.
-        columns: by name, in the file's order, each (rows,) of bool, int64, float32, float64 or texts (U); where a value
-            is missing, something of the type stands in its place.
-        missing: for every column, where its values are missing, (rows,) bool.
-        line: line of the file on which a row, counted from 0, begins; None where the file has no lines.
+        rows: number of rows.
+        columns: by name, in the file's order.
     """
 
     path: Path
-    columns: dict[str, Array]
-    missing: dict[str, Array]
-    line: Callable[[int], int] | None = None
+    rows: int
+    columns: dict[str, Told]
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(next(iter(self.columns.values())))
+    @abstractmethod
+    def pieces(self, names: Collection[str]) -> Iterator[dict[str, Piece]]:
+        """The values of these columns, some rows at a time, in order.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+
+    def line(self, row: int) -> int | None:
+        """Line of the file on which a row, counted from 0, begins; None where the file has no lines."""
+        return None
 
     def place(self, row: int) -> str:
         """File and row, for an error; rows are counted from 1, as a reader of the table counts them."""
-        return place(self.path, row, self.line)
+        line = self.line(row)
+        return f"{self.path}: row {row + 1}" + ("" if line is None else f" (line {line})")
 
 
-def place(path: Path, row: int, line: Callable[[int], int] | None) -> str:
-    """File, row counted from 1 and line, for an error."""
-    return f"{path}: row {row + 1}" + ("" if line is None else f" (line {line(row)})")
+class Texts:
+    """The different texts of a column, gathered piece by piece."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more than one-hot columns make sense of."""
+        return len(self.found) > _MOST_TEXTS
+
+    def add(self, cells: Any) -> None:
+        """Gather those of an Arrow array of texts, or of a dictionary of them."""
+        if not self.is_full:
+            self.found.update(text or "" for text in _encoded(cells).dictionary.to_pylist())
+            if cells.null_count:
+                self.found.add("")
+
+    def told(self, path: Path, name: str, missing: int) -> Told:
+        """What the column holds.
+
+        Raises:
+            DataError: there are more different texts than one-hot columns make sense of, or one is very long.
+        """
+        if self.is_full:
+            raise DataError(
+                f"{path}: column '{name}' holds {len(self.found)} different texts; leave it out or encode it"
+            )
+        longest = max((len(text) for text in self.found), default=0)
+        if longest > _LONGEST_TEXT:
+            raise DataError(f"{path}: column '{name}' holds a text of {longest} characters; leave it out or encode it")
+        return Told(np.dtype(f"<U{max(1, longest)}"), missing, tuple(sorted(self.found)))
+
+
+def _encoded(cells: Any) -> Any:
+    import pyarrow
+
+    return cells if pyarrow.types.is_dictionary(cells.type) else cells.dictionary_encode()
+
+
+def codes(cells: Any, texts: dict[str, int]) -> Array:
+    """An Arrow array of texts, or of a dictionary of them, as positions in ``texts``; those of "" where it is null."""
+    encoded = _encoded(cells)
+    table = np.array([texts[text or ""] for text in encoded.dictionary.to_pylist()] or [0], np.int64)
+    positions: Array = table[values(encoded.indices, 0)]
+    if encoded.null_count:
+        positions[values(encoded.is_null(), False)] = texts[""]
+    return positions
+
+
+def is_exact(cells: Any) -> bool:
+    """Whether float64 holds an Arrow array's integers as they are."""
+    import pyarrow.compute as compute
+
+    ends = compute.min_max(cells).as_py()
+    return ends["min"] is None or (ends["min"] >= -_EXACT and ends["max"] <= _EXACT)
 
 
 def require_names(path: Path, names: list[str]) -> None:
@@ -74,23 +161,6 @@ def values(cells: Any, fill: Any) -> Array:
     return array
 
 
-def texts(path: Path, name: str, cells: Any) -> tuple[Array, Array]:
-    """An Arrow array of texts as (rows,) texts and where they are missing; an empty one is a missing one.
-
-    Raises:
-        DataError: there are more different texts than one-hot columns make sense of, or one is very long.
-    """
-    encoded = cells.fill_null("").dictionary_encode()
-    choices = encoded.dictionary.to_pylist()
-    if len(choices) > _MOST_TEXTS:
-        raise DataError(f"{path}: column '{name}' holds {len(choices)} different texts; leave it out or encode it")
-    longest = max((len(text) for text in choices), default=0)
-    if longest > _LONGEST_TEXT:
-        raise DataError(f"{path}: column '{name}' holds a text of {longest} characters; leave it out or encode it")
-    column = np.array(choices, dtype=np.str_)[values(encoded.indices, 0)]
-    return column, column == ""
-
-
 @contextmanager
 def arrow(path: Path, what: str) -> Iterator[Any]:
     """The package pyarrow; what it raises becomes a DataError.
@@ -107,3 +177,5 @@ def arrow(path: Path, what: str) -> Iterator[Any]:
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: not a readable {what} file: {reason}") from error
+    finally:
+        pyarrow.default_memory_pool().release_unused()  # it keeps what it may need again, which here is much

@@ -52,6 +52,16 @@ class Split:
             return {name: Rows.of(column) for name, column in self.inputs.items()}
         return Rows.of(self.inputs)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the columns or model inputs are called; () for an array alone."""
+        return tuple(self.inputs) if isinstance(self.inputs, dict) else ()
+
+    @property
+    def table(self) -> tuple[Rows, list[str]] | None:
+        """Columns as the matrix that they are already, and its columns' names; None where they are none."""
+        return None
+
     def take(self, rows: Array) -> Split:
         """The given rows: of a single array without a copy, of columns copied."""
         if isinstance(self.inputs, dict):

@@ -1,49 +1,131 @@
-"""CSV files as typed columns."""
+"""CSV files as typed columns, some rows at a time."""
 
 from __future__ import annotations
 
 import csv
-import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxsurgeon.data.columns import Table, arrow, place, require_names, texts, values
+from onnxsurgeon.data.columns import (
+    Expect,
+    Piece,
+    TableFile,
+    Texts,
+    Told,
+    arrow,
+    codes,
+    is_exact,
+    require_names,
+    values,
+)
 from onnxsurgeon.errors import DataError
-from onnxsurgeon.linear_algebra import Array
 
 _PROBE = 64
 _DELIMITERS = ",;\t"
-_BLOCK_BYTES = 1 << 24  # a row must fit into one
+# A row must fit into a block; of small ones, less is in memory at a time.
+_BLOCK_BYTES = (1 << 20, 1 << 24)
 # In a column of numbers; in a column of texts only an empty cell is missing: "NA" may be a country.
 _MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_TRUTH = ("true", "false")
+_POINT = " (the decimal sign must be a point)"
 _DECIMAL_COMMA = r"^[+-]?\d+,\d+$"
 
 
-def read_csv(path: Path) -> Table:
-    """Read a table of text in UTF-8: a line of names, then rows; separated by commas, semicolons or tabs.
+class CsvFile(TableFile):
+    """A table of text in UTF-8: a line of names, then rows; separated by commas, semicolons or tabs.
 
     A column is of integers, floats or booleans (true, false) where all of its cells are, else of texts.
-
-    Raises:
-        DataError: what cannot be read, with the line; a row with more or fewer cells than there are names; a column of
-            numbers with a text among them.
     """
-    names, delimiter = _header(path)
-    line = functools.partial(_line, path, delimiter)
-    with arrow(path, "CSV") as pyarrow:
-        cells = _cells(pyarrow, path, delimiter, len(names))
-        if cells.num_rows < 2:
-            raise DataError(f"{path}: has no rows below its names")
-        columns, missing = {}, {}
-        for position, name in enumerate(names):
-            column = cells.column(f"{position}").slice(1).combine_chunks()
-            columns[name], missing[name] = _typed(path, name, column, line)
-            cells = cells.drop_columns([f"{position}"])  # one copy of the table in memory, not two
-    return Table(path, columns, missing, line)
+
+    def __init__(self, path: Path, expect: Expect) -> None:
+        """Read it once, to tell what its columns hold; ``expect`` is told their names before.
+
+        Raises:
+            DataError: what cannot be read, with the line; a row with more or fewer cells than there are names; a column
+                of numbers with a text among them.
+        """
+        self.path = path
+        self._names, self._delimiter = _header(path)
+        expect(self._names, None)
+        with arrow(path, "CSV") as pyarrow:
+            for self._block in _BLOCK_BYTES:
+                try:
+                    known = self._known()
+                    break
+                except pyarrow.ArrowInvalid as error:
+                    if self._block == _BLOCK_BYTES[-1] or "block" not in str(error):
+                        _explain(path, self._delimiter, len(self._names))
+                        raise
+            self.columns = {name: column.told(self, name) for name, column in zip(self._names, known, strict=True)}
+
+    def _known(self) -> list[_Column]:
+        """What is known of every column when all rows have been seen."""
+        known = [_Column() for _ in self._names]
+        self.rows = 0
+        for cells in self._blocks(range(len(known))):
+            for position, column in enumerate(known):
+                column.look(cells[position], self.rows)
+            self.rows += len(cells[0])
+        if not self.rows:
+            raise DataError(f"{self.path}: has no rows below its names")
+        again = [position for position, column in enumerate(known) if column.is_text and not column.has_all_texts]
+        for position in again:
+            known[position].require_texts(self, self._names[position])
+        for cells in self._blocks(again) if again else ():
+            for position, block in zip(again, cells, strict=True):
+                known[position].texts.add(block)
+        return known
+
+    def pieces(self, names: Collection[str]) -> Iterator[dict[str, Piece]]:
+        """The values of these columns, some rows at a time."""
+        wanted = [position for position, name in enumerate(self._names) if name in names]
+        texts = {name: {text: i for i, text in enumerate(told.texts)} for name, told in self.columns.items()}
+        with arrow(self.path, "CSV"):
+            for cells in self._blocks(wanted):
+                found = {}
+                for position, block in zip(wanted, cells, strict=True):
+                    name = self._names[position]
+                    told = self.columns[name]
+                    found[name] = _values(block, told.dtype, texts[name])
+                yield found
+
+    def line(self, row: int) -> int:
+        """The line on which a row begins: quoted cells may hold line ends."""
+        records = enumerate(_records(self.path, self._delimiter))
+        return next(line for number, (line, _) in records if number == row + 1)
+
+    def cell(self, row: int, name: str) -> str:
+        """The text in a cell."""
+        records = enumerate(_records(self.path, self._delimiter))
+        return next(record for number, (_, record) in records if number == row + 1)[self._names.index(name)]
+
+    def _blocks(self, wanted: Sequence[int]) -> Iterator[list[Any]]:
+        """The cells of some columns as Arrow arrays of texts, some rows at a time."""
+        import pyarrow
+        from pyarrow import csv as reader
+
+        names = [str(position) for position in range(len(self._names))]
+        taken = [names[position] for position in wanted]
+        with reader.open_csv(
+            self.path,
+            # One thread: others would read ahead, which takes more memory than it saves time.
+            reader.ReadOptions(use_threads=False, block_size=self._block, column_names=names),
+            reader.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+            reader.ConvertOptions(
+                column_types=dict.fromkeys(taken, pyarrow.large_string()),
+                strings_can_be_null=False,
+                include_columns=taken,
+            ),
+        ) as batches:
+            skip = 1  # the line of names
+            for batch in batches:
+                if batch.num_rows > skip:
+                    yield [batch.column(name).slice(skip) for name in taken]
+                skip = max(0, skip - batch.num_rows)
 
 
 def _header(path: Path) -> tuple[list[str], str]:
@@ -59,61 +141,112 @@ def _header(path: Path) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _cells(pyarrow: Any, path: Path, delimiter: str, count: int) -> Any:
-    """All cells as texts, the names among them as the first row; columns are called "0", "1" and so on."""
-    from pyarrow import csv as reader
+class _Column:
+    """What is known of a column's cells, block by block."""
 
-    names = [str(position) for position in range(count)]
-    try:
-        return reader.read_csv(
-            path,
-            reader.ReadOptions(block_size=_BLOCK_BYTES, column_names=names),
-            reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            reader.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.large_string()), strings_can_be_null=False),
-        )
-    except pyarrow.ArrowInvalid:
-        _explain(path, delimiter, count)
-        raise
+    def __init__(self) -> None:
+        self.kinds = [np.dtype(np.int64), np.dtype(np.float64)]  # that all cells so far can be
+        self.is_bool = self.is_exact = self.has_all_texts = True
+        self.present = self.missing = self.empty = 0
+        self.texts = Texts()
+        # Cells that look like numbers, and like numbers with a decimal comma; the first cell that does not, or does.
+        self.counts, self.first = [0, 0], [-1, -1]
+
+    @property
+    def is_text(self) -> bool:
+        return not self.kinds and not (self.is_bool and self.present)
+
+    def look(self, cells: Any, start: int) -> None:
+        """Learn of some rows, the first of them number ``start``."""
+        import pyarrow
+        import pyarrow.compute as compute
+
+        trimmed, missing, present = _trimmed(cells)
+        absent = int(values(missing, False).sum())
+        self.missing += absent
+        count = len(cells) - absent
+        self.present += count
+        self.empty += int(values(compute.equal(trimmed, ""), False).sum())
+        numbers = None
+        while self.kinds and numbers is None:
+            numbers = _numbers(present, self.kinds[0])
+            if numbers is None:
+                self.kinds.pop(0)
+        if numbers is not None:
+            if pyarrow.types.is_integer(numbers.type):
+                self.is_exact = self.is_exact and is_exact(numbers)
+            self.is_bool = self.is_bool and not count
+            self.has_all_texts = False  # they are gathered where the column turns out to be of texts
+            self.counts[0] += count
+            return
+        if self.is_bool:
+            lower = compute.utf8_lower(present).drop_null()
+            self.is_bool = bool(
+                compute.all(compute.is_in(lower, pyarrow.array(_TRUTH, pyarrow.large_string()))).as_py()
+            )
+        self.texts.add(cells)
+        for which, pattern in enumerate((_NUMBER, _DECIMAL_COMMA)):
+            matches = values(compute.match_substring_regex(present, pattern), False)
+            self.counts[which] += int(matches.sum())
+            wrong = matches if which else values(compute.is_valid(present), False) & ~matches
+            if self.first[which] < 0 and wrong.any():
+                self.first[which] = start + int(np.argmax(wrong))
+
+    def require_texts(self, file: CsvFile, name: str) -> None:
+        """Raise DataError where most cells are numbers: the column then is of numbers, and the others are mistakes."""
+        for count, row, advice in zip(self.counts, self.first, ("", _POINT), strict=True):
+            if 2 * count > self.present:
+                found = file.cell(row, name).strip()[:40]
+                raise DataError(f"{file.place(row)}, column '{name}': expected a number, found '{found}'{advice}")
+
+    def told(self, file: CsvFile, name: str) -> Told:
+        """What the column holds.
+
+        Raises:
+            DataError: most cells are numbers, and others not; or there are too many texts.
+        """
+        if self.kinds:
+            return Told(self.kinds[0], self.missing, is_exact=self.is_exact or self.kinds[0].kind == "f")
+        if not self.is_text:
+            return Told(np.dtype(bool), self.missing)
+        self.require_texts(file, name)
+        return self.texts.told(file.path, name, self.empty)
 
 
-def _typed(path: Path, name: str, cells: Any, line: Any) -> tuple[Array, Array]:
+def _trimmed(cells: Any) -> tuple[Any, Any, Any]:
+    """Cells without space around them; which of them are missing in a column of numbers; the same with null there."""
     import pyarrow
     import pyarrow.compute as compute
 
     trimmed = compute.utf8_trim_whitespace(cells)
     missing = compute.is_in(trimmed, pyarrow.array(_MISSING, pyarrow.large_string()))
-    present = compute.if_else(missing, pyarrow.scalar(None, pyarrow.large_string()), trimmed)
-    unsigned = present
-    if compute.any(compute.starts_with(present, "+")).as_py():  # Arrow reads no leading plus
-        unsigned = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")
-    for kind, zero in ((pyarrow.int64(), 0), (pyarrow.float64(), 0.0)):
-        try:
-            unsigned.slice(0, _PROBE).cast(kind)  # Arrow goes on to the end after a cell that is none, and slowly
-            return np.array(values(unsigned.cast(kind), zero)), values(missing, False)
-        except pyarrow.ArrowInvalid:
-            continue
-    lower = compute.utf8_lower(present)
-    if compute.all(compute.is_in(lower.drop_null(), pyarrow.array(("true", "false"), pyarrow.large_string()))).as_py():
-        return np.array(values(compute.equal(lower, "true"), False)), values(missing, False)
-    _require_texts(path, name, present, line)
-    column, _ = texts(path, name, cells)
-    return column, values(compute.equal(trimmed, ""), False)
+    return trimmed, missing, compute.if_else(missing, pyarrow.scalar(None, pyarrow.large_string()), trimmed)
 
 
-def _require_texts(path: Path, name: str, cells: Any, line: Any) -> None:
-    """Raise DataError where most cells are numbers: the column then is of numbers, and the other cells are mistakes."""
+def _numbers(present: Any, dtype: np.dtype[Any]) -> Any:
+    """Cells as an Arrow array of integers or floats; None where one of them is none."""
+    import pyarrow
     import pyarrow.compute as compute
 
-    for pattern, advice in ((_NUMBER, ""), (_DECIMAL_COMMA, " (the decimal sign must be a point)")):
-        numbers = values(compute.match_substring_regex(cells, pattern), False)
-        present = values(compute.is_valid(cells), False)
-        if 2 * numbers.sum() > present.sum():
-            wrong = present & (numbers if advice else ~numbers)
-            row = int(np.argmax(wrong))
-            found = cells[row].as_py()
-            raise DataError(
-                f"{place(path, row, line)}, column '{name}': expected a number, found '{found[:40]}'{advice}"
-            )
+    if compute.any(compute.starts_with(present, "+")).as_py():  # Arrow reads no leading plus
+        present = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")
+    kind = pyarrow.from_numpy_dtype(dtype)
+    try:
+        present.slice(0, _PROBE).cast(kind)  # Arrow goes on to the end after a cell that is none, and slowly
+        return present.cast(kind)
+    except pyarrow.ArrowInvalid:
+        return None
+
+
+def _values(cells: Any, dtype: np.dtype[Any], texts: dict[str, int]) -> Piece:
+    import pyarrow.compute as compute
+
+    trimmed, missing, present = _trimmed(cells)
+    if dtype.kind == "U":
+        return codes(cells, texts), values(compute.equal(trimmed, ""), False)
+    if dtype.kind == "b":
+        return values(compute.equal(compute.utf8_lower(present), "true"), False), values(missing, False)
+    return values(_numbers(present, dtype), dtype.type(0)), values(missing, False)
 
 
 def _explain(path: Path, delimiter: str, count: int) -> None:
@@ -121,11 +254,6 @@ def _explain(path: Path, delimiter: str, count: int) -> None:
     for row, (line, record) in enumerate(_records(path, delimiter)):
         if len(record) != count:
             raise DataError(f"{path}: row {row} (line {line}): expected {count} cells, found {len(record)}")
-
-
-def _line(path: Path, delimiter: str, row: int) -> int:
-    """The line on which row ``row``, counted from 0 below the names, begins: quoted cells may hold line ends."""
-    return next(line for number, (line, _) in enumerate(_records(path, delimiter)) if number == row + 1)
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

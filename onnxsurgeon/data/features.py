@@ -11,12 +11,12 @@ import onnx
 
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError, ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import Parts, join
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.sizes import largest_tensor
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import evaluator, first_line
+from onnxsurgeon.runtime import are_rows, evaluator, first_line, ranks_of
 
 CHUNK = 1024
 TRIED = 4  # batches of a model with a fixed batch that are tried all at once
@@ -41,9 +41,17 @@ def compute_features(network: Network, inputs: Mapping[str, Rows | Array], rows:
         else:
             values = stored[source]
             features[name] = values if source == name else values.reshaped(math.prod(values.shape[1:]))
+            features[name] = _without_one(features[name], network.frame.trunk.features[name])
     if rest:
-        features |= {name: Rows.of(values) for name, values in _run(network, rest, stored, rows).items()}
+        made = _run(network, rest, stored, rows)
+        wanted = network.frame.trunk.features
+        features |= {name: _without_one(Rows.of(values), wanted[name]) for name, values in made.items()}
     return {name: features[name] for name in network.frame.trunk.features}
+
+
+def _without_one(rows: Rows, wanted: Sequence[int | None]) -> Rows:
+    """Rows (rows, 1, …) of a model that puts a 1 in front of each row, without that where the trunk has none."""
+    return rows.reshaped(*rows.shape[2:]) if len(rows.shape) == len(wanted) + 2 and rows.shape[1] == 1 else rows
 
 
 def _flattened(network: Network, name: str, inputs: Mapping[str, Rows]) -> str | None:
@@ -110,7 +118,7 @@ def run_in_chunks(
         ModelError: it computes a tensor that is too large, or of a size that cannot be told.
     """
     read = {value.name for value in model.graph.input}
-    fixed = _fixed_batch(model)
+    fixed = 0 if _are_rows(model, inputs) else _fixed_batch(model)
     if fixed and rows > fixed:
         model, fixed = _unfixed(model, names, {name: inputs[name] for name in read & inputs.keys()}, fixed, rows)
     step = fixed or _chunk(model, {key: inputs[key] for key in read & inputs.keys()}, rows, name)
@@ -175,7 +183,14 @@ def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: 
 
 def _require_bounded(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> None:
     """Raise ModelError where running this on ``rows`` rows would take more memory than can be told, or than allowed."""
-    largest_tensor(model, {key: (rows, *values.shape[1:]) for key, values in inputs.items()}, name=f"'{name}'")
+    one_by_one = _are_rows(model, inputs)
+    shapes = {key: values.shape[1:] if one_by_one else (rows, *values.shape[1:]) for key, values in inputs.items()}
+    largest_tensor(model, shapes, name=f"'{name}'")
+
+
+def _are_rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> bool:
+    """Whether the model has no batch axis, and is run on row after row."""
+    return are_rows(ranks_of(model), {name: len(values.shape) for name, values in inputs.items()})
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.inputs import LARGEST
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
@@ -21,8 +23,21 @@ def resolve_tasks(network: Network, dataset: Dataset, loss: str = "auto") -> tup
     Raises:
         DataError: the labels have another number of columns than the heads need, or do not fit the loss.
     """
-    columns = _columns(network, dataset, dataset.train.labels)
-    return tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+    with _obstacle_told(network, dataset):
+        columns = _columns(network, dataset, dataset.train.labels)
+        return tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+
+
+@contextmanager
+def _obstacle_told(network: Network, dataset: Dataset) -> Iterator[None]:
+    """Where labels do not fit heads that are no outputs, why targets are not those of the outputs."""
+    try:
+        yield
+    except DataError as error:
+        obstacle = next((head.obstacle for head in network.heads if head.obstacle), "")
+        if obstacle and dataset.is_labelled:
+            raise DataError(f"{error}; '{network.name}': {obstacle}") from error
+        raise
 
 
 def imitation_tasks(
@@ -87,10 +102,11 @@ def encode(network: Network, dataset: Dataset, split: Split, tasks: tuple[Task, 
         DataError: a label is not among a head's classes; names the row.
     """
     found = []
-    for head, task, column in zip(network.heads, tasks, _columns(network, dataset, split.labels), strict=True):
-        y = _by_position(network, dataset, head, column)
-        is_class = task.loss == CROSS_ENTROPY
-        found.append(_classes(network, dataset, head, y) if is_class else _values(network, dataset, head, task, y))
+    with _obstacle_told(network, dataset):
+        for head, task, column in zip(network.heads, tasks, _columns(network, dataset, split.labels), strict=True):
+            y = _by_position(network, dataset, head, column)
+            is_class = task.loss == CROSS_ENTROPY
+            found.append(_classes(network, dataset, head, y) if is_class else _values(network, dataset, head, task, y))
     return tuple(found)
 
 
@@ -114,6 +130,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
             "a teacher give the targets (evolve; evaluate --teacher MODEL)"
         )
     heads = network.heads
+    _require_representable(network, dataset, labels)
     if len(heads) == 1:
         return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels]
     if labels.ndim > 2 or any(head.rank > 2 for head in heads):
@@ -127,7 +144,19 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
     raise DataError(
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
-        f"one column a head, {len(heads)}, or one an output, {sum(widths)}"
+        f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
+    )
+
+
+def _require_representable(network: Network, dataset: Dataset, labels: Array) -> None:
+    """Raise DataError where a target is beyond the numbers that the network computes with."""
+    most = min(float(np.finfo(network.dtype).max), LARGEST)
+    if labels.dtype.kind != "f" or not labels.size or float(np.abs(labels).max()) <= most:
+        return
+    row, *place = (int(i) for i in np.argwhere(~(np.abs(labels) <= most))[0])
+    raise DataError(
+        f"{dataset.name}: target {labels[(row, *place)]:g} in row {row} is too large for '{network.name}', which "
+        f"computes in {network.dtype}"
     )
 
 
@@ -179,8 +208,8 @@ def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ..
 
 
 def _is_direct(network: Network, head: Head) -> bool:
-    """Whether a head is what a dense layer puts out, with nothing between."""
-    return any(head.tensor in segment.ends for segment in network.segments)
+    """Whether a head is what a dense layer puts out, with nothing between, and nothing else is computed from it."""
+    return head.tensor in network.direct_heads
 
 
 def _units(y: Array, width: int) -> tuple[float, ...]:

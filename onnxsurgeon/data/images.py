@@ -5,53 +5,60 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnxsurgeon.bounds import ADVICE, are_lifted
 from onnxsurgeon.data.arrays import assemble
 from onnxsurgeon.data.dataset import Dataset, Split, unlabelled
+from onnxsurgeon.data.foreseen import hollow, require_fit, require_room, size_of
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+# What those endings stand for; Pillow would run another program for some formats.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SILENT = logging.NullHandler()
 _CHANNELS = {"L": (), "RGB": (3,)}
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
 
 
-def read_images(root: Path) -> Dataset:
+def read_images(root: Path, networks: Sequence[Network] = ()) -> Dataset:
     """Read FOLDER/CLASS/*, or FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, FOLDER/validation/CLASS/* (or val).
 
     Images that lie in FOLDER itself, or in FOLDER/train and FOLDER/test or FOLDER/validation themselves, have no
     labels. Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB
     (rows, h, w, 3), all of one size, uint8. Files whose names begin with a point, or do not end as an image's, are left
-    out.
+    out. No image is decoded whose size does not fit the inputs of ``networks``, or is not that of the first.
 
     Raises:
         DataError: there is no class or no image, a file cannot be read or is of another size or mode, a link leads out
-            of the folder, or Pillow is not installed.
+            of the folder, a pipe or a device lies in it, or Pillow is not installed.
     """
     is_labelled = _has_classes(root)
     folders = _split_folders(root, is_labelled=is_labelled)
     find = _images if is_labelled else _images_alone
     files = {part: list(find(root, folder)) for part, folder in folders.items()}
-    first = next(iter(files.values()))[0][0]
-    shape: tuple[int, ...] | None = None
+    paths = [path for found in files.values() for path, _ in found]
+    with _opened(paths[0]) as image:
+        shape = _shape(paths[0], image)
+    every = (len(paths), *shape)
+    require_fit(networks, str(root), hollow(every, np.dtype(np.uint8)))
+    require_room(str(root), size_of(every, np.dtype(np.uint8)), sum(path.stat().st_size for path in paths))
     splits = {}
     for part, found in files.items():
-        inputs = None
+        inputs = _empty(root, (len(found), *shape))
         for row, (path, _) in enumerate(found):
-            pixels = _pixels(path)
-            shape = shape or pixels.shape
-            if pixels.shape != shape:
-                raise DataError(f"{path}: expected {_spelled(shape)} as {first} is; found {_spelled(pixels.shape)}")
-            if inputs is None:
-                inputs = _empty(root, (len(found), *shape))
-            inputs[row] = pixels
-        assert inputs is not None
+            with _opened(path) as image:
+                own = _shape(path, image)
+                if own != shape:
+                    raise DataError(f"{path}: expected {_spelled(shape)} as {paths[0]} is; found {_spelled(own)}")
+                inputs[row] = np.asarray(image)
         labels = np.array([name for _, name in found]) if is_labelled else unlabelled(len(found))
         splits[part] = Split(inputs, labels)
     return assemble(str(root), splits)
@@ -111,7 +118,12 @@ def _folders(root: Path, folder: Path) -> Iterator[Path]:
 
 
 def _files(root: Path, folder: Path) -> Iterator[Path]:
-    return (entry for entry in _entries(root, folder) if entry.suffix.lower() in SUFFIXES and not entry.is_dir())
+    for entry in _entries(root, folder):
+        if entry.suffix.lower() not in SUFFIXES or entry.is_dir():
+            continue
+        if not entry.is_file():  # a pipe would have to be waited for
+            raise DataError(f"{entry}: is no regular file; expected an image")
+        yield entry
 
 
 def _entries(root: Path, folder: Path) -> Iterator[Path]:
@@ -130,28 +142,39 @@ def _entries(root: Path, folder: Path) -> Iterator[Path]:
         yield entry
 
 
-def _pixels(path: Path) -> Array:
-    """The image's values (h, w) or (h, w, 3), uint8."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The image in a file, of which nothing but its header is read until it is asked for its pixels."""
     try:
         from PIL import Image
     except ImportError as error:
         raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'") from error
     # Without a handler, what Pillow logs of damaged files would reach standard error beside our own line.
     logging.getLogger("PIL").addHandler(_SILENT)
+    most = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as image:
-                _require_mode(path, image)
-                return np.asarray(image)
+            if are_lifted():
+                Image.MAX_IMAGE_PIXELS = None
+            with Image.open(path, formats=_FORMATS) as image:
+                yield image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels; refused") from error
+            raise DataError(f"{path}: has more than {most:,} pixels; refused ({ADVICE})") from error
         except DataError:
             raise
         except Exception as error:  # what Pillow's readers of damaged files raise shares no base
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"{path}: not a readable image: {reason}") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = most
+
+
+def _shape(path: Path, image: Any) -> tuple[int, ...]:
+    """The shape that an image's values will have, (h, w) or (h, w, 3)."""
+    _require_mode(path, image)
+    return image.height, image.width, *_CHANNELS[image.mode]
 
 
 def _require_mode(path: Path, image: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +12,15 @@ import onnx
 from onnxsurgeon.data.dataset import Dataset, Split, chunks
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.rows import Rows
-from onnxsurgeon.data.tables import matrix
+from onnxsurgeon.data.sheet import matrix
 from onnxsurgeon.errors import DataError, ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type
 
+# What can be squared in float64, as statistics do.
+LARGEST = 1e150
 Sizes = tuple[int | None, ...]
 
 
@@ -49,17 +51,18 @@ def fitted_inputs(
     for value in declared:
         if not value.type.HasField("tensor_type"):
             raise ModelError(f"'{model}': its input '{value.name}' is no tensor")
+    if len(declared) == 1 and split.table is not None and declared[0].name not in split.names:
+        whole, names = split.table
+        _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
+        return {declared[0].name: _fitted(model, dataset, declared[0], whole, options)}
     rows = split.stored
     if isinstance(rows, Rows):
         if len(declared) != 1:
-            raise DataError(
-                f"{dataset.name}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
-                "expected columns or arrays of these names"
-            )
+            raise DataError(_several(model, dataset.name, declared))
         return {declared[0].name: _fitted(model, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
         table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
-        _require_width(model, dataset, declared[0], names)
+        _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
         return {declared[0].name: _fitted(model, dataset, declared[0], Rows.of(table), options)}
     missing = [value.name for value in declared if value.name not in rows]
     if missing:
@@ -67,6 +70,32 @@ def fitted_inputs(
             f"{dataset.name}: the input '{missing[0]}' of '{model}' has no column of that name; found {_quoted(rows)}"
         )
     return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
+
+
+def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Array]) -> None:
+    """Raise DataError where rows of such shapes fit no input of ``network``; what the rows hold is not looked at.
+
+    Of inputs without a batch axis, of texts, and of columns that are to become a matrix nothing is told here.
+    """
+    declared = [value for value in _declared(network) if value.type.HasField("tensor_type")]
+    if isinstance(inputs, dict):
+        pairs = [(value, inputs[value.name]) for value in declared if value.name in inputs]
+    elif len(declared) == 1:
+        pairs = [(declared[0], inputs)]
+    else:
+        raise DataError(_several(network.name, dataset, declared))
+    for value, array in pairs:
+        shape = _sizes(value)
+        if len(shape) > 1 and array.dtype.kind in "fiub":
+            columns = array[:, None] if array.ndim == 1 and len(shape) == 2 else array
+            _arrange(Rows.of(columns), shape, network.name, dataset, "hwc")
+
+
+def _several(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> str:
+    return (
+        f"{dataset}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
+        "expected columns or arrays of these names"
+    )
 
 
 def _quoted(names: object) -> str:
@@ -79,7 +108,19 @@ def _declared(network: Network) -> list[onnx.ValueInfoProto]:
     frame = network.frame
     constants = {tensor.name for tensor in frame.model.graph.initializer} | frame.arrays.keys()
     read = {name for node in frame.prefix_nodes for name in inputs_of(node)} | frame.trunk.features.keys()
-    return [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
+    declared = [v for v in frame.model.graph.input if v.name not in constants and v.name in read]
+    return [with_rows(value) for value in declared] if frame.takes_one_row else declared
+
+
+def with_rows(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """The input of a model without a batch axis, declared with one."""
+    lifted = onnx.ValueInfoProto()
+    lifted.CopyFrom(value)
+    dims = lifted.type.tensor_type.shape.dim
+    del dims[:]
+    dims.add(dim_param="rows")
+    dims.extend(value.type.tensor_type.shape.dim)
+    return lifted
 
 
 def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
@@ -88,9 +129,9 @@ def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
     A table whose columns together are a model's only input has as many of them as that takes.
     """
     inputs = [value.name for value in network.frame.model.graph.input]
-    if not isinstance(split.inputs, dict) or not set(inputs) & split.inputs.keys():
+    if not set(inputs) & set(split.names):
         return
-    other = [name for name in split.inputs if name not in inputs]
+    other = [name for name in split.names if name not in inputs]
     if other:
         raise DataError(
             f"{dataset.name}: '{other[0]}' is no input of '{network.name}', which takes {_quoted(inputs)}; if it is "
@@ -102,12 +143,42 @@ def _sizes(value: onnx.ValueInfoProto) -> Sizes:
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
 
 
-def _require_width(model: str, dataset: Dataset, value: onnx.ValueInfoProto, names: list[str]) -> None:
+def takes_whole(network: Network, names: Collection[str]) -> bool:
+    """Whether ``network`` takes all columns of a table together, as one matrix, and none of them by its name."""
+    declared = _declared(network)
+    return len(declared) == 1 and declared[0].name not in names and declared[0].type.HasField("tensor_type")
+
+
+def require_columns(
+    network: Network, dataset: str, names: list[str], *, is_labelled: bool, is_least: bool = False
+) -> None:
+    """Raise DataError where a network that takes a table whole takes another number of columns.
+
+    Args:
+        network: that takes it whole; see ``takes_whole``.
+        dataset: its name.
+        names: of the columns.
+        is_labelled: whether it is said which of the file's columns are labels.
+        is_least: whether there may be more of them, one for each text.
+    """
+    (value,) = _declared(network)
+    _require_width(network.name, dataset, value, names, is_labelled=is_labelled, is_least=is_least)
+
+
+def _require_width(
+    model: str,
+    dataset: str,
+    value: onnx.ValueInfoProto,
+    names: list[str],
+    *,
+    is_labelled: bool,
+    is_least: bool = False,
+) -> None:
     shape = _sizes(value)
-    if len(shape) == 2 and shape[1] not in (None, len(names)):
+    if len(shape) == 2 and shape[1] is not None and (len(names) > shape[1] if is_least else len(names) != shape[1]):
         raise DataError(
-            f"{dataset.name}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
-            f"{len(names)}: {_quoted(names)}{'' if dataset.is_labelled else '; --target says which are labels'}"
+            f"{dataset}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
+            f"{len(names)}: {_quoted(names)}{'' if is_labelled else '; --target says which are labels'}"
         )
 
 
@@ -126,14 +197,43 @@ def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Row
 def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
     """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
     shape = _sizes(value)
-    arranged = _arrange(rows, shape, model, dataset, options)
+    arranged = _arrange(rows, shape, model, dataset.name, options.layout)
     dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "iu":
         if rows.dtype.kind == "f":
             _require_whole(model, dataset, value, rows)
     else:
         arranged = _scaled(arranged, rows, dataset, options)
-    return replace(arranged, dtype=dtype).reshaped(*_wanted(arranged.shape, shape))
+    found = replace(arranged, dtype=dtype)
+    if dtype.kind == "f":
+        _require_representable(model, dataset, value, found)
+    return found.reshaped(*_wanted(arranged.shape, shape))
+
+
+def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
+    """Raise DataError where a value, as the model takes it, is beyond the input's type, or cannot be squared."""
+    most, kind = min(float(np.finfo(rows.dtype).max), LARGEST), rows.source.dtype
+    if kind.kind == "b" or (kind.kind in "iu" and _reach(rows, max(-np.iinfo(kind).min, np.iinfo(kind).max)) <= most):
+        return
+    if kind.kind == "f" and not rows.is_scaled and float(np.finfo(kind).max) <= most:
+        return
+    for start, stop in chunks(rows.source, len(rows)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            wrong = ~(np.abs(rows.take(slice(start, stop))) <= most)
+        if wrong.any():
+            row, *place = (int(i) for i in np.argwhere(wrong)[0])
+            row = start + row if rows.numbers is None else int(rows.numbers[start + row])
+            column = place[0] if len(place) == 1 else tuple(place)
+            raise DataError(
+                f"{dataset.name}: {rows.source[(row, *place)]:g} in row {row}, column {column} is too large for the "
+                f"input '{value.name}' of '{model}', which takes {rows.dtype}"
+                + (", after --scale, --mean and --std" if rows.is_scaled else "")
+            )
+
+
+def _reach(rows: Rows, most: int) -> float:
+    """The largest that a value of this size can be made by scale and offset."""
+    return float(most) * float(np.abs(rows.scale).max()) + float(np.abs(rows.offset).max())
 
 
 def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
@@ -148,7 +248,7 @@ def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, row
             )
 
 
-def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Dataset, options: InputOptions) -> Rows:
+def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, layout: str) -> Rows:
     """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
     source = rows.source
     images = source[..., None] if source.ndim == 3 else source
@@ -157,13 +257,13 @@ def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: Datas
     if images.ndim == 4:
         first = images.transpose(0, 3, 1, 2)
         # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
-        as_they_are_first = len(wanted) == 3 or options.layout == "hwc"
+        as_they_are_first = len(wanted) == 3 or layout == "hwc"
         candidates = [images, first] if as_they_are_first else [first, images]
     for candidate in candidates:
         if _fits(candidate.shape[1:], wanted):
             return replace(rows, source=candidate)
     raise DataError(
-        f"{dataset.name}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
+        f"{dataset}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
         f"({', '.join('?' if size is None else str(size) for size in wanted)})"
     )
 

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 
 from onnxsurgeon.data.catalogue import CATALOGUE, RemoteFile, Source
 from onnxsurgeon.data.dataset import Dataset
+from onnxsurgeon.data.foreseen import hollow, require_fit
 from onnxsurgeon.data.user import FORMS, is_users, read_user
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.graph.network import Network
 
 DATA_VARIABLE = "ONNXSURGEON_DATA"
 # Called with a file's name; returns an object with tqdm's interface (total, update, reset, close) as pooch wants it.
@@ -29,6 +32,7 @@ def load_dataset(
     validation_fraction: float | None = None,
     folder: Path | None = None,
     progress: ProgressBar | None = None,
+    networks: Sequence[Network] = (),
 ) -> Dataset:
     """Load the data set ``name``: one of the catalogue, such as "cifar10" or "emnist:digits", or the user's own.
 
@@ -40,6 +44,7 @@ def load_dataset(
         folder: where the files of a set of the catalogue lie; by default $ONNXSURGEON_DATA, a system package's folder,
             or the cache.
         progress: makes a progress bar for each file that is downloaded.
+        networks: whose inputs the rows are to fit; those that do not are refused before they are decoded.
 
     Raises:
         DataError: no such set, files that are missing and cannot be downloaded, or that are damaged.
@@ -48,12 +53,13 @@ def load_dataset(
     if fraction is not None and not 0 < fraction < 1:
         raise DataError(f"validation-fraction: {fraction:g} does not lie between 0 and 1")
     if name.partition(":")[0] not in CATALOGUE and is_users(name):
-        dataset = read_user(name, target, impute, fraction)
+        dataset = read_user(name, target, impute, fraction, networks)
     else:
-        lookup(name)
+        _, source, _ = lookup(name)
         for option, given in (("target", target), ("impute", impute)):
             if given:
                 raise DataError(f"{name}: --{option} is for tables and arrays of your own; this set has its labels")
+        require_fit(networks, name, hollow((1, *source.shape), np.dtype(np.uint8)))
         dataset = _load_named(name, folder, progress)
     if validation_fraction is not None and dataset.validation is not None:
         raise DataError(f"{name}: brings validation rows of its own; --validation-fraction has nothing to hold out")

@@ -16,29 +16,34 @@ def require_imputation(impute: str | None) -> None:
         raise DataError(f"impute: '{impute}' is unknown: expected one of {', '.join(IMPUTATIONS)}")
 
 
-def filled(what: str, column: Array, missing: Array, known: Array, impute: str) -> Array:
-    """The column (rows,) with one value in place of all missing ones.
+def stand_in(what: str, present: Array, impute: str) -> tuple[Array, np.dtype[np.generic]]:
+    """What stands in for a column's missing numbers, and the column's type with it.
 
     Args:
         what: file and column, for errors.
-        column: numbers or texts (rows,); of texts it is always the most frequent one that stands in.
-        missing: where they are missing (rows,).
-        known: numbers of the rows to compute from; those that are trained on, so that nothing of a row that is tested
-            on reaches the training.
+        present: the numbers (n,) of those rows that are trained on, so that nothing of a row that is tested on reaches
+            the training.
         impute: "mean", "median" or "most-frequent"; of equally frequent values the smallest.
 
     Returns:
-        The column; integers become float64 where their mean or median may be none.
+        A value, (); integers become float64 where their mean or median may be none.
 
     Raises:
         DataError: all of these rows lack the value.
     """
-    present = column[known[~missing[known]]]
     if not len(present):
-        raise DataError(f"{what}: no training row has a value; leave the column out")
-    if impute == "most-frequent" or column.dtype.kind == "U":
+        raise no_value(what)
+    if impute == "most-frequent":
         values, counts = np.unique(present, return_counts=True)
-        return np.where(missing, values[np.argmax(counts)], column)
-    column = column if column.dtype.kind == "f" else column.astype(np.float64)
-    value = np.mean(present, dtype=np.float64) if impute == "mean" else np.median(present.astype(np.float64))
-    return np.where(missing, column.dtype.type(value), column)
+        return values[np.argmax(counts)], present.dtype
+    dtype = present.dtype if present.dtype.kind == "f" else np.dtype(np.float64)
+    with np.errstate(over="ignore"):
+        value = np.mean(present, dtype=np.float64) if impute == "mean" else np.median(present.astype(np.float64))
+    if not np.isfinite(value):
+        raise DataError(f"{what}: its values are too large for their {impute}")
+    return np.asarray(value, dtype), dtype
+
+
+def no_value(what: str) -> DataError:
+    """That all training rows lack the value."""
+    return DataError(f"{what}: no training row has a value; leave the column out")

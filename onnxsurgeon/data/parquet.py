@@ -1,58 +1,137 @@
-"""Parquet files as typed columns."""
+"""Parquet files as typed columns, some rows at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxsurgeon.data.columns import Table, arrow, require_names, texts, values
+from onnxsurgeon.data.columns import (
+    Expect,
+    Piece,
+    TableFile,
+    Texts,
+    Told,
+    arrow,
+    codes,
+    is_exact,
+    require_names,
+    values,
+)
+from onnxsurgeon.data.foreseen import require_room
 from onnxsurgeon.errors import DataError
-from onnxsurgeon.linear_algebra import Array
+
+_BATCH_BYTES = 1 << 24
 
 
-def read_parquet(path: Path) -> Table:
-    """Read a Parquet file: numbers, booleans, texts and dictionaries of them; null and NaN are missing values.
+class ParquetFile(TableFile):
+    """Numbers, booleans, texts and dictionaries of them; null and NaN are missing values."""
 
-    Raises:
-        DataError: the file cannot be read, has no rows, or holds a column of another type, such as times or lists.
-    """
-    with arrow(path, "Parquet") as pyarrow:
+    def __init__(self, path: Path, expect: Expect) -> None:
+        """Read it once, to tell what its columns hold; ``expect`` is told their names and kinds before.
+
+        Raises:
+            DataError: the file cannot be read, has no rows, holds a column of another type, such as times or lists, or
+                says of itself that it is far larger than it is on the disk.
+        """
+        self.path = path
+        with arrow(path, "Parquet") as pyarrow:
+            from pyarrow import parquet
+
+            # Not parquet.read_table: that would take a folder, and invent columns from the names of its subfolders.
+            with parquet.ParquetFile(path) as file:
+                schema, self.rows = file.schema_arrow, file.metadata.num_rows
+                groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+                pages = sum(
+                    group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)
+                )
+            require_names(path, schema.names)
+            if not self.rows:
+                raise DataError(f"{path}: has no rows")
+            self._kinds = {field.name: _wanted(pyarrow, path, field) for field in schema}
+            is_text = [kind == pyarrow.large_string() for kind in self._kinds.values()]
+            expect(schema.names, is_text)
+            sizes = (
+                1 if text else max(1, k.bit_width // 8) for k, text in zip(self._kinds.values(), is_text, strict=True)
+            )
+            require_room(str(path), max(pages, self.rows * sum(sizes)), path.stat().st_size)
+            self._batch = max(1, _BATCH_BYTES // (16 * len(schema)))
+            self.columns = self._told()
+
+    def _told(self) -> dict[str, Told]:
+        import pyarrow
+        import pyarrow.compute as compute
+
+        missing, texts, exact = dict.fromkeys(self._kinds, 0), {name: Texts() for name in self._kinds}, set(self._kinds)
+        rows = 0
+        for batch in self._batches(list(self._kinds)):
+            rows += batch.num_rows
+            for name, kind in self._kinds.items():
+                cells = batch.column(name)
+                if kind == pyarrow.large_string():
+                    texts[name].add(cells)
+                    missing[name] += _empty(cells)
+                    continue
+                cells = cells.cast(kind)
+                missing[name] += compute.sum(compute.is_null(cells, nan_is_null=True)).as_py() or 0
+                if kind == pyarrow.int64() and not is_exact(cells):
+                    exact.discard(name)
+        if rows != self.rows:
+            raise DataError(f"{self.path}: not a readable Parquet file: {rows} rows, and not {self.rows} as it says")
+        return {
+            name: texts[name].told(self.path, name, missing[name])
+            if kind == pyarrow.large_string()
+            else Told(np.dtype(kind.to_pandas_dtype()), missing[name], is_exact=name in exact)
+            for name, kind in self._kinds.items()
+        }
+
+    def pieces(self, names: Collection[str]) -> Iterator[dict[str, Piece]]:
+        """The values of these columns, some rows at a time."""
+        wanted = [name for name in self._kinds if name in names]
+        texts = {name: {text: i for i, text in enumerate(self.columns[name].texts)} for name in wanted}
+        with arrow(self.path, "Parquet"):
+            for batch in self._batches(wanted):
+                yield {name: self._piece(name, batch.column(name), texts[name]) for name in wanted}
+
+    def _piece(self, name: str, cells: Any, texts: dict[str, int]) -> Piece:
+        import pyarrow
+        import pyarrow.compute as compute
+
+        kind = self._kinds[name]
+        if kind == pyarrow.large_string():
+            found = codes(cells, texts)
+            return found, found == texts.get("", -1)
+        cells = cells.cast(kind)
+        missing = values(compute.is_null(cells, nan_is_null=True), False)
+        return values(cells, False if kind == pyarrow.bool_() else 0), missing
+
+    def _batches(self, names: list[str]) -> Iterator[Any]:
+        """Record batches of these columns, texts as dictionaries: a text that stands in many rows is there once."""
+        import pyarrow
         from pyarrow import parquet
 
-        # Not parquet.read_table: that would take a folder, and invent columns from the names of its subfolders.
-        with parquet.ParquetFile(path) as file:
-            table = file.read()
-        require_names(path, table.column_names)
-        if not table.num_rows:
-            raise DataError(f"{path}: has no rows")
-        columns, missing = {}, {}
-        for name in table.column_names:
-            columns[name], missing[name] = _typed(pyarrow, path, name, table.column(name))
-            table = table.drop_columns([name])  # one copy of the table in memory, not two
-    return Table(path, columns, missing)
+        encoded = [name for name in names if self._kinds[name] == pyarrow.large_string()]
+        with parquet.ParquetFile(self.path, read_dictionary=encoded) as file:
+            yield from file.iter_batches(self._batch, columns=names, use_threads=False)
 
 
-def _typed(pyarrow: Any, path: Path, name: str, chunked: Any) -> tuple[Array, Array]:
+def _empty(cells: Any) -> int:
+    """How many cells of a column of texts are null or the empty text."""
+    import pyarrow
     import pyarrow.compute as compute
 
-    kind = chunked.type
-    if pyarrow.types.is_dictionary(kind):
-        kind = kind.value_type
-        chunked = chunked.cast(kind)
-    wanted = _wanted(pyarrow.types, pyarrow, kind)
-    if wanted is None:
-        raise DataError(f"{path}: column '{name}' holds {kind}; expected numbers or texts")
-    cells = chunked.cast(wanted).combine_chunks()
-    if wanted == pyarrow.large_string():
-        return texts(path, name, cells)
-    missing = values(compute.is_null(cells, nan_is_null=True), False)
-    return np.array(values(cells, False if wanted == pyarrow.bool_() else 0)), missing
+    encoded = cells if pyarrow.types.is_dictionary(cells.type) else cells.dictionary_encode()
+    empty = [position for position, text in enumerate(encoded.dictionary.to_pylist()) if not text]
+    found = compute.sum(compute.is_in(encoded.indices, pyarrow.array(empty, encoded.indices.type))).as_py() or 0
+    return int(found + encoded.indices.null_count)
 
 
-def _wanted(types: Any, pyarrow: Any, kind: Any) -> Any:
+def _wanted(pyarrow: Any, path: Path, field: Any) -> Any:
     """The type in which a column is used; uint8 too becomes int64, since it does not stand for pixels in a table."""
+    types = pyarrow.types
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
     if types.is_boolean(kind):
         return pyarrow.bool_()
     if types.is_integer(kind):
@@ -63,4 +142,4 @@ def _wanted(types: Any, pyarrow: Any, kind: Any) -> Any:
         return pyarrow.float64()
     if types.is_string(kind) or types.is_large_string(kind):
         return pyarrow.large_string()
-    return None
+    raise DataError(f"{path}: column '{field.name}' holds {kind}; expected numbers or texts")

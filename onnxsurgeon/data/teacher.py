@@ -21,14 +21,16 @@ from onnxsurgeon.data.agreement import as_table
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.features import Piece, run_in_chunks
 from onnxsurgeon.data.heads import imitated_loss
-from onnxsurgeon.data.inputs import fitted_inputs
+from onnxsurgeon.data.inputs import fitted_inputs, with_rows
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.soft import space
 from onnxsurgeon.errors import DataError, ModelError
-from onnxsurgeon.graph.cut import inputs_of
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import join, read_parts
 from onnxsurgeon.graph.frame import Head
+from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY
 
@@ -109,9 +111,9 @@ class TeacherModel:
     ) -> Taught:
         """What this model puts out for the rows of ``split``, matched to the heads of the student ``network``.
 
-        An output belongs to the head that leads to the student's output of the same name, else to the next head of its
-        width. Behind a Softmax or a Sigmoid at its end, what enters that is taken; of other outputs that hold
-        probabilities where the head wants logits, the logarithm or the logit.
+        An output belongs to the head that leads to the student's output of the same name, else to that of the same
+        place among as many, else to the next head of its width. Behind a Softmax or a Sigmoid at its end, what enters
+        that is taken; of other outputs that hold probabilities where the head wants logits, the logarithm or the logit.
 
         Args:
             network: the student.
@@ -129,6 +131,9 @@ class TeacherModel:
         name = str(self.path)
         constants = {tensor.name for tensor in self.model.graph.initializer}
         declared = [value for value in self.model.graph.input if value.name not in constants]
+        vectors = any(len(value.type.tensor_type.shape.dim) == 1 for value in declared)
+        if vectors and takes_one_row(inferred(self.model)):
+            declared = [with_rows(value) for value in declared]
         inputs = fitted_inputs(name, declared, dataset, split, options)
         names, model = self._exposed()
         pieces = run_in_chunks(model, names, inputs, split.rows, name=name, what="it")
@@ -179,10 +184,12 @@ class TeacherModel:
         left = list(outputs)
         order = sorted(range(len(network.heads)), key=lambda head: (reached[head][:1] or [len(names)], head))
         declared = [value.name for value in network.frame.model.graph.output]
+        places = reached if len(declared) == len(self.model.graph.output) else [[] for _ in reached]
         for by_name in (True, False):
             for number in order:
                 head, called = network.heads[number], {declared[position] for position in reached[number]}
-                for output in left if number not in taken else ():
+                likely = sorted(left, key=lambda output: _unlikeness(output, head.tensor, places[number]))
+                for output in likely if number not in taken else ():
                     if by_name and output.name not in {*called, head.tensor}:
                         continue
                     source = _fitted(head, output, losses[number])
@@ -215,6 +222,11 @@ class TeacherModel:
         return found
 
 
+def _unlikeness(output: _Output, name: str, places: Sequence[int]) -> int:
+    """How little speaks for an output being that of a name, or else in one of these places among as many outputs."""
+    return 0 if output.name == name else 1 if output.position in places else 2
+
+
 def _floats(piece: Piece, position: int) -> Array | None:
     """An output as floats (rows, …); None for labels, and for what has no row for each row."""
     values = piece.outputs[position]
@@ -242,14 +254,15 @@ def _squashes_to(squash: str, before: Array | None, after: Array) -> bool:
 
 
 def _outputs_of_heads(network: Network) -> list[list[int]]:
-    """For each head the positions of the student's outputs that depend on it."""
+    """For each head the positions of the student's outputs that depend on it, and on no other head in between."""
     outputs = [value.name for value in network.frame.model.graph.output]
+    heads = {head.tensor for head in network.heads}
     found = []
     for head in network.heads:
         known = {head.tensor}
         for node in network.frame.model.graph.node:
             if known & set(inputs_of(node)):
-                known |= set(node.output)
+                known |= set(node.output) - heads
         found.append([position for position, name in enumerate(outputs) if name in known])
     return found
 

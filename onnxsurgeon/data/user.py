@@ -11,6 +11,7 @@ from onnxsurgeon.data.dataset import Dataset
 from onnxsurgeon.data.images import read_images
 from onnxsurgeon.data.tables import READERS, read_tables
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.graph.network import Network
 
 FORMS = "an .npz, .npy, .csv or .parquet file, or a folder of images"
 _SUFFIXES = (".npz", ".npy", *READERS)
@@ -23,7 +24,11 @@ def is_users(name: str) -> bool:
 
 
 def read_user(
-    name: str, target: Sequence[str] = (), impute: str | None = None, validation_fraction: float | None = None
+    name: str,
+    target: Sequence[str] = (),
+    impute: str | None = None,
+    validation_fraction: float | None = None,
+    networks: Sequence[Network] = (),
 ) -> Dataset:
     """Read the user's data set at the path ``name``: an archive, a pair of arrays, a table, a folder.
 
@@ -33,12 +38,13 @@ def read_user(
         target: the columns to predict, or the .npy of labels; where there are none, the rows are without labels.
         impute: what fills missing values of a table; see ``tables.read_tables``.
         validation_fraction: see ``Dataset``.
+        networks: whose inputs the rows are to fit; those that do not are refused before they are decoded.
 
     Raises:
         DataError: what is wrong with it, in which file.
     """
     try:
-        return _read(name, target, impute, validation_fraction)
+        return _read(name, target, impute, validation_fraction, networks)
     except DataError as error:
         text = str(error)
         if text.isprintable():
@@ -47,22 +53,28 @@ def read_user(
         raise DataError("".join(c if c.isprintable() else repr(c)[1:-1] for c in text)) from error
 
 
-def _read(name: str, target: Sequence[str], impute: str | None, validation_fraction: float | None) -> Dataset:
+def _read(
+    name: str,
+    target: Sequence[str],
+    impute: str | None,
+    validation_fraction: float | None,
+    networks: Sequence[Network],
+) -> Dataset:
     path = Path(name)
     tables = _tables(path)
     if tables:
-        return read_tables(name, tables, target, impute, validation_fraction)
+        return read_tables(name, tables, target, impute, validation_fraction, networks)
     if impute is not None:
         raise DataError(f"{name}: --impute fills missing values of tables; this is none")
     if path.suffix.lower() == ".npy" and not path.is_dir():
         if len(target) > 1 or (target and not target[0].lower().endswith(".npy")):
             raise DataError(f"{name}: expected --target with the .npy file of its labels; found {_spelled(target)}")
-        dataset = read_npy(path, Path(target[0]) if target else None)
+        dataset = read_npy(path, Path(target[0]) if target else None, networks)
     elif target:
         where = "folders are its classes" if path.is_dir() else "labels are in the file"
         raise DataError(f"{name}: takes no --target, its {where}; found {_spelled(target)}")
     else:
-        dataset = read_images(path) if path.is_dir() else read_npz(path)
+        dataset = read_images(path, networks) if path.is_dir() else read_npz(path, networks)
     return replace(dataset, name=name, validation_fraction=validation_fraction)
 
 
@@ -75,10 +87,11 @@ def _tables(path: Path) -> dict[str, Path]:
         return {"train": path}
     found: dict[str, Path] = {}
     for part in _PARTS:
-        files = [path / f"{part}{suffix}" for suffix in READERS if (path / f"{part}{suffix}").is_file()]
+        files = [path / f"{part}{suffix}" for suffix in READERS if (path / f"{part}{suffix}").exists()]
         if len(files) > 1:
             raise DataError(f"{path}: expected one table for the {part} split; found {files[0].name}, {files[1].name}")
         if files:
+            require_file(files[0])
             found[part] = files[0]
     if found and "train" not in found:
         raise DataError(f"{path}: holds {next(iter(found.values())).name}, but no training table beside it")

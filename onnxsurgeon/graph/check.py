@@ -7,7 +7,9 @@ import math
 import onnx
 from onnx import GraphProto, ModelProto, TypeProto
 
+from onnxsurgeon.bounds import ADVICE, MAX_DECLARED_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.bodies import are_many, as_foreign
 from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs, tensor_types
 from onnxsurgeon.graph.functions import check_functions
 from onnxsurgeon.graph.parts import BULKY, Parts, kind_of, without_initializers
@@ -16,8 +18,6 @@ from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, value_info
 from onnxsurgeon.runtime import first_line
 
 OLDEST_OPSET = 7
-# No tensor that a graph computes may have more elements: at 2^31, float32 takes 8 GB.
-MOST_ELEMENTS = 2**31
 
 
 def check_model(model: ModelProto, name: str) -> None:
@@ -149,6 +149,9 @@ def _inferred(content: bytes) -> ModelProto:
     Exporters are known to declare wrong shapes for outputs, which runtimes take no notice of: where the declarations
     alone are at fault, they are left out.
     """
+    model = ModelProto.FromString(content)
+    if are_many(model):
+        content = as_foreign(model).SerializeToString()
     # Without data_prop: following a Range of 2^40 numbers, it would write them all down.
     try:
         return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)
@@ -185,8 +188,8 @@ def _check_sizes(graph: GraphProto, name: str) -> None:
             dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
             if any(dim < 0 for dim in dims):
                 raise ModelError(f"{name}: tensor '{value.name}' has a negative dimension: {_dims(tensor)}")
-            if math.prod(dims) > MOST_ELEMENTS:
-                raise ModelError(f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}")
+            if math.prod(dims) > bound(MAX_DECLARED_ELEMENTS):
+                raise ModelError(f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}; {ADVICE}")
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:

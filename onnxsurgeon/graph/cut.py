@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from onnxsurgeon.graph.files import subgraphs
+from onnxsurgeon.graph.declared import inputs_of
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,3 @@ def _needed(graph: onnx.GraphProto, producers: dict[str, int], wanted: Sequence[
             tensors.update(graph.node[index].output)
             todo.extend(inputs_of(graph.node[index]))
     return _Needed(nodes, tensors)
-
-
-def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those read inside its subgraphs included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in subgraphs(attribute):
-            for inner in graph.node:
-                yield from inputs_of(inner)
-            yield from (value.name for value in graph.output)

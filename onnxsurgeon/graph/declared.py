@@ -13,6 +13,16 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
     return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
 
 
+def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, those read inside its subgraphs included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in subgraphs(attribute):
+            for inner in graph.node:
+                yield from inputs_of(inner)
+            yield from (value.name for value in graph.output)
+
+
 def forget_negative_sizes(graph: GraphProto) -> None:
     """Take sizes below zero out of what ``graph`` declares of its tensors, those of its subgraphs included.
 

@@ -19,8 +19,12 @@ from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
-# The specification advises 4 KiB, and 64 KiB where Windows is to map the file.
+# Where a large tensor starts, so that it can be mapped into memory by itself: the specification advises 4 KiB, and
+# 64 KiB where Windows is to map the file.
 ALIGNMENT = 64 * 1024
+LARGE = 2**20
+# Where others start: their widest type is aligned.
+SMALL_ALIGNMENT = 16
 
 
 def is_external(tensor: TensorProto) -> bool:
@@ -145,7 +149,7 @@ def layout(arrays: Iterable[tuple[str, Array]]) -> tuple[dict[str, tuple[int, in
     places: dict[str, tuple[int, int]] = {}
     position = 0
     for name, array in arrays:
-        position += -position % ALIGNMENT
+        position += -position % (ALIGNMENT if array.nbytes >= LARGE else SMALL_ALIGNMENT)
         places[name] = (position, array.nbytes)
         position += array.nbytes
     return places, position

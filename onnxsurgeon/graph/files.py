@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import filecmp
+import errno
+import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
@@ -16,6 +17,7 @@ from onnx import ModelProto, TensorProto
 from onnxsurgeon.buffers import CHUNK
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
 from onnxsurgeon.graph import external, wire
+from onnxsurgeon.graph.beside import Surroundings, data_name, referred_files, refers_out, speaks_of
 from onnxsurgeon.graph.check import check_graph, check_model, check_opsets, check_parts
 from onnxsurgeon.graph.damage import why_unreadable
 from onnxsurgeon.graph.declared import forget_negative_sizes, subgraphs
@@ -33,10 +35,13 @@ __all__ = [
     "copy_model",
     "flush_file",
     "join",
+    "model_digest",
+    "open_regular",
     "read_model",
     "read_parts",
     "refuse_existing",
     "require_writable",
+    "sha256_of",
     "split",
     "subgraphs",
     "write_bytes",
@@ -46,8 +51,6 @@ __all__ = [
 ]
 
 TEMPORARY_SUFFIX = ".tmp"
-# What follows a model's name in that of its external data.
-_DATA_SUFFIX = re.compile(r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
 # Models whose parts are larger are written with external data; the rest up to protobuf's limit is for the graph.
 LARGEST_INLINE = 1_900_000_000
 
@@ -158,42 +161,79 @@ def _take_arrays(model: ModelProto, path: Path, large: Mapping[int, Array]) -> t
     return arrays, outside
 
 
-def write_parts(parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
+def write_parts(
+    parts: Parts, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True
+) -> tuple[str, ...]:
     """Write a model taken apart to ``path``: as one file, or with external data where it had any or is too large.
 
     Without ``flush`` a model of one file is left to the system to bring to the disk.
 
-    External data goes to a file beside the model, ``NAME.DIGEST.data``: the same content gives the same bytes. An
-    older one is removed only after the model that refers to it has been replaced: whenever the machine stops, the
-    model on the disk finds its own data.
+    External data goes to a file beside the model, ``NAME.data``, or ``NAME.DIGEST.data`` where the plain name is in
+    use. An older one that nothing else refers to is removed only after the model that refers to it has been replaced:
+    whenever the machine stops, the model on the disk finds its own data.
+
+    Returns:
+        What is to be said about files of external data, in sentences.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
     path = Path(path)
+    around = Surroundings.of(path, overwrite=overwrite)
     if _is_one_file(parts):
         write_bytes(path, _inline(parts, path), overwrite=overwrite, error=ModelError, flush=flush)
-        if overwrite:
-            _remove_old_data(path, keep=None)
-        return
+        return around.remove_old(keep=None) if overwrite else ()
     refuse_existing(path, overwrite=overwrite, error=ModelError)
-    temporary = path.with_name(f".{path.name}.data.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_beside(path, "data")
+    made: list[Path] = []
     try:
+        temporary.unlink(missing_ok=True)
         written = external.write_data(temporary, _bulk(parts))
-        data = _data_path(path, temporary, written.digest)
-        content = _serialized(_referring(parts, data.name, written), path)
+        first, name, reason = around.choose(temporary, written.digest)
+        data = path.with_name(first)
 
         def publish() -> None:
+            if not os.path.lexists(data):
+                made.append(data)
             temporary.replace(data)
             _flush_folder(path.parent)
 
-        write_bytes(path, content, overwrite=overwrite, error=ModelError, before=publish)
+        write_bytes(
+            path, _referring_bytes(parts, first, written, path), overwrite=overwrite, error=ModelError, before=publish
+        )
+        made.clear()
+        if name != first:
+            try:
+                _rename_data(parts, written, path, first, name)
+            except (OSError, ModelError) as problem:
+                if speaks_of(path, first):
+                    name, reason = first, f"'{name}' cannot be replaced: {first_line(problem)}"
     except OSError as problem:
         raise ModelError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
     finally:
-        temporary.unlink(missing_ok=True)
-    if overwrite:
-        _remove_old_data(path, keep=data.name)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        for file in made:
+            if not speaks_of(path, file.name):  # data without the model that refers to it
+                file.unlink(missing_ok=True)
+    told = (f"{path}: its external data is in '{name}': {reason}",) if reason else ()
+    return (*told, *around.remove_old(keep=name)) if overwrite else told
+
+
+def _rename_data(parts: Parts, written: external.Written, path: Path, first: str, name: str) -> None:
+    """Let the model at ``path`` and its external data, which is in the file ``first``, use ``name`` instead.
+
+    The data bears both names until the model refers to the second; ``first`` is left for the caller to remove.
+    """
+    link = temporary_beside(path, "link")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path.with_name(first), link)
+        link.replace(path.with_name(name))
+        _flush_folder(path.parent)
+        write_bytes(path, _referring_bytes(parts, name, written, path), overwrite=True, error=ModelError)
+    finally:
+        link.unlink(missing_ok=True)
 
 
 def written_size(parts: Parts, name: str) -> int:
@@ -207,7 +247,7 @@ def written_size(parts: Parts, name: str) -> int:
         return sum(len(piece) for piece in _inline(parts, path))
     places, length = external.layout(_bulk(parts))
     written = external.Written(places, "0" * 64)
-    return len(_serialized(_referring(parts, _data_name(path, written.digest), written), path)) + length
+    return len(_referring_bytes(parts, data_name(path.name), written, path)) + length
 
 
 def _bulk(parts: Parts) -> list[tuple[str, Array]]:
@@ -219,48 +259,22 @@ def _is_one_file(parts: Parts) -> bool:
     return not parts.arrays or (not parts.external and total <= LARGEST_INLINE)
 
 
-def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[str, ...]:
     """Copy a model file, and its external data where it has any.
+
+    Returns:
+        What is to be said about files of external data, as ``write_parts``.
 
     Raises:
         ModelError: the target exists and ``overwrite`` is false, or it cannot be written.
     """
-    if _data_files(source):
-        write_parts(read_parts(source), target, overwrite=overwrite)
-    else:
-        with source.open("rb") as file:
-            chunks = iter(lambda: file.read(CHUNK), b"")
-            write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
-
-
-def _data_files(path: Path) -> list[Path]:
-    """Files that are called as the external data of the model at ``path`` is."""
-    name = path.name
-    with os.scandir(path.parent) as entries:
-        return [
-            Path(entry.path)
-            for entry in entries
-            if entry.name.startswith(name) and _DATA_SUFFIX.fullmatch(entry.name, len(name))
-        ]
-
-
-def _data_path(path: Path, temporary: Path, digest: str) -> Path:
-    """A name for the external data that depends on nothing but the content, and that no other content has."""
-    candidate = path.with_name(_data_name(path, digest))
-    taken = os.path.lexists(candidate)
-    same = taken and candidate.is_file() and filecmp.cmp(candidate, temporary, shallow=False)
-    return candidate if same or not taken else path.with_name(f"{path.name}.{digest}.data")
-
-
-def _data_name(path: Path, digest: str) -> str:
-    return f"{path.name}.{digest[:8]}.data"
-
-
-def _remove_old_data(path: Path, keep: str | None) -> None:
-    """Remove what earlier writes of this model left beside it; another model's data bears another name."""
-    for file in _data_files(path):
-        if file.name != keep and file.is_file():
-            file.unlink(missing_ok=True)
+    if refers_out(source):
+        return write_parts(read_parts(source), target, overwrite=overwrite)
+    around = Surroundings.of(Path(target), overwrite=overwrite)
+    with source.open("rb") as file:
+        chunks = iter(lambda: file.read(CHUNK), b"")
+        write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
+    return around.remove_old(keep=None) if overwrite else ()
 
 
 def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
@@ -276,9 +290,10 @@ def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
         return (_serialized(join(parts), path),)
 
 
-def _referring(parts: Parts, location: str, written: external.Written) -> ModelProto:
-    """The model with references to the external file in place of the arrays."""
-    return with_arrays(parts, lambda tensor, name: external.refer(tensor, location, written.places[name]))
+def _referring_bytes(parts: Parts, location: str, written: external.Written, path: Path) -> bytes:
+    """The bytes of the model with references to the external file in place of the arrays."""
+    model = with_arrays(parts, lambda tensor, name: external.refer(tensor, location, written.places[name]))
+    return _serialized(model, path)
 
 
 def write_model(model: ModelProto, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -327,9 +342,10 @@ def write_bytes(
     """
     path = Path(path)
     refuse_existing(path, overwrite=overwrite, error=error)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of an earlier process with this number; never a link to what is elsewhere
+        with temporary.open("xb") as file:
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             if flush:
@@ -340,7 +356,50 @@ def write_bytes(
     except OSError as problem:
         raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path, what: str = "") -> Path:
+    """A hidden name in the folder of ``path``, for it or what belongs to it; short, however long its own name is."""
+    digest = hashlib.sha256(f"{path.name}/{what}".encode(errors="surrogateescape")).hexdigest()[:16]
+    return path.with_name(f".{digest}.{os.getpid()}{TEMPORARY_SUFFIX}")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened to be read: a FIFO in its place would be waited for without end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 of a model's file; where it has external data, over the digests of both.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    found = [sha256_of(file) for file in (path, *sorted(referred_files(path).values()))]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def flush_file(path: Path) -> None:
@@ -350,11 +409,16 @@ def flush_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError] = ModelError) -> None:
-    """Raise ``error`` where ``path`` exists and may not be overwritten, or is a directory."""
-    if path.is_dir():
-        raise error(f"{path}: is a directory")
-    if path.exists() and not overwrite:
-        raise error(f"{path}: exists already; --force overwrites it")
+    """Raise ``error`` where ``path`` exists and may not be overwritten, is a directory, or no name of a file."""
+    try:
+        if path.is_dir():
+            raise error(f"{path}: is a directory")
+        if path.exists() and not path.is_file():  # a device would be replaced, not written to
+            raise error(f"{path}: is no regular file")
+        if path.exists() and not overwrite:
+            raise error(f"{path}: exists already; --force overwrites it")
+    except OSError as problem:
+        raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
 
 
 def require_writable(path: Path, *, overwrite: bool) -> None:
@@ -362,3 +426,5 @@ def require_writable(path: Path, *, overwrite: bool) -> None:
     refuse_existing(path, overwrite=overwrite)
     if not path.parent.is_dir():
         raise ModelError(f"{path}: no such folder: {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ModelError(f"{path}: the folder {path.parent} cannot be written to")

@@ -27,6 +27,7 @@ class Head:
         readers: op types of the nodes that read it.
         labels: the class labels that the suffix maps it to, where it does.
         rank: its number of axes.
+        obstacle: why training stops there and not at an output, where what reads it cannot be trained through.
     """
 
     tensor: str
@@ -35,6 +36,7 @@ class Head:
     readers: tuple[str, ...] = ()
     labels: tuple[int, ...] | tuple[str, ...] = ()
     rank: int = 2
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,7 @@ class Frame:
         notes: sentences about what is not operated on or was untied, and why.
         remarks: doc strings and metadata of the segments' nodes, by node name.
         overridable: initializers of the segments that the file lists among its inputs too.
+        takes_one_row: whether the model has no batch axis: it is run row by row. In the trunk all tensors have one.
     """
 
     model: onnx.ModelProto
@@ -93,6 +96,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     remarks: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
     overridable: frozenset[str] = frozenset()
+    takes_one_row: bool = False
 
     @property
     def opset(self) -> int:

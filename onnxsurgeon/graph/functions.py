@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
+from onnxsurgeon.bounds import ADVICE, MAX_CALL_DEPTH, MAX_INLINED_NODES, bound
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import subgraphs
-
-DEEPEST_CALL = 16
-MOST_NODES = 200_000
 
 Key = tuple[str, str, str]
 
@@ -45,7 +43,7 @@ class _Expansion:
     def of(self, key: Key, callers: tuple[Key, ...]) -> tuple[int, int]:
         if key in callers:
             raise ModelError(f"{self._name}: local function '{key[1]}' calls itself")
-        if len(callers) > DEEPEST_CALL:
+        if len(callers) > bound(MAX_CALL_DEPTH):
             self._too_deep()
         if key not in self._known:
             self._known[key] = self.sum_up(self._bodies[key].node, (*callers, key))
@@ -59,14 +57,17 @@ class _Expansion:
             if key in self._bodies:
                 size, depth = self.of(key, callers)
                 total, deepest = total + size, max(deepest, depth + 1)
-            if total > MOST_NODES:
-                raise ModelError(f"{self._name}: with its local functions written out, it has over {MOST_NODES} nodes")
-        if deepest > DEEPEST_CALL:
+            if total > bound(MAX_INLINED_NODES):
+                raise ModelError(
+                    f"{self._name}: with its local functions written out, it has over {MAX_INLINED_NODES} nodes; "
+                    f"{ADVICE}"
+                )
+        if deepest > bound(MAX_CALL_DEPTH):
             self._too_deep()
         return total, deepest
 
     def _too_deep(self) -> None:
-        raise ModelError(f"{self._name}: local functions call one another more than {DEEPEST_CALL} deep")
+        raise ModelError(f"{self._name}: local functions call one another more than {MAX_CALL_DEPTH} deep; {ADVICE}")
 
 
 def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import constant_values
-from onnxsurgeon.graph.normal_form import activation_of, label, reads
+from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
+from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, activation_of, label, reads
 from onnxsurgeon.linear_algebra import Array
 
 Shape = tuple[int | None, ...]
@@ -58,6 +59,8 @@ def read_glue(node: gs.Node) -> list[Glue]:
     Raises:
         NotGlue: it cannot; says why.
     """
+    if node.op.startswith(UNLIFTED):
+        raise NotGlue(NOT_TOLD)
     if node.op not in READERS and node.op not in ACTIVATIONS:
         raise NotGlue("it has no gradient rule")
     if any(tensor.shape is None for tensor in (*_tensors(node), *node.outputs[:1])):
@@ -227,6 +230,26 @@ def _gather(node: gs.Node) -> list[Glue]:
     ]
 
 
+def _product(node: gs.Node) -> list[Glue]:
+    """A product of two tensors of which at least one is computed, and none is a dense layer's weight."""
+    read = _tensors(node)
+    if len(read) != 2:
+        raise NotGlue("it does not multiply two tensors")
+    shapes = [shape_of(tensor) for tensor in read]
+    is_row = (not isinstance(read[0], gs.Constant), not isinstance(read[1], gs.Constant))
+    try:
+        if node.op == "Einsum":
+            equation = of_einsum(str(node.attrs.get("equation", "")), [len(shape) for shape in shapes])
+        else:
+            vectors = node.attrs.get("vectors", (False, False))
+            equation = of_matmul(shapes[0], shapes[1], is_row=is_row, is_vector=vectors)
+        require_by_row(equation, shapes, is_row)
+    except NotByRow as problem:
+        raise NotGlue(str(problem)) from problem
+    given, y = {"equation": equation}, node.outputs[0]
+    return [Glue("Einsum", tuple(t.name for t in read), y.name, tuple(shapes), shape_of(y), given, label(node))]
+
+
 def _softmax(node: gs.Node) -> list[Glue]:
     rank = len(shape_of(node.inputs[0]))
     if node.attrs.get("axis", -1) not in (-1, rank - 1):
@@ -282,6 +305,8 @@ READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
     "Slice": _slice,
     "Split": _split,
     "Gather": _gather,
+    "Einsum": _product,
+    "MatMul": _product,
     "Softmax": _softmax,
     "LayerNormalization": _layer_normalization,
     "BatchNormalization": _batch_normalization,

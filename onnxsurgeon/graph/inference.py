@@ -5,19 +5,21 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
+from onnxsurgeon.bounds import MAX_FOLLOWED_SIZES
+from onnxsurgeon.graph.bodies import are_many, as_foreign
+
 # ai.onnx.ml's operators that write floats of the shape they read; onnx infers no shapes for them.
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
-# Elements up to which a vector may be a shape.
-_LONG = 2**16
-
 
 def inferred(model: ModelProto) -> ModelProto:
-    """``model`` with every shape that can be inferred."""
+    """``model`` with every shape that can be inferred; where it has very many bodies, without looking into these."""
+    if are_many(model):
+        return _merged(model, inferred(as_foreign(model)))
     plain = onnx.shape_inference.infer_shapes(model)
     # Values of shape tensors are followed too; of a Range or a long vector, onnx would write down every number.
     follow = not any(node.op_type == "Range" for node in model.graph.node)
-    follow = follow and max(map(_vector_length, (*plain.graph.value_info, *plain.graph.output)), default=0) <= _LONG
+    follow = follow and sum(map(_vector_length, (*plain.graph.value_info, *plain.graph.output))) <= MAX_FOLLOWED_SIZES
     model = onnx.shape_inference.infer_shapes(model, data_prop=True) if follow else plain
     while True:
         found = _of_preprocessing(model)
@@ -25,6 +27,16 @@ def inferred(model: ModelProto) -> ModelProto:
             return model
         model.graph.value_info.extend(found)
         model = onnx.shape_inference.infer_shapes(model, data_prop=follow)
+
+
+def _merged(model: ModelProto, foreign: ModelProto) -> ModelProto:
+    """``model`` with the shapes that were inferred for it without its bodies."""
+    typed = ModelProto()
+    typed.CopyFrom(model)
+    for field in ("value_info", "output"):
+        del getattr(typed.graph, field)[:]
+        getattr(typed.graph, field).extend(getattr(foreign.graph, field))
+    return typed
 
 
 def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
@@ -50,8 +62,8 @@ def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
 
 
 def _vector_length(value: ValueInfoProto) -> int:
-    """Length of a tensor of one axis; 0 for others."""
-    dims = value.type.tensor_type.shape.dim
+    """Length of a vector that may be a shape; 0 for others."""
+    dims = value.type.tensor_type.shape.dim  # of any type: onnx follows floats too
     return int(dims[0].dim_value) if len(dims) == 1 else 0
 
 

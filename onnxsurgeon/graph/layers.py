@@ -127,6 +127,7 @@ class DenseChain:
         stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
         readers: where several layers of the file read the last hidden layer, these, side by side in the last of
             ``layers``: W = [W_1, W_2, …]; empty where that is one layer of the file.
+        file_rank: rank of the tensor that enters in the file, where that has no batch axis; 0: ``rank``.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -136,6 +137,7 @@ class DenseChain:
     rank: int = 2
     stored: np.dtype[Any] | None = None
     readers: tuple[Reader, ...] = ()
+    file_rank: int = 0
 
     @property
     def file_input(self) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,12 +60,20 @@ class Network:
         """What is trained towards the targets."""
         return self.frame.trunk.heads
 
+    @cached_property
+    def direct_heads(self) -> frozenset[str]:
+        """Heads that a dense layer puts out, and that nothing else in the trunk reads: that layer may be rescaled."""
+        read = {name for step in self.frame.trunk.steps if not isinstance(step, int) for name in step.inputs}
+        read |= {segment.input_name for segment in self.segments}
+        written = {name for segment in self.segments for name in segment.ends}
+        return frozenset(head.tensor for head in self.heads if head.tensor in written - read)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the weights as they are worked on: the widest of the segments'."""
         return np.result_type(*(segment.dtype for segment in self.segments))
 
-    @property
+    @cached_property
     def hidden_count(self) -> int:
         """Number of hidden layers, h."""
         return sum(segment.hidden_count for segment in self.segments)
@@ -81,7 +92,7 @@ class Network:
         """Widths joined by dashes, such as "784-10-10"; segments are joined by plus signs."""
         return "+".join(segment.topology for segment in self.segments)
 
-    @property
+    @cached_property
     def parameter_count(self) -> int:
         """Number of trainable values: weights, biases and PRelu slopes."""
         return sum(segment.parameter_count for segment in self.segments)
@@ -138,14 +149,17 @@ class Network:
 
     def _site(self, i: int) -> tuple[int, int]:
         """Index of the segment that holds hidden layer ``i``, and the layer's index there."""
-        left = i - 1
-        for number, segment in enumerate(self.segments):
-            if 0 <= left < segment.hidden_count:
-                return number, left
-            left -= segment.hidden_count
+        if 1 <= i <= self.hidden_count:
+            number = bisect_right(self._starts, i - 1) - 1
+            return number, i - 1 - self._starts[number]
         have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
         held = "".join(f"; {note}" for note in self.frame.notes if note.startswith("the width"))
         raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """How many hidden layers are in the segments before each."""
+        return [0, *accumulate(segment.hidden_count for segment in self.segments[:-1])]
 
     def fresh_names(self) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet."""

@@ -27,7 +27,7 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
     for position, (layer, y) in enumerate(chain.layers_in_file):
         names = layer.names
         z = y if layer.activation is None else names.pre_activation
-        nodes += _product(layer, x, z, chain.rank, opset)
+        nodes += _product(layer, x, z, chain.file_rank or chain.rank, opset)
         if layer.activation is not None:
             kind = chain.file_dtype
             written, constants = activation_nodes(layer.activation, z, y, names.activation, kind, opset, names.slope)
@@ -58,7 +58,7 @@ def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
     """The segment alone on (batch, n_in) → (batch, n_out); its parameters are inputs, so that nothing is copied."""
     from dataclasses import replace
 
-    flat = replace(chain, rank=2, stored=None, readers=())
+    flat = replace(chain, rank=2, stored=None, readers=(), file_rank=0)
     nodes, initializers = chain_nodes(flat, opset)
     kind = helper.np_dtype_to_tensor_dtype(flat.dtype)
     parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in flat.parameters()]

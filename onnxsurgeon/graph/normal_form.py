@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
+from onnxsurgeon.graph.bodies import READ_INSIDE
 from onnxsurgeon.graph.canonical import clip_bounds, constant_values, name_in_file
 
 
@@ -37,6 +38,15 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     return Activation(node.op, changed)
 
 
+UNLIFTED = "one row's "  # stands before the operator of a node of which it is not told what it does of many rows
+NOT_TOLD = "the model has no batch axis, and what this does of many rows at once is not told"
+
+
+def operator(node: gs.Node) -> str:
+    """What notes and messages call the node's operator."""
+    return str(node.op).removeprefix(UNLIFTED)
+
+
 def label(node: gs.Node) -> str:
     """What notes and messages call a node: its name, or the tensor's that it writes where the file gives it none."""
     return str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
@@ -45,6 +55,9 @@ def label(node: gs.Node) -> str:
 def reads(node: gs.Node) -> Iterator[Any]:
     """Tensors that a node reads, those read inside its subgraphs included."""
     yield from (tensor for tensor in node.inputs if tensor.name)
+    if READ_INSIDE in node.attrs:
+        yield from node.attrs[READ_INSIDE]
+        return
     for value in node.attrs.values():
         for graph in value if isinstance(value, list) else [value]:
             if isinstance(graph, gs.Graph):

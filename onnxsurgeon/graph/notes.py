@@ -9,9 +9,10 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import is_dense, is_output
 from onnxsurgeon.graph.links import Link
-from onnxsurgeon.graph.normal_form import label, reads
+from onnxsurgeon.graph.normal_form import label, operator, reads
 
 NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
+FEW = 3  # so many notes of one kind are sentences of their own
 # Whose output depends on the shape of what they read, and not on its values.
 READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
 # What a node that reads a layer's output does to it that fixes the number of its units.
@@ -63,7 +64,7 @@ def pinned_widths(
         elif behind and is_dense(behind[0]) and activation is not None:
             held.setdefault(_IN_A_ROW, []).append((label(last), label(activation)))
         elif behind:
-            op, holder = (behind[0].op, behind[0]) if len(behind) == 1 else ("LayerNormalization", normalised)
+            op, holder = (operator(behind[0]), behind[0]) if len(behind) == 1 else ("LayerNormalization", normalised)
             held.setdefault(op, []).append((label(last), label(holder)))
     if outputs:
         names, tensors = [name for name, _ in outputs], [tensor for _, tensor in outputs]
@@ -100,6 +101,16 @@ def _stay(names: Sequence[str]) -> str:
     return f"the width of {listed(names)} stays" if len(names) == 1 else f"the widths of {listed(names)} stay"
 
 
+def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """That layers get their own copies of tensors that others read too: (tensor, layer, the copy's name) each."""
+    if len(copies) <= FEW:
+        for given, layer, copy in copies:
+            yield f"'{given}' is read elsewhere too: '{layer}' has its own copy, '{copy}'"
+    else:
+        tensors, owners, made = (list(dict.fromkeys(column)) for column in zip(*copies, strict=True))
+        yield f"{listed(tensors)} are read elsewhere too: {listed(owners)} have their own copies, {listed(made)}"
+
+
 def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
     """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse."""
     several = len({id(tensor) for tensor in graph.outputs}) > 1
@@ -110,17 +121,29 @@ def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
                 if id(tensor) not in needed:
                     needed.add(id(tensor))
                     todo.append(tensor)
-    for tensor in graph.inputs:
-        if id(tensor) not in needed:
-            who = "no output depends" if several else "the output does not depend"
-            yield f"{who} on input '{tensor.name}'"
+    idle = [tensor.name for tensor in graph.inputs if id(tensor) not in needed]
+    who = "no output depends" if several else "the output does not depend"
+    yield from (f"{who} on {'input' if len(names) == 1 else 'inputs'} {listed(names)}" for names in _apart(idle))
+    moved = depends_on_input(graph, order)
+    if several and graph.inputs:
+        still = list(dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved))
+        for names in _apart(still):
+            one = len(names) == 1
+            yield f"{'output' if one else 'outputs'} {listed(names)} {'depends' if one else 'depend'} on no input"
+
+
+def _apart(names: list[str]) -> list[list[str]]:
+    """Few names one by one, many together."""
+    return [[name] for name in names] if len(names) <= FEW else [names]
+
+
+def depends_on_input(graph: gs.Graph, order: Sequence[gs.Node]) -> set[int]:
+    """Ids of the tensors whose values depend on those of an input."""
     moved = {id(tensor) for tensor in graph.inputs}
     for node in order:
         if any(id(tensor) in moved for tensor in _values_of(node)):
             moved.update(id(tensor) for tensor in node.outputs)
-    if several and graph.inputs:
-        for name in dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved):
-            yield f"output '{name}' depends on no input"
+    return moved
 
 
 def _values_of(node: gs.Node) -> list[gs.Tensor]:

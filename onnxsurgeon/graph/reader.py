@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from onnxsurgeon.errors import ModelError
-from onnxsurgeon.graph.canonical import canonicalise, constant_values
+from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
+from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
+from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE
 from onnxsurgeon.graph.cut import Cut, Ends, cut
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
@@ -21,21 +26,28 @@ from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
+from onnxsurgeon.graph.left_alone import stay
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.normal_form import activation_of, label, reads
-from onnxsurgeon.graph.notes import listed
-from onnxsurgeon.graph.segments import Structure, find_structure, stay, written_by
+from onnxsurgeon.graph.normal_form import activation_of, label, operator
+from onnxsurgeon.graph.notes import listed, own_copies
+from onnxsurgeon.graph.one_row import lift, takes_one_row
+from onnxsurgeon.graph.outputs import flowing
+from onnxsurgeon.graph.segments import Structure, find_structure, written_by
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
 METADATA_PREFIX = "onnxsurgeon."
 WORKING_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+MOST_UNDERSCORES = 8
+# What rounds activations to integers, or computes with them.
 QUANTIZERS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm"}
-    | {"QAttention", "MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
+    {"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger"}
+    | {"QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearAdd", "QLinearMul", "QLinearSigmoid"}
 )
+# What multiplies with weights that are packed, several in a byte, in blocks of its own.
+PACKED = frozenset({"MatMulNBits", "MatMulBnb4", "MatMulFpQ4"})
 
 
 def load(path: str | os.PathLike[str]) -> Network:
@@ -59,8 +71,10 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
 def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> Network:
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
-    _refuse_quantized(model, source)
-    graph, idle = _import(model, parts.arrays, source)
+    _refuse_quantized(parts, model, source)
+    given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
+    allowance = Allowance(given, source)
+    graph, idle, ranks = _import(model, parts.arrays, source, allowance)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     structure = find_structure(graph, names, source)
     listed = {value.name for value in model.graph.input}
@@ -72,18 +86,24 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         ends += [Ends(links[0].dense.attrs["entry"], link.output.name) for link in writing]
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
-    notes = [*dropouts, *_of_idle(idle), *structure.notes]
+    taken.update(name for node in rest.model.graph.node for name in node.output)
+    notes = [*dropouts, *_of_idle(idle), *structure.notes, *_dequantized(structure, rest)]
+    copies: list[tuple[str, str, str]] = []
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
     for number, links in enumerate(structure.segments):
-        layers = [_layer(link, nodes, taken, notes, source) for link in links]
         behind = structure.readers.get(number, [])
-        side = [_layer(link, nodes, taken, notes, source) for link in behind]
-        chain = _segment(links, layers, links[0].dense.attrs["entry"], source)
+        for link in (*links, *behind):
+            # Layers that share a weight each get their own; many may share one.
+            allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
+        layers = [_layer(link, nodes, taken, copies, source) for link in links]
+        side = [_layer(link, nodes, taken, copies, source) for link in behind]
+        chain = _segment(links, layers, links[0].dense.attrs["entry"], ranks, source)
         if side:
             whole, readers = side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
         segments.append(chain)
+    notes += own_copies(copies)
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
@@ -100,6 +120,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         tuple(notes),
         _remarks(rest),
         frozenset(listed & parameters),
+        ranks is not None,
     )
     return Network(tuple(segments), frame, name, own)
 
@@ -120,13 +141,33 @@ def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise ModelError(f"{source}: its local functions cannot be inlined: {first_line(error)}") from error
 
 
-def _refuse_quantized(model: onnx.ModelProto, source: str) -> None:
+def _refuse_quantized(parts: Parts, model: onnx.ModelProto, source: str) -> None:
+    """Quantized activations are refused; weights that are constants behind DequantizeLinear are not."""
+    constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
+    advice = "evolve the float model it was made from, and quantize the result again"
     for node in model.graph.node:
-        if node.op_type in QUANTIZERS:
+        if all(name in constants for name in inputs_of(node)):
+            constants.update(node.output)
+        elif node.op_type in QUANTIZERS:
             raise ModelError(
-                f"{source}: {describe(node)}: the model is quantized, and its activations may live "
-                "in the quantizer's saturation; evolve the float model it was made from, and quantize the result again"
+                f"{source}: {describe(node)}: the model is quantized, its activations too, and these may live in the "
+                f"quantizer's saturation; {advice}"
             )
+        elif node.op_type in PACKED:
+            raise ModelError(
+                f"{source}: {describe(node)}: the model is quantized: its weights are packed in a form of that "
+                f"operator's own, which is not unpacked; {advice}"
+            )
+
+
+def _dequantized(structure: Structure, rest: Cut) -> Iterator[str]:
+    """That layers whose weights the file holds as integers are written with floats."""
+    made = {name for node in rest.removed if node.op_type == DEQUANTIZE for name in node.output}
+    links = [link.dense for links in structure.segments for link in links if link.dense.inputs[1].name in made]
+    if links:
+        kinds = " and ".join(sorted({str(np.asarray(node.inputs[1].values).dtype) for node in links}))
+        names = listed([label(node) for node in links])
+        yield f"the weights of {names} are held as integers: they are worked on and written as {kinds}"
 
 
 def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
@@ -143,10 +184,13 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tuple[gs.Graph, list[str]]:
+def _import(
+    model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance
+) -> tuple[gs.Graph, list[str], dict[str, int] | None]:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
 
-    And names of products whose values nothing depends on.
+    And names of products whose values nothing depends on; and of a model that takes one row at a time, how many axes
+    its tensors have in the file, None for others.
     """
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
@@ -156,7 +200,12 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tu
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        graph = gs.import_onnx(inferred(typed))
+        typed = inferred(typed)
+        is_one_row = takes_one_row(typed, arrays.keys())
+        constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
+        bodies = without_bodies(typed, constant, PRODUCTS)
+        graph = gs.import_onnx(typed)
+        mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
             tensors[name].to_constant(values)
@@ -164,9 +213,10 @@ def _import(model: onnx.ModelProto, arrays: dict[str, Array], source: str) -> tu
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
-    idle = canonicalise(graph)
+    ranks = lift(graph) if is_one_row else None
+    idle = canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)
-    return graph, idle
+    return graph, idle, ranks
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
@@ -181,7 +231,9 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
                 raise ModelError(f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units")
 
 
-def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: str) -> DenseChain:
+def _segment(
+    links: list[Link], layers: list[DenseLayer], entry: str, ranks: dict[str, int] | None, source: str
+) -> DenseChain:
     kinds = {np.asarray(link.dense.inputs[1].values).dtype for link in links}
     if len(kinds) > 1:
         names = ", ".join(sorted(str(kind) for kind in kinds))
@@ -192,10 +244,11 @@ def _segment(links: list[Link], layers: list[DenseLayer], entry: str, source: st
     x, y = links[0].dense.inputs[0], links[-1].output
     rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
     stored = None if kind in WORKING_TYPES else kind
-    return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored)
+    own = 0 if ranks is None else ranks.get(entry, 0)
+    return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored, file_rank=own)
 
 
-def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], source: str) -> DenseLayer:
+def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str, str, str]], source: str) -> DenseLayer:
     """The dense layer that a link stands for; names that others bear already get an underscore.
 
     A node without a name gets that of the tensor it writes.
@@ -227,15 +280,28 @@ def _layer(link: Link, nodes: set[str], taken: set[str], notes: list[str], sourc
     for field in ("weight", "bias", "slope"):
         # A tensor that something else reads too keeps its name for the others; this layer gets its own copy.
         given = wanted = chosen.get(field, getattr(names, field))
-        while wanted in taken:
-            wanted += "_"
+        wanted = _free(given, taken)
         if wanted != given and field in chosen:
-            notes.append(f"'{given}' is read elsewhere too: '{names.node}' has its own copy, '{wanted}'")
+            copies.append((given, names.node, wanted))
         chosen[field] = wanted
         taken.add(wanted)
     derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
     taken.update({**derived, **chosen}.values())
     return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that nothing bears: with an underscore or a few behind it, or else with a number."""
+    for count in range(MOST_UNDERSCORES + 1):
+        if name + "_" * count not in taken:
+            return name + "_" * count
+    low, high = 1, 2  # names are given in order, so that the first free number is found by halving
+    while f"{name}_{high}" in taken:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if f"{name}_{middle}" in taken else (low, middle)
+    return f"{name}_{low}"
 
 
 def _values(node: gs.Node, position: int, source: str) -> Array:
@@ -252,8 +318,9 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
 
 def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     readers: dict[int, list[gs.Node]] = {}
+    inside = {step.output for step in structure.steps if not isinstance(step, int)}
     for node in graph.nodes:
-        for tensor in reads(node):
+        for tensor in () if any(y.name in inside for y in node.outputs) else flowing(node):
             readers.setdefault(id(tensor), []).append(node)
     features = {}
     for tensor in structure.features:
@@ -269,13 +336,16 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     units = {link.output.name: link.dense.inputs[1].values.shape[1] for link in last_links}
     heads = []
     for tensor in structure.heads:
-        width = int(units[tensor.name]) if tensor.name in units else shape_of(tensor)[-1] if tensor.shape else None
+        shape = shape_of(tensor) if tensor.shape else (None,)
+        last = 1 if tensor.shape and len(shape) == 1 else shape[-1]
+        width = int(units[tensor.name]) if tensor.name in units else last
         if width is None:
             raise ModelError(f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size")
-        ops = tuple(node.op for node in readers.get(id(tensor), ()))
+        ops = tuple(operator(node) for node in readers.get(id(tensor), ()))
         squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
-        rank = 2 if tensor.shape is None else len(tensor.shape)
-        heads.append(Head(tensor.name, width, squash, ops, labels_behind(tensor, readers, width), rank))
+        rank = 2 if tensor.shape is None else max(2, len(tensor.shape))
+        labels, obstacle = labels_behind(tensor, readers, width), structure.stopped.get(tensor.name, "")
+        heads.append(Head(tensor.name, width, squash, ops, labels, rank, obstacle))
     constants = {tensor.name: np.asarray(tensor.values) for tensor in structure.constants}
     return Trunk(features, tuple(structure.steps), tuple(heads), constants)
 

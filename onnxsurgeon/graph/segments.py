@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -9,12 +10,16 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense, is_output
+from onnxsurgeon.graph.bodies import READ_INSIDE
+from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense
+from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.fixed import fixed_matrix
-from onnxsurgeon.graph.glue import SHAPE_ONLY, SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
+from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
+from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
 @dataclass(eq=False)
@@ -26,10 +31,11 @@ class Structure:
         readers: of a segment whose last layer several layers read, by its number, those layers: they are one more
             layer of it, side by side.
         steps: a segment's number or glue, in the order of computation.
-        heads: the trained tensors that nothing trained reads, with the op types of what does.
+        heads: the trained tensors that the outputs are computed from, in the order of these.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
         notes: what is left alone, and why.
+        stopped: why training stops at a head, where what reads it cannot be trained through.
     """
 
     segments: list[list[Link]]
@@ -39,6 +45,7 @@ class Structure:
     constants: list[gs.Constant]
     notes: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
 
 
 def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
@@ -54,6 +61,8 @@ class _Search:
     def __init__(self, graph: gs.Graph, names: Collection[str], source: str) -> None:
         self.graph, self.names, self.source = graph, names, source
         self.order = in_order(graph)
+        self.places = {id(node): place for place, node in enumerate(self.order)}
+        self.outputs = {id(tensor) for tensor in graph.outputs}
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
             if node.op == "Softmax":  # the default depends on the opset, which a node does not know
@@ -62,10 +71,15 @@ class _Search:
                 self.readers.setdefault(id(tensor), []).append(node)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
+        # Nodes behind the last layers before which training stops, and why.
+        self.obstacles: dict[int, tuple[gs.Node, str]] = {}
+        self.stops: list[Stop] = []
 
     def structure(self) -> Structure:
         dense = self._trainable()
         trunk = self._trunk(dense)
+        heads = heads_of(self.graph, self.order, trunk, dense)
+        trunk &= self._upstream(tensor for tensor in heads) | dense.keys()
         apart = self._segments(dense)
         shared = self._shared(apart)
         together = {id(link.dense) for links in shared.values() for link in links}
@@ -82,13 +96,26 @@ class _Search:
                 steps += pieces(segments[numbers[id(node)]], readers.get(numbers[id(node)], []))
             elif id(node) in trunk and id(node) not in inside:
                 steps += self.glue[id(node)]
+        steps = with_columns(steps, {tensor.name for tensor in heads if len(tensor.shape or (0, 0)) == 1})
         features, constants = self._entering(steps, segments, readers)
-        heads = [t for node in self.order if id(node) in trunk for t in node.outputs if self._is_head(t, trunk)]
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
         self.notes += pinned_widths(self.graph, alone, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
-        return Structure(segments, steps, heads, features, constants, self.notes, readers)
+        stopped = self._stopped(heads)
+        self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
+        self.notes += without_targets(self.graph, self.order, heads, dense)
+        return Structure(segments, steps, heads, features, constants, self.notes, readers, _told(stopped))
+
+    def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
+        """For each head that something reads which cannot be trained through, the node and why."""
+        found = {}
+        for tensor in heads:
+            behind = (self.obstacles.get(id(node)) for node in self.readers.get(id(tensor), ()))
+            first = next(filter(None, behind), None)
+            if first is not None:
+                found[tensor.name] = first
+        return found
 
     def _entering(
         self, steps: list[int | Glue], segments: list[list[Link]], readers: dict[int, list[Link]]
@@ -115,6 +142,7 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
+        others = list(not_layers(self.graph, self.order, found.keys(), alive))
         found = {key: node for key, node in found.items() if key in alive}
         found = self._without_fixed(found)
         reason = ""
@@ -122,7 +150,8 @@ class _Search:
             trained = self._downstream(found)
             before = self._upstream(t for node in found.values() for t in node.inputs)
             inside = {id(link.activation) for links in self._segments(found) for link in links}
-            between = [n for n in self.order if id(n) in trained & before and id(n) not in inside | found.keys()]
+            through = (trained & before) - inside - found.keys()
+            between = [node for node in self.order if id(node) in through]
             blocked = []
             for node in between:
                 try:
@@ -135,21 +164,24 @@ class _Search:
                     break
                 found = {key: dense for key, dense in found.items() if key not in cut_off}
                 continue
+            seen: set[int] = set()
             for node, why in blocked:
-                frozen = self._upstream(iter(data_inputs(node)))
-                behind = [f"'{label(dense)}'" for key, dense in found.items() if key in frozen]
+                frozen = self._upstream(iter(data_inputs(node)), seen)
+                behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
-                reason = f"node '{label(node)}' ({node.op}) behind {', '.join(behind)} cannot be trained through: {why}"
-                self.notes.append(f"{', '.join(behind)} {stay(behind)}: {reason}")
+                self.stops.append(Stop(node, why, behind))
+                reason = why_frozen(self.stops[-1:])
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
+        self.notes[:0] = [*frozen_layers(self.stops), *others]
         return found
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
         kept = dict(found)
+        before = self._upstream(tensor for node in found.values() for tensor in data_inputs(node))
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.order:
             if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
@@ -157,7 +189,7 @@ class _Search:
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
                 what = fixed_matrix(node, is_linear=not any(reader.op in ACTIVATIONS for reader in behind))
-                if what and self._downstream({id(node): node}) & kept.keys() - {id(node)}:
+                if what and id(node) in before:  # a layer is behind it
                     del kept[id(node)]
                     self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
                 else:
@@ -184,7 +216,7 @@ class _Search:
                 reason = explain(node)
                 op = node.attrs.get("op", node.op)
                 return f": node '{label(node)}' ({op}) is not understood, since {reason}"
-        bodies = [node for node in self.order if any(isinstance(value, gs.Graph) for value in node.attrs.values())]
+        bodies = [node for node in self.order if READ_INSIDE in node.attrs]
         if bodies:
             return f" outside of the bodies of node '{label(bodies[0])}' ({bodies[0].op}), which are left alone"
         return ", neither Gemm nor MatMul with a constant weight"
@@ -199,13 +231,15 @@ class _Search:
                 found.add(id(node))
         return found
 
-    def _upstream(self, tensors: Iterator[gs.Tensor]) -> set[int]:
-        """Nodes that the tensors depend on."""
+    def _upstream(self, tensors: Iterator[gs.Tensor], seen: set[int] | None = None) -> set[int]:
+        """Nodes that the tensors depend on; without those in ``seen``, to which they are added."""
         found: set[int] = set()
+        seen = set() if seen is None else seen
         todo = list(tensors)
         while todo:
             for producer in todo.pop().inputs:
-                if id(producer) not in found:
+                if id(producer) not in seen:
+                    seen.add(id(producer))
                     found.add(id(producer))
                     todo.extend(data_inputs(producer))
         return found
@@ -218,18 +252,22 @@ class _Search:
         before = self._upstream(t for node in dense.values() for t in node.inputs)
         trunk = set(dense) | (trained & before)
         for node in self.order:
-            if id(node) in trunk or id(node) not in trained or self._ends(node, trained):
+            if id(node) in trunk or id(node) not in trained:
                 continue
             sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
-            if all(id(source) in trunk for source in sources):
+            if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
-                    self.glue[id(node)] = read_glue(node)
-                except (NotGlue, ModelError):
+                    glue = read_glue(node)
+                    require_width(node)
+                except (NotGlue, ModelError) as problem:
+                    if is_obstacle(node):
+                        self.obstacles[id(node)] = node, str(problem)
                     continue  # the suffix begins here
+                self.glue[id(node)] = glue
                 trunk.add(id(node))
         for node in reversed(self.order):
             # A reshaping at the very end is the suffix's: logits are easier to train as they come.
-            if id(node) in trunk and id(node) not in dense and id(node) not in before and node.op in SHAPE_ONLY:
+            if id(node) in trunk and id(node) not in dense and id(node) not in before and is_mere_shape(node):
                 readers = [reader for t in node.outputs for reader in self.readers.get(id(t), ())]
                 if not any(id(reader) in trunk for reader in readers) and len(self.readers[id(node.inputs[0])]) == 1:
                     trunk.discard(id(node))
@@ -245,26 +283,36 @@ class _Search:
         readers = self.readers.get(id(node.outputs[0]), [])
         if node.op == "Sigmoid" and readers and all(self._is_scaling(reader) for reader in readers):
             return False
-        behind = self._downstream({id(node): node})
-        return not any(
-            id(producer) in trained and id(producer) not in behind
-            for other in self.order
-            if id(other) in behind and other is not node
-            for tensor in data_inputs(other)
-            for producer in tensor.inputs
-        )
+        return not self._is_joined(node, trained)
+
+    def _is_joined(self, node: gs.Node, trained: set[int]) -> bool:
+        """Whether behind the node its result meets a trained tensor that does not depend on it.
+
+        Nodes are looked at in order, so that all that a node reads has been classified when it comes up.
+        """
+        behind = {id(node)}
+        todo = [self.places[id(reader)] for tensor in node.outputs for reader in self.readers.get(id(tensor), ())]
+        heapq.heapify(todo)
+        while todo:
+            other = self.order[heapq.heappop(todo)]
+            if id(other) in behind:
+                continue
+            producers = [producer for tensor in data_inputs(other) for producer in tensor.inputs]
+            if not any(id(producer) in behind for producer in producers):
+                continue  # it reads a shape, not the values
+            if any(id(producer) in trained and id(producer) not in behind for producer in producers):
+                return True
+            behind.add(id(other))
+            for tensor in other.outputs:
+                for reader in self.readers.get(id(tensor), ()):
+                    heapq.heappush(todo, self.places[id(reader)])
+        return False
 
     def _is_scaling(self, node: gs.Node) -> bool:
         """Whether the node is y = a x + c for constants, and not the 1 − p beside p of a binary classifier."""
         if node.op not in ("Add", "Sub", "Mul", "Div") or not any(isinstance(x, gs.Constant) for x in node.inputs):
             return False
         return all(reader.op != "Concat" for reader in self.readers.get(id(node.outputs[0]), ()))
-
-    def _is_head(self, tensor: gs.Tensor, trunk: set[int]) -> bool:
-        readers = self.readers.get(id(tensor), [])
-        if any(id(reader) in trunk for reader in readers):
-            return False
-        return bool(readers) or is_output(self.graph, tensor)
 
     # Which dense nodes follow one another with nothing between them that others read.
 
@@ -308,7 +356,7 @@ class _Search:
             if last.activation is None and behind is not None and behind.op in ACTIVATIONS:
                 tensor = behind.outputs[0] if behind.inputs[0] is tensor else tensor
             nodes = self.readers.get(id(tensor), [])
-            if len(nodes) < 2 or len({id(node) for node in nodes}) < len(nodes) or is_output(self.graph, tensor):
+            if len(nodes) < 2 or len({id(node) for node in nodes}) < len(nodes) or id(tensor) in self.outputs:
                 continue
             heads = [firsts[id(node)] for node in nodes if id(node) in firsts and node.inputs[0] is tensor]
             if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
@@ -325,7 +373,7 @@ class _Search:
 
     def _only_reader(self, tensor: gs.Tensor) -> gs.Node | None:
         readers = self.readers.get(id(tensor), [])
-        return readers[0] if len(readers) == 1 and not is_output(self.graph, tensor) else None
+        return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None
 
 
 def written_by(links: list[Link], readers: list[Link]) -> str:
@@ -348,6 +396,6 @@ def pieces(links: list[Link], readers: list[Link]) -> list[Glue]:
     return found
 
 
-def stay(names: list[str]) -> str:
-    """What notes say of layers that are left alone."""
-    return "stays as it is" if len(names) == 1 else "stay as they are"
+def _told(stopped: dict[str, tuple[gs.Node, str]]) -> dict[str, str]:
+    """The same as sentences."""
+    return {name: next(ends_of_training([found])).rpartition(";")[0] for name, found in stopped.items()}

@@ -8,7 +8,8 @@ of whatever shapes are computed from.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,18 +17,26 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from onnxsurgeon.bounds import ADVICE, MAX_BODY_RUNS, MAX_LIVE_BYTES, MAX_TENSOR_ELEMENTS, are_lifted
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.repeated import Repeated, read_loop
 from onnxsurgeon.graph.structure import describe
+from onnxsurgeon.graph.unknown_sizes import foreign_types, most_elements
 from onnxsurgeon.linear_algebra import Array
 
-MOST_ELEMENTS = 2**27  # of one tensor: 512 MB in float32
 SMALL = 4096  # elements of a tensor whose values are followed
+MOST_FOLLOWED = 64  # runs of a body that are followed one by one
+MOST_JOINED = 16  # runs of StringConcat, each of which may double the length of texts
+_WIDTHS = {
+    kind: np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize for kind in helper.get_all_tensor_dtypes() if kind
+}
 
 # What these write can be far larger than what they read: where its size stays unknown, they are refused.
 _ALLOCATING = frozenset(
     """AffineGrid BlackmanWindow CenterCropPad Col2Im ConstantOfShape DFT Expand EyeLike GridSample HammingWindow
-    HannWindow ImageDecoder Loop MaxUnpool MelWeightMatrix OneHot Pad RandomNormal RandomUniform Range Resize STFT
-    SequenceMap Tile Upsample""".split()  # noqa: SIM905
+    HannWindow ImageDecoder Loop MaxRoiPool MaxUnpool MelWeightMatrix Multinomial OneHot Pad RandomNormal RandomUniform
+    Range Resize RoiAlign STFT Scan SequenceMap Tile Upsample""".split()  # noqa: SIM905
 )
 # Attributes that sizes are computed from; beyond 2^31, onnx's own arithmetic overflows.
 _SIZES = frozenset(
@@ -45,13 +54,34 @@ _FOLLOWED = frozenset(
 
 @dataclass
 class _Scope:
-    """What is known where a node stands: types of tensors, and values of small ones."""
+    """What is known where a node stands: types of tensors, values of small ones, and bounds on unknown sizes."""
 
-    types: dict[str, TypeProto] = field(default_factory=dict)
-    values: dict[str, TensorProto] = field(default_factory=dict)
+    types: MutableMapping[str, TypeProto] = field(default_factory=dict)
+    values: MutableMapping[str, TensorProto] = field(default_factory=dict)
+    counts: MutableMapping[str, int] = field(default_factory=dict)
 
     def inner(self) -> _Scope:
-        return _Scope(dict(self.types), dict(self.values))
+        """The scope of a body: it sees this one, and changes nothing in it."""
+        return _Scope(*(ChainMap({}, known) for known in (self.types, self.values, self.counts)))
+
+    def set(self, name: str, kind: TypeProto, value: TensorProto | None = None, count: int | None = None) -> None:
+        """Make a tensor known under a name that an outer scope may have too."""
+        self.types[name] = kind
+        self.counts[name] = _elements(kind) or 0 if count is None else count
+        if value is not None:
+            self.values[name] = value
+        elif name in self.values:
+            self.values[name] = TensorProto()  # hides the outer one
+
+    def value(self, name: str) -> TensorProto | None:
+        """The tensor's value, where it is known."""
+        found = self.values.get(name)
+        return found if found is not None and found.data_type else None
+
+    def count(self, name: str) -> int:
+        """How many elements the tensor has, at most."""
+        size = _elements(self.types.get(name, TypeProto()))
+        return self.counts.get(name, 0) if size is None else size
 
 
 def largest_tensor(
@@ -59,13 +89,13 @@ def largest_tensor(
     shapes: Mapping[str, tuple[int, ...]],
     arrays: Mapping[str, Array] | None = None,
     *,
-    most: int = MOST_ELEMENTS,
+    most: int = MAX_TENSOR_ELEMENTS,
     name: str = "model",
 ) -> int:
     """Number of elements of the largest tensor that ``model`` computes from inputs of these ``shapes``.
 
-    Tensors behind operators without shape inference (of other domains) are not counted, unless their size depends on
-    what is computed there.
+    All tensors together, and the nodes that run inside bodies, are bounded too. Nothing is looked at where bounds are
+    lifted.
 
     Args:
         model: the model; its bulky initializers may be left out and given as ``arrays``.
@@ -75,109 +105,244 @@ def largest_tensor(
         name: what errors start with.
 
     Raises:
-        ModelError: a tensor has more elements, or there is no telling; names the node.
+        ModelError: a tensor has more elements, all together take too many bytes, a body runs too often, or there is
+            no telling; names the node.
     """
+    if are_lifted():
+        return 0
     scope = _Scope()
     for value in model.graph.input:
-        scope.types[value.name] = value.type
+        kind = value.type
         if value.name in shapes:
-            kind = value.type.tensor_type.elem_type
-            scope.types[value.name] = helper.make_tensor_type_proto(kind, shapes[value.name])
+            kind = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shapes[value.name])
+        scope.set(value.name, kind)
     for key, array in (arrays or {}).items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        scope.types[key] = helper.make_tensor_type_proto(kind, array.shape)
-        if array.size <= SMALL:
-            scope.values[key] = numpy_helper.from_array(np.ascontiguousarray(array), key)
+        small = numpy_helper.from_array(np.ascontiguousarray(array), key) if array.size <= SMALL else None
+        kind = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        scope.set(key, kind, small)
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    return _Walk(versions, list(model.opset_import), model.ir_version, name).graph(model.graph, scope, most)
+    walk = _Walk(versions, list(model.opset_import), model.ir_version, name, most)
+    walk.graph(model.graph, scope)
+    return walk.largest
 
 
-@dataclass(frozen=True)
+def rows_that_fit(
+    model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], rows: int, *, name: str = "model"
+) -> int:
+    """As many of the ``rows``, or half of them, and so on, as ``largest_tensor`` lets pass at a time.
+
+    Args:
+        model: the model.
+        inputs: the shape of one row of every input.
+        rows: how many there are.
+        name: what errors start with.
+
+    Raises:
+        ModelError: not even one may be run.
+    """
+    rows = max(1, rows)
+    while True:
+        try:
+            largest_tensor(model, {key: (rows, *shape) for key, shape in inputs.items()}, name=name)
+        except ModelError:
+            if rows == 1:
+                raise
+            rows //= 2
+        else:
+            return rows
+
+
+@dataclass
 class _Walk:
+    """Node by node through a graph, and what was seen on the way.
+
+    Attributes:
+        times: how often the body runs in which the walk is.
+        largest: elements of the largest tensor.
+        total: bytes of all tensors that are computed.
+        runs: nodes that run inside bodies.
+        joined: runs of StringConcat.
+    """
+
     versions: dict[str, int]
     imports: list[onnx.OperatorSetIdProto]
     ir_version: int
     name: str
+    most: int
+    times: int = 1
+    depth: int = 0
+    largest: int = 0
+    total: int = 0
+    runs: int = 0
+    joined: int = 0
 
-    def graph(self, graph: GraphProto, scope: _Scope, most: int) -> int:
-        """The largest tensor's elements."""
+    def graph(self, graph: GraphProto, scope: _Scope) -> None:
+        """Walk through all nodes; what they write becomes known in ``scope``."""
         for tensor in graph.initializer:
-            scope.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-            if math.prod(tensor.dims) <= SMALL:
-                scope.values[tensor.name] = tensor
-        largest = 0
+            small = tensor if math.prod(tensor.dims) <= SMALL else None
+            scope.set(tensor.name, helper.make_tensor_type_proto(tensor.data_type, tensor.dims), small)
         for node in graph.node:
-            largest = max(largest, self._node(node, scope, most))
-        return largest
+            self._node(node, scope)
 
-    def _node(self, node: NodeProto, scope: _Scope, most: int) -> int:
+    def _node(self, node: NodeProto, scope: _Scope) -> None:
         where = f"{self.name}: {describe(node)}"
+        if self.depth:
+            self.runs += self.times
+            if self.runs > MAX_BODY_RUNS:
+                raise ModelError(
+                    f"{where}: the bodies of Loop and Scan run more than {MAX_BODY_RUNS:,} nodes; {ADVICE}"
+                )
+        self.joined += self.times if node.op_type == "StringConcat" else 0
+        if self.joined > MOST_JOINED:
+            raise ModelError(f"{where}: how long its texts become cannot be told before it runs; {ADVICE}")
         _refuse_huge_numbers(node, scope, where)
-        largest = self._bodies(node, scope, most, where)
-        types = self._infer(node, scope)
+        types, counts = self._bodies(node, scope, where) if self._has_body(node) else ({}, [])
+        read = [(scope.types.get(name, TypeProto()), scope.count(name)) for name in node.input if name]
+        types = {**foreign_types(node, read), **self._infer(node, scope), **types}
+        at_most = max([most_elements(node, read), *counts])
         for output in node.output:
             if not output:
                 continue
             kind = types.get(output, TypeProto())
             size = _elements(kind)
             if size is None and node.op_type in _ALLOCATING:
-                raise ModelError(f"{where}: how large its output becomes cannot be told before it runs")
-            if size is not None and size > most:
-                raise ModelError(f"{where}: its output is too large: shape {_shape(kind)}, of at most {most} elements")
-            largest = max(largest, size or 0)
-            scope.types[output] = kind
-            scope.values.pop(output, None)
+                raise ModelError(f"{where}: how large its output becomes cannot be told before it runs; {ADVICE}")
+            self._count(kind, at_most if size is None else size, where)
+            scope.set(output, kind, None, at_most)
         _follow(node, scope, self.imports, self.ir_version)
-        return largest
 
-    def _bodies(self, node: NodeProto, scope: _Scope, most: int, where: str) -> int:
-        """The largest tensor inside the graphs that a node holds."""
+    def _count(self, kind: TypeProto, size: int, where: str) -> None:
+        """Take in a tensor that is computed ``times`` times."""
+        if size > self.most:
+            shape = f"shape {_shape(kind)}, of" if _elements(kind) is not None else "up to"
+            shape = (
+                f"{shape} at most {self.most}"
+                if "shape" in shape
+                else f"{shape} {size} elements, of at most {self.most}"
+            )
+            raise ModelError(f"{where}: its output is too large: {shape} elements; {ADVICE}")
+        self.largest = max(self.largest, size)
+        self.total += self.times * size * _WIDTHS.get(kind.tensor_type.elem_type, 8)
+        if self.total > MAX_LIVE_BYTES:
+            raise ModelError(
+                f"{where}: with it, the tensors that are computed take more than {MAX_LIVE_BYTES:,} bytes, so they are "
+                f"too large; {ADVICE}"
+            )
+
+    def _bodies(self, node: NodeProto, scope: _Scope, where: str) -> tuple[dict[str, TypeProto], list[int]]:
+        """Walk through the graphs that a node holds; types of its outputs, or else how many elements these have."""
         bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-        if node.op_type in ("Loop", "SequenceMap") and bodies:
-            trips = scope.values.get(node.input[0]) if node.op_type == "Loop" and node.input else None
-            if trips is None:
-                raise ModelError(f"{where}: how often it runs cannot be told before it runs")
-            most = most // max(1, int(numpy_helper.to_array(trips).max(initial=0)))
-        largest = 0
-        for body in bodies:
-            inner = scope.inner()
-            for value in body.input:
-                inner.types[value.name] = value.type
-                inner.values.pop(value.name, None)
-            largest = max(largest, self.graph(body, inner, most))
-        return largest
+        self.depth += 1
+        found: dict[str, TypeProto] = {}
+        counts: list[int] = []
+        if node.op_type in ("Loop", "Scan", "SequenceMap"):
+            loop = read_loop(node, scope.value, scope.types.get, self.versions.get("", 1))
+            if loop is None:
+                raise ModelError(f"{where}: how often it runs cannot be told before it runs; {ADVICE}")
+            found = self._loop(loop, scope, where)
+        else:
+            for body in bodies:
+                inner = scope.inner()
+                for value in body.input:
+                    inner.set(value.name, value.type)
+                self.graph(body, inner)
+                counts += [inner.count(value.name) for value in body.output]
+        self.depth -= 1
+        return found, counts
+
+    def _loop(self, loop: Repeated, scope: _Scope, where: str) -> dict[str, TypeProto]:
+        """Walk through a body once, where what it carries keeps its shape; else as often as it runs, if that is few."""
+        outer, carried, counts = self.times, loop.carried, [scope.count(name) for name in loop.carried_from]
+        values = [scope.value(name) for name in loop.carried_from]
+        before = self.largest, self.total, self.runs, self.joined
+        inner = scope
+        try:
+            inner = self._once(loop, scope, carried, [None] * len(values), counts, None, outer * loop.trips)
+            same = [inner.types.get(name, TypeProto()) for name in loop.carried_to] == carried
+            same = same and all(inner.count(name) <= n for name, n in zip(loop.carried_to, counts, strict=True))
+        except ModelError:
+            if loop.trips > MOST_FOLLOWED:
+                raise
+            same = False
+        if loop.trips and not same:
+            self.largest, self.total, self.runs, self.joined = before
+            if loop.trips > MOST_FOLLOWED or not loop.runs_all:
+                raise ModelError(
+                    f"{where}: what it carries changes its size, and it runs {loop.trips:,} times; {ADVICE}"
+                )
+            for trip in range(loop.trips):
+                inner = self._once(loop, scope, carried, values, counts, trip, outer)
+                carried = [inner.types.get(name, TypeProto()) for name in loop.carried_to]
+                values = [inner.value(name) for name in loop.carried_to]
+                counts = [inner.count(name) for name in loop.carried_to]
+        self.times = outer
+        found = dict(zip(loop.outputs, carried, strict=False))
+        scanned = loop.scanned_to if loop.runs_all else []
+        for output, written in zip(loop.outputs[len(carried) :], scanned, strict=False):
+            kind = inner.types.get(written, TypeProto())
+            if not _is_unknown(kind):
+                sizes = [dim.dim_value for dim in kind.tensor_type.shape.dim]
+                found[output] = helper.make_tensor_type_proto(kind.tensor_type.elem_type, [loop.trips, *sizes])
+        return found
+
+    def _once(
+        self,
+        loop: Repeated,
+        scope: _Scope,
+        carried: Sequence[TypeProto],
+        values: Sequence[TensorProto | None],
+        counts: Sequence[int],
+        trip: int | None,
+        times: int,
+    ) -> _Scope:
+        """The body's scope after one run, which counts ``times`` times; ``trip`` is its number, None for any."""
+        inner, self.times = scope.inner(), times
+        for name, kind in loop.given.items():
+            inner.set(name, kind)
+        if trip is not None and loop.counter:
+            number = numpy_helper.from_array(np.array(trip, np.int64), loop.counter)
+            inner.set(loop.counter, loop.given[loop.counter], number)
+        for name, kind, value, count in zip(loop.carried_in, carried, values, counts, strict=True):
+            inner.set(name, kind, value, count)
+        self.graph(loop.body, inner)
+        return inner
 
     def _infer(self, node: NodeProto, scope: _Scope) -> dict[str, TypeProto]:
         """Types of the node's outputs, as far as onnx can tell."""
-        read = [name for name in node.input if name]
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             schema = onnx.defs.get_schema(node.op_type, self.versions.get(domain, 1), domain)
-            bodies = any(attribute.HasField("g") for attribute in node.attribute)
-            types = scope.types if bodies else {name: scope.types[name] for name in read}
-            data = {name: scope.values[name] for name in read if name in scope.values}
+            read = [name for name in node.input if name]
+            seen = [name for name in inputs_of(node) if name in scope.types] if self._has_body(node) else read
+            types = {name: scope.types[name] for name in seen}
+            data = {name: value for name in read if (value := scope.value(name)) is not None}
             return dict(shape_inference.infer_node_outputs(schema, node, types, data, None, self.imports))
         except Exception:  # no schema, or a node that the runtime will refuse
             return {}
+
+    @staticmethod
+    def _has_body(node: NodeProto) -> bool:
+        return any(attribute.HasField("g") for attribute in node.attribute)
 
 
 def _refuse_huge_numbers(node: NodeProto, scope: _Scope, where: str) -> None:
     for attribute in node.attribute:
         if attribute.name in _SIZES and any(abs(number) > _LARGEST_NUMBER for number in (*attribute.ints, attribute.i)):
-            raise ModelError(f"{where}: its attribute '{attribute.name}' asks for too large a tensor")
+            raise ModelError(f"{where}: its attribute '{attribute.name}' asks for too large a tensor; {ADVICE}")
     if node.op_type not in _ALLOCATING or node.op_type == "Loop":
         return
     for name in node.input[0 if node.op_type in ("ConstantOfShape", "Range", "HannWindow") else 1 :]:
-        if name in scope.values:
+        value = scope.value(name)
+        if value is not None:
             try:
-                numbers = numpy_helper.to_array(scope.values[name])
+                numbers = numpy_helper.to_array(value)
                 huge = numbers.dtype.kind in "iuf" and bool(
                     (np.abs(numbers.astype(np.float64)) > _LARGEST_NUMBER).any()
                 )
             except Exception:  # a type that numpy has not
                 continue
             if huge and node.op_type != "Pad":  # a Pad's third input is the value to fill with
-                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor")
+                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}")
 
 
 def _elements(kind: TypeProto) -> int | None:
@@ -214,7 +379,7 @@ def _follow(node: NodeProto, scope: _Scope, imports: list[onnx.OperatorSetIdProt
         return
     read = [name for name in node.input if name]
     sizes_known = all(0 <= (_elements(scope.types[name]) or 0) <= SMALL for name in node.output if name)
-    if node.op_type not in _FOLLOWED or any(name not in scope.values for name in read) or not sizes_known:
+    if node.op_type not in _FOLLOWED or any(scope.value(name) is None for name in read) or not sizes_known:
         return
     if any(_is_unknown(scope.types[name]) for name in node.output if name):
         return

@@ -8,12 +8,11 @@ import onnx
 from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from onnxsurgeon.bounds import ADVICE, MAX_SUBGRAPH_DEPTH, bound
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import subgraphs
 from onnxsurgeon.graph.external import is_external
 from onnxsurgeon.graph.tensors import check_tensor
-
-DEEPEST_SUBGRAPH = 16
 
 _STRING, _MESSAGE = 9, 11  # field types of protobuf's descriptors
 
@@ -42,8 +41,8 @@ def _walk(
 ) -> None:
     if isinstance(message, GraphProto):
         depth += 1
-        if depth > DEEPEST_SUBGRAPH + 1:
-            raise ModelError(f"{where}: its subgraphs are nested more than {DEEPEST_SUBGRAPH} deep")
+        if depth > bound(MAX_SUBGRAPH_DEPTH) + 1:
+            raise ModelError(f"{where}: its subgraphs are nested more than {MAX_SUBGRAPH_DEPTH} deep; {ADVICE}")
     elif isinstance(message, onnx.SparseTensorProto):
         raise ModelError(f"{where}: has a sparse tensor, which is not supported")
     for field, value in message.ListFields():

@@ -18,15 +18,21 @@ from onnxsurgeon.linear_algebra import Array
 IR_WITH_FREE_INITIALIZERS = 4  # before it, every initializer has to be listed among the graph's inputs
 
 
-def save(network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True) -> None:
+def save(
+    network: Network, path: str | os.PathLike[str], *, overwrite: bool = False, flush: bool = True
+) -> tuple[str, ...]:
     """Write ``network`` to ``path``, complete or not at all; with external data where the file read had it.
 
-    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file.
+    ``flush`` brings it to the disk at once, so that even a power failure leaves the old or the new file. External data
+    goes to ``NAME.data`` beside it; with ``overwrite``, an older data file that nothing else refers to is removed.
+
+    Returns:
+        What is to be said about files of external data, in sentences: that the data is called otherwise, and why.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
     """
-    write_parts(to_parts(network), path, overwrite=overwrite, flush=flush)
+    return write_parts(to_parts(network), path, overwrite=overwrite, flush=flush)
 
 
 def to_model(network: Network) -> onnx.ModelProto:

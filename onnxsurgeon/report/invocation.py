@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.errors import RunError
@@ -68,7 +68,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
     Raises:
         RunError: settings.json is damaged.
     """
-    record = run.read_settings()
+    record = run.read_settings(get_type_hints(SurgeonSettings))
     try:
         settings = tuple(_settings(record["settings"]))
         data, model = record["data"], record["model"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.graph.files import flush_file
+from onnxsurgeon.graph.files import flush_file, model_digest
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load
 from onnxsurgeon.graph.writer import save
 from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runs.state_file import read_state, state_path, write_state
 from onnxsurgeon.training.state import OptimizerState
+from onnxsurgeon.typed import check
 
+_OPERATION = re.compile("[a-z_]+")
 START = "start"
 RECUPERATED, TRAINED = "recuperated", "trained"
 
@@ -129,10 +132,17 @@ def write_branch(branch: Branch, folder: Path) -> Path:
 
 
 def flush_branch(path: Path) -> None:
-    """Bring a branch's files to the disk."""
+    """Bring a branch's files to the disk.
+
+    Raises:
+        RunError: the system refuses.
+    """
     for file in (path, state_path(path)):
-        if file.is_file():
-            flush_file(file)
+        try:
+            if file.is_file():
+                flush_file(file)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
 def read_branch(path: Path) -> Branch:
@@ -145,27 +155,40 @@ def read_branch(path: Path) -> Branch:
     network = load(path)
     record = {key.removeprefix(METADATA_PREFIX): value for key, value in network.metadata.items()}
     try:
-        return Branch(
+        lineage, history = (json.loads(record[key]) for key in ("lineage", "history"))
+        check(lineage, list[str], "lineage")
+        check(history, list[Measurement], "history")
+        parent = int(record["parent"]) if record["parent"] else None
+        branch = Branch(
             int(record["branch"]),
-            int(record["parent"]) if record["parent"] else None,
+            parent,
             record["surgery"],
             network,
-            tuple(json.loads(record["lineage"])),
-            tuple(Measurement(**entry) for entry in json.loads(record["history"])),
+            tuple(lineage),
+            tuple(Measurement(**entry) for entry in history),
             float(record["score"]),
-            read_state(state_path(path), network) if state_path(path).is_file() else None,
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: carries no branch's metadata") from error
+    # Files are called by it.
+    if branch.number < 0 or (parent or 0) < 0 or not _OPERATION.fullmatch(branch.operation):
+        raise RunError(f"{path}: carries no branch's metadata")
+    state = state_path(path)
+    return replace(branch, state=read_state(state, network)) if state.is_file() else branch
 
 
 def digests(path: Path) -> dict[str, str]:
     """SHA-256 of a branch's file and, where it has one, of its optimizer's state: as the journal holds them.
 
+    The former is that of ``model_digest``, which external data is part of.
+
     Raises:
         RunError: a file cannot be read.
     """
-    found = {"digest": file_digest(path)}
+    try:
+        found = {"digest": model_digest(path)}
+    except OSError as error:
+        raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
     if state_path(path).is_file():
         found["state_digest"] = file_digest(state_path(path))
     return found

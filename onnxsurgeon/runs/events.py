@@ -103,6 +103,8 @@ class Resumed(TypedDict):
 class Checkpoint(TypedDict):
     """The given model is measured, or a decision is taken: a state that a run resumes from.
 
+    In the journal it carries a "checksum" besides; see ``lines``.
+
     Attributes:
         event: "started" or "decided".
         epoch: epochs trained.

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from onnxsurgeon.errors import OnnxSurgeonError
 from onnxsurgeon.runs.branch import RECUPERATED, START, TRAINED, read_branch
+from onnxsurgeon.runs.checked import FINITE, entries, integer, integers, number, numbers, read_lines, text, texts
+from onnxsurgeon.runs.checkpoint import why_damaged
 from onnxsurgeon.runs.family import Decision, Finish, History, Member, Operated, Point, Spectrum
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.journal import Event, RunDirectory
-from onnxsurgeon.runs.lines import FINITE, entries, integer, integers, number, numbers, read_lines, text, texts
 from onnxsurgeon.runs.predictions import read_predictions
 
 _FILE_NAME = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
@@ -30,7 +31,10 @@ def read_history(run: RunDirectory) -> History:
     for line, event in lines.events:
         try:
             _enter(history, event)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            history.damaged.append(line)
+            continue
+        if why_damaged(event):  # of no concern for the page, but a run would not go on from it
             history.damaged.append(line)
     history.damaged.sort()
     _complete(history, run.branches)

@@ -2,12 +2,13 @@
 
 Every event is one line of journal.jsonl. A run resumes from its last "decided" event: what came
 after is done again, with the same result, except that branches whose training had ended are read from their files.
+
+The folder may be a stranger's, or damaged: no file in it is a link, and what is read is checked where it is read.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import tempfile
@@ -16,15 +17,52 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, write_bytes
+from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, open_regular, sha256_of, write_bytes
+from onnxsurgeon.runs.lines import Event as Event  # for those who read journals
+from onnxsurgeon.runs.lines import Line, plain, read_lines, sealed
+from onnxsurgeon.runs.records import check_settings
+from onnxsurgeon.typed import UnfitError
 
-Event = dict[str, Any]
+# What is in a run directory; a file or folder whose name begins so and that is a link is refused.
+_NAMES = (
+    "settings.json",
+    "journal.jsonl",
+    "branches",
+    "best.onnx",
+    "front",
+    "teacher",
+    "report.html",
+    "plots",
+    "tensorboard",
+    "mlflow.json",
+)
+_LARGEST_SETTINGS = 2**24  # bytes
 # Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
 _CHECKPOINTS = ("started", "decided")
 _NEEDED = (*_CHECKPOINTS, "finished")
+
+
+WhyDamaged = Callable[[Event], str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from.
+
+    Attributes:
+        kept: the journal's lines up to it.
+        event: its own; None: the run begins anew.
+        trained: by branch number, the digests of its files as they were when its training had ended; only of branches
+            since this checkpoint and up to the next.
+    """
+
+    kept: tuple[Line, ...]
+    event: Event | None
+    trained: dict[int, dict[str, str]]
 
 
 @dataclass
@@ -75,10 +113,10 @@ class RunDirectory:
         Raises:
             RunError: ``path`` exists, or cannot be made.
         """
-        if path is not None and path.exists():
-            raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume")
         parent = Path("runs") if path is None else path.parent
         try:
+            if path is not None and os.path.lexists(path):
+                raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume")
             parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=parent, prefix=".", suffix=TEMPORARY_SUFFIX) as temporary:
                 unfinished = cls(Path(temporary, "run"))
@@ -87,37 +125,45 @@ class RunDirectory:
                 names = [path] if path is not None else (parent / f"{stem}-{number}" for number in count(1))
                 return cls(_rename_to_first_free(unfinished.path, names))
         except OSError as error:
-            raise RunError(f"{error.filename or path}: cannot be made: {error.strerror}") from error
+            raise RunError(f"{error.filename or path}: cannot be made: {error.strerror or error}") from error
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """An existing run directory.
 
         Raises:
-            RunError: it is none.
+            RunError: it is none, or something in it is a link: what is written there would end up elsewhere.
         """
         run = cls(path)
-        for needed, is_there in ((run.settings_file, Path.is_file), (run.branches, Path.is_dir)):
-            if not is_there(needed):
-                raise RunError(f"{path}: not a run directory: no {needed.name} in it")
+        try:
+            for needed, is_there in ((run.settings_file, Path.is_file), (run.branches, Path.is_dir)):
+                if not is_there(needed):
+                    raise RunError(f"{path}: not a run directory: no {needed.name} in it")
+            for entry in path.iterdir():
+                if entry.name.startswith(_NAMES):
+                    _refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
+        except OSError as error:
+            raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
         return run
 
     def write_settings(self, record: Mapping[str, Any]) -> None:
         """Write settings.json."""
         write_bytes(self.settings_file, (json.dumps(record, indent=2) + "\n").encode())
 
-    def read_settings(self) -> dict[str, Any]:
+    def read_settings(self, hints: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         """Read settings.json.
 
         Raises:
-            RunError: it is damaged.
+            RunError: it is damaged, or an entry that is read somewhere is not what it should be.
         """
         try:
-            record = json.loads(self.settings_file.read_text())
-        except (OSError, ValueError) as error:
+            record = json.loads(read_own_file(self.settings_file, _LARGEST_SETTINGS))
+            check_settings(record, hints)
+        except UnfitError as error:
+            raise RunError(f"{self.settings_file}: lacks or misnames an entry: {error}") from error
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.settings_file}: cannot be read: {error}") from error
-        if not isinstance(record, dict):
-            raise RunError(f"{self.settings_file}: not a record of settings")
+        assert isinstance(record, dict)
         return record
 
     @contextmanager
@@ -127,7 +173,11 @@ class RunDirectory:
         Raises:
             RunError: another process holds it.
         """
-        with self.settings_file.open("rb") as file:  # never replaced, unlike the other files
+        try:
+            file = self.settings_file.open("rb")  # never replaced, unlike the other files
+        except OSError as error:
+            raise RunError(f"{self.settings_file}: cannot be read: {error.strerror}") from error
+        with file:
             try:
                 import fcntl
 
@@ -146,9 +196,10 @@ class RunDirectory:
         """Write front/: copies of branch files, from their names to those they get there; what it held is removed.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: it cannot be written, or is a link.
         """
         try:
+            _refuse_links(self.front)
             self.front.mkdir(exist_ok=True)
             for old in self.front.glob("*.onnx"):
                 old.unlink()
@@ -158,44 +209,136 @@ class RunDirectory:
             copy_model(self.branches / branch, self.front / name, overwrite=True)
 
     def append(self, event: Event) -> None:
-        """Append one event to the journal; one that a resumed run needs is on the disk afterwards."""
-        with self.journal.open("ab") as file:
-            file.write(json.dumps(event).encode() + b"\n")
-            if event["event"] in _NEEDED:
-                file.flush()
-                os.fsync(file.fileno())
+        """Append one event to the journal; one that a resumed run needs is on the disk afterwards.
+
+        A checkpoint carries a checksum.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            with self.journal.open("ab") as file:
+                file.write(sealed(event) if event["event"] in _CHECKPOINTS else plain(event))
+                if event["event"] in _NEEDED:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.journal}: cannot be written: {error.strerror or error}") from error
+
+    def lines(self) -> list[Line]:
+        """The journal's lines; none where there is no journal yet.
+
+        Raises:
+            RunError: it cannot be read, or is no regular file.
+        """
+        return list(read_lines(read_own_file(self.journal))) if os.path.lexists(self.journal) else []
 
     def read_journal(self) -> list[Event]:
         """The journal's events up to the first line that is damaged: a kill can cut off the last one."""
         events: list[Event] = []
-        if self.journal.exists():
-            for line in self.journal.read_bytes().splitlines(keepends=True):
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n") or not isinstance(event, dict) or "event" not in event:
-                    break
-                events.append(event)
+        for line in self.lines():
+            if line.event is None:
+                break
+            events.append(line.event)
         return events
 
-    def rewind(self) -> Event | None:
-        """Cut the journal back to its last checkpoint, which is returned; None: there is none, start afresh.
+    def checkpoint(self, why_damaged: WhyDamaged, wanted: int | None = None) -> Checkpoint:
+        """Where the run goes on from; nothing is changed.
 
-        Unfinished temporary files are removed.
+        Args:
+            why_damaged: says of an event why a run cannot go on from it, or "".
+            wanted: number of the line of a checkpoint; 0: the run begins anew; None: the last checkpoint.
+
+        Raises:
+            RunError: a line is damaged and no checkpoint is wanted, since more could be lost than is known; there is
+                no checkpoint, but there are branches; or the wanted line holds none. The text names lines.
         """
-        for leftover in (*self.path.glob(f".*{TEMPORARY_SUFFIX}"), *self.branches.glob(f".*{TEMPORARY_SUFFIX}")):
-            leftover.unlink()
-        events = self.read_journal()
-        last = max((i for i, event in enumerate(events) if event["event"] in _CHECKPOINTS), default=-1)
-        self.finished_training = {
-            event["branch"]: {key: event[key] for key in ("digest", "state_digest") if key in event}
-            for event in events[last + 1 :]
-            if event["event"] == "trained"
+        kept: list[Line] = []
+        damaged: Line | None = None
+        for line in self.lines():
+            damage = line.damage or why_damaged(line.event or {})
+            if not damage:
+                kept.append(line)
+            elif not line.is_cut_off and damaged is None:
+                damaged = Line(line.number, line.content, None, damage)
+        found = [line for line in kept if line.event is not None and line.event["event"] in _CHECKPOINTS]
+        if wanted is None and damaged is not None:
+            raise RunError(f"{self.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}")
+        if wanted is None and not found and self._has_trained():
+            raise RunError(f"{self.journal}: holds no checkpoint, though branches were trained; {_onward(found)}")
+        if wanted == 0 or not found:
+            if wanted:
+                raise RunError(f"{self.journal}: line {wanted} is no checkpoint; {_onward(found)}")
+            return Checkpoint((), None, {})
+        chosen = next((line for line in found if line.number == wanted), found[-1] if wanted is None else None)
+        if chosen is None:
+            places = ", ".join(f"{line.number} (epoch {(line.event or {})['epoch']})" for line in found[-8:])
+            raise RunError(f"{self.journal}: line {wanted} is no checkpoint; the last ones are in lines {places}")
+        later = found[found.index(chosen) + 1].number if chosen is not found[-1] else kept[-1].number + 1
+        trained: dict[int, dict[str, str]] = {
+            line.event["branch"]: {key: line.event[key] for key in ("digest", "state_digest") if key in line.event}
+            for line in kept
+            if line.event is not None and line.event["event"] == "trained" and chosen.number < line.number < later
         }
-        kept = b"".join(json.dumps(event).encode() + b"\n" for event in events[: last + 1])
-        write_bytes(self.journal, kept, overwrite=True)
-        return events[last] if last >= 0 else None
+        return Checkpoint(tuple(line for line in kept if line.number <= chosen.number), chosen.event, trained)
+
+    def _has_trained(self) -> bool:
+        names = (path.name for path in self.branches.iterdir())
+        return any(name.endswith(".onnx") and not name.startswith(("0000-", ".")) for name in names)
+
+    def rewind(self, why_damaged: WhyDamaged = lambda event: "", wanted: int | None = None) -> Event | None:
+        """Cut the journal back to a checkpoint, which is returned; None: there is none, start afresh.
+
+        Unfinished temporary files are removed. Lines that are damaged are, too, where a checkpoint was ``wanted``.
+
+        Raises:
+            RunError: as ``checkpoint`` does, or a file cannot be written.
+        """
+        found = self.checkpoint(why_damaged, wanted)
+        try:
+            for leftover in (*self.path.glob(f".*{TEMPORARY_SUFFIX}"), *self.branches.glob(f".*{TEMPORARY_SUFFIX}")):
+                leftover.unlink()
+        except OSError as error:
+            raise RunError(f"{error.filename or self.path}: cannot be removed: {error.strerror}") from error
+        self.finished_training = found.trained
+        write_bytes(self.journal, b"".join(line.content for line in found.kept), overwrite=True)
+        return found.event
+
+
+def read_own_file(path: Path, most: int | None = None) -> bytes:
+    """The content of a file of a run: a regular one, and no link.
+
+    Raises:
+        RunError: it is none, cannot be read, or has more bytes than ``most``.
+    """
+    try:
+        _refuse_links(path)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if most is not None and size > most:
+                raise RunError(f"{path}: {size:,} bytes are more than such a file has")
+            return file.read()
+    except (OSError, MemoryError) as error:
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}") from error
+
+
+def _refuse_links(path: Path, *, inside: bool = True) -> None:
+    """Raise RunError where ``path``, or anything ``inside`` it, is a link; where there is nothing, nothing is wrong."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own")
+    if inside and path.is_dir():
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
+                    _refuse_links(Path(entry.path))
+
+
+def _onward(found: list[Line]) -> str:
+    """How a run can go on whose journal is damaged."""
+    if not found:
+        return "there is no checkpoint to go on from: --from-checkpoint 0 begins anew"
+    line, epoch = found[-1].number, (found[-1].event or {})["epoch"]
+    return f"the last whole checkpoint is in line {line} (epoch {epoch}): --from-checkpoint {line} goes on from there"
 
 
 def file_digest(path: Path) -> str:
@@ -205,9 +348,9 @@ def file_digest(path: Path) -> str:
         RunError: it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:

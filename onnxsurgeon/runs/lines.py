@@ -1,126 +1,73 @@
-"""The journal's lines, and values taken from an event only if they are what they should be."""
+"""The lines of a journal: read, found to be damaged, and sealed with a checksum where a run resumes from them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from onnxsurgeon.runs.journal import Event
+from onnxsurgeon.runs.events import EVENTS
 
-# Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
-_LARGEST = 1e15
-FINITE = 1e300  # of what may have diverged
+Event = dict[str, Any]
+# The last entry of a sealed line: SHA-256 of the line as it is without this entry and without the line's end.
+_SEAL = re.compile(rb'(\{.*), "checksum": "([0-9a-f]{64})"\}')
 
 
 @dataclass(frozen=True)
-class Lines:
-    """A journal, line by line.
+class Line:
+    """A line of a journal.
 
     Attributes:
-        events: the events that can be read, each with its line's number, counted from 1.
-        damaged: numbers of the other lines.
-        cut_off: whether the last line has no end: it is being written, or the run was killed in that moment. It is
-            not counted among the damaged.
+        number: counted from 1.
+        content: its bytes, with its end where it has one.
+        event: what it tells, the checksum left out; None: it is damaged.
+        damage: why it is, in words; "" where it is not.
+        is_cut_off: whether it is the last one and has no end: it is being written, or a run was killed in that moment.
     """
 
-    events: tuple[tuple[int, Event], ...]
-    damaged: tuple[int, ...]
-    cut_off: bool
+    number: int
+    content: bytes
+    event: Event | None
+    damage: str = ""
+    is_cut_off: bool = False
 
 
-def read_lines(journal: Path) -> Lines:
-    """The lines of ``journal``; none where there is no such file yet."""
-    content = journal.read_bytes() if journal.is_file() else b""
+def sealed(event: Event) -> bytes:
+    """An event as a line that carries a checksum over itself."""
+    plain = json.dumps(event).encode()
+    return plain[:-1] + f', "checksum": "{hashlib.sha256(plain).hexdigest()}"}}\n'.encode()
+
+
+def plain(event: Event) -> bytes:
+    """An event as a line."""
+    return json.dumps(event).encode() + b"\n"
+
+
+def read_lines(content: bytes) -> Iterator[Line]:
+    """The lines of a journal, the damaged ones included."""
     *whole, rest = content.split(b"\n")
-    events, damaged = [], []
-    for line, encoded in enumerate(whole, start=1):
-        try:
-            event = json.loads(encoded)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            events.append((line, event))
-        else:
-            damaged.append(line)
-    return Lines(tuple(events), tuple(damaged), bool(rest))
+    for number, encoded in enumerate(whole, start=1):
+        event, damage = _read(encoded)
+        yield Line(number, encoded + b"\n", event, damage)
+    if rest:
+        yield Line(len(whole) + 1, rest, None, "it is cut off", is_cut_off=True)
 
 
-def number(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> float:
-    """A number between ``least`` and ``most``.
-
-    Raises:
-        KeyError: there is none.
-        TypeError: it is no number.
-        ValueError: it lies outside, or is NaN.
-    """
-    return _number(event[key], least, most)
-
-
-def numbers(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> tuple[float, ...]:
-    """A list of numbers; raises what ``number`` does."""
-    return tuple(_number(value, least, most) for value in _list(event[key]))
-
-
-def integer(event: Event, key: str) -> int:
-    """An integer from 0 on; raises what ``number`` does."""
-    return _integer(event[key])
-
-
-def integers(event: Event, key: str) -> tuple[int, ...]:
-    """A list of integers from 0 on; raises what ``number`` does."""
-    return tuple(_integer(value) for value in _list(event[key]))
-
-
-def text(event: Event, key: str) -> str:
-    """A text; raises what ``number`` does."""
-    return _text(event[key])
-
-
-def texts(event: Event, key: str) -> tuple[str, ...]:
-    """A list of texts; raises what ``number`` does."""
-    return tuple(_text(value) for value in _list(event[key]))
-
-
-def entries(event: Event, key: str) -> list[Event | None]:
-    """A list of records, or of None in their places; raises what ``number`` does."""
-    found = _list(event[key])
-    if not all(each is None or isinstance(each, dict) for each in found):
-        raise TypeError("no record")
-    return found  # type: ignore[return-value]
-
-
-def table(event: Event, key: str, width: int) -> list[tuple[float, ...]]:
-    """A list of rows of so many numbers; raises what ``number`` does."""
-    rows = [tuple(_number(value, -_LARGEST, _LARGEST) for value in _list(row)) for row in _list(event[key])]
-    if any(len(row) != width for row in rows):
-        raise ValueError(f"{key}: expected rows of {width} numbers")
-    return rows
-
-
-def _number(value: object, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("no number")
-    if not least <= value <= most:
-        raise ValueError(f"{value} is out of range")
-    return float(value)
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("no integer")
-    if not 0 <= value <= _LARGEST:
-        raise ValueError("out of range")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("no text")
-    return value.encode(errors="replace").decode()  # damage can hold half of a surrogate pair
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
-    return value
+def _read(encoded: bytes) -> tuple[Event | None, str]:
+    try:
+        event = json.loads(encoded)
+    except (ValueError, RecursionError):
+        return None, "it is no JSON"
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None, "it tells of no event"
+    if event["event"] not in EVENTS:
+        return None, "it tells of an unknown event"
+    if "checksum" in event:
+        found = _SEAL.fullmatch(encoded)
+        if found is None or hashlib.sha256(found[1] + b"}").hexdigest().encode() != found[2]:
+            return None, "its checksum does not fit it"
+        del event["checksum"]
+    return event, ""

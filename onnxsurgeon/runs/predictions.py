@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxsurgeon.runs.checked import entries, integer, table, texts
 from onnxsurgeon.runs.journal import Event
-from onnxsurgeon.runs.lines import entries, integer, table, texts
 
 
 @dataclass(frozen=True)

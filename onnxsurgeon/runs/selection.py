@@ -24,6 +24,13 @@ def model_file(path: str | os.PathLike[str], branch: int | None = None) -> Path:
         RunError: the run has no such branch, or no best.onnx yet; the path is a folder but no run, or, with a branch
             asked for, no run.
     """
+    try:
+        return _model_file(path, branch)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _model_file(path: str | os.PathLike[str], branch: int | None) -> Path:
     given = Path(path)
     suffix = _BRANCH_OF_RUN.fullmatch(str(path))
     if suffix and not given.exists():

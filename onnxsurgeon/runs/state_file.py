@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.graph.files import write_bytes
+from onnxsurgeon.graph.files import open_regular, write_bytes
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.state import OptimizerState
@@ -48,14 +48,20 @@ def read_state(path: Path, network: Network) -> OptimizerState:
         RunError: the file is damaged, or belongs to another network.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as entries:
+            # As they were written: what is compressed could become anything.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
+                raise ValueError("compressed")
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
         count, rest = divmod(len(arrays) - 1, len(network.parameters()))
         moments = tuple(
             tuple(arrays[_name(number, i)] for i in range(len(network.parameters()))) for number in range(count)
         )
         state = OptimizerState(int(arrays[_STEPS]), moments)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        Exception
+    ) as error:  # damaged archives and headers make zipfile, tokenize and numpy raise what shares no base
         raise RunError(f"{path}: holds no optimizer's state") from error
     if rest or not state.fits(network, count) or any(a.dtype != network.dtype for each in moments for a in each):
         raise RunError(f"{path}: holds the optimizer's state of another network")

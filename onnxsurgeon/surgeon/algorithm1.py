@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
-from onnxsurgeon.surgeon.checkpoint import State
+from onnxsurgeon.runs.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
 from onnxsurgeon.surgeon.jobs import Job
 

@@ -11,12 +11,13 @@ from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runs.branch import START, Branch, read_branch
+from onnxsurgeon.runs.checkpoint import REFIT, State, require_unchanged
+from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.journal import RunDirectory
-from onnxsurgeon.surgeon.checkpoint import REFIT, State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latencies_of
-from onnxsurgeon.surgeon.objective import Entry, Given, Limits, shortfall
+from onnxsurgeon.surgeon.objective import Given, Limits, shortfall
 from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
@@ -108,6 +109,7 @@ def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
     names: dict[str, str] = {}
     found = []
     for entry in filter(limits.admits, state.front):
+        require_unchanged(surgeon.run.branches / entry.file, entry.digest)
         name = f"{entry.parameters}.onnx"
         names[entry.file] = name if name not in names.values() else f"{entry.parameters}-{entry.branch}.onnx"
         found.append(replace(entry, file=f"front/{names[entry.file]}"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch, write_branch
-from onnxsurgeon.surgeon.checkpoint import State
+from onnxsurgeon.runs.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.settings import SurgeonSettings

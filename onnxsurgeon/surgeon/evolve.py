@@ -29,9 +29,9 @@ from onnxsurgeon.runs.branch import (
     read_branch,
     write_branch,
 )
+from onnxsurgeon.runs.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary, why_damaged
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
-from onnxsurgeon.surgeon.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -62,6 +62,7 @@ class Surgeon(ABC):
         is_trained: whether the given model was trained before.
         given_rows: how many of the training rows, the first of them, were given; the others were made of these.
         begun: when the run began, by ``time.perf_counter``; None: now.
+        from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
     """
 
     first_phase: ClassVar[str] = GROW
@@ -77,6 +78,7 @@ class Surgeon(ABC):
     is_trained: bool = False
     given_rows: int | None = None
     begun: float | None = None
+    from_checkpoint: int | None = None
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -107,7 +109,7 @@ class Surgeon(ABC):
         given = load(self.run.branches / f"0000-{START}.onnx")
         self.bench = replace(self.bench, free=standardisable(given))
         self.workers.begin(self.bench, self.run.path)
-        last = self.run.rewind()
+        last = self.run.rewind(why_damaged, self.from_checkpoint)
         state = self._start() if last is None else self._restored(last)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
@@ -321,9 +323,12 @@ class Surgeon(ABC):
                 wanted = self.run.finished_training.get(job.branch.number)
                 finished = wanted is not None and path.is_file() and digests(path) == wanted
                 if finished and job.stage == TRAINED:
-                    found[job.branch.number] = Done(read_branch(path), True, job.stop - job.start, 0.0, 0.0)
-                else:
-                    yield replace(job, keep_file=finished)
+                    known = read_branch(path)
+                    if known.file_name == path.name and known.history:
+                        found[job.branch.number] = Done(known, True, job.stop - job.start, 0.0, 0.0)
+                        continue
+                    finished = False
+                yield replace(job, keep_file=finished)
 
         found.update((done.branch.number, done) for done in self.workers.perform(unfinished()))
         return [(job, found[job.branch.number]) for job in every]

@@ -24,13 +24,14 @@ from onnxsurgeon.runs.branch import (
     read_branch,
     write_branch,
 )
-from onnxsurgeon.surgeon.checkpoint import REFIT, State
+from onnxsurgeon.runs.checkpoint import REFIT, State
+from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.file_size import parameters_within
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.latency import latency_of
-from onnxsurgeon.surgeon.objective import Entry, Given, Limits, choose, front, least_accuracy, most_accurate
+from onnxsurgeon.surgeon.objective import Given, Limits, choose, front, least_accuracy, most_accurate
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
 
 FEWEST = 8  # epochs of a run that makes networks larger or smaller than it has to: fewer are for training alone

@@ -20,7 +20,7 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
-from onnxsurgeon.surgeon.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
+from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
 from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch

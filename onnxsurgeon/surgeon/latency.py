@@ -11,6 +11,7 @@ from onnxsurgeon.errors import EngineError, OnnxSurgeonError
 from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.reader import load
+from onnxsurgeon.graph.sizes import largest_tensor
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import first_line, session
 
@@ -53,7 +54,9 @@ def latencies_of(paths: Sequence[Path], seconds: float = 1.0) -> list[float | No
 def _stopwatch(path: Path) -> Callable[[], float]:
     """A function that runs the model at ``path`` on a row, and returns the seconds that took."""
     model = to_model(load(path))
-    made, feeds = session(model), random_inputs(model, rows=1)
+    feeds = random_inputs(model, rows=1)
+    largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name=str(path))
+    made = session(model)
 
     def once() -> float:
         start = time.perf_counter()

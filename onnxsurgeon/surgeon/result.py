@@ -8,9 +8,9 @@ from typing import Any
 
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import START, Branch
+from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.table import RunTable
-from onnxsurgeon.surgeon.objective import Entry
 from onnxsurgeon.training.metrics import Metrics
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import class_names
@@ -20,6 +20,7 @@ from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.branch import START, Branch, write_branch
+from onnxsurgeon.runs.checkpoint import require_given, restored, why_damaged
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
@@ -135,7 +136,8 @@ def evolve(
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
         rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-        dataset = load_dataset(data, **rows, folder=None if data_dir is None else Path(data_dir), progress=progress)
+        folder = None if data_dir is None else Path(data_dir)
+        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
         teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
         splits = _split(teaching)
         start = start_of(network, settings, chosen, splits.given, splits.validation)
@@ -178,6 +180,7 @@ def evolve(
 def resume(
     run_dir: str | os.PathLike[str],
     *,
+    from_checkpoint: int | None = None,
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -188,16 +191,20 @@ def resume(
 ) -> Evolved:
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
-    Whether it was tracked is not remembered: ``track`` says so anew.
+    ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
+    it begins anew. What comes after that line is given up. Whether the run was tracked is not remembered: ``track``
+    says so anew. The other arguments are those of ``evolve``.
 
     Raises:
-        RunError: the folder is no run directory, or its data set has changed.
+        RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
+            damaged and no checkpoint is chosen; the text names the line. Nothing is changed then.
         OnnxSurgeonError: as ``evolve`` does.
     """
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     run = RunDirectory.open(Path(run_dir))
-    record = run.read_settings()
+    record = run.read_settings(get_type_hints(SurgeonSettings))
+    last = run.checkpoint(why_damaged, from_checkpoint)
     try:
         # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
         settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
@@ -216,20 +223,24 @@ def resume(
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
+    require_given(last.kept, run.branches)
     network = load(run.branches / f"0000-{START}.onnx")
     chosen = make_engine(engine, device, network, settings)
     begun = time.perf_counter()
     with make_workers(workers, training_progress) as pool, tracking:
-        dataset = load_dataset(name, **rows, folder=folder, progress=progress)
+        dataset = load_dataset(name, **rows, folder=folder, progress=progress, networks=(network,))
         if dataset.digest != digest:
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
             )
+        if last.event is not None:
+            restored(last.event, run.branches)  # what cannot be gone on with is told before anything is written
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
         splits = _split(teaching)
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
+        surgeon.from_checkpoint = from_checkpoint
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
 
@@ -316,7 +327,8 @@ def _finish(
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
-            copy_model(surgeon.run.best, out, overwrite=overwrite)
+            told = copy_model(surgeon.run.best, out, overwrite=overwrite)
+            evolved = replace(evolved, remarks=(*evolved.remarks, *told))
         surgeon.tell(event="finished", **evolved.record(), predictions=predictions)
     return evolved
 

@@ -26,7 +26,7 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, without_duplicates
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
-from onnxsurgeon.surgeon.checkpoint import DONE, PRUNE, RACE, SHRINK, State
+from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job

@@ -15,9 +15,10 @@ from onnxsurgeon.errors import SettingsError, SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import save
 from onnxsurgeon.recommend.shrinking import count_of
+from onnxsurgeon.runs.entry import SAME_LATENCY
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.latency import latency_of
-from onnxsurgeon.surgeon.objective import SAME_LATENCY, Given, Limits
+from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
 from onnxsurgeon.surgery import Narrow, operate

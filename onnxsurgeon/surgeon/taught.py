@@ -17,8 +17,11 @@ from onnxsurgeon.data.teacher import Taught
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import write_bytes
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runs.journal import read_own_file
 
 FOLDER, RECORD = "teacher", "teacher.json"
+_LARGEST_RECORD = 2**20  # bytes
+_SQUASHES = ("", "Softmax", "Sigmoid")
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class TaughtFolder:
         try:
             if self.path.is_symlink():
                 return None
-            record = json.loads((self.path / RECORD).read_text())
-            squashes = tuple(map(str, record["squashes"][part])) if record["digest"] == self.digest else ()
-        except (OSError, ValueError, KeyError, TypeError):
+            record = json.loads(read_own_file(self.path / RECORD, _LARGEST_RECORD))
+            squashes = tuple(record["squashes"][part]) if record["digest"] == self.digest else ()
+            if not all(squash in _SQUASHES for squash in squashes):
+                return None
+        except (RunError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if len(squashes) != len(widths):
             return None
@@ -87,7 +92,7 @@ def _name(part: str, head: int) -> str:
 def _array(path: Path, rows: int, width: int) -> Array | None:
     """An array (rows, …, width) float32 of finite values from a file; None where it is none."""
     try:
-        if path.is_symlink():
+        if path.is_symlink() or not path.is_file():  # a FIFO would be waited for without end
             return None
         values: Array = np.lib.format.open_memmap(path, mode="r")  # refuses pickles
     except Exception:  # damaged headers make tokenize and numpy raise what shares no base

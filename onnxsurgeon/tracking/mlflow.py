@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.files import write_bytes
-from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory, read_own_file
 from onnxsurgeon.tracking.base import FAILED, FINISHED, INTERRUPTED, Logged, Settings
 from onnxsurgeon.tracking.values import Entry
 
@@ -107,9 +107,11 @@ class MLflow:
     def _known(self, run: RunDirectory) -> Any:
         """The run of MLflow's that this one was logged to before; None: there is none, or not in this store."""
         try:
-            known = json.loads((run.path / RUN_FILE).read_text())["run_id"]
-            return self._client.get_run(known)
-        except (OSError, ValueError, KeyError, TypeError):
+            if not (run.path / RUN_FILE).exists():
+                return None
+            known = json.loads(read_own_file(run.path / RUN_FILE))["run_id"]
+            return self._client.get_run(known) if isinstance(known, str) else None
+        except (RunError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":

@@ -199,7 +199,7 @@ def _quiet_graph_builder() -> Iterator[None]:
 
     def quiet() -> Any:
         options = original()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         return options
 
     with _GENERATING:

@@ -31,6 +31,9 @@ class At(NamedTuple):
 Rule = Callable[[GraphBuilder, At], list[str]]
 
 
+_ONE_ATTRIBUTE = {"Transpose": ("order", "perm"), "Concat": ("axis", "axis"), "Einsum": ("equation", "equation")}
+
+
 def apply(build: GraphBuilder, activation: Activation, z: str, slope: str = "") -> str:
     """Append y = φ(z); return its name."""
     y = f"y_{len(build.nodes)}"
@@ -51,10 +54,9 @@ def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
         return build.add("Pow", x[0], build.scalar(given["exponent"]))
     if glue.op == "Reshape":
         return build.add("Reshape", x[0], build.integers(-1, *(int(size or 0) for size in glue.shape[1:])))
-    if glue.op == "Transpose":
-        return build.add("Transpose", x[0], perm=given["order"])
-    if glue.op == "Concat":
-        return build.add("Concat", *x, axis=given["axis"])
+    if glue.op in _ONE_ATTRIBUTE:
+        own, name = _ONE_ATTRIBUTE[glue.op]
+        return build.add(glue.op, *x, **{name: given[own]})
     if glue.op == "Slice":
         return _slice(build, x[0], given["axis"], given["begin"], given["end"])
     if glue.op == "ReduceSum":
@@ -204,6 +206,16 @@ def reduce_mean(build: GraphBuilder, at: At) -> list[str]:
     return [build.add("Div", spread, build.add("CastLike", count, spread))]
 
 
+def contraction(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂a = Σ g b and ∂L/∂b = Σ g a, over the indices that the other factor and the result have and it has not."""
+    terms, _, result = at.glue.attributes["equation"].partition("->")
+    a, b = terms.split(",")
+    return [
+        build.add("Einsum", at.g, at.x[1], equation=f"{result},{b}->{a}") if at.wanted[0] else "",
+        build.add("Einsum", at.g, at.x[0], equation=f"{result},{a}->{b}") if at.wanted[1] else "",
+    ]
+
+
 def softmax(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂x = y (g − Σ g y)."""
     inner = build.add("ReduceSum", build.add("Mul", at.g, at.y), build.integers(-1), keepdims=1)
@@ -272,6 +284,7 @@ RULES: dict[str, Rule] = {
     "Slice": piece,
     "ReduceSum": reduce_sum,
     "ReduceMean": reduce_mean,
+    "Einsum": contraction,
     "Softmax": softmax,
     "LayerNormalization": layer_normalization,
 }

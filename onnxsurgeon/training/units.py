@@ -46,7 +46,11 @@ def _state(
 
 
 def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Network:
-    units = {head.tensor: np.array(task.scale) for head, task in zip(network.heads, tasks, strict=True) if task.scale}
+    units = {
+        head.tensor: np.array(task.scale)
+        for head, task in zip(network.heads, tasks, strict=True)
+        if task.scale and not task.is_weighed
+    }
     if not units:
         return network
     segments = []

@@ -189,10 +189,42 @@ def _external() -> list[ModelProto]:
     return made
 
 
+def _hostile() -> list[ModelProto]:
+    """Models that ask for ever more, a little of it: mutations make it more; and names that are no names."""
+    weights, rows = _weights(4, 5, 3), (_value("i", "batch", 4),)
+    zero, first = {"zero": np.float32(0)}, {"first": np.array([0])}
+    back = [_node("ReduceSum", "big", "s", keepdims=0), _node("Mul", "s zero", "t"), _node("Add", "i t", "x"), *CHAIN]
+    doubling = [_node("Concat", f"c{k} c{k}", f"c{k + 1}", axis=0) for k in range(12)]
+    constants = [*doubling, _node("Gather", "c12 first", "big"), *back]
+    made = [_model(constants, {**weights, **zero, **first, "c0": np.zeros(8, "f")}, inputs=rows)]
+    wide = [_node("Expand", f"{'i' if k == 0 else f'e{k - 1}'} shape", f"e{k}") for k in range(6)]
+    shape = {"shape": np.array([64, 1, 4])}
+    made.append(_model([*wide, _node("Sum", "e0 e5", "big"), *back], {**weights, **zero, **shape}, inputs=rows))
+    found = [_node("Exp", "i", "o"), _node("NonZero", "o", "z"), _node("Cast", "z", "z0", to=1)]
+    joined = [_node("Concat", f"z{k} z{k}", f"z{k + 1}", axis=1) for k in range(8)]
+    made.append(_model([*found, *joined, _node("Identity", "z8", "big"), *back], {**weights, **zero}, inputs=rows))
+    body = helper.make_graph(
+        [helper.make_node("Add", ["state", "slice"], ["next"])],
+        "body",
+        [_value("state"), _value("slice")],
+        [_value("next")],
+    )
+    long = [_node("ReduceSum", "i", "sum", keepdims=0), _node("Expand", "sum many", "e")]
+    scan = helper.make_node("Scan", ["zero", "e"], ["big"], name="Scan", body=body, num_scan_inputs=1)
+    made.append(_model([*long, scan, *back], {**weights, **zero, "many": np.array([64])}, inputs=rows))
+    evil = "\x1b]0;title\x07\x9b31m\u202e\nFAKE"
+    named = [helper.make_node(n.op_type, n.input, n.output, name=n.name + evil) for n in CHAIN]
+    for node, old, new in ((named[0], "a", "a" + evil), (named[1], "a", "a" + evil)):
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+    made.append(_model(named, weights))
+    return made
+
+
 @functools.cache
 def corpus() -> tuple[bytes, ...]:
     """The models as bytes, in a fixed order."""
-    models = [*_chains(), *_surroundings(), *_control(), *_external()]
+    models = [*_chains(), *_surroundings(), *_control(), *_external(), *_hostile()]
     files = [path for path in sorted(MODELS.glob("*.onnx")) if path.stat().st_size <= LARGEST]
     files += [path for path in sorted((MODELS / "exports").glob("*.onnx")) if path.stat().st_size <= LARGEST_EXPORT]
     return (*(model.SerializeToString(deterministic=True) for model in models), *(path.read_bytes() for path in files))

@@ -66,11 +66,14 @@ def run_input(content: bytes, folder: Path) -> Ending:
     path.write_bytes(content)
     try:
         _pipeline(path, folder)
-    except OnnxSurgeonError as error:
-        return _judge_error(str(error))
     except Exception as error:
-        return Ending("BUG", _signature(error))
+        return judged(error)
     return Ending("result")
+
+
+def judged(error: Exception) -> Ending:
+    """How something ended that raised an error: a named one of one line, or a bug."""
+    return _judge_error(str(error)) if isinstance(error, OnnxSurgeonError) else Ending("BUG", _signature(error))
 
 
 def _pipeline(path: Path, folder: Path) -> None:

@@ -20,11 +20,11 @@ TIMEOUT = 10.0
 MEMORY = 2**30
 
 
-def work() -> None:
-    """Serve requests, a JSON line each on standard input, until it ends."""
+def work(kind: str) -> None:
+    """Serve requests, a JSON line each on standard input, until it ends; ``kind`` is that of the first one."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is none of our answers
-    warm_up()
+    warm_up(kind)
     base = _resident()
     # Address space beyond what the imports took; the measured peak is judged too, since an error may hide a refusal.
     limit = _status("VmSize") + MEMORY
@@ -34,10 +34,13 @@ def work() -> None:
         furnish(folder)
         for line in sys.stdin:
             request = json.loads(line)
-            content = Path(request["path"]).read_bytes() if "path" in request else make_input(**request)
+            runs = request.get("kind") == "runs"
+            content = (
+                Path(request["path"]).read_bytes() if "path" in request else b"" if runs else make_input(**request)
+            )
             _reset_peak()
             start = time.perf_counter()
-            ending = run_input(content, folder)
+            ending = _run_damaged(request, folder) if runs else run_input(content, folder)
             seconds, peak = time.perf_counter() - start, _status("VmHWM") - base
             for data in folder.glob("*.data"):
                 data.unlink()
@@ -49,8 +52,19 @@ def work() -> None:
             answers.flush()
 
 
-def warm_up() -> None:
+def _run_damaged(request: dict[str, Any], folder: Path) -> Ending:
+    from fuzzing.runs import run_damaged
+
+    return run_damaged(request["seed"], request["index"], folder / "runs")
+
+
+def warm_up(kind: str) -> None:
     """Import and run everything once: its memory is not the inputs'."""
+    if kind == "runs":
+        from fuzzing import runs
+
+        runs.base()
+        return
     from fuzzing.corpus import corpus
 
     with tempfile.TemporaryDirectory() as name:
@@ -77,7 +91,9 @@ def _reset_peak() -> None:
 class Worker:
     """One process; ``run`` answers whatever happens to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "bytes") -> None:
+        """``kind`` is that of the inputs it will run first."""
+        self._kind = kind
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +122,7 @@ class Worker:
         script = Path(__file__).resolve().parent.parent / "fuzz.py"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, str(script), "--worker"],
+            [sys.executable, str(script), "--worker", "--kind", self._kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -116,7 +132,7 @@ class Worker:
         # The first answer comes after the imports and the warm-up, which have more time.
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"kind": "bytes", "seed": 0, "index": 0}) + "\n")
+        self._process.stdin.write(json.dumps({"kind": self._kind, "seed": 0, "index": 0}) + "\n")
         self._process.stdin.flush()
         if not self._process.stdout.readline():
             raise SystemExit(f"a worker does not start: exit code {self._process.wait()}")
@@ -125,8 +141,14 @@ class Worker:
     def stop(self) -> None:
         """End the process."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            # One that waits for requests ends when there are no more, and removes its files.
+            try:
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+                self._process.wait(timeout=2)
+            except (OSError, subprocess.TimeoutExpired):
+                self._process.kill()
+                self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
                     stream.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import helper
 
+from onnxsurgeon.bounds import MAX_FOLDED_ELEMENTS, bound
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE, QUANTIZE, dequantize, quantize
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
-
-LARGEST = 2**20  # elements; a result may also be as large as what it is made from
 
 
 def constant(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -53,22 +55,41 @@ def fold(rewriter: Rewriter, node: gs.Node) -> bool:
         return False
     if not all(isinstance(tensor, gs.Constant) or not tensor.name for tensor in node.inputs):
         return False
-    bound = max(LARGEST, sum(int(np.prod(t.shape)) for t in node.inputs if t.name))
+    most = max(bound(MAX_FOLDED_ELEMENTS), sum(math.prod(t.shape) for t in node.inputs if t.name))
     name = node.inputs[0].name if node.op in FORMS_OF_ONE else y.name
     if node.op == "Identity":
         values = node.inputs[0]._values
     else:
         try:
+            rewriter.allow(node, _bytes_at_most(node), made=False)
             with np.errstate(all="ignore"):
-                values = FOLDS[node.op](node, bound)
+                values = FOLDS[node.op](node, most)
+        except ModelError:
+            raise
         except Exception:  # whatever is wrong with the node, the runtime will say
             return False
         if values is None:
             return False
+        if not any(np.may_share_memory(values, _value(node, i)) for i in range(len(node.inputs)) if has_input(node, i)):
+            rewriter.allow(node, values.nbytes)
     # A scalar that numpy returns is no array to onnx-graphsurgeon.
     rewriter.redirect(y, gs.Constant(name, np.asarray(values) if np.isscalar(values) else values))
     rewriter.remove(node)
     return True
+
+
+def _bytes_at_most(node: gs.Node) -> int:
+    """Bytes that folding the node makes, if it folds: told from the shapes alone; 0 where it makes a view."""
+    shapes = [tuple(tensor.shape) for tensor in node.inputs if tensor.name]
+    count = sum(math.prod(shape) for shape in shapes)
+    if node.op in VIEWS:
+        return 0
+    if node.op == "Gather":
+        rest = math.prod(shapes[0]) // max(1, shapes[0][node.attrs.get("axis", 0)])
+        count = math.prod(shapes[1]) * rest
+    elif node.op in BROADCAST:
+        count = math.prod(np.broadcast_shapes(*shapes))
+    return int(count) * WIDEST
 
 
 def shape(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -102,9 +123,9 @@ def _ints(node: gs.Node, name: str, position: int) -> list[int] | None:
 
 
 def _binary(function: Callable[[Array, Array], Array]) -> Fold:
-    def apply(node: gs.Node, bound: int) -> Array | None:
+    def apply(node: gs.Node, most: int) -> Array | None:
         a, b = _value(node, 0), _value(node, 1)
-        if int(np.prod(np.broadcast_shapes(a.shape, b.shape))) > bound:
+        if int(np.prod(np.broadcast_shapes(a.shape, b.shape))) > most:
             return None
         return np.asarray(function(a, b)).astype(a.dtype)
 
@@ -157,9 +178,9 @@ def _concat(node: gs.Node, _: int) -> Array:
     return np.concatenate([_value(node, i) for i in range(len(node.inputs))], axis=node.attrs.get("axis", 1))
 
 
-def _gather(node: gs.Node, bound: int) -> Array | None:
+def _gather(node: gs.Node, most: int) -> Array | None:
     x, indices, axis = _value(node, 0), _value(node, 1), node.attrs.get("axis", 0)
-    if indices.size * (x.size // max(1, x.shape[axis])) > bound:
+    if indices.size * (x.size // max(1, x.shape[axis])) > most:
         return None
     return np.take(x, indices, axis=axis)
 
@@ -176,6 +197,9 @@ def _slice(node: gs.Node, _: int) -> Array:
     return x[tuple(cut)]
 
 
+WIDEST = 8  # bytes of an element
+BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow")
+VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
 FORMS_OF_ONE = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
 FOLDS: dict[str, Fold] = {
     "Identity": lambda node, _: _value(node, 0),
@@ -197,4 +221,6 @@ FOLDS: dict[str, Fold] = {
     "Sqrt": _unary(np.sqrt),
     "Exp": _unary(np.exp),
     "Reciprocal": _unary(np.reciprocal),
+    **dict.fromkeys((DEQUANTIZE, f"com.microsoft::{DEQUANTIZE}"), dequantize),
+    **dict.fromkeys((QUANTIZE, f"com.microsoft::{QUANTIZE}"), quantize),
 }

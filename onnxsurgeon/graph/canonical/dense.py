@@ -67,6 +67,7 @@ def rescale(rewriter: Rewriter, node: gs.Node, weight: Array, bias: Array | None
     """Give the dense layer another weight and bias, rounded once; ``name`` is the bias's where it had none."""
     kind = node.inputs[1].values.dtype
     if weight is not node.inputs[1].values:
+        rewriter.allow(node, weight.size * kind.itemsize)
         rewriter.set_input(node, 1, like(node.inputs[1], weight.astype(kind)))
     if bias is None:
         return

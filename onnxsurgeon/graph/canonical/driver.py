@@ -11,6 +11,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import (
     activations,
     affine,
@@ -79,7 +80,7 @@ def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[R
 PLAIN = _with_general_rules(PLAIN)
 
 
-def canonicalise(graph: gs.Graph) -> list[str]:
+def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[str]:
     """Apply every rule until none applies; ``graph`` becomes a reading aid that must not be written.
 
     Dense layers become nodes ``Dense`` with attributes "entry", the name of the tensor that the layer reads in the
@@ -88,8 +89,11 @@ def canonicalise(graph: gs.Graph) -> list[str]:
 
     Returns:
         Names of products that are gone, since no output depends on their values.
+
+    Raises:
+        ModelError: the constants that are made take more bytes than the ``allowance`` has.
     """
-    rewriter = Rewriter(graph)
+    rewriter = Rewriter(graph, allowance)
     ops = {id(node): node.op for node in graph.nodes}
     budget = 1000 + 50 * len(graph.nodes)
     plain = dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN  # one of a user's own may have come later

@@ -53,8 +53,8 @@ def gemm(rewriter: Rewriter, node: gs.Node) -> bool:
         bias = as_bias(values, weight.shape[1])
         if bias is None:
             return False
-        constant = like(node.inputs[2], _scaled(bias, beta))
-    matrix = like(node.inputs[slot], _scaled(weight, alpha))
+        constant = like(node.inputs[2], _scaled(rewriter, node, bias, beta))
+    matrix = like(node.inputs[slot], _scaled(rewriter, node, weight, alpha))
     if slot == 1:
         x = _transposed(rewriter, node, a) if flips[0] else a
         entry = rewriter.entry(node, 0) if not flips[0] else None
@@ -65,7 +65,9 @@ def gemm(rewriter: Rewriter, node: gs.Node) -> bool:
     return True
 
 
-def _scaled(values: Array, factor: float) -> Array:
+def _scaled(rewriter: Rewriter, node: gs.Node, values: Array, factor: float) -> Array:
+    if factor != 1:
+        rewriter.allow(node, values.nbytes)
     return values if factor == 1 else (values.astype(np.float64) * factor).astype(values.dtype)
 
 
@@ -189,7 +191,7 @@ def fused_matmul(rewriter: Rewriter, node: gs.Node) -> bool:
     weight = weight_of(node.inputs[1])
     if rank is not None and rank > 2 and weight is not None:
         weight = weight.T if node.attrs.get("transB", 0) else weight
-        scaled = like(node.inputs[1], _scaled(weight, float(node.attrs.get("alpha", 1.0))))
+        scaled = like(node.inputs[1], _scaled(rewriter, node, weight, float(node.attrs.get("alpha", 1.0))))
         make_dense(rewriter, node, node.inputs[0], scaled, None, rewriter.entry(node, 0))
         return True
     return rank == 2 and gemm(rewriter, node)

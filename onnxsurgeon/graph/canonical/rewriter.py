@@ -15,6 +15,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bodies import READ_INSIDE
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
 from onnxsurgeon.linear_algebra import Array
 
@@ -49,8 +51,8 @@ class Rewriter:
         lost: names of products that nothing reads any more, since their values do not count.
     """
 
-    def __init__(self, graph: gs.Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: gs.Graph, allowance: Allowance | None = None) -> None:
+        self.graph, self._allowance = graph, allowance or Allowance()
         self.opset = int(graph.opset or 0)
         for node in graph.nodes:
             if node.domain not in (None, "", "ai.onnx"):
@@ -75,6 +77,8 @@ class Rewriter:
     def _find_pinned(graph: gs.Graph) -> dict[int, Any]:
         """Outputs of the graph, and every tensor that a subgraph reads: their names must go on to exist."""
         pinned = {id(tensor): tensor for tensor in graph.outputs}
+        for node in graph.nodes:
+            pinned.update((id(tensor), tensor) for tensor in node.attrs.get(READ_INSIDE, ()))
         todo, seen = [inner for node in graph.nodes for inner in _subgraphs(node)], set()
         while todo:
             inner = todo.pop()
@@ -117,6 +121,15 @@ class Rewriter:
         if id(node) in self.reads:
             return self.reads[id(node)][position]
         return str(node.inputs[position].name) if self.is_original(node.inputs[position]) else None
+
+    def allow(self, node: gs.Node, size: int, *, made: bool = True) -> None:
+        """Count ``size`` bytes of constants that are made for the node; unless ``made``, only ask whether they may be.
+
+        Raises:
+            ModelError: they are more than may be made.
+        """
+        label = str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
+        (self._allowance.take if made else self._allowance.require)(size, f"node '{label}' ({node.op})")
 
     # --- edits ----------------------------------------------------------------------------------------------
 

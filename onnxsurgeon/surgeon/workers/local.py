@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class LocalWorkers(Workers):
 
     def submit(self, job: Job) -> Future[Done]:
         """Start one job in a thread."""
-        future = self._pool.submit(self._do, job)
+        # A thread starts without the caller's context, in which bounds may be lifted.
+        future = self._pool.submit(contextvars.copy_context().run, self._do, job)
         self._futures = [*(each for each in self._futures if not each.done()), future]
         return future
 

@@ -1,0 +1,55 @@
+"""Where the trunk ends: what of the nodes behind the last layers is trained through, and heads of a single number."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, shape_of
+from onnxsurgeon.graph.normal_form import operator
+
+_TELL_CLASSES = frozenset(
+    ("ArgMax", "TopK", "ZipMap", "LabelEncoder", "ArrayFeatureExtractor", "Normalizer", "Binarizer")
+)
+COLUMN = "/number"  # what follows a head's name in that of the tensor without its second axis
+
+
+def require_width(node: gs.Node) -> None:
+    """Raise NotGlue where a tensor that the node writes could be no head, since its last axis is of unknown size."""
+    for tensor in node.outputs:
+        shape = shape_of(tensor) if tensor.shape is not None else ()
+        if len(shape) != 1 and (not shape or shape[-1] is None):
+            raise NotGlue(f"the size of the last axis of '{tensor.name}', which it writes, is not known")
+
+
+def is_obstacle(node: gs.Node) -> bool:
+    """Whether a node behind the last layers that cannot be trained through does more than tell a class, or name it."""
+    floats = any(tensor.dtype is None or np.dtype(tensor.dtype).kind in "fV" for tensor in node.outputs)
+    return floats and operator(node).rpartition("::")[2] not in _TELL_CLASSES
+
+
+def is_mere_shape(node: gs.Node) -> bool:
+    """Whether a last node only lays out anew what comes; not where it takes away axes of size 1 that targets lack."""
+    if node.op not in SHAPE_ONLY:
+        return False
+    have, made = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    return not (len(have) > 2 >= len(made) and all(size == 1 for size in have[1:-1]))
+
+
+def with_columns(steps: Sequence[int | Glue], heads: Collection[str]) -> list[int | Glue]:
+    """The steps, in which those heads, numbers (rows,), become (rows, 1); what else reads them gets the numbers."""
+    found: list[int | Glue] = []
+    for step in steps:
+        if not isinstance(step, int):
+            names = tuple(f"{name}{COLUMN}" if name in heads else name for name in step.inputs)
+            step = replace(step, inputs=names)
+            if step.output in heads:
+                plain = replace(step, output=f"{step.output}{COLUMN}")
+                made = Glue("Reshape", (plain.output,), step.output, (plain.shape,), (None, 1), {}, step.node)
+                found += [plain, made]
+                continue
+        found.append(step)
+    return found

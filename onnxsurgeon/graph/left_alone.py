@@ -1,0 +1,119 @@
+"""Dense layers that are not worked on, each with the reason: nothing is left alone in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.bodies import LAYERS_INSIDE
+from onnxsurgeon.graph.canonical import FLOATS, PRODUCTS, constant_values, explain, is_dense
+from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator
+from onnxsurgeon.graph.notes import depends_on_input, listed
+
+_BY_WEIGHT = frozenset((*PRODUCTS, "Dense"))
+
+
+class Stop(NamedTuple):
+    """A node that cannot be trained through, why, and the names of the layers that it freezes."""
+
+    node: gs.Node
+    why: str
+    frozen: list[str]
+
+
+def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
+    """That layers stay since something behind them cannot be trained through; one sentence for one reason."""
+    by_reason: dict[tuple[str, str], list[Stop]] = {}
+    for stop in stops:
+        by_reason.setdefault((operator(stop.node), stop.why), []).append(stop)
+    for found in by_reason.values():
+        names = [name for stop in found for name in stop.frozen]
+        yield f"{listed(names)} {stay(names)}: {why_frozen(found)}"
+
+
+def why_frozen(stops: Sequence[Stop]) -> str:
+    """What stands behind the layers that are frozen, all for the same reason."""
+    names = [name for stop in stops for name in stop.frozen]
+    behind = listed(names) if len(stops) == 1 else "them"
+    return f"{_nodes([stop.node for stop in stops])} behind {behind} cannot be trained through: {stops[0].why}"
+
+
+def ends_of_training(found: Sequence[tuple[gs.Node, str]]) -> Iterator[str]:
+    """What stops training behind the last layers; one sentence for one reason."""
+    by_reason: dict[tuple[str, str], list[gs.Node]] = {}
+    for node, why in found:
+        by_reason.setdefault((operator(node), why), []).append(node)
+    for (_, why), nodes in by_reason.items():
+        whose = "its" if len(nodes) == 1 else "their"
+        yield f"{_nodes(nodes)} cannot be trained through: {why}; {whose} inputs take the targets"
+
+
+def _nodes(nodes: Sequence[gs.Node]) -> str:
+    word = "node" if len(nodes) == 1 else "nodes"
+    return f"{word} {listed([label(node) for node in nodes])} ({operator(nodes[0])})"
+
+
+def not_layers(
+    graph: gs.Graph, order: Sequence[gs.Node], dense: Collection[int], alive: Collection[int]
+) -> Iterator[str]:
+    """Products with a weight that are no layers here, those without an output behind them, and those inside bodies.
+
+    Args:
+        graph: in canonical form.
+        order: its nodes.
+        dense: ids of the nodes that are layers in normal form.
+        alive: ids of the nodes that an output depends on.
+    """
+    moved = depends_on_input(graph, order)
+    held: dict[str, list[str]] = {}
+    for node in order:
+        if id(node) in dense and id(node) not in alive:
+            held.setdefault("no output depends on {it}", []).append(label(node))
+        elif id(node) not in dense and _has_weight(node, moved):
+            held.setdefault(_why_none(node), []).append(label(node))
+    for reason, names in held.items():
+        yield f"{listed(names)} {stay(names)}: {reason.format(it='it' if len(names) == 1 else 'them')}"
+    yield from _inside(order)
+
+
+def _has_weight(node: gs.Node, moved: Collection[int]) -> bool:
+    """Whether a product's one factor depends on an input and the other, of floats, does not."""
+    if operator(node) not in _BY_WEIGHT or is_dense(node) or len(node.inputs) < 2:
+        return False
+    factors = node.inputs[:2]
+    weights = [tensor for tensor in factors if id(tensor) not in moved]
+    return len(weights) == 1 and all(_is_float(tensor) for tensor in weights)
+
+
+def _is_float(tensor: Any) -> bool:
+    if isinstance(tensor, gs.Constant):
+        values = constant_values(tensor)
+        return values is not None and values.dtype in FLOATS and values.ndim > 0
+    return tensor.dtype is None or np.dtype(tensor.dtype).kind in "fV"
+
+
+def _why_none(node: gs.Node) -> str:
+    return NOT_TOLD if str(node.op).startswith(UNLIFTED) else explain(node)
+
+
+def _inside(order: Sequence[gs.Node]) -> Iterator[str]:
+    """Layers in the bodies of If, Loop and Scan."""
+    held: dict[str, tuple[list[str], list[str]]] = {}
+    for node in order:
+        names = node.attrs.get(LAYERS_INSIDE, [])
+        if names:
+            layers, owners = held.setdefault(operator(node), ([], []))
+            layers += names
+            owners.append(label(node))
+    for op, (layers, owners) in held.items():
+        they = "it stands" if len(layers) == 1 else "they stand"
+        body = f"node {listed(owners)}" if len(owners) == 1 else f"nodes {listed(owners)}"
+        yield f"{listed(layers)} {stay(layers)}: {they} inside {body} ({op})"
+
+
+def stay(names: Sequence[str]) -> str:
+    """The verb of a sentence about these layers."""
+    return "stays as it is" if len(names) == 1 else "stay as they are"

@@ -1,0 +1,286 @@
+"""What a run is between two decision points, and the event in the journal that it is resumed from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from onnxsurgeon.errors import RunError
+from onnxsurgeon.graph.files import model_digest
+from onnxsurgeon.runs.branch import START, TRAINED, Branch, digests, flush_branch, read_branch
+from onnxsurgeon.runs.entry import Entry
+from onnxsurgeon.runs.events import EVENTS
+from onnxsurgeon.runs.journal import Event, file_digest
+from onnxsurgeon.runs.lines import Line
+from onnxsurgeon.runs.state_file import state_path
+from onnxsurgeon.typed import UnfitError, check
+
+GROW, SETTLE, REFIT, SHRINK, DONE = "grow", "settle", "refit", "shrink", "done"
+PRUNE, RACE = "prune", "race"  # of a trained start
+_PHASES = (GROW, SETTLE, REFIT, SHRINK, DONE, PRUNE, RACE)
+_TRAINED = ("branch", "digest", "state_digest")
+_CHANGED = "was changed since the run wrote it; the run cannot be resumed"
+_FILE_NAME = re.compile(r"([0-9]{4,18})-[a-z_]+\.onnx")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# What a run resumes from; other entries of a checkpoint are told to callbacks and shown by the report.
+_NEEDED = (
+    "epoch",
+    "branches",
+    "best",
+    "files",
+    "next_number",
+    "stale",
+    "steps",
+    "seconds",
+    "training_seconds",
+)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where in its phases a search is; see ``GrowAndShrink`` and ``ShrinkTrained``.
+
+    Attributes:
+        phase: GROW, SETTLE, REFIT, PRUNE, RACE, SHRINK or DONE.
+        begin: epoch in which the current cycle of the learning rate began.
+        end: the one in which it ends.
+        root: number of the branch that began to settle, or the current cycle.
+        top: parameters that shrinking began with.
+        halvings: how often a step of shrinking was halved, since the network had lost too much.
+        tries: for how many sizes it was found whether a network is accurate enough.
+        failed: parameters of the smallest network that was not, though it was trained; 0: none yet.
+        rate: factor of the learning rate that fits a trained start.
+        uses_made: whether rows that were made of the given ones are trained on.
+        least: the loss on the rows that decide with which the current cycle began; None: it is the first.
+    """
+
+    phase: str = GROW
+    begin: int = 0
+    end: int = 0
+    root: int = 0
+    top: int = 0
+    halvings: int = 0
+    tries: int = 0
+    failed: int = 0
+    rate: float = 1.0
+    uses_made: bool = True
+    least: float | None = None
+
+
+@dataclass
+class State:
+    """What a run is at a checkpoint; the networks themselves are in the branch files.
+
+    Attributes:
+        epoch: epochs trained.
+        branches: the current branches.
+        best: the branch that would be the result if the run ended here.
+        next_number: number of the next branch.
+        stale: decision points since the best validation accuracy rose.
+        steps: training steps over all branches.
+        seconds: wall time, over all resumptions.
+        training_seconds: the part of it spent inside ONNX Runtime training.
+        search: where in its phases the search is.
+        front: the branches that no other dominates; empty where the search keeps none.
+    """
+
+    epoch: int
+    branches: list[Branch]
+    best: Branch
+    next_number: int = 1
+    stale: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+    search: Search = field(default_factory=Search)
+    front: list[Entry] = field(default_factory=list)
+
+
+def checkpoint(state: State, folder: Path) -> Event:
+    """What a run is resumed from, for the journal: all but what is in its branches' files, which are on the disk then.
+
+    Raises:
+        RunError: a branch's file cannot be read.
+    """
+    paths = {branch.number: branch.file_name for branch in (*state.branches, state.best)}
+    for name in paths.values():
+        flush_branch(folder / name)
+    found = {number: digests(folder / name) for number, name in paths.items()}
+    states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
+    return {
+        "epoch": state.epoch,
+        "branches": [branch.number for branch in state.branches],
+        "topologies": [branch.network.topology for branch in state.branches],
+        "parameters": [branch.network.parameter_count for branch in state.branches],
+        "accuracies": [branch.accuracy for branch in state.branches],
+        "losses": [branch.history[-1].loss for branch in state.branches],
+        "best": state.best.number,
+        "best_accuracy": state.best.accuracy,
+        "files": {str(number): [name, found[number]["digest"]] for number, name in paths.items()},
+        **({"states": states} if states else {}),
+        "next_number": state.next_number,
+        "stale": state.stale,
+        "steps": state.steps,
+        "seconds": state.seconds,
+        "training_seconds": state.training_seconds,
+        **({"search": asdict(state.search), "front": [asdict(each) for each in state.front]} if state.front else {}),
+    }
+
+
+def why_damaged(event: Event) -> str:
+    """Why a run cannot go on from a line of its journal that tells of this event; "" where it can.
+
+    Only what a resumption reads is looked at: checkpoints, and the digests of branches that were trained since.
+    """
+    kind = event["event"]
+    try:
+        if kind == "trained":
+            check({key: event[key] for key in _TRAINED if key in event}, EVENTS[kind], "", needed=_TRAINED[:1])
+            _require(event["branch"] >= 0, "branch")
+        elif kind in ("started", "decided"):
+            check(event, EVENTS[kind], "", needed=_NEEDED)
+            _check_checkpoint(event)
+    except UnfitError as error:
+        return str(error)
+    return ""
+
+
+def _check_checkpoint(event: Event) -> None:
+    """Raise UnfitError where numbers of a checkpoint, each of the right type, do not go together."""
+    files = {}
+    for number, described in event["files"].items():
+        _require(len(described) == 2, f"files.{number}")
+        files[_number(described[0], f"files.{number}")] = number
+        _require(_DIGEST.fullmatch(described[1]) is not None, f"files.{number}")
+    _require(all(str(number) == key for number, key in files.items()), "files")
+    for number, digest in event.get("states", {}).items():
+        _require(number in event["files"] and _DIGEST.fullmatch(digest) is not None, f"states.{number}")
+    _require(bool(event["branches"]) and set(event["branches"]) <= files.keys(), "branches")
+    _require(event["best"] in files, "best")
+    _require(event["next_number"] > max(files), "next_number")
+    for key in ("epoch", "stale", "steps"):
+        _require(event[key] >= 0, key)
+    for key in ("seconds", "training_seconds"):
+        _require(0 <= event[key] < math.inf, key)
+    check(event.get("search", {}), Search, "search")
+    search = Search(**event.get("search", {}))
+    _require(search.phase in _PHASES, "search.phase")
+    for key in ("begin", "root", "top", "halvings"):
+        _require(getattr(search, key) >= 0, f"search.{key}")
+    _require(search.begin <= search.end, "search.end")
+    _require(search.halvings < 1000, "search.halvings")
+    _require(0 < search.rate < math.inf, "search.rate")
+    for position, entry in enumerate(event.get("front", ())):
+        name = f"front[{position}]"
+        check(entry, Entry, name)
+        _require(_number(entry["file"], f"{name}.file") == entry["branch"], f"{name}.file")
+        _require(_DIGEST.fullmatch(entry["digest"]) is not None, f"{name}.digest")
+        _require(entry["parameters"] > 0, f"{name}.parameters")
+        _require(entry["size"] > 0, f"{name}.size")
+        _require(0 <= (entry.get("latency") or 0.0) < math.inf, f"{name}.latency")
+
+
+def _number(name: str, where: str) -> int:
+    """The number of the branch with a file of that name, which is a name and no path."""
+    found = _FILE_NAME.fullmatch(name)
+    if found is None:
+        raise UnfitError(f"'{where}' is {name[:60]!r}, not the name of a branch's file")
+    return int(found[1])
+
+
+def _require(is_fit: bool, name: str) -> None:
+    if not is_fit:
+        raise UnfitError(f"'{name}' makes no sense")
+
+
+def restored(event: Event, folder: Path) -> State:
+    """The state that a checkpoint describes, its branches read from their files.
+
+    ``why_damaged`` has nothing against the event.
+
+    Raises:
+        RunError: a file is not the one that the run wrote.
+    """
+    states = event.get("states", {})  # runs whose optimizer has no state do not have it
+    found = {}
+    for number, (name, digest) in event["files"].items():
+        require_unchanged(folder / name, digest)
+        if digests(folder / name).get("state_digest") != states.get(number):
+            raise RunError(f"{state_path(folder / name)}: {_CHANGED}")
+        branch = read_branch(folder / name)
+        if (str(branch.number), branch.file_name) != (number, name) or not branch.history:
+            raise RunError(f"{folder / name}: is another branch's file; the run cannot be resumed")
+        found[branch.number] = branch
+    front = [Entry(**each) for each in event.get("front", ())]
+    for entry in front:
+        if entry.branch not in found:
+            require_unchanged(folder / entry.file, entry.digest)
+    return State(
+        event["epoch"],
+        [found[number] for number in event["branches"]],
+        found[event["best"]],
+        event["next_number"],
+        event["stale"],
+        event["steps"],
+        event["seconds"],
+        event["training_seconds"],
+        Search(**event.get("search", {})),
+        front,
+    )
+
+
+def require_given(lines: Iterable[Line], folder: Path) -> None:
+    """See that the given model is as it was when it was measured, by the journal's lines up to a checkpoint.
+
+    Raises:
+        RunError: its file is gone, is another, or was changed.
+    """
+    is_measured = False
+    for line in lines:
+        is_measured = True
+        if line.event is not None and line.event["event"] == "started" and "0" in line.event["files"]:
+            name, digest = line.event["files"]["0"]
+            require_unchanged(folder / name, digest)
+    path = folder / f"0000-{START}.onnx"
+    if not path.is_file():
+        raise RunError(f"{path}: is gone; the run cannot be resumed")
+    given = read_branch(path)
+    if given.file_name != path.name or (is_measured and not given.history):
+        raise RunError(f"{path}: is another branch's file; the run cannot be resumed")
+
+
+def require_unchanged(path: Path, digest: str) -> None:
+    """Raise RunError where a branch's file, or its external data, is not what the run wrote."""
+    if not path.is_file():
+        raise RunError(f"{path}: is gone; the run cannot be resumed from this checkpoint")
+    # The digests of earlier runs leave external data out.
+    if digest not in (model_digest(path), file_digest(path)):
+        raise RunError(f"{path}: {_CHANGED}")
+
+
+def summary(state: State) -> Event:
+    """What callbacks are told of the state that a run resumes from: what they would have heard of its branches."""
+    return {
+        "epoch": state.epoch,
+        "branches": [_described(branch) for branch in state.branches],
+        "best": _described(state.best),
+        "steps": state.steps,
+        "seconds": state.seconds,
+    }
+
+
+def _described(branch: Branch) -> Event:
+    ends = [entry.accuracy for entry in branch.history if entry.stage == TRAINED]
+    return {
+        "branch": branch.number,
+        "parent": branch.parent,
+        "surgery": branch.surgery,
+        "topology": branch.network.topology,
+        "parameters": branch.network.parameter_count,
+        "accuracy": branch.accuracy,
+        "gain": ends[-1] - ends[-2] if len(ends) > 1 else 0.0,
+        "score": branch.score,
+    }

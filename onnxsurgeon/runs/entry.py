@@ -1,0 +1,47 @@
+"""A network that could be the result, as the front and the journal hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SAME_LATENCY = 1.25
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trained branch that could be the result.
+
+    Attributes:
+        branch: its number.
+        file: name of its file.
+        digest: SHA-256 of that.
+        topology: widths of its layers.
+        accuracy: on the validation split.
+        loss: there.
+        parameters: how many it has.
+        size: of its file, in bytes.
+        latency: milliseconds for a row; None where nothing asks for it.
+    """
+
+    branch: int
+    file: str
+    digest: str
+    topology: str
+    accuracy: float
+    loss: float
+    parameters: int
+    size: int
+    latency: float | None = None
+
+    def is_dominated_by(self, other: Entry) -> bool:
+        """Whether ``other`` is nowhere worse, and somewhere better, in accuracy, parameters and latency.
+
+        Latencies within ``SAME_LATENCY`` of each other count as equal: they are measured.
+        """
+        mine, others = self.latency or 0.0, other.latency or 0.0
+        if other.accuracy < self.accuracy or other.parameters > self.parameters or others > mine * SAME_LATENCY:
+            return False
+        same = (other.accuracy, other.parameters) == (self.accuracy, self.parameters)
+        # Of equals the given one stays, else that of less loss: few rows have few accuracies. Then the earlier one.
+        order = min((each.branch > 0, each.loss, each.branch) for each in (self, other))
+        return not same or others * SAME_LATENCY < mine or order[2] == other.branch

@@ -1,0 +1,110 @@
+"""Values that were read from JSON, checked against type hints: a file may be damaged, or a stranger's."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+LARGEST = 2**63 - 1  # of integers: what is larger is damage, and breaks what counts with it
+_SHOWN = 40
+_PLAIN = {str: "a text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
+
+
+class UnfitError(ValueError):
+    """A value is not what it should be; the text names it, and what was expected."""
+
+
+def check(value: object, hint: Any, name: str, *, needed: tuple[str, ...] | None = None) -> None:
+    """See that ``value``, as ``json.loads`` gave it, fits a type hint.
+
+    Known are plain types, ``list``, ``tuple[T, ...]``, ``dict`` of texts, ``Literal``, unions, typed dicts and
+    dataclasses. Of a dataclass, entries with a default may be missing; no record may have others than are known.
+
+    Args:
+        value: a text, number, list, dict, ….
+        hint: a type.
+        name: what the value is called in the error's text; "" where it is the whole record.
+        needed: of a typed dict, the entries that must be there; None: those that the type says.
+
+    Raises:
+        UnfitError: it does not fit.
+    """
+    origin = get_origin(hint)
+    if hint is Any:
+        return
+    if hint in _PLAIN:
+        _check_plain(value, hint, name)
+    elif origin in (Union, types.UnionType):
+        _check_union(value, get_args(hint), name)
+    elif origin is Literal:
+        if not isinstance(value, str) or value not in get_args(hint):
+            raise UnfitError(f"{_called(name)} is {shown(value)}")
+    elif origin in (list, tuple) or hint in (list, tuple):
+        entries = _of(value, list, name, "a list")
+        for position, entry in enumerate(entries):
+            check(entry, (get_args(hint) or (Any,))[0], f"{name}[{position}]")
+    elif is_typeddict(hint):
+        required = hint.__required_keys__ if needed is None else needed
+        _check_entries(value, get_type_hints(hint), required, name)
+    elif is_dataclass(hint):
+        required = [f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING]
+        _check_entries(value, get_type_hints(hint), required, name)
+    elif origin in (dict, Mapping) or hint is dict:
+        for key, entry in _of(value, dict, name, "a record").items():
+            check(entry, (get_args(hint) or (str, Any))[1], f"{name}.{key}" if name else key)
+    else:
+        raise TypeError(f"{hint} is not a type that is known here")
+
+
+def shown(value: object) -> str:
+    """A value as it is named in an error's text, cut off where it is long."""
+    text = repr(value) if not isinstance(value, list | dict) else f"a {'list' if isinstance(value, list) else 'record'}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _check_plain(value: object, kind: type, name: str) -> None:
+    wanted: tuple[type, ...] = (int, float) if kind is float else (kind,)
+    fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+    if fits and isinstance(value, int) and abs(value) > LARGEST:
+        raise UnfitError(f"{_called(name)} is too large")
+    if fits and isinstance(value, str) and "\0" in value:
+        raise UnfitError(f"{_called(name)} holds a NUL")
+    if not fits:
+        raise UnfitError(f"{_called(name)} is {shown(value)}, not {_PLAIN[kind]}")
+
+
+def _check_union(value: object, kinds: tuple[Any, ...], name: str) -> None:
+    if value is None and type(None) in kinds:
+        return
+    others = [kind for kind in kinds if kind is not type(None)]
+    for kind in others[:-1]:
+        try:
+            check(value, kind, name)
+        except UnfitError:
+            continue
+        return
+    check(value, others[-1], name)
+
+
+def _check_entries(value: object, hints: Mapping[str, Any], required: typing.Iterable[str], name: str) -> None:
+    record = _of(value, dict, name, "a record")
+    for key in required:
+        if key not in record:
+            raise UnfitError(f"'{name}.{key}' is missing" if name else f"'{key}' is missing")
+    for key, entry in record.items():
+        if key not in hints:
+            raise UnfitError(f"'{name}.{key}' is not known" if name else f"'{key}' is not known")
+        check(entry, hints[key], f"{name}.{key}" if name else key)
+
+
+def _of(value: object, kind: type, name: str, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise UnfitError(f"{_called(name)} is {shown(value)}, not {what}")
+    return value
+
+
+def _called(name: str) -> str:
+    return f"'{name}'" if name else "it"

@@ -1,0 +1,213 @@
+"""Tables are read some rows at a time into the array that they become; what is too large is refused before."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import DataError, create, evolve, load_dataset, save
+from onnxsurgeon.data import foreseen
+from onnxsurgeon.data.prepare import prepare
+from onnxsurgeon.data.sheet import SheetRows
+from tests.test_foreseen import refused
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+# In a process of its own: Arrow tells only the most that its memory has ever been.
+MEASURE = """
+import json, sys, tracemalloc
+import numpy as np, pyarrow
+from onnxsurgeon import create, load_dataset
+from onnxsurgeon.data.prepare import prepare
+network = create((int(sys.argv[2]), 8, 2))
+for is_counted in (False, True):  # at first, what is imported on the way takes memory as well
+    if is_counted:
+        tracemalloc.start()
+    data = load_dataset(sys.argv[1], target=("y",), networks=(network,))
+    examples = prepare(network, data, data.train)
+print(json.dumps({
+    "numpy": tracemalloc.get_traced_memory()[1],
+    "arrow": pyarrow.default_memory_pool().max_memory(),
+    "array": data.train.sheet.values.nbytes,
+    "is_one": np.shares_memory(examples.stored[0].source, data.train.sheet.values),
+}))
+"""
+MB = 2**20
+
+
+def table(rows, columns=20, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, columns))
+    found = {f"c{i}": x[:, i] for i in range(columns)}
+    return {**found, "k": rng.integers(0, 1000, rows), "y": (x[:, 0] > 0).astype(int)}
+
+
+def write_csv(path, columns, repeats=1):
+    lines = "".join(",".join(map(str, row)) + "\n" for row in zip(*(c.tolist() for c in columns.values()), strict=True))
+    with path.open("w") as file:
+        file.write(",".join(columns) + "\n")
+        for _ in range(repeats):
+            file.write(lines)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_takes_little_more_than_the_array_it_becomes(kind, tmp_path):
+    columns = table(2000)
+    path = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        write_csv(path, columns, repeats=60)
+        assert path.stat().st_size > 40 * MB
+    else:
+        parquet.write_table(pyarrow.table({name: np.tile(c, 60) for name, c in columns.items()}), path)
+    done = subprocess.run([sys.executable, "-c", MEASURE, path, "21"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["array"] == 120_000 * 21 * 8
+    assert found["is_one"]  # nothing has been copied on the way to the network
+    # Row numbers and labels of a narrow table are some of its width; a block's cells are the rest.
+    assert found["numpy"] < 1.2 * found["array"] + 12 * MB
+    assert found["arrow"] < 64 * MB  # whatever the size of the file
+
+
+def texts(rows):
+    rng = np.random.default_rng(1)
+    return {
+        "n": rng.integers(0, 50, rows),
+        "t": np.array(["b", "a", "ccc"])[rng.integers(0, 3, rows)],
+        "f": rng.standard_normal(rows),
+        "y": np.array(["no", "yes"])[rng.integers(0, 2, rows)],
+    }
+
+
+@pytest.mark.parametrize("impute", [None, "mean", "median", "most-frequent"])
+def test_a_matrix_is_the_same_table_as_its_columns(impute, tmp_path):
+    columns = {name: [str(v) for v in values.tolist()] for name, values in texts(200).items()}
+    if impute:
+        for name, row in (("n", 3), ("n", 150), ("t", 4), ("f", 7)):
+            columns[name][row] = ""
+    rows = zip(*columns.values(), strict=True)
+    path = tmp_path / "t.csv"
+    path.write_text("n,t,f,y\n" + "".join(",".join(row) + "\n" for row in rows))
+    network = create((5, 4, 2), seed=1)
+    whole = load_dataset(str(path), target=("y",), impute=impute, networks=(network,))
+    apart = load_dataset(str(path), target=("y",), impute=impute)
+    assert isinstance(whole.train, SheetRows)
+    assert not isinstance(apart.train, SheetRows)
+    assert whole.digest == apart.digest
+    assert whole.categories == apart.categories == {"t": ("a", "b", "ccc")}
+    for first, second in zip((*whole.hold_out(), whole.test), (*apart.hold_out(), apart.test), strict=True):
+        for name, column in second.inputs.items():
+            assert first.inputs[name].dtype == column.dtype
+            np.testing.assert_array_equal(first.inputs[name], column)
+        one, other = prepare(network, whole, first), prepare(network, apart, second)
+        np.testing.assert_array_equal(one.features[0], other.features[0])
+        np.testing.assert_array_equal(one.labels[0], other.labels[0])
+
+
+def test_integers_that_floats_do_not_hold_stay_as_they_are(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n" + "".join(f"{2**60 + i},{i},{i % 2}\n" for i in range(20)))
+    data = load_dataset(str(path), target=("y",), networks=(create((2, 3, 2)),))
+    assert sorted(v for split in data.splits for v in split.inputs["a"].tolist()) == [2**60 + i for i in range(20)]
+
+
+def test_columns_by_name_stay_columns(tmp_path):
+    path = write_csv(tmp_path / "t.csv", {"input": np.arange(20), "y": np.arange(20) % 2})
+    data = load_dataset(str(path), target=("y",), networks=(create((1, 3, 2)),))
+    assert not isinstance(data.train, SheetRows)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_are_compared_with_the_model_before_they_are_read(kind, tmp_path, monkeypatch):
+    path = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        write_csv(path, table(10))
+        monkeypatch.setattr("onnxsurgeon.data.delimited.CsvFile._blocks", None)
+    else:
+        parquet.write_table(pyarrow.table(table(10)), path)
+        monkeypatch.setattr("onnxsurgeon.data.parquet.ParquetFile._batches", None)
+    refused(path, "expected 5 columns for the input 'input' of .*, found 21: 'c0', ", create((5, 2)), target=("y",))
+
+
+def test_a_parquet_file_of_few_bytes_is_bounded(tmp_path):
+    rows = 40_000_000
+    path = tmp_path / "t.parquet"
+    schema = pyarrow.schema([("a", pyarrow.int64()), ("b", pyarrow.int64()), ("y", pyarrow.int8())])
+    with parquet.ParquetWriter(path, schema) as writer:
+        batch = pyarrow.table({name: np.zeros(10_000_000, np.int8) for name in "aby"}).cast(schema)
+        for _ in range(rows // 10_000_000):
+            writer.write_table(batch)
+    assert path.stat().st_size < MB
+    refused(path, r"t\.parquet: 0\.\d MB on the disk would take \d+ MB of memory", create((2, 2)), target=("y",))
+    refused(path, r"t\.parquet: 0\.\d MB on the disk would take \d+ MB of memory", create((2, 2)), target=("a",))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_texts_are_bounded_before_there_is_room_for_them(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(foreseen, "MAX_DATA_BYTES", 4 * MB)
+    monkeypatch.setattr(foreseen, "MAX_DATA_EXPANSION", 4)
+    rows = 6000
+    words = ["x" * 900, *(f"w{i}" for i in range(200))]
+    columns = {"t": np.array([words[i % 201] for i in range(rows)]), "y": np.arange(rows) % 2}
+    path = tmp_path / f"t.{kind}"
+    write_csv(path, columns) if kind == "csv" else parquet.write_table(pyarrow.table(columns), path)
+    refused(path, "would take 4.6 MB of memory", create((201, 2)), target=("y",))  # one column a text, of float32
+    with pytest.raises(DataError, match=r"would take 20\.6 MB of memory"):
+        load_dataset(str(path), target=("y",))  # texts as wide as the longest
+
+
+def test_a_long_row_fits_into_a_larger_block(tmp_path):
+    cell = "0." + "125" * 40
+    rows = [",".join([cell] * 10_000) + f",{i % 2}\n" for i in range(6)]
+    path = tmp_path / "t.csv"
+    path.write_text(",".join([f"c{i}" for i in range(10_000)] + ["y"]) + "\n" + "".join(rows))
+    assert len(rows[0]) > MB
+    data = load_dataset(str(path), target=("y",), networks=(create((10_000, 2)),))
+    np.testing.assert_array_equal(data.train.table[0].take(), np.full((4, 10_000), float(cell)))
+
+
+def test_kinds_that_show_late(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxsurgeon.data.delimited._BLOCK_BYTES", (64, 1 << 20))
+    late = {
+        "i": [*map(str, range(30))],
+        "f": [*map(str, range(29)), "0.5"],
+        "b": ["true"] * 15 + ["False"] * 15,
+        "t": ["1", "2", "3"] * 3 + ["a", "NA", "b"] * 7,
+        "e": [""] * 14 + ["x"] * 16,
+        "y": ["0", "1"] * 15,
+    }
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(late) + "\n" + "".join(",".join(row) + "\n" for row in zip(*late.values(), strict=True)))
+    data = load_dataset(str(path), target=("y",), impute="most-frequent")
+    kinds = {name: column.dtype.str[1:] for name, column in data.train.inputs.items()}
+    assert kinds == {"i": "i8", "f": "f8", "b": "i8", "t": "U2", "e": "U1"}
+    assert data.categories == {"t": ("1", "2", "3", "NA", "a", "b"), "e": ("x",)}
+    path.write_text("a,y\n" + "".join(f"{i},0\n" for i in range(40)) + "12a,0\n")
+    with pytest.raises(DataError, match=r"row 41 \(line 42\), column 'a': expected a number, found '12a'"):
+        load_dataset(str(path), target=("y",))
+
+
+def test_a_table_that_changes_while_it_is_read_is_told(tmp_path, monkeypatch):
+    path = write_csv(tmp_path / "t.csv", table(20, 2))
+    from onnxsurgeon.data import tables
+
+    def opened(path, expect):
+        file = tables.CsvFile(path, expect)
+        write_csv(path, table(25, 2))
+        return file
+
+    monkeypatch.setitem(tables.READERS, ".csv", opened)
+    with pytest.raises(DataError, match=r"t\.csv: was changed while it was read"):
+        load_dataset(str(path), target=("y",))
+
+
+def test_a_run_on_a_matrix_resumes(tmp_path):
+    path = write_csv(tmp_path / "t.csv", table(120, 4))
+    save(create((5, 6, 2), seed=1), tmp_path / "m.onnx")
+    done = evolve(tmp_path / "m.onnx", str(path), target=("y",), run_dir=tmp_path / "run", workers=1)
+    record = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert record["data"]["digest"] == load_dataset(str(path), target=("y",)).digest
+    assert done.test.rows == 24
