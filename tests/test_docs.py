@@ -11,6 +11,7 @@ import onnxsurgeon
 from onnxsurgeon import SurgeonSettings, evolve
 from onnxsurgeon.surgeon.settings import PRESETS
 from onnxsurgeon.surgery import SURGERIES
+from onnxsurgeon.surgery.base import usage
 from tests.conftest import MODELS
 
 DOCS = MODELS.parent / "docs"
@@ -51,7 +52,7 @@ def test_options_that_a_page_names_exist(page):
 
 def test_the_page_on_surgeries_has_and_draws_them_all():
     page = text("surgeries")
-    for name in SURGERIES:
+    for name in (name for name, kind in SURGERIES.items() if kind.is_for_one):
         assert f"`{name}:LAYER" in page
         for theme in ("light", "dark"):
             assert f"(surgeries/{name}-{theme}.svg#only-{theme})" in page
@@ -106,3 +107,10 @@ def test_whatever_a_page_starts_listens_on_this_machine_only(page):
         re.MULTILINE,
     )
     assert [line for line in served if "127.0.0.1" not in line] == []
+
+
+def test_the_table_of_surgeries_is_what_they_say_of_themselves():
+    lines = [line for line in text("surgeries").splitlines() if line.startswith("| [")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = {row[1].strip("`"): row[2] for row in rows}
+    assert found == {usage(kind): kind.exact_if for kind in SURGERIES.values() if kind.is_for_one}
