@@ -350,8 +350,8 @@ def bad(tmp_path):
         "resume with options of reading": (("evolve", "--resume", "run", "--scale", "2"), "--resume takes model, data"),
         "resume with a model": (("evolve", SMALL, "--resume", "run"), "--resume takes model, data and settings"),
         "data that is not here": (
-            ("evaluate", SMALL, "--data", "svhn", "--data-dir", "run"),
-            "no file 'train_32x32.mat'",
+            ("evaluate", MODELS / "fashion-mnist-small.onnx", "--data", "mnist", "--data-dir", "run"),
+            "no file 'train-images-idx3-ubyte",
         ),
     }
 

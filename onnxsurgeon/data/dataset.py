@@ -232,9 +232,9 @@ def _pieces(array: Array) -> Iterator[Array]:
         yield array[start:stop]
 
 
-def chunks(array: Array, rows: int | None = None) -> Iterator[tuple[int, int]]:
-    """First and last row (excluded) of pieces of some 16 MB."""
+def chunks(array: Array, rows: int | None = None, size: int | None = None) -> Iterator[tuple[int, int]]:
+    """First and last row (excluded) of pieces of some 16 MB, or of ``size`` bytes."""
     rows = len(array) if rows is None else rows
-    step = max(1, _CHUNK_BYTES // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
+    step = max(1, (size or _CHUNK_BYTES) // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)

@@ -21,6 +21,7 @@ from onnxsurgeon.runtime import numpy_type
 
 # What can be squared in float64, as statistics do.
 LARGEST = 1e150
+LOOKED_AT = 2**20  # bytes of rows at a time, of which a few copies are made
 Sizes = tuple[int | None, ...]
 
 
@@ -217,7 +218,7 @@ def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoPr
         return
     if kind.kind == "f" and not rows.is_scaled and float(np.finfo(kind).max) <= most:
         return
-    for start, stop in chunks(rows.source, len(rows)):
+    for start, stop in chunks(rows.source, len(rows), LOOKED_AT):
         with np.errstate(over="ignore", invalid="ignore"):
             wrong = ~(np.abs(rows.take(slice(start, stop))) <= most)
         if wrong.any():

@@ -215,7 +215,8 @@ def write_parts(
             temporary.unlink(missing_ok=True)
         for file in made:
             if not speaks_of(path, file.name):  # data without the model that refers to it
-                file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
     told = (f"{path}: its external data is in '{name}': {reason}",) if reason else ()
     return (*told, *around.remove_old(keep=name)) if overwrite else told
 
