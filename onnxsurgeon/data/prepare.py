@@ -9,12 +9,13 @@ from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.features import compute_features
-from onnxsurgeon.data.heads import encode, resolve_tasks
+from onnxsurgeon.data.heads import encode, resolve_tasks, with_class_names
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.task import LOSSES
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS, Task
 
 LAYOUTS = ("hwc", "chw")
 
@@ -29,6 +30,9 @@ class InputOptions:
         mean: subtracted after scaling, one value or one for each channel.
         std: divides after that, one value or one for each channel.
         loss: one of ``task.LOSSES``; "auto": what the model's outputs and the targets suggest.
+        classes: names of the model's classes in the order of its outputs, where it names none; (): labels in order.
+        class_weight: "none", or "balanced": the loss of a row is weighed by the inverse of its class's share.
+        metric: "auto", or "balanced-accuracy", the mean over classes, where rows have classes.
     """
 
     layout: str = "hwc"
@@ -36,6 +40,9 @@ class InputOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     loss: str = "auto"
+    classes: tuple[str, ...] = ()
+    class_weight: str = "none"
+    metric: str = "auto"
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -46,6 +53,14 @@ class InputOptions:
             raise DataError("a standard deviation of 0 cannot divide")
         if self.loss not in ("auto", *LOSSES):
             raise DataError(f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}")
+        for name, value, known in (
+            ("class-weight", self.class_weight, CLASS_WEIGHTS),
+            ("metric", self.metric, METRICS),
+        ):
+            if value not in known:
+                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}")
+        if len(set(self.classes)) < len(self.classes) or not all(self.classes):
+            raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")
 
 
 def prepare(network: Network, dataset: Dataset, split: Split, options: InputOptions | None = None) -> Examples:
@@ -56,8 +71,7 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
         ModelError: the model's inputs are no tensors.
     """
     options = options or InputOptions()
-    tasks = resolve_tasks(network, dataset, options.loss)
-    labels = encode(network, dataset, split, tasks)
+    tasks, labels = _targets(network, dataset, split, options)
     inputs = model_inputs(network, dataset, split, options)
     require_agreement(network, tasks, inputs)
     return Examples(_features(network, dataset, split, inputs), labels, tasks)
@@ -90,7 +104,24 @@ def _features(network: Network, dataset: Dataset, split: Split, inputs: dict[str
 
 def require_targets(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> None:
     """Raise DataError, naming the row, where a label of ``split`` fits none of the network's outputs."""
-    encode(network, dataset, split, resolve_tasks(network, dataset, options.loss))
+    _targets(network, dataset, split, options)
+
+
+def require_plain_classes(options: InputOptions) -> None:
+    """Raise DataError where classes are to be named, weighed or balanced, and a teacher is the only measure."""
+    for name, value in (("class-weight", options.class_weight), ("metric", options.metric)):
+        if value.startswith("balanced"):
+            raise DataError(f"{name}: {value} goes by labels; here a teacher's outputs are what is measured by")
+
+
+def _targets(
+    network: Network, dataset: Dataset, split: Split, options: InputOptions
+) -> tuple[tuple[Task, ...], tuple[Array, ...]]:
+    """What the heads are trained for, and the labels of ``split`` as their targets."""
+    named = with_class_names(network, options.classes)
+    chosen = {"class_weight": options.class_weight, "metric": options.metric}
+    tasks = resolve_tasks(named, dataset, options.loss, **chosen)
+    return tasks, encode(named, dataset, split, tasks)
 
 
 def _fits(have: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
