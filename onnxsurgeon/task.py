@@ -9,6 +9,9 @@ BINARY = "binary-cross-entropy"
 SQUARED = "squared-error"
 LOSSES = (CROSS_ENTROPY, BINARY, SQUARED)
 ACCURACY, R2 = "accuracy", "R²"
+BALANCED = "balanced accuracy"
+METRICS = ("auto", "balanced-accuracy")  # as they are asked for
+CLASS_WEIGHTS = ("none", "balanced")
 AGREEMENT, FIDELITY = "agreement", "fidelity"  # accuracy and R² where a teacher is the measure
 
 
@@ -31,6 +34,8 @@ class Task:
         teacher_weight: the teacher's share w of what the head is trained towards, 0 to 1; the rest is the labels'.
         positions: rows of outputs that one row of the data has, 1 where the head has two axes; losses and metrics are
             means over them.
+        class_weights: what the loss of a row is multiplied by, by its class, where classes are weighed; () where not.
+        is_balanced: whether the metric is the mean over the classes of the share of each that is predicted right.
         is_weighed: whether the loss divides the head itself by ``scale``, since what stands between it and the last
             dense layer (a Tanh, a Split) keeps that layer from being divided.
     """
@@ -44,16 +49,25 @@ class Task:
     teacher_weight: float = 0.0
     positions: int = 1
     is_weighed: bool = False
+    class_weights: tuple[float, ...] = ()
+    is_balanced: bool = False
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether a row has one class, or one at each position, that labels tell."""
+        return not self.imitates and (self.loss == CROSS_ENTROPY or (self.loss == BINARY and self.outputs == 1))
 
     @property
     def metric(self) -> str:
-        """What it is judged by: accuracy, or R² for a regression; agreement and fidelity where a teacher is imitated.
+        """What it is judged by: accuracy, balanced or not; R² for a regression; agreement and fidelity with a teacher.
 
         Agreement is the share of rows, or of single labels, for which student and teacher predict the same. Fidelity
         is the R² of the student's outputs, the teacher's being the truth.
         """
         if self.imitates:
             return FIDELITY if self.loss == SQUARED else AGREEMENT
+        if self.is_balanced:
+            return BALANCED
         return R2 if self.loss == SQUARED else ACCURACY
 
     @property

@@ -99,7 +99,7 @@ def test_the_page_on_files_describes_what_a_run_writes(tmp_path):
         assert f"`{entry.key}`" in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [DOCS.parent / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_whatever_a_page_starts_listens_on_this_machine_only(page):
     served = re.findall(
         r"^.*(?:dask scheduler|dask worker|http\.server|tensorboard --|mlflow ui|mlflow server).*$",

@@ -265,8 +265,11 @@ def test_archives_in_archives_are_bounded(tmp_path):
     refused("emnist", "would take 600 MB of memory", create((784, 62)), folder=tmp_path)
 
 
-def test_a_named_set_is_compared_with_the_model_before_it_is_looked_for(tmp_path):
-    refused("mnist", r"mnist: rows of shape \(28, 28\) do not fit the input", create((64, 10)), folder=tmp_path)
+def test_a_named_set_is_compared_with_the_model_before_it_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("ONNXSURGEON_DATA", raising=False)
+    monkeypatch.setattr("onnxsurgeon.data.load.fetch", None)
+    refused("cifar100", r"cifar100: rows of shape \(32, 32, 3\) do not fit the input", create((64, 10)))
 
 
 @pytest.mark.parametrize("command", ["evaluate", "train", "evolve", "operate", "inspect", "diff"])

@@ -67,10 +67,10 @@ def fail(message: str) -> None:
     err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
 
 
-def remarks(sentences: Sequence[str]) -> None:
-    """What is to be known besides the result: a line each on standard error, so that what is piped stays as it is."""
+def remarks(sentences: Sequence[str], *, as_json: bool = False) -> None:
+    """What is to be known besides the result, a line each; on standard error where the other is for a JSON document."""
     for sentence in sentences:
-        err.print(f"[dim]{escape(' '.join(sentence.split()))}[/]", soft_wrap=True)
+        (err if as_json else out).print(f"[dim]{escape(' '.join(sentence.split()))}[/]", soft_wrap=True)
 
 
 def table(

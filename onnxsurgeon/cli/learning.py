@@ -66,6 +66,7 @@ def train(
 ) -> None:
     """Train a model's dense layers on the whole training split; nothing is operated on."""
     from onnxsurgeon.cli import console
+    from onnxsurgeon.data.told import data_notes
     from onnxsurgeon.graph.writer import save
     from onnxsurgeon.training.fit import fit
 
@@ -73,6 +74,7 @@ def train(
     options = reading.inputs
     how.check(epochs)
     network, dataset, chosen = _prepare(model, data, reading, engine, device, out, force=force, optimizer=how)
+    console.remarks(data_notes(network, dataset, options), as_json=as_json)
 
     def report(epoch: int, loss: float) -> None:
         if not as_json:
@@ -89,7 +91,7 @@ def train(
         seed=seed,
         report=report,
     )
-    console.remarks(save(trained.network, out, overwrite=force))
+    console.remarks(save(trained.network, out, overwrite=force), as_json=as_json)
     if as_json:
         console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
         return
@@ -116,6 +118,7 @@ def evaluate(
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.prepare import prepare
     from onnxsurgeon.data.teacher import TeacherModel
+    from onnxsurgeon.data.told import data_notes
     from onnxsurgeon.training.teaching import imitating
 
     reading = taken(ReadingOptions, settings)
@@ -126,14 +129,17 @@ def evaluate(
         raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
     if teacher is None:
         examples = prepare(network, dataset, splits[split](), options)
+        told = data_notes(network, dataset, options)
     else:
         examples = imitating(network, dataset, splits[split](), options, teacher=TeacherModel.read(teacher))
+        told = ()
     metrics = chosen.evaluate(network, examples)
     record = {**asdict(metrics), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)
-        return
-    console.table(tuple(record), [[_cell(value) for value in record.values()]])
+    else:
+        console.table(tuple(record), [[_cell(value) for value in record.values()]])
+    console.remarks(told, as_json=as_json)
 
 
 def _cell(value: float | int | str) -> str:

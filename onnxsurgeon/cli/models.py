@@ -111,7 +111,7 @@ def inspect(
     # Without gradients, units are split.
     mode = "split" if chosen.widen == BY_GRADIENTS else chosen.widen
     candidates = ranked(propose(network, thresholds, mode=mode))
-    pruning = _pruning(network, data, reading) if data else None
+    pruning = _pruning(network, data, reading, as_json=as_json) if data else None
     if pruning is not None:  # which judges better than singular values do
         candidates = [candidate for candidate in candidates if candidate.operation != Narrow.operation]
     if not as_json:
@@ -143,13 +143,17 @@ def inspect(
     console.print_json(record)
 
 
-def _pruning(network: Network, data: str, reading: ReadingOptions) -> list[PruningReport]:
+def _pruning(network: Network, data: str, reading: ReadingOptions, *, as_json: bool) -> list[PruningReport]:
     """What ``prune`` would lose, by the rows that ``operate`` would go by."""
     from onnxsurgeon.calibration.calibrate import calibrate
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.data.told import data_notes
     from onnxsurgeon.operating.perform import draw_sample
     from onnxsurgeon.recommend import inspect_pruning
 
-    examples = draw_sample(network, reading.load(data, network), reading.inputs).calibration
+    dataset = reading.load(data, network)
+    examples = draw_sample(network, dataset, reading.inputs).calibration
+    console.remarks(data_notes(network, dataset, reading.inputs), as_json=as_json)
     return inspect_pruning(network, calibrate(network, examples))
 
 
@@ -192,6 +196,7 @@ def operate(
 ) -> None:
     """Perform surgeries on a model, in order, and report how far its outputs moved."""
     from onnxsurgeon.cli import console
+    from onnxsurgeon.data.told import data_notes
     from onnxsurgeon.graph.files import require_writable
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.graph.writer import save
@@ -206,9 +211,12 @@ def operate(
             raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")
     require_writable(out, overwrite=force)
     network = load(model)
-    sample = draw_sample(network, reading.load(data, network), options, seed=seed) if data else None
+    dataset = reading.load(data, network) if data else None
+    sample = None if dataset is None else draw_sample(network, dataset, options, seed=seed)
     network, performed = perform(network, chosen, sample, seed=seed, require_exact=exact)
-    console.remarks(save(network, out, overwrite=force))
+    console.remarks(save(network, out, overwrite=force), as_json=as_json)
+    if dataset is not None:
+        console.remarks(data_notes(network, dataset, options), as_json=as_json)
     if as_json:
         records = [{**asdict(each.record), "found": each.found} for each in performed]
         console.print_json({"topology": network.topology, "surgeries": records})

@@ -68,6 +68,9 @@ class ReadingOptions:
     mean: str = setting("", "Subtracted after scaling: one value, or one a channel.")
     std: str = setting("", "Divides after that: one value, or one a channel.")
     loss: str = setting("auto", "auto, cross-entropy, binary-cross-entropy or squared-error.")
+    classes: str = setting("", "Names of the model's classes in the order of its outputs, where it has none: no,yes.")
+    class_weight: str = setting("none", "balanced weighs a row's loss by the inverse of its class's share.")
+    metric: str = setting("auto", "balanced-accuracy is the mean over the classes.")
     target: list[str] | None = setting(None, "A table's column to predict, or several; or the .npy file of labels.")
     impute: str | None = setting(None, "Fill a table's missing values: mean, median or most-frequent.")
     validation_fraction: float | None = setting(
@@ -84,7 +87,16 @@ class ReadingOptions:
         """
         from onnxsurgeon.data.options import InputOptions
 
-        return InputOptions(self.layout, self.scale, numbers(self.mean, "mean"), numbers(self.std, "std"), self.loss)
+        return InputOptions(
+            self.layout,
+            self.scale,
+            numbers(self.mean, "mean"),
+            numbers(self.std, "std"),
+            self.loss,
+            tuple(name.strip() for name in self.classes.split(",")) if self.classes else (),
+            self.class_weight,
+            self.metric,
+        )
 
     @property
     def rows(self) -> dict[str, Any]:

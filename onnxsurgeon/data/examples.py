@@ -135,6 +135,8 @@ class Examples:
         """
         if not weight:
             return self
+        if any(task.class_weights for task in self.tasks):
+            raise DataError("class-weight: balanced is for labels alone; where a teacher is followed, leave it out")
         _require_rows(outputs, self.rows)
         tasks = tuple(
             replace(task, teacher_weight=weight, temperature=1.0 if task.loss == SQUARED else temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,15 +18,63 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
 
-def resolve_tasks(network: Network, dataset: Dataset, loss: str = "auto") -> tuple[Task, ...]:
+def resolve_tasks(
+    network: Network, dataset: Dataset, loss: str = "auto", *, class_weight: str = "none", metric: str = "auto"
+) -> tuple[Task, ...]:
     """What each head of ``network`` is trained for, from its suffix and the training labels, or as ``loss`` says.
 
+    Args:
+        network: whose heads they are.
+        dataset: whose training labels tell.
+        loss: one of ``task.LOSSES``, or "auto".
+        class_weight: one of ``task.CLASS_WEIGHTS``: balanced weighs a class by n / (C n_c), n_c its n training rows.
+        metric: one of ``task.METRICS``.
+
     Raises:
-        DataError: the labels have another number of columns than the heads need, or do not fit the loss.
+        DataError: the labels have another number of columns than the heads need, or do not fit the loss; or no head has
+            classes that could be weighed or balanced.
     """
     with _obstacle_told(network, dataset):
         columns = _columns(network, dataset, dataset.train.labels)
-        return tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+        tasks = tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
+    for option, value in (("class-weight", class_weight), ("metric", metric)):
+        if value.startswith("balanced") and not any(task.has_classes for task in tasks):
+            raise DataError(f"{option}: {value} is for classes, one a row; '{network.name}' is trained for none")
+    if class_weight == "balanced":
+        labels = encode(network, dataset, dataset.train, tasks)
+        tasks = tuple(
+            replace(task, class_weights=balanced_weights(y, task)) if task.has_classes else task
+            for task, y in zip(tasks, labels, strict=True)
+        )
+    if metric == "balanced-accuracy":
+        tasks = tuple(replace(task, is_balanced=task.has_classes) for task in tasks)
+    return tasks
+
+
+def balanced_weights(labels: Array, task: Task) -> tuple[float, ...]:
+    """For each class n / (C n_c), n_c its share of the n ``labels``, C how many classes have any; 1 for one without."""
+    counts = np.bincount(labels.reshape(-1).astype(np.int64), minlength=max(2, task.outputs))
+    there = counts > 0
+    return tuple(np.where(there, labels.size / (there.sum() * np.maximum(counts, 1)), 1.0).tolist())
+
+
+def with_class_names(network: Network, names: Sequence[str]) -> Network:
+    """The network with ``names`` for its classes, in the order of its columns, where it gives them none.
+
+    Raises:
+        DataError: it has several heads, names its classes itself, or has another number of them.
+    """
+    if not names:
+        return network
+    if len(network.heads) > 1:
+        raise DataError(f"classes: '{network.name}' has {len(network.heads)} heads; names are for one alone")
+    (head,) = network.heads
+    if head.labels:
+        raise DataError(f"classes: '{network.name}' names its classes itself: {', '.join(map(str, head.labels))}")
+    if len(names) != max(2, head.width):
+        raise DataError(f"classes: {len(names)} names for the {max(2, head.width)} classes of '{network.name}'")
+    trunk = replace(network.frame.trunk, heads=(replace(head, labels=tuple(names)),))
+    return replace(network, frame=replace(network.frame, trunk=trunk))
 
 
 @contextmanager

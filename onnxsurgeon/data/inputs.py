@@ -34,7 +34,7 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
     """
     if not dataset.is_labelled:
         _require_no_other(network, dataset, split)
-    return fitted_inputs(network.name, _declared(network), dataset, split, options)
+    return fitted_inputs(network.name, declared_inputs(network), dataset, split, options)
 
 
 def fitted_inputs(
@@ -78,7 +78,7 @@ def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Arr
 
     Of inputs without a batch axis, of texts, and of columns that are to become a matrix nothing is told here.
     """
-    declared = [value for value in _declared(network) if value.type.HasField("tensor_type")]
+    declared = [value for value in declared_inputs(network) if value.type.HasField("tensor_type")]
     if isinstance(inputs, dict):
         pairs = [(value, inputs[value.name]) for value in declared if value.name in inputs]
     elif len(declared) == 1:
@@ -104,7 +104,7 @@ def _quoted(names: object) -> str:
     return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
 
 
-def _declared(network: Network) -> list[onnx.ValueInfoProto]:
+def declared_inputs(network: Network) -> list[onnx.ValueInfoProto]:
     """The inputs that the trunk's features depend on, those with a value of their own left out."""
     frame = network.frame
     constants = {tensor.name for tensor in frame.model.graph.initializer} | frame.arrays.keys()
@@ -146,7 +146,7 @@ def _sizes(value: onnx.ValueInfoProto) -> Sizes:
 
 def takes_whole(network: Network, names: Collection[str]) -> bool:
     """Whether ``network`` takes all columns of a table together, as one matrix, and none of them by its name."""
-    declared = _declared(network)
+    declared = declared_inputs(network)
     return len(declared) == 1 and declared[0].name not in names and declared[0].type.HasField("tensor_type")
 
 
@@ -162,7 +162,7 @@ def require_columns(
         is_labelled: whether it is said which of the file's columns are labels.
         is_least: whether there may be more of them, one for each text.
     """
-    (value,) = _declared(network)
+    (value,) = declared_inputs(network)
     _require_width(network.name, dataset, value, names, is_labelled=is_labelled, is_least=is_least)
 
 

@@ -55,24 +55,24 @@ def load_dataset(
     if name.partition(":")[0] not in CATALOGUE and is_users(name):
         dataset = read_user(name, target, impute, fraction, networks)
     else:
-        _, source, _ = lookup(name)
+        lookup(name)
         for option, given in (("target", target), ("impute", impute)):
             if given:
                 raise DataError(f"{name}: --{option} is for tables and arrays of your own; this set has its labels")
-        require_fit(networks, name, hollow((1, *source.shape), np.dtype(np.uint8)))
-        dataset = _load_named(name, folder, progress)
+        dataset = _load_named(name, folder, progress, networks)
     if validation_fraction is not None and dataset.validation is not None:
         raise DataError(f"{name}: brings validation rows of its own; --validation-fraction has nothing to hold out")
     return replace(dataset, name=name, validation_fraction=fraction)
 
 
-def _load_named(name: str, folder: Path | None, progress: ProgressBar | None) -> Dataset:
+def _load_named(name: str, folder: Path | None, progress: ProgressBar | None, networks: Sequence[Network]) -> Dataset:
     key, source, variant = lookup(name)
     found = locate(key, folder)
+    if found is None and folder is not None:
+        missing = next(file.name for file in source.files if not (folder / file.name).is_file())
+        raise DataError(f"{key}: no file '{missing}' in {folder}")
+    require_fit(networks, name, hollow((1, *source.shape), np.dtype(np.uint8)))
     if found is None:
-        if folder is not None:
-            missing = next(file.name for file in source.files if not (folder / file.name).is_file())
-            raise DataError(f"{key}: no file '{missing}' in {folder}")
         found = fetch(key, progress=progress)
     dataset = source.read(found, variant)
     _check(dataset, key, source)

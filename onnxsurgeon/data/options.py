@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from onnxsurgeon.errors import DataError
-from onnxsurgeon.task import LOSSES
+from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
 
 LAYOUTS = ("hwc", "chw")
 
@@ -21,6 +21,9 @@ class InputOptions:
         mean: subtracted after scaling, one value or one for each channel.
         std: divides after that, one value or one for each channel.
         loss: one of ``task.LOSSES``; "auto": what the model's outputs and the targets suggest.
+        classes: names of the model's classes in the order of its outputs, where it names none; (): labels in order.
+        class_weight: "none", or "balanced": the loss of a row is weighed by the inverse of its class's share.
+        metric: "auto", or "balanced-accuracy", the mean over classes, where rows have classes.
     """
 
     layout: str = "hwc"
@@ -28,6 +31,9 @@ class InputOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     loss: str = "auto"
+    classes: tuple[str, ...] = ()
+    class_weight: str = "none"
+    metric: str = "auto"
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -38,3 +44,11 @@ class InputOptions:
             raise DataError("a standard deviation of 0 cannot divide")
         if self.loss not in ("auto", *LOSSES):
             raise DataError(f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}")
+        for name, value, known in (
+            ("class-weight", self.class_weight, CLASS_WEIGHTS),
+            ("metric", self.metric, METRICS),
+        ):
+            if value not in known:
+                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}")
+        if len(set(self.classes)) < len(self.classes) or not all(self.classes):
+            raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")

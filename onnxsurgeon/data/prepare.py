@@ -8,12 +8,14 @@ from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.features import compute_features
-from onnxsurgeon.data.heads import encode, resolve_tasks
+from onnxsurgeon.data.heads import encode, resolve_tasks, with_class_names
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.task import Task
 
 
 def prepare(network: Network, dataset: Dataset, split: Split, options: InputOptions | None = None) -> Examples:
@@ -24,8 +26,7 @@ def prepare(network: Network, dataset: Dataset, split: Split, options: InputOpti
         ModelError: the model's inputs are no tensors.
     """
     options = options or InputOptions()
-    tasks = resolve_tasks(network, dataset, options.loss)
-    labels = encode(network, dataset, split, tasks)
+    tasks, labels = _targets(network, dataset, split, options)
     inputs = model_inputs(network, dataset, split, options)
     require_agreement(network, tasks, inputs)
     return Examples(_features(network, dataset, split, inputs), labels, tasks)
@@ -58,7 +59,24 @@ def _features(network: Network, dataset: Dataset, split: Split, inputs: dict[str
 
 def require_targets(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> None:
     """Raise DataError, naming the row, where a label of ``split`` fits none of the network's outputs."""
-    encode(network, dataset, split, resolve_tasks(network, dataset, options.loss))
+    _targets(network, dataset, split, options)
+
+
+def require_plain_classes(options: InputOptions) -> None:
+    """Raise DataError where classes are to be named, weighed or balanced, and a teacher is the only measure."""
+    for name, value in (("class-weight", options.class_weight), ("metric", options.metric)):
+        if value.startswith("balanced"):
+            raise DataError(f"{name}: {value} goes by labels; here a teacher's outputs are what is measured by")
+
+
+def _targets(
+    network: Network, dataset: Dataset, split: Split, options: InputOptions
+) -> tuple[tuple[Task, ...], tuple[Array, ...]]:
+    """What the heads are trained for, and the labels of ``split`` as their targets."""
+    named = with_class_names(network, options.classes)
+    chosen = {"class_weight": options.class_weight, "metric": options.metric}
+    tasks = resolve_tasks(named, dataset, options.loss, **chosen)
+    return tasks, encode(named, dataset, split, tasks)
 
 
 def _fits(have: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -120,7 +120,7 @@ def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iter
     for name, value in record["data"]["options"].items():
         wanted = tuple(value) if isinstance(value, list) else value
         if wanted != getattr(usual, name, None):
-            yield from (f"--{name}", _spell(value))
+            yield from (f"--{name.replace('_', '-')}", _spell(value))
     # "auto" may choose another engine elsewhere, and with it other bytes.
     yield from ("--engine", str(record["engine"]))
     if record["device"] != "cpu":

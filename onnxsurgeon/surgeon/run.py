@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.data.heads import class_names
+from onnxsurgeon.data.heads import class_names, with_class_names
 from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
+from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
@@ -292,12 +293,11 @@ def make_surgeon(
 
 def _split(teaching: Teaching) -> Splits:
     network, dataset = teaching.network, teaching.dataset
-    classes = class_names(network, dataset)
+    notes = (*network.frame.notes, *data_notes(network, dataset, teaching.options))
+    classes = class_names(with_class_names(network, teaching.options.classes), dataset)
     if teaching.settings.validation == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
-        return Splits(
-            train, test, False, dataset.train.rows, lambda: test, (*network.frame.notes, *teaching.notes), classes
-        )
+        return Splits(train, test, False, dataset.train.rows, lambda: test, (*notes, *teaching.notes), classes)
     teaching.require_test_rows()
     rows, held_out = dataset.hold_out()
     train, validation = teaching.prepared("train", rows), teaching.prepared("validation", held_out)
@@ -307,7 +307,7 @@ def _split(teaching: Teaching) -> Splits:
         dataset.validation is None,
         rows.rows,
         lambda: teaching.prepared("test", dataset.test),
-        (*network.frame.notes, *teaching.notes),
+        (*notes, *teaching.notes),
         classes,
     )
 

@@ -18,11 +18,15 @@ ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by c
 
 
 class RowScores:
-    """What each row adds to the metric: whether it is right, the share of its labels that are, or −squared error."""
+    """What each row adds to the metric: whether it is right, the share of its labels that are, or −squared error.
+
+    Of a balanced accuracy, whether it is right over the share of its class in the rows, times the number of classes.
+    """
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._parts: list[Array] = []
+        self._classes: list[Array] = []
 
     def add(self, output: Array, labels: Array) -> None:
         """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
@@ -34,11 +38,21 @@ class RowScores:
         else:
             told = np.exp(-np.logaddexp(0, -z)) if task.squash == "Sigmoid" else z
             scores = -(((told - labels) / np.array(task.scale or 1.0)) ** 2)
-        self._parts.append(scores.reshape(len(scores), -1).mean(axis=1))
+        scores = scores.reshape(len(scores), -1)
+        if task.is_balanced:
+            self._classes.append(labels.reshape(scores.shape).astype(np.int64))
+            self._parts.append(scores)
+        else:
+            self._parts.append(scores.mean(axis=1))
 
     def record(self) -> dict[str, Any]:
         """The scores (rows,)."""
-        return {"scores": np.concatenate(self._parts)}
+        scores = np.concatenate(self._parts)
+        if self._task.is_balanced:
+            classes = np.concatenate(self._classes)
+            counts = np.bincount(classes.reshape(-1))
+            scores = (scores * (classes.size / (np.count_nonzero(counts) * counts[classes]))).mean(axis=1)
+        return {"scores": scores}
 
 
 class Both:
@@ -96,16 +110,25 @@ def chance_loss(examples: Examples) -> float:
     for labels, task in zip(examples.labels, examples.tasks, strict=True):
         if task.loss == CROSS_ENTROPY:
             shares = labels.reshape(-1, task.outputs).mean(axis=0) if task.imitates else np.bincount(labels.reshape(-1))
-            shares = shares[shares > 0] / shares.sum()
-            total += float(-(shares * np.log(shares)).sum())
+            total += _least_loss(shares, task)
             continue
         values = labels.reshape(-1, task.outputs).astype(np.float64)
-        if task.loss == BINARY:
+        if task.loss == BINARY and task.class_weights:
+            total += _least_loss(np.array([(values == 0).sum(), (values > 0).sum()]), task)
+        elif task.loss == BINARY:
             p = np.clip(values.mean(axis=0), 1e-12, 1 - 1e-12)
             total += float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
         else:
             total += float((values.var(axis=0) / np.array(task.scale or 1.0) ** 2).mean())
     return total
+
+
+def _least_loss(counts: Array, task: Task) -> float:
+    """The least mean cross-entropy of what says the same for every row, of so many rows of each class."""
+    weights = np.array(task.class_weights)[: len(counts)] if task.class_weights else np.ones(len(counts))
+    mass = counts * weights / counts.sum()
+    mass = mass[mass > 0]
+    return float(-(mass * np.log(mass / mass.sum())).sum())
 
 
 def is_better(scores: Array, others: Array) -> bool:

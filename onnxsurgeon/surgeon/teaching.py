@@ -17,7 +17,7 @@ from onnxsurgeon.data.examples import Examples, together
 from onnxsurgeon.data.heads import imitation_notes, imitation_tasks
 from onnxsurgeon.data.more import more_rows
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.data.prepare import prepare, prepare_rows, require_targets
+from onnxsurgeon.data.prepare import prepare, prepare_rows, require_plain_classes, require_targets
 from onnxsurgeon.data.soft import prediction
 from onnxsurgeon.data.teacher import Taught, TeacherModel
 from onnxsurgeon.errors import DataError, OnnxSurgeonError, RunError, SettingsError
@@ -99,6 +99,7 @@ class Teaching:
         if not self.dataset.is_labelled:
             if settings.teacher_weight not in (None, 1):
                 raise SettingsError("teacher-weight: mixes a teacher with labels, and the rows have none")
+            require_plain_classes(self.options)
             self.notes = (f"the rows have no labels: {who} is imitated, and is the measure",)
         elif not self.weight:
             for name, is_given in (

@@ -361,6 +361,10 @@ def _only_task(network: Network, examples: Examples) -> Task:
             f"'{network.name}': the artifacts engine trains one head, not {len(examples.tasks)}; use the loop"
         )
     task = examples.tasks[0]
+    if task.class_weights:
+        raise EngineError(
+            f"'{network.name}': the artifacts engine does not weigh classes (--class-weight balanced); use the loop"
+        )
     if task.is_weighed:
         raise EngineError(
             f"'{network.name}': the artifacts engine cannot weigh outputs that no dense layer puts out; use the loop"

@@ -46,26 +46,40 @@ def loss_nodes(build: GraphBuilder, task: Task, output: str, targets: str, *, re
 def softmax_cross_entropy(build: GraphBuilder, task: Task, logits: str, targets: str, report: bool) -> LossNodes:
     """L = −Σ t log softmax(z) over the batch, and ∂L/∂z = softmax(z) − t: one softmax serves both.
 
+    Where classes are weighed, a row's loss and gradient are multiplied by Σ t w, its class's weight.
     The reported loss of a row saturates where its probability leaves the type's normal range (87 in float32).
     """
     if task.teacher_weight:
         return _softened(build, task, logits, targets, _soft_cross_entropy, report=report)
     probabilities = build.add("Softmax", logits, axis=-1)
-    gradient = _scaled(build, build.add("Sub", probabilities, targets), 1 / task.positions)
+    gradient = build.add("Sub", probabilities, targets)
+    if task.class_weights:
+        by_class = np.array(task.class_weights)
+        gradient = build.add("Mul", gradient, build.add("MatMul", targets, build.array(by_class[:, None])))
+    gradient = _scaled(build, gradient, 1 / task.positions)
     if not report:
         return LossNodes("", gradient)
     likelihood = build.add("ReduceSum", build.add("Mul", probabilities, targets), build.axes(-1), keepdims=0)
     floor = build.scalar(float(np.finfo(build.dtype).tiny))
     log_likelihood = build.add("Log", build.add("Max", likelihood, floor))
+    if task.class_weights:
+        log_likelihood = build.add("Mul", log_likelihood, build.add("MatMul", targets, build.array(by_class)))
     total = build.add("Neg", build.add("ReduceSum", log_likelihood, keepdims=0))
     return LossNodes(_scaled(build, total, 1 / task.positions), gradient)
 
 
 def binary_cross_entropy(build: GraphBuilder, task: Task, logits: str, targets: str, report: bool) -> LossNodes:
-    """L = Σ max(z, 0) − t z + log(1 + exp(−|z|)), and ∂L/∂z = σ(z) − t, both over the number of outputs."""
+    """L = Σ max(z, 0) − t z + log(1 + exp(−|z|)), and ∂L/∂z = σ(z) − t, both over the number of outputs.
+
+    Where the two classes are weighed, those of a row are multiplied by w₀ + t (w₁ − w₀).
+    """
     if task.teacher_weight:
         return _softened(build, task, logits, targets, _binary_term, report=report)
-    found = _binary_term(build, logits, targets, report=report)
+    weights = ""
+    if task.class_weights:
+        first, second = task.class_weights
+        weights = build.add("Add", build.add("Mul", targets, build.scalar(second - first)), build.scalar(first))
+    found = _binary_term(build, logits, targets, report=report, weights=weights)
     return LossNodes(found.total and _mean(build, task, found.total), _mean(build, task, found.gradient))
 
 
@@ -124,16 +138,19 @@ def _soft_cross_entropy(build: GraphBuilder, logits: str, targets: str, *, repor
     return LossNodes(build.add("Neg", build.add("ReduceSum", each, keepdims=0)), gradient)
 
 
-def _binary_term(build: GraphBuilder, logits: str, targets: str, *, report: bool) -> LossNodes:
-    """L = Σ max(z, 0) − t z + log(1 + exp(−|z|)), ∂L/∂z = σ(z) − t."""
+def _binary_term(build: GraphBuilder, logits: str, targets: str, *, report: bool, weights: str = "") -> LossNodes:
+    """L = Σ max(z, 0) − t z + log(1 + exp(−|z|)), ∂L/∂z = σ(z) − t; each times ``weights`` (batch, …, C)."""
     gradient = build.add("Sub", build.add("Sigmoid", logits), targets)
+    gradient = build.add("Mul", gradient, weights) if weights else gradient
     if not report:
         return LossNodes("", gradient)
     rest = build.add(
         "Log", build.add("Add", build.scalar(1.0), build.add("Exp", build.add("Neg", build.add("Abs", logits))))
     )
     linear = build.add("Sub", build.add("Relu", logits), build.add("Mul", targets, logits))
-    return LossNodes(build.add("ReduceSum", build.add("Add", linear, rest), keepdims=0), gradient)
+    each = build.add("Add", linear, rest)
+    each = build.add("Mul", each, weights) if weights else each
+    return LossNodes(build.add("ReduceSum", each, keepdims=0), gradient)
 
 
 def _mean(build: GraphBuilder, task: Task, total: str) -> str:

@@ -17,12 +17,14 @@ class Metrics:
 
     Attributes:
         accuracy: what ``metric`` names. Accuracy is the fraction of rows whose largest logit is the label's, or of
-            binary labels predicted right; R² is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². Where
-            a teacher is the measure, the same are called agreement and fidelity. With several heads the mean over
-            them; where a row has several positions, over all positions.
-        loss: mean over the rows, the heads' losses added up; cross-entropies in nats.
+            binary labels predicted right; balanced accuracy is the mean of that over the classes that the rows have; R²
+            is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². Where a teacher is the measure, the same
+            are called agreement and fidelity. With several heads the mean over them; where a row has several
+            positions, over all positions.
+        loss: mean over the rows, the heads' losses added up; cross-entropies in nats, times the class's weight where
+            classes are weighed.
         rows: number of rows.
-        metric: "accuracy" or "R²", "agreement" or "fidelity"; "accuracy and R²" where heads differ.
+        metric: "accuracy", "balanced accuracy", "R²", "agreement" or "fidelity"; "accuracy and R²" where heads differ.
     """
 
     accuracy: float
@@ -60,6 +62,38 @@ class ClassTally:
     def result(self) -> tuple[float, float]:
         """Accuracy, and the summed cross-entropy."""
         return self.correct / self.rows, self.loss / self.task.positions
+
+
+class ByClassTally:
+    """Accuracy, by class or of all rows, and cross-entropies times the weight of the row's class.
+
+    Of logits (rows, …, C) against classes (rows, …), or of one logit a row against 0 and 1.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        classes = max(2, task.outputs)
+        self.weights = np.array(task.class_weights or (1.0,) * classes)
+        self.right, self.rows, self.loss = np.zeros(classes), np.zeros(classes), 0.0
+
+    def add(self, output: Array, labels: Array) -> None:
+        """Count what is right of each class, and add up the weighed cross-entropies."""
+        z = output.reshape(-1, output.shape[-1]).astype(np.float64)
+        if self.task.loss == BINARY:
+            z = np.concatenate([np.zeros_like(z), z], axis=1)  # σ(z) is the softmax of 0 and z
+        classes = (labels.reshape(-1) > 0.5 if self.task.loss == BINARY else labels.reshape(-1)).astype(np.int64)
+        z -= z.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), classes]
+        self.loss += float((losses * self.weights[classes]).sum())
+        self.rows += np.bincount(classes, minlength=len(self.rows))
+        self.right += np.bincount(classes[z.argmax(axis=1) == classes], minlength=len(self.rows))
+
+    def result(self) -> tuple[float, float]:
+        """Accuracy, balanced where the task asks for it, and the summed loss."""
+        there = self.rows > 0
+        shares = self.right[there] / self.rows[there]
+        metric = shares.mean() if self.task.is_balanced else self.right.sum() / self.rows.sum()
+        return float(metric), self.loss / self.task.positions
 
 
 class BinaryTally:
@@ -117,6 +151,8 @@ class RegressionTally:
 
 def tally(task: Task) -> Tally:
     """What collects the metric of ``task``."""
+    if task.class_weights or task.is_balanced:
+        return ByClassTally(task)
     if task.loss == CROSS_ENTROPY:
         return ClassTally(task)
     return BinaryTally(task) if task.loss == BINARY else RegressionTally(task)

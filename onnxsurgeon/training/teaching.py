@@ -10,7 +10,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.heads import imitation_tasks
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.data.prepare import prepare_rows
+from onnxsurgeon.data.prepare import prepare_rows, require_plain_classes
 from onnxsurgeon.data.soft import space
 from onnxsurgeon.data.teacher import Taught, TeacherModel
 from onnxsurgeon.errors import DataError
@@ -107,6 +107,7 @@ def imitating(
         EngineError: the network cannot be evaluated here.
     """
     options = options or InputOptions()
+    require_plain_classes(options)
     examples = prepare_rows(network, dataset, split, options)
     taught = taught_by(teacher, network, dataset, split, options, engine=engine, examples=examples)
     tasks = imitation_tasks(network, taught.outputs, options.loss, temperature, taught.squashes)
