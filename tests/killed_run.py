@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 from onnxsurgeon import SurgeonSettings, evolve
-from onnxsurgeon.graph import files
 from onnxsurgeon.runs import journal
 from onnxsurgeon.surgeon import evolve as algorithm
 from onnxsurgeon.training.schedule import BatchSchedule
@@ -57,7 +56,7 @@ def arm(moment: str, count: int) -> None:
     elif moment == "surgery":
         algorithm.operate = after(count, algorithm.operate)
     elif moment == "writing":  # a temporary file is there, and not yet renamed
-        files.Path.replace = after(count, files.Path.replace)
+        Path.replace = after(count, Path.replace)
     elif moment == "journal":  # half a line is there
         original_append = journal.RunDirectory.append
         calls = []

@@ -363,7 +363,7 @@ def test_what_is_no_file_is_told(run):
 def test_a_leftover_in_the_place_of_a_temporary_file_is_not_followed(run, tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("kept")
-    from onnxsurgeon.graph.files import temporary_beside
+    from onnxsurgeon.graph.files.atomic import temporary_beside
 
     temporary_beside(run / "best.onnx").symlink_to(outside)
     RunDirectory.open(run).write_best("0000-start.onnx")

@@ -250,7 +250,7 @@ def test_a_failed_write_leaves_no_data(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("onnxsurgeon.graph.files._flush_folder", refused)
+        patch.setattr("onnxsurgeon.graph.files.write.flush_folder", refused)
         with pytest.raises(ModelError, match="No space left"):
             write_parts(to_parts(outside()), tmp_path / "o.onnx")
     assert list(tmp_path.iterdir()) == []

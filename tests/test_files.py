@@ -12,9 +12,8 @@ from ml_dtypes import bfloat16
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import ModelError
-from onnxsurgeon.graph import files
 from onnxsurgeon.graph.external import SMALL_ALIGNMENT
-from onnxsurgeon.graph.files import check_parts, join, read_model, read_parts, split, write_model, write_parts
+from onnxsurgeon.graph.files import check_parts, join, read_model, read_parts, split, write, write_model, write_parts
 
 RNG = np.random.default_rng(0)
 BULK = {"W1": RNG.standard_normal((4, 100)).astype("f"), "W2": RNG.standard_normal((100, 3)).astype("f")}
@@ -175,7 +174,7 @@ def test_typed_fields_become_arrays():
 
 def test_more_than_protobuf_holds(tmp_path, monkeypatch):
     monkeypatch.setattr("onnxsurgeon.graph.parts.LARGEST_FILE", 2000)
-    monkeypatch.setattr(files, "LARGEST_INLINE", 2000)
+    monkeypatch.setattr(write, "LARGEST_INLINE", 2000)
     with pytest.raises(ModelError, match="does not fit into one protobuf"):
         join(split(bulky()))
     write_parts(split(bulky()), tmp_path / "m.onnx")

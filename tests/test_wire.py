@@ -11,8 +11,8 @@ from ml_dtypes import bfloat16
 from onnx import numpy_helper
 
 from onnxsurgeon import ModelError
-from onnxsurgeon.graph import files, wire
-from onnxsurgeon.graph.files import join, read_parts, split, write_parts
+from onnxsurgeon.graph import wire
+from onnxsurgeon.graph.files import join, read, read_parts, split, write_parts
 
 RNG = np.random.default_rng(0)
 
@@ -149,7 +149,8 @@ def test_what_is_written_is_what_protobuf_writes(dtype, order, all_apart, tmp_pa
     parts.arrays["odd"] = stored
     parts.arrays["new"] = np.zeros((3, 0), dtype)
     expected = join(parts).SerializeToString(deterministic=True)
-    monkeypatch.setattr(files, "join", lambda parts: pytest.fail("a second copy was made"))
+    for module in (bulk, read):  # writing has no other way to it
+        monkeypatch.setattr(module, "join", lambda parts: pytest.fail("a second copy was made"))
     monkeypatch.setattr("onnxsurgeon.buffers.CHUNK", 1000)
     write_parts(parts, tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_bytes() == expected
