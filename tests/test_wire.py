@@ -11,6 +11,7 @@ from ml_dtypes import bfloat16
 from onnx import numpy_helper
 
 from onnxsurgeon import ModelError
+from onnxsurgeon.graph import parts as bulk
 from onnxsurgeon.graph import wire
 from onnxsurgeon.graph.files import join, read, read_parts, split, write_parts
 
