@@ -18,15 +18,24 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
 
 
-def prepare(network: Network, dataset: Dataset, split: Split, options: InputOptions | None = None) -> Examples:
+def prepare(
+    network: Network,
+    dataset: Dataset,
+    split: Split,
+    options: InputOptions | None = None,
+    *,
+    tasks: tuple[Task, ...] | None = None,
+) -> Examples:
     """The rows of ``split`` as what enters the network's trained part, and its heads' targets.
+
+    ``tasks`` are what the heads are trained for, as the examples of another split of the set have them.
 
     Raises:
         DataError: the rows do not fit the model's inputs, or a label not its outputs; names row or column.
         ModelError: the model's inputs are no tensors.
     """
     options = options or InputOptions()
-    tasks, labels = _targets(network, dataset, split, options)
+    tasks, labels = _targets(network, dataset, split, options, tasks)
     inputs = model_inputs(network, dataset, split, options)
     require_agreement(network, tasks, inputs)
     return Examples(_features(network, dataset, split, inputs), labels, tasks)
@@ -57,9 +66,15 @@ def _features(network: Network, dataset: Dataset, split: Split, inputs: dict[str
     return tuple(replace(rows, dtype=network.dtype) for rows in features.values())
 
 
-def require_targets(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> None:
-    """Raise DataError, naming the row, where a label of ``split`` fits none of the network's outputs."""
-    _targets(network, dataset, split, options)
+def require_targets(
+    network: Network, dataset: Dataset, split: Split, options: InputOptions, tasks: tuple[Task, ...] | None = None
+) -> tuple[Task, ...]:
+    """Raise DataError, naming the row, where a label of ``split`` fits none of the network's outputs.
+
+    Returns:
+        What the heads are trained for: ``tasks``, where they are known.
+    """
+    return _targets(network, dataset, split, options, tasks)[0]
 
 
 def require_plain_classes(options: InputOptions) -> None:
@@ -70,12 +85,13 @@ def require_plain_classes(options: InputOptions) -> None:
 
 
 def _targets(
-    network: Network, dataset: Dataset, split: Split, options: InputOptions
+    network: Network, dataset: Dataset, split: Split, options: InputOptions, tasks: tuple[Task, ...] | None
 ) -> tuple[tuple[Task, ...], tuple[Array, ...]]:
     """What the heads are trained for, and the labels of ``split`` as their targets."""
     named = with_class_names(network, options.classes)
-    chosen = {"class_weight": options.class_weight, "metric": options.metric}
-    tasks = resolve_tasks(named, dataset, options.loss, **chosen)
+    if tasks is None:
+        chosen = {"class_weight": options.class_weight, "metric": options.metric}
+        tasks = resolve_tasks(named, dataset, options.loss, **chosen)
     return tasks, encode(named, dataset, split, tasks)
 
 

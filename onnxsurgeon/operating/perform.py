@@ -44,12 +44,13 @@ def draw_sample(
     Raises:
         DataError: the rows do not fit the model, or are too few to hold any out.
     """
-    drawn = []
+    drawn: list[Examples] = []
+    tasks = None
     for split, purpose in zip(dataset.hold_out(), ("calibration", "found"), strict=True):
         rows = sample_rows(split, count, seed, purpose)
         if dataset.is_labelled:
-            require_targets(network, dataset, split, options)  # names a row of the split, not of the sample
-            drawn.append(prepare(network, dataset, split.take(rows), options))
+            tasks = require_targets(network, dataset, split, options, tasks)  # names a row of the split, not the sample
+            drawn.append(prepare(network, dataset, split.take(rows), options, tasks=tasks))
         else:  # most surgeries ask for none
             drawn.append(prepare_rows(network, dataset, split.take(rows), options))
     return Sample(*drawn)

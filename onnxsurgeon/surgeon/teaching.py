@@ -154,7 +154,8 @@ class Teaching:
         self._kept = {part: taught for part, taught in self._kept.items() if part == "test"}  # which is prepared last
 
     def _labelled(self, part: str, split: Split) -> Examples:
-        examples = prepare(self.network, self.dataset, split, self.options)
+        examples = prepare(self.network, self.dataset, split, self.options, tasks=self._tasks or None)
+        self._tasks = examples.tasks
         if not self.weight or part == "test":
             return examples
         taught = self._taught(part, split, examples=examples, tasks=examples.tasks)

@@ -54,5 +54,5 @@ def fit(
             raise EngineError(f"training diverged in epoch {epoch + 1}; try a smaller --learning-rate")
         if report is not None and loss is not None:
             report(epoch + 1, loss)
-    test = engine.evaluate(network, prepare(network, dataset, dataset.test, options))
+    test = engine.evaluate(network, prepare(network, dataset, dataset.test, options, tasks=examples.tasks))
     return TrainedNetwork(network, loss, steps, seconds, rounding, state), test
