@@ -26,12 +26,13 @@ from onnxsurgeon import (
     save,
 )
 from onnxsurgeon.randomness import generator
+from onnxsurgeon.recommend.candidates import PROPOSED
 from onnxsurgeon.runs.branch import read_branch
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runs.state_file import write_state
 from onnxsurgeon.runtime import run as run_model
 from onnxsurgeon.surgeon.score import paper_score
-from onnxsurgeon.surgeon.settings import RECUPERATION
+from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.training.artifacts import have_training
 from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
@@ -104,7 +105,8 @@ def test_the_journal_tells_the_whole_story(undisturbed):
         (file,) = evolved.run.glob(f"branches/{event['parent']:04d}-*.onnx")
         fraction = event["parameters"] / load(file).parameter_count
         assert event["score"] == pytest.approx(paper_score(event["accuracy"], event["gain"], fraction))
-        batches = SHORT.recuperation_batches * RECUPERATION[surgery["surgery"].partition(":")[0]]
+        operation = surgery["surgery"].partition(":")[0]
+        batches = SHORT.recuperation_batches * (SURGERIES[operation].recuperation if operation in SURGERIES else 1)
         assert event["epoch"] == pytest.approx(surgery["epoch"] + batches / 81)  # 1293 rows in batches of 16
     settings = json.loads(run.settings_file.read_text())
     assert settings["settings"] == asdict(SHORT)
@@ -403,7 +405,7 @@ def test_the_papers_preset_is_its_appendix():
     assert (paper.learning_rate, paper.batch_size, paper.optimizer) == (0.005, 16, "sgd")
     assert (paper.selection, paper.random_draw, paper.memory) == ("best-of-each", True, True)
     multipliers = {"identity": 1, "widen": 1, "insert_identity": 10, "narrow": 10, "merge": 10, "factorize": 1}
-    assert multipliers == RECUPERATION
+    assert multipliers == {"identity": 1} | {kind.operation: kind.recuperation for kind in PROPOSED}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import Examples, SurgeonSettings, TrainingSpec, create, evolve, make_engine
-from onnxsurgeon.surgeon import workers
+from onnxsurgeon.surgeon.workers import local as workers
 from onnxsurgeon.training import threads as rule
 from onnxsurgeon.training.sessions import Sessions
 from onnxsurgeon.training.threads import Threads, useful_threads
