@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.runs.checkpoint import State
-from onnxsurgeon.surgeon.evolve import Surgeon, size_then_number
-from onnxsurgeon.surgeon.jobs import Job
+from onnxsurgeon.surgeon.evolve import Surgeon, register, size_then_number
+from onnxsurgeon.surgeon.jobs import Job, Manner
 
 
+@register
 class Algorithm1(Surgeon):
     """The paper's: decision points at equal distances, candidates by singular values, judged by eq. 16."""
+
+    name: ClassVar[str] = "algorithm1"
+    manner: ClassVar[Manner] = Manner(standardises=False, follows_size=False, scores_paper=True)
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """The initial epochs, or an epoch step with its decision point."""

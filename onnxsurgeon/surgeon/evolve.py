@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.examples import Examples
@@ -32,7 +32,7 @@ from onnxsurgeon.runs.branch import (
 from onnxsurgeon.runs.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary, why_damaged
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Done, Job, Manner
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
@@ -46,11 +46,25 @@ END_SECONDS = 2.5  # of a time limit, that the end of a run takes: the test rows
 MOST_FOR_THE_END = 0.25
 
 
+SEARCHES: dict[str, type[Surgeon]] = {}
+T = TypeVar("T", bound="type[Surgeon]")
+
+
+def register(kind: T) -> T:
+    """Enter a search into the registry under its name."""
+    SEARCHES[kind.name] = kind
+    return kind
+
+
 @dataclass
 class Surgeon(ABC):
-    """One run of a search.
+    """One run of a search. Subclasses are registered; the journal's events and a checkpoint's ``State`` are for all.
 
     Attributes:
+        name: what ``--search`` calls it.
+        manner: how it has its branches trained and scored.
+        first_phase: the phase that a run begins in.
+        races_made_rows: whether it finds out if rows that were made unasked pay; else it has the given ones alone.
         run: its directory.
         settings: every hyperparameter.
         engine: trains and evaluates.
@@ -65,7 +79,10 @@ class Surgeon(ABC):
         from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
     """
 
+    name: ClassVar[str] = ""
+    manner: ClassVar[Manner] = Manner()
     first_phase: ClassVar[str] = GROW
+    races_made_rows: ClassVar[bool] = False
 
     run: RunDirectory
     settings: SurgeonSettings
@@ -91,6 +108,7 @@ class Surgeon(ABC):
             workers.free_threads,
             workers.progress,
             given_rows=self.given_rows,
+            manner=self.manner,
         )
         self._started = time.perf_counter() if self.begun is None else self.begun
 
@@ -368,4 +386,4 @@ def size_then_number(branch: Branch) -> tuple[int, int]:
     return branch.network.parameter_count, branch.number
 
 
-__all__ = ["State", "Surgeon", "size_then_number"]
+__all__ = ["SEARCHES", "State", "Surgeon", "register", "size_then_number"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
@@ -23,6 +24,7 @@ from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
+from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
 from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.untrained import standardised_start
@@ -36,8 +38,11 @@ UNASKED = 20_000  # where no ensemble or front is asked for, it grows no larger 
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 
 
+@register
 class GrowAndShrink(FrontSearch):
     """The search for untrained starts, and for what is to become larger; see the module."""
+
+    name: ClassVar[str] = "grow-and-shrink"
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """A competition of shapes to grow to, or the next part of a cycle."""

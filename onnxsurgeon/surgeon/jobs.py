@@ -60,3 +60,19 @@ class Done:
     steps: int
     training_seconds: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a search has its branches trained and scored.
+
+    Attributes:
+        standardises: whether inputs may be standardised (``--standardise``).
+        follows_size: whether the learning rate falls with the network's size (``--size-rate``) and has a course in each
+            cycle; else it is the run's own (``--schedule``).
+        scores_paper: whether the score is the paper's eq. 16, and not −loss.
+    """
+
+    standardises: bool = True
+    follows_size: bool = True
+    scores_paper: bool = False

@@ -15,7 +15,7 @@ from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
-from onnxsurgeon.errors import RunError
+from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
@@ -28,7 +28,7 @@ from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
-from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.progress import TrainingProgress
@@ -249,11 +249,20 @@ def resume(
 def search_for(
     network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
 ) -> type[Surgeon]:
-    """The search that fits what is asked for and what is given.
+    """The search that is asked for, or the one that fits what is asked for and what is given.
 
     Raises:
-        SettingsError: what is asked for does not go together.
+        SettingsError: there is no such search, or what is asked for does not go together.
     """
+    if settings.search != "auto":
+        if settings.search not in SEARCHES:
+            known = ", ".join(["auto", *SEARCHES])
+            raise SettingsError(f"search: '{settings.search}' is unknown: expected one of {known}")
+        if (settings.search == Algorithm1.name) != (settings.objective == "paper"):
+            raise SettingsError(
+                f"search: {Algorithm1.name} and --objective paper go together, as in --preset corrected"
+            )
+        return SEARCHES[settings.search]
     if settings.objective == "paper":
         return Algorithm1
     if not start.is_trained:
@@ -275,7 +284,7 @@ def make_surgeon(
 ) -> Surgeon:
     """The search of that kind."""
     # Of rows that were made unasked only a race can tell whether they pay.
-    all_rows = kind is ShrinkTrained or settings.more_rows is not None
+    all_rows = kind.races_made_rows or settings.more_rows is not None
     return kind(
         run,
         settings,

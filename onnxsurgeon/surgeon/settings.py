@@ -48,6 +48,10 @@ class SurgeonSettings(TrainingSettings):
         "accuracy",
         "What is looked for: accuracy, pareto (the best networks of every size), or paper (Algorithm 1 and eq. 16).",
     )
+    search: str = setting(
+        "auto",
+        "How it is looked for: auto, grow-and-shrink, shrink-trained or algorithm1 (auto with --objective paper).",
+    )
     max_parameters: int | None = quantity(None, "The result has at most so many parameters: 50000, 50k.", COUNT)
     max_size: int | None = quantity(None, "The result's file has at most so many bytes: 200000, 200KB.", SIZE)
     max_latency: float | None = quantity(

@@ -28,6 +28,7 @@ from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
+from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
@@ -47,9 +48,12 @@ NEAR = 1.1  # ratio of a network that is accurate enough to one that is not, at 
 REMEMBERED = 3  # networks whose moments are kept
 
 
+@register
 class ShrinkTrained(FrontSearch):
     """The search for trained starts; see the module."""
 
+    name: ClassVar[str] = "shrink-trained"
+    races_made_rows: ClassVar[bool] = True
     first_phase: ClassVar[str] = PRUNE
 
     def __post_init__(self) -> None:

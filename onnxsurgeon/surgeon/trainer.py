@@ -15,7 +15,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.runs.branch import Measurement
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Done, Job, Manner
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -45,6 +45,7 @@ class Bench:
         given_rows: how many of the training rows, the first of them, were given and not made; None: all. An epoch is
             as many batches as these make, whatever is trained on.
         free: what may be standardised, by the network that the run began with; see ``standardised.standardisable``.
+        manner: how the search has its branches trained.
     """
 
     settings: SurgeonSettings
@@ -56,6 +57,7 @@ class Bench:
     progress: TrainingProgress = field(default_factory=TrainingProgress)
     given_rows: int | None = None
     free: tuple[frozenset[str], frozenset[str]] | None = None
+    manner: Manner = field(default_factory=Manner)
     _standardised: dict[bool, Standardised] = field(default_factory=dict)
 
     @cached_property
@@ -89,7 +91,7 @@ class Bench:
             return found
         if whole:
             found = self.standardised(network).on(self.whole)
-        elif self.settings.standardise and self.settings.objective != "paper":
+        elif self.settings.standardise and self.manner.standardises:
             found = Standardised.of(network, self.train, self.settings.seed, self.free)
         else:
             found = Standardised.none(network, self.train)
@@ -140,7 +142,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     }
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     size = branch.network.parameter_count
-    if settings.objective != "paper":
+    if bench.manner.follows_size:
         rate = job.rate * settings.rate_of(size)
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=rate)
     if engine.name == "loop" and not job.is_trained:
@@ -157,7 +159,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
         epoch, rounding = job.stop / per_epoch, max(rounding, trained.rounding)
         measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, rounding)
         score = -metrics.loss
-        if settings.objective == "paper":
+        if bench.manner.scores_paper:
             fraction = network.parameter_count / job.parent_parameters
             score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
         branch = branch.measured(network, trained.state, measurement, score)

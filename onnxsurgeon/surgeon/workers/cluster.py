@@ -126,6 +126,7 @@ class Cluster(Workers):
             versions(),
             bench.given_rows,
             bench.free,
+            bench.manner,
         )
         try:
             self._client.register_plugin(station, name=self._name)

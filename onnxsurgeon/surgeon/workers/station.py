@@ -19,7 +19,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.runs.branch import read_branch, write_branch
 from onnxsurgeon.runs.versions import differences, versions
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Done, Job, Manner
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.trainer import Bench, train_branch
 from onnxsurgeon.training.choose import make_engine
@@ -83,9 +83,10 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         wanted: dict[str, str],
         given_rows: int | None = None,
         free: tuple[frozenset[str], frozenset[str]] | None = None,
+        manner: Manner = Manner(),  # noqa: B008 - frozen
     ) -> None:
         self.name = name
-        self._given_rows, self._free = given_rows, free
+        self._given_rows, self._free, self._manner = given_rows, free, manner
         self._settings, self._engine, self._device = settings, engine, device
         self._train, self._validation = train, _on_sources_of(train, validation)
         self._wanted = wanted
@@ -107,6 +108,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
             threading.Event(),
             given_rows=self._given_rows,
             free=self._free,
+            manner=self._manner,
         )
         await worker.set_resources(**{self.name: worker.state.nthreads})
 
