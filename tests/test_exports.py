@@ -158,7 +158,12 @@ def test_a_pipeline_evolves_from_its_csv_and_its_callers_notice_nothing(tmp_path
 def test_features_are_computed_once(monkeypatch, tmp_path, digits):
     """However long the run: the prefix is run over each split once."""
     calls = []
-    monkeypatch.setattr(teaching, "prepare", lambda *given: (calls.append(given[2].rows), prepare(*given))[1])
+
+    def counted(*given, **others):
+        calls.append(given[2].rows)
+        return prepare(*given, **others)
+
+    monkeypatch.setattr(teaching, "prepare", counted)
     fixture = by_name(["torch-legacy-views"])[0]
     evolve(fixture.path, "digits", settings=SHORT, run_dir=tmp_path / "run")
     assert sorted(calls) == [144, 360, 1293]

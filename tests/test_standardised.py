@@ -10,6 +10,7 @@ from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, save
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.task import SQUARED, Task
 from onnxsurgeon.training.choose import make_engine
@@ -192,7 +193,8 @@ def test_algorithm_1_sees_inputs_as_they_are(network: Network, values, preset):
     assert not settings.standardise
     train = examples_of(values)
     for chosen in (settings, replace(settings, standardise=True)):
-        assert Bench(chosen, ENGINE, train, train, threading.Event()).standardised(network).examples is train
+        bench = Bench(chosen, ENGINE, train, train, threading.Event(), manner=Algorithm1.manner)
+        assert bench.standardised(network).examples is train
 
 
 def test_a_table_of_years_and_millions_is_learnt(tmp_path):
