@@ -228,3 +228,77 @@ def test_packed_weights_are_refused_for_what_they_are():
     tensors = [held("B", TensorProto.UINT8, RNG.integers(0, 256, (16, 1, 8))), held("s", 1, np.ones((16, 1), "f"))]
     with pytest.raises(ModelError, match=r"node 'packed' \(MatMulNBits\): .* its weights are packed"):
         from_model(model([packed, *BEHIND], tensors))
+
+
+def made_of(form):
+    """8-16-3: what the first weight is made of without DequantizeLinear, the nodes, and what is said of it."""
+    w = RNG.standard_normal((8, 16)).astype("f")
+    q = np.round(w * 30).astype(np.int8)
+    scale = held("s", TensorProto.FLOAT, np.full(16, 1 / 30, "f"))
+    cast = helper.make_node("Cast", ["q1"], ["c"], to=TensorProto.FLOAT)
+    scaled = helper.make_node("Mul", ["c", "s"], ["w1"])
+    if form == "scaled":
+        return [held("q1", TensorProto.INT8, q), scale], [cast, scaled]
+    if form == "shifted and scaled":
+        shift = helper.make_node("Sub", ["c", "z"], ["d"])
+        tensors = [held("q1", TensorProto.UINT8, q.astype(int) + 128), scale, held("z", TensorProto.FLOAT, [128.0])]
+        return tensors, [cast, shift, helper.make_node("Mul", ["d", "s"], ["w1"])]
+    if form == "a Constant":
+        value = held("v", TensorProto.INT8, q)
+        return [scale], [helper.make_node("Constant", [], ["q1"], value=value), cast, scaled]
+    places = RNG.integers(0, 16, (8, 16))
+    tensors = [held("book", TensorProto.FLOAT, np.linspace(-1, 1, 16)), held("q1", TensorProto.INT64, places)]
+    return tensors, [helper.make_node("Gather", ["book", "q1"], ["w1"], axis=0)]
+
+
+@pytest.mark.parametrize("form", ["scaled", "shifted and scaled", "a Constant", "a code book"])
+def test_integers_without_dequantize_linear_are_told_too(form):
+    tensors, nodes = made_of(form)
+    given = model([*nodes, helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]), *BEHIND], tensors)
+    network = from_model(given)
+    assert network.topology == "8-16-3"
+    assert network.frame.notes == (
+        "the weights of 'g' are held as integers: they are worked on and written as float32",
+    )
+    written = to_model(operate(network, Widen(1, 3)).network)
+    np.testing.assert_allclose(run(written, {"x": X})[0], run(given, {"x": X})[0], rtol=1e-4, atol=1e-5)
+
+
+def test_heads_side_by_side_are_told_too():
+    tensors = [
+        held("q2", TensorProto.INT8, RNG.integers(-99, 99, (16, 3))),
+        held("s2", TensorProto.FLOAT, [0.01]),
+        held("w1", TensorProto.FLOAT, RNG.standard_normal((8, 16))),
+        held("w3", TensorProto.FLOAT, RNG.standard_normal((16, 1))),
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]),
+        helper.make_node("Relu", ["g"], ["r"]),
+        helper.make_node("DequantizeLinear", ["q2", "s2"], ["m"]),
+        helper.make_node("MatMul", ["r", "m"], ["y"]),
+        helper.make_node("MatMul", ["r", "w3"], ["v"]),
+    ]
+    given = model(nodes, tensors)
+    given.graph.output.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", 1]))
+    network = from_model(given)
+    assert network.topology == "8-16-4"
+    assert network.frame.notes == (
+        "the weights of 'y' are held as integers: they are worked on and written as float32",
+    )
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])
+def test_floats_of_another_type_are_told(kind):
+    name = {TensorProto.DOUBLE: "float64"}.get(kind, named(kind).lower())
+    tensors = [held("w0", kind, RNG.standard_normal((8, 16)))]
+    nodes = [helper.make_node("Cast", ["w0"], ["w1"], to=TensorProto.FLOAT)]
+    network = from_model(model([*nodes, helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]), *BEHIND], tensors))
+    assert network.topology == "8-16-3"
+    assert network.frame.notes == (f"the weights of 'g' are held as {name}: they are worked on and written as float32",)
+
+
+def test_no_word_of_weights_that_are_floats():
+    tensors, nodes = [held("w0", TensorProto.FLOAT, RNG.standard_normal((16, 8)))], []
+    nodes.append(helper.make_node("Transpose", ["w0"], ["w1"], perm=[1, 0]))
+    network = from_model(model([*nodes, helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]), *BEHIND], tensors))
+    assert (network.topology, network.frame.notes) == ("8-16-3", ())

@@ -147,6 +147,41 @@ def matrix_of_features():
     return g.layer("table", "b", 4, 6).op("Relu", "b", "eb").layer("eb", "z", 6, 3)
 
 
+def image(flatten="Reshape", size=(2, 3, 2)):
+    """An image without a batch axis, made a vector, or a row by a 1 in front."""
+    g = Model({"obs": size}, {"y": [3] if flatten in ("Reshape", "Squeeze") else [1, 3]}).hold(
+        flat=ints(-1), row=ints(1, 12), front=ints(0), half=np.array(0.5)
+    )
+    g.op("Mul", "obs half", "o")
+    if flatten == "Reshape":
+        return g.op("Reshape", "o flat", "x").layer("x", "a", 12, 8).op("Elu", "a", "e").layer("e", "y", 8, 3)
+    if flatten == "Squeeze":
+        return g.op("Squeeze", "o front", "x").layer("x", "a", 12, 8).op("Elu", "a", "e").layer("e", "y", 8, 3)
+    if flatten == "Flatten":
+        g.op("Flatten", "o", "x", axis=0)
+    elif flatten == "Unsqueeze":
+        g.op("Unsqueeze", "o front", "u").op("Flatten", "u", "x")
+    else:
+        g.op("Reshape", "o row", "x")
+    return g.layer("x", "a", 12, 8, "Gemm").op("Elu", "a", "e").layer("e", "y", 8, 3, "Gemm")
+
+
+def convolved():
+    """What convolutions make of one image; they are the prefix."""
+    g = Model({"obs": [2, 4, 4]}, {"y": [1, 3]}).hold(
+        front=ints(0), kernel=np.random.default_rng(4).standard_normal((6, 2, 3, 3))
+    )
+    g.op("Unsqueeze", "obs front", "u").op("Conv", "u kernel", "c").op("Relu", "c", "r")
+    g.op("GlobalAveragePool", "r", "p").op("Flatten", "p", "x")
+    return g.layer("x", "a", 6, 8, "Gemm").op("Elu", "a", "e").layer("e", "y", 8, 3, "Gemm")
+
+
+def pooled():
+    """A set of features, each through a layer, and their mean."""
+    g = Model({"obs": [5, 6]}, {"y": [3]}).layer("obs", "a", 6, 8).op("Relu", "a", "e")
+    return g.op("ReduceMean", "e", "p", axes=[0], keepdims=0).layer("p", "y", 8, 3)
+
+
 FORMS = {
     "MatMul": plain,
     "W x": lambda: plain("W x"),
@@ -161,8 +196,18 @@ FORMS = {
     "two towers and two heads": two_towers,
     "a residual connection, LayerNormalization, Softmax": residual,
     "parts of the features": parts,
+    "an image, Reshape": image,
+    "an image, Reshape to a row": lambda: image("row"),
+    "an image, Flatten": lambda: image("Flatten"),
+    "an image, Unsqueeze": lambda: image("Unsqueeze"),
+    "a row, Reshape": lambda: image(size=(1, 12)),
+    "a row, Squeeze": lambda: image("Squeeze", (1, 12)),
+    "an image, convolved": convolved,
+    "a set": pooled,
 }
 LAYERS = dict.fromkeys(FORMS, "6-8-3") | {
+    **{name: "12-8-3" for name in FORMS if name.startswith(("an image, ", "a row, ")) and "convolved" not in name},
+    "a set": "6-8+8-3",
     "two towers and two heads": "4-5+2-5+10-7-4",
     "a residual connection, LayerNormalization, Softmax": "6-8+8-8+8-3",
     "parts of the features": "6-8+8-3",
@@ -347,6 +392,32 @@ def test_a_vector_of_single_values_is_a_batch():
         g.layer("x", "h", 2, 4, "Gemm").op("Relu", "h", "e").layer("e", "y", 4, 1, "Gemm")
         network = from_model(g.made())
         assert (network.topology, network.frame.takes_one_row) == ("2-4-1", False)
+
+
+def test_a_batch_of_known_size_stays_one():
+    """Fixed by an exporter; where a batch of one is squeezed between layers, the rest of the model still has it."""
+    g = Model({"x": [4, 2, 3]}, {"y": [4, 3]}).op("Flatten", "x", "f").layer("f", "a", 6, 8, "Gemm")
+    network = from_model(g.op("Relu", "a", "e").layer("e", "y", 8, 3, "Gemm").made())
+    assert (network.topology, network.frame.takes_one_row) == ("6-8-3", False)
+    g = Model({"x": [1, 2, 5, 5]}, {"y": [1, 3]}).hold(
+        kernel=np.random.default_rng(4).standard_normal((4, 2, 3, 3)), back=ints(1, 4, 1, 1)
+    )
+    g.op("Conv", "x kernel", "c").op("GlobalAveragePool", "c", "p").op("Squeeze", "p", "v").layer("v", "w", 4, 4)
+    g.op("Sigmoid", "w", "s").op("Reshape", "s back", "b").op("Mul", "c b", "m").op("Flatten", "m", "f")
+    network = from_model(g.layer("f", "a", 36, 8, "Gemm").op("Relu", "a", "e").layer("e", "y", 8, 3, "Gemm").made())
+    assert (network.topology, network.frame.takes_one_row) == ("36-8-3", False)
+
+
+@pytest.mark.parametrize("name", ["Gemm and no Squeeze", "an image, Flatten"])
+def test_targets_have_the_shape_of_its_outputs(name, tmp_path):
+    """(rows, 1, 3), as its outputs (1, 3) are stacked."""
+    model = FORMS[name]().made()
+    network, rows = from_model(model), rows_of(model)
+    labels = by_row(model, rows)[0][:, None]
+    data = load_dataset(data_of(tmp_path, rows, labels))
+    assert labels.shape == (ROWS, 1, 3)
+    found = make_engine("loop").evaluate(network, prepare(network, data, data.test)).accuracy
+    assert found == pytest.approx(1, abs=1e-5)
 
 
 def test_what_cannot_be_told_of_many_rows_is_refused_with_the_reason():

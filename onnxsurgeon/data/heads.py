@@ -179,6 +179,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
             "a teacher give the targets (evolve; evaluate --teacher MODEL)"
         )
     heads = network.heads
+    labels = _without_single_axes(labels, max(head.rank for head in heads))
     _require_representable(network, dataset, labels)
     if len(heads) == 1:
         return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels]
@@ -195,6 +196,15 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
         f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
     )
+
+
+def _without_single_axes(labels: Array, rank: int) -> Array:
+    """Labels with more axes than a head, without the axes of 1 among them: (rows, 1, k) is (rows, k) for a head of two.
+
+    Such are the outputs of a model without a batch axis, stacked.
+    """
+    sizes = [size for size in labels.shape[1:] if size != 1] or [1]
+    return labels.reshape(len(labels), *sizes) if labels.ndim > rank == len(sizes) + 1 else labels
 
 
 def _require_representable(network: Network, dataset: Dataset, labels: Array) -> None:

@@ -131,8 +131,7 @@ class TeacherModel:
         name = str(self.path)
         constants = {tensor.name for tensor in self.model.graph.initializer}
         declared = [value for value in self.model.graph.input if value.name not in constants]
-        vectors = any(len(value.type.tensor_type.shape.dim) == 1 for value in declared)
-        if vectors and takes_one_row(inferred(self.model)):
+        if takes_one_row(inferred(self.model)):
             declared = [with_rows(value) for value in declared]
         inputs = fitted_inputs(name, declared, dataset, split, options)
         names, model = self._exposed()

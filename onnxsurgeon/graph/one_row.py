@@ -1,8 +1,9 @@
 """Models without a batch axis take one row at a time, and are read as if each of their tensors had an axis of rows.
 
-Exports of robot policies are known to take a vector: obs (n,) → MatMul (n, m) → (m,). The file stays as it is; what is
-lifted is the graph that serves as a reading aid. A tensor (…) becomes (rows, …), or (1, …) becomes (rows, …) where the
-file itself has put a 1 in front, by Unsqueeze, Reshape or broadcasting.
+Exports of robot policies are known to take a vector: obs (n,) → MatMul (n, m) → (m,); others take one image (c, h, w),
+or a set of features (k, n) that is pooled. The file stays as it is; what is lifted is the graph that serves as a
+reading aid. A tensor (…) becomes (rows, …), or (1, …) becomes (rows, …) where the file itself has put a 1 in front, by
+Unsqueeze, Reshape or broadcasting.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.graph.normal_form import UNLIFTED, in_order
+from onnxsurgeon.graph.notes import READS_SHAPES
 from onnxsurgeon.linear_algebra import Array
 
 ROWS = "rows"
@@ -39,7 +41,8 @@ _RESHAPE = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 def takes_one_row(model: onnx.ModelProto, constants: Collection[str] = ()) -> bool:
     """Whether a vector of features enters the model: one that is multiplied with a matrix, or gets a 1 in front.
 
-    A vector that gets an axis behind is a batch of single values.
+    A vector that gets an axis behind is a batch of single values. Of inputs with more axes, all of known sizes, so does
+    one of which nothing but a vector, or one row, comes to a product with a weight.
 
     Args:
         model: with shapes inferred, as far as they can be.
@@ -70,6 +73,43 @@ def takes_one_row(model: onnx.ModelProto, constants: Collection[str] = ()) -> bo
             return True
         elif rank == 1 and node.op_type not in ("Shape", "ConstantOfShape"):
             vectors.update(node.output)
+    return _becomes_one_row(graph, known)
+
+
+def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool:
+    """Whether a product with a weight reads a vector, or a single row, that is made of inputs with more axes.
+
+    That leaves no place for a batch: the first axis of an image (3, 32, 32) that becomes (3072,) or (1, 3072) is none.
+    An input (1, …) may be a batch of one; it is none where the 1 is gone and only nodes stand between that can be
+    lifted.
+    """
+    inputs = [value for value in graph.input if value.name not in constants]
+    sizes: dict[str, list[int]] = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*inputs, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    if not all(min(sizes.get(value.name) or [0]) > 0 for value in inputs):
+        return False
+    # Of each tensor that depends on inputs with more axes than one: whether one of them has a 1 in front, and whether
+    # all nodes up to here can be lifted.
+    whole = {value.name: (sizes[value.name][0] == 1, True) for value in inputs if len(sizes[value.name]) > 1}
+    for node in graph.node if whole else ():
+        read = [whole[name] for name in node.input if name in whole]
+        if not read or node.op_type in READS_SHAPES:
+            continue
+        if node.op_type in ("MatMul", "Gemm") and len(read) == 1:
+            x = next(name for name in node.input if name in whole)
+            weight = next((name for name in node.input[:2] if name != x), "")
+            (begins_with_one, can_be_lifted), shape = whole[x], sizes.get(x, [])
+            if x in node.input[:2] and len(shapes.get(weight, sizes.get(weight, []))) == 2:
+                if len(shape) == 1 and shape[0] > 1 and (can_be_lifted or not begins_with_one):
+                    return True
+                if len(shape) == 2 and shape[0] == 1 and shape[1] > 1 and not begins_with_one:
+                    return True
+        state = (any(one for one, _ in read), node.op_type in _RULES and all(lifted for _, lifted in read))
+        whole.update(dict.fromkeys(node.output, state))
     return False
 
 

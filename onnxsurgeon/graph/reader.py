@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
-from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.held import held_otherwise
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
@@ -87,7 +86,12 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
-    notes = [*dropouts, *_of_idle(idle), *structure.notes, *_dequantized(structure, rest)]
+    notes = [
+        *dropouts,
+        *_of_idle(idle),
+        *structure.notes,
+        *held_otherwise(structure, rest.removed, model, parts.arrays),
+    ]
     copies: list[tuple[str, str, str]] = []
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
@@ -158,16 +162,6 @@ def _refuse_quantized(parts: Parts, model: onnx.ModelProto, source: str) -> None
                 f"{source}: {describe(node)}: the model is quantized: its weights are packed in a form of that "
                 f"operator's own, which is not unpacked; {advice}"
             )
-
-
-def _dequantized(structure: Structure, rest: Cut) -> Iterator[str]:
-    """That layers whose weights the file holds as integers are written with floats."""
-    made = {name for node in rest.removed if node.op_type == DEQUANTIZE for name in node.output}
-    links = [link.dense for links in structure.segments for link in links if link.dense.inputs[1].name in made]
-    if links:
-        kinds = " and ".join(sorted({str(np.asarray(node.inputs[1].values).dtype) for node in links}))
-        names = listed([label(node) for node in links])
-        yield f"the weights of {names} are held as integers: they are worked on and written as {kinds}"
 
 
 def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
