@@ -16,7 +16,7 @@ from onnxsurgeon import ModelError, bounds
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph import allowance
 from onnxsurgeon.graph.reader import from_model
-from onnxsurgeon.graph.sizes import rows_that_fit
+from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
 
 N = helper.make_node
 ROOT = Path(__file__).resolve().parent.parent
@@ -458,6 +458,22 @@ def test_rows_are_run_in_pieces_where_all_at_once_are_too_much():
     many = {"many": np.array([1, 2**15]), "from": np.array([0]), "to": np.array([8]), "one": np.array([1])}
     made = model(tiles, many)
     assert 64 <= rows_that_fit(made, {"i": (8,)}, 1024) < 1024
+
+
+@pytest.mark.parametrize("first", ["Scaler", "Normalizer", "Imputer", "Binarizer"])
+def test_a_network_behind_a_scaler_computes_no_more_than_its_widest_layer(first):
+    """As scikit-learn's converter writes it; onnx tells the type of what such an operator makes, and no shape."""
+    options = {"Scaler": {"offset": [0.0], "scale": [1.0]}, "Imputer": {"imputed_value_floats": [0.0]}}.get(first, {})
+    nodes = [N(first, ["i"], ["s"], domain="ai.onnx.ml", **options), N("Cast", ["s"], ["h0"], to=TensorProto.FLOAT)]
+    widths, weights = (8, 256, 128, 10), {}
+    for i, (have, made) in enumerate(pairwise(widths)):
+        nodes += [N("MatMul", [f"h{i}", f"w{i}"], [f"m{i}"]), N("Add", [f"m{i}", f"b{i}"], [f"a{i}"])]
+        nodes += [N("Relu", [f"a{i}"], [f"h{i + 1}"])]
+        weights |= {f"w{i}": np.zeros((have, made), np.float32), f"b{i}": np.zeros(made, np.float32)}
+    made = model([*nodes, N("Softmax", ["h3"], ["x"])], weights)
+    made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    assert largest_tensor(made, {"i": (1024, 8)}) == 1024 * 256
+    assert rows_that_fit(made, {"i": (8,)}, 1024) == 1024
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------

@@ -177,6 +177,7 @@ OUTCOME = Outcome(SurgeonSettings(), True, False, False, True, 5000, 900, "R²",
         ({"tolerance": 0.002}, 5000, "smaller was accurate enough", "--tolerance 0.4%"),
         ({"min_accuracy": 0.5}, 5000, "smaller was accurate enough", "a lower --min-accuracy"),
         ({"time_limit": 9, "max_size": 9}, 50, "better by", "a smaller limit, a longer --time-limit, or more rows to"),
+        ({"objective": "pareto"}, 5000, "better by more than chance on 5,000", "one of RUN/front"),
         ({"preset": "corrected"}, 5000, "more accurate on 5,000", "more rows to train on"),
     ],
 )
@@ -184,6 +185,21 @@ def test_what_is_tried_next_follows_from_what_was_asked_for(settings, rows, why,
     (said,) = remarks(replace(OUTCOME, settings=SurgeonSettings.from_preset(**settings), rows=rows))
     assert said.startswith(f"best.onnx is the given model: nothing {'was ' if why[:7] != 'smaller' else ''}{why}")
     assert f"; try {hints}" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"objective": "pareto", "time_limit": 9}, "nothing can be better than what is imitated; try one of RUN/front"),
+        ({"max_size": 10**6}, "nothing can be better than what is imitated; try a smaller limit"),
+        ({"lose": 0.01, "epochs": 9}, "nothing smaller was accurate enough on 50 rows; try --lose 2%, more --epochs"),
+    ],
+)
+def test_who_is_imitated_is_not_said_to_be_equalled(settings, said):
+    settings = SurgeonSettings.from_preset(**settings)
+    (told,) = remarks(replace(OUTCOME, settings=settings, rows=50, is_teacher=True))
+    assert told.startswith(f"best.onnx is the given model: {said}")
+    assert "accurate" in told or "rows" not in told
 
 
 def test_remarks_come_in_order():

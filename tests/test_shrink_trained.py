@@ -22,7 +22,8 @@ from onnxsurgeon.recommend.reduction import (
 )
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
-from onnxsurgeon.surgeon.shrink_trained import _without_steps
+from onnxsurgeon.surgeon.cycles import Pace
+from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained, _without_steps
 from onnxsurgeon.surgeon.start import grows, start_of
 from onnxsurgeon.surgery import Prune, Widen, operate
 from onnxsurgeon.training.fit import fit
@@ -263,6 +264,43 @@ def test_the_front_begins_with_the_given_network(trained, tmp_path):
 def test_nothing_is_pruned_that_nobody_asked_for(tmp_path):
     done = run(start_model(tmp_path), tmp_path / "run", ensemble=2, time_limit=6, epochs=10**5, refit=False)
     assert not any(e["surgery"].startswith("prune") for e in events_of(done, "proposed"))
+
+
+def test_a_time_limit_that_is_long_enough_changes_nothing(undisturbed, trained, tmp_path):
+    """The race is as long as without one: what an epoch takes is found before it."""
+    done = run(trained, tmp_path / "run", shrink=8, epochs=12, time_limit=1000.0)
+    assert branch_digests(done.run) == branch_digests(undisturbed.run)
+
+
+@pytest.mark.parametrize("wish", [{"shrink": 8}, {"lose": 0.05}, {}, {"objective": "pareto"}])
+def test_where_time_is_short_pruning_does_not_take_it_all(trained, tmp_path, monkeypatch, wish):
+    """A step of pruning takes two seconds of sixteen, by a clock of its own: plans of other kinds are left out."""
+    now = [0.0]
+    operate_once = ShrinkTrained.untrained
+    monkeypatch.setattr(ShrinkTrained, "elapsed", lambda self, state: now[0])
+    monkeypatch.setattr("onnxsurgeon.surgeon.shrink_trained.perf_counter", lambda: now[0])
+
+    def untrained(self, *given):
+        now[0] += 2.0
+        return operate_once(self, *given)
+
+    monkeypatch.setattr(ShrinkTrained, "untrained", untrained)
+    done = run(trained, tmp_path / "run", time_limit=16.0, **wish)
+    assert now[0] <= 10.0
+    tried = events_of(done, "recuperated")
+    assert {kind_of(event["surgery"]) for event in tried} == {UNITS}
+    assert done.shortfall == ""
+    assert done.network.parameter_count <= COUNT // wish.get("shrink", 1)
+    if "shrink" in wish:
+        assert len(tried) <= 3
+        assert events_of(done, "trained")  # there is time left for that
+
+
+def test_what_there_is_no_time_for_is_not_trained(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pace, "epochs", lambda *_: 0.9)
+    done = run(trained, tmp_path / "run", shrink=8, time_limit=1000.0)
+    assert not events_of(done, "trained")
+    assert done.network.parameter_count <= COUNT // 8
 
 
 @pytest.mark.parametrize(("moment", "count"), [("training", 4), ("training", 9), ("surgery", 6), ("writing", 12)])

@@ -22,7 +22,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.repeated import Repeated, read_loop
 from onnxsurgeon.graph.structure import describe
-from onnxsurgeon.graph.unknown_sizes import foreign_types, most_elements
+from onnxsurgeon.graph.unknown_sizes import dims_of, foreign_types, most_elements
 from onnxsurgeon.linear_algebra import Array
 
 SMALL = 4096  # elements of a tensor whose values are followed
@@ -198,7 +198,9 @@ class _Walk:
         _refuse_huge_numbers(node, scope, where)
         types, counts = self._bodies(node, scope, where) if self._has_body(node) else ({}, [])
         read = [(scope.types.get(name, TypeProto()), scope.count(name)) for name in node.input if name]
-        types = {**foreign_types(node, read), **self._infer(node, scope), **types}
+        foreign, inferred = foreign_types(node, read), self._infer(node, scope)
+        told = {name: kind for name, kind in inferred.items() if name not in foreign or dims_of(kind) is not None}
+        types = {**foreign, **told, **types}
         at_most = max([most_elements(node, read), *counts])
         for output in node.output:
             if not output:

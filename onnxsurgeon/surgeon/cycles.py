@@ -20,6 +20,11 @@ class Pace:
     def __init__(self) -> None:
         self._cost: float | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it was measured."""
+        return self._cost is not None
+
     def note(self, parameters: int, epochs: float, seconds: float) -> None:
         """A network was trained alone for so many epochs in so many seconds; 0 seconds: before a resume."""
         if epochs > 0 and seconds > 0:

@@ -54,6 +54,7 @@ def ended(
         metric=test.metric,
         before=start.accuracy,
         after=test.accuracy,
+        is_teacher=is_teacher,
     )
     evolved = Evolved(
         state.best,

@@ -27,6 +27,7 @@ class Outcome:
         metric: what is measured.
         before: the given model's on the test rows.
         after: the result's there.
+        is_teacher: whether the given model is what is imitated, and the measure.
     """
 
     settings: SurgeonSettings
@@ -39,6 +40,7 @@ class Outcome:
     metric: str
     before: float
     after: float
+    is_teacher: bool = False
 
 
 def remarks(outcome: Outcome) -> tuple[str, ...]:
@@ -63,9 +65,15 @@ def _why(outcome: Outcome) -> str:
     settings, rows = outcome.settings, f"{outcome.rows:,} rows"
     if settings.objective == "paper" or settings.target_accuracy is not None:
         return f"nothing was more accurate on {rows}"
-    if settings.lose is not None or settings.tolerance is not None or settings.min_accuracy is not None:
+    if _asks_for_accuracy(settings):
         return f"nothing smaller was accurate enough on {rows}"
+    if outcome.is_teacher:
+        return "nothing can be better than what is imitated"
     return f"nothing was better by more than chance on {rows}"
+
+
+def _asks_for_accuracy(settings: SurgeonSettings) -> bool:
+    return any(each is not None for each in (settings.lose, settings.tolerance, settings.min_accuracy))
 
 
 def _hints(outcome: Outcome) -> list[str]:
@@ -78,9 +86,13 @@ def _hints(outcome: Outcome) -> list[str]:
         found.append(f"--tolerance {spell_share(2 * settings.tolerance or 0.005)}")
     elif settings.min_accuracy is not None:
         found.append("a lower --min-accuracy")
+    elif settings.objective == "pareto":
+        found.append("one of RUN/front")
     elif settings.objective != "paper":
         is_free = all(limit is None for limit in limits)
         found.append("--lose 0.5% or --shrink 2 for a smaller one" if is_free else "a smaller limit")
+    if found and outcome.is_teacher and not _asks_for_accuracy(settings):
+        return found  # nor will more time or rows make one better than the teacher
     if settings.time_limit is not None:
         found.append("a longer --time-limit")
     elif settings.epochs < FEW_EPOCHS:

@@ -13,8 +13,12 @@ trained, the next is pruned and trained. Where the front is asked for, networks 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
 from typing import Any, ClassVar
 
 from onnxsurgeon.calibration.calibrate import calibrate
@@ -32,8 +36,10 @@ from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
+from onnxsurgeon.surgeon.trainer import train_branch
 from onnxsurgeon.surgery import Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
+from onnxsurgeon.training.threads import one_thread
 
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
@@ -46,6 +52,10 @@ SLOWEST = 1 / 16  # factor of the learning rate below which no cycle is tried
 PAYS = 0.95  # times the loss with made rows, below which training on the given ones alone wins: in the end they overfit
 NEAR = 1.1  # ratio of a network that is accurate enough to one that is not, at which the smallest is found
 REMEMBERED = 3  # networks whose moments are kept
+PRUNING_SHARE = 1 / 3  # of the time there is, that pruning to a limit and the plans beside it may take
+WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is looked for is found by it
+PROBE = 64  # training steps that tell the pace
+PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
 
 @register
@@ -61,6 +71,7 @@ class ShrinkTrained(FrontSearch):
         self._known: list[tuple[Network, Moments]] = []
         self._shared: Moments | None = None
         self._is_plain = False
+        self._took: dict[str, float] = {}  # seconds of the longest step of pruning, and of several plans
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """Straight pruning, the race, or the next part of a cycle."""
@@ -73,6 +84,9 @@ class ShrinkTrained(FrontSearch):
         if state.epoch < state.search.end:
             return self.go_on(state)
         (branch,) = state.branches
+        if not self._has_epoch(state):
+            state.search = replace(state.search, phase=DONE)
+            return [branch], 0
         is_within = self.limits.admits(self._entry(branch))
         return self._refine(state) if is_within and not self.is_walk else self._shrink(state)
 
@@ -96,13 +110,37 @@ class ShrinkTrained(FrontSearch):
         while self._goes_on(state, path):
             branch = path[-1]
             have, limit = branch.network.parameter_count, self.most(branch)
-            most = int(STEP * have) if limit is None or limit >= have else max(limit, int(STEP * have))
-            candidate = by_units(branch.network, self._calibrated(branch.network), most, branch.number)
-            made = None if candidate is None else self.untrained(state, candidate, branch)
+            share = WALKING_SHARE if limit is None or limit >= have else PRUNING_SHARE
+            is_late = self._is_late(state, self._step_seconds, share)
+            if is_late and (limit is None or limit >= have):
+                break
+            step = 0 if is_late else int(STEP * have)  # where time is short, in one step to the limit
+            most = int(STEP * have) if limit is None or limit >= have else max(limit, step)
+            with self._timed("step"):
+                candidate = by_units(branch.network, self._calibrated(branch.network), most, branch.number)
+                made = None if candidate is None else self.untrained(state, candidate, branch)
             if made is None or made.network.parameter_count >= have:
                 break
             path.append(made)
         return path
+
+    def _is_late(self, state: State, seconds: float, share: float = 1.0) -> bool:
+        """Whether what takes so many seconds would end behind that share of the time there is."""
+        return self.elapsed(state) + seconds > share * self.deadline
+
+    @property
+    def _step_seconds(self) -> float:
+        return self._took.get("step", 0.0)
+
+    @property
+    def _plan_seconds(self) -> float:
+        return self._took.get("plans", PLANS * self._step_seconds)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begun = perf_counter()
+        yield
+        self._took[what] = max(self._took.get(what, 0.0), perf_counter() - begun)
 
     def _goes_on(self, state: State, path: Sequence[Branch]) -> bool:
         if not self.limits.admits(self._entry(path[-1])):
@@ -138,6 +176,8 @@ class ShrinkTrained(FrontSearch):
         state.search = replace(state.search, phase=RACE, top=begin.network.parameter_count)
         if is_good is None:
             return [begin]
+        if self._is_late(state, self._plan_seconds):
+            return [begin]
         smaller = self._smaller(state, begin, _middle(begin.network.parameter_count, self.floor(state)))
         return [smaller or begin]
 
@@ -145,8 +185,8 @@ class ShrinkTrained(FrontSearch):
         """The best network of each kind at the size of the limits, the least loss first."""
         within = (branch for branch in path if self.limits.admits(self._entry(branch)))
         straight = next(within, path[-1])
-        if straight is base:
-            return [base]
+        if straight is base or self._is_late(state, self._plan_seconds, PRUNING_SHARE):
+            return [straight]
         found = {kind_of(straight.surgery): straight}
         most = straight.network.parameter_count
         if self.limits.latency is None:
@@ -169,15 +209,14 @@ class ShrinkTrained(FrontSearch):
 
     def _race(self, state: State) -> tuple[list[Branch], int]:
         """Train the finalists for a while, the best in several ways; the winner goes on, in the way that it won by."""
+        self._probe(state)
         left = self.left(state)
         best = state.branches[0]
-        if left <= SHORT:
+        epochs = self._affordable(state, max(1, round(RACE_SHARE * left)))
+        if left <= SHORT or not epochs:
             state.branches = [best]
             state.search = replace(state.search, phase=SHRINK, rate=RATES[-1])
             return self.advance(state)
-        epochs = max(1, round(RACE_SHARE * left))
-        if self.settings.time_limit is not None:
-            epochs = min(epochs, self._affordable(state, epochs))
         start, stop = self.window(state, epochs)
         ways = [(branch, RATES[0], True) for branch in state.branches]
         ways += [(best, rate, True) for rate in RATES[1:]]
@@ -222,12 +261,32 @@ class ShrinkTrained(FrontSearch):
         return self.given_rows is not None and self.given_rows < self.train.rows
 
     def _affordable(self, state: State, epochs: int) -> int:
-        """How many epochs of a race there is time for; 1 as long as the pace is not known."""
+        """How many epochs of a race there is time for."""
+        if self.settings.time_limit is None:
+            return epochs
         ways = len(state.branches) + len(RATES) - 1 + (len(RATES) if self.has_made_rows else 0)
         turns = -(-ways // self.workers.count)
         seconds = 2 * RACE_SHARE * (self.deadline - self.elapsed(state)) / turns
-        paced = self._pace.epochs(state.branches[0].network.parameter_count, seconds)
-        return max(1, min(epochs, int(paced))) if paced < float("inf") else 1
+        return int(min(epochs, self._pace.epochs(state.branches[0].network.parameter_count, seconds)))
+
+    def _probe(self, state: State) -> None:
+        """Where time is limited, note the pace before anything is trained: some steps on a copy that nobody keeps."""
+        if self.settings.time_limit is None or self._pace.is_known:
+            return
+        branch, (start, _) = state.branches[0], self.window(state, 0)
+        steps = min(PROBE, self.batches_per_epoch)
+        parameters = branch.network.parameter_count
+        job = Job(branch, start, start + steps, TRAINED, branch.accuracy, parameters, is_trained=True, uses_made=False)
+        with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
+            done = train_branch(job, replace(self.bench, free_threads=one_thread), Path(folder))
+        self._pace.note(parameters, done.steps / self.batches_per_epoch, done.training_seconds)
+
+    def _has_epoch(self, state: State) -> bool:
+        """Whether there is time to train the network for another epoch."""
+        if self.settings.time_limit is None:
+            return True
+        seconds = max(0.0, self.deadline - self.elapsed(state))
+        return self._pace.epochs(state.branches[0].network.parameter_count, seconds) >= 1
 
     def job_options(self, state: State) -> dict[str, Any]:
         """The learning rate and rows that won."""
@@ -275,6 +334,9 @@ class ShrinkTrained(FrontSearch):
             return [branch], 0
         smaller: Branch | None = None
         if cycle.most < branch.network.parameter_count:
+            if self._is_late(state, self._plan_seconds):
+                state.search = replace(state.search, phase=DONE)
+                return [branch], 0
             smaller = self._smaller(state, branch, cycle.most)
         state.branches = [smaller or branch]
         state.search = replace(state.search, begin=state.epoch, end=state.epoch + cycle.epochs)
@@ -305,10 +367,11 @@ class ShrinkTrained(FrontSearch):
 
     def _smaller(self, state: State, branch: Branch, most: int) -> Branch | None:
         """The best of several plans for that size, measured as they are."""
-        made = [
-            self.untrained(state, candidate, branch)
-            for candidate in reductions(branch.network, self._calibrated, most, branch.number)
-        ]
+        with self._timed("plans"):
+            made = [
+                self.untrained(state, candidate, branch)
+                for candidate in reductions(branch.network, self._calibrated, most, branch.number)
+            ]
         found = [each for each in made if each is not None]
         return max(found, key=lambda each: (each.score, -each.number), default=None)
 
