@@ -43,6 +43,7 @@ FINEST = 0.98  # share of the parameters: where a step would keep more, the smal
 METADATA = 256  # bytes by which a file's metadata may grow while the network is trained
 MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few rows would let more pass
 CAUTION = 0.5  # standard errors
+SURE = 2.0  # standard errors, where nobody asked for a smaller network
 LOST_OF_ITSELF = 0.01  # of agreement or fidelity, by the smallest network that is wanted where nothing is asked for
 UNDER_LATENCY = 0.9  # of a limit on latency is aimed at: it is measured
 
@@ -148,9 +149,26 @@ class FrontSearch(Surgeon):
 
         def is_good(entry: Entry) -> bool:
             is_within = entry == best or is_within_an_error(self._scores(entry), self._scores(best))
-            return is_within and self._loses_little(entry, best.accuracy, self._scores(best), MOST_LOST)
+            is_within = is_within and self._loses_little(entry, best.accuracy, self._scores(best), MOST_LOST)
+            return is_within and (not self.is_trained or not entry.branch or self._is_surely_no_worse(entry))
 
         return is_good
+
+    def _is_surely_no_worse(self, entry: Entry) -> bool:
+        """Whether a network is right on as many rows as the given one, but for ``MOST_LOST`` of them, beyond luck.
+
+        Of many networks that are tried, the one that is taken is lucky, and rows that were held out of the training
+        rows may be such as the given network was trained on, which what is made of it remembers: what it may have lost
+        is two standard errors more, paired by row, than what was seen, with one row more on which they differ. (Of
+        1,438 digits 144 decided; a network of a fifth of the size was right on all of these, and on 0.012 less of the
+        test rows.) Of a regression nothing is said here.
+        """
+        scores = self._given_scores
+        if not self.is_held_out or not np.isin(scores, (0, 1)).all():
+            return True
+        difference = scores - self._scores(entry)
+        error = np.sqrt((difference**2).sum() + 1) / len(difference)
+        return bool(difference.mean() + SURE * error <= MOST_LOST)
 
     # The front.
 
