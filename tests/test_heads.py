@@ -343,3 +343,42 @@ def test_what_cannot_be_trained_through_is_said_and_refused_with_the_reason(behi
         with pytest.raises((ModelError, DataError)) as error:
             prepare(network, data, data.train)
         assert reason in str(error.value)
+
+
+def policy_and_value():
+    """Probabilities of 3 actions, and a value."""
+    g = Graph()
+    g.inputs["x"], g.outputs = ("batch", 6), {"policy": ("batch", 3), "value": ("batch", 1)}
+    g.dense("trunk", "x", "t", 6, 8)
+    g.op("Elu", "t", "e")
+    g.dense("p", "e", "l", 8, 3)
+    g.op("Softmax", "l", "policy", axis=-1)
+    g.dense("v", "e", "value", 8, 1)
+    return from_model(g.model())
+
+
+def test_classes_of_one_head_beside_values_of_another(tmp_path):
+    """One array of labels: the values make floats of the classes."""
+    network = policy_and_value()
+    policy, value = run(to_model(network), {"x": X})
+    data = data_of(tmp_path, np.concatenate([policy.argmax(1)[:, None], value], axis=1))
+    assert data.train.labels.dtype.kind == "f"
+    examples = prepare(network, data, data.test)
+    assert [task.loss for task in examples.tasks] == ["cross-entropy", "squared-error"]
+    np.testing.assert_array_equal(examples.targets[0].argmax(1), data.test.labels[:, 0])
+    assert metric(network, data) == pytest.approx(1, abs=1e-5)
+    shares = data_of(tmp_path, np.concatenate([policy[:, :1], value], axis=1))
+    with pytest.raises(DataError, match="head 'l' of 'model' ends in a Softmax; expected one column of classes for it"):
+        prepare(network, shares, shares.test)
+
+
+def test_a_softmax_at_each_position_wants_a_class_for_each(tmp_path):
+    g = Graph()
+    g.inputs["x"], g.outputs["y"] = ("batch", 5, 6), ("batch", 5, 3)
+    g.dense3("d", "x", "l", 6, 3)
+    g.op("Softmax", "l", "y", axis=-1)
+    network = from_model(g.model())
+    np.savez(tmp_path / "d.npz", x=np.repeat(X[:, None], 5, axis=1), y=np.ones((300, 5, 3), "f") / 3)
+    data = load_dataset(str(tmp_path / "d.npz"))
+    with pytest.raises(DataError, match=r"'model' ends in a Softmax; expected a class for each position$"):
+        prepare(network, data, data.test)

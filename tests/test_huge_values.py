@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxsurgeon import DataError, InputOptions, create, evolve, load_dataset, prepare, save
+from onnxsurgeon import (
+    DataError,
+    InputOptions,
+    OnnxSurgeonError,
+    SurgeonSettings,
+    create,
+    evolve,
+    load_dataset,
+    prepare,
+    save,
+)
 from onnxsurgeon.data.dataset import Dataset, Selection, Split
 
 RNG = np.random.default_rng(0)
@@ -91,3 +101,25 @@ def test_a_run_of_many_orders_of_magnitude_trains(tmp_path):
     save(create((5, 4, 3), seed=1), tmp_path / "m.onnx")
     done = evolve(tmp_path / "m.onnx", str(tmp_path / "d.npz"), run_dir=tmp_path / "run", workers=1)
     assert np.isfinite(done.test.loss)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_targets_beyond_integers_are_those_of_a_regression(kind, tmp_path):
+    """Floats as large as that are whole numbers all, and no classes."""
+    x = np.random.default_rng(0).standard_normal((40, 4)).astype("f")
+    y = (x[:, 0] * 1e22).astype(kind)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    data = load_dataset(str(tmp_path / "d.npz"))
+    assert (data.classes, data.test.labels.dtype) == (0, kind)
+    np.savez(tmp_path / "c.npz", x=x, y=(x[:, 0] > 0).astype(kind))
+    assert load_dataset(str(tmp_path / "c.npz")).classes == 2
+
+
+def test_targets_whose_units_lead_beyond_the_networks_numbers_are_told_in_a_line(tmp_path):
+    """Warnings are errors here."""
+    x = np.random.default_rng(0).standard_normal((100, 4)).astype("f")
+    np.savez(tmp_path / "d.npz", x=x, y=x[:, 0] * np.float32(1e30))
+    save(create((4, 6, 1), softmax=False), tmp_path / "m.onnx")
+    settings = SurgeonSettings(epochs=3)
+    with pytest.raises(OnnxSurgeonError, match="NaN or infinite"):
+        evolve(tmp_path / "m.onnx", str(tmp_path / "d.npz"), settings=settings, run_dir=tmp_path / "r", workers=1)

@@ -301,3 +301,32 @@ def test_many_idle_inputs_and_shared_weights_are_one_note(count):
     if count == 20:
         assert "and 12 more" in about_inputs[0]
         assert about_copies[0].count("and 12 more") == 3
+
+
+def test_whoever_asks_for_a_surgery_is_told_of_frozen_layers_too():
+    g = Graph()
+    g.inputs["x"], g.outputs["y"] = ("batch", 6), ("batch", 3)
+    g.dense("d0", "x", "a", 6, 8)
+    g.op("ReduceL2", "a", "n", name="norm", axes=[-1], keepdims=1)
+    g.op("Div", "a n", "b", name="divided")
+    g.dense("d1", "b", "y", 8, 3)
+    network = from_model(g.model())
+    reason = (
+        "'d0' stays as it is: node 'norm' (ReduceL2) behind 'd0' cannot be trained through: it has no gradient rule"
+    )
+    assert network.frame.notes == (reason,)
+    with pytest.raises(SurgeryError, match=re.escape(f"has no hidden layer 1: it has none; {reason}")):
+        operate(network, Widen(1, 3))
+
+
+@pytest.mark.parametrize("given", ["a a", "a b"])
+def test_a_node_that_reads_a_head_twice_is_named_once(given):
+    g = Graph()
+    g.inputs["x"], g.outputs["y"] = ("batch", 6), ("batch", 3)
+    g.dense("d0", "x", "a", 6, 3)
+    g.op("Mod", given, "y", name="twice", fmod=1)
+    if given == "a b":
+        g.dense("d1", "x", "b", 6, 3)
+        g.nodes.insert(0, g.nodes.pop())
+    network = from_model(g.model())
+    assert [head.readers for head in network.heads] == [("Mod",)] * len(network.heads)

@@ -176,6 +176,13 @@ def convolved():
     return g.layer("x", "a", 6, 8, "Gemm").op("Elu", "a", "e").layer("e", "y", 8, 3, "Gemm")
 
 
+def image_and_time():
+    """A number without any axis beside an image."""
+    g = Model({"obs": [3, 4], "t": []}, {"y": [3]}).hold(flat=ints(-1), front=ints(0))
+    g.op("Unsqueeze", "t front", "u").op("Reshape", "obs flat", "o").op("Concat", "o u", "x", axis=0)
+    return g.layer("x", "a", 13, 8).op("Elu", "a", "e").layer("e", "y", 8, 3)
+
+
 def pooled():
     """A set of features, each through a layer, and their mean."""
     g = Model({"obs": [5, 6]}, {"y": [3]}).layer("obs", "a", 6, 8).op("Relu", "a", "e")
@@ -204,10 +211,12 @@ FORMS = {
     "a row, Squeeze": lambda: image("Squeeze", (1, 12)),
     "an image, convolved": convolved,
     "a set": pooled,
+    "an image and a time": image_and_time,
 }
 LAYERS = dict.fromkeys(FORMS, "6-8-3") | {
     **{name: "12-8-3" for name in FORMS if name.startswith(("an image, ", "a row, ")) and "convolved" not in name},
     "a set": "6-8+8-3",
+    "an image and a time": "13-8-3",
     "two towers and two heads": "4-5+2-5+10-7-4",
     "a residual connection, LayerNormalization, Softmax": "6-8+8-8+8-3",
     "parts of the features": "6-8+8-3",

@@ -624,3 +624,19 @@ def test_what_has_diverged_is_told_and_not_called_damaged(copy):
     assert history.damaged == []
     assert {member.points[-1].accuracy for member in history.members.values() if member.points} == {-4e27}
     assert "cannot be read" not in Page(write_report(copy)).text
+
+
+def test_control_characters_in_names_of_classes_are_shown(copy):
+    """Escape codes, halves of surrogate pairs and marks that turn the direction of writing; a script without glyphs."""
+    names = ["a\x1b[31m", "b\ud800", "c\u202e", "\u732b", "$\\x$"]
+    last = line_of(copy, "finished")
+    matrix = {"kind": "classes", "classes": 5, "names": names, "cells": [[i, (i + 1) % 5, 3] for i in range(5)]}
+    change = {"predictions": [matrix, matrix]}
+    rewrite(copy, lambda lines: [*lines[:last], json.dumps(json.loads(lines[last]) | change).encode() + b"\n"])
+    page = Page(write_report(copy))
+    wanted = ("a\\x1b[31m", "c\\u202e", "\u732b", "$\\x$")
+    assert [name for name in wanted if name not in page.text] == []
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", page.source)
+    for path in write_plots(copy):
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")

@@ -188,7 +188,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     count = 1 if labels.ndim == 1 else labels.shape[1]
     widths = [head.width for head in heads]
     if count == len(heads):
-        return [labels[:, i] for i in range(count)]
+        return [_for_head(head, labels[:, i]) for i, head in enumerate(heads)]
     if count == sum(widths):
         return [part[:, 0] if part.shape[1] == 1 else part for part in np.split(labels, np.cumsum(widths)[:-1], axis=1)]
     names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
@@ -196,6 +196,12 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
         f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
     )
+
+
+def _for_head(head: Head, column: Array) -> Array:
+    """A head's own column; classes are whole numbers where another head's values make the whole array floats."""
+    is_whole = head.squash == "Softmax" and column.dtype.kind == "f" and bool(np.array_equal(column, np.rint(column)))
+    return column.astype(np.int64) if is_whole else column
 
 
 def _without_single_axes(labels: Array, rank: int) -> Array:
@@ -285,7 +291,10 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     classes = y.ndim == head.rank - 1 and y.dtype.kind in "iub"
     if head.squash == "Softmax":
         if not classes:
-            raise DataError(f"{dataset.name}: '{network.name}' ends in a Softmax; expected one column of classes")
+            several = len(network.heads) > 1
+            what = f"the head '{head.tensor}' of '{network.name}'" if several else f"'{network.name}'"
+            wanted = "a class for each position" if head.rank > 2 else "one column of classes"
+            raise DataError(f"{dataset.name}: {what} ends in a Softmax; expected {wanted}{' for it' * several}")
         return CROSS_ENTROPY
     if classes and head.width > 1:
         return CROSS_ENTROPY

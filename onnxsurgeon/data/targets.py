@@ -34,9 +34,9 @@ class Targets:
 def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Array]]:
     """Targets of a set that came as arrays, one a split, and the labels of each.
 
-    Texts and integers are classes; so are floats that are all whole numbers, as Keras' users write them. Other floats,
-    and floats in several columns, are targets of a regression. Integers in several columns are 0 or 1 for each of
-    several labels, or a class for each of several heads.
+    Texts and integers are classes; so are floats that are all whole numbers of 64 bits, as Keras' users write them.
+    Other floats, and floats in several columns, are targets of a regression. Integers in several columns are 0 or 1 for
+    each of several labels, or a class for each of several heads.
 
     Raises:
         DataError: the splits' labels are of different kinds, or numbers of several columns are no classes.
@@ -50,7 +50,7 @@ def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Arra
         raise DataError(f"{where}: the labels of its splits must be of one kind and width; found {found}")
     labels = np.concatenate(arrays)
     if labels.ndim == 1:
-        whole = labels.dtype.kind != "f" or bool(np.array_equal(labels, labels.round()))
+        whole = labels.dtype.kind != "f" or _are_integers(labels)
         targets = classes(labels if labels.dtype.kind == "U" else _integers(where, labels)) if whole else None
         targets = targets or Targets(_floats(labels))
     else:
@@ -91,6 +91,11 @@ def classes(labels: Array) -> Targets:
     if labels.dtype.kind == "i" and np.array_equal(names, np.arange(len(names))):
         return Targets(labels.astype(np.int64), len(names))
     return Targets(positions.reshape(-1).astype(np.int64), len(names), tuple(names.tolist()))
+
+
+def _are_integers(labels: Array) -> bool:
+    """Whether floats are whole numbers as integers have them: beyond 64 bits all floats are whole."""
+    return float(np.abs(labels).max(initial=0)) < 2**63 and bool(np.array_equal(labels, labels.round()))
 
 
 def _few(column: Array) -> bool:

@@ -131,7 +131,9 @@ class TeacherModel:
         name = str(self.path)
         constants = {tensor.name for tensor in self.model.graph.initializer}
         declared = [value for value in self.model.graph.input if value.name not in constants]
-        if takes_one_row(inferred(self.model)):
+        shapes = [value.type.tensor_type.shape.dim for value in declared]
+        fixed = all(size.dim_value > 0 for shape in shapes for size in shape)
+        if (fixed or any(len(shape) == 1 for shape in shapes)) and takes_one_row(inferred(self.model)):
             declared = [with_rows(value) for value in declared]
         inputs = fitted_inputs(name, declared, dataset, split, options)
         names, model = self._exposed()

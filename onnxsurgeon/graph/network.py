@@ -16,6 +16,9 @@ from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.linear_algebra import Array
 
+# In notes of widths and of layers that are not worked on (graph/notes.py, graph/left_alone.py).
+_STAY = (" stays: ", " stay: ", " stays as it is: ", " stay as they are: ")
+
 
 class Pair(NamedTuple):
     """A hidden layer and the one that reads it."""
@@ -153,7 +156,7 @@ class Network:
             number = bisect_right(self._starts, i - 1) - 1
             return number, i - 1 - self._starts[number]
         have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
-        held = "".join(f"; {note}" for note in self.frame.notes if note.startswith("the width"))
+        held = "".join(f"; {note}" for note in self.frame.notes if any(words in note for words in _STAY))
         raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
 
     @cached_property

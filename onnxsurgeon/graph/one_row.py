@@ -90,7 +90,7 @@ def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool
         if value.type.tensor_type.HasField("shape")
     }
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    if not all(min(sizes.get(value.name) or [0]) > 0 for value in inputs):
+    if not all(min(sizes.get(value.name, [0]), default=1) > 0 for value in inputs):
         return False
     # Of each tensor that depends on inputs with more axes than one: whether one of them has a 1 in front, and whether
     # all nodes up to here can be lifted.

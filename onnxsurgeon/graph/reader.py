@@ -314,8 +314,9 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     readers: dict[int, list[gs.Node]] = {}
     inside = {step.output for step in structure.steps if not isinstance(step, int)}
     for node in graph.nodes:
-        for tensor in () if any(y.name in inside for y in node.outputs) else flowing(node):
-            readers.setdefault(id(tensor), []).append(node)
+        given = () if any(y.name in inside for y in node.outputs) else flowing(node)
+        for each in {id(tensor) for tensor in given}:  # a node that reads a tensor twice is one reader
+            readers.setdefault(each, []).append(node)
     features = {}
     for tensor in structure.features:
         features[tensor.name] = () if tensor.shape is None else shape_of(tensor)[1:]

@@ -13,6 +13,7 @@ from itertools import groupby
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from onnxsurgeon.printable import without_controls
 from onnxsurgeon.report.invocation import Invocation, read_invocation
 from onnxsurgeon.report.pictures import MOST, others, page_key, page_pictures
 from onnxsurgeon.report.pictures.outcome import DRAWN
@@ -39,7 +40,7 @@ def render(run: RunDirectory) -> str:
     history = read_history(run)
     scene = make_scene(history, invocation)
     script = resources.files("onnxsurgeon.report").joinpath("report.js").read_text(encoding="utf-8")
-    return (
+    return without_controls(
         _environment()
         .get_template("report.html.jinja")
         .render(

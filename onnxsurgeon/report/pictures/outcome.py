@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from onnxsurgeon.printable import without_controls
 from onnxsurgeon.report.pictures.style import BLUE, DASHED, GREY, INK, ORANGE, SMALL, WIDTH, Scene
 from onnxsurgeon.runs.predictions import Classes, Predictions, Values
 
@@ -50,7 +51,7 @@ def _confusion(classes: Classes, truth: str) -> Figure:
     axes.grid(visible=False)
     step = 1 if count <= 20 else -(-count // 16)
     ticks = list(range(0, count, step))
-    names = [_short(classes.name(number)) for number in ticks]
+    names = [_short(without_controls(classes.name(number))) for number in ticks]
     longest = max(len(each) for each in names)
     axes.set_xticks(ticks, names, rotation=90 if longest > 3 else 0, fontsize=SMALL)
     axes.set_yticks(ticks, names, fontsize=SMALL)

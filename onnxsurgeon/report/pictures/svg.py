@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from onnxsurgeon.printable import without_controls
 from onnxsurgeon.report.pictures.style import INK
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -55,9 +58,14 @@ def file_bytes(figure: Figure, kind: str) -> bytes:
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     metadata = _NOTHING if kind == "svg" else {"Software": None}
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()  # the layout of a first drawing is made before the ticks are what they will be
-    figure.savefig(buffer, format=kind, transparent=not options, metadata=metadata, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names may be written in any script
+        for text in figure.findobj(Text):
+            text.set_text(without_controls(text.get_text()))  # XML has no way to write most of them
+        if figure.get_layout_engine() is not None:
+            # The layout of a first drawing is made before the ticks are what they will be.
+            figure.draw_without_rendering()
+        figure.savefig(buffer, format=kind, transparent=not options, metadata=metadata, **options)
     return buffer.getvalue()
 
 
