@@ -142,6 +142,15 @@ def test_what_is_not_settled_once_more(changes, tmp_path):
     assert not [event for event in of(done, "trained") if event["surgery"] == "refit"]
 
 
+@pytest.mark.parametrize("changes", [{"refit": False}, {"time_limit": 1000.0}])
+def test_several_that_did_not_grow_become_one(changes, tmp_path):
+    """All that was in the front had the topology of the members, whose places their mean takes."""
+    settings = replace(SETTINGS, epochs=6, growth=0.0, **changes)
+    done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=2)
+    (joined,) = [event for event in of(done, "trained") if event["surgery"].startswith("join")]
+    assert done.branch.number == joined["branch"]
+
+
 def test_a_validation_split_of_ones_own_is_not_trained_on(tmp_path, digits):
     x, y = digits.train.inputs.reshape(-1, 64).astype(np.float32) / 16, digits.train.labels
     parts = {"train": slice(0, 1000), "validation": slice(1000, 1200), "test": slice(1200, 1400)}

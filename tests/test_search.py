@@ -237,6 +237,34 @@ def test_a_time_limit_ends_with_the_learning_rate_at_its_end(start, tmp_path):
     assert events[-1]["search"]["phase"] == "shrink"
 
 
+@pytest.mark.parametrize("changes", [{"max_parameters": 3000}, {}, {"objective": "pareto"}, {"ensemble": 2}])
+def test_the_pace_is_known_before_anything_is_trained(start, tmp_path, monkeypatch, changes):
+    """Ten epochs fit into the time that there is: no more are trained, from the first part of a cycle on."""
+    monkeypatch.setattr(Pace, "epochs", lambda *_: 10.0)
+    done = run(start, short(epochs=1000, time_limit=3600.0, growth=0.0, **changes), tmp_path / "run")
+    cycles = {(e["search"]["begin"], e["search"]["end"]) for e in decided(done)}
+    assert max(end - begin for begin, end in cycles) <= 10
+
+
+def test_where_no_epoch_fits_into_the_time_none_is_trained(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pace, "epochs", lambda *_: 0.9)
+    done = run(start, short(max_parameters=300, epochs=9, time_limit=3600.0), tmp_path / "run")
+    assert not of(RunDirectory.open(done.run).read_journal(), "trained")
+    assert done.network.parameter_count <= 300
+
+
+def test_the_pace_is_found_by_steps_that_nobody_keeps(start, tmp_path, monkeypatch):
+    noted = []
+    note = Pace.note
+    monkeypatch.setattr(Pace, "note", lambda self, *given: noted.append(given) or note(self, *given))
+    ended = [
+        run(start, short(max_parameters=3000, epochs=8, **changes), tmp_path / str(len(changes)))
+        for changes in ({}, {"time_limit": 3600.0})
+    ]
+    assert noted[0][1] > 0
+    assert branch_digests(ended[0].run) == branch_digests(ended[1].run)
+
+
 def test_the_given_model_stays_where_nothing_is_better(digits, tmp_path):
     """Of a network that is trained already, and a run too short to better it."""
     start = start_model(tmp_path)

@@ -63,6 +63,8 @@ def joined(
     branch = branch.measured(network, None, measurement, -measurement.loss)
     write_branch(branch, surgeon.run.branches)
     surgeon.tell_measured(branch, parent.accuracy)
+    if replaces and not refits:
+        surgeon.measured(branch, state)  # at once: there may be no other entry left
     return branch
 
 

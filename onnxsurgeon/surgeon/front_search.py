@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Given, Limits, choose, front, least_accuracy, most_accurate
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
+from onnxsurgeon.surgeon.trainer import train_branch
 
 FEWEST = 8  # epochs of a run that makes networks larger or smaller than it has to: fewer are for training alone
 SEGMENT = 5  # epochs between two checkpoints of a cycle
@@ -45,6 +48,7 @@ MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few row
 CAUTION = 0.5  # standard errors
 SURE = 2.0  # standard errors, where nobody asked for a smaller network
 LOST_OF_ITSELF = 0.01  # of agreement or fidelity, by the smallest network that is wanted where nothing is asked for
+PROBE = 64  # training steps that tell the pace
 UNDER_LATENCY = 0.9  # of a limit on latency is aimed at: it is measured
 
 
@@ -251,6 +255,41 @@ class FrontSearch(Surgeon):
             epochs = done.steps / self.batches_per_epoch
             self._pace.note(job.branch.network.parameter_count, epochs, done.seconds)
         return performed
+
+    def probe(self, state: State) -> bool:
+        """Where time is limited, note the pace before anything is trained: some steps on a copy that nobody keeps.
+
+        False: there is no time for an epoch.
+        """
+        if self.settings.time_limit is None or self._pace.is_known:
+            return True
+        branch, (start, _) = state.branches[0], self.window(state, 0)
+        steps = min(PROBE, self.batches_per_epoch)
+        parameters = branch.network.parameter_count
+        job = Job(
+            branch,
+            start,
+            start + steps,
+            TRAINED,
+            branch.accuracy,
+            parameters,
+            is_trained=self.is_trained,
+            uses_made=False,
+        )
+        with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
+            done = train_branch(job, self.bench, Path(folder))
+        self._pace.note(parameters, done.steps / self.batches_per_epoch, done.training_seconds)
+        return self.has_epoch(state)
+
+    def _is_over(self, state: State) -> bool:
+        return super()._is_over(state) or not self.has_epoch(state)
+
+    def has_epoch(self, state: State) -> bool:
+        """Whether there is time to train for another epoch, or no telling yet."""
+        if self.settings.time_limit is None:
+            return True
+        seconds = max(0.0, self.deadline - self.elapsed(state)) / self._turns(state)
+        return self._pace.epochs(state.branches[0].network.parameter_count, seconds) >= 1
 
     def left(self, state: State) -> int:
         """How many more epochs the network is trained: those of the run, or fewer in the time that is left."""

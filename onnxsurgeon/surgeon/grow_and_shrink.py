@@ -48,9 +48,12 @@ class GrowAndShrink(FrontSearch):
         """A competition of shapes to grow to, or the next part of a cycle."""
         search = state.search
         self._look_back(state)
+        if not state.epoch:
+            standardised_start(self, state)
+        if not self.probe(state):
+            state.search = replace(search, phase=DONE)
+            return state.branches, 0
         if search.phase == GROW:
-            if not state.epoch:
-                standardised_start(self, state)
             left = self._growth_left(state)
             candidates = self._growths(state) if left > 0 else []
             if candidates:

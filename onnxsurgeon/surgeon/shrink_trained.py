@@ -13,11 +13,9 @@ trained, the next is pruned and trained. Where the front is asked for, networks 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -36,10 +34,8 @@ from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
-from onnxsurgeon.surgeon.trainer import train_branch
 from onnxsurgeon.surgery import Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
-from onnxsurgeon.training.threads import one_thread
 
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
@@ -54,7 +50,6 @@ NEAR = 1.1  # ratio of a network that is accurate enough to one that is not, at 
 REMEMBERED = 3  # networks whose moments are kept
 PRUNING_SHARE = 1 / 3  # of the time there is, that pruning to a limit and the plans beside it may take
 WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is looked for is found by it
-PROBE = 64  # training steps that tell the pace
 PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
 
@@ -84,7 +79,7 @@ class ShrinkTrained(FrontSearch):
         if state.epoch < state.search.end:
             return self.go_on(state)
         (branch,) = state.branches
-        if not self._has_epoch(state):
+        if not self.has_epoch(state):
             state.search = replace(state.search, phase=DONE)
             return [branch], 0
         is_within = self.limits.admits(self._entry(branch))
@@ -209,7 +204,7 @@ class ShrinkTrained(FrontSearch):
 
     def _race(self, state: State) -> tuple[list[Branch], int]:
         """Train the finalists for a while, the best in several ways; the winner goes on, in the way that it won by."""
-        self._probe(state)
+        self.probe(state)
         left = self.left(state)
         best = state.branches[0]
         epochs = self._affordable(state, max(1, round(RACE_SHARE * left)))
@@ -268,25 +263,6 @@ class ShrinkTrained(FrontSearch):
         turns = -(-ways // self.workers.count)
         seconds = 2 * RACE_SHARE * (self.deadline - self.elapsed(state)) / turns
         return int(min(epochs, self._pace.epochs(state.branches[0].network.parameter_count, seconds)))
-
-    def _probe(self, state: State) -> None:
-        """Where time is limited, note the pace before anything is trained: some steps on a copy that nobody keeps."""
-        if self.settings.time_limit is None or self._pace.is_known:
-            return
-        branch, (start, _) = state.branches[0], self.window(state, 0)
-        steps = min(PROBE, self.batches_per_epoch)
-        parameters = branch.network.parameter_count
-        job = Job(branch, start, start + steps, TRAINED, branch.accuracy, parameters, is_trained=True, uses_made=False)
-        with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
-            done = train_branch(job, replace(self.bench, free_threads=one_thread), Path(folder))
-        self._pace.note(parameters, done.steps / self.batches_per_epoch, done.training_seconds)
-
-    def _has_epoch(self, state: State) -> bool:
-        """Whether there is time to train the network for another epoch."""
-        if self.settings.time_limit is None:
-            return True
-        seconds = max(0.0, self.deadline - self.elapsed(state))
-        return self._pace.epochs(state.branches[0].network.parameter_count, seconds) >= 1
 
     def job_options(self, state: State) -> dict[str, Any]:
         """The learning rate and rows that won."""
