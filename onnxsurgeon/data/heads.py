@@ -187,7 +187,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     count = 1 if labels.ndim == 1 else labels.shape[1]
     widths = [head.width for head in heads]
     if count == len(heads):
-        return [labels[:, i] for i in range(count)]
+        return [_as_classes(labels[:, i], head) for i, head in enumerate(heads)]
     if count == sum(widths):
         return [part[:, 0] if part.shape[1] == 1 else part for part in np.split(labels, np.cumsum(widths)[:-1], axis=1)]
     names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
@@ -195,6 +195,12 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
         f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
     )
+
+
+def _as_classes(column: Array, head: Head) -> Array:
+    """Whole numbers as integers, where one column is for several outputs: beside a number's column, all are floats."""
+    is_whole = column.dtype.kind == "f" and bool((np.isfinite(column) & (column >= 0) & (column % 1 == 0)).all())
+    return column.astype(np.int64) if is_whole and head.width > 1 and head.rank == 2 else column
 
 
 def _require_representable(network: Network, dataset: Dataset, labels: Array) -> None:
@@ -294,6 +300,10 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     return SQUARED
 
 
+def _of(network: Network, head: Head) -> str:
+    return f"'{network.name}'" if len(network.heads) == 1 else f"the head '{head.tensor}' of '{network.name}'"
+
+
 def _numbers(head: Head) -> list[float]:
     """The head's class labels that are numbers; NaN for others."""
     return [float(label) if str(label).lstrip("-").isdigit() else np.nan for label in head.labels]
@@ -389,7 +399,7 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
     values = y.astype(np.float64).reshape(*y.shape[: head.rank - 1], -1)
     if values.shape[-1] != head.width:
         raise DataError(
-            f"{dataset.name}: expected {head.width} targets a row, one for each output of '{network.name}'; found "
+            f"{dataset.name}: expected {head.width} targets a row, one for each output of {_of(network, head)}; found "
             f"{values.shape[-1]}"
         )
     if task.loss == BINARY and ((values != 0) & (values != 1)).any():
