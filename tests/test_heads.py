@@ -248,6 +248,27 @@ def test_another_number_of_columns_names_the_heads_in_order(tmp_path):
         prepare(network, data, data.train)
 
 
+@pytest.mark.parametrize("squash", ["", "Softmax"])
+def test_a_number_and_a_class_a_row_are_two_heads_labels(squash, tmp_path):
+    """Side by side, numbers and classes are all floats: whole ones of several outputs are a class."""
+    head = "policy" if squash else "mu"
+    network = from_model(actor({"value": 1, head: 3}, lambda g: squash and g.op(squash, "mu", head)))
+    classes = X[:, :3].argmax(axis=1)
+    data = data_of(tmp_path, np.stack([X[:, 0] * 2, classes], axis=1))
+    value, policy = prepare(network, data, data.train).tasks
+    assert (value.loss, policy.loss) == ("squared-error", "cross-entropy")
+    _, test = fit(network, data, make_engine("loop"), epochs=30, settings=TrainingSettings(learning_rate=0.05))
+    assert test.accuracy > metric(network, data)
+    assert test.accuracy > 0.8
+    for wrong, told in ((classes + 0.5, "targets a row|one column of classes"), (classes - 1.0, "targets|one column")):
+        data = data_of(tmp_path, np.stack([X[:, 0], wrong], axis=1))
+        with pytest.raises(DataError, match=told):
+            prepare(network, data, data.train)
+    data = data_of(tmp_path, np.stack([X[:, 0], classes + 1.0], axis=1))
+    with pytest.raises(DataError, match=r"label 3 in row .* outside the 3 classes"):
+        prepare(network, data, data.train)
+
+
 @pytest.mark.parametrize("form", ["ReduceSum", "Einsum", "MatMul"])
 def test_two_towers_whose_dot_product_is_a_number_a_row(form, tmp_path):
     """The output is (rows,): a head one wide."""

@@ -199,8 +199,10 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
 
 
 def _for_head(head: Head, column: Array) -> Array:
-    """A head's own column; classes are whole numbers where another head's values make the whole array floats."""
-    is_whole = head.squash == "Softmax" and column.dtype.kind == "f" and bool(np.array_equal(column, np.rint(column)))
+    """A head's own column; where one is for several outputs, whole numbers are classes, as another head's made floats."""
+    if column.dtype.kind != "f" or head.width == 1 or head.rank > 2:
+        return column
+    is_whole = bool((np.isfinite(column) & (column >= 0) & (column % 1 == 0)).all())
     return column.astype(np.int64) if is_whole else column
 
 
@@ -313,6 +315,10 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     return SQUARED
 
 
+def _of(network: Network, head: Head) -> str:
+    return f"'{network.name}'" if len(network.heads) == 1 else f"the head '{head.tensor}' of '{network.name}'"
+
+
 def _numbers(head: Head) -> list[float]:
     """The head's class labels that are numbers; NaN for others."""
     return [float(label) if str(label).lstrip("-").isdigit() else np.nan for label in head.labels]
@@ -408,7 +414,7 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
     values = y.astype(np.float64).reshape(*y.shape[: head.rank - 1], -1)
     if values.shape[-1] != head.width:
         raise DataError(
-            f"{dataset.name}: expected {head.width} targets a row, one for each output of '{network.name}'; found "
+            f"{dataset.name}: expected {head.width} targets a row, one for each output of {_of(network, head)}; found "
             f"{values.shape[-1]}"
         )
     if task.loss == BINARY and ((values != 0) & (values != 1)).any():
