@@ -199,7 +199,7 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
 
 
 def _for_head(head: Head, column: Array) -> Array:
-    """A head's own column; where one is for several outputs, whole numbers are classes, as another head's made floats."""
+    """A head's own column; whole numbers for several outputs are classes, which another head's values made floats."""
     if column.dtype.kind != "f" or head.width == 1 or head.rank > 2:
         return column
     is_whole = bool((np.isfinite(column) & (column >= 0) & (column % 1 == 0)).all())
