@@ -236,7 +236,7 @@ def rows_of(model):
 
 def by_row(model, rows):
     """What the model gives for each row, run one by one by ONNX Runtime."""
-    found = [run(model, {name: values[i] for name, values in rows.items()}) for i in range(ROWS)]
+    found = [run(model, {name: np.asarray(values[i]) for name, values in rows.items()}) for i in range(ROWS)]
     return [np.stack([np.ravel(each) for each in column]) for column in zip(*found, strict=True)]
 
 
