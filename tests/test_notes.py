@@ -330,3 +330,21 @@ def test_a_node_that_reads_a_head_twice_is_named_once(given):
         g.nodes.insert(0, g.nodes.pop())
     network = from_model(g.model())
     assert [head.readers for head in network.heads] == [("Mod",)] * len(network.heads)
+
+
+def test_types_that_numpy_has_no_name_for_are_looked_at_too():
+    """The bfloat16 of a tensor that is no constant: random weights that are no layer, and what ends training."""
+    kind = TensorProto.BFLOAT16
+    weight = helper.make_tensor("W", kind, [4, 4], np.eye(4, dtype=np.float32).reshape(-1) + 0.5)
+    axis = helper.make_tensor("axis", TensorProto.INT64, [], [1])
+    nodes = [
+        helper.make_node("RandomNormal", [], ["r"], shape=[4, 4], dtype=kind),
+        helper.make_node("MatMul", ["x", "r"], ["noisy"], name="noise"),
+        helper.make_node("MatMul", ["noisy", "W"], ["h"], name="layer"),
+        helper.make_node("CumSum", ["h", "axis"], ["y"], name="sums"),
+    ]
+    ends = [helper.make_tensor_value_info(name, kind, ["b", 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight, axis])
+    notes = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])).frame.notes
+    assert any(note.startswith("'noise' stays as it is: ") for note in notes)
+    assert any(note.startswith("node 'sums' (CumSum) cannot be trained through: ") for note in notes)

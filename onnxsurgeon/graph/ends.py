@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.canonical.queries import dtype_of
 from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, shape_of
 from onnxsurgeon.graph.normal_form import operator
 
@@ -27,7 +27,8 @@ def require_width(node: gs.Node) -> None:
 
 def is_obstacle(node: gs.Node) -> bool:
     """Whether a node behind the last layers that cannot be trained through does more than tell a class, or name it."""
-    floats = any(tensor.dtype is None or np.dtype(tensor.dtype).kind in "fV" for tensor in node.outputs)
+    kinds = [dtype_of(tensor) for tensor in node.outputs]
+    floats = any(kind is None or kind.kind in "fV" for kind in kinds)
     return floats and operator(node).rpartition("::")[2] not in _TELL_CLASSES
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.bodies import LAYERS_INSIDE
 from onnxsurgeon.graph.canonical import FLOATS, PRODUCTS, constant_values, explain, is_dense
+from onnxsurgeon.graph.canonical.queries import dtype_of
 from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator
 from onnxsurgeon.graph.notes import depends_on_input, listed
 
@@ -92,7 +92,8 @@ def _is_float(tensor: Any) -> bool:
     if isinstance(tensor, gs.Constant):
         values = constant_values(tensor)
         return values is not None and values.dtype in FLOATS and values.ndim > 0
-    return tensor.dtype is None or np.dtype(tensor.dtype).kind in "fV"
+    kind = dtype_of(tensor)
+    return kind is None or kind.kind in "fV"
 
 
 def _why_none(node: gs.Node) -> str:
