@@ -48,7 +48,8 @@ SLOWEST = 1 / 16  # factor of the learning rate below which no cycle is tried
 PAYS = 0.95  # times the loss with made rows, below which training on the given ones alone wins: in the end they overfit
 NEAR = 1.1  # ratio of a network that is accurate enough to one that is not, at which the smallest is found
 REMEMBERED = 3  # networks whose moments are kept
-PRUNING_SHARE = 1 / 3  # of the time there is, that pruning to a limit and the plans beside it may take
+PRUNING_SHARE = 1 / 3  # of the time there is, that pruning to a limit may take
+PLANS_SHARE = 1 / 2  # the same of it and the plans beside it: on white rows ranks are worth more than time is
 WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is looked for is found by it
 PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
@@ -180,7 +181,7 @@ class ShrinkTrained(FrontSearch):
         """The best network of each kind at the size of the limits, the least loss first."""
         within = (branch for branch in path if self.limits.admits(self._entry(branch)))
         straight = next(within, path[-1])
-        if straight is base or self._is_late(state, self._plan_seconds, PRUNING_SHARE):
+        if straight is base or self._is_late(state, self._plan_seconds, PLANS_SHARE):
             return [straight]
         found = {kind_of(straight.surgery): straight}
         most = straight.network.parameter_count
