@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, resume, save
+from onnxsurgeon.cli import main
 from onnxsurgeon.data.load import locate
 from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runtime import session
@@ -124,3 +125,20 @@ def fashion_examples(fashion):
 def digit_examples(digits):
     network = create((64, 10, 10), input_shape=(8, 8))
     return prepare(network, digits, digits.train, InputOptions()), prepare(network, digits, digits.test)
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("ONNXSURGEON_DATA", raising=False)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return call

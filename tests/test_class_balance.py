@@ -1,7 +1,6 @@
 """What data say less loudly than they should, and classes that are named, weighed and judged alike."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,6 @@ from onnxsurgeon import (
     resume,
     save,
 )
-from onnxsurgeon.cli import main
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.surgeon.significance import RowScores, chance_loss, chance_scores, row_scores
@@ -41,20 +39,6 @@ def dataset(labels, *, names=(), x=None, test=None, name="mine", **others):
     held = Split(x[: len(test)], test)
     classes = int(labels.max()) + 1 if labels.dtype.kind == "i" else 0
     return Dataset(name, whole, held, len(names) or classes, class_labels=names, **others)
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def softmax(z):

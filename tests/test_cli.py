@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from onnxsurgeon import create, load, save
-from onnxsurgeon.cli import app, main
+from onnxsurgeon.cli import app
 from onnxsurgeon.cli.options import ReadingOptions
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.surgery import SURGERIES
@@ -33,23 +33,6 @@ QUICK = [
     "--seed",
     "6",
 ]
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder; returns (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("ONNXSURGEON_DATA", raising=False)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def commands():

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 import zipfile
 
 import numpy as np
@@ -11,7 +10,6 @@ import onnx
 import pytest
 
 from onnxsurgeon import RunError, SurgeonSettings, create, diff, evolve, read_run, resume, save
-from onnxsurgeon.cli import main
 from onnxsurgeon.graph.files import read_parts, write_parts
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.report import write_plots, write_report
@@ -38,18 +36,6 @@ def finished(tmp_path_factory):
 def run(finished, tmp_path):
     """A copy of it, in a folder of its own, to damage."""
     return shutil.copytree(finished, tmp_path / "inside" / "run")
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def lines_of(run):

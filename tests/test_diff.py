@@ -29,7 +29,6 @@ from onnxsurgeon.runs.branch import Branch
 from onnxsurgeon.runs.selection import model_file
 from onnxsurgeon.surgery.join import join
 from tests.conftest import MODELS, randomised, start_model
-from tests.test_cli import cli  # noqa: F401  a fixture
 
 EXPORTS = MODELS / "exports"
 
@@ -289,7 +288,7 @@ def test_every_branch_of_a_run_is_aligned_by_lineage(run):
         assert sum(change.parameters_after for change in found.layers) == found.after.parameters
 
 
-def test_on_data_the_accuracies_are_those_of_evaluate(run, cli):  # noqa: F811
+def test_on_data_the_accuracies_are_those_of_evaluate(run, cli):
     code, out, err = cli("diff", f"{run}#0", run, "--data", "digits", "--json")
     assert (code, err) == (0, "")
     record = json.loads(out)
@@ -312,7 +311,7 @@ def test_external_data_counts_as_part_of_the_file():
 
 
 @pytest.mark.parametrize("columns", [80, 140])
-def test_the_command_shows_every_layer(run, cli, monkeypatch, columns):  # noqa: F811
+def test_the_command_shows_every_layer(run, cli, monkeypatch, columns):
     from onnxsurgeon.cli import console
 
     monkeypatch.setattr(console.out, "_width", columns)
@@ -343,7 +342,7 @@ def test_which_file_is_meant(run, tmp_path):
         model_file(f"{run}#2", 3)
 
 
-def test_bad_input_is_one_clear_line_and_exit_code_2(run, cli, tmp_path):  # noqa: F811
+def test_bad_input_is_one_clear_line_and_exit_code_2(run, cli, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "young" / "branches").mkdir(parents=True)
     (tmp_path / "young" / "settings.json").write_text("{}")

@@ -23,7 +23,6 @@ from onnxsurgeon.task import CROSS_ENTROPY, Task
 from onnxsurgeon.training.fit import fit
 from onnxsurgeon.training.settings import TrainingSettings
 from tests.conftest import MODELS
-from tests.test_cli import cli  # noqa: F401
 
 SMALL = MODELS / "digits-small.onnx"
 # Nothing can be better than a network that is right on all rows that decide.
@@ -210,7 +209,7 @@ def test_remarks_come_in_order():
     assert remarks(replace(OUTCOME, is_given=False, is_trained=True, is_held_out=False)) == ()
 
 
-def test_the_end_on_the_terminal(trained, cli, monkeypatch):  # noqa: F811
+def test_the_end_on_the_terminal(trained, cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     options = [f"--{name.replace('_', '-')}={value}" for name, value in TOO_SMALL.items()]
     _, out, _ = cli("evolve", trained, "--data", "digits", "--seed", "6", *options)
@@ -225,7 +224,7 @@ def test_the_end_on_the_terminal(trained, cli, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize("silence", [(), ("-q",), ("--json",)])
-def test_a_missed_limit_is_exit_code_three_and_a_line_on_standard_error(silence, trained, cli):  # noqa: F811
+def test_a_missed_limit_is_exit_code_three_and_a_line_on_standard_error(silence, trained, cli):
     code, out, err = cli("evolve", trained, "--data", "digits", *MISSES, *silence)
     assert code == 3
     assert re.fullmatch(
@@ -242,7 +241,7 @@ def test_a_missed_limit_is_exit_code_three_and_a_line_on_standard_error(silence,
         assert out.splitlines()[-1] == "result: runs/trained-digits-1/best.onnx"
 
 
-def test_a_wish_that_is_met_is_exit_code_zero(trained, cli):  # noqa: F811
+def test_a_wish_that_is_met_is_exit_code_zero(trained, cli):
     code, out, err = cli("evolve", trained, "--data", "digits", "--max-latency", "10s", "--epochs", "2", "--json")
     assert (code, err) == (0, "")
     assert "shortfall" not in json.loads(out)

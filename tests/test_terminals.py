@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import ModelError, RunError, SurgeonSettings, create, evolve, load, resume, save
-from onnxsurgeon.cli import main
 from onnxsurgeon.graph.files import write_bytes, write_parts
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.report import write_plots, write_report
@@ -19,20 +18,6 @@ from tests.conftest import MODELS
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 MODEL = MODELS / "digits-small.onnx"
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def shell(command, folder):

@@ -9,7 +9,6 @@ from onnxsurgeon import Examples, create, load, make_engine, operate, parse, sav
 from onnxsurgeon.graph.activation import ACTIVATIONS, Activation, ActivationType, register
 from onnxsurgeon.graph.activation_gradients import Gradients
 from onnxsurgeon.training.settings import TrainingSettings
-from tests.test_cli import cli  # noqa: F401
 
 
 def function(x, attributes):
@@ -42,7 +41,7 @@ def model(tmp_path):
     return tmp_path / "m.onnx"
 
 
-def test_it_is_read_shown_and_operated(model, cli):  # noqa: F811
+def test_it_is_read_shown_and_operated(model, cli):
     assert [str(layer.activation) for layer in load(model).layers] == ["Celu(alpha=0.5)"] * 2 + ["None"]
     code, out, _ = cli("inspect", model)
     assert code == 0

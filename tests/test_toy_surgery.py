@@ -15,7 +15,6 @@ from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.surgery.base import Replacement, Surgery, register
 from onnxsurgeon.surgery.effects import Kept
-from tests.test_cli import cli  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +53,7 @@ def turn():
     del SURGERIES["turn"]
 
 
-def test_it_is_operated(turn, cli, tmp_path):  # noqa: F811
+def test_it_is_operated(turn, cli, tmp_path):
     save(create((6, 5, 4, 3), seed=1), tmp_path / "m.onnx")
     code, out, err = cli("operate", tmp_path / "m.onnx", "turn:1", "-o", tmp_path / "o.onnx", "--exact")
     assert (code, err) == (0, "")
@@ -64,7 +63,7 @@ def test_it_is_operated(turn, cli, tmp_path):  # noqa: F811
     assert count_after(before, turn(1)) == before.parameter_count
 
 
-def test_help_and_errors_tell_of_it(cli):  # noqa: F811
+def test_help_and_errors_tell_of_it(cli):
     code, out, _ = cli("operate", "--help")
     assert code == 0
     assert "turn:LAYER" in out

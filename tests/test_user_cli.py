@@ -1,30 +1,14 @@
 """The user's data through the command line and through a run: options, records, resumption, errors of one line."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from onnxsurgeon import DataError, RunError, SurgeonSettings, create, evolve, load_dataset, prepare, save
-from onnxsurgeon.cli import main
 from onnxsurgeon.surgeon.run import resume
 
 QUICK = {"epochs": 2, "initial_epochs": 1, "epoch_step": 1, "recuperation_batches": 2, "seed": 6, "learning_rate": 0.05}
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnxsurgeon", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def write_table(folder, *, lacking=()):
