@@ -385,3 +385,7 @@ def test_networks_that_were_joined_are_aligned_by_their_lineage():
     assert back.undone == ("join:2", "widen:1:3")
     halves = replace(wider, metadata={METADATA_PREFIX + "lineage": '["join:3", "widen:1:3"]'})
     assert kinship(member, halves) is None  # ten units are not those of three networks of five
+    for text in ("join:0", "join:-1"):  # metadata may be a stranger's
+        damaged = replace(wider, metadata={METADATA_PREFIX + "lineage": f'["{text}"]'})
+        assert kinship(member, damaged) is None
+        assert kinship(damaged, member) is None

@@ -157,7 +157,9 @@ def _resized(layers: tuple[_Layer, ...], i: int, units: int | None) -> tuple[_La
 
 def _parted(segments: _Segments, times: int) -> _Segments | None:
     """One of so many equal networks that stand side by side; None: they cannot."""
-    if any(layer.units is not None and layer.units % times for segment in segments for layer in segment[:-1]):
+    if times < 1 or any(
+        layer.units is not None and layer.units % times for segment in segments for layer in segment[:-1]
+    ):
         return None
     return tuple(
         (*(layer._replace(units=layer.units and layer.units // times) for layer in segment[:-1]), segment[-1])
