@@ -12,7 +12,6 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.forward import feeds_of
 from tests.forward_model import forward_model
-from tests.test_user_cli import cli  # noqa: F401 - a fixture
 
 RNG = np.random.default_rng(0)
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
@@ -293,7 +292,7 @@ def test_noise_of_zeros_and_expand_to_its_own_shape_are_seen_through(name, ends)
     trains_like(build([*LAYERS, *behind], ("batch", 2), numbers), topology, (4, 2))
 
 
-def test_a_policy_with_its_noise_off_is_evaluated_and_evolved_by_rows_alone(cli, tmp_path):  # noqa: F811
+def test_a_policy_with_its_noise_off_is_evaluated_and_evolved_by_rows_alone(cli, tmp_path):
     model = build([*LAYERS, *NOISE["expanded to another's"]], ("batch", 2), CONSTANTS | NUMBERS)
     onnx.save(model, tmp_path / "policy.onnx")
     x = RNG.standard_normal((200, 2)).astype("f")

@@ -50,7 +50,6 @@ from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.teaching import head_outputs, imitating
 from tests.conftest import as_float64, branch_digests, killed_and_resumed, needs_training, randomised, start_model
 from tests.test_tasks import heads_model
-from tests.test_user_cli import cli  # noqa: F401 - a fixture
 
 RNG = np.random.default_rng(0)
 ROWS = 40
@@ -758,7 +757,7 @@ def test_a_folder_that_is_a_link_is_not_written_through(tmp_path):
 # The command line.
 
 
-def test_evolve_and_evaluate_on_the_command_line(cli, tmp_path):  # noqa: F811
+def test_evolve_and_evaluate_on_the_command_line(cli, tmp_path):
     given(tmp_path)
     network, _ = teacher_file(tmp_path)
     options = ("--epochs", "3", "--workers", "1", "--ensemble", "1")
@@ -812,7 +811,7 @@ def policy():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_a_policy_and_recorded_inputs_without_labels(cli, tmp_path):  # noqa: F811
+def test_a_policy_and_recorded_inputs_without_labels(cli, tmp_path):
     onnx.save(policy(), tmp_path / "policy.onnx")
     np.savez(tmp_path / "rows.npz", obs=np.random.default_rng(1).standard_normal((800, 12)).astype("f"))
     code, out, err = cli(

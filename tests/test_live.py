@@ -26,7 +26,7 @@ from onnxsurgeon.cli.run_state import RunState
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon import progress as progress_module
 from tests.conftest import start_model
-from tests.test_cli import QUICK, SMALL, cli  # noqa: F401 - a fixture
+from tests.test_cli import QUICK, SMALL
 
 SETTINGS = SurgeonSettings.from_preset(
     "corrected",
@@ -204,7 +204,7 @@ def test_long_topologies(topology, width, short):
     assert live.shorten(topology, width) == short
 
 
-def test_without_a_terminal_there_is_a_line_an_event(cli, without_report):  # noqa: F811
+def test_without_a_terminal_there_is_a_line_an_event(cli, without_report):
     code, out, err = cli("evolve", SMALL, "--data", "digits", *QUICK)
     assert (code, err) == (0, "")
     assert "\x1b" not in out
@@ -212,7 +212,7 @@ def test_without_a_terminal_there_is_a_line_an_event(cli, without_report):  # no
     assert "elapsed" not in out
 
 
-def test_quiet_prints_the_path_of_the_result(cli, tmp_path, without_report):  # noqa: F811
+def test_quiet_prints_the_path_of_the_result(cli, tmp_path, without_report):
     assert cli("evolve", SMALL, "--data", "digits", *QUICK, "-q") == (0, "runs/digits-small-digits-1/best.onnx\n", "")
     code, out, err = cli("evolve", SMALL, "--data", "digits", *QUICK, "--quiet", "--out", "best[1].onnx")
     assert (code, out, err) == (0, "best[1].onnx\n", "")
@@ -250,7 +250,7 @@ def test_nothing_is_logged_unasked(tmp_path):
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_a_log_file(cli, tmp_path, without_report):  # noqa: F811
+def test_a_log_file(cli, tmp_path, without_report):
     for _ in range(2):
         assert cli("evolve", SMALL, "--data", "digits", *QUICK, "-q", "--log-file", "log.txt")[0] == 0
     lines = (tmp_path / "log.txt").read_text().splitlines()
@@ -453,7 +453,7 @@ def test_an_interrupt_that_comes_out_as_another_error_is_one_still():
     assert interrupts.exit_code == 143
 
 
-def test_a_tracker_that_fails_is_told_of(cli, tmp_path, monkeypatch, without_report):  # noqa: F811
+def test_a_tracker_that_fails_is_told_of(cli, tmp_path, monkeypatch, without_report):
     pytest.importorskip("tensorboard")
     arguments = ("evolve", SMALL, "--data", "digits", *QUICK, "--run-dir", "run", "--epochs", "2")
     assert cli(*arguments)[0] == 0
@@ -465,7 +465,7 @@ def test_a_tracker_that_fails_is_told_of(cli, tmp_path, monkeypatch, without_rep
     assert "tracking with tensorboard failed" in err
 
 
-def test_a_report_that_cannot_be_written_leaves_the_result(cli, tmp_path):  # noqa: F811
+def test_a_report_that_cannot_be_written_leaves_the_result(cli, tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ("evolve", SMALL, "--data", "digits", *QUICK, "--run-dir", "run [bold]x[/]", "--epochs", "2")
     code, out, _ = cli(*arguments)

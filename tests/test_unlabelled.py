@@ -14,7 +14,6 @@ from onnxsurgeon.data.prepare import prepare_rows
 from onnxsurgeon.operating.perform import draw_sample, perform
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.surgery import parse
-from tests.test_user_cli import cli  # noqa: F401 - a fixture
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 4)).astype("f")
@@ -165,7 +164,7 @@ def test_images_without_classes(tmp_path):
     assert load_dataset(str(tmp_path / "q")).class_labels == ("car", "test", "train", "val")
 
 
-def test_commands_that_need_labels_say_so_in_one_line(cli, tmp_path):  # noqa: F811
+def test_commands_that_need_labels_say_so_in_one_line(cli, tmp_path):
     save(create((4, 8, 3), seed=1), tmp_path / "a.onnx")
     npz(tmp_path, x=X)
     for command, *options in (("train", "-o", "b.onnx"), ("evaluate",)):

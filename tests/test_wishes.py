@@ -20,7 +20,7 @@ from onnxsurgeon.quantities import (
     spell_share,
     spell_size,
 )
-from tests.test_cli import SMALL, cli  # noqa: F401
+from tests.test_cli import SMALL
 
 EVOLVE = ("evolve", SMALL, "--data", "digits")
 READ = [
@@ -221,7 +221,7 @@ def test_wishes_that_exclude_one_another(settings, reason):
         (("--start", "tried"), "start: 'tried' is unknown"),
     ],
 )
-def test_what_makes_no_sense_is_one_line_and_nothing_is_written(options, reason, cli, tmp_path):  # noqa: F811
+def test_what_makes_no_sense_is_one_line_and_nothing_is_written(options, reason, cli, tmp_path):
     code, out, err = cli(*EVOLVE, *options)
     assert (code, out) == (2, "")
     assert err.startswith(f"onnxsurgeon: {reason}")
@@ -229,7 +229,7 @@ def test_what_makes_no_sense_is_one_line_and_nothing_is_written(options, reason,
     assert not (tmp_path / "runs").exists()
 
 
-def test_units_on_the_command_line_reach_the_run(cli, tmp_path):  # noqa: F811
+def test_units_on_the_command_line_reach_the_run(cli, tmp_path):
     options = ("--epochs", "1", "--max-parameters", "0.9k", "--max-latency", "1s", "--growth", "0%", "-q")
     assert cli(*EVOLVE, *options)[0] == 0
     (run,) = (tmp_path / "runs").iterdir()
