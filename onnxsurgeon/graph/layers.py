@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxsurgeon.graph.activations import Activation
+from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.linear_algebra import Array
 
 
@@ -52,22 +53,24 @@ class LayerNames:
 
 @dataclass(frozen=True, eq=False)
 class DenseLayer:
-    """One dense layer, y = φ(x W + b).
+    """One layer, y = φ(x W + b).
 
     Attributes:
-        weight: W, shape (n_in, n_out).
+        weight: W, shape (n_in, n_out); of a convolution (channels · taps, units), see ``Geometry``.
         bias: b, shape (n_out,), or None.
         activation: φ, or None for a linear layer (a segment's output layer always is: what follows it is the frame's).
+        geometry: how a convolution is applied in space; None for a dense layer.
     """
 
     weight: Array
     bias: Array | None
     activation: Activation | None
     names: LayerNames
+    geometry: Geometry | None = None
 
     @property
     def inputs(self) -> int:
-        """Number of inputs, n_in."""
+        """Number of inputs of each unit, n_in: of a convolution channels times taps."""
         return int(self.weight.shape[0])
 
     @property

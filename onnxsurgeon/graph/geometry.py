@@ -1,0 +1,50 @@
+"""How a convolution's taps lie in space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a layer is applied along the axes of space, as ONNX's Conv says it; each value is one per such axis.
+
+    A layer with a geometry reads (batch, channels, space…) and writes (batch, units, space…). Its weight is a matrix
+    (channels / groups · taps, units), channel by channel and tap by tap in the order of the kernel's axes: Conv's own
+    weight (units, channels / groups, kernel…) is its transpose, reshaped.
+
+    Attributes:
+        kernel: sizes of the kernel.
+        strides: steps between its positions.
+        dilations: steps between its taps.
+        pads: rows of zeros before the first along each axis, then those behind the last along each.
+        groups: into how many parts channels and units are split, of which each unit reads one; as many as there are
+            channels and units in a depthwise convolution.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def taps(self) -> int:
+        """Number of the kernel's taps."""
+        return math.prod(self.kernel)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes of space."""
+        return len(self.kernel)
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether zeros are read at the border: there a mean does not move into a bias."""
+        return any(self.pads)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each position is a dense layer of its own: one tap, no steps, no zeros."""
+        return self.taps == 1 and not self.is_padded and set(self.strides) == {1}
