@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxsurgeon.graph.activation_gradients import Point, erf
-from onnxsurgeon.graph.activations import Activation
-from onnxsurgeon.graph.decompose import activation_nodes
 from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training.activations import apply
+from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.gradients import activation_gradients
 
 
@@ -32,15 +31,6 @@ Rule = Callable[[GraphBuilder, At], list[str]]
 
 
 _ONE_ATTRIBUTE = {"Transpose": ("order", "perm"), "Concat": ("axis", "axis"), "Einsum": ("equation", "equation")}
-
-
-def apply(build: GraphBuilder, activation: Activation, z: str, slope: str = "") -> str:
-    """Append y = φ(z); return its name."""
-    y = f"y_{len(build.nodes)}"
-    nodes, constants = activation_nodes(activation, z, y, y, build.dtype, OPSET, slope)
-    build.nodes.extend(nodes)
-    build.constants.update((constant.name, constant) for constant in constants)
-    return y
 
 
 def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:

@@ -212,7 +212,7 @@ def _signature(network: Network) -> tuple[Any, ...]:
             segment.rank,
             segment.widths,
             str(segment.dtype),
-            tuple((layer.bias is not None, str(layer.activation)) for layer in segment.layers),
+            tuple((layer.bias is not None, str(layer.activation), layer.geometry) for layer in segment.layers),
         )
         for segment in network.segments
     )
