@@ -17,7 +17,6 @@ from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.training.convolution import sizes_behind
 from onnxsurgeon.training.forward import by_unit_arrays, from_by_unit, parameter_names
 from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.metrics import correct_and_loss
@@ -64,11 +63,11 @@ def network_of(features, parts, *, constants=None, dtype=np.float64, seed=7, cla
             shape = made[-1].shape
         else:
             rank = part[0].geometry.rank + 2
-            segments.append(DenseChain(tuple(part), name, output, rank=rank))
+            segments.append(DenseChain(tuple(part), name, output, rank=rank, space=shape[2:]))
             steps.append(len(segments) - 1)
             space = shape[2:]
             for layer in part:
-                space = sizes_behind(layer.geometry, space)
+                space = tuple(layer.geometry.sizes_behind(space))
             shape = (None, part[-1].units, *space)
         name = output
     flat = math.prod(shape[1:])

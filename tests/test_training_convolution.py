@@ -67,8 +67,8 @@ def test_onnx_runtime_computes_the_same_step(case, is_known):
     wide = network_of(features, [[before, convolution(features[0], units, shape, "Relu", seed=2)]])
     narrow = in_float32(wide)
     if not is_known:
-        trunk = replace(narrow.frame.trunk, features={"x": (features[0],) + (None,) * shape.rank})
-        narrow = replace(narrow, frame=replace(narrow.frame, trunk=trunk))
+        first, *rest = narrow.segments
+        narrow = replace(narrow, segments=(replace(first, space=(None,) * shape.rank), *rest))
     data, narrow_data = rows_for(features), rows_for(features, dtype=np.float32)
     trained = make_engine("loop").train(narrow, narrow_data, [np.arange(data.rows)[None]], TrainingSpec(1.0)).network
     for (name, old), (_, new), gradient in zip(

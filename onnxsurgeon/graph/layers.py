@@ -232,11 +232,6 @@ class DenseChain:
         return [pair for layer, _ in self.layers_in_file for pair in layer.parameters_in_file()]
 
     @property
-    def unit_axis(self) -> int:
-        """The axis of its tensors along which units lie: 1 where it is of convolutions, else the last."""
-        return 1 if self.layers[0].geometry is not None else -1
-
-    @property
     def hidden_count(self) -> int:
         """Number of hidden layers."""
         return len(self.layers) - 1

@@ -62,7 +62,7 @@ def _back_through(
 ) -> str:
     """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
     traces = trace.layers[number]
-    if segment.unit_axis == 1:
+    if segment.is_convolution:
         return convolution.back_through(build, segment, traces, delta, update, wanted=wanted)
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))

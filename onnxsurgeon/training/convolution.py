@@ -16,6 +16,7 @@ round); a pointwise layer's is a convolution with Wᵀ. A depthwise weight's is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -39,7 +40,6 @@ def layers(
     segment: DenseChain,
     x: str,
     names: Sequence[str],
-    space: Space,
     *,
     by_unit: bool,
     prelu_in_parts: bool,
@@ -47,7 +47,8 @@ def layers(
     """Append the nodes of every layer of a segment, the first reading x (rows, channels, space…)."""
     remaining = iter(names)
     traces = []
-    for layer in segment.layers:
+    spaces = [segment.space, *segment.spaces()]
+    for layer, space in zip(segment.layers, spaces, strict=False):
         geometry = geometry_of(layer)
         weight = next(remaining)
         bias = next(remaining) if layer.bias is not None else ""
@@ -59,8 +60,9 @@ def layers(
         if slope and not by_unit:
             at_channels = build.add("Reshape", slope, build.integers(1, -1, *[1] * geometry.rank))
         y = activated(build, layer.activation, z, at_channels, prelu_in_parts=prelu_in_parts)
-        traces.append(LayerTrace(x, z, y, weight, bias, slope, space=space))
-        x, space = y, sizes_behind(geometry, space)
+        known = tuple(size for size in space if size is not None)
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, space=known if len(known) == geometry.rank else None))
+        x = y
     return traces
 
 
@@ -99,25 +101,6 @@ def geometry_of(layer: DenseLayer) -> Geometry:
     return layer.geometry
 
 
-def sizes_behind(geometry: Geometry, space: Space) -> Space:
-    """What the axes of space measure behind a convolution."""
-    if space is None:
-        return None
-    rank = geometry.rank
-    sizes = (
-        size + geometry.pads[i] + geometry.pads[rank + i] - geometry.dilations[i] * (geometry.kernel[i] - 1) - 1
-        for i, size in enumerate(space)
-    )
-    return tuple(size // step + 1 for size, step in zip(sizes, geometry.strides, strict=True))
-
-
-def space_behind(segment: DenseChain, space: Space) -> Space:
-    """The same behind a whole segment."""
-    for layer in segment.layers:
-        space = sizes_behind(geometry_of(layer), space)
-    return space
-
-
 def attributes(geometry: Geometry) -> dict[str, Any]:
     """The attributes of Conv and ConvTranspose."""
     return {
@@ -142,12 +125,11 @@ def _kernel(build: GraphBuilder, layer: DenseLayer, weight: str) -> str:
 
 def input_gradient(build: GraphBuilder, geometry: Geometry, kernel: str, delta: str, x: str, space: Space) -> str:
     """∂L/∂x of a convolution from δ = ∂L/∂z: a transposed convolution with the same weight."""
-    if geometry.is_pointwise and geometry.groups == 1:
+    if geometry.is_pointwise:
         turned = build.add("Transpose", kernel, perm=[1, 0, *range(2, geometry.rank + 2)])
         return build.add("Conv", delta, turned)
     given = attributes(geometry)
-    behind = sizes_behind(geometry, space)
-    if space is not None and behind is not None:
+    if space is not None:
         given["output_padding"] = _unread(geometry, space)
         return build.add("ConvTranspose", delta, kernel, **given)
     if set(geometry.strides) == {1}:
@@ -176,13 +158,8 @@ def weight_gradient(build: GraphBuilder, layer: DenseLayer, x: str, delta: str, 
     channels = layer.inputs // geometry.taps
     if geometry.groups == layer.units and channels == 1:
         return StoredGradient(_of_depthwise(build, layer, x, delta))
-    behind = sizes_behind(geometry, space)
-    positions = None
-    if behind is not None:
-        positions = 1
-        for size in behind:
-            positions *= size
-    if geometry.groups == 1 and positions is not None and positions < FEW_POSITIONS and channels >= NARROW:
+    are_few = space is not None and math.prod(size or 1 for size in geometry.sizes_behind(space)) < FEW_POSITIONS
+    if geometry.groups == 1 and are_few and channels >= NARROW:
         return _over_the_batch(build, layer, x, delta)
     if channels < NARROW:
         return StoredGradient(_over_patches(build, layer, x, delta))

@@ -10,7 +10,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxsurgeon.graph.activations import Activation
-from onnxsurgeon.graph.glue import Shape
 from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
@@ -20,7 +19,7 @@ from onnxsurgeon.training.activations import activated
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.resident import numbered
-from onnxsurgeon.training.trace import LayerTrace, Space, Trace
+from onnxsurgeon.training.trace import LayerTrace, Trace
 
 IR_VERSION = 8
 
@@ -64,18 +63,13 @@ def forward(
     names = iter(parameter_names(network))
     by_segment = [[next(names) for _ in segment.parameters()] for segment in network.segments]
     layers: dict[int, list[LayerTrace]] = {}
-    spaces = {name: _space(shape) for name, shape in trunk.features.items()}
     for step in trunk.steps:
         if isinstance(step, int):
             segment, own = network.segments[step], by_segment[step]
             x = tensors[segment.input_name]
-            if segment.unit_axis == 1:
-                space = spaces.get(segment.input_name)
-                layers[step] = convolution.layers(
-                    build, segment, x, own, space, by_unit=by_unit, prelu_in_parts=prelu_in_parts
-                )
-                tensors[segment.output_name] = layers[step][-1].y
-                spaces[segment.output_name] = convolution.space_behind(segment, space)
+            if segment.is_convolution:
+                found = convolution.layers(build, segment, x, own, by_unit=by_unit, prelu_in_parts=prelu_in_parts)
+                layers[step], tensors[segment.output_name] = found, found[-1].y
                 continue
             if segment.rank > 2:
                 x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
@@ -98,14 +92,7 @@ def forward(
             tensors[segment.output_name] = y
         else:
             tensors[step.output] = glue_rules.forward(build, step, [tensors[name] for name in step.inputs])
-            spaces[step.output] = _space(step.shape[1:])
     return Trace(tensors, layers)
-
-
-def _space(shape: Shape) -> Space:
-    """The axes of space of a tensor (channels, space…), where they are known."""
-    sizes = tuple(size for size in shape[1:] if size is not None)
-    return sizes if len(sizes) == len(shape) - 1 else None
 
 
 def _rows_of(build: GraphBuilder, x: str, units: int) -> str:
