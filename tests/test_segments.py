@@ -439,7 +439,14 @@ def an_if_between_dense_layers(g):
     g.dense("d4", "f", "y", 5, 2)
 
 
-@case("4-20", "126-7-2", notes=("'conv' stays as it is: transposed convolutions are not worked on",))
+@case(
+    "4-20",
+    "126-7-2",
+    notes=(
+        "'conv' stays as it is: transposed convolutions are not worked on",
+        "the width of 'd1' stays: Reshape lays its output out anew (node 'Reshape_b')",
+    ),
+)
 def a_transposed_convolution_behind_a_dense_layer(g):
     g.const(to=np.array([-1, 1, 4, 5]), K=g.weight(1, 3, 3, 3))
     g.dense("d1", "x", "a", 4, 20)
