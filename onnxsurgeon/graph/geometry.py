@@ -31,6 +31,19 @@ class Geometry:
     pads: tuple[int, ...]
     groups: int = 1
 
+    @classmethod
+    def pointwise(cls, rank: int) -> Geometry:
+        """One tap: a dense layer at each position."""
+        ones = (1,) * rank
+        return cls(ones, ones, ones, (0,) * (2 * rank))
+
+    @classmethod
+    def centred(cls, kernel: Sequence[int]) -> Geometry:
+        """An odd kernel around each position, padded so that there are as many positions as before."""
+        around = tuple(size // 2 for size in kernel)
+        ones = (1,) * len(around)
+        return cls(tuple(kernel), ones, ones, (*around, *around))
+
     @property
     def taps(self) -> int:
         """Number of the kernel's taps."""
