@@ -31,6 +31,31 @@ class Geometry:
     pads: tuple[int, ...]
     groups: int = 1
 
+    @classmethod
+    def pointwise(cls, rank: int) -> Geometry:
+        """One tap: a dense layer at each position."""
+        ones = (1,) * rank
+        return cls(ones, ones, ones, (0,) * (2 * rank))
+
+    @classmethod
+    def centred(cls, kernel: Sequence[int]) -> Geometry:
+        """An odd kernel around each position, padded so that there are as many positions as before."""
+        around = tuple(size // 2 for size in kernel)
+        ones = (1,) * len(around)
+        return cls(tuple(kernel), ones, ones, (*around, *around))
+
+    def __str__(self) -> str:
+        """Such as "3x3, stride 2, pads 1": ONNX's defaults are left out, and of equal numbers one stands."""
+        parts = ["x".join(map(str, self.kernel))]
+        for word, values, default in (
+            ("stride", self.strides, 1),
+            ("dilation", self.dilations, 1),
+            ("pads", self.pads, 0),
+        ):
+            if set(values) != {default}:
+                parts.append(f"{word} {values[0] if len(set(values)) == 1 else ','.join(map(str, values))}")
+        return ", ".join(parts + [f"{self.groups} groups"] * self.is_grouped)
+
     @property
     def taps(self) -> int:
         """Number of the kernel's taps."""

@@ -41,7 +41,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Reshape": (noops.shaper, unfold.unfold, shapes.reshaped),
     "Squeeze": (noops.shaper, unfold.unfold),
     "Unsqueeze": (noops.shaper, unfold.unfold),
-    "Transpose": (noops.transpose, products.push_transpose),
+    "Transpose": (noops.transpose, products.push_transpose, shapes.permuted),
     "MatMul": (products.matmul,),
     "Gemm": (products.gemm,),
     "Einsum": (products.einsum,),

@@ -192,6 +192,14 @@ def reshaped(rewriter: Rewriter, node: gs.Node) -> bool:
     return wanted is not None and learn(y, wanted)
 
 
+def permuted(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Transpose(x) has x's sizes in another order, also where those have become known only now."""
+    shape, order = shape_of(node.inputs[0]), node.attrs.get("perm")
+    if shape is None or (order is not None and sorted(order) != list(range(len(shape)))):
+        return False
+    return learn(node.outputs[0], shape[::-1] if order is None else [shape[axis] for axis in order])
+
+
 def filled(rewriter: Rewriter, node: gs.Node) -> bool:
     """ConstantOfShape(s) has the shape s."""
     wanted = computed_sizes(node.inputs[0])
