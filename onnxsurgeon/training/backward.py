@@ -13,6 +13,7 @@ from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
+from onnxsurgeon.training.steps import steps_of
 from onnxsurgeon.training.trace import Trace
 
 
@@ -29,12 +30,13 @@ def backward(
     """
     flow: dict[str, str] = dict(gradients)
     trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
-    for step in network.frame.trunk.steps:
+    steps = steps_of(network)
+    for step in steps:
         if isinstance(step, int):
             trained.add(network.segments[step].output_name)
         elif trained & set(step.inputs):
             trained.add(step.output)
-    for step in reversed(network.frame.trunk.steps):
+    for step in reversed(steps):
         output = network.segments[step].output_name if isinstance(step, int) else step.output
         delta = flow.pop(output, "")
         if not delta:
