@@ -262,7 +262,8 @@ def _layer_normalization(node: gs.Node) -> list[Glue]:
     if node.attrs.get("axis", -1) not in (-1, rank - 1) or len([t for t in node.outputs if t.outputs]) > 1:
         raise NotGlue("it normalises over more than the last axis")
     scale, shift = _constant(node, 1), _constant(node, 2) if _has(node, 2) else None
-    return [_glue(node, node.op, 1, epsilon=float(node.attrs.get("epsilon", _EPSILON)), scale=scale, shift=shift)]
+    epsilon, names = float(node.attrs.get("epsilon", _EPSILON)), _names(node, 1)
+    return [_glue(node, node.op, 1, epsilon=epsilon, scale=scale, shift=shift, constants=names)]
 
 
 def _batch_normalization(node: gs.Node) -> list[Glue]:
@@ -272,7 +273,8 @@ def _batch_normalization(node: gs.Node) -> list[Glue]:
     gamma, beta, mean, variance = (_constant(node, i).astype(np.float64) for i in range(1, 5))
     scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", _EPSILON))
     channels = (-1,) + (1,) * (len(shape_of(node.inputs[0])) - 2)
-    return [_glue(node, "Affine", 1, scale=scale.reshape(channels), shift=(beta - mean * scale).reshape(channels))]
+    scale, shift = scale.reshape(channels), (beta - mean * scale).reshape(channels)
+    return [_glue(node, "Affine", 1, scale=scale, shift=shift, constants=_names(node, 1))]
 
 
 def _axis(node: gs.Node, axis: int) -> int:
@@ -281,6 +283,11 @@ def _axis(node: gs.Node, axis: int) -> int:
     if axis == 0:
         raise NotGlue("it works along the batch")
     return axis
+
+
+def _names(node: gs.Node, begin: int) -> tuple[str, ...]:
+    """Names of the inputs from ``begin`` on: of the constants with a value for each unit."""
+    return tuple(tensor.name for tensor in node.inputs[begin:] if tensor.name)
 
 
 def _has(node: gs.Node, position: int) -> bool:

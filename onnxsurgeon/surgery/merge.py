@@ -11,8 +11,9 @@ import numpy as np
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul
-from onnxsurgeon.surgery.base import Replacement, Surgery, add_bias, moments_like, register, slope_of
+from onnxsurgeon.surgery.base import Replacement, Surgery, register
 from onnxsurgeon.surgery.effects import Absorbed, Effect
+from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
 
 
 @register
