@@ -278,13 +278,25 @@ class _Walk:
             self.followers.append((name, axis - len(shape), at.ids))
 
     @cached_property
-    def constants(self) -> frozenset[str]:
-        """Names of the file's constants that can be cut: a place of their own, and one reader."""
-        return _own_constants(self.frame)
+    def constants(self) -> dict[str, int]:
+        """The file's constants, and how many nodes read each."""
+        return _constants(self.frame)
+
+    def _tie_followers(self) -> None:
+        """A constant that several nodes read can be cut where it follows the same units in all of them."""
+        given: dict[str, list[tuple[int, Array]]] = {}
+        for name, axis, ids in self.followers:
+            given.setdefault(name, []).append((axis, ids))
+        for name, uses in given.items():
+            same = {(axis, self.find(ids).tobytes()) for axis, ids in uses}
+            if len(uses) < self.constants[name] or len(same) > 1:
+                for _, ids in uses:
+                    self.pin(ids, f"'{name}', which has a value for each, is read elsewhere too")
 
     # Groups.
 
     def groups(self) -> tuple[list[UnitGroup], tuple[Pinned, ...]]:
+        self._tie_followers()
         roots = self.find(np.arange(self.count))
         pinned: dict[int, str] = {}
         for unit, reason in sorted(self.reasons.items()):
@@ -536,8 +548,8 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _own_constants(frame: Frame) -> frozenset[str]:
-    """Initializers, and outputs of Constant nodes, that one node reads; a body's nodes count for theirs."""
+def _constants(frame: Frame) -> dict[str, int]:
+    """Initializers, and outputs of Constant nodes, and how many nodes read each; a body's nodes count for theirs."""
     graph = frame.model.graph
     read: dict[str, int] = {}
     for node in graph.node:
@@ -545,7 +557,7 @@ def _own_constants(frame: Frame) -> frozenset[str]:
             read[name] = read.get(name, 0) + 1
     given = {tensor.name for tensor in graph.initializer} | set(frame.arrays)
     given |= {node.output[0] for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"}
-    return frozenset(name for name in given if read.get(name) == 1)
+    return {name: read.get(name, 0) for name in given}
 
 
 def own_values(frame: Frame, name: str) -> Array | None:

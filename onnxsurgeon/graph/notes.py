@@ -38,8 +38,11 @@ def pinned_widths(
     segments: Sequence[Sequence[Link]],
     readers: Mapping[int, Sequence[gs.Node]],
     leading: Collection[int],
+    free: Collection[int],
 ) -> Iterator[str]:
     """Why the width of a segment's last layer stays; one sentence for all with the same reason.
+
+    Nothing is said of the layers whose nodes' ids are in ``free``.
 
     Of the layers that write what the model is for there is nothing to say: only of those with a trained layer behind
     them, whose nodes' ids are in ``leading``, and of those whose output is read further.
@@ -47,7 +50,7 @@ def pinned_widths(
     outputs: list[tuple[str, str]] = []
     shared: list[tuple[str, Sequence[gs.Node]]] = []
     held: dict[str, list[tuple[str, str]]] = {}
-    for links in segments:
+    for links in (each for each in segments if id(each[-1].dense) not in free):
         last = links[-1].dense
         tensor, behind = last.outputs[0], _by_value(readers, last.outputs[0])
         activation: gs.Node | None = None

@@ -21,6 +21,7 @@ from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.groups import Groups, find_groups
 from onnxsurgeon.graph.held import held_otherwise
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
@@ -126,7 +127,21 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         frozenset(listed & parameters),
         ranks is not None,
     )
-    return Network(tuple(segments), frame, name, own)
+    stay = structure.widths(_free_widths(structure, find_groups(segments, frame), segments))
+    return Network(tuple(segments), replace(frame, notes=(*notes, *stay)), name, own)
+
+
+def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
+    """Ids of the dense nodes whose units are all of groups that segments share."""
+    found: set[int] = set()
+    for group in groups.free:
+        for writer in () if group.is_hidden else group.writers:
+            if writer.segment not in structure.readers:
+                found.add(id(structure.segments[writer.segment][writer.layer].dense))
+                continue
+            side = zip(structure.readers[writer.segment], segments[writer.segment].readers, strict=True)
+            found |= {id(link.dense) for link, each in side if each.columns.start == writer.begin}
+    return found
 
 
 def _of_idle(names: list[str]) -> list[str]:

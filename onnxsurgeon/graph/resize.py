@@ -124,8 +124,7 @@ def _tensor(values: Array, old: onnx.TensorProto) -> onnx.TensorProto:
 
 def _forget_shapes(model: onnx.ModelProto, frame: Frame) -> None:
     """Without the shapes that the file declares of what is computed behind the prefix: some are others now."""
-    prefix = set(frame.prefix)
-    made = {name for index, node in enumerate(model.graph.node) if index not in prefix for name in node.output}
-    kept = [value for value in model.graph.value_info if value.name not in made]
+    made = {name for node in frame.prefix_nodes for name in node.output}
+    kept = [value for value in model.graph.value_info if value.name in made]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)

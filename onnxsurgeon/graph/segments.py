@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import onnx_graphsurgeon as gs
 
@@ -34,6 +35,7 @@ class Structure:
         heads: the trained tensors that the outputs are computed from, in the order of these.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
+        widths: says why widths stay, but for those of the dense nodes whose ids it is given.
         notes: what is left alone, and why.
         stopped: why training stops at a head, where what reads it cannot be trained through.
     """
@@ -43,6 +45,7 @@ class Structure:
     heads: list[gs.Variable]
     features: list[gs.Tensor]
     constants: list[gs.Constant]
+    widths: Callable[[Collection[int]], Iterator[str]]
     notes: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
@@ -100,12 +103,12 @@ class _Search:
         features, constants = self._entering(steps, segments, readers)
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
-        self.notes += pinned_widths(self.graph, alone, self.readers, leading)
         self.notes += idle_ends(self.graph, self.order)
         stopped = self._stopped(heads)
         self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
         self.notes += without_targets(self.graph, self.order, heads, dense)
-        return Structure(segments, steps, heads, features, constants, self.notes, readers, _told(stopped))
+        widths = partial(pinned_widths, self.graph, alone, self.readers, leading)
+        return Structure(segments, steps, heads, features, constants, widths, self.notes, readers, _told(stopped))
 
     def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
         """For each head that something reads which cannot be trained through, the node and why."""
