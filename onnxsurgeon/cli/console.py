@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.surgeon.result import Evolved
+    from onnxsurgeon.surgery.proof import GroupProof
 
 LONGEST_PREFIX = 16
 MOST_ROWS = 300  # of recommendations, and of pictures of layers: thousands take longer to lay out than all else
@@ -109,8 +110,9 @@ def inspection(
     candidates: Sequence[Candidate],
     thresholds: Thresholds,
     pruning: Sequence[PruningReport] | None = None,
+    proofs: Sequence[GroupProof] = (),
 ) -> None:
-    """What ``inspect`` shows; with ``pruning`` also what the data say."""
+    """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
@@ -137,6 +139,10 @@ def inspection(
             rows.append((str(number), *cells) if several else cells)
     columns = ("layer", "node", "shape", "activation", "params", "removable")
     table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
+    if network.group_count > network.hidden_count:
+        _shared_widths(network)
+    if proofs:
+        _proofs(network, proofs)
     if reports:
         spectra(out, reports[:MOST_ROWS], thresholds)
         if len(reports) > MOST_ROWS:
@@ -151,6 +157,35 @@ def inspection(
         out.print(f"[dim]… and {len(candidates) - MOST_ROWS:,} more: --json shows all[/]")
     if pruning is None and reports:
         out.print(f"[dim]{WITHOUT_DATA}[/]")
+
+
+def _shared_widths(network: Network) -> None:
+    """Which layers write and read each width that several layers share, and what else has a value for each unit."""
+    out.print("\n[bold]Widths that several layers share[/]: units come and go in all of them at once")
+    rows = []
+    for i in range(network.hidden_count + 1, network.group_count + 1):
+        group, (writers, readers) = network.group(i), network.layers_of(i)
+        besides = [each.tensor for each in group.followers]
+        besides += [network.segments[number].layers[0].names.node for number, _ in group.each]
+        rows.append(
+            (
+                str(i),
+                str(group.units),
+                [layer.names.node for layer in writers],
+                [layer.names.node for layer in readers],
+                besides + [f"{group.normalised} (normalises)"] * bool(group.normalised),
+            )
+        )
+    table(("layer", "units", "written by", "read by", "besides"), rows, fold=("written by", "read by", "besides"))
+
+
+def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:
+    """How far the outputs move when units change places: in all that knows of them, and in the first layer alone."""
+    out.print("\n[bold]Units permuted[/]: how far the outputs move, of their scale")
+    rows = []
+    for i, proof in enumerate(proofs, start=1):
+        rows.append((str(i), str(network.group(i).ports), f"{proof.together:.1e}", f"{proof.alone:.1e}"))
+    table(("layer", "ports", "everywhere at once", "in the first layer alone"), rows, right=("ports",))
 
 
 def _pruning(reports: Sequence[PruningReport]) -> None:

@@ -118,6 +118,24 @@ class Pinned(NamedTuple):
     reason: str
 
 
+class LayerSize(NamedTuple):
+    """A layer's numbers of inputs and units, in terms of groups.
+
+    Attributes:
+        inputs: rows that no free group has.
+        rows: (group, rows for each unit of it).
+        units: columns that no free group has.
+        columns: groups whose units are columns.
+        each: values for each unit besides its weights: bias and slope.
+    """
+
+    inputs: int
+    rows: tuple[tuple[int, int], ...]
+    units: int
+    columns: tuple[int, ...]
+    each: int
+
+
 class Groups(NamedTuple):
     """What was found: hidden layers first, segment by segment, then groups that several segments share."""
 
@@ -142,6 +160,35 @@ def find_groups(segments: Sequence[DenseChain], frame: Frame) -> Groups:
     walk.run()
     shared, pinned = walk.groups()
     return Groups((*hidden, *shared), pinned)
+
+
+def layer_sizes(segments: Sequence[DenseChain], groups: Sequence[UnitGroup]) -> list[LayerSize]:
+    """Sizes of all layers, segment by segment; groups are counted from 1."""
+    rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    columns: dict[tuple[int, int], list[int]] = {}
+    for i, group in enumerate(groups, start=1):
+        for reader in group.readers:
+            rows.setdefault((reader.segment, reader.layer), []).append((i, reader.outer * reader.inner))
+        for number, layer in [
+            *((each.segment, each.layer) for each in group.writers),
+            *((n, 0) for n, _ in group.each),
+        ]:
+            columns.setdefault((number, layer), []).append(i)
+    found = []
+    for number, segment in enumerate(segments):
+        for position, own in enumerate(segment.layers):
+            read, written = rows.get((number, position), []), columns.get((number, position), [])
+            slopes = own.activation is not None and own.activation.slope is not None
+            found.append(
+                LayerSize(
+                    own.inputs - sum(groups[i - 1].units * taps for i, taps in read),
+                    tuple(read),
+                    own.units - sum(groups[i - 1].units for i in written),
+                    tuple(written),
+                    (own.bias is not None) + slopes,
+                )
+            )
+    return found
 
 
 class _Axis(NamedTuple):
@@ -344,7 +391,9 @@ class _Walk:
             for segment, axis in self.readers
             for place in begins(roots[axis.ids])
         ]
-        followers = [Follower(name, axis, place) for name, axis, ids in self.followers for place in begins(roots[ids])]
+        followers = dict.fromkeys(
+            Follower(name, axis, place) for name, axis, ids in self.followers for place in begins(roots[ids])
+        )
         each = [(segment, place) for segment, ids in self.each for place in begins(roots[ids])]
         normalised = next((node for node, ids in self.normalised if first in roots[ids]), "")
         places = {

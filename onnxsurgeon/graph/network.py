@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
-from onnxsurgeon.graph.groups import Groups, UnitGroup, find_groups
+from onnxsurgeon.graph.groups import Groups, LayerSize, UnitGroup, find_groups, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.linear_algebra import Array
 
@@ -124,6 +124,11 @@ class Network:
     def group_count(self) -> int:
         """How many groups of units there are whose number is free: hidden layers, and widths that segments share."""
         return len(self.units.free)
+
+    @cached_property
+    def layer_sizes(self) -> list[LayerSize]:
+        """Of all layers, in terms of groups."""
+        return layer_sizes(self.segments, self.units.free)
 
     def group(self, i: int) -> UnitGroup:
         """Group ``i`` of units, counted from 1: those of hidden layer i, then those that several segments share.

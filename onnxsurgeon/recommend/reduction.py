@@ -71,7 +71,7 @@ def _units(network: Network, moments: Moments, most: int, branch: int) -> Plan |
     if not surgeries:
         return None
     widths = {each.layer: each.units for each in surgeries}
-    kept = ", ".join(f"layer {i}: {network.hidden(i).units} → {units}" for i, units in widths.items())
+    kept = ", ".join(f"layer {i}: {network.group(i).units} → {units}" for i, units in widths.items())
     reason = f"units that others can stand in for: {kept}"
     return _candidate(surgeries, count_of(network, widths), reason, branch), cost
 
@@ -124,15 +124,15 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> It
 
 
 def _pruned(network: Network, moments: Moments, most: int) -> tuple[list[Prune], float]:
-    """Units that stay in each layer, where any go, and what that costs."""
+    """Units that stay in each group, where any go, and what that costs."""
     costs: dict[int, Array] = {}
-    for i in range(1, network.hidden_count + 1):
+    for i in range(1, network.group_count + 1):
         try:
             costs[i] = pruning_costs(network, i, moments)
         except SurgeryError:  # too wide for moments
             continue
     widths = widths_for(network, costs, most)
-    chosen = [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+    chosen = [Prune(i, units) for i, units in widths.items() if units < network.group(i).units]
     return chosen, sum(float(costs[each.layer][each.units - 1]) for each in chosen)
 
 

@@ -38,7 +38,7 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.surgery import Surgery, operate, spell
+from onnxsurgeon.surgery import Operated, Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.standardised import standardisable
 
@@ -241,6 +241,7 @@ class Surgeon(ABC):
             rng = generator(self.settings.seed, "surgery", epoch, number, *([step] if step else []))
             moments = self.moments_for(surgery, network)
             operated = operate(network, surgery, rng, moments=moments)
+            self.heed(operated)
             self.tell(event="operated", branch=number, **spectra(network, surgery, operated.network))
             if state is not None:
                 state = state.mapped(network, operated.carry)
@@ -252,6 +253,9 @@ class Surgeon(ABC):
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """What a surgery goes by; None where it goes by nothing."""
         return moments_for(surgery, network, self.train, self.sample)
+
+    def heed(self, operated: Operated) -> None:  # noqa: B027 - most searches have nothing to keep
+        """Hear of a surgery that was done on the way to a branch."""
 
     def job_options(self, state: State) -> dict[str, Any]:
         """What else the search says of every job; fields of ``Job``."""

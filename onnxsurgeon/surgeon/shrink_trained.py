@@ -34,7 +34,7 @@ from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
-from onnxsurgeon.surgery import Prune, Surgery
+from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
 
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
@@ -368,6 +368,11 @@ class ShrinkTrained(FrontSearch):
         self._shared = self._calibrated(parent.network) if only_units and not self._is_plain else None
         branch = super()._operate(parent, candidate, number, epoch)
         return replace(branch, lineage=_without_steps(branch.lineage))
+
+    def heed(self, operated: Operated) -> None:
+        """The calibration that all go by is of the units that are left."""
+        if self._shared is not None:
+            self._shared = operated.follow(self._shared)
 
     def _calibrated(self, network: Network) -> Moments:
         """Moments with sensitivities; of the networks that were calibrated last, those of then."""

@@ -108,7 +108,7 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
-    free = {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
+    free = {i: 1 for i in range(1, network.group_count + 1) if network.group(i).units <= WIDEST}
     least = count_of(network, free)
     why = "with one unit in each hidden layer that can be pruned" if free else "and no hidden layer that can be pruned"
     what = f"'{network.name}' has at least {least:,} parameters, {why}"

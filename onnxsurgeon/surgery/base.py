@@ -19,7 +19,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.runtime import first_line
 from onnxsurgeon.surgery.effects import Effect
-from onnxsurgeon.surgery.maps import Change, apply, carry
+from onnxsurgeon.surgery.maps import Change, apply, carry, follow
 from onnxsurgeon.surgery.proof import outputs_around
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
@@ -160,12 +160,14 @@ class Operated:
         carry: maps an optimizer's moments of the parent, given as a network, and their power (1 or 2) to the result's.
         places: layers that computed the same before, each with its place in the parent and in the result: the last
             one replaced, or those that read the units.
+        follow: maps moments of the parent to those of the result as far as they are known; see ``maps.follow``.
     """
 
     network: Network
     record: SurgeryRecord
     carry: Callable[[Network, int], Network]
     places: tuple[tuple[Place, Place], ...]
+    follow: Callable[[Moments], Moments]
 
     def __iter__(self) -> Iterator[Any]:
         yield self.network
@@ -268,7 +270,7 @@ def operate(
         raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
     counts = network.parameter_count, done.network.parameter_count
     record = SurgeryRecord(name, exact, moved.relative, *counts, rounding, made.predicted)
-    return Operated(done.network, record, done.carry, done.places)
+    return Operated(done.network, record, done.carry, done.places, done.follow)
 
 
 class _Done(NamedTuple):
@@ -277,6 +279,7 @@ class _Done(NamedTuple):
     network: Network
     carry: Callable[[Network, int], Network]
     places: tuple[tuple[Place, Place], ...]
+    follow: Callable[[Moments], Moments]
 
 
 def _of_units(network: Network, change: Change) -> _Done:
@@ -286,7 +289,9 @@ def _of_units(network: Network, change: Change) -> _Done:
     def moments(past: Network, power: int) -> Network:
         return carry(past, result, change, power)
 
-    return _Done(result, moments, tuple((place, place) for place in ports))
+    return _Done(
+        result, moments, tuple((place, place) for place in ports), lambda known: follow(known, network, change)
+    )
 
 
 def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
@@ -297,7 +302,7 @@ def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
     def moments(past: Network, power: int) -> Network:
         return past.splice(i, made.replaced, made.carry(_layers(past, i, made.replaced), power))
 
-    return _Done(result, moments, (places,))
+    return _Done(result, moments, (places,), lambda known: known)
 
 
 def _require_finite(name: str, network: Network, result: Network) -> float:

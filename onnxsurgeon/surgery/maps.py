@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from onnxsurgeon.buffers import take_columns
+from onnxsurgeon.calibration.moments import Moment, Moments, Place
 from onnxsurgeon.graph.groups import Reader, UnitGroup, Writer
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 from onnxsurgeon.graph.network import Network
@@ -304,6 +305,33 @@ def carry(past: Network, result: Network, change: Change, power: int) -> Network
 
     changed = _mapped(past, change, rows, bias, lambda each, layer: each.carried(layer, power))
     return replace(changed, frame=result.frame)
+
+
+def follow(moments: Moments, network: Network, change: Change) -> Moments:
+    """Moments of ``network``, without the units that a change takes away; what is left is not measured again.
+
+    Only for changes that keep some units as they are; of others, those of the layers concerned are left out.
+    """
+    units, kept = change.group.units, change.origin
+    inputs, sensitivities = dict(moments.inputs), dict(moments.sensitivities)
+    gone: dict[Place, list[Array]] = {}
+    for reader, rows in zip(change.group.readers, change.rows, strict=True):
+        place = reader.segment, reader.layer
+        own = rows_of(network.segments[reader.segment].layers[reader.layer], reader, units)
+        gone.setdefault(place, []).append(np.delete(own, kept, axis=0).ravel())
+        if not isinstance(rows, Refit):
+            inputs.pop(place, None)
+    for place, lost in gone.items():
+        if place in inputs:
+            left = np.delete(np.arange(len(inputs[place].mean)), np.concatenate(lost))
+            inputs[place] = Moment(inputs[place].mean[left], inputs[place].covariance[np.ix_(left, left)])
+    for writer, columns in zip(change.group.writers, change.columns, strict=True):
+        metric = sensitivities.pop((writer.segment, writer.layer), None)
+        if metric is not None and isinstance(columns, Columns) and columns.fresh is None:
+            end = writer.begin + units
+            left = np.concatenate([np.arange(writer.begin), writer.begin + kept, np.arange(end, len(metric))])
+            sensitivities[writer.segment, writer.layer] = metric[np.ix_(left, left)]
+    return replace(moments, inputs=inputs, sensitivities=sensitivities)
 
 
 def _mapped(

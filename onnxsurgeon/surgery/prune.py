@@ -66,35 +66,34 @@ class Prune(DataAware):
         for port, layer in zip(group.readers, readers, strict=True):
             moment, weight = moments_of(moments, network, port, group.units), block_of(layer, port, group.units)
             taps = port.outer * port.inner
-            made = _refit(moment, weight, by_row(kept, taps), by_row(gone, taps), moments.rows[port.segment])
+            scale = variance_of(moments.at(network, (port.segment, port.layer)).covariance, layer.weight)
+            made = _refit(moment, weight, by_row(kept, taps), by_row(gone, taps), moments.rows[port.segment], scale)
             rows.append(made.rows)
-            error, total = error + made.error, total + made.total
+            error, total = error + made.error, total + scale
         columns = tuple(Columns(kept) for _ in group.writers)
         return Change(group, columns, tuple(rows), kept, relative(error, total))
 
 
 class _Made(NamedTuple):
-    """What becomes of a reader's rows, its squared error by the moments, and its variance."""
+    """What becomes of a reader's rows, and its squared error by the moments."""
 
     rows: Refit
     error: float
-    total: float
 
 
-def _refit(moment: Moment, weight: Array, kept: Array, gone: Array, rows: int) -> _Made:
-    """T (kept, gone), the coefficients of the rows that go in terms of those that stay, and what it costs."""
+def _refit(moment: Moment, weight: Array, kept: Array, gone: Array, rows: int, scale: float) -> _Made:
+    """With T (kept, gone), the coefficients of the rows that go in terms of those that stay; see ``smoother``."""
     mean, covariance = moment
-    total = variance_of(covariance, weight)
     cross, lost = covariance[np.ix_(kept, gone)], weight[gone].astype(np.float64)
     variance = variance_of(covariance[np.ix_(gone, gone)], lost)
-    smooth = smoother(covariance[np.ix_(kept, kept)], matmul(cross, lost), variance, rows, total)
+    smooth = smoother(covariance[np.ix_(kept, kept)], matmul(cross, lost), variance, rows, scale)
     foretell = matmul(smooth, cross)
     shift = Shift(mean[gone] - matmul(mean[kept], foretell), gone)
     refit = Refit(kept, gone, foretell, shift)
     change = np.zeros(weight.shape)
     change[kept] = refit.of(weight)
     change -= weight
-    return _Made(refit, linear_error(moment, change, shift.of(weight)), total)
+    return _Made(refit, linear_error(moment, change, shift.of(weight)))
 
 
 def moments_of(moments: Moments, network: Network, port: Reader, units: int) -> Moment:
@@ -153,5 +152,7 @@ def pruning_errors(network: Network, i: int, moments: Moments) -> Array:
     """
     known = list(_predictors(network, i, moments, weighed=False))
     errors = eliminate_together(known, network.group(i).units).errors
-    total = sum(variance_of(covariance, weight) for covariance, weight in known)
+    readers = {(port.segment, port.layer) for port in network.group(i).readers}
+    layers = [(place, network.segments[place[0]].layers[place[1]]) for place in sorted(readers)]
+    total = sum(variance_of(moments.at(network, place).covariance, layer.weight) for place, layer in layers)
     return np.array([relative(float(error), total) for error in (*errors[-2::-1], 0.0)])
