@@ -117,7 +117,7 @@ def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterato
         if parted is not None:
             yield from _back(parted, surgeries[:-1], ends)
         return
-    tied = _ends_at(segments, layer, ends)
+    tied = _ends_at(segments, layer, ends) if isinstance(effect, Widened | Narrowed) else None
     if tied is not None:
         less = -effect.added if isinstance(effect, Widened) else None
         yield from _back(_with_ends(segments, tied, less), surgeries[:-1], ends)

@@ -495,10 +495,20 @@ def _piece(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis | Non
     if at.outer * at.inner > 1:
         walk.pin(at.ids, f"Slice takes places of theirs ({_node(step)})")
         return None
-    made = {end for segment in walk.segments for end in segment.ends} if step.inputs[0].endswith("/readers") else set()
-    if step.output not in made:
-        walk.pin(at.ids, f"a part of them is taken ({_node(step)})")
+    if not _is_told(walk, step):
+        walk.pin(at.ids, f"which part of them {_node(step)} takes is computed in the file")
     return _Axis(at.axis, at.ids[step.attributes["begin"] : step.attributes["end"]])
+
+
+def _is_told(walk: _Walk, step: Glue) -> bool:
+    """Whether a node of the file is told which part it takes by constants, or no node of the file takes it."""
+    node = next((node for node in walk.frame.model.graph.node if step.output in node.output), None)
+    if node is None:  # a layer that reads the same as others writes it
+        return any(step.output in segment.ends for segment in walk.segments)
+    if node.op_type == "Split":
+        return len(node.input) < 2 or own_values(walk.frame, node.input[1]) is not None
+    bounds = node.input[1:3]
+    return node.op_type == "Slice" and all(own_values(walk.frame, name) is not None for name in bounds)
 
 
 def _reduced(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis | None:

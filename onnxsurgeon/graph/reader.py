@@ -87,12 +87,6 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
-    notes = [
-        *dropouts,
-        *_of_idle(idle),
-        *structure.notes,
-        *held_otherwise(structure, rest.removed, model, parts.arrays),
-    ]
     copies: list[tuple[str, str, str]] = []
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
@@ -108,7 +102,6 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
             whole, readers = side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
         segments.append(chain)
-    notes += own_copies(copies)
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
@@ -122,26 +115,38 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         {name: values for name, values in parts.arrays.items() if name not in rest.gone},
         parts.external,
         parts.headers,
-        tuple(notes),
+        (),
         _remarks(rest),
         frozenset(listed & parameters),
         ranks is not None,
     )
-    stay = structure.widths(_free_widths(structure, find_groups(segments, frame), segments))
-    return Network(tuple(segments), replace(frame, notes=(*notes, *stay)), name, own)
+    notes = (
+        *dropouts,
+        *_of_idle(idle),
+        *structure.notes,
+        *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
+        *structure.ends,
+        *held_otherwise(structure, rest.removed, model, parts.arrays),
+        *own_copies(copies),
+    )
+    return Network(tuple(segments), replace(frame, notes=notes), name, own)
 
 
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
     """Ids of the dense nodes whose units are all of groups that segments share."""
-    found: set[int] = set()
+    free: dict[int, int] = {}
     for group in groups.free:
         for writer in () if group.is_hidden else group.writers:
             if writer.segment not in structure.readers:
-                found.add(id(structure.segments[writer.segment][writer.layer].dense))
-                continue
-            side = zip(structure.readers[writer.segment], segments[writer.segment].readers, strict=True)
-            found |= {id(link.dense) for link, each in side if each.columns.start == writer.begin}
-    return found
+                dense = structure.segments[writer.segment][writer.layer].dense
+            else:
+                side = zip(structure.readers[writer.segment], segments[writer.segment].readers, strict=True)
+                dense = next(
+                    link.dense for link, each in side if each.columns.start <= writer.begin < each.columns.stop
+                )
+            free[id(dense)] = free.get(id(dense), 0) + group.units
+    links = [link for links in (*structure.segments, *structure.readers.values()) for link in links]
+    return {id(link.dense) for link in links if free.get(id(link.dense)) == link.dense.inputs[1].shape[1]}
 
 
 def _of_idle(names: list[str]) -> list[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Trunk
 from onnxsurgeon.graph.glue import Glue, Shape
 from onnxsurgeon.graph.groups import Place, UnitGroup, own_values
 from onnxsurgeon.linear_algebra import Array
+
+# What the inputs behind the first of a node mean, for names of constants.
+_MEANS = {"Reshape": ("shape",), "Slice": ("starts", "ends"), "Split": ("split",)}
 
 
 def resized(frame: Frame, group: UnitGroup, origin: Array) -> Frame:
@@ -31,13 +34,10 @@ def resized(frame: Frame, group: UnitGroup, origin: Array) -> Frame:
             raise SurgeryError(f"'{follower.tensor}' has no value for each of the units")
         values[follower.tensor] = _taken(old, follower.axis, follower.begin, group.units, origin)
     steps = tuple(step if isinstance(step, int) else _step(step, group, origin, values) for step in frame.trunk.steps)
-    # Of a reshaping, the file's own constant says how many places there are.
-    for step in steps:
-        if not isinstance(step, int) and step.op == "Reshape" and step.output in group.places:
-            values |= _reshaping(frame, step, group.places[step.output][0].axis)
     constants = {name: values.get(name, old) for name, old in frame.trunk.constants.items()}
     trunk = Trunk(frame.trunk.features, steps, frame.trunk.heads, constants)
     model, arrays = _with_values(frame, values)
+    _tell_sizes(model, frame, [each for each in steps if not isinstance(each, int)], group)
     _forget_shapes(model, frame)
     return replace(frame, model=model, arrays=arrays, trunk=trunk)
 
@@ -84,17 +84,59 @@ def _shape(shape: Shape, places: tuple[Place, ...], more: int) -> Shape:
     return tuple(sizes)
 
 
-def _reshaping(frame: Frame, step: Glue, axis: int) -> dict[str, Array]:
-    """The constant that a Reshape of the file reads its shape from, where that names the number of places."""
-    node = next((node for node in frame.model.graph.node if step.output in node.output), None)
-    if node is None or node.op_type != "Reshape":
-        return {}
-    given = own_values(frame, node.input[1])
-    if given is None or int(given[axis]) in (-1, 0):
-        return {}
-    changed = given.copy()
-    changed[axis] = step.shape[axis]
-    return {node.input[1]: changed}
+def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], group: UnitGroup) -> None:
+    """Numbers of units, and of places, that nodes of the file are told: shapes to reshape to, and where parts begin."""
+    made = {step.output: step for step in steps if step.op in ("Reshape", "Slice") and step.inputs[0] in group.places}
+    for node in model.graph.node:
+        own = [made[name] for name in node.output if name in made]
+        if not own:
+            continue
+        if node.op_type == "Reshape":
+            given, axis = own_values(frame, node.input[1]), group.places[own[0].output][0].axis
+            if given is not None and int(given[axis]) not in (-1, 0):
+                _give(model, node, 1, np.concatenate([given[:axis], [own[0].shape[axis]], given[axis + 1 :]]))
+        elif node.op_type == "Slice":
+            begin, end = own[0].attributes["begin"], own[0].attributes["end"]
+            if any(attribute.name == "starts" for attribute in node.attribute):  # before opset 10
+                _set(node, starts=[begin], ends=[end])
+            else:
+                _give(model, node, 1, np.array([begin]))
+                _give(model, node, 2, np.array([end]))
+        elif node.op_type == "Split":
+            parts = {step.output: step.attributes["end"] - step.attributes["begin"] for step in own}
+            sizes = [parts.get(name, 0) for name in node.output]
+            if frame.opset < 13:
+                _set(node, split=sizes)
+            else:
+                _give(model, node, 1, np.array(sizes))
+                kept = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+
+
+def _set(node: onnx.NodeProto, **attributes: list[int]) -> None:
+    """Give a node attributes in the place of those of that name."""
+    kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *(helper.make_attribute(name, values) for name, values in attributes.items())])
+
+
+def _give(model: onnx.ModelProto, node: onnx.NodeProto, position: int, values: Array) -> None:
+    """Give a node a constant of its own for one of its inputs; others may read the one that it had."""
+    taken = {tensor.name for tensor in model.graph.initializer} | {name for n in model.graph.node for name in n.output}
+    name = node.input[position] if len(node.input) > position else ""
+    readers = sum(each == name for other in model.graph.node for each in other.input)
+    for tensor in model.graph.initializer:
+        if tensor.name == name and readers == 1:
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.int64), name))
+            return
+    own = f"{node.output[0]}/{_MEANS[node.op_type][position - 1]}"
+    while own in taken:
+        own += "_"
+    model.graph.initializer.append(numpy_helper.from_array(values.astype(np.int64), own))
+    while len(node.input) <= position:
+        node.input.append("")
+    node.input[position] = own
 
 
 def _with_values(frame: Frame, values: Mapping[str, Array]) -> tuple[onnx.ModelProto, dict[str, Array]]:

@@ -37,6 +37,7 @@ class Structure:
         constants: constants that glue reads.
         widths: says why widths stay, but for those of the dense nodes whose ids it is given.
         notes: what is left alone, and why.
+        ends: what is to be said of the model's inputs and outputs.
         stopped: why training stops at a head, where what reads it cannot be trained through.
     """
 
@@ -47,6 +48,7 @@ class Structure:
     constants: list[gs.Constant]
     widths: Callable[[Collection[int]], Iterator[str]]
     notes: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
 
@@ -103,12 +105,14 @@ class _Search:
         features, constants = self._entering(steps, segments, readers)
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
-        self.notes += idle_ends(self.graph, self.order)
         stopped = self._stopped(heads)
-        self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
-        self.notes += without_targets(self.graph, self.order, heads, dense)
+        ends = [
+            *idle_ends(self.graph, self.order),
+            *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
+            *without_targets(self.graph, self.order, heads, dense),
+        ]
         widths = partial(pinned_widths, self.graph, alone, self.readers, leading)
-        return Structure(segments, steps, heads, features, constants, widths, self.notes, readers, _told(stopped))
+        return Structure(segments, steps, heads, features, constants, widths, self.notes, ends, readers, _told(stopped))
 
     def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
         """For each head that something reads which cannot be trained through, the node and why."""

@@ -9,10 +9,11 @@ import numpy as np
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import variance_of
+from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
-from onnxsurgeon.surgery.base import DataAware, Needs, register, require_amount
+from onnxsurgeon.surgery.base import DataAware, Needs, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Widened
 from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather
 from onnxsurgeon.surgery.widen import require_size
@@ -58,7 +59,11 @@ class Grow(DataAware):
 
     def require(self, network: Network) -> None:
         """The layer must exist and the number of units be positive."""
-        network.hidden(self.layer)
+        if network.pair(self.layer).following.geometry is not None:
+            raise SurgeryError(
+                f"{spell(self)}: gradients are known of dense layers alone, and layer {self.layer} is read by a "
+                f"convolution; widen:{self.layer}:{self.units} adds units by copying"
+            )
         require_amount(self, self.units, None, "the number of units to add")
         require_size(self, network, self.units)
 

@@ -144,7 +144,7 @@ class Outside:
     Attributes:
         bias: β, (n,), the writer's.
         basis: Vᵀ, (m, n).
-        weight: W, (n, columns).
+        weight: W, (n · rows of each unit, columns).
     """
 
     bias: Array
@@ -157,12 +157,15 @@ class Outside:
 
     def carried(self, past: Array, power: int, bias: Array | None) -> Array:
         """The product rule: both β and W move."""
-        through = self.weight - matmul(self.basis.T, matmul(self.basis, self.weight))
+        units, columns = len(self.bias), past.shape[1]
+        whole = self.weight.reshape(units, -1, columns).sum(axis=1)  # a bias reaches all of a unit's rows
+        through = whole - matmul(self.basis.T, matmul(self.basis, whole))
         moved = matmul(self._rest() ** power, past)
         return moved if bias is None else matmul(bias, through**power) + moved
 
     def _rest(self) -> Array:
-        return np.asarray(self.bias - matmul(matmul(self.bias, self.basis.T), self.basis))
+        rest = np.asarray(self.bias - matmul(matmul(self.bias, self.basis.T), self.basis))
+        return np.repeat(rest, len(self.weight) // len(rest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,18 +224,24 @@ class Refit:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """W' = M W (``narrow``)."""
+    """W' = M W, at each of a unit's rows (``narrow``).
+
+    Attributes:
+        matrix: M (m, n).
+    """
 
     matrix: Array
     shift: Shift | Outside | None = None
 
     def of(self, block: Array) -> Array:
         """The rows mapped, of the weight's type."""
-        return matmul(self.matrix, block, dtype=block.dtype)
+        rows = block.reshape(self.matrix.shape[1], -1)
+        return matmul(self.matrix, rows, dtype=block.dtype).reshape(-1, block.shape[1])
 
     def carried(self, past: Array, power: int, fill: float) -> Array:
         """Their moments."""
-        return matmul(self.matrix**power, past)
+        rows = past.reshape(self.matrix.shape[1], -1)
+        return matmul(self.matrix**power, rows).reshape(-1, past.shape[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.base import Surgery, register, spell
 from onnxsurgeon.surgery.effects import Effect, Narrowed
 from onnxsurgeon.surgery.maps import Change, Columns, Shift, Sum, by_row
-from onnxsurgeon.surgery.parameters import slope_of
+from onnxsurgeon.surgery.parameters import is_padded, slope_of
 
 
 class _Groups(NamedTuple):
@@ -34,7 +34,8 @@ class MergeDuplicates(Surgery):
     """Keep one of all units of hidden layer ``layer`` that have the same incoming weights, bias and slope.
 
     Its outgoing weights become the sum of theirs. Units without incoming weights are constant: φ(b) times their
-    outgoing weights goes to the next layer's bias. Exact always; no data are needed.
+    outgoing weights goes to the next layer's bias, but where that is a convolution that reads zeros at its border.
+    Exact always; no data are needed.
     """
 
     operation: ClassVar[str] = "merge_duplicates"
@@ -51,7 +52,7 @@ class MergeDuplicates(Surgery):
     def require(self, network: Network) -> None:
         """Some unit must be redundant, and not all be constant."""
         layer = network.hidden(self.layer)
-        groups = _groups(layer)
+        groups = _groups(*network.pair(self.layer))
         if len(groups.kept) == layer.units:
             raise SurgeryError(f"{spell(self)}: no unit is constant or the same as another")
         if not len(groups.kept):
@@ -64,7 +65,7 @@ class MergeDuplicates(Surgery):
     def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
         """Add up rows of W_{i+1}, and drop columns of W_i."""
         layer, following = network.pair(self.layer)
-        kept, places, constant = _groups(layer)
+        kept, places, constant = _groups(layer, following)
         taps = following.inputs // layer.units
         shift = None
         if len(constant):
@@ -74,11 +75,13 @@ class MergeDuplicates(Surgery):
         return Change(network.group(self.layer), (Columns(kept, places=places),), (rows,), kept)
 
 
-def _groups(layer: DenseLayer) -> _Groups:
+def _groups(layer: DenseLayer, following: DenseLayer) -> _Groups:
     slope = slope_of(layer)
     rows = [layer.weight, *(values[None] for values in (layer.bias, slope) if values is not None)]
     columns = np.ascontiguousarray(np.concatenate(rows).T) + 0.0  # −0 is 0
     varies = layer.weight.any(axis=0)
+    if is_padded(following):  # a constant reads as 0 behind the border: it goes into no bias
+        varies |= _constants(layer, np.arange(layer.units)) != 0
     places = np.full(layer.units, -1)
     firsts: dict[bytes, int] = {}
     for unit in np.flatnonzero(varies):

@@ -13,6 +13,7 @@ from onnxsurgeon.linear_algebra import rank, truncated_svd
 from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Narrowed
 from onnxsurgeon.surgery.maps import Change, Outside, Rotation, Turn, parameters_per_unit
+from onnxsurgeon.surgery.parameters import is_padded
 
 
 @register
@@ -53,9 +54,10 @@ class Narrow(Surgery):
         require_amount(self, self.units, most, "the number of units that stay")
 
     def is_exact(self, network: Network) -> bool:
-        """Where φ is the identity and nothing but zeros is cut off."""
-        layer = network.hidden(self.layer)
-        return layer.is_linear and self.units >= rank(layer.weight)
+        """Where φ is the identity, nothing but zeros is cut off, and no bias is to move past zeros at a border."""
+        layer, following = network.pair(self.layer)
+        moves = layer.bias is not None and bool(layer.bias.any()) and is_padded(following)
+        return layer.is_linear and not moves and self.units >= rank(layer.weight)
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""

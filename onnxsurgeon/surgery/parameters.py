@@ -49,3 +49,8 @@ def filled(layer: DenseLayer, weight: Array, bias: Array | float) -> DenseLayer:
     if layer.bias is not None:
         layer.bias[layer.units - count :] = bias
     return layer
+
+
+def is_padded(layer: DenseLayer) -> bool:
+    """Whether the layer is a convolution that reads zeros at the border, where a constant does not go into a bias."""
+    return layer.geometry is not None and layer.geometry.is_padded
