@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SurgeryError,
     )
     from onnxsurgeon.graph.create import create
+    from onnxsurgeon.graph.create_convolutional import create_convolutional
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load
@@ -97,6 +98,7 @@ _HOMES = {
         "SurgeryError",
     ),
     "graph.create": ("create",),
+    "graph.create_convolutional": ("create_convolutional",),
     "graph.layers": ("DenseLayer",),
     "graph.network": ("Network",),
     "graph.reader": ("from_model", "load"),
@@ -187,6 +189,7 @@ __all__ = [
     "Widen",
     "calibrate",
     "create",
+    "create_convolutional",
     "diff",
     "evolve",
     "factorization_errors",

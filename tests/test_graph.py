@@ -194,7 +194,16 @@ def test_float64_and_its_prelu_survive_reading():
 
 REFUSALS = {
     "no dense layers": ([node("Relu", "x", "y")], {}, "no dense layers found"),
-    "a convolution only": ([node("Conv", "x K", "y")], {"K": np.ones((2, 3, 3, 3), "f")}, "no dense layers found"),
+    "a transposed convolution only": (
+        [node("ConvTranspose", "x K", "y")],
+        {"K": np.ones((3, 2, 3, 3), "f")},
+        "no dense layers found, neither Gemm, MatMul nor Conv with a constant weight",
+    ),
+    "a convolution by what is computed": (
+        [node("Abs", "K", "K1"), node("Conv", "x K1", "y", name="product")],
+        {"K": np.ones((2, 3, 3, 3), "f")},
+        "node 'product' (Conv) is not understood, since its weight is not constant",
+    ),
     "a weight that is computed": (
         [node("Abs", "A", "A1"), node("MatMul", "x A1", "y", name="product")],
         {"A": A},
@@ -216,7 +225,7 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refusals_name_the_node_and_the_reason(name):
     nodes, constants, reason = REFUSALS[name]
-    shape = ("batch", 3, 8, 8) if name == "a convolution only" else ("batch", 4)
+    shape = ("batch", 3, 8, 8) if "convolution" in name else ("batch", 4)
     with pytest.raises(ModelError) as error:
         from_model(build(nodes, constants, shape=shape), source="net.onnx")
     assert str(error.value).startswith("net.onnx: ")

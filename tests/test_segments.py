@@ -392,17 +392,21 @@ def an_if_between_dense_layers(g):
 
 
 @case(
-    "18-7-2",
-    notes=("'d1' stays as it is: node 'conv' (Conv) behind 'd1' cannot be trained through: it has no gradient rule",),
+    "126-7-2",
+    notes=(
+        "'d1' stays as it is: node 'conv' (ConvTranspose) behind 'd1' cannot be trained through: "
+        "it has no gradient rule",
+        "'conv' stays as it is: transposed convolutions are not worked on",
+    ),
 )
-def a_convolution_behind_a_dense_layer(g):
-    g.const(to=np.array([-1, 1, 4, 5]), K=g.weight(3, 1, 3, 3))
+def a_transposed_convolution_behind_a_dense_layer(g):
+    g.const(to=np.array([-1, 1, 4, 5]), K=g.weight(1, 3, 3, 3))
     g.dense("d1", "x", "a", 4, 20)
     g.op("Reshape", "a to", "b")
-    g.op("Conv", "b K", "c", name="conv")
+    g.op("ConvTranspose", "b K", "c", name="conv")
     g.op("Relu", "c", "d")
     g.op("Flatten", "d", "e")
-    g.dense("d2", "e", "f", 18, 7)
+    g.dense("d2", "e", "f", 126, 7)
     g.op("Relu", "f", "h")
     g.dense("d3", "h", "y", 7, 2)
 

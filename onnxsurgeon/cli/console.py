@@ -100,8 +100,10 @@ def table(
 
 
 def network_summary(network: Network) -> str:
-    """Topology and parameter count on one line."""
-    return f"{network.topology}, {network.parameter_count:,} parameters"
+    """Topology and parameter count on one line; of convolutions also how often is multiplied (MACs), where known."""
+    text = f"{network.topology}, {network.parameter_count:,} parameters"
+    count = network.multiplications if any(segment.is_convolution for segment in network.segments) else None
+    return text if count is None else f"{text}, {count:,} MACs a row"
 
 
 def inspection(
@@ -123,22 +125,7 @@ def inspection(
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()
-    rows, several = [], len(network.segments) > 1
-    remaining = iter(reports)
-    for number, segment in enumerate(network.segments, start=1):
-        for position, layer in enumerate(segment.layers):
-            report = next(remaining) if position < segment.hidden_count else None
-            cells = (
-                "output" if report is None else str(report.layer),
-                layer.names.node,
-                f"{layer.inputs} × {layer.units}",
-                "–" if report is None else str(layer.activation or "linear"),
-                f"{sum(values.size for _, values in layer.parameters()):,}",
-                "" if report is None else f"{report.removable} of {report.units}",
-            )
-            rows.append((str(number), *cells) if several else cells)
-    columns = ("layer", "node", "shape", "activation", "params", "removable")
-    table(("part", *columns) if several else columns, rows, right=("params", "removable"), fold=("node",))
+    _layers(network, reports)
     if network.group_count > network.hidden_count:
         _shared_widths(network)
     if proofs:
@@ -186,6 +173,33 @@ def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:
     for i, proof in enumerate(proofs, start=1):
         rows.append((str(i), str(network.group(i).ports), f"{proof.together:.1e}", f"{proof.alone:.1e}"))
     table(("layer", "ports", "everywhere at once", "in the first layer alone"), rows, right=("ports",))
+
+
+def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
+    """All layers; where convolutions are among them, with what each lies like in space and what it costs."""
+    several, in_space = len(network.segments) > 1, any(segment.is_convolution for segment in network.segments)
+    rows, remaining = [], iter(reports)
+    for number, segment in enumerate(network.segments, start=1):
+        for position, (layer, count) in enumerate(zip(segment.layers, segment.multiplications(), strict=True)):
+            report = next(remaining) if position < segment.hidden_count else None
+            kind = "dense" if layer.geometry is None else str(layer.geometry)
+            cells = [
+                *([str(number)] if several else []),
+                "output" if report is None else str(report.layer),
+                layer.names.node,
+                f"{layer.channels} × {layer.units}",
+                *([kind] if in_space else []),
+                "–" if report is None else str(layer.activation or "linear"),
+                f"{sum(values.size for _, values in layer.parameters()):,}",
+                *(["?" if count is None else f"{count:,}"] if in_space else []),
+                "" if report is None else f"{report.removable} of {report.units}",
+            ]
+            rows.append(cells)
+    named = ["layer", "node", "shape", "activation", "params", "removable"]
+    if in_space:
+        named[3:3], named[-1:-1] = ["kernel"], ["MACs"]
+    columns = ["part", *named] if several else named
+    table(columns, rows, right=("params", "MACs", "removable"), fold=("node", "kernel", "activation"))
 
 
 def _pruning(reports: Sequence[PruningReport]) -> None:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command(epilog="Example: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1")(new)
+    app.command(
+        epilog="Examples: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1; "
+        "onnxsurgeon new 28x28x1-c16-p-c32-p-10 -o cnn.onnx"
+    )(new)
     app.command(epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz")(
         inspect
     )
@@ -59,7 +62,14 @@ class OperateCommand(TyperCommand):
 
 
 def new(
-    sizes: Annotated[str, typer.Argument(help="Widths from input to output, such as 784-10-10.", metavar="SIZES")],
+    sizes: Annotated[
+        str,
+        typer.Argument(
+            help="Widths from input to output, such as 784-10-10; or the shape of an image, then convolutions (c16), "
+            "pooling (p), the mean of each channel (g) and widths, such as 28x28x1-c16-p-c32-p-10.",
+            metavar="SIZES",
+        ),
+    ],
     out: OutOption,
     input_shape: Annotated[str, typer.Option(help="Shape of one input row, such as 28x28x1.")] = "",
     activation: Annotated[str, typer.Option(help="ONNX op of the hidden layers' activation.")] = "Relu",
@@ -67,15 +77,21 @@ def new(
     seed: SeedOption = 0,
     force: ForceOption = False,
 ) -> None:
-    """Write an untrained perceptron: Glorot uniform weights, zero biases."""
+    """Write an untrained perceptron, or convolutional network: Glorot uniform weights, zero biases."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.graph.create import create, parse_sizes
+    from onnxsurgeon.graph.create_convolutional import create_convolutional, is_convolutional
     from onnxsurgeon.graph.writer import save
 
-    rows = shape(input_shape) if input_shape else None
-    network = create(
-        parse_sizes(sizes), seed=seed, activation=activation, softmax=softmax, input_shape=rows, name=out.stem
-    )
+    if is_convolutional(sizes):
+        if input_shape:
+            raise SettingsError(f"--input-shape: '{sizes}' begins with the shape of an input row already")
+        network = create_convolutional(sizes, seed=seed, activation=activation, softmax=softmax, name=out.stem)
+    else:
+        rows = shape(input_shape) if input_shape else None
+        network = create(
+            parse_sizes(sizes), seed=seed, activation=activation, softmax=softmax, input_shape=rows, name=out.stem
+        )
     console.remarks(save(network, out, overwrite=force))
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
 
@@ -141,7 +157,9 @@ def inspect(
     record: dict[str, Any] = {
         "topology": network.topology,
         "parameters": network.parameter_count,
+        "multiplications": network.multiplications,
         "opset": network.frame.opset,
+        "layers": _layers(network),
         "hidden_layers": layers,
         "shared_widths": [_shared(network, i) for i in range(network.hidden_count + 1, network.group_count + 1)],
         "candidates": [_record(candidate) for candidate in candidates],
@@ -166,6 +184,23 @@ def _shared(network: Network, i: int) -> dict[str, Any]:
         "followers": [each.tensor for each in group.followers],
         "normalised_by": group.normalised,
     }
+
+
+def _layers(network: Network) -> list[dict[str, Any]]:
+    """Every layer, those that are no hidden layers too."""
+    return [
+        {
+            "node": layer.names.node,
+            "kind": "dense" if layer.geometry is None else "convolution",
+            "channels": layer.channels,
+            "units": layer.units,
+            "parameters": sum(values.size for _, values in layer.parameters()),
+            "multiplications": count,
+            **({} if layer.geometry is None else asdict(layer.geometry)),
+        }
+        for segment in network.segments
+        for layer, count in zip(segment.layers, segment.multiplications(), strict=True)
+    ]
 
 
 def _pruning(network: Network, data: str, reading: ReadingOptions, *, as_json: bool) -> list[PruningReport]:

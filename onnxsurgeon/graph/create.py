@@ -35,6 +35,12 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
+def require_activation(name: str) -> None:
+    """Raise ModelError unless there is an activation of that name, without parameters, in opset ``OPSET``."""
+    if name not in ACTIVATIONS or ACTIVATIONS[name].slope or ACTIVATIONS[name].since > OPSET:
+        raise ModelError(f"unknown activation '{name}'")
+
+
 def create(
     sizes: Sequence[int],
     *,
@@ -61,8 +67,7 @@ def create(
     shape = tuple(input_shape) if input_shape is not None else sizes[:1]
     if int(np.prod(shape, dtype=np.int64)) != sizes[0] or min(shape, default=0) < 1:
         raise ModelError(f"input shape {'x'.join(map(str, shape))} does not hold the first layer's {sizes[0]} inputs")
-    if activation not in ACTIVATIONS or ACTIVATIONS[activation].slope or ACTIVATIONS[activation].since > OPSET:
-        raise ModelError(f"unknown activation '{activation}'")
+    require_activation(activation)
     count = sum(a * b + b for a, b in pairwise(sizes))
     if count > MOST_PARAMETERS:
         raise ModelError(f"{'-'.join(map(str, sizes))} has {count} parameters; at most {MOST_PARAMETERS} fit one file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -35,8 +35,9 @@ class Difference:
 
 
 def chain_outputs(chain: DenseChain, features: Array) -> Array:
-    """What the chain computes from ``features`` (batch, n_in); weights mapped from a file leave memory again."""
-    feeds = {chain.file_input: features, **dict(chain.parameters())}
+    """What the chain computes from ``features``; weights mapped from a file leave memory again."""
+    flat = replace(chain, readers=())
+    feeds = {chain.file_input: features, **dict(flat.parameters_in_file())}
     outputs: Array = run(chain_model(chain, _OPSET), feeds)[0]
     for _, values in chain.parameters():
         release(values)
@@ -44,7 +45,7 @@ def chain_outputs(chain: DenseChain, features: Array) -> Array:
 
 
 def compare_chains(first: DenseChain, second: DenseChain, features: Array) -> Difference:
-    """Difference of two chains' outputs on the same ``features`` (batch, n_in)."""
+    """Difference of two chains' outputs on the same ``features``."""
     return difference([chain_outputs(first, features)], [chain_outputs(second, features)])
 
 
@@ -63,11 +64,29 @@ def compare_models(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Mappi
 
 # The oldest opset that has every activation of graph.activations.
 _OPSET = 20
+# Along each axis of space, so that positions at the border and inside are among them.
+POSITIONS = 3
 
 
 def random_features(chain: DenseChain, rows: int = 64, seed: int = 0) -> Array:
-    """Standard normal features (rows, n_in) of the chain's type."""
-    return np.random.default_rng(seed).standard_normal((rows, chain.widths[0])).astype(chain.dtype)
+    """Standard normal features (rows, n_in) of the chain's type; of convolutions (rows, channels, space…)."""
+    shape = (rows, chain.widths[0], *_smallest_space(chain))
+    return np.random.default_rng(seed).standard_normal(shape).astype(chain.dtype)
+
+
+def _smallest_space(chain: DenseChain) -> list[int]:
+    """Sizes of the axes of space from which every convolution of the chain still makes ``POSITIONS`` along each."""
+    sizes: list[int] = []
+    for axis in range(chain.rank - 2 if chain.is_convolution else 0):
+        size = POSITIONS
+        for layer in reversed(chain.layers):
+            geometry = layer.geometry
+            assert geometry is not None  # a chain mixes no dense layers with convolutions
+            reach = geometry.dilations[axis] * (geometry.kernel[axis] - 1) + 1
+            padded = geometry.strides[axis] * (size - 1) + reach
+            size = max(padded - geometry.pads[axis] - geometry.pads[axis + geometry.rank], 1)
+        sizes.append(size)
+    return sizes
 
 
 def random_inputs(model: onnx.ModelProto, rows: int = 8, seed: int = 0) -> dict[str, Array]:

@@ -1,7 +1,8 @@
-"""Dense layers, and sequences of them: what surgeries work on."""
+"""Dense layers and convolutions, and sequences of them: what surgeries work on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,11 @@ class DenseLayer:
         return int(self.weight.shape[1])
 
     @property
+    def channels(self) -> int:
+        """Number of units that it reads: the inputs of a dense layer, the channels of a convolution."""
+        return self.inputs if self.geometry is None else self.inputs // self.geometry.taps * self.geometry.groups
+
+    @property
     def is_linear(self) -> bool:
         """Whether φ is the identity."""
         return self.activation is None or self.activation.is_identity
@@ -90,6 +96,17 @@ class DenseLayer:
             yield self.names.bias, self.bias
         if self.activation is not None and self.activation.slope is not None:
             yield self.names.slope, self.activation.slope
+
+    def parameters_in_file(self) -> Iterator[tuple[str, Array]]:
+        """The same as the file has them: a convolution's weight (units, channels, kernel…), slopes (units, 1, …)."""
+        if self.geometry is None:
+            yield from self.parameters()
+            return
+        for name, values in self.parameters():
+            if name == self.names.weight:
+                yield name, values.T.reshape(self.units, -1, *self.geometry.kernel)
+            else:
+                yield name, values if name == self.names.bias else values.reshape(-1, *[1] * self.geometry.rank)
 
     def with_parameters(self, values: Iterator[Array]) -> DenseLayer:
         """The same layer with other values, taken from ``values`` in the order of ``parameters()``."""
@@ -118,7 +135,9 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class DenseChain:
-    """A segment: a sequence of dense layers from one tensor to another; all widths between the two are free.
+    """A segment: a sequence of layers from one tensor to another; all widths between the two are free.
+
+    The layers are all dense, or all convolutions. A grouped convolution is alone.
 
     Attributes:
         layers: the hidden layers and, last, the output layer.
@@ -126,11 +145,13 @@ class DenseChain:
         output_name: name of the tensor that the output layer writes.
         entry: name of the tensor that the first layer reads in the file; where no-op nodes stand before it, this is
             the last one's output.
-        rank: rank of the tensors, 2 for (batch, n); with more, the layers work on the last axis.
+        rank: rank of the tensors, 2 for (batch, n); with more, dense layers work on the last axis, convolutions on
+            (batch, n, space…).
         stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
         readers: where several layers of the file read the last hidden layer, these, side by side in the last of
             ``layers``: W = [W_1, W_2, …]; empty where that is one layer of the file.
         file_rank: rank of the tensor that enters in the file, where that has no batch axis; 0: ``rank``.
+        space: sizes of the axes of the tensor that enters besides the batch and the units; None: not known.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -141,6 +162,35 @@ class DenseChain:
     stored: np.dtype[Any] | None = None
     readers: tuple[Reader, ...] = ()
     file_rank: int = 0
+    space: tuple[int | None, ...] = ()
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether its layers are convolutions."""
+        return self.layers[0].geometry is not None
+
+    @property
+    def unit_axis(self) -> int:
+        """The axis along which the tensors have their units: 1 of convolutions, else the last."""
+        return 1 if self.is_convolution else -1
+
+    def spaces(self) -> list[tuple[int | None, ...]]:
+        """Sizes of the axes besides the batch and the units of what each layer writes; None: not known."""
+        space, found = self.space, []
+        for layer in self.layers:
+            if layer.geometry is not None:
+                space = tuple(layer.geometry.sizes_behind(space))
+            found.append(space)
+        return found
+
+    def multiplications(self) -> list[int | None]:
+        """Multiplications with weights that each layer does for one row (MACs); None where sizes are not known."""
+        found: list[int | None] = []
+        for layer, space in zip(self.layers, self.spaces(), strict=True):
+            sizes = [size for size in space if size is not None]
+            is_known = len(sizes) == self.rank - 2
+            found.append(layer.weight.size * math.prod(sizes) if is_known else None)
+        return found
 
     @property
     def file_input(self) -> str:
@@ -174,12 +224,12 @@ class DenseChain:
         for reader in self.readers:
             weight = np.ascontiguousarray(last.weight[:, reader.columns])
             bias = None if last.bias is None else last.bias[reader.columns]
-            written.append((DenseLayer(weight, bias, None, reader.names), reader.output_name))
+            written.append((DenseLayer(weight, bias, None, reader.names, last.geometry), reader.output_name))
         return written
 
     def parameters_in_file(self) -> list[tuple[str, Array]]:
         """Trainable tensors of all layers as the file has them."""
-        return [pair for layer, _ in self.layers_in_file for pair in layer.parameters()]
+        return [pair for layer, _ in self.layers_in_file for pair in layer.parameters_in_file()]
 
     @property
     def hidden_count(self) -> int:
@@ -188,13 +238,14 @@ class DenseChain:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers of units from the input to the output, such as (784, 10, 10)."""
-        return (self.layers[0].inputs, *(layer.units for layer in self.layers))
+        """Numbers of units from the input to the output, such as (784, 10, 10); of convolutions, of channels."""
+        return (self.layers[0].channels, *(layer.units for layer in self.layers))
 
     @property
     def topology(self) -> str:
-        """Widths joined by dashes."""
-        return "-".join(str(width) for width in self.widths)
+        """Widths joined by dashes, those of convolutions with a c before them, such as "c1-c8-c16"."""
+        mark = "c" if self.is_convolution else ""
+        return "-".join(f"{mark}{width}" for width in self.widths)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -1,4 +1,4 @@
-"""Dense layers that are not worked on, each with the reason: nothing is left alone in silence."""
+"""Layers that are not worked on, each with the reason: nothing is left alone in silence."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.bodies import LAYERS_INSIDE
-from onnxsurgeon.graph.canonical import FLOATS, PRODUCTS, constant_values, explain, is_dense
+from onnxsurgeon.graph.canonical import FLOATS, LAYERS, PRODUCTS, constant_values, explain, is_dense
 from onnxsurgeon.graph.canonical.queries import dtype_of
 from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator
 from onnxsurgeon.graph.notes import depends_on_input, listed
 
-_BY_WEIGHT = frozenset((*PRODUCTS, "Dense"))
+_BY_WEIGHT = frozenset((*PRODUCTS, *LAYERS, "ConvTranspose"))
 
 
 class Stop(NamedTuple):

@@ -101,6 +101,13 @@ class Network:
         """Number of trainable values: weights, biases and PRelu slopes."""
         return sum(segment.parameter_count for segment in self.segments)
 
+    @cached_property
+    def multiplications(self) -> int | None:
+        """Multiplications with weights for one row (MACs); None where a size that they depend on is not known."""
+        found = [each for segment in self.segments for each in segment.multiplications()]
+        known = [each for each in found if each is not None]
+        return sum(known) if len(known) == len(found) else None
+
     @property
     def is_finite(self) -> bool:
         """Whether every trainable value is finite."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import helper
@@ -10,6 +10,7 @@ from onnx import helper
 from onnxsurgeon.graph.decompose import activation_nodes
 
 if TYPE_CHECKING:
+    from onnxsurgeon.graph.geometry import Geometry
     from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 
 
@@ -39,8 +40,11 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
 
 
 def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[onnx.NodeProto]:
-    """Z = x W + b: a Gemm where x has two axes, else a MatMul and an Add."""
+    """Z = x W + b: a Conv, or a Gemm where x has two axes, else a MatMul and an Add."""
     names = layer.names
+    if layer.geometry is not None:
+        inputs = [x, names.weight] if layer.bias is None else [x, names.weight, names.bias]
+        return [helper.make_node("Conv", inputs, [z], name=names.node, **_attributes(layer.geometry))]
     if rank == 2 and layer.bias is not None:
         return [helper.make_node("Gemm", [x, names.weight, names.bias], [z], name=names.node)]
     if rank == 2 and opset >= 11:
@@ -54,19 +58,38 @@ def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[o
     ]
 
 
+def _attributes(geometry: Geometry) -> dict[str, Any]:
+    """Conv's attributes; those are left out that say what ONNX's defaults say."""
+    ones = (1,) * geometry.rank
+    found: dict[str, Any] = {"kernel_shape": geometry.kernel}
+    if geometry.strides != ones:
+        found["strides"] = geometry.strides
+    if geometry.dilations != ones:
+        found["dilations"] = geometry.dilations
+    if geometry.is_padded:
+        found["pads"] = geometry.pads
+    if geometry.is_grouped:
+        found["group"] = geometry.groups
+    return found
+
+
 def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
-    """The segment alone on (batch, n_in) → (batch, n_out); its parameters are inputs, so that nothing is copied."""
+    """The segment alone on (batch, n_in[, space…]) → (batch, n_out[, space…]).
+
+    Its parameters are inputs, as ``parameters_in_file`` gives them, so that nothing is copied.
+    """
     from dataclasses import replace
 
-    flat = replace(chain, rank=2, stored=None, readers=(), file_rank=0)
+    flat = replace(chain, rank=chain.rank if chain.is_convolution else 2, stored=None, readers=(), file_rank=0)
     nodes, initializers = chain_nodes(flat, opset)
     kind = helper.np_dtype_to_tensor_dtype(flat.dtype)
-    parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in flat.parameters()]
+    parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in flat.parameters_in_file()]
+    space = [None] * (flat.rank - 2)
     graph = helper.make_graph(
         nodes,
         "dense_chain",
-        [helper.make_tensor_value_info(flat.file_input, kind, ["batch", flat.widths[0]]), *parameters],
-        [helper.make_tensor_value_info(flat.output_name, kind, ["batch", flat.widths[-1]])],
+        [helper.make_tensor_value_info(flat.file_input, kind, ["batch", flat.widths[0], *space]), *parameters],
+        [helper.make_tensor_value_info(flat.output_name, kind, ["batch", flat.widths[-1], *space])],
         initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

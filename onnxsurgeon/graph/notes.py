@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical import is_dense, is_output
+from onnxsurgeon.graph.canonical import geometry_of, is_dense, is_output
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import label, operator, reads
 
@@ -21,9 +21,12 @@ _DOES = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
     **dict.fromkeys(("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), "lays {its} output out anew"),
     **dict.fromkeys(("Slice", "Split", "Gather"), "takes parts of {its} output"),
+    "a grouped convolution": "reads {its} units in groups",
+    "the next layer": "works along another axis than {its} units",
     "Concat": "puts {its} output beside others'",
 }
 _IN_A_ROW = "more than one activation"
+_GROUPS, _ACROSS = "a grouped convolution", "the next layer"
 _STANDS = "stands between {it} and the next layer"
 
 
@@ -50,6 +53,7 @@ def pinned_widths(
     outputs: list[tuple[str, str]] = []
     shared: list[tuple[str, Sequence[gs.Node]]] = []
     held: dict[str, list[tuple[str, str]]] = {}
+    grouped: list[str] = []
     for links in (each for each in segments if id(each[-1].dense) not in free):
         last = links[-1].dense
         tensor, behind = last.outputs[0], _by_value(readers, last.outputs[0])
@@ -62,27 +66,55 @@ def pinned_widths(
             outputs.append((label(last), tensor.name))
         elif id(last) not in leading:
             continue
-        elif len(behind) > 1 and not (normalised := _normalised_in_parts(behind)):
+        elif _is_grouped(last):
+            grouped.append(label(last))
+        elif len(behind) > 1 and not _normalised_in_parts(behind):
             shared.append((label(last), behind))
-        elif behind and is_dense(behind[0]) and activation is not None:
-            held.setdefault(_IN_A_ROW, []).append((label(last), label(activation)))
         elif behind:
-            op, holder = (operator(behind[0]), behind[0]) if len(behind) == 1 else ("LayerNormalization", normalised)
+            op, holder = _holder(behind, activation)
             held.setdefault(op, []).append((label(last), label(holder)))
-    if outputs:
-        names, tensors = [name for name, _ in outputs], [tensor for _, tensor in outputs]
-        what = "is also an output" if len(outputs) == 1 else "are also outputs"
-        yield f"{_stay(names)}: {'tensor' if len(outputs) == 1 else 'tensors'} {listed(tensors)} {what} of the model"
-    if len(shared) == 1:
-        (name, several), *_ = shared
-        yield f"{_stay([name])}: it is read by {listed([label(node) for node in several])}"
-    elif shared:
-        yield f"{_stay([name for name, _ in shared])}: each is read by several nodes"
+    yield from _of_outputs_and_groups(outputs, grouped)
+    yield from _of_shared(shared)
     for op, found in held.items():
         names, nodes = [name for name, _ in found], list(dict.fromkeys(node for _, node in found))
         one = len(names) == 1
         does = _DOES.get(op, _STANDS).format(its="its" if one else "their", it="it" if one else "each")
         yield f"{_stay(names)}: {op} {does} ({'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)})"
+
+
+def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str, gs.Node]:
+    """What holds a width, as ``_DOES`` calls it, and the node: that which reads the layer, or stands before it."""
+    first = behind[0]
+    if is_dense(first) and _is_grouped(first):
+        return _GROUPS, first
+    if is_dense(first):
+        return (_ACROSS, first) if activation is None else (_IN_A_ROW, activation)
+    normalised = _normalised_in_parts(behind) if len(behind) > 1 else None
+    return (operator(first), first) if normalised is None else ("LayerNormalization", normalised)
+
+
+def _of_outputs_and_groups(outputs: Sequence[tuple[str, str]], grouped: Sequence[str]) -> Iterator[str]:
+    if outputs:
+        names, tensors = [name for name, _ in outputs], [tensor for _, tensor in outputs]
+        what = "is also an output" if len(outputs) == 1 else "are also outputs"
+        yield f"{_stay(names)}: {'tensor' if len(outputs) == 1 else 'tensors'} {listed(tensors)} {what} of the model"
+    if grouped:
+        one = len(grouped) == 1
+        what = "it is a grouped convolution, whose" if one else "they are grouped convolutions, whose"
+        yield f"{_stay(grouped)}: {what} units are tied to {'its' if one else 'their'} channels"
+
+
+def _of_shared(shared: Sequence[tuple[str, Sequence[gs.Node]]]) -> Iterator[str]:
+    if len(shared) == 1:
+        (name, several), *_ = shared
+        yield f"{_stay([name])}: it is read by {listed([label(node) for node in several])}"
+    elif shared:
+        yield f"{_stay([name for name, _ in shared])}: each is read by several nodes"
+
+
+def _is_grouped(node: gs.Node) -> bool:
+    geometry = geometry_of(node)
+    return geometry is not None and geometry.is_grouped
 
 
 def _normalised_in_parts(readers: Sequence[gs.Node]) -> gs.Node | None:

@@ -14,7 +14,7 @@ from onnx import helper
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
-from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
+from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values, geometry_of
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.dropout import without_random_dropout
@@ -259,7 +259,13 @@ def _segment(
     rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
     stored = None if kind in WORKING_TYPES else kind
     own = 0 if ranks is None else ranks.get(entry, 0)
-    return DenseChain(tuple(layers), x.name, y.name, "" if entry == x.name else entry, rank, stored, file_rank=own)
+    geometry = layers[0].geometry
+    sizes = (None,) * rank if x.shape is None else shape_of(x)
+    if geometry is not None:
+        rank, sizes = geometry.rank + 2, sizes if len(sizes) == geometry.rank + 2 else (None,) * (geometry.rank + 2)
+    space = sizes[1:-1] if geometry is None else sizes[2:]
+    before = "" if entry == x.name else entry
+    return DenseChain(tuple(layers), x.name, y.name, before, rank, stored, file_rank=own, space=space)
 
 
 def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str, str, str]], source: str) -> DenseLayer:
@@ -301,7 +307,7 @@ def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str,
         taken.add(wanted)
     derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
     taken.update({**derived, **chosen}.values())
-    return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}))
+    return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}), geometry_of(node))
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -344,11 +350,18 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
         x = links[0].dense.inputs[0]
         if x.name in features:
             known = features[x.name]
-            features[x.name] = (*known[:-1], int(links[0].dense.inputs[1].values.shape[0]))
+            geometry, inputs = geometry_of(links[0].dense), int(links[0].dense.inputs[1].values.shape[0])
+            if geometry is None:
+                features[x.name] = (*known[:-1], inputs)
+            else:
+                space = known[1:] if len(known) == geometry.rank + 1 else (None,) * geometry.rank
+                features[x.name] = (inputs // geometry.taps * geometry.groups, *space)
     last_links = [links[-1] for links in structure.segments] + [
         each for some in structure.readers.values() for each in some
     ]
-    units = {link.output.name: link.dense.inputs[1].values.shape[1] for link in last_links}
+    units = {
+        link.output.name: link.dense.inputs[1].values.shape[1] for link in last_links if geometry_of(link.dense) is None
+    }
     heads = []
     for tensor in structure.heads:
         shape = shape_of(tensor) if tensor.shape else (None,)

@@ -6,18 +6,19 @@ import heapq
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeGuard
 
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.bodies import READ_INSIDE
-from onnxsurgeon.graph.canonical import PRODUCTS, explain, is_dense
+from onnxsurgeon.graph.canonical import LAYERS, PRODUCTS, explain, geometry_of, is_dense
 from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
 from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
-from onnxsurgeon.graph.links import Link
+from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
@@ -79,11 +80,16 @@ class _Search:
         # Nodes behind the last layers before which training stops, and why.
         self.obstacles: dict[int, tuple[gs.Node, str]] = {}
         self.stops: list[Stop] = []
+        # Convolutions that write heads of unknown size, which take no targets.
+        self.unsized: dict[int, gs.Node] = {}
 
     def structure(self) -> Structure:
-        dense = self._trainable()
-        trunk = self._trunk(dense)
-        heads = heads_of(self.graph, self.order, trunk, dense)
+        while True:
+            dense = self._trainable()
+            trunk = self._trunk(dense)
+            heads = heads_of(self.graph, self.order, trunk, dense)
+            if not self._without_unsized(heads):
+                break
         trunk &= self._upstream(tensor for tensor in heads) | dense.keys()
         apart = self._segments(dense)
         shared = self._shared(apart)
@@ -113,6 +119,14 @@ class _Search:
         ]
         widths = partial(pinned_widths, self.graph, alone, self.readers, leading)
         return Structure(segments, steps, heads, features, constants, widths, self.notes, ends, readers, _told(stopped))
+
+    def _without_unsized(self, heads: list[gs.Variable]) -> bool:
+        """Look at the convolutions no more that write heads of unknown size; whether there are any."""
+        found = [
+            node for tensor in heads for node in tensor.inputs if geometry_of(node) is not None and _is_unsized(tensor)
+        ]
+        self.unsized |= {id(node): node for node in found}
+        return bool(found)
 
     def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
         """For each head that something reads which cannot be trained through, the node and why."""
@@ -145,14 +159,19 @@ class _Search:
 
     def _trainable(self) -> dict[int, gs.Node]:
         """Dense nodes whose outputs lead to the model's outputs through nothing but glue and the suffix."""
+        self.notes, self.glue, self.obstacles, self.stops = [], {}, {}, []
         found = {id(node): node for node in self.order if is_dense(node)}
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
         others = list(not_layers(self.graph, self.order, found.keys(), alive))
-        found = {key: node for key, node in found.items() if key in alive}
+        found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
         found = self._without_fixed(found)
         reason = ""
+        if self.unsized:
+            names = [label(node) for node in self.unsized.values()]
+            reason = f"the size of what {listed(names)} {'writes' if len(names) == 1 else 'write'} is not known"
+            self.notes.append(f"{listed(names)} {stay(names)}: {reason}")
         while found:
             trained = self._downstream(found)
             before = self._upstream(t for node in found.values() for t in node.inputs)
@@ -195,7 +214,8 @@ class _Search:
                 trained.add(id(node))
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
-                what = fixed_matrix(node, is_linear=not any(reader.op in ACTIVATIONS for reader in behind))
+                is_linear = not any(reader.op in ACTIVATIONS for reader in behind)
+                what = "" if geometry_of(node) else fixed_matrix(node, is_linear=is_linear)
                 if what and id(node) in before:  # a layer is behind it
                     del kept[id(node)]
                     self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
@@ -219,14 +239,14 @@ class _Search:
     def _nearly(self) -> str:
         """Why the first node that looks like a dense layer is none."""
         for node in self.order:
-            if node.op in (*PRODUCTS, "Dense"):
+            if node.op in (*PRODUCTS, *LAYERS):
                 reason = explain(node)
                 op = node.attrs.get("op", node.op)
                 return f": node '{label(node)}' ({op}) is not understood, since {reason}"
         bodies = [node for node in self.order if READ_INSIDE in node.attrs]
         if bodies:
             return f" outside of the bodies of node '{label(bodies[0])}' ({bodies[0].op}), which are left alone"
-        return ", neither Gemm nor MatMul with a constant weight"
+        return ", neither Gemm, MatMul nor Conv with a constant weight"
 
     def _downstream(self, start: dict[int, gs.Node]) -> set[int]:
         """Nodes that depend on the output of a node of ``start``, those themselves included."""
@@ -264,14 +284,13 @@ class _Search:
             sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
-                    glue = read_glue(node)
-                    require_width(node)
+                    self.glue[id(node)] = read_glue(node)
                 except (NotGlue, ModelError) as problem:
                     if is_obstacle(node):
                         self.obstacles[id(node)] = node, str(problem)
                     continue  # the suffix begins here
-                self.glue[id(node)] = glue
                 trunk.add(id(node))
+        self._leave_unsized(trunk, dense.keys() | before)
         for node in reversed(self.order):
             # A reshaping at the very end is the suffix's: logits are easier to train as they come.
             if id(node) in trunk and id(node) not in dense and id(node) not in before and is_mere_shape(node):
@@ -279,6 +298,19 @@ class _Search:
                 if not any(id(reader) in trunk for reader in readers) and len(self.readers[id(node.inputs[0])]) == 1:
                     trunk.discard(id(node))
         return trunk
+
+    def _leave_unsized(self, trunk: set[int], needed: Collection[int]) -> None:
+        """Take the last nodes out of the trunk that write tensors of unknown size: they could be no heads."""
+        for node in reversed(self.order):
+            readers = [reader for t in node.outputs for reader in self.readers.get(id(t), ())]
+            if id(node) not in trunk or id(node) in needed or any(id(reader) in trunk for reader in readers):
+                continue
+            try:
+                require_width(node)
+            except NotGlue as problem:
+                trunk.discard(id(node))
+                if is_obstacle(node):
+                    self.obstacles[id(node)] = node, str(problem)
 
     def _ends(self, node: gs.Node, trained: set[int]) -> bool:
         """Whether the suffix begins with ``node``: it turns logits into probabilities, and all behind it is of those.
@@ -328,17 +360,17 @@ class _Search:
         following: dict[int, int] = {}
         for key, link in links.items():
             reader = self._only_reader(link.dense.outputs[0])
-            if reader is not None and reader.op in ACTIVATIONS and reader.inputs[0] is link.dense.outputs[0]:
+            if self._activates(reader, link.dense):
                 after = self._only_reader(reader.outputs[0])
-                if after is not None and id(after) in links:
+                if after is not None and id(after) in links and may_follow(link.dense, after):
                     link.activation, reader = reader, after
-            if reader is not None and id(reader) in links:
+            if reader is not None and id(reader) in links and may_follow(link.dense, reader):
                 following[key] = id(reader)
         for key, link in links.items():
             # What ONNX Runtime fused has no tensor of its own between the product and its activation.
             if key not in following and link.dense.attrs.get("exit") is None:
                 reader = self._only_reader(link.dense.outputs[0])
-                if reader is not None and reader.op in ACTIVATIONS:
+                if self._activates(reader, link.dense):
                     link.activation = reader
         targets = set(following.values())
         segments = []
@@ -349,6 +381,12 @@ class _Search:
                     segment.append(links[following[id(segment[-1].dense)]])
                 segments.append(segment)
         return segments
+
+    def _activates(self, reader: gs.Node | None, layer: gs.Node) -> TypeGuard[gs.Node]:
+        """Whether what alone reads a layer is an activation that may become a part of it."""
+        if reader is None or reader.op not in ACTIVATIONS or reader.inputs[0] is not layer.outputs[0]:
+            return False
+        return is_by_unit(reader, layer)
 
     def _shared(self, segments: list[list[Link]]) -> dict[int, list[Link]]:
         """For the first dense node of each segment whose last layer only several dense layers read, these layers.
@@ -369,6 +407,8 @@ class _Search:
             if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
                 continue
             layers = [links[0].dense, *(each[0].dense for each in heads)]
+            if any(geometry_of(layer) for layer in layers):
+                continue
             if len({layer.inputs[1].values.dtype for layer in layers}) > 1:
                 continue
             if len({len(each[0].dense.inputs) for each in heads}) > 1:
@@ -401,6 +441,12 @@ def pieces(links: list[Link], readers: list[Link]) -> list[Glue]:
         found.append(Glue("Slice", (x,), y.name, (whole,), (*shape, width), at, label(link.dense)))
         begin += width
     return found
+
+
+def _is_unsized(tensor: gs.Tensor) -> bool:
+    """Whether the size of the last axis is not known."""
+    shape = () if tensor.shape is None else shape_of(tensor)
+    return not shape or shape[-1] is None
 
 
 def _told(stopped: dict[str, tuple[gs.Node, str]]) -> dict[str, str]:

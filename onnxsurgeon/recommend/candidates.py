@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.activations import Activation
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
@@ -114,7 +115,7 @@ def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport
 
 
 def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", branch: int = 0) -> list[Candidate]:
-    """Every candidate for ``network``, the identity first, then layer by layer.
+    """Every candidate for ``network``, the identity first, then layer by layer; none that cannot be done.
 
     Args:
         network: the branch's network.
@@ -128,8 +129,17 @@ def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", br
     candidates = [Candidate(None, 0.0, count, "keep the network as it is and go on training", branch)]
     for report in inspect_layers(network, thresholds):
         for surgery, score, reason in _for_layer(report, network.hidden_count, thresholds, mode):
-            candidates.append(Candidate(surgery, score, count_after(network, surgery), reason, branch))
+            if _can_be_done(surgery, network):
+                candidates.append(Candidate(surgery, score, count_after(network, surgery), reason, branch))
     return candidates
+
+
+def _can_be_done(surgery: Surgery, network: Network) -> bool:
+    try:
+        surgery.require(network)
+    except SurgeryError:
+        return False
+    return True
 
 
 def count_after(network: Network, surgery: Surgery) -> int:

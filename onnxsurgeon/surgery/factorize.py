@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
@@ -21,7 +22,8 @@ from onnxsurgeon.surgery.parameters import moments_like, slope_of, unknown
 class Factorize(Surgery):
     """Truncated SVD of hidden layer ``layer`` at ``rank`` r (paper, 3.1).
 
-    W_i → U_r Σ_r, a linear layer without bias, then V_rᵀ with b_i and φ. Exact where r ≥ rank(W_i).
+    W_i → U_r Σ_r, a linear layer without bias, then V_rᵀ with b_i and φ. Exact where r ≥ rank(W_i). A convolution
+    becomes one with its taps and r units, and one of one tap.
     """
 
     operation: ClassVar[str] = "factorize"
@@ -54,8 +56,9 @@ class Factorize(Surgery):
         """φ(x W + b) → φ((x U_r Σ_r) V_rᵀ + b)."""
         layer = network.hidden(self.layer)
         projected, vt = truncated_svd(layer.weight, self.rank)
-        first = DenseLayer(projected, None, None, network.fresh_names())
-        second = replace(layer, weight=vt.astype(layer.weight.dtype))
+        first = DenseLayer(projected, None, None, network.fresh_names(), layer.geometry)
+        geometry = None if layer.geometry is None else Geometry.pointwise(layer.geometry.rank)
+        second = replace(layer, weight=vt.astype(layer.weight.dtype), geometry=geometry)
 
         def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
             """U_r Σ_r = W V_r moves as W does; V_rᵀ is new."""

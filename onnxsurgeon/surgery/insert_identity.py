@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxsurgeon.graph.activations import prelu
+from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgery.base import Replacement, Surgery, register
@@ -20,6 +21,9 @@ from onnxsurgeon.surgery.parameters import unknown
 @dataclass(frozen=True)
 class InsertIdentity(Surgery):
     """Insert a dense layer with W = I, b = 0 after hidden layer ``layer`` (paper, 3.1).
+
+    After a convolution it is one of 3 taps along each axis along which that has several, 1 at the centre of each
+    channel's own and 0 elsewhere, which keeps the sizes.
 
     Its activation is the layer's own φ where φ(φ(x)) = φ(x) (Relu, Clip); after any other layer it is a PRelu
     of slope 1, the identity at first, and trainable. Exact always.
@@ -49,7 +53,9 @@ class InsertIdentity(Surgery):
         """Exact, and without a decomposition or a product of the weights."""
         layer = network.hidden(self.layer)
         idempotent = layer.activation is not None and layer.activation.is_idempotent
-        return network.parameter_count + layer.units * (layer.units + 1 + (not idempotent))
+        geometry = _geometry(layer)
+        taps = 1 if geometry is None else geometry.taps
+        return network.parameter_count + layer.units * (taps * layer.units + 1 + (not idempotent))
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """X → φ(x) → φ(φ(x) I + 0)."""
@@ -57,7 +63,12 @@ class InsertIdentity(Surgery):
         n, dtype = before.units, before.weight.dtype
         idempotent = before.activation is not None and before.activation.is_idempotent
         activation = before.activation if idempotent else prelu(np.ones(n, dtype))
-        new = DenseLayer(np.eye(n, dtype=dtype), np.zeros(n, dtype), activation, network.fresh_names())
+        geometry = _geometry(before)
+        taps = 1 if geometry is None else geometry.taps
+        weight = np.zeros((n, taps, n), dtype)
+        weight[np.arange(n), taps // 2, np.arange(n)] = 1
+        names = network.fresh_names()
+        new = DenseLayer(weight.reshape(n * taps, n), np.zeros(n, dtype), activation, names, geometry)
 
         def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
             """The layer's own stay as they are; everything in the other is new."""
@@ -66,3 +77,10 @@ class InsertIdentity(Surgery):
             return old, new.with_parameters(np.full(values.shape, fill) for _, values in new.parameters())
 
         return Replacement(1, (before, new), carry)
+
+
+def _geometry(before: DenseLayer) -> Geometry | None:
+    """That of the layer behind ``before``."""
+    if before.geometry is None:
+        return None
+    return Geometry.centred([3 if size > 1 else 1 for size in before.geometry.kernel])

@@ -6,7 +6,7 @@ file always has that tensor's value; what the file lacks gets a new name.
 """
 
 from onnxsurgeon.graph.canonical.affine import explain_normalization
-from onnxsurgeon.graph.canonical.dense import bias_of, is_dense
+from onnxsurgeon.graph.canonical.dense import LAYERS, bias_of, by_channel, geometry_of, is_dense
 from onnxsurgeon.graph.canonical.driver import canonicalise
 from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
 from onnxsurgeon.graph.canonical.products import explain
@@ -15,14 +15,17 @@ from onnxsurgeon.graph.canonical.rewriter import PRODUCTS, name_in_file
 
 __all__ = [
     "FLOATS",
+    "LAYERS",
     "PRODUCTS",
     "attributes_of",
     "bias_of",
+    "by_channel",
     "canonicalise",
     "clip_bounds",
     "constant_values",
     "explain",
     "explain_normalization",
+    "geometry_of",
     "is_dense",
     "is_output",
     "name_in_file",

@@ -1,4 +1,4 @@
-"""Per-unit affine nodes, y = a ⊙ x + c, folded into the dense layer before or behind them: in float64, rounded once."""
+"""Per-unit affine nodes, y = a ⊙ x + c, folded into the layer before or behind them: in float64, rounded once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical.dense import absorb, bias_of, rescale, units_of
+from onnxsurgeon.graph.canonical.dense import LAYERS, absorb, bias_of, by_channel, geometry_of, rescale, units_of
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, producer_of, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array, matmul
@@ -25,10 +25,10 @@ class Affine(NamedTuple):
     name: str
 
 
-def affine_of(node: gs.Node) -> Affine | None:
-    """The node as y = a ⊙ x + c over the last axis, None where it is none."""
+def affine_of(node: gs.Node, rank: int = 0) -> Affine | None:
+    """The node as y = a ⊙ x + c, None where it is none: over the last axis, or over axis 1 of ``rank`` axes."""
     if node.op == "BatchNormalization":
-        return batch_normalization(node)
+        return batch_normalization(node, rank or 2)
     one, zero = np.array(1.0), np.array(0.0)
     if node.op == "Neg":
         return Affine(node.inputs[0], -one, zero, "")
@@ -37,7 +37,7 @@ def affine_of(node: gs.Node) -> Affine | None:
         return None
     slot = constants.index(True)
     x, term = node.inputs[1 - slot], node.inputs[slot]
-    value = _per_unit(term, x)
+    value = _per_unit(term, x, rank)
     if value is None:
         return None
     if node.op == "Add":
@@ -49,21 +49,22 @@ def affine_of(node: gs.Node) -> Affine | None:
     return Affine(x, 1 / value, zero, "") if slot == 1 and value.all() else None
 
 
-def _per_unit(tensor: Any, x: Any) -> Array | None:
-    """Constant values of shape () or (n,), that broadcasting spreads over the last axis of ``x`` only."""
-    shape = tuple(tensor.shape)
-    rank = shape_of(x)
-    if any(size != 1 for size in shape[:-1]) or len(shape) > (1 if rank is None else max(len(rank), 1)):
-        return None
-    values = constant_values(tensor)
+def _per_unit(tensor: Any, x: Any, rank: int) -> Array | None:
+    """Constant values of shape () or (n,), that broadcasting spreads over the last axis, or axis 1, of ``x`` only."""
+    values, shape, have = constant_values(tensor), tuple(tensor.shape), shape_of(x)
     if values is None or values.dtype not in FLOATS or not values.size:
+        return None
+    if rank:
+        found = by_channel(values, rank)
+        return None if found is None else found.astype(np.float64)
+    if any(size != 1 for size in shape[:-1]) or len(shape) > (1 if have is None else max(len(have), 1)):
         return None
     return values.astype(np.float64).reshape(() if values.size == 1 else -1)
 
 
-def batch_normalization(node: gs.Node) -> Affine | None:
-    """A = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n); None in training mode."""
-    if explain_normalization(node):
+def batch_normalization(node: gs.Node, rank: int = 2) -> Affine | None:
+    """A = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n, …) of ``rank`` axes; None in training."""
+    if explain_normalization(node, rank):
         return None
     scale, shift, mean, variance = (
         np.asarray(constant_values(tensor)).astype(np.float64).reshape(-1) for tensor in node.inputs[1:5]
@@ -75,7 +76,7 @@ def batch_normalization(node: gs.Node) -> Affine | None:
     return Affine(node.inputs[0], a, shift - mean * a, node.inputs[2].name)
 
 
-def explain_normalization(node: gs.Node) -> str:
+def explain_normalization(node: gs.Node, rank: int = 2) -> str:
     """Why a BatchNormalization cannot be folded; "" where it can."""
     if node.attrs.get("training_mode", 0):
         return "it is in training mode"
@@ -85,16 +86,20 @@ def explain_normalization(node: gs.Node) -> str:
     if len(statistics) < 4 or any(values is None or values.dtype not in FLOATS for values in statistics):
         return "its statistics are not constant"
     shape = shape_of(node.inputs[0])
-    return "" if shape is not None and len(shape) == 2 else "its input is not of shape (batch, n)"
+    wanted = "(batch, n)" if rank == 2 else f"(batch, n, …) with {rank} axes"
+    return "" if shape is not None and len(shape) == rank else f"its input is not of shape {wanted}"
 
 
 def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
-    """A ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense."""
-    found = affine_of(node)
-    if found is None:
+    """A ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense.
+
+    Of a convolution likewise, by channel.
+    """
+    source = next((producer_of(x) for x in node.inputs if not isinstance(x, gs.Constant)), None)
+    if source is None or source.op not in LAYERS or source is node:
         return False
-    source = producer_of(found.x)
-    if source is None or source.op != "Dense" or source is node:
+    found = affine_of(node, _axes_of(source))
+    if found is None or found.x is not source.outputs[0]:
         return False
     if len(found.x.outputs) != 1 or rewriter.is_pinned(found.x) or not _fits(found, units_of(source)):
         return False
@@ -109,22 +114,33 @@ def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def fold_ahead(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Dense(a ⊙ x + c, W, b) → Dense(x, diag(a) W, b + c W) for every reader, where x comes from a dense layer."""
-    found, y = affine_of(node), node.outputs[0]
-    if found is None or rewriter.is_pinned(y) or not y.outputs or not _comes_from_dense(found.x):
-        return False
+    """Dense(a ⊙ x + c, W, b) → Dense(x, diag(a) W, b + c W) for every reader, where x comes from a dense layer.
+
+    Of a convolution likewise, by channel; but c does not move into a bias past zeros that are read at the border.
+    """
+    y = node.outputs[0]
     readers = list(y.outputs)
+    axes = {_axes_of(reader) for reader in readers if reader.op in LAYERS}
+    found = affine_of(node, axes.pop()) if len(axes) == 1 else None
+    if found is None or rewriter.is_pinned(y) or not _comes_from_dense(found.x):
+        return False
     for reader in readers:
-        if reader.op != "Dense" or reader.inputs[0] is not y or not _fits(found, int(reader.inputs[1].shape[0])):
+        if reader.op not in LAYERS or reader.inputs[0] is not y:
+            return False
+        geometry = geometry_of(reader)
+        if geometry is not None and (geometry.is_grouped or (geometry.is_padded and found.c.any())):
+            return False
+        if not _fits(found, int(reader.inputs[1].shape[0]) // (1 if geometry is None else geometry.taps)):
             return False
     for reader in readers:
-        weight, bias = reader.inputs[1].values, bias_of(reader)
+        weight, bias, geometry = reader.inputs[1].values, bias_of(reader), geometry_of(reader)
         wide = weight.astype(np.float64)
+        a, c = (_by_row(values, len(wide), 1 if geometry is None else geometry.taps) for values in (found.a, found.c))
         total = None
         if found.c.any():
-            total = matmul(np.broadcast_to(found.c, wide.shape[0]), wide)
+            total = matmul(c, wide)
             total += 0 if bias is None else bias.astype(np.float64)
-        scaled = weight if _is_one(found.a) else np.broadcast_to(found.a, wide.shape[0])[:, None] * wide
+        scaled = weight if _is_one(found.a) else a[:, None] * wide
         # Named after the weight: the constant's own name belongs to a tensor of another length.
         rescale(rewriter, reader, scaled, total, f"{reader.inputs[1].name}.bias")
         reader.attrs["entry"] = found.x.name if rewriter.is_original(found.x) else None
@@ -137,6 +153,17 @@ def _fits(found: Affine, units: int) -> bool:
     return sizes <= {units} and bool(np.isfinite(found.a).all() and np.isfinite(found.c).all())
 
 
+def _axes_of(layer: gs.Node) -> int:
+    """Number of axes of what a convolution reads and writes, its channels along axis 1; 0 of a dense layer."""
+    geometry = geometry_of(layer)
+    return 0 if geometry is None else geometry.rank + 2
+
+
+def _by_row(values: Array, rows: int, taps: int) -> Array:
+    """One value for each row of a weight, where it has one for each channel."""
+    return np.broadcast_to(np.repeat(values, taps) if values.ndim else values, rows)
+
+
 def _is_one(a: Array) -> bool:
     return bool(np.all(a == 1))
 
@@ -147,12 +174,13 @@ def _comes_from_dense(tensor: Any) -> bool:
         source = producer_of(tensor)
         if source is None:
             return False
-        if source.op == "Dense":
+        if source.op in LAYERS:
             return True
         if source.op in ACTIVATIONS:
             tensor = source.inputs[0]
         elif source.op in AFFINE:
-            found = affine_of(source)
+            shape = shape_of(source.outputs[0])
+            found = affine_of(source) or affine_of(source, 0 if shape is None else len(shape))
             if found is None:
                 return False
             tensor = found.x

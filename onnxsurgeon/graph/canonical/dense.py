@@ -1,4 +1,4 @@
-"""The normal form of a dense layer: Dense(x, W, b) = x W + b over the last axis."""
+"""The normal forms of layers: Dense(x, W, b) = x W + b over the last axis, and Convolution over patches of space."""
 
 from __future__ import annotations
 
@@ -9,12 +9,30 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, dtype_of, has_input, like, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
+from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.linear_algebra import Array
+
+CONVOLUTION = "Convolution"
+LAYERS = ("Dense", CONVOLUTION)
+
+
+def geometry_of(node: gs.Node) -> Geometry | None:
+    """How a convolution in normal form lies in space; None of a dense layer."""
+    found = node.attrs.get("geometry") if node.op == CONVOLUTION else None
+    return found if isinstance(found, Geometry) else None
+
+
+def by_channel(values: Array, rank: int) -> Array | None:
+    """Values of shape (n,) or () that broadcasting spreads over axis 1, the channels, of ``rank`` axes; else None."""
+    shape = (1,) * (rank - values.ndim) + values.shape
+    if len(shape) > rank or any(size != 1 for axis, size in enumerate(shape) if axis != 1):
+        return None
+    return values.reshape(() if values.size == 1 else -1)
 
 
 def is_dense(node: gs.Node) -> bool:
-    """Whether ``node`` is a dense layer in normal form that the file can be cut at."""
-    return node.op == "Dense" and len(node.inputs) > 1 and bool(node.outputs) and node.attrs.get("entry") is not None
+    """Whether ``node`` is a layer in normal form, dense or a convolution, that the file can be cut at."""
+    return node.op in LAYERS and len(node.inputs) > 1 and bool(node.outputs) and node.attrs.get("entry") is not None
 
 
 def weight_of(tensor: Any) -> Array | None:

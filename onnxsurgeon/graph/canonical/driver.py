@@ -16,6 +16,7 @@ from onnxsurgeon.graph.canonical import (
     activations,
     affine,
     constants,
+    convolution,
     noops,
     products,
     recognise,
@@ -23,6 +24,7 @@ from onnxsurgeon.graph.canonical import (
     spread,
     unfold,
 )
+from onnxsurgeon.graph.canonical.dense import CONVOLUTION, LAYERS
 from onnxsurgeon.graph.canonical.elementwise import OPS
 from onnxsurgeon.graph.canonical.queries import producer_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter, Rule
@@ -39,10 +41,12 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Reshape": (noops.shaper, unfold.unfold, shapes.reshaped),
     "Squeeze": (noops.shaper, unfold.unfold),
     "Unsqueeze": (noops.shaper, unfold.unfold),
-    "Transpose": (noops.transpose, products.push_transpose),
+    "Transpose": (noops.transpose, products.push_transpose, shapes.permuted),
     "MatMul": (products.matmul,),
     "Gemm": (products.gemm,),
     "Einsum": (products.einsum,),
+    "Conv": (convolution.convolution,),
+    CONVOLUTION: (convolution.laid_out,),
     "com.microsoft::FusedMatMul": (products.fused_matmul,),
     "com.microsoft::FusedGemm": (products.fused_gemm,),
     "com.microsoft::Gelu": (activations.fused_gelu,),
@@ -83,9 +87,9 @@ PLAIN = _with_general_rules(PLAIN)
 def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[str]:
     """Apply every rule until none applies; ``graph`` becomes a reading aid that must not be written.
 
-    Dense layers become nodes ``Dense`` with attributes "entry", the name of the tensor that the layer reads in the
-    file (None where the layer cannot be used), "exit", that of the tensor it writes there (None where the file has
-    none), and "op", the operator that it was.
+    Dense layers become nodes ``Dense``, convolutions nodes ``Convolution``, with attributes "entry", the name of the
+    tensor that the layer reads in the file (None where the layer cannot be used), "exit", that of the tensor it writes
+    there (None where the file has none), and "op", the operator that it was; convolutions have their "geometry" too.
 
     Returns:
         Names of products that are gone, since no output depends on their values.
@@ -114,7 +118,7 @@ def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[st
 
 def _mark(rewriter: Rewriter, ops: dict[int, str]) -> None:
     """Give every dense layer its "entry", "exit" and "op"; a layer next to a Transpose of ours is not usable."""
-    dense = [node for node in rewriter.graph.nodes if node.op == "Dense" and len(node.inputs) > 1]
+    dense = [node for node in rewriter.graph.nodes if node.op in LAYERS and len(node.inputs) > 1]
     unusable = []
     for node in dense:
         x, y = node.inputs[0], node.outputs[0]
@@ -153,7 +157,7 @@ def _joined(rewriter: Rewriter, node: gs.Node) -> list[gs.Node]:
         source = producer_of(tensor)
         if source is None:
             break
-        if source.op == "Dense":
+        if source.op in LAYERS:
             found.append(source)
             break
         tensor, steps = source.inputs[0], steps + 1
@@ -162,7 +166,7 @@ def _joined(rewriter: Rewriter, node: gs.Node) -> list[gs.Node]:
         if not todo or rewriter.is_original(todo[0]):
             break
         for reader in todo.pop().outputs:
-            if reader.op == "Dense":
+            if reader.op in LAYERS:
                 found.append(reader)
             elif reader.outputs:
                 todo.append(reader.outputs[0])

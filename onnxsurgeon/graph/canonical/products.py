@@ -8,7 +8,18 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.canonical.dense import absorb, as_bias, make_dense, rescale, units_of, weight_of
+from onnxsurgeon.graph.canonical.convolution import explain_convolution
+from onnxsurgeon.graph.canonical.dense import (
+    LAYERS,
+    absorb,
+    as_bias,
+    by_channel,
+    geometry_of,
+    make_dense,
+    rescale,
+    units_of,
+    weight_of,
+)
 from onnxsurgeon.graph.canonical.elementwise import LINEAR
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, like, producer_of, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
@@ -132,11 +143,14 @@ ELEMENTWISE = {*LINEAR, "Max", "Min", "Erf", "Exp", "Log", "Abs", "Sqrt", "Pow"}
 
 
 def add_bias(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Dense(x, W) + c → Dense(x, W, c); Dense(x, W, b) ± c → Dense(x, W, b ± c), c one value for each unit."""
+    """Dense(x, W) + c → Dense(x, W, c); Dense(x, W, b) ± c → Dense(x, W, b ± c), c one value for each unit.
+
+    Of a convolution likewise, whose units lie along axis 1.
+    """
     for position in (0, 1):
         product, term = node.inputs[position], node.inputs[1 - position]
         source = producer_of(product)
-        if source is None or source.op != "Dense" or len(product.outputs) != 1 or rewriter.is_pinned(product):
+        if source is None or source.op not in LAYERS or len(product.outputs) != 1 or rewriter.is_pinned(product):
             continue
         if node.op == "Sub" and position == 1:
             continue
@@ -145,7 +159,12 @@ def add_bias(rewriter: Rewriter, node: gs.Node) -> bool:
         # A scalar may belong to an activation's parts, such as the 3 of HardSwish: those are read first.
         if values is None or values.size != units or source is node:
             continue
-        bias = as_bias(values, units, _rank(product) or _rank(source.inputs[0]))
+        geometry = geometry_of(source)
+        if geometry is None:
+            bias = as_bias(values, units, _rank(product) or _rank(source.inputs[0]))
+        else:
+            spread = by_channel(values, geometry.rank + 2) if values.dtype in FLOATS else None
+            bias = None if spread is None else np.broadcast_to(spread, units)
         if bias is None:
             continue
         total = -bias if node.op == "Sub" else bias
@@ -232,7 +251,11 @@ FUSED = {
 
 def explain(node: gs.Node) -> str:
     """Why a node that looks like a dense layer is none."""
-    if node.op == "Dense":
+    if node.op == "Conv":
+        return explain_convolution(node)
+    if node.op == "ConvTranspose":
+        return "transposed convolutions are not worked on"
+    if node.op in LAYERS:
         source = producer_of(node.inputs[0])
         if source is not None and source.op == "Transpose":
             return "it transposes its input"

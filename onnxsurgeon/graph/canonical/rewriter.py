@@ -23,7 +23,7 @@ from onnxsurgeon.linear_algebra import Array
 # Its warnings go to standard output, where --json must stay clean.
 G_LOGGER.severity = G_LOGGER.ERROR
 
-PRODUCTS = ("Gemm", "MatMul", "Einsum", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
+PRODUCTS = ("Gemm", "MatMul", "Einsum", "Conv", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
 MANY_READERS, SMALL = 16, 4096
 # What follows the name of the tensor after which a new one is named.
 _NEW = re.compile(r"(\.canonical\d+)+$")
@@ -216,7 +216,7 @@ class Rewriter:
         todo = [node]
         while todo:
             gone = todo.pop()
-            if gone.op in (*PRODUCTS, "Dense"):
+            if gone.op in (*PRODUCTS, "Dense", "Convolution"):
                 self.lost.append(str(gone.name) or name_in_file(next((str(y.name) for y in gone.outputs), "")))
             inputs = list(gone.inputs)
             for tensor in inputs:

@@ -189,13 +189,21 @@ def target_shape(node: gs.Node) -> list[Any] | None:
 def reshaped(rewriter: Rewriter, node: gs.Node) -> bool:
     """Reshape(x, s) has the shape s, also where s is computed by what shape inference does not follow."""
     y, wanted = node.outputs[0], target_shape(node)
-    return wanted is not None and _learn(y, wanted)
+    return wanted is not None and learn(y, wanted)
+
+
+def permuted(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Transpose(x) has x's sizes in another order, also where those have become known only now."""
+    shape, order = shape_of(node.inputs[0]), node.attrs.get("perm")
+    if shape is None or (order is not None and sorted(order) != list(range(len(shape)))):
+        return False
+    return learn(node.outputs[0], shape[::-1] if order is None else [shape[axis] for axis in order])
 
 
 def filled(rewriter: Rewriter, node: gs.Node) -> bool:
     """ConstantOfShape(s) has the shape s."""
     wanted = computed_sizes(node.inputs[0])
-    return wanted is not None and _learn(node.outputs[0], wanted)
+    return wanted is not None and learn(node.outputs[0], wanted)
 
 
 def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -222,7 +230,7 @@ def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
         if y.name in found and found[y.name].tensor_type.HasField("shape"):
             dims = found[y.name].tensor_type.shape.dim
             y.dtype = y.dtype or np.dtype(helper.tensor_dtype_to_np_dtype(found[y.name].tensor_type.elem_type))
-            learnt |= _learn(y, [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims])
+            learnt |= learn(y, [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims])
     return learnt
 
 
@@ -230,11 +238,12 @@ def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
 INFERRED = (
     *("Transpose", "Concat", "Slice", "Split", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Expand"),
     *("ReduceMean", "ReduceSum", "Softmax", "LogSoftmax", "LayerNormalization", "Where", "Max", "Min"),
+    *("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
     *("Sqrt", "Exp", "Log", "Erf", "Reciprocal", "Pow", "Abs", "Add", "Sub", "Mul", "Div", "MatMul"),
 )
 
 
-def _learn(y: Any, wanted: list[Any]) -> bool:
+def learn(y: Any, wanted: list[Any]) -> bool:
     """Note the sizes of ``y`` that shape inference has not found; whether there were any."""
     if isinstance(y, gs.Constant):
         return False

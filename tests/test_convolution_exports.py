@@ -1,0 +1,66 @@
+"""Convolutional networks of PyTorch's exporters: written back they compute the same, and nothing stays in silence.
+
+tools/convolution_zoo.py made the files.
+"""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxsurgeon import load, save
+from onnxsurgeon.graph.equivalence import compare_models, random_inputs
+from onnxsurgeon.graph.writer import to_model
+
+FOLDER = Path(__file__).parent / "convolutions"
+FILES = sorted(path.name for path in FOLDER.glob("*.onnx"))
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What is found of nodes that need no rule of pooling: convolutions, sums, means, channels beside one another.
+FOUND = {
+    "all-convolutions-torch-dynamo": "c3-c6-c8-c5",
+    "efficientnet-torch-dynamo": "c3-c6-c8+8-5",
+    "mobilenet-torch-dynamo": "c3-c6+c6-c12+c12-c12+c12-c6+6-5",
+    "mobilenet-excited-torch-dynamo": "c3-c6+c6-c12+c12-c12+c12-c4-c12+c12-c6+6-5",
+    "padded-torch-dynamo": "c3-c6-c8+8-5",
+    "resnet-torch-dynamo": "c3-c6+c6-c6-c6+c6-c8-c8+c6-c8+8-5",
+    "resnet-before-torch-dynamo": "c3-c6+c6-c6-c6+6-5",
+    "shufflenet-torch-dynamo": "c3-c8+c8-c8+c8-c8+8-5",
+}
+
+
+def test_there_are_files():
+    assert len(FILES) >= 34
+    assert FOUND.keys() <= {name.removesuffix(".onnx") for name in FILES}
+    assert all((FOLDER / name).stat().st_size < 50_000 for name in FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_written_file_computes_the_same_behind_the_same_interface(name, tmp_path):
+    given = onnx.load(FOLDER / name)
+    network = load(FOLDER / name)
+    save(network, tmp_path / "same.onnx")
+    written = onnx.load(tmp_path / "same.onnx")
+    onnx.checker.check_model(written, full_check=True)
+    found = compare_models(given, written, random_inputs(given, rows=3))
+    assert found.scale > 0
+    assert found.relative <= 1e-5
+    for field in ("input", "output"):
+        assert list(getattr(written.graph, field)) == list(getattr(given.graph, field))
+    again = load(tmp_path / "same.onnx")
+    assert again.topology == network.topology
+    assert to_model(again) == to_model(load(tmp_path / "same.onnx"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_layer_is_worked_on_or_a_note_says_why_not(name):
+    network = load(FOLDER / name)
+    worked_on = {layer.names.node for layer in network.layers}
+    named = {node.name for node in onnx.load(FOLDER / name).graph.node if node.op_type in LAYERS}
+    assert worked_on & named
+    for node in named - worked_on:
+        assert any(f"'{node}'" in note and " stay" in note for note in network.frame.notes), node
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_is_found(name):
+    assert load(FOLDER / f"{name}.onnx").topology == FOUND[name]

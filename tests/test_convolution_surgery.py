@@ -1,0 +1,175 @@
+"""Surgeries that change the number of convolutions: a centred identity, a product of thin ones, two made one."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxsurgeon import Factorize, InsertIdentity, Merge, SurgeryError, operate
+from onnxsurgeon.graph.equivalence import compare_models, random_inputs
+from onnxsurgeon.graph.geometry import Geometry
+from onnxsurgeon.graph.reader import from_model
+from onnxsurgeon.graph.writer import to_model
+from tests.test_canonical import node
+from tests.test_convolution_reading import model, values
+
+
+def two(first, second, activation="Relu", bias=True, rank=2, **constants):
+    """φ(Conv(x)) and a second Conv behind it, with these attributes; kernels are of shapes ``K`` and ``L``."""
+    between = [] if activation is None else [node(activation, "a", "h")]
+    nodes = [
+        node("Conv", "x K b" if bias else "x K", "a", name="first", **first),
+        *between,
+        node("Conv", "h L c" if between else "a L c", "y", name="second", **second),
+    ]
+    given = {"K": values(4, 3, *[3] * rank), "b": values(4), "L": values(5, 4, *[3] * rank), "c": values(5)} | constants
+    if not bias:
+        del given["b"]
+    return model(nodes, given, ("batch", 3, *(9, 8, 7)[:rank]))
+
+
+def done(given, surgery):
+    """The network after the surgery, its record, and how far the whole model's outputs moved."""
+    network = from_model(given)
+    assert network.hidden_count == 1
+    expected = surgery.parameters_after(network)
+    result, record = operate(network, surgery)
+    assert result.parameter_count == record.parameters == expected
+    written = to_model(result)
+    onnx.checker.check_model(written, full_check=True)
+    assert from_model(written).topology == result.topology
+    return result, record, compare_models(given, written, random_inputs(given, rows=3)).relative
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("activation", ["Relu", "Tanh", None])
+def test_an_identity_behind_a_convolution_is_centred_and_changes_nothing(rank, activation):
+    given = two({"pads": [1] * 2 * rank, "strides": [2] * rank}, {"pads": [1] * 2 * rank}, activation, rank=rank)
+    result, record, moved = done(given, InsertIdentity(1))
+    assert record.exact
+    assert moved <= 1e-6
+    assert result.topology == "c3-c4-c4-c5"
+    layer = result.hidden(2)
+    assert layer.geometry == Geometry((3,) * rank, (1,) * rank, (1,) * rank, (1,) * 2 * rank)
+    kernels = layer.weight.T.reshape(4, 4, *[3] * rank)
+    assert kernels.sum() == 4
+    assert all(kernels[(i, i, *[1] * rank)] == 1 for i in range(4))
+    assert str(layer.activation) == ("Relu" if activation == "Relu" else "PRelu")
+
+
+def test_an_identity_behind_a_pointwise_convolution_is_pointwise():
+    result, record, moved = done(two({}, {}, K=values(4, 3, 1, 1)), InsertIdentity(1))
+    assert record.exact
+    assert moved <= 1e-6
+    assert result.hidden(2).geometry == Geometry.pointwise(2)
+    assert result.hidden(2).weight.shape == (4, 4)
+
+
+def test_along_an_axis_of_one_tap_it_has_one():
+    given = two({"dilations": [1, 2]}, {}, K=values(4, 3, 1, 2))
+    result, record, moved = done(given, InsertIdentity(1))
+    assert record.exact
+    assert moved <= 1e-6
+    assert result.hidden(2).geometry == Geometry((1, 3), (1, 1), (1, 1), (0, 1, 0, 1))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_convolution_of_full_rank_is_a_product_of_a_thin_one_and_a_pointwise_one(rank):
+    given = two({"pads": [1, 0] * rank, "strides": [2] * rank}, {}, rank=rank, L=values(5, 4, *[1] * rank))
+    result, record, moved = done(given, Factorize(1, 4))
+    assert record.exact
+    assert moved <= 1e-5
+    assert result.topology == "c3-c4-c4-c5"
+    first, second = result.hidden(1), result.hidden(2)
+    assert first.geometry == from_model(given).hidden(1).geometry
+    assert (first.bias, first.activation) == (None, None)
+    assert second.geometry == Geometry.pointwise(rank)
+    np.testing.assert_array_equal(second.bias, from_model(given).hidden(1).bias)
+
+
+def test_a_lower_rank_is_the_best_approximation_of_the_matrix():
+    given = two({"pads": [1] * 4}, {})
+    weight = from_model(given).hidden(1).weight.astype(np.float64)
+    result, record, moved = done(given, Factorize(1, 2))
+    assert not record.exact
+    assert moved > 1e-4
+    left = result.hidden(1).weight.astype(np.float64) @ result.hidden(2).weight.astype(np.float64)
+    spectrum = np.linalg.svd(weight, compute_uv=False)
+    assert np.linalg.norm(weight - left) == pytest.approx(np.sqrt((spectrum[2:] ** 2).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False], ids=["with a bias", "without"])
+def test_a_pointwise_convolution_merges_into_the_one_behind_it(rank, bias):
+    given = two({}, {"strides": [2] * rank}, None, bias, rank, K=values(4, 3, *[1] * rank))
+    result, record, moved = done(given, Merge(1))
+    assert record.exact
+    assert moved <= 1e-5
+    assert result.topology == "c3-c5"
+    assert result.layers[0].geometry == Geometry((3,) * rank, (2,) * rank, (1,) * rank, (0,) * 2 * rank)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["with a bias", "without"])
+def test_a_pointwise_convolution_merges_into_the_one_before_it(bias):
+    given = two({"pads": [1, 2, 0, 1], "strides": [2, 1]}, {}, None, bias, L=values(5, 4, 1, 1))
+    result, record, moved = done(given, Merge(1))
+    assert record.exact
+    assert moved <= 1e-5
+    assert result.layers[0].geometry == Geometry((3, 3), (2, 1), (1, 1), (1, 2, 0, 1))
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["with a bias", "without"])
+def test_a_bias_does_not_move_past_zeros_that_are_read(bias):
+    """Inside, the result computes the same; at the border a bias would be there where the zeros had none."""
+    given = two({}, {"pads": [1, 1, 1, 1]}, None, bias, K=values(4, 3, 1, 1))
+    _, record, moved = done(given, Merge(1))
+    assert record.exact != bias
+    assert (moved > 1e-3) == bias
+
+
+def test_two_convolutions_of_several_taps_do_not_merge():
+    with pytest.raises(
+        SurgeryError, match=r"^merge:1: of two convolutions that become one, one must have a single tap"
+    ):
+        operate(from_model(two({}, {}, None)), Merge(1))
+    with pytest.raises(SurgeryError, match="neither steps nor padding"):
+        operate(from_model(two({}, {"strides": [2, 2]}, None, L=values(5, 4, 1, 1))), Merge(1))
+
+
+SURGERIES = {
+    "identity": (two({"pads": [1] * 4}, {}, "Tanh"), InsertIdentity(1)),
+    "factorize": (two({"pads": [1] * 4}, {}), Factorize(1, 2)),
+    "merge ahead": (two({}, {}, None, K=values(4, 3, 1, 1)), Merge(1)),
+    "merge behind": (two({}, {}, None, L=values(5, 4, 1, 1)), Merge(1)),
+}
+
+
+@pytest.mark.parametrize("name", SURGERIES)
+def test_a_velocity_goes_through_a_surgery_as_the_parameters_do(name):
+    """The first moment of θ moves as dθ does: where the result is smooth in θ, by finite differences."""
+    given, surgery = SURGERIES[name]
+    network = from_model(given)
+    velocity = network.with_parameters(values(*array.shape, seed=9) for _, array in network.parameters())
+    operated = operate(network, surgery)
+    carried = [array for _, array in operated.carry(velocity, 1).parameters()]
+    squares = [
+        array
+        for _, array in operated.carry(
+            velocity.with_parameters(array**2 for _, array in velocity.parameters()), 2
+        ).parameters()
+    ]
+    assert [array.shape for array in carried] == [array.shape for _, array in operated.network.parameters()]
+    assert all((array >= 0).all() for array in squares)
+    if not name.startswith("merge"):
+        return
+    step = 1e-3
+    moved = network.with_parameters(
+        old + np.float32(step) * change
+        for (_, old), (_, change) in zip(network.parameters(), velocity.parameters(), strict=True)
+    )
+    back = network.with_parameters(
+        old - np.float32(step) * change
+        for (_, old), (_, change) in zip(network.parameters(), velocity.parameters(), strict=True)
+    )
+    ahead, behind = (operate(each, surgery).network.parameters() for each in (moved, back))
+    for found, (_, high), (_, low) in zip(carried, ahead, behind, strict=True):
+        np.testing.assert_allclose(found, (high - low) / (2 * step), atol=2e-3)
