@@ -85,7 +85,14 @@ def test_what_cannot_be_operated_on_is_refused_with_advice(fixture):
 
 def found_otherwise(fixture):
     """Topologies that differ from the exporter's for a reason."""
-    return {"torch-dynamo-if.onnx": "32-16-10"}.get(fixture.file)
+    convolutions, gate, head = "c1-c12+c12-c8", "8-4-8", "128-64-32-10"
+    return {
+        "torch-dynamo-if.onnx": "32-16-10",
+        "torch-dynamo-cnn.onnx": f"{convolutions}+{head}",
+        "torch-legacy-cnn.onnx": f"{convolutions}+{head}",
+        "torch-dynamo-cnn-excite.onnx": f"{convolutions}+{gate}+{head}",
+        "torch-legacy-cnn-excite.onnx": f"{convolutions}+{gate}+{head}",
+    }.get(fixture.file)
 
 
 @pytest.mark.parametrize("fixture", READ, ids=lambda fixture: fixture.file)

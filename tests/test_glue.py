@@ -14,7 +14,7 @@ from onnx.reference.op_run import OpRun
 
 from onnxsurgeon import Examples, TrainingSpec, from_model, make_engine
 from onnxsurgeon.data.features import compute_features
-from onnxsurgeon.graph.glue import READERS
+from onnxsurgeon.graph.glue_readers import READERS
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.training.forward import (
     by_unit_arrays,

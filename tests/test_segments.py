@@ -392,11 +392,11 @@ def an_if_between_dense_layers(g):
 
 
 @case(
+    "4-20",
     "126-7-2",
     notes=(
-        "'d1' stays as it is: node 'conv' (ConvTranspose) behind 'd1' cannot be trained through: "
-        "it has no gradient rule",
         "'conv' stays as it is: transposed convolutions are not worked on",
+        "the width of 'd1' stays: Reshape lays its output out anew (node 'Reshape_b')",
     ),
 )
 def a_transposed_convolution_behind_a_dense_layer(g):

@@ -19,8 +19,9 @@ from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.forward import Trace, forward
+from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
+from onnxsurgeon.training.trace import Trace
 
 # Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096

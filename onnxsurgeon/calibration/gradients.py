@@ -14,12 +14,14 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.training.backward import backward
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.forward import Trace, activations_of, backward, forward
+from onnxsurgeon.training.forward import activations_of, forward
 from onnxsurgeon.training.gradients import require_rule
 from onnxsurgeon.training.losses import loss_nodes, require_tasks
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient
 from onnxsurgeon.training.resident import read_features, read_targets
+from onnxsurgeon.training.trace import Trace
 from onnxsurgeon.training.units import in_units
 
 

@@ -21,12 +21,14 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
+from onnxsurgeon.training.backward import backward
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.forward import Trace, activations_of, backward, forward
+from onnxsurgeon.training.forward import activations_of, forward
 from onnxsurgeon.training.gradients import has_rule
 from onnxsurgeon.training.losses import require_tasks
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient
 from onnxsurgeon.training.resident import read_features, read_targets
+from onnxsurgeon.training.trace import Trace
 from onnxsurgeon.training.units import in_units
 
 # Classes are taken at this temperature: a network that is sure of every row has no curvature left to go by.

@@ -35,18 +35,19 @@ class Builder(Protocol):
 class Point(NamedTuple):
     """Where a rule is applied: names of x, y = φ(x), g = ∂L/∂y and PRelu's slopes ("" for others).
 
-    ``examples`` is the axis along which examples lie: 0 where an example is a row, 1 where it is a column.
+    ``examples`` are the axes that a slope's gradient is summed over: 0 where an example is a row, 1 where it is a
+    column; of a convolution that and all axes of space.
     """
 
     x: str
     y: str
     g: str
     slope: str = ""
-    examples: int = 0
+    examples: tuple[int, ...] = (0,)
 
 
 class Gradients(NamedTuple):
-    """Names of ∂L/∂x, of x's shape, and, for PRelu, of ∂L/∂slope, (1, n) or (n, 1)."""
+    """Names of ∂L/∂x, of x's shape, and, for PRelu, of ∂L/∂slope, (1, n) or (n, 1); of a convolution (1, n, 1…)."""
 
     x: str
     slope: str = ""
@@ -71,7 +72,7 @@ def clip(build: Builder, activation: Activation, at: Point) -> Gradients:
 def prelu(build: Builder, activation: Activation, at: Point) -> Gradients:
     """φ' = 1 for x > 0, else the slope; ∂L/∂slope = Σ over the batch of g ⊙ min(x, 0)."""
     below = build.add("Min", at.x, build.scalar(0.0))
-    slope = build.add("ReduceSum", build.add("Mul", at.g, below), build.axes(at.examples), keepdims=1)
+    slope = build.add("ReduceSum", build.add("Mul", at.g, below), build.axes(*at.examples), keepdims=1)
     return Gradients(build.add("Mul", at.g, _two_sided(build, at.x, at.slope)), slope)
 
 

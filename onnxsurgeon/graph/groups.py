@@ -577,6 +577,23 @@ def _per_channel(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis
     return at
 
 
+def _in_groups(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis | None:
+    """Channels that are normalised each by itself are free."""
+    at, groups = read[0], step.attributes["groups"]
+    if at is not None and (at.axis != 1 or groups != len(at.ids) or at.outer * at.inner > 1):
+        walk.pin(at.ids, f"they are normalised in {groups} groups ({_node(step)})")
+        return None
+    return _per_channel(walk, step, read)
+
+
+def _padded(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis | None:
+    at, pads = read[0], step.attributes["pads"]
+    if at is not None and (pads[at.axis] or pads[at.axis + len(pads) // 2]):
+        walk.pin(at.ids, f"Pad adds others to them ({_node(step)})")
+        return None
+    return at
+
+
 def _softmax(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis | None:
     at = read[0]
     if at is not None and at.axis == len(step.shapes[0]) - 1:
@@ -593,10 +610,11 @@ def _product(walk: _Walk, step: Glue, read: Sequence[_Axis | None]) -> _Axis | N
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Activation", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal", "Pow", "Identity"), _same),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _together),
-    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Resize"), _spatial),
+    **dict.fromkeys(("MaxPool", "AveragePool", "Repeat", "Resample"), _spatial),
+    "Pad": _padded,
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduced),
     "Affine": _per_channel,
-    "InstanceNormalization": _per_channel,
+    "GroupNormalization": _in_groups,
     "Concat": _concat,
     "Slice": _piece,
     "Transpose": _transposed,

@@ -1,61 +1,27 @@
-"""The trunk of a network as nodes: forward, and backward from the gradients at its heads; parameters given by name."""
+"""The trunk of a network as nodes, its parameters given by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxsurgeon.graph.activation_gradients import Point
 from onnxsurgeon.graph.activations import Activation
-from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.training import convolution
 from onnxsurgeon.training import glue as glue_rules
+from onnxsurgeon.training.activations import activated
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
-from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.in_place import is_large
-from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
 from onnxsurgeon.training.resident import numbered
+from onnxsurgeon.training.trace import LayerTrace, Trace
 
 IR_VERSION = 8
-
-
-class LayerTrace(NamedTuple):
-    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), its parameters and its mask ("" if absent).
-
-    ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
-    factor that x is still to be multiplied by.
-    """
-
-    x: str
-    z: str
-    y: str
-    weight: str
-    bias: str
-    slope: str
-    x_columns: bool
-    columns: bool
-    alpha: float
-    mask: str
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a forward pass has written.
-
-    Attributes:
-        tensors: the trunk's tensors, as the file names them → names in the graph under construction.
-        layers: for each segment its layers.
-    """
-
-    tensors: Mapping[str, str]
-    layers: Mapping[int, list[LayerTrace]]
 
 
 def parameter_names(network: Network) -> list[str]:
@@ -87,7 +53,7 @@ def forward(
 
     With ``mask``, which appends a mask (units, rows) and returns its name, y is multiplied by one between the layers of
     a segment of two axes, and with ``input_mask`` (rows, n_in) features that enter such a segment are; only with
-    ``by_unit``.
+    ``by_unit``. Channels of convolutions are not dropped.
     """
     trunk = network.frame.trunk
     tensors = dict(zip(trunk.features, features, strict=True))
@@ -99,8 +65,12 @@ def forward(
     layers: dict[int, list[LayerTrace]] = {}
     for step in trunk.steps:
         if isinstance(step, int):
-            segment = network.segments[step]
+            segment, own = network.segments[step], by_segment[step]
             x = tensors[segment.input_name]
+            if segment.is_convolution:
+                found = convolution.layers(build, segment, x, own, by_unit=by_unit, prelu_in_parts=prelu_in_parts)
+                layers[step], tensors[segment.output_name] = found, found[-1].y
+                continue
             if segment.rank > 2:
                 x = build.add("Reshape", x, build.integers(-1, segment.widths[0]))
             elif input_mask is not None and segment.input_name in trunk.features:
@@ -110,7 +80,7 @@ def forward(
                 build,
                 segment,
                 x,
-                by_segment[step],
+                own,
                 alpha,
                 by_unit=by_unit,
                 prelu_in_parts=prelu_in_parts,
@@ -155,13 +125,7 @@ def _layers(
             z = build.gemm(weight, x, bias, transB=not x_columns, alpha=alpha)
         else:
             z = build.gemm(x, weight, bias, transA=x_columns, transB=by_unit, alpha=alpha)
-        if layer.activation is None:
-            y = z
-        elif has_slope and (prelu_in_parts or build.dtype == np.float64):
-            negative = build.add("Mul", slope, build.add("Relu", build.add("Neg", z)))
-            y = build.add("Sub", build.add("Relu", z), negative)
-        else:
-            y = glue_rules.apply(build, layer.activation, z, slope)
+        y = activated(build, layer.activation, z, slope, prelu_in_parts=prelu_in_parts)
         dropped = mask(layer.units) if mask is not None and columns else ""
         traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha, dropped))
         x, x_columns, alpha = build.add("Mul", y, dropped) if dropped else y, columns, 1.0
@@ -171,13 +135,19 @@ def _layers(
 def by_unit_arrays(network: Network) -> list[Array]:
     """The parameters as ``forward`` with ``by_unit`` takes them: weights (units, n_in), others one value a unit.
 
-    Those others are columns (n, 1) where an example is a column, else rows (1, n).
+    Those others are columns (n, 1) where an example is a column, else rows (1, n); of convolutions, biases are (n,) and
+    slopes (1, n, 1…).
     """
     arrays: list[Array] = []
     for segment in network.segments:
         for layer in segment.layers:
-            shape = (1, -1) if layer is segment.layers[-1] else (-1, 1)
             own = [values for _, values in layer.parameters()]
+            if layer.geometry is not None:
+                slope = layer.activation is not None and layer.activation.slope is not None
+                arrays += [own[0].T, *own[1 : len(own) - slope]]
+                arrays += [values.reshape(1, -1, *[1] * layer.geometry.rank) for values in own[len(own) - slope :]]
+                continue
+            shape = (1, -1) if layer is segment.layers[-1] else (-1, 1)
             arrays += [values.T if values.ndim == 2 else values.reshape(shape) for values in own]
     return arrays
 
@@ -192,92 +162,6 @@ def from_by_unit(network: Network, arrays: Iterable[Array]) -> Network:
         np.asarray(values.T if old.ndim == 2 else values.reshape(old.shape), old.dtype, order=order)
         for values, (_, old) in zip(arrays, network.parameters(), strict=True)
     )
-
-
-def backward(
-    build: GraphBuilder,
-    network: Network,
-    trace: Trace,
-    gradients: Mapping[str, str],
-    update: Callable[[str, Gradient], None],
-) -> None:
-    """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
-
-    ``update`` is called with every parameter's name and its gradient, from the last layer to the first.
-    """
-    flow: dict[str, str] = dict(gradients)
-    trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
-    for step in network.frame.trunk.steps:
-        if isinstance(step, int):
-            trained.add(network.segments[step].output_name)
-        elif trained & set(step.inputs):
-            trained.add(step.output)
-    for step in reversed(network.frame.trunk.steps):
-        output = network.segments[step].output_name if isinstance(step, int) else step.output
-        delta = flow.pop(output, "")
-        if not delta:
-            continue
-        if isinstance(step, int):
-            segment = network.segments[step]
-            wanted = segment.input_name in trained
-            inputs = {segment.input_name: _back_through(build, segment, trace, step, delta, update, wanted=wanted)}
-        else:
-            inputs = _glue_gradients(build, step, trace, delta, trained)
-        for name, gradient in inputs.items():
-            if gradient and name in trained:
-                flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
-
-
-def _back_through(
-    build: GraphBuilder,
-    segment: DenseChain,
-    trace: Trace,
-    number: int,
-    delta: str,
-    update: Callable[[str, Gradient], None],
-    *,
-    wanted: bool,
-) -> str:
-    """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
-    traces = trace.layers[number]
-    if segment.rank > 2:
-        delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
-    for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
-        # Here delta = ∂L/∂y of this layer, masked, scaled; then ∂L/∂z.
-        examples = 1 if at.columns else 0
-        if at.mask:
-            delta = build.add("Mul", delta, at.mask)
-        if layer.activation is not None:
-            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope, examples))
-            delta = gradients.x
-            if at.slope:
-                update(at.slope, StoredGradient(gradients.slope))
-        # ∂L/∂W = δᵀ x as (units, n_in)
-        update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
-        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
-            update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
-        elif at.bias:
-            update(at.bias, GemmGradient(delta, "ones", transB=True) if at.columns else GemmGradient("ones", delta))
-        if at is traces[0] and not wanted:
-            return ""
-        if at.x_columns:
-            delta = build.gemm(at.weight, delta, transA=True, transB=not at.columns)
-        else:
-            delta = build.gemm(delta, at.weight, transA=at.columns)
-    if segment.rank > 2:
-        delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
-    return delta
-
-
-def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:
-    names = [trace.tensors[name] for name in step.inputs]
-    wanted = [name in trained for name in step.inputs]
-    found = glue_rules.gradients(build, step, names, trace.tensors[step.output], delta, wanted)
-    flow: dict[str, str] = {}
-    for name, gradient in zip(step.inputs, found, strict=True):
-        if gradient:  # x + x and x · x read a tensor twice
-            flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
-    return flow
 
 
 def feature_inputs(network: Network, kind: int) -> list[onnx.ValueInfoProto]:

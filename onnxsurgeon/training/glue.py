@@ -5,42 +5,19 @@ Given g = ∂L/∂y, a rule returns for each input the name of ∂L/∂x, of x's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from onnxsurgeon.graph.activation_gradients import Point, erf
-from onnxsurgeon.graph.activations import Activation
-from onnxsurgeon.graph.decompose import activation_nodes
 from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training import glue_space, normalisations
+from onnxsurgeon.training.activations import apply
+from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.glue_rule import At, Rule
 from onnxsurgeon.training.gradients import activation_gradients
 
-
-class At(NamedTuple):
-    """Where a rule is applied: the glue, names of its inputs x, of y and of g, and which inputs are wanted."""
-
-    glue: Glue
-    x: Sequence[str]
-    y: str
-    g: str
-    wanted: Sequence[bool]
-
-
-Rule = Callable[[GraphBuilder, At], list[str]]
-
-
 _ONE_ATTRIBUTE = {"Transpose": ("order", "perm"), "Concat": ("axis", "axis"), "Einsum": ("equation", "equation")}
-
-
-def apply(build: GraphBuilder, activation: Activation, z: str, slope: str = "") -> str:
-    """Append y = φ(z); return its name."""
-    y = f"y_{len(build.nodes)}"
-    nodes, constants = activation_nodes(activation, z, y, y, build.dtype, OPSET, slope)
-    build.nodes.extend(nodes)
-    build.constants.update((constant.name, constant) for constant in constants)
-    return y
 
 
 def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
@@ -66,13 +43,16 @@ def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
     if glue.op == "Softmax":
         return build.add("Softmax", x[0], axis=-1)
     if glue.op == "LayerNormalization":
-        return _normalised(build, glue, x[0])[0]
+        return normalisations.of_layer(build, glue, x[0])
+    if glue.op in glue_space.FORWARD:
+        return glue_space.FORWARD[glue.op](build, glue, x)
     return erf(build, x[0]) if glue.op == "Erf" else build.add(glue.op, *x)
 
 
 def gradients(build: GraphBuilder, glue: Glue, x: Sequence[str], y: str, g: str, wanted: Sequence[bool]) -> list[str]:
     """Append the vector-Jacobian products of ``glue``; their names, "" for inputs that are not wanted."""
-    return RULES[glue.op](build, At(glue, x, y, g, wanted))
+    at = At(glue, x, y, g, wanted)
+    return glue_space.RULES[glue.op](build, at) if glue.op in glue_space.RULES else RULES[glue.op](build, at)
 
 
 def add(build: GraphBuilder, at: At) -> list[str]:
@@ -151,8 +131,9 @@ def identity(build: GraphBuilder, at: At) -> list[str]:
 def activation(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂x = g φ'(x)."""
     slope = at.x[1] if len(at.x) > 1 else ""
-    point = Point(at.x[0], at.y, at.g, slope)
-    return [activation_gradients(build, at.glue.attributes["activation"], point).x, ""][: len(at.x)]
+    point, is_large = Point(at.x[0], at.y, at.g, slope), len(at.glue.shape) > 3
+    found = activation_gradients(build, at.glue.attributes["activation"], point, is_large=is_large)
+    return [found.x, ""][: len(at.x)]
 
 
 def affine(build: GraphBuilder, at: At) -> list[str]:
@@ -193,6 +174,11 @@ def reduce_sum(build: GraphBuilder, at: At) -> list[str]:
     axes, g = at.glue.attributes["axes"], at.g
     if not at.glue.attributes["keepdims"]:
         g = build.add("Unsqueeze", g, build.integers(*axes))
+    shape = at.glue.shapes[0]
+    sizes = [shape[axis] for axis in axes]
+    if len(shape) > 3 and None not in sizes:  # ONNX Runtime multiplies by ones faster than it expands
+        spread = [int(size or 1) if axis in axes else 1 for axis, size in enumerate(shape)]
+        return [build.add("Mul", g, build.array(np.ones(spread)))]
     return [build.add("Expand", g, build.add("Shape", at.x[0]))]
 
 
@@ -220,26 +206,6 @@ def softmax(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂x = y (g − Σ g y)."""
     inner = build.add("ReduceSum", build.add("Mul", at.g, at.y), build.integers(-1), keepdims=1)
     return [build.add("Mul", at.y, build.add("Sub", at.g, inner))]
-
-
-def layer_normalization(build: GraphBuilder, at: At) -> list[str]:
-    """∂L/∂x = (h − mean h − n mean(h n)) / σ for n = (x − mean x) / σ and h = g · scale (Ba et al. 2016)."""
-    _, n, deviation = _normalised(build, at.glue, at.x[0])
-    h = build.add("Mul", at.g, build.array(at.glue.attributes["scale"]))
-    mean = build.add("ReduceMean", h, axes=[-1], keepdims=1)
-    along = build.add("Mul", n, build.add("ReduceMean", build.add("Mul", h, n), axes=[-1], keepdims=1))
-    return [build.add("Div", build.add("Sub", build.add("Sub", h, mean), along), deviation)]
-
-
-def _normalised(build: GraphBuilder, glue: Glue, x: str) -> tuple[str, str, str]:
-    """Names of y, n and σ of a layer normalisation."""
-    given = glue.attributes
-    centred = build.add("Sub", x, build.add("ReduceMean", x, axes=[-1], keepdims=1))
-    variance = build.add("ReduceMean", build.add("Mul", centred, centred), axes=[-1], keepdims=1)
-    deviation = build.add("Sqrt", build.add("Add", variance, build.scalar(given["epsilon"])))
-    n = build.add("Div", centred, deviation)
-    y = build.add("Mul", n, build.array(given["scale"]))
-    return (y if given["shift"] is None else build.add("Add", y, build.array(given["shift"]))), n, deviation
 
 
 def _slice(build: GraphBuilder, x: str, axis: int, begin: int, end: int) -> str:
@@ -286,5 +252,5 @@ RULES: dict[str, Rule] = {
     "ReduceMean": reduce_mean,
     "Einsum": contraction,
     "Softmax": softmax,
-    "LayerNormalization": layer_normalization,
+    "LayerNormalization": normalisations.through_layer,
 }

@@ -210,9 +210,10 @@ def _signature(network: Network) -> tuple[Any, ...]:
             segment.input_name,
             segment.output_name,
             segment.rank,
+            segment.space,
             segment.widths,
             str(segment.dtype),
-            tuple((layer.bias is not None, str(layer.activation)) for layer in segment.layers),
+            tuple((layer.bias is not None, str(layer.activation), layer.geometry) for layer in segment.layers),
         )
         for segment in network.segments
     )

@@ -12,10 +12,10 @@ from onnx import helper
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.training import dropout
+from onnxsurgeon.training.backward import backward
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import (
     activations_of,
-    backward,
     by_unit_arrays,
     forward,
     make_model,

@@ -1,0 +1,214 @@
+"""How nodes that work on axes of any meaning are read as glue; those that know of space are in ``glue_space``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
+from onnxsurgeon.graph.glue_node import (
+    EPSILON,
+    Glue,
+    NotGlue,
+    axis_of,
+    constant_of,
+    glue_of,
+    has_input,
+    names_from,
+    shape_of,
+    tensors_of,
+)
+from onnxsurgeon.graph.normal_form import label
+
+
+def _plain(node: gs.Node) -> list[Glue]:
+    """An elementwise op whose inputs are all there is to it."""
+    out = node.outputs[0].shape
+    for tensor in tensors_of(node):
+        if not isinstance(tensor, gs.Constant):
+            fewer = len(tensor.shape) < len(out)
+            if fewer or (len(out) > 0 and tensor.shape[0] == 1 and out[0] != 1):
+                raise NotGlue(f"its input '{tensor.name}' has no row for each row of the batch")
+    return [glue_of(node)]
+
+
+def _first_input(node: gs.Node) -> list[Glue]:
+    """Identity, Dropout outside training, and casts between floating point types: y = x."""
+    wanted = node.outputs[0].dtype
+    if node.op == "Cast" and (wanted is None or np.dtype(wanted).kind not in "fV"):
+        raise NotGlue("it casts to a type that has no gradient")
+    if node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_of(node, 2)):
+        raise NotGlue("it drops at random: the model was exported in training mode")
+    return [glue_of(node, "Identity", 1)]
+
+
+def _power(node: gs.Node) -> list[Glue]:
+    exponent = constant_of(node, 1)
+    if exponent.size != 1:
+        raise NotGlue("its exponent is not one constant")
+    return [glue_of(node, "Pow", 1, exponent=float(exponent.reshape(())))]
+
+
+def _reshape(node: gs.Node) -> list[Glue]:
+    """Whatever only reshapes: y = Reshape(x, (−1, d_1, …))."""
+    shape, have = shape_of(node.outputs[0]), shape_of(node.inputs[0])
+    same_rows = isinstance(node.inputs[0].shape[0], str) and node.inputs[0].shape[0] == node.outputs[0].shape[0]
+    if shape[1:].count(None) == 1 and None not in have[1:] and same_rows:
+        known = math.prod(size for size in shape[1:] if size is not None)
+        rest = math.prod(size or 0 for size in have[1:]) // max(known, 1)
+        shape = (None, *(rest if size is None else size for size in shape[1:]))
+    if not shape or None in shape[1:]:
+        raise NotGlue("the shape it makes is not known")
+    if None in have[1:] or math.prod(n or 0 for n in have[1:]) != math.prod(n or 0 for n in shape[1:]):
+        raise NotGlue("it mixes rows of the batch")
+    return [replace(glue_of(node, "Reshape", 1), shape=shape)]
+
+
+def _transpose(node: gs.Node) -> list[Glue]:
+    rank = len(shape_of(node.inputs[0]))
+    order = tuple(node.attrs.get("perm", tuple(reversed(range(rank)))))
+    if order[0] != 0:
+        raise NotGlue("it moves the batch axis")
+    return [glue_of(node, order=order)]
+
+
+def _concat(node: gs.Node) -> list[Glue]:
+    axis = axis_of(node, node.attrs.get("axis", 1))
+    if any(isinstance(tensor, gs.Constant) for tensor in node.inputs):
+        raise NotGlue("it joins constants, whose number of rows is fixed")
+    sizes = [shape_of(tensor)[axis] for tensor in node.inputs]
+    if None in sizes:
+        raise NotGlue("the sizes it joins are not known")
+    return [glue_of(node, axis=axis, sizes=sizes)]
+
+
+def _reduce(node: gs.Node) -> list[Glue]:
+    given = node.attrs.get("axes")
+    if given is None and len(node.inputs) > 1 and node.inputs[1].name:
+        given = constant_of(node, 1).tolist()
+    if given is None:
+        raise NotGlue("it reduces over the batch")
+    axes = tuple(sorted(axis_of(node, axis) for axis in given))
+    return [glue_of(node, node.op, 1, axes=axes, keepdims=bool(node.attrs.get("keepdims", 1)))]
+
+
+def _slice(node: gs.Node) -> list[Glue]:
+    if "starts" in node.attrs:
+        starts, ends, axes, steps = node.attrs["starts"], node.attrs["ends"], node.attrs.get("axes"), None
+    else:
+        parts = [constant_of(node, i).tolist() if has_input(node, i) else None for i in range(1, 5)]
+        starts, ends, axes, steps = parts
+    if starts is None or len(starts) != 1 or (steps is not None and steps != [1]):
+        raise NotGlue("it slices several axes, or in steps")
+    axis = axis_of(node, axes[0] if axes else 0)
+    size = shape_of(node.inputs[0])[axis]
+    if size is None:
+        raise NotGlue("the size it slices is not known")
+    begin, end, _ = slice(int(starts[0]), int(ends[0])).indices(size)
+    return [_piece(node, node.outputs[0], axis, begin, end)]
+
+
+def _split(node: gs.Node) -> list[Glue]:
+    axis = axis_of(node, node.attrs.get("axis", 0))
+    pieces, begin = [], 0
+    for tensor in node.outputs:
+        size = None if tensor.shape is None else shape_of(tensor)[axis]
+        if size is None:
+            raise NotGlue("the sizes it splits into are not known")
+        pieces.append(_piece(node, tensor, axis, begin, begin + size))
+        begin += size
+    return pieces
+
+
+def _piece(node: gs.Node, output: Any, axis: int, begin: int, end: int) -> Glue:
+    x = node.inputs[0]
+    attributes = {"axis": axis, "begin": begin, "end": end}
+    return Glue("Slice", (x.name,), output.name, (shape_of(x),), shape_of(output), attributes, label(node))
+
+
+def _gather(node: gs.Node) -> list[Glue]:
+    """x[:, k] for one constant k: a slice, and the axis squeezed away."""
+    axis, index = axis_of(node, node.attrs.get("axis", 0)), constant_of(node, 1)
+    size = shape_of(node.inputs[0])[axis]
+    if index.ndim != 0 or size is None or None in shape_of(node.outputs[0])[1:]:
+        raise NotGlue("it picks several entries, or from an axis of unknown size")
+    begin = int(index) % size
+    x, y = node.inputs[0], node.outputs[0]
+    kept = (*shape_of(x)[:axis], 1, *shape_of(x)[axis + 1 :])
+    name = f"{y.name}/slice"
+    attributes = {"axis": axis, "begin": begin, "end": begin + 1}
+    return [
+        Glue("Slice", (x.name,), name, (shape_of(x),), kept, attributes, label(node)),
+        Glue("Reshape", (name,), y.name, (kept,), shape_of(y), {}, label(node)),
+    ]
+
+
+def _product(node: gs.Node) -> list[Glue]:
+    """A product of two tensors of which at least one is computed, and none is a dense layer's weight."""
+    read = tensors_of(node)
+    if len(read) != 2:
+        raise NotGlue("it does not multiply two tensors")
+    shapes = [shape_of(tensor) for tensor in read]
+    is_row = (not isinstance(read[0], gs.Constant), not isinstance(read[1], gs.Constant))
+    try:
+        if node.op == "Einsum":
+            equation = of_einsum(str(node.attrs.get("equation", "")), [len(shape) for shape in shapes])
+        else:
+            vectors = node.attrs.get("vectors", (False, False))
+            equation = of_matmul(shapes[0], shapes[1], is_row=is_row, is_vector=vectors)
+        require_by_row(equation, shapes, is_row)
+    except NotByRow as problem:
+        raise NotGlue(str(problem)) from problem
+    given, y = {"equation": equation}, node.outputs[0]
+    return [Glue("Einsum", tuple(t.name for t in read), y.name, tuple(shapes), shape_of(y), given, label(node))]
+
+
+def _softmax(node: gs.Node) -> list[Glue]:
+    rank = len(shape_of(node.inputs[0]))
+    if node.attrs.get("axis", -1) not in (-1, rank - 1):
+        raise NotGlue("its axis is not the last one")
+    return [glue_of(node)]
+
+
+def _layer_normalization(node: gs.Node) -> list[Glue]:
+    rank = len(shape_of(node.inputs[0]))
+    if node.attrs.get("axis", -1) not in (-1, rank - 1) or len([t for t in node.outputs if t.outputs]) > 1:
+        raise NotGlue("it normalises over more than the last axis")
+    scale, shift = constant_of(node, 1), constant_of(node, 2) if has_input(node, 2) else None
+    epsilon, names = float(node.attrs.get("epsilon", EPSILON)), names_from(node, 1)
+    return [glue_of(node, node.op, 1, epsilon=epsilon, scale=scale, shift=shift, constants=names)]
+
+
+def _batch_normalization(node: gs.Node) -> list[Glue]:
+    """Outside training an affine map of each channel: y = x · scale + shift."""
+    if node.attrs.get("training_mode", 0):
+        raise NotGlue("it is in training mode: export the model for inference")
+    gamma, beta, mean, variance = (constant_of(node, i).astype(np.float64) for i in range(1, 5))
+    scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", EPSILON))
+    channels = (-1,) + (1,) * (len(shape_of(node.inputs[0])) - 2)
+    scale, shift = scale.reshape(channels), (beta - mean * scale).reshape(channels)
+    return [glue_of(node, "Affine", 1, scale=scale, shift=shift, constants=names_from(node, 1))]
+
+
+READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal"), _plain),
+    **dict.fromkeys(("Identity", "Dropout", "Cast"), _first_input),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
+    **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
+    "Pow": _power,
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
+    "Einsum": _product,
+    "MatMul": _product,
+    "Softmax": _softmax,
+    "LayerNormalization": _layer_normalization,
+    "BatchNormalization": _batch_normalization,
+}

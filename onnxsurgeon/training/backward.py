@@ -1,0 +1,104 @@
+"""The trunk's backward pass as nodes, from the gradients at its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from onnxsurgeon.graph.activation_gradients import Point
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.training import convolution
+from onnxsurgeon.training import glue as glue_rules
+from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.gradients import activation_gradients
+from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
+from onnxsurgeon.training.trace import Trace
+
+
+def backward(
+    build: GraphBuilder,
+    network: Network,
+    trace: Trace,
+    gradients: Mapping[str, str],
+    update: Callable[[str, Gradient], None],
+) -> None:
+    """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
+
+    ``update`` is called with every parameter's name and its gradient, from the last layer to the first.
+    """
+    flow: dict[str, str] = dict(gradients)
+    trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
+    for step in network.frame.trunk.steps:
+        if isinstance(step, int):
+            trained.add(network.segments[step].output_name)
+        elif trained & set(step.inputs):
+            trained.add(step.output)
+    for step in reversed(network.frame.trunk.steps):
+        output = network.segments[step].output_name if isinstance(step, int) else step.output
+        delta = flow.pop(output, "")
+        if not delta:
+            continue
+        if isinstance(step, int):
+            segment = network.segments[step]
+            wanted = segment.input_name in trained
+            inputs = {segment.input_name: _back_through(build, segment, trace, step, delta, update, wanted=wanted)}
+        else:
+            inputs = _glue_gradients(build, step, trace, delta, trained)
+        for name, gradient in inputs.items():
+            if gradient and name in trained:
+                flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
+
+
+def _back_through(
+    build: GraphBuilder,
+    segment: DenseChain,
+    trace: Trace,
+    number: int,
+    delta: str,
+    update: Callable[[str, Gradient], None],
+    *,
+    wanted: bool,
+) -> str:
+    """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
+    traces = trace.layers[number]
+    if segment.is_convolution:
+        return convolution.back_through(build, segment, traces, delta, update, wanted=wanted)
+    if segment.rank > 2:
+        delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
+    for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
+        # Here delta = ∂L/∂y of this layer, masked, scaled; then ∂L/∂z.
+        examples = 1 if at.columns else 0
+        if at.mask:
+            delta = build.add("Mul", delta, at.mask)
+        if layer.activation is not None:
+            gradients = activation_gradients(build, layer.activation, Point(at.z, at.y, delta, at.slope, (examples,)))
+            delta = gradients.x
+            if at.slope:
+                update(at.slope, StoredGradient(gradients.slope))
+        # ∂L/∂W = δᵀ x as (units, n_in)
+        update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
+        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
+            update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
+        elif at.bias:
+            update(at.bias, GemmGradient(delta, "ones", transB=True) if at.columns else GemmGradient("ones", delta))
+        if at is traces[0] and not wanted:
+            return ""
+        if at.x_columns:
+            delta = build.gemm(at.weight, delta, transA=True, transB=not at.columns)
+        else:
+            delta = build.gemm(delta, at.weight, transA=at.columns)
+    if segment.rank > 2:
+        delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
+    return delta
+
+
+def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:
+    names = [trace.tensors[name] for name in step.inputs]
+    wanted = [name in trained for name in step.inputs]
+    found = glue_rules.gradients(build, step, names, trace.tensors[step.output], delta, wanted)
+    flow: dict[str, str] = {}
+    for name, gradient in zip(step.inputs, found, strict=True):
+        if gradient:  # x + x and x · x read a tensor twice
+            flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
+    return flow

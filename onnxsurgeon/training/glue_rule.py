@@ -1,0 +1,23 @@
+"""What a gradient rule of glue is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.training.builder import GraphBuilder
+
+
+class At(NamedTuple):
+    """Where a rule is applied: the glue, names of its inputs x, of y and of g, and which inputs are wanted."""
+
+    glue: Glue
+    x: Sequence[str]
+    y: str
+    g: str
+    wanted: Sequence[bool]
+
+
+Rule = Callable[[GraphBuilder, At], list[str]]
+Forward = Callable[[GraphBuilder, Glue, Sequence[str]], str]

@@ -1,0 +1,42 @@
+"""What a forward pass has written, for the backward pass and for calibration to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Space = tuple[int, ...] | None  # sizes of the axes of space; None: not known, or there are none
+
+
+class LayerTrace(NamedTuple):
+    """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), its parameters and its mask ("" if absent).
+
+    ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
+    factor that x is still to be multiplied by. ``space`` is what the axes of space of a convolution's x measure.
+    """
+
+    x: str
+    z: str
+    y: str
+    weight: str
+    bias: str
+    slope: str
+    x_columns: bool = False
+    columns: bool = False
+    alpha: float = 1.0
+    mask: str = ""
+    space: Space = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass has written.
+
+    Attributes:
+        tensors: the trunk's tensors, as the file names them → names in the graph under construction.
+        layers: for each segment its layers.
+    """
+
+    tensors: Mapping[str, str]
+    layers: Mapping[int, list[LayerTrace]]

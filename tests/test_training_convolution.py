@@ -1,0 +1,100 @@
+"""Training of convolutions: gradients against difference quotients in float64, and a run in float32."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import TrainingSpec, make_engine
+from tests.convolutional import (
+    convolution,
+    difference_quotients,
+    geometry,
+    loop_gradients,
+    network_of,
+    rows_for,
+)
+
+ONE_LAYER = {
+    "3x3": ((2, 6, 5), geometry((3, 3), pads=1), 3),
+    "no padding": ((2, 6, 5), geometry((3, 3)), 3),
+    "asymmetric": ((2, 6, 7), geometry((3, 2), (2, 1), 1, (0, 1, 1, 0)), 3),
+    "stride that leaves a rest": ((2, 8, 9), geometry((3, 3), 3, pads=1), 3),
+    "dilated": ((2, 9, 9), geometry((3, 3), 2, 2, 1), 3),
+    "even kernel": ((3, 7, 7), geometry((4, 4), 2, pads=1), 2),
+    "many channels": ((13, 5, 5), geometry((3, 3), pads=1), 4),
+    "many channels, many positions": ((13, 9, 9), geometry((3, 3), (1, 2), pads=1), 4),
+    "pointwise": ((3, 5, 5), geometry((1, 1)), 4),
+    "pointwise of many channels": ((14, 3, 3), geometry((1, 1)), 4),
+    "pointwise with a stride": ((14, 5, 5), geometry((1, 1), 2), 4),
+    "depthwise": ((4, 6, 6), geometry((3, 3), 2, 1, 1, 4), 4),
+    "depthwise, two units a channel": ((3, 6, 6), geometry((3, 3), pads=1, groups=3), 6),
+    "grouped": ((4, 6, 6), geometry((3, 3), pads=1, groups=2), 6),
+    "grouped, many channels": ((26, 9, 9), geometry((3, 3), pads=1, groups=2), 4),
+    "one axis": ((2, 11), geometry((5,), 2, 1, (2, 1)), 3),
+    "three axes": ((2, 4, 5, 4), geometry((3, 3, 2), (1, 2, 1), pads=1), 3),
+}
+
+
+@pytest.mark.parametrize("case", ONE_LAYER)
+def test_gradients_are_difference_quotients(case):
+    """Of the layer itself, and of one before it, which its input's gradient leads to."""
+    features, shape, units = ONE_LAYER[case]
+    before = convolution(features[0], features[0], geometry((1,) * shape.rank), "Tanh", seed=1)
+    net = network_of(features, [[before, convolution(features[0], units, shape, "Tanh", seed=2)]])
+    check(net, rows_for(features))
+
+
+@pytest.mark.parametrize("activation", ["Relu", "PRelu", "LeakyRelu", "Sigmoid", "Clip", None])
+def test_gradients_through_activations(activation):
+    first, second = geometry((3, 3), pads=1), geometry((2, 2), 2)
+    layers = [convolution(2, 4, first, activation, seed=1), convolution(4, 3, second, activation, bias=False, seed=2)]
+    check(network_of((2, 6, 6), [layers]), rows_for((2, 6, 6)))
+
+
+def check(net, data):
+    for (name, _), gradient, (direction, slope) in zip(
+        net.parameters(), loop_gradients(net, data), difference_quotients(net, data), strict=True
+    ):
+        assert np.vdot(gradient, direction) == pytest.approx(slope, rel=1e-6, abs=1e-9), name
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["sizes known", "sizes not known"])
+@pytest.mark.parametrize("case", ONE_LAYER)
+def test_onnx_runtime_computes_the_same_step(case, is_known):
+    features, shape, units = ONE_LAYER[case]
+    before = convolution(features[0], features[0], geometry((1,) * shape.rank), "PRelu", seed=1)
+    wide = network_of(features, [[before, convolution(features[0], units, shape, "Relu", seed=2)]])
+    narrow = in_float32(wide)
+    if not is_known:
+        first, *rest = narrow.segments
+        narrow = replace(narrow, segments=(replace(first, space=(None,) * shape.rank), *rest))
+    data, narrow_data = rows_for(features), rows_for(features, dtype=np.float32)
+    trained = make_engine("loop").train(narrow, narrow_data, [np.arange(data.rows)[None]], TrainingSpec(1.0)).network
+    for (name, old), (_, new), gradient in zip(
+        narrow.parameters(), trained.parameters(), loop_gradients(wide, data), strict=True
+    ):
+        assert abs(old - new - gradient).max() < 2e-6 * max(1, abs(gradient).max()), name
+
+
+def in_float32(network):
+    return network.with_parameters(values.astype(np.float32) for _, values in network.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adamw"])
+def test_training_lowers_the_loss_with_every_optimizer(optimizer):
+    layers = [
+        convolution(1, 6, geometry((3, 3), 2, pads=1), "PRelu", seed=1, dtype=np.float32),
+        convolution(6, 8, geometry((3, 3), 2, pads=1), "Relu", seed=2, dtype=np.float32),
+    ]
+    net = network_of((1, 8, 8), [layers], dtype=np.float32)
+    data = rows_for((1, 8, 8), rows=64, dtype=np.float32)
+    engine = make_engine("loop")
+    batches = [np.arange(64).reshape(4, 16)] * 20
+    done = engine.train(net, data, batches, TrainingSpec(0.01, optimizer=optimizer, weight_decay=0.001))
+    assert done.network.is_finite
+    assert engine.evaluate(done.network, data).loss < 0.7 * engine.evaluate(net, data).loss
+    first, last = (engine.train(start, data, batches[:10], TrainingSpec(0.01)) for start in (net, net))
+    assert all(
+        (a == b).all() for (_, a), (_, b) in zip(first.network.parameters(), last.network.parameters(), strict=True)
+    )
