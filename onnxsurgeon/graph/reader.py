@@ -145,6 +145,9 @@ def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain
                     link.dense for link, each in side if each.columns.start <= writer.begin < each.columns.stop
                 )
             free[id(dense)] = free.get(id(dense), 0) + group.units
+        for number, _ in group.each:
+            dense = structure.segments[number][0].dense
+            free[id(dense)] = free.get(id(dense), 0) + group.units
     links = [link for links in (*structure.segments, *structure.readers.values()) for link in links]
     return {id(link.dense) for link in links if free.get(id(link.dense)) == link.dense.inputs[1].shape[1]}
 
