@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import onnx
+from measuring.reference import evaluate
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from onnxsurgeon import Examples
 from onnxsurgeon.graph.activations import Activation, prelu
@@ -88,54 +87,6 @@ def rows_for(features, rows=4, classes=3, seed=3, dtype=np.float64):
     return Examples.classification(
         rng.standard_normal((rows, *features)).astype(dtype), rng.integers(0, classes, rows), classes
     )
-
-
-class ConvTranspose(OpRun):
-    """By its definition, tap by tap: what onnx.reference has fails on groups of several units."""
-
-    op_domain = ""
-
-    def _run(
-        self,
-        x,
-        w,
-        bias=None,
-        *,
-        dilations=None,
-        group=1,
-        kernel_shape=None,
-        output_padding=None,
-        pads=None,
-        strides=None,
-        **_,
-    ):
-        space, kernel, rank = x.shape[2:], w.shape[2:], x.ndim - 2
-        strides, dilations = strides or [1] * rank, dilations or [1] * rank
-        pads, rest = pads or [0] * 2 * rank, output_padding or [0] * rank
-        per, units = x.shape[1] // group, w.shape[1]
-        whole = [
-            (n - 1) * s + d * (k - 1) + 1 + r
-            for n, s, d, k, r in zip(space, strides, dilations, kernel, rest, strict=True)
-        ]
-        y = np.zeros((len(x), group * units, *whole), x.dtype)
-        for number in range(group):
-            part = x[:, number * per : (number + 1) * per]
-            for tap in np.ndindex(*kernel):
-                weight = w[(slice(number * per, (number + 1) * per), slice(None), *tap)]
-                at = [
-                    slice(d * t, d * t + (n - 1) * s + 1, s)
-                    for d, t, n, s in zip(dilations, tap, space, strides, strict=True)
-                ]
-                added = np.einsum("nc...,cu->nu...", part, weight)
-                y[(slice(None), slice(number * units, (number + 1) * units), *at)] += added
-        inner = [slice(pads[i], whole[i] - pads[rank + i]) for i in range(rank)]
-        y = y[(slice(None), slice(None), *inner)]
-        return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
-
-
-def evaluate(model, feeds):
-    """Outputs by onnx.reference."""
-    return ReferenceEvaluator(model, new_ops=[ConvTranspose]).run(None, feeds)
 
 
 def reference_loss(network, data):

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pytest
+from measuring.reference import evaluate
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import Examples, TrainingSpec, from_model, make_engine
@@ -19,7 +20,7 @@ from onnxsurgeon.runtime import run
 from onnxsurgeon.training import glue as general_rules
 from onnxsurgeon.training import glue_space as rules
 from onnxsurgeon.training.metrics import correct_and_loss
-from tests.convolutional import evaluate, loop_gradients
+from tests.convolutional import loop_gradients
 
 ROWS = 3
 RNG = np.random.default_rng(5)
