@@ -303,6 +303,26 @@ def test_what_there_is_no_time_for_is_not_trained(trained, tmp_path, monkeypatch
     assert done.network.parameter_count <= COUNT // 8
 
 
+def test_plans_of_a_limit_on_latency_are_of_equal_latency(trained, tmp_path, monkeypatch):
+    """A layer takes 1 ms, a thousand parameters 0.1: with a layer less, more units are as fast."""
+    layers = {"64-48-32-10": 3}
+
+    def latency_of(_, path):
+        network = load(path)
+        return layers.get(network.topology, network.topology.count("-")) + network.parameter_count / 10_000
+
+    monkeypatch.setattr("onnxsurgeon.surgeon.fast_enough.Yardstick.latency_of", latency_of)
+    monkeypatch.setattr("onnxsurgeon.surgeon.start.latency_of", lambda _: 2.0)
+    done = run(trained, tmp_path / "run", max_latency=3.1, epochs=6)
+    tried = [event for event in events_of(done, "recuperated") if event["epoch"] == 0]
+    units = [e["parameters"] for e in tried if kind_of(e["surgery"]) == UNITS and e["parameters"] <= 1000]
+    shallow = [e["parameters"] for e in tried if kind_of(e["surgery"]) == LAYERS]
+    assert max(units) >= 800
+    assert max(shallow) > 2 * max(units)
+    assert done.shortfall == ""
+    assert max(units) <= done.network.parameter_count
+
+
 @pytest.mark.parametrize(("moment", "count"), [("training", 4), ("training", 9), ("surgery", 6), ("writing", 12)])
 def test_a_killed_run_ends_alike(moment, count, tmp_path):
     changes = settings(start="trained", shrink=2, epochs=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
@@ -55,6 +56,12 @@ def count_of(network: Network, widths: Mapping[int, int]) -> int:
         if first == last:  # what the output layer of the segment reads
             count += (units - layer.units) * following.units
     return count
+
+
+def least_count(network: Network) -> int:
+    """Parameter count with one unit in each hidden layer that can be pruned, by data."""
+    free = {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
+    return count_of(network, free)
 
 
 def shrinkage(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
