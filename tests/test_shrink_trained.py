@@ -231,11 +231,20 @@ def test_the_smallest_that_loses_no_more_than_asked(trained, tmp_path):
 
 
 def test_without_a_wish_the_smallest_that_is_no_worse(trained, tmp_path):
-    done = run(trained, tmp_path / "run", epochs=24)
+    done = evolve(
+        trained,
+        "digits",
+        settings=settings(epochs=24),
+        validation_fraction=0.4,
+        run_dir=tmp_path / "run",
+        workers=1,
+    )
     front = events_of(done, "decided")[-1]["front"]
     best = max(entry["accuracy"] for entry in front)
     assert done.validation_accuracy >= best - 0.01
     assert done.network.parameter_count < COUNT
+    few = run(trained, tmp_path / "few", epochs=24)  # 144 rows tell no loss below 0.01 by two standard errors
+    assert few.is_given
     assert not any(e["parameters"] > COUNT for e in events_of(done, "trained", "recuperated"))
 
 
