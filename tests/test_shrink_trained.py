@@ -110,6 +110,10 @@ def test_what_is_allowed_to_grow(trained):
     assert grows(network, settings(min_accuracy=0.95), 0.9, 20_000)
     assert not grows(network, settings(min_accuracy=0.85), 0.9, 20_000)
     assert not grows(network, settings(min_accuracy=0.95, shrink=2), 0.9, 20_000)
+    twice = 2 * network.parameter_count
+    assert not grows(network, settings(max_parameters=twice, max_size=10_000), 0.9, 20_000)
+    assert not grows(network, settings(max_parameters=twice, max_latency=1.0), 0.9, 20_000)
+    assert grows(network, settings(max_parameters=twice, max_size=40_000), 0.9, 20_000)
     with pytest.raises(SettingsError, match="ensemble: several networks become a larger one"):
         grows(network, settings(ensemble=2, shrink=2), 0.9, 20_000)
 
@@ -252,6 +256,26 @@ def test_where_the_given_size_is_allowed_the_given_network_stays_unless_another_
     done = run(trained, tmp_path / "run", max_parameters=COUNT, epochs=1, learning_rate=1e-9)
     assert done.is_given
     assert file_digest(done.run / "best.onnx") == file_digest(done.run / "branches" / "0000-start.onnx")
+
+
+@pytest.mark.parametrize("wish", [{"max_parameters": 2 * COUNT}, {"max_size": 50_000}])
+@pytest.mark.parametrize("rate", [0.004, 10.0])
+def test_where_more_is_allowed_the_given_network_is_in_the_race(trained, tmp_path, wish, rate):
+    """It is the first on the front, and stays unless a larger one is better by more than chance: here none is."""
+    done = run(trained, tmp_path / "run", epochs=4, learning_rate=rate, **wish)
+    grown = [event["parameters"] for event in events_of(done, "trained", "recuperated")]
+    assert max(grown) > COUNT
+    assert events_of(done, "started")[0]["front"][0]["branch"] == 0
+    assert done.is_given
+    assert done.shortfall == ""
+
+
+def test_of_several_limits_the_one_that_is_below_leads_to_straight_pruning(trained, tmp_path):
+    done = run(trained, tmp_path / "run", max_parameters=2 * COUNT, max_size=12_000)
+    tried = events_of(done, "recuperated", "trained")
+    assert max(event["parameters"] for event in tried) <= COUNT
+    assert {kind_of(event["surgery"]) for event in tried if event["epoch"] == 0} >= {UNITS, LAYERS}
+    assert done.shortfall == ""
 
 
 def test_rows_without_labels_shrink_it(trained, unlabelled, tmp_path):

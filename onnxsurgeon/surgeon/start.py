@@ -98,12 +98,14 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
                 "ensemble: several networks become a larger one, and the trained one that is given is to become smaller"
             )
         return not smaller
+    if smaller or settings.max_latency is not None:  # of several limits one is enough
+        return False
     if settings.max_parameters is not None:
         return settings.max_parameters >= LARGER * network.parameter_count
     if settings.max_size is not None:
         return settings.max_size >= LARGER * size
     wanted = [each for each in (settings.min_accuracy, settings.target_accuracy) if each is not None]
-    return not smaller and settings.max_latency is None and bool(wanted) and accuracy < max(wanted)
+    return bool(wanted) and accuracy < max(wanted)
 
 
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
