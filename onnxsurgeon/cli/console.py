@@ -365,7 +365,7 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     metric = evolved.test.metric
     measured = measured_figure(metric, evolved.start.accuracy, evolved.test.accuracy)
     out.print()
-    figures_box([*figures(evolved.before, evolved.after), measured])
+    figures_box([*figures(evolved.before, evolved.after, is_given=evolved.is_given), measured])
     worse, others = evolved.remarks[: evolved.is_worse], evolved.remarks[evolved.is_worse :]
     for remark in worse:
         _plain(f"[bold red]{escape(remark)}[/]")

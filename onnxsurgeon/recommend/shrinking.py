@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
@@ -49,6 +50,17 @@ def count_of(network: Network, widths: Mapping[int, int]) -> int:
         inputs = size.inputs + sum(present[i] * taps for i, taps in size.rows)
         count += (size.units + sum(present[i] for i in size.columns)) * (inputs + size.each)
     return count
+
+
+def least_count(network: Network) -> int:
+    """Parameter count with one unit in each group that can be pruned, by data."""
+    return count_of(network, dict.fromkeys(prunable(network), 1))
+
+
+def prunable(network: Network) -> list[int]:
+    """Groups whose readers are narrow enough for covariances of what they read."""
+    groups = range(1, network.group_count + 1)
+    return [i for i in groups if all(layer.inputs <= WIDEST for layer in network.layers_of(i)[1])]
 
 
 def shrinkage(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:

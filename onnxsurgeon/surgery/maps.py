@@ -316,6 +316,13 @@ def carry(past: Network, result: Network, change: Change, power: int) -> Network
     return replace(changed, frame=result.frame)
 
 
+def cut_to(network: Network, i: int, units: int) -> Network:
+    """The network with the first ``units`` units of a group alone: as small as after pruning, and of no other use."""
+    group, kept = network.group(i), np.arange(units)
+    rows = [Gather(by_row(kept, port.outer * port.inner)) for port in group.readers]
+    return apply(network, Change(group, (Columns(kept),) * len(group.writers), tuple(rows), kept))
+
+
 def follow(moments: Moments, network: Network, change: Change) -> Moments:
     """Moments of ``network``, without the units that a change takes away; what is left is not measured again.
 
