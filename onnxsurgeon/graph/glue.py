@@ -76,7 +76,7 @@ def data_inputs(node: gs.Node) -> list[Any]:
         return []
     if node.op in _ONE_INPUT:
         return _tensors(node)[:1]
-    return list(reads(node))
+    return reads(node)
 
 
 def shape_of(tensor: Any) -> Shape:
@@ -92,17 +92,17 @@ def _tensors(node: gs.Node) -> list[Any]:
 
 
 def _glue(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: Any) -> Glue:
-    read = _tensors(node)[:inputs]
-    for tensor in read:
-        shape, out = shape_of(tensor), shape_of(node.outputs[0])
+    read, out = _tensors(node)[:inputs], shape_of(node.outputs[0])
+    shapes = tuple(shape_of(tensor) for tensor in read)
+    for tensor, shape in zip(read, shapes, strict=True):
         if isinstance(tensor, gs.Constant) and len(shape) == len(out) and shape and shape[0] != 1:
             raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
     return Glue(
         op or node.op,
         tuple(tensor.name for tensor in read),
         node.outputs[0].name,
-        tuple(shape_of(tensor) for tensor in read),
-        shape_of(node.outputs[0]),
+        shapes,
+        out,
         attributes,
         label(node),
     )

@@ -18,7 +18,7 @@ from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_gl
 from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import in_order, label, reads
-from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
@@ -62,6 +62,7 @@ class _Search:
         self.graph, self.names, self.source = graph, names, source
         self.order = in_order(graph)
         self.places = {id(node): place for place, node in enumerate(self.order)}
+        self.flow = {id(node): data_inputs(node) for node in self.order}
         self.outputs = {id(tensor) for tensor in graph.outputs}
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
@@ -69,6 +70,7 @@ class _Search:
                 node.attrs.setdefault("axis", -1 if int(graph.opset or 0) >= 13 else 1)
             for tensor in reads(node):
                 self.readers.setdefault(id(tensor), []).append(node)
+        self.moved = depends_on_input(graph, self.order)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
         # Nodes behind the last layers before which training stops, and why.
@@ -101,10 +103,10 @@ class _Search:
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
         self.notes += pinned_widths(self.graph, alone, self.readers, leading)
-        self.notes += idle_ends(self.graph, self.order)
+        self.notes += idle_ends(self.graph, self.moved)
         stopped = self._stopped(heads)
         self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
-        self.notes += without_targets(self.graph, self.order, heads, dense)
+        self.notes += without_targets(self.graph, self.order, heads, dense, self.moved)
         return Structure(segments, steps, heads, features, constants, self.notes, readers, _told(stopped))
 
     def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
@@ -142,7 +144,7 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
-        others = list(not_layers(self.graph, self.order, found.keys(), alive))
+        others = list(not_layers(self.order, found.keys(), alive, self.moved))
         found = {key: node for key, node in found.items() if key in alive}
         found = self._without_fixed(found)
         reason = ""
@@ -166,7 +168,7 @@ class _Search:
                 continue
             seen: set[int] = set()
             for node, why in blocked:
-                frozen = self._upstream(iter(data_inputs(node)), seen)
+                frozen = self._upstream(iter(self.flow[id(node)]), seen)
                 behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
@@ -181,10 +183,10 @@ class _Search:
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
         kept = dict(found)
-        before = self._upstream(tensor for node in found.values() for tensor in data_inputs(node))
+        before = self._upstream(tensor for node in found.values() for tensor in self.flow[id(node)])
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.order:
-            if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
+            if any(id(producer) in trained for tensor in self.flow[id(node)] for producer in tensor.inputs):
                 trained.add(id(node))
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
@@ -226,7 +228,7 @@ class _Search:
         found = set(start)
         for node in self.order:
             if id(node) not in found and any(
-                id(producer) in found for tensor in data_inputs(node) for producer in tensor.inputs
+                id(producer) in found for tensor in self.flow[id(node)] for producer in tensor.inputs
             ):
                 found.add(id(node))
         return found
@@ -241,7 +243,7 @@ class _Search:
                 if id(producer) not in seen:
                     seen.add(id(producer))
                     found.add(id(producer))
-                    todo.extend(data_inputs(producer))
+                    todo.extend(self.flow[id(producer)])
         return found
 
     # What is trained through.
@@ -254,7 +256,7 @@ class _Search:
         for node in self.order:
             if id(node) in trunk or id(node) not in trained:
                 continue
-            sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
+            sources = [p for tensor in self.flow[id(node)] for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
                     glue = read_glue(node)
@@ -297,7 +299,7 @@ class _Search:
             other = self.order[heapq.heappop(todo)]
             if id(other) in behind:
                 continue
-            producers = [producer for tensor in data_inputs(other) for producer in tensor.inputs]
+            producers = [producer for tensor in self.flow[id(other)] for producer in tensor.inputs]
             if not any(id(producer) in behind for producer in producers):
                 continue  # it reads a shape, not the values
             if any(id(producer) in trained and id(producer) not in behind for producer in producers):
