@@ -146,8 +146,13 @@ def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
         yield f"{listed(tensors)} are read elsewhere too: {listed(owners)} have their own copies, {listed(made)}"
 
 
-def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
-    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse."""
+def idle_ends(graph: gs.Graph, moved: Collection[int]) -> Iterator[str]:
+    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse.
+
+    Args:
+        graph: in canonical form.
+        moved: ids of the tensors that depend on an input.
+    """
     several = len({id(tensor) for tensor in graph.outputs}) > 1
     needed, todo = {id(tensor) for tensor in graph.outputs}, list(graph.outputs)
     while todo:
@@ -159,7 +164,6 @@ def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
     idle = [tensor.name for tensor in graph.inputs if id(tensor) not in needed]
     who = "no output depends" if several else "the output does not depend"
     yield from (f"{who} on {'input' if len(names) == 1 else 'inputs'} {listed(names)}" for names in _apart(idle))
-    moved = depends_on_input(graph, order)
     if several and graph.inputs:
         still = list(dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved))
         for names in _apart(still):
@@ -183,4 +187,4 @@ def depends_on_input(graph: gs.Graph, order: Sequence[gs.Node]) -> set[int]:
 
 def _values_of(node: gs.Node) -> list[gs.Tensor]:
     """Tensors whose values, and not only their shapes, the node's outputs depend on."""
-    return [] if node.op in READS_SHAPES else list(reads(node))
+    return [] if node.op in READS_SHAPES else reads(node)

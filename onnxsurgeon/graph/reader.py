@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +59,20 @@ def load(path: str | os.PathLike[str]) -> Network:
     Raises:
         ModelError: the file is no usable model, or nothing in it can be trained; names file and node.
     """
-    return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
+    with _without_collecting():
+        return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Leave cyclic garbage for later: of a graph of 100,000 nodes all is alive, and is searched again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:

@@ -20,7 +20,7 @@ from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_gl
 from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import in_order, label, reads
-from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
@@ -68,6 +68,7 @@ class _Search:
         self.graph, self.names, self.source = graph, names, source
         self.order = in_order(graph)
         self.places = {id(node): place for place, node in enumerate(self.order)}
+        self.flow = {id(node): data_inputs(node) for node in self.order}
         self.outputs = {id(tensor) for tensor in graph.outputs}
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
@@ -75,6 +76,7 @@ class _Search:
                 node.attrs.setdefault("axis", -1 if int(graph.opset or 0) >= 13 else 1)
             for tensor in reads(node):
                 self.readers.setdefault(id(tensor), []).append(node)
+        self.moved = depends_on_input(graph, self.order)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
         # Nodes behind the last layers before which training stops, and why.
@@ -113,9 +115,9 @@ class _Search:
         alone = [links for links in apart if id(links[0].dense) not in shared]
         stopped = self._stopped(heads)
         ends = [
-            *idle_ends(self.graph, self.order),
+            *idle_ends(self.graph, self.moved),
             *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
-            *without_targets(self.graph, self.order, heads, dense),
+            *without_targets(self.graph, self.order, heads, dense, self.moved),
         ]
         widths = partial(pinned_widths, self.graph, alone, self.readers, leading)
         return Structure(segments, steps, heads, features, constants, widths, self.notes, ends, readers, _told(stopped))
@@ -164,7 +166,7 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
-        others = list(not_layers(self.graph, self.order, found.keys(), alive))
+        others = list(not_layers(self.order, found.keys(), alive, self.moved))
         found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
         found = self._without_fixed(found)
         reason = ""
@@ -192,7 +194,7 @@ class _Search:
                 continue
             seen: set[int] = set()
             for node, why in blocked:
-                frozen = self._upstream(iter(data_inputs(node)), seen)
+                frozen = self._upstream(iter(self.flow[id(node)]), seen)
                 behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
@@ -207,10 +209,10 @@ class _Search:
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
         kept = dict(found)
-        before = self._upstream(tensor for node in found.values() for tensor in data_inputs(node))
+        before = self._upstream(tensor for node in found.values() for tensor in self.flow[id(node)])
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.order:
-            if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
+            if any(id(producer) in trained for tensor in self.flow[id(node)] for producer in tensor.inputs):
                 trained.add(id(node))
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
@@ -253,7 +255,7 @@ class _Search:
         found = set(start)
         for node in self.order:
             if id(node) not in found and any(
-                id(producer) in found for tensor in data_inputs(node) for producer in tensor.inputs
+                id(producer) in found for tensor in self.flow[id(node)] for producer in tensor.inputs
             ):
                 found.add(id(node))
         return found
@@ -268,7 +270,7 @@ class _Search:
                 if id(producer) not in seen:
                     seen.add(id(producer))
                     found.add(id(producer))
-                    todo.extend(data_inputs(producer))
+                    todo.extend(self.flow[id(producer)])
         return found
 
     # What is trained through.
@@ -281,7 +283,7 @@ class _Search:
         for node in self.order:
             if id(node) in trunk or id(node) not in trained:
                 continue
-            sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
+            sources = [p for tensor in self.flow[id(node)] for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
                     self.glue[id(node)] = read_glue(node)
@@ -336,7 +338,7 @@ class _Search:
             other = self.order[heapq.heappop(todo)]
             if id(other) in behind:
                 continue
-            producers = [producer for tensor in data_inputs(other) for producer in tensor.inputs]
+            producers = [producer for tensor in self.flow[id(other)] for producer in tensor.inputs]
             if not any(id(producer) in behind for producer in producers):
                 continue  # it reads a shape, not the values
             if any(id(producer) in trained and id(producer) not in behind for producer in producers):
