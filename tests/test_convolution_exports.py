@@ -6,9 +6,11 @@ tools/convolution_zoo.py made the files.
 from pathlib import Path
 
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 
 from onnxsurgeon import load, save
+from onnxsurgeon.graph.canonical import canonicalise
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.writer import to_model
 
@@ -59,6 +61,14 @@ def test_each_layer_is_worked_on_or_a_note_says_why_not(name):
     assert worked_on & named
     for node in named - worked_on:
         assert any(f"'{node}'" in note and " stay" in note for note in network.frame.notes), node
+
+
+def test_pads_that_an_exporter_computes_of_constants_are_known():
+    """PyTorch's older exporter fills them up with zeros, turns them round and casts them before its Pad."""
+    graph = gs.import_onnx(onnx.shape_inference.infer_shapes(onnx.load(FOLDER / "padded-torch-legacy.onnx")))
+    canonicalise(graph)
+    found = [node.inputs[1] for node in graph.nodes if node.op == "Pad"]
+    assert [tensor.values.tolist() for tensor in found] == [[0, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("name", FOUND)

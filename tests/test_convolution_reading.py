@@ -276,9 +276,8 @@ def test_a_normalisation_before_a_convolution_folds_forward_unless_zeros_are_rea
     network = same(model(nodes, {"K": values(4, 3, 3, 3), "L": values(2, 4, 3, 3), **NORM}))
     padded = any(pads)
     assert network.topology == ("c3-c4+c4-c2" if padded else "c3-c4-c2")
-    if padded:
-        note = "the width of 'first' stays: BatchNormalization stands between it and the next layer (node 'norm')"
-        assert network.frame.notes == (note,)
+    assert (network.frame.notes, network.group(1).units) == ((), 4)
+    assert len(network.group(1).followers) == (4 if padded else 0)
 
 
 def test_scales_fold_forward_past_padding():
@@ -307,11 +306,10 @@ def test_a_depthwise_convolution_is_a_part_of_its_own():
     assert network.topology == "c3-c6+c6-c6+c6-c4+c4-c4"
     assert network.hidden_count == 0
     assert [layer.channels for layer in network.layers] == [3, 6, 6, 4]
-    assert network.frame.notes == (
-        "the width of 'depthwise' stays: it is a grouped convolution, whose units are tied to its channels",
-        "the widths of 'expand', 'project' stay: a grouped convolution reads their units in groups "
-        "(nodes 'depthwise', 'last')",
-    )
+    note = "the width of 'project' stays: a grouped convolution reads its units in groups (node 'last')"
+    assert network.frame.notes == (note,)
+    assert network.group_count == 1  # of 'expand', 'depthwise' and 'project'
+    assert (network.group(1).units, network.group(1).ports, network.group(1).each) == (6, 3, ((1, 0),))
 
 
 def test_dense_layers_and_convolutions_are_in_parts_of_their_own():
@@ -346,10 +344,8 @@ def test_a_residual_block_is_two_parts_and_an_add():
     constants = {"A": values(4, 3, 3, 3), "B": values(5, 4, 3, 3), "C": values(4, 5, 3, 3), "D": values(2, 4, 1, 1)}
     network = same(model(nodes, constants))
     assert network.topology == "c3-c4+c4-c5-c4+c4-c2"
-    assert network.frame.notes == (
-        "the width of 'stem' stays: it is read by 'c1', 'add'",
-        "the width of 'c2' stays: Add joins its units with others, one by one (node 'add')",
-    )
+    assert network.frame.notes == ()
+    assert (network.group(2).units, network.group(2).ports) == (4, 4)
 
 
 def test_float16_is_worked_on_in_float32():

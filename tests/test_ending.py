@@ -74,6 +74,11 @@ def test_figures_tell_the_ratio_in_words():
     assert [figure.name for figure in figures(before, replace(after, latency=None))] == ["parameters", "file"]
     assert figures(Footprint(2_000_000, 10), Footprint(1_574_218, 10))[0].after == "1.57 M"
     assert figures(Footprint(100_000, 9), Footprint(10, 9))[0].change == "10,000× fewer"
+    given = figures(Footprint(500, 2100, 0.01), Footprint(500, 2289, 0.01), is_given=True)
+    assert [(figure.before, figure.after, figure.change) for figure in given[:2]] == [
+        ("500", "500", "the same"),
+        ("2.1 kB", "2.29 kB", "the same network"),  # whose file tells where it comes from
+    ]
     assert measured_figure("R²", -12.3456, 0.5) == Figure("test R²", "-12.3", "0.5000", "+12.8456")
 
 
@@ -178,6 +183,7 @@ OUTCOME = Outcome(SurgeonSettings(), True, False, False, True, 5000, 900, "R²",
         ({"time_limit": 9, "max_size": 9}, 50, "better by", "a smaller limit, a longer --time-limit, or more rows to"),
         ({"objective": "pareto"}, 5000, "better by more than chance on 5,000", "one of RUN/front"),
         ({"preset": "corrected"}, 5000, "more accurate on 5,000", "more rows to train on"),
+        ({}, 5000, "better by more than chance on 5,000 rows, and nothing smaller surely as good", "--lose 0.5%"),
     ],
 )
 def test_what_is_tried_next_follows_from_what_was_asked_for(settings, rows, why, hints):
@@ -199,6 +205,31 @@ def test_who_is_imitated_is_not_said_to_be_equalled(settings, said):
     (told,) = remarks(replace(OUTCOME, settings=settings, rows=50, is_teacher=True))
     assert told.startswith(f"best.onnx is the given model: {said}")
     assert "accurate" in told or "rows" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lose": 0.005}, "lost 0.0200 of R², more than --lose 0.5% allows"),
+        ({"min_accuracy": 0.95}, "R² 0.9400, less than --min-accuracy 0.95"),
+    ],
+)
+def test_what_was_kept_on_the_rows_that_decide_alone_is_told(settings, said):
+    settings = SurgeonSettings.from_preset(**settings)
+    outcome = replace(OUTCOME, settings=settings, is_given=False, rows=144, before=0.96, after=0.94)
+    (told,) = remarks(outcome)
+    assert said in told
+    assert told.endswith("on the 144 rows that decide it kept to that; more of these would tell better")
+    assert remarks(replace(outcome, before=0.965, after=0.962)) == ()
+    assert remarks(replace(outcome, shortfall="no network was found with that")) == ()  # that is said already
+
+
+def test_where_a_wish_was_missed_the_given_model_is_not_said_to_be_unbeaten():
+    settings = SurgeonSettings.from_preset(max_latency=0.001)
+    (told,) = remarks(replace(OUTCOME, settings=settings, shortfall="no network was found with --max-latency 0.001"))
+    assert told.startswith("best.onnx is the given model: nothing came nearer to what is asked for")
+    assert "a smaller limit" not in told
+    assert "a larger limit" in told
 
 
 def test_remarks_come_in_order():
@@ -267,7 +298,7 @@ def test_the_report_begins_with_the_same_figures(worse, given):
         page = write_report(evolved.run).read_text(encoding="utf-8")
         head = " ".join(re.sub(r"<[^>]+>", " ", page.partition("<header>")[2].partition("</header>")[0]).split())
         for figure in (
-            *figures(evolved.before, evolved.after),
+            *figures(evolved.before, evolved.after, is_given=evolved.is_given),
             measured_figure("accuracy", evolved.start.accuracy, evolved.test.accuracy),
         ):
             assert f"{figure.name} {figure.change} {figure.before} → {figure.after}" in head

@@ -10,12 +10,14 @@ from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, load, op
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.graph.equivalence import compare_chains, random_features
+from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import count_of, shrinkage
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, settling, to_the_limit
-from onnxsurgeon.surgeon.latency import latency_of
+from onnxsurgeon.surgeon.fast_enough import largest_within
+from onnxsurgeon.surgeon.latency import Yardstick, latency_of
 from onnxsurgeon.surgeon.objective import choose, front, least_accuracy, shortfall
 from onnxsurgeon.training.rates import RateSchedule
 from tests.conftest import branch_digests, killed_and_resumed, start_model
@@ -148,10 +150,73 @@ def test_a_limit_on_the_file_is_kept(start, tmp_path):
 
 def test_a_limit_on_the_latency_shrinks_the_network(start, tmp_path, monkeypatch):
     """A clock that goes by the parameters: real ones cannot be asserted on."""
-    monkeypatch.setattr("onnxsurgeon.surgeon.front_search.latency_of", lambda path: load(path).parameter_count / 1000)
+    monkeypatch.setattr(
+        "onnxsurgeon.surgeon.latency.Yardstick.latency_of", lambda self, path: load(path).parameter_count / 1000
+    )
     done = run(start, short(max_latency=1.0), tmp_path / "run")
     assert done.network.parameter_count <= 1000
     assert done.shortfall == ""
+
+
+def test_where_the_call_takes_most_of_the_time_no_more_goes_than_has_to(start, tmp_path, monkeypatch):
+    """6 ms whatever the size, and 0.1 ms for a thousand parameters: 6.1 are 1,000, and not 0.9 of what there is."""
+    monkeypatch.setattr(Yardstick, "latency_of", lambda _, path: 6 + load(path).parameter_count / 10_000)
+    monkeypatch.setattr("onnxsurgeon.surgeon.start.latency_of", lambda _: 6.0)
+    done = run(start, short(max_latency=6.1), tmp_path / "run")
+    assert 800 <= done.network.parameter_count <= 1000
+    assert done.shortfall == ""
+
+
+def test_a_limit_on_latency_just_below_the_call_is_refused_unless_a_measurement_meets_it(start, tmp_path, monkeypatch):
+    measured = [6.3, 6.1, 6.0, 6.2, 6.4]
+    clock = iter(measured)
+    monkeypatch.setattr("onnxsurgeon.surgeon.start.latency_of", lambda _: next(clock))
+    with pytest.raises(SettingsError, match=r"^max-latency: 5.9 ms cannot be reached: .* takes 6 ms for a row"):
+        run(start, short(max_latency=5.9), tmp_path / "run")
+    clock = iter(measured)
+    run(start, short(max_latency=6.1, epochs=1), tmp_path / "run")
+    assert next(clock) == 6.0
+
+
+@pytest.mark.parametrize(("limit", "count"), [(6.05, 500), (6.3, 3000), (6.0001, 87), (5.0, 87), (6.49, 4900)])
+def test_the_largest_within_is_found_by_bisection(limit, count):
+    tried = []
+
+    def plan(most):
+        tried.append(most)
+        return Candidate(None, 0.0, most, "", 0)
+
+    found = largest_within(limit, 5018, 87, plan, lambda candidate: 6 + candidate.parameters / 10_000)
+    assert count / 1.05 <= found <= count
+    assert len(tried) <= 8
+
+
+def test_where_nothing_can_go_bisection_ends():
+    def never(_):
+        raise AssertionError("nothing is there to be measured")
+
+    assert largest_within(1.0, 100, 10, lambda most: None, never) == 10
+    assert largest_within(1.0, 100, 10, lambda most: Candidate(None, 0.0, 100, "", 0), never) == 10
+
+
+def test_what_slows_the_machine_down_does_not_make_a_model_slower(start, tmp_path, monkeypatch):
+    """From the second block on, everything takes twice as long, by a clock of its own."""
+    save(create((64, 20, 10)), tmp_path / "other.onnx")
+    calls = [0]
+
+    def stopwatch(path):
+        seconds = 1e-5 if path == start else 2e-5
+
+        def once():
+            calls[0] += 1
+            return seconds * (1 if calls[0] < 2 * 90 else 2)
+
+        return once
+
+    monkeypatch.setattr("onnxsurgeon.surgeon.latency._stopwatch", stopwatch)
+    yardstick = Yardstick(start)
+    assert yardstick.latency_of(tmp_path / "other.onnx") == pytest.approx(0.02)
+    assert yardstick.latency_of(start) == pytest.approx(0.01)
 
 
 def test_latency_is_measured(start, tmp_path):

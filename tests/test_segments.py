@@ -78,6 +78,7 @@ class Case:
     build: object
     topologies: list
     notes: tuple
+    shared: tuple
 
     def model(self):
         graph = Graph()
@@ -88,23 +89,17 @@ class Case:
 CASES = {}
 
 
-def case(*topologies, notes=()):
+def case(*topologies, notes=(), shared=()):
+    """``shared``: of each width that several segments share its units, and how many layers write or read it."""
+
     def add(build):
-        CASES[build.__name__] = Case(build, list(topologies), notes)
+        CASES[build.__name__] = Case(build, list(topologies), notes, shared)
         return build
 
     return add
 
 
-@case(
-    "4-6",
-    "6-9-6",
-    "6-3",
-    notes=(
-        "the width of 'd1' stays: it is read by 'd2', 'Add_s'",
-        "the width of 'd3' stays: Add joins its units with others, one by one (node 'Add_s')",
-    ),
-)
+@case("4-6", "6-9-6", "6-3", shared=((6, 4),))
 def residual_with_the_activation_behind_the_sum(g):
     g.dense("d1", "x", "a", 4, 6)
     g.op("Relu", "a", "b")
@@ -116,16 +111,7 @@ def residual_with_the_activation_behind_the_sum(g):
     g.dense("d4", "f", "y", 6, 3)
 
 
-@case(
-    "4-6",
-    "6-9-6",
-    "6-7-6",
-    "6-3",
-    notes=(
-        "the width of 'd0' stays: it is read by 'Relu_a1', 'Add_s1'",
-        "the widths of 'd1b', 'd2b' stay: Add joins their units with others, one by one (nodes 'Add_s1', 'Add_s2')",
-    ),
-)
+@case("4-6", "6-9-6", "6-7-6", "6-3", shared=((6, 6),))
 def residual_with_activations_before_the_layers(g):
     g.dense("d0", "x", "s0", 4, 6)
     for i, width in ((1, 9), (2, 7)):
@@ -137,7 +123,7 @@ def residual_with_activations_before_the_layers(g):
     g.dense("d3", "s2", "y", 6, 3)
 
 
-@case("4-8-6", "6-5-3", "6-7-2", notes=("the width of 'd2' stays: it is read by 'h1', 'k1'",))
+@case("4-8-6", "6-5-3", "6-7-2", shared=((6, 3),))
 def two_heads(g):
     g.outputs["z"] = ("batch", 2)
     g.dense("d1", "x", "a", 4, 8)
@@ -153,12 +139,7 @@ def two_heads(g):
     g.dense("k2", "q", "z", 7, 2)
 
 
-@case(
-    "4-6-5",
-    "3-7-5",
-    "10-8-2",
-    notes=("the widths of 'd2', 'e2' stay: Concat puts their output beside others' (node 'Concat_s')",),
-)
+@case("4-6-5", "3-7-5", "10-8-2", shared=((5, 2), (5, 2)))
 def two_inputs_joined(g):
     g.inputs["w"] = ("batch", 3)
     g.dense("d1", "x", "a", 4, 6)
@@ -178,7 +159,8 @@ def two_inputs_joined(g):
     "4-7-6",
     "4-5-1",
     "6-3",
-    notes=("the widths of 'd2', 'g2' stay: Mul joins their units with others, one by one (node 'Mul_t')",),
+    notes=("the width of 'g2' stays: Mul joins its units with others, one by one (node 'Mul_t')",),
+    shared=((6, 2),),
 )
 def gating_by_one_column(g):
     g.dense("d1", "x", "a", 4, 7)
@@ -213,15 +195,7 @@ def a_softmax_gate(g):
     g.dense("d3", "t", "y", 6, 3)
 
 
-@case(
-    "4-6",
-    "6-8-7-9-6",
-    "6-3",
-    notes=(
-        "the width of 'd1' stays: it is read by 'm0', 'Add_s'",
-        "the width of 'd5' stays: Add joins its units with others, one by one (node 'Add_s')",
-    ),
-)
+@case("4-6", "6-8-7-9-6", "6-3", shared=((6, 4),))
 def a_skip_over_several_layers(g):
     g.dense("d1", "x", "a", 4, 6)
     g.op("Relu", "a", "b")
@@ -244,11 +218,7 @@ def an_input_that_skips_everything(g):
     g.op("Concat", "x e", "y", axis=1)
 
 
-@case(
-    "4-8-6",
-    "6-7-2",
-    notes=("the width of 'd2' stays: ReduceMean stands between it and the next layer (node 'ReduceMean_d')",),
-)
+@case("4-8-6", "6-7-2", shared=((6, 2),))
 def three_axes_and_a_mean(g):
     g.inputs["x"] = ("batch", 5, 4)
     g.dense3("d1", "x", "a", 4, 8)
@@ -260,7 +230,7 @@ def three_axes_and_a_mean(g):
     g.dense("d4", "f", "y", 7, 2)
 
 
-@case("4-8-6", "30-7-2", notes=("the width of 'd2' stays: Flatten lays its output out anew (node 'Flatten_d')",))
+@case("4-8-6", "30-7-2", shared=((6, 2),))
 def three_axes_flattened(g):
     g.inputs["x"] = ("batch", 5, 4)
     g.dense3("d1", "x", "a", 4, 8)
@@ -272,15 +242,7 @@ def three_axes_flattened(g):
     g.dense("d4", "f", "y", 7, 2)
 
 
-@case(
-    "4-8-6",
-    "3-5-3",
-    "6-2",
-    notes=(
-        "the width of 'd2' stays: Split takes parts of its output (node 'Split_left')",
-        "the width of 'd4' stays: Concat puts its output beside others' (node 'Concat_s')",
-    ),
-)
+@case("4-8-6", "3-5-3", "6-2", shared=((3, 2), (3, 2), (3, 2)))
 def a_split_one_half_of_which_is_worked_on(g):
     g.const(halves=np.array([3, 3]))
     g.dense("d1", "x", "a", 4, 8)
@@ -295,7 +257,12 @@ def a_split_one_half_of_which_is_worked_on(g):
     g.dense("d5", "t", "y", 6, 2)
 
 
-@case("4-8-6", "4-5-2", notes=("the width of 'd2' stays: Slice takes parts of its output (node 'Slice_d')",))
+@case(
+    "4-8-6",
+    "4-5-2",
+    notes=("the width of 'd2' stays: Slice takes parts of its output (node 'Slice_d')",),
+    shared=((4, 2),),
+)
 def a_slice(g):
     g.const(begin=np.array([1]), end=np.array([5]), axis=np.array([1]))
     g.dense("d1", "x", "a", 4, 8)
@@ -320,14 +287,7 @@ def the_last_time_step_gathered(g):
     g.dense("d4", "f", "y", 5, 2)
 
 
-@case(
-    "4-8-6",
-    "6-5-2",
-    notes=(
-        "the width of 'd2' stays: LayerNormalization computes over all its units together "
-        "(node 'LayerNormalization_d')",
-    ),
-)
+@case("4-8-6", "6-5-2", shared=((6, 2),))
 def layer_normalization_between(g):
     g.const(scale=np.linspace(0.5, 1.5, 6, dtype="f"), shift=np.linspace(-1, 1, 6, dtype="f"))
     g.dense("d1", "x", "a", 4, 8)
@@ -340,15 +300,7 @@ def layer_normalization_between(g):
     g.dense("d4", "g", "y", 5, 2)
 
 
-@case(
-    "4-8-6",
-    "6-5-6",
-    "6-2",
-    notes=(
-        "the width of 'd2' stays: it is read by 'BatchNormalization_d', 'Add_s'",
-        "the width of 'd4' stays: Add joins its units with others, one by one (node 'Add_s')",
-    ),
-)
+@case("4-8-6", "6-5-6", "6-2", shared=((6, 4),))
 def batch_normalization_whose_input_has_two_readers(g):
     g.const(scale=np.linspace(0.5, 1.5, 6, dtype="f"), shift=np.linspace(-1, 1, 6, dtype="f"))
     g.const(mean=np.linspace(-0.3, 0.5, 6, dtype="f"), variance=np.linspace(0.5, 2, 6, dtype="f"))
@@ -504,10 +456,10 @@ def weights_tied_between_two_layers(g):
     "4-6-5",
     "10-2",
     notes=(
-        "the widths of 'd2', 'e2' stay: Concat puts their output beside others' (node 'Concat_s')",
         "'d1.W' is read elsewhere too: 'e1' has its own copy, 'd1.W_'",
         "'d1.b' is read elsewhere too: 'e1' has its own copy, 'd1.b_'",
     ),
+    shared=((5, 2), (5, 2)),
 )
 def weights_tied_between_two_towers(g):
     g.inputs = {"x": ("batch", 4), "w": ("batch", 4)}
@@ -583,6 +535,8 @@ def test_what_is_found(found):
     assert [segment.topology for segment in network.segments] == case.topologies
     assert network.topology == "+".join(case.topologies)
     assert network.frame.notes == case.notes
+    shared = [network.group(i) for i in range(network.hidden_count + 1, network.group_count + 1)]
+    assert tuple((group.units, group.ports) for group in shared) == case.shared
     assert network.hidden_count == sum(topology.count("-") - 1 for topology in case.topologies)
 
 

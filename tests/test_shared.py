@@ -173,18 +173,15 @@ def test_training_goes_on_behind_a_surgery_with_the_optimizers_moments(optimizer
     assert (errors[1] < errors[0]).all()
 
 
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (actor(biases=(True, False)), "the width of 'trunk0' stays: it is read by 'head0', 'head1'"),
-    ],
-)
-def test_what_is_not_yet_free_is_noted(model, reason):
-    assert from_model(model).frame.notes == (reason,)
+def test_layers_of_different_kinds_share_a_width():
+    """One with a bias and one without are no layers side by side, and yet read the same units."""
+    network = from_model(actor(biases=(True, False)))
+    assert (network.topology, network.frame.notes) == ("6-8+8-3+8-1", ())
+    assert (network.group(1).units, network.group(1).ports) == (8, 3)
 
 
 def test_a_reader_that_goes_on_keeps_its_own_width_free():
-    """Of two layers, one of which has a hidden layer behind it, the shared width is held, and that is said."""
+    """Of two layers, one of which has a hidden layer behind it: both widths are free."""
     model = actor(heads=(5, 1))
     held = [numpy_helper.from_array(RNG.standard_normal((5, 2)).astype("f"), "more")]
     model.graph.initializer.extend(held)
@@ -192,4 +189,5 @@ def test_a_reader_that_goes_on_keeps_its_own_width_free():
     model.graph.output[0].CopyFrom(value("end", "n", 2))
     network = from_model(model)
     assert network.topology == "6-8+8-5-2+8-1"
-    assert network.frame.notes == ("the width of 'trunk0' stays: it is read by 'head0', 'head1'",)
+    assert network.frame.notes == ()
+    assert [(network.group(i).units, network.group(i).ports) for i in (1, 2)] == [(5, 2), (8, 3)]

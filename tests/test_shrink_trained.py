@@ -110,6 +110,10 @@ def test_what_is_allowed_to_grow(trained):
     assert grows(network, settings(min_accuracy=0.95), 0.9, 20_000)
     assert not grows(network, settings(min_accuracy=0.85), 0.9, 20_000)
     assert not grows(network, settings(min_accuracy=0.95, shrink=2), 0.9, 20_000)
+    twice = 2 * network.parameter_count
+    assert not grows(network, settings(max_parameters=twice, max_size=10_000), 0.9, 20_000)
+    assert not grows(network, settings(max_parameters=twice, max_latency=1.0), 0.9, 20_000)
+    assert grows(network, settings(max_parameters=twice, max_size=40_000), 0.9, 20_000)
     with pytest.raises(SettingsError, match="ensemble: several networks become a larger one"):
         grows(network, settings(ensemble=2, shrink=2), 0.9, 20_000)
 
@@ -231,11 +235,20 @@ def test_the_smallest_that_loses_no_more_than_asked(trained, tmp_path):
 
 
 def test_without_a_wish_the_smallest_that_is_no_worse(trained, tmp_path):
-    done = run(trained, tmp_path / "run", epochs=24)
+    done = evolve(
+        trained,
+        "digits",
+        settings=settings(epochs=24),
+        validation_fraction=0.4,
+        run_dir=tmp_path / "run",
+        workers=1,
+    )
     front = events_of(done, "decided")[-1]["front"]
     best = max(entry["accuracy"] for entry in front)
     assert done.validation_accuracy >= best - 0.01
     assert done.network.parameter_count < COUNT
+    few = run(trained, tmp_path / "few", epochs=24)  # 144 rows tell no loss below 0.01 by two standard errors
+    assert few.is_given
     assert not any(e["parameters"] > COUNT for e in events_of(done, "trained", "recuperated"))
 
 
@@ -243,6 +256,26 @@ def test_where_the_given_size_is_allowed_the_given_network_stays_unless_another_
     done = run(trained, tmp_path / "run", max_parameters=COUNT, epochs=1, learning_rate=1e-9)
     assert done.is_given
     assert file_digest(done.run / "best.onnx") == file_digest(done.run / "branches" / "0000-start.onnx")
+
+
+@pytest.mark.parametrize("wish", [{"max_parameters": 2 * COUNT}, {"max_size": 50_000}])
+@pytest.mark.parametrize("rate", [0.004, 10.0])
+def test_where_more_is_allowed_the_given_network_is_in_the_race(trained, tmp_path, wish, rate):
+    """It is the first on the front, and stays unless a larger one is better by more than chance: here none is."""
+    done = run(trained, tmp_path / "run", epochs=4, learning_rate=rate, **wish)
+    grown = [event["parameters"] for event in events_of(done, "trained", "recuperated")]
+    assert max(grown) > COUNT
+    assert events_of(done, "started")[0]["front"][0]["branch"] == 0
+    assert done.is_given
+    assert done.shortfall == ""
+
+
+def test_of_several_limits_the_one_that_is_below_leads_to_straight_pruning(trained, tmp_path):
+    done = run(trained, tmp_path / "run", max_parameters=2 * COUNT, max_size=12_000)
+    tried = events_of(done, "recuperated", "trained")
+    assert max(event["parameters"] for event in tried) <= COUNT
+    assert {kind_of(event["surgery"]) for event in tried if event["epoch"] == 0} >= {UNITS, LAYERS}
+    assert done.shortfall == ""
 
 
 def test_rows_without_labels_shrink_it(trained, unlabelled, tmp_path):
@@ -301,6 +334,26 @@ def test_what_there_is_no_time_for_is_not_trained(trained, tmp_path, monkeypatch
     done = run(trained, tmp_path / "run", shrink=8, time_limit=1000.0)
     assert not events_of(done, "trained")
     assert done.network.parameter_count <= COUNT // 8
+
+
+def test_plans_of_a_limit_on_latency_are_of_equal_latency(trained, tmp_path, monkeypatch):
+    """A layer takes 1 ms, a thousand parameters 0.1: with a layer less, more units are as fast."""
+    layers = {"64-48-32-10": 3}
+
+    def latency_of(_, path):
+        network = load(path)
+        return layers.get(network.topology, network.topology.count("-")) + network.parameter_count / 10_000
+
+    monkeypatch.setattr("onnxsurgeon.surgeon.fast_enough.Yardstick.latency_of", latency_of)
+    monkeypatch.setattr("onnxsurgeon.surgeon.start.latency_of", lambda _: 2.0)
+    done = run(trained, tmp_path / "run", max_latency=3.1, epochs=6)
+    tried = [event for event in events_of(done, "recuperated") if event["epoch"] == 0]
+    units = [e["parameters"] for e in tried if kind_of(e["surgery"]) == UNITS and e["parameters"] <= 1000]
+    shallow = [e["parameters"] for e in tried if kind_of(e["surgery"]) == LAYERS]
+    assert max(units) >= 800
+    assert max(shallow) > 2 * max(units)
+    assert done.shortfall == ""
+    assert max(units) <= done.network.parameter_count
 
 
 @pytest.mark.parametrize(("moment", "count"), [("training", 4), ("training", 9), ("surgery", 6), ("writing", 12)])

@@ -107,6 +107,28 @@ def test_a_classifier_stays_unless_another_is_better_by_more_than_chance(tmp_pat
     assert not done.is_refitted
 
 
+@pytest.mark.parametrize("seed", [3, 4, 6])
+def test_without_a_wish_the_given_network_stays_where_rows_are_too_few_to_tell(seed, tmp_path):
+    """Labels by a coin, and twenty rows decide: of many networks one has a few more of them right."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((100, 4)).astype(np.float32), rng.integers(0, 2, 100)
+    np.savez(tmp_path / "noise.npz", x=x, y=y)
+    save(create((4, 6, 2), seed=2), tmp_path / "start.onnx")
+    done = evolve(
+        tmp_path / "start.onnx",
+        str(tmp_path / "noise.npz"),
+        settings=SurgeonSettings(epochs=20, seed=1, start="trained"),
+        validation_fraction=0.25,
+        run_dir=tmp_path / "run",
+        workers=1,
+    )
+    journal = RunDirectory.open(done.run).read_journal()
+    tried = [event["accuracy"] for event in journal if event["event"] in ("trained", "recuperated")]
+    assert max(tried) > next(event for event in journal if event["event"] == "started")["best_accuracy"]
+    assert done.is_given
+    assert "nothing was better by more than chance on 20 rows, and nothing smaller surely as good" in done.remarks[0]
+
+
 def test_the_loss_by_chance():
     labels = np.array([0, 0, 0, 1])
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))

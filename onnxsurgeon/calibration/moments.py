@@ -37,6 +37,10 @@ class Moment(NamedTuple):
     covariance: Array
 
 
+# The weights that predict, and what was found of them.
+Eliminated = tuple[tuple[Array, ...], Elimination]
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Moments of the tensors that enter a network's dense layers, over a calibration sample.
@@ -61,7 +65,7 @@ class Moments:
     missing: Mapping[Place, str]
     gradients: Mapping[Place, Array] = field(default_factory=dict)
     sensitivities: Mapping[Place, Array] = field(default_factory=dict)
-    eliminations: dict[Place, tuple[Array, Elimination]] = field(default_factory=dict, repr=False)
+    eliminations: dict[tuple[int, int, int], Eliminated] = field(default_factory=dict, repr=False)
 
     def rows_of(self, network: Network, i: int) -> int:
         """How many rows the moments of hidden layer ``i`` are means over."""
@@ -118,25 +122,44 @@ class Moments:
             SurgeryError: it is another network's.
         """
         segment, position = _place(network, i)
-        found = self.sensitivities.get((segment, position + step))
+        return self.sensitivity_at(network, (segment, position + step))
+
+    def sensitivity_at(self, network: Network, place: Place) -> Array | None:
+        """The same of the layer at a place."""
+        found = self.sensitivities.get(place)
         if found is None:
             return None
-        layer = network.segments[segment].layers[position + step]
+        layer = network.segments[place[0]].layers[place[1]]
         if len(found) != layer.units:
-            raise SurgeryError(f"layer {i}: this sensitivity is another network's: {len(found)} values")
+            raise SurgeryError(
+                f"'{layer.names.node}': this sensitivity is another network's: {len(found)} values instead of "
+                f"{layer.units}"
+            )
         values, vt = eigen(found)
         return vt.T * np.sqrt(np.maximum(values, 0))
+
+    def at(self, network: Network, place: Place) -> Moment:
+        """Of what enters the layer at a place.
+
+        Raises:
+            SurgeryError: it has none, or they are another network's.
+        """
+        layer = network.segments[place[0]].layers[place[1]]
+        return self._known(place, layer.inputs, f"'{layer.names.node}'")
 
     def _at(self, network: Network, i: int, step: int) -> Moment:
         segment, position = _place(network, i)
         place = segment, position + step
+        return self._known(place, network.segments[segment].layers[position + step].inputs, f"layer {i}")
+
+    def _known(self, place: Place, inputs: int, called: str) -> Moment:
         if place not in self.inputs:
             reason = self.missing.get(place, "the calibration saw no such layer")
-            raise SurgeryError(f"layer {i} has no moments: {reason}")
-        moment, layer = self.inputs[place], network.segments[segment].layers[position + step]
-        if len(moment.mean) != layer.inputs:
+            raise SurgeryError(f"{called} has no moments: {reason}")
+        moment = self.inputs[place]
+        if len(moment.mean) != inputs:
             raise SurgeryError(
-                f"layer {i}: these moments are another network's: {len(moment.mean)} values instead of {layer.inputs}"
+                f"{called}: these moments are another network's: {len(moment.mean)} values instead of {inputs}"
             )
         return moment
 

@@ -5,6 +5,8 @@ Everything in float64 on one thread, see ``linear_algebra``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxsurgeon.calibration.moments import Elimination, Moment
@@ -80,6 +82,60 @@ def eliminate(covariance: Array, weight: Array) -> Elimination:
             coefficients -= np.outer(column, coefficients[j])
             precision -= np.outer(column, precision[j])
     return Elimination(np.array(order), np.cumsum(errors))
+
+
+def eliminate_together(known: Sequence[tuple[Array, Array]], units: int) -> Elimination:
+    """Backward elimination of units that several readers read, each perhaps in several places.
+
+    Of every reader the covariance (units · taps, units · taps) of what it reads, unit by unit, and its weight W
+    (units · taps, m). Without unit j a reader's error grows by tr(B_jᵀ (P_jj)⁻¹ B_j), B_j and P_jj being the unit's
+    block of the present coefficients and of P = Σ⁻¹: the unit goes first whose sum over the readers is least.
+    """
+    if len(known) == 1 and len(known[0][0]) == units:
+        return eliminate(*known[0])
+    with single_threaded():
+        states = [_Eliminated(covariance, weight, units) for covariance, weight in known]
+        order: list[int] = []
+        errors, there, error = [], np.ones(units, bool), 0.0
+        for _ in range(units):
+            costs = np.where(there, np.sum([state.costs(there) for state in states], axis=0), np.inf)
+            j = int(np.argmin(costs))
+            error += float(costs[j])
+            order.append(j)
+            errors.append(error)
+            there[j] = False
+            for state in states:
+                state.drop(j)
+    return Elimination(np.array(order), np.array(errors))
+
+
+class _Eliminated:
+    """One reader's regression, as units go."""
+
+    def __init__(self, covariance: Array, weight: Array, units: int) -> None:
+        weights = _weights(covariance)
+        correlation = covariance * weights * weights[:, None]
+        constant = weights == 0
+        correlation[np.diag_indices(len(weights))] += np.where(constant, 1.0, _ELIMINATION_RIDGE)
+        scaled = np.where(constant, 0, 1 / np.where(constant, 1, weights))[:, None] * weight.astype(np.float64)
+        self.units, self.taps = units, len(weights) // units
+        self.coefficients, self.precision = scaled, np.linalg.inv(correlation)
+
+    def costs(self, there: Array) -> Array:
+        """What each unit that is still there costs, (units,)."""
+        blocks = self.precision.reshape(self.units, self.taps, self.units, self.taps)
+        own = blocks[np.arange(self.units), :, np.arange(self.units)]
+        b = self.coefficients.reshape(self.units, self.taps, -1)
+        found = np.zeros(self.units)
+        found[there] = (np.linalg.solve(own[there], b[there]) * b[there]).sum(axis=(1, 2))
+        return found
+
+    def drop(self, j: int) -> None:
+        """Refit without unit ``j``."""
+        rows = np.arange(j * self.taps, (j + 1) * self.taps)
+        column = np.linalg.solve(self.precision[np.ix_(rows, rows)].T, self.precision[:, rows].T).T
+        self.coefficients -= column @ self.coefficients[rows]
+        self.precision -= column @ self.precision[rows]
 
 
 def _weights(covariance: Array) -> Array:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.surgeon.result import Evolved
+    from onnxsurgeon.surgery.proof import GroupProof
 
 LONGEST_PREFIX = 16
 MOST_ROWS = 300  # of recommendations, and of pictures of layers: thousands take longer to lay out than all else
@@ -111,8 +112,9 @@ def inspection(
     candidates: Sequence[Candidate],
     thresholds: Thresholds,
     pruning: Sequence[PruningReport] | None = None,
+    proofs: Sequence[GroupProof] = (),
 ) -> None:
-    """What ``inspect`` shows; with ``pruning`` also what the data say."""
+    """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
@@ -124,6 +126,10 @@ def inspection(
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()
     _layers(network, reports)
+    if network.group_count > network.hidden_count:
+        _shared_widths(network)
+    if proofs:
+        _proofs(network, proofs)
     if reports:
         spectra(out, reports[:MOST_ROWS], thresholds)
         if len(reports) > MOST_ROWS:
@@ -138,6 +144,35 @@ def inspection(
         out.print(f"[dim]… and {len(candidates) - MOST_ROWS:,} more: --json shows all[/]")
     if pruning is None and reports:
         out.print(f"[dim]{WITHOUT_DATA}[/]")
+
+
+def _shared_widths(network: Network) -> None:
+    """Which layers write and read each width that several layers share, and what else has a value for each unit."""
+    out.print("\n[bold]Widths that several layers share[/]: units come and go in all of them at once")
+    rows = []
+    for i in range(network.hidden_count + 1, network.group_count + 1):
+        group, (writers, readers) = network.group(i), network.layers_of(i)
+        besides = [each.tensor for each in group.followers]
+        besides += [network.segments[number].layers[0].names.node for number, _ in group.each]
+        rows.append(
+            (
+                str(i),
+                str(group.units),
+                [layer.names.node for layer in writers],
+                [layer.names.node for layer in readers],
+                besides + [f"{group.normalised} (normalises)"] * bool(group.normalised),
+            )
+        )
+    table(("layer", "units", "written by", "read by", "besides"), rows, fold=("written by", "read by", "besides"))
+
+
+def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:
+    """How far the outputs move when units change places: in all that knows of them, and in the first layer alone."""
+    out.print("\n[bold]Units permuted[/]: how far the outputs move, of their scale")
+    rows = []
+    for i, proof in enumerate(proofs, start=1):
+        rows.append((str(i), str(network.group(i).ports), f"{proof.together:.1e}", f"{proof.alone:.1e}"))
+    table(("layer", "ports", "everywhere at once", "in the first layer alone"), rows, right=("ports",))
 
 
 def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
@@ -330,7 +365,7 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     metric = evolved.test.metric
     measured = measured_figure(metric, evolved.start.accuracy, evolved.test.accuracy)
     out.print()
-    figures_box([*figures(evolved.before, evolved.after), measured])
+    figures_box([*figures(evolved.before, evolved.after, is_given=evolved.is_given), measured])
     worse, others = evolved.remarks[: evolved.is_worse], evolved.remarks[evolved.is_worse :]
     for remark in worse:
         _plain(f"[bold red]{escape(remark)}[/]")

@@ -193,6 +193,7 @@ def evolve(
     from onnxsurgeon.cli import console, live
     from onnxsurgeon.cli.log_file import logged_to
     from onnxsurgeon.surgeon import run as runs
+    from onnxsurgeon.surgeon.clock import Clock
     from onnxsurgeon.surgeon.progress import TrainingProgress
 
     progress = TrainingProgress()
@@ -209,6 +210,7 @@ def evolve(
         "track": tuple(track or ()),
         "progress": None if quiet else console.DownloadBar,
         "training_progress": progress,
+        "clock": Clock.of_process(),
     }
     reading = taken(ReadingOptions, settings)
     given = {name: value for name, value in settings.items() if value is not None}

@@ -110,6 +110,13 @@ def inspect(
             "it instead of narrow.",
         ),
     ] = "",
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Show that units belong together: change their places in all that knows of them, and run the model.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
@@ -118,6 +125,7 @@ def inspect(
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.recommend import inspect_layers, propose, ranked
     from onnxsurgeon.surgery import Narrow
+    from onnxsurgeon.surgery.proof import prove_group
 
     reading = taken(ReadingOptions, settings)
     chosen = SurgeonSettings.from_preset(preset)
@@ -130,8 +138,9 @@ def inspect(
     pruning = _pruning(network, data, reading, as_json=as_json) if data else None
     if pruning is not None:  # which judges better than singular values do
         candidates = [candidate for candidate in candidates if candidate.operation != Narrow.operation]
+    proofs = [prove_group(network, i) for i in range(1, network.group_count + 1)] if prove else []
     if not as_json:
-        console.inspection(network, reports, candidates, thresholds, pruning)
+        console.inspection(network, reports, candidates, thresholds, pruning, proofs)
         return
     layers: list[dict[str, Any]] = [
         {
@@ -145,20 +154,36 @@ def inspect(
         }
         for report in reports
     ]
-    record = {
+    record: dict[str, Any] = {
         "topology": network.topology,
         "parameters": network.parameter_count,
         "multiplications": network.multiplications,
         "opset": network.frame.opset,
         "layers": _layers(network),
         "hidden_layers": layers,
+        "shared_widths": [_shared(network, i) for i in range(network.hidden_count + 1, network.group_count + 1)],
         "candidates": [_record(candidate) for candidate in candidates],
     }
     if pruning is not None:
-        for layer, found in zip(layers, pruning, strict=True):
+        for layer, found in zip([*layers, *record["shared_widths"]], pruning, strict=True):
             layer["pruning_errors"] = None if found.errors is None else found.errors.tolist()
         record["by_data"] = [_record(found.candidate) for found in pruning if found.candidate is not None]
+    if prove:
+        record["proofs"] = [proof._asdict() for proof in proofs]
     console.print_json(record)
+
+
+def _shared(network: Network, i: int) -> dict[str, Any]:
+    """A width that several layers share."""
+    group, (writers, readers) = network.group(i), network.layers_of(i)
+    return {
+        "layer": i,
+        "units": group.units,
+        "written_by": [layer.names.node for layer in writers],
+        "read_by": [layer.names.node for layer in readers],
+        "followers": [each.tensor for each in group.followers],
+        "normalised_by": group.normalised,
+    }
 
 
 def _layers(network: Network) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ come out as they are in the file show that the two are not related in that way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
@@ -44,6 +44,8 @@ class _Layer(NamedTuple):
 
 
 _Segments = tuple[tuple[_Layer, ...], ...]
+# For each width that several segments share, the segments whose last layers write it.
+_Ends = Sequence[Sequence[int]]
 
 
 def lineage_of(network: Network) -> tuple[str, ...] | None:
@@ -77,17 +79,21 @@ def _ways(
     first: Network, second: Network, undone: tuple[str, ...], done: tuple[str, ...]
 ) -> Iterator[list[frozenset[int]]]:
     """For each way that leads from the one to the other: what each of the second's layers descends from."""
-    if [s.widths[0] for s in first.segments] != [s.widths[0] for s in second.segments]:
+    shared = [group for group in first.units.free if not group.is_hidden]
+    tied = {port.segment for group in shared for port in group.readers}
+    fixed = [[s.widths[0] for number, s in enumerate(each.segments) if number not in tied] for each in (first, second)]
+    if fixed[0] != fixed[1]:
         return
+    ends = [[port.segment for port in group.writers] for group in shared]
     numbers = iter(range(len(first.layers)))
     start = tuple(
         tuple(_Layer(layer.units, frozenset([next(numbers)])) for layer in segment.layers) for segment in first.segments
     )
     wanted = [[layer.units for layer in segment.layers] for segment in second.segments]
-    for ancestor in _back(start, [parse(text) for text in undone]):
+    for ancestor in _back(start, [parse(text) for text in undone], ends):
         found: _Segments | None = ancestor
         for surgery in (parse(text) for text in done):
-            found = None if found is None else _forth(found, surgery)
+            found = None if found is None else _forth(found, surgery, ends)
         if found is not None and _fits(found, wanted):
             yield [layer.origin for segment in found for layer in segment]
 
@@ -100,7 +106,7 @@ def _fits(found: _Segments, wanted: list[list[int]]) -> bool:
     )
 
 
-def _back(segments: _Segments, surgeries: list[Surgery]) -> Iterator[_Segments]:
+def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterator[_Segments]:
     """Every network that these surgeries, in order, may have made this one of."""
     if not surgeries:
         yield segments
@@ -109,12 +115,17 @@ def _back(segments: _Segments, surgeries: list[Surgery]) -> Iterator[_Segments]:
     if isinstance(effect, Multiplied):
         parted = _parted(segments, effect.times)
         if parted is not None:
-            yield from _back(parted, surgeries[:-1])
+            yield from _back(parted, surgeries[:-1], ends)
+        return
+    tied = _ends_at(segments, layer, ends) if isinstance(effect, Widened | Narrowed) else None
+    if tied is not None:
+        less = -effect.added if isinstance(effect, Widened) else None
+        yield from _back(_with_ends(segments, tied, less), surgeries[:-1], ends)
         return
     for number, position in _sites(segments, layer, effect):
         layers = _undone(segments[number], position, effect)
         if layers is not None:
-            yield from _back((*segments[:number], layers, *segments[number + 1 :]), surgeries[:-1])
+            yield from _back((*segments[:number], layers, *segments[number + 1 :]), surgeries[:-1], ends)
 
 
 def _sites(segments: _Segments, layer: int, effect: Effect) -> Iterator[tuple[int, int]]:
@@ -167,7 +178,23 @@ def _parted(segments: _Segments, times: int) -> _Segments | None:
     )
 
 
-def _forth(segments: _Segments, surgery: Surgery) -> _Segments | None:
+def _ends_at(segments: _Segments, layer: int, ends: _Ends) -> Sequence[int] | None:
+    """The segments whose last layers write a width that several share; None where a hidden layer is meant."""
+    number = layer - 1 - sum(len(segment) - 1 for segment in segments)
+    return ends[number] if 0 <= number < len(ends) else None
+
+
+def _with_ends(segments: _Segments, tied: Sequence[int], more: int | None) -> _Segments:
+    """With so many units more in the last layers of segments; None: how many there are is not told."""
+    found = list(segments)
+    for number in tied:
+        *before, last = found[number]
+        units = None if more is None or last.units is None else last.units + more
+        found[number] = (*before, last._replace(units=units))
+    return tuple(found)
+
+
+def _forth(segments: _Segments, surgery: Surgery, ends: _Ends) -> _Segments | None:
     """The network after the surgery; None: there is no such layer."""
     effect, left = surgery.effect, surgery.layer - 1
     if isinstance(effect, Multiplied):
@@ -179,7 +206,10 @@ def _forth(segments: _Segments, surgery: Surgery) -> _Segments | None:
         if 0 <= left < len(segment) - 1:
             return (*segments[:number], _done(segment, left, effect), *segments[number + 1 :])
         left -= len(segment) - 1
-    return None
+    tied = _ends_at(segments, surgery.layer, ends)
+    if tied is None:
+        return None
+    return _with_ends(segments, tied, effect.added if isinstance(effect, Widened) else None)
 
 
 def _done(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, ...]:

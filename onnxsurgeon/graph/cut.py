@@ -43,13 +43,13 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
     Segments come in the order of computation. What nothing needed before stays.
     """
     graph = model.graph
-    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    flow = _Flow.of(graph)
     outputs = [value.name for value in graph.output]
     stops = {ends.output for ends in segments}
     entries = [ends.entry for ends in segments]
-    before = _needed(graph, producers, outputs, set())
-    kept = _needed(graph, producers, [*outputs, *entries, *features], stops)
-    prefix = _needed(graph, producers, features, stops)
+    before = flow.needed(outputs, set())
+    kept = flow.needed([*outputs, *entries, *features], stops)
+    prefix = flow.needed(features, stops)
     removed = before.nodes - kept.nodes
     gone = before.tensors - kept.tensors
 
@@ -70,7 +70,8 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
     made: dict[str, int] = {}
     for ends in segments:
         # Right behind what it reads: whatever reads its output stood further back.
-        behind = places[producers[ends.entry]] + 1 if ends.entry in producers and ends.entry not in made else 0
+        producer = None if ends.entry in made else flow.producers.get(ends.entry)
+        behind = 0 if producer is None else places[producer] + 1
         made[ends.output] = made.get(ends.entry, behind)
     positions = tuple(made[ends.output] for ends in segments)
     prefix_positions = tuple(sorted(places[index] for index in prefix.nodes))
@@ -87,21 +88,35 @@ class _Needed:
     tensors: set[str]
 
 
-def _needed(graph: onnx.GraphProto, producers: dict[str, int], wanted: Sequence[str], stops: set[str]) -> _Needed:
-    """Nodes and tensors that the wanted tensors depend on, not looking behind the tensors ``stops``."""
-    nodes: set[int] = set()
-    tensors: set[str] = set()
-    todo = list(wanted)
-    while todo:
-        name = todo.pop()
-        if name in tensors:
-            continue
-        tensors.add(name)
-        if name in stops or name not in producers:
-            continue
-        index = producers[name]
-        if index not in nodes:
-            nodes.add(index)
-            tensors.update(graph.node[index].output)
-            todo.extend(inputs_of(graph.node[index]))
-    return _Needed(nodes, tensors)
+@dataclass(frozen=True)
+class _Flow:
+    """What each node reads and writes, and which node writes a tensor: asked of the protobuf once."""
+
+    reads: list[list[str]]
+    writes: list[list[str]]
+    producers: dict[str, int]
+
+    @classmethod
+    def of(cls, graph: onnx.GraphProto) -> _Flow:
+        reads = [list(inputs_of(node)) for node in graph.node]
+        writes = [list(node.output) for node in graph.node]
+        return cls(reads, writes, {name: index for index, names in enumerate(writes) for name in names if name})
+
+    def needed(self, wanted: Sequence[str], stops: set[str]) -> _Needed:
+        """Nodes and tensors that the wanted tensors depend on, not looking behind the tensors ``stops``."""
+        nodes: set[int] = set()
+        tensors: set[str] = set()
+        todo = list(wanted)
+        while todo:
+            name = todo.pop()
+            if name in tensors:
+                continue
+            tensors.add(name)
+            if name in stops or name not in self.producers:
+                continue
+            index = self.producers[name]
+            if index not in nodes:
+                nodes.add(index)
+                tensors.update(self.writes[index])
+                todo.extend(self.reads[index])
+        return _Needed(nodes, tensors)

@@ -39,7 +39,7 @@ def data_inputs(node: gs.Node) -> list[Any]:
         return []
     if node.op in _ONE_INPUT:
         return tensors_of(node)[:1]
-    return list(reads(node))
+    return reads(node)
 
 
 # Whose other inputs are shapes, axes, indices and the like.

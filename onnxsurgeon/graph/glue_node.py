@@ -69,17 +69,17 @@ def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes
     Raises:
         NotGlue: a constant among them has a row for each row of the batch.
     """
-    read = tensors_of(node)[:inputs]
-    for tensor in read:
-        shape, out = shape_of(tensor), shape_of(node.outputs[0])
+    read, out = tensors_of(node)[:inputs], shape_of(node.outputs[0])
+    shapes = tuple(shape_of(tensor) for tensor in read)
+    for tensor, shape in zip(read, shapes, strict=True):
         if isinstance(tensor, gs.Constant) and len(shape) == len(out) and shape and shape[0] != 1:
             raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
     return Glue(
         op or node.op,
         tuple(tensor.name for tensor in read),
         node.outputs[0].name,
-        tuple(shape_of(tensor) for tensor in read),
-        shape_of(node.outputs[0]),
+        shapes,
+        out,
         attributes,
         label(node),
     )
@@ -96,6 +96,11 @@ def axis_of(node: gs.Node, axis: int) -> int:
     if axis == 0:
         raise NotGlue("it works along the batch")
     return axis
+
+
+def names_from(node: gs.Node, begin: int) -> tuple[str, ...]:
+    """Names of the inputs from ``begin`` on."""
+    return tuple(tensor.name for tensor in node.inputs[begin:] if tensor.name)
 
 
 def has_input(node: gs.Node, position: int) -> bool:

@@ -19,6 +19,7 @@ from onnxsurgeon.graph.glue_node import (
     constant_of,
     glue_of,
     has_input,
+    names_from,
     shape_of,
     tensors_of,
 )
@@ -179,7 +180,8 @@ def _layer_normalization(node: gs.Node) -> list[Glue]:
     if node.attrs.get("axis", -1) not in (-1, rank - 1) or len([t for t in node.outputs if t.outputs]) > 1:
         raise NotGlue("it normalises over more than the last axis")
     scale, shift = constant_of(node, 1), constant_of(node, 2) if has_input(node, 2) else None
-    return [glue_of(node, node.op, 1, epsilon=float(node.attrs.get("epsilon", EPSILON)), scale=scale, shift=shift)]
+    epsilon, names = float(node.attrs.get("epsilon", EPSILON)), names_from(node, 1)
+    return [glue_of(node, node.op, 1, epsilon=epsilon, scale=scale, shift=shift, constants=names)]
 
 
 def _batch_normalization(node: gs.Node) -> list[Glue]:
@@ -189,7 +191,8 @@ def _batch_normalization(node: gs.Node) -> list[Glue]:
     gamma, beta, mean, variance = (constant_of(node, i).astype(np.float64) for i in range(1, 5))
     scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", EPSILON))
     channels = (-1,) + (1,) * (len(shape_of(node.inputs[0])) - 2)
-    return [glue_of(node, "Affine", 1, scale=scale.reshape(channels), shift=(beta - mean * scale).reshape(channels))]
+    scale, shift = scale.reshape(channels), (beta - mean * scale).reshape(channels)
+    return [glue_of(node, "Affine", 1, scale=scale, shift=shift, constants=names_from(node, 1))]
 
 
 READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {

@@ -13,7 +13,17 @@ from onnx import TensorProto, helper
 
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.geometry import Geometry
-from onnxsurgeon.graph.glue_node import EPSILON, Glue, NotGlue, constant_of, glue_of, has_input, shape_of, tensors_of
+from onnxsurgeon.graph.glue_node import (
+    EPSILON,
+    Glue,
+    NotGlue,
+    constant_of,
+    glue_of,
+    has_input,
+    names_from,
+    shape_of,
+    tensors_of,
+)
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
@@ -197,7 +207,8 @@ def _normalization(node: gs.Node) -> list[Glue]:
         for name, each in (("scale", scale), ("shift", shift))
     }
     epsilon = float(node.attrs.get("epsilon", EPSILON))
-    return [glue_of(node, "GroupNormalization", 1, groups=groups, epsilon=epsilon, **given)]
+    names = names_from(node, 1)
+    return [glue_of(node, "GroupNormalization", 1, groups=groups, epsilon=epsilon, constants=names, **given)]
 
 
 def _depth_and_space(node: gs.Node) -> list[Glue]:

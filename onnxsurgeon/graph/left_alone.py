@@ -11,7 +11,7 @@ from onnxsurgeon.graph.bodies import LAYERS_INSIDE
 from onnxsurgeon.graph.canonical import FLOATS, LAYERS, PRODUCTS, constant_values, explain, is_dense
 from onnxsurgeon.graph.canonical.queries import dtype_of
 from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator
-from onnxsurgeon.graph.notes import depends_on_input, listed
+from onnxsurgeon.graph.notes import listed
 
 _BY_WEIGHT = frozenset((*PRODUCTS, *LAYERS, "ConvTranspose"))
 
@@ -57,17 +57,16 @@ def _nodes(nodes: Sequence[gs.Node]) -> str:
 
 
 def not_layers(
-    graph: gs.Graph, order: Sequence[gs.Node], dense: Collection[int], alive: Collection[int]
+    order: Sequence[gs.Node], dense: Collection[int], alive: Collection[int], moved: Collection[int]
 ) -> Iterator[str]:
     """Products with a weight that are no layers here, those without an output behind them, and those inside bodies.
 
     Args:
-        graph: in canonical form.
-        order: its nodes.
+        order: nodes of a canonical graph, each after what it reads.
         dense: ids of the nodes that are layers in normal form.
         alive: ids of the nodes that an output depends on.
+        moved: ids of the tensors that depend on an input.
     """
-    moved = depends_on_input(graph, order)
     held: dict[str, list[str]] = {}
     for node in order:
         if id(node) in dense and id(node) not in alive:

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
+from onnxsurgeon.graph.groups import Groups, LayerSize, UnitGroup, find_groups, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.linear_algebra import Array
 
@@ -121,6 +122,40 @@ class Network:
         iterator = iter(values)
         return replace(self, segments=tuple(segment.with_parameters(iterator) for segment in self.segments))
 
+    @cached_property
+    def units(self) -> Groups:
+        """Units that come and go together, and those whose number must stay; see ``group``."""
+        return find_groups(self.segments, self.frame)
+
+    @property
+    def group_count(self) -> int:
+        """How many groups of units there are whose number is free: hidden layers, and widths that segments share."""
+        return len(self.units.free)
+
+    @cached_property
+    def layer_sizes(self) -> list[LayerSize]:
+        """Of all layers, in terms of groups."""
+        return layer_sizes(self.segments, self.units.free)
+
+    def group(self, i: int) -> UnitGroup:
+        """Group ``i`` of units, counted from 1: those of hidden layer i, then those that several segments share.
+
+        Raises:
+            SurgeryError: there is no such group.
+        """
+        if i <= self.hidden_count:
+            self._site(i)
+            return self.units.free[i - 1]
+        if i > self.group_count:
+            self._site(i)
+        return self.units.free[i - 1]
+
+    def layers_of(self, i: int) -> tuple[list[DenseLayer], list[DenseLayer]]:
+        """The layers that write group ``i``, and those that read it; a layer that reads it twice is there twice."""
+        group = self.group(i)
+        writers = [self.segments[port.segment].layers[port.layer] for port in group.writers]
+        return writers, [self.segments[port.segment].layers[port.layer] for port in group.readers]
+
     def hidden(self, i: int) -> DenseLayer:
         """Hidden layer ``i``, counted from 1.
 
@@ -163,6 +198,11 @@ class Network:
             number = bisect_right(self._starts, i - 1) - 1
             return number, i - 1 - self._starts[number]
         have = "it has none" if self.hidden_count == 0 else f"it has 1 to {self.hidden_count}"
+        if self.hidden_count < i <= self.group_count:
+            raise SurgeryError(
+                f"'{self.name}' ({self.topology}): {i} is a width that several layers share, and no hidden layer: "
+                "units can be added there and taken away, and nothing else"
+            )
         held = "".join(f"; {note}" for note in self.frame.notes if any(words in note for words in _STAY))
         raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
 

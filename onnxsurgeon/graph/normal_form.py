@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,19 +51,21 @@ def label(node: gs.Node) -> str:
     return str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
 
 
-def reads(node: gs.Node) -> Iterator[Any]:
+def reads(node: gs.Node) -> list[Any]:
     """Tensors that a node reads, those read inside its subgraphs included."""
-    yield from (tensor for tensor in node.inputs if tensor.name)
+    found = [tensor for tensor in node.inputs if tensor.name]
+    if not node.attrs:
+        return found
     if READ_INSIDE in node.attrs:
-        yield from node.attrs[READ_INSIDE]
-        return
+        return found + list(node.attrs[READ_INSIDE])
     for value in node.attrs.values():
-        for graph in value if isinstance(value, list) else [value]:
+        for graph in value if isinstance(value, list) else (value,):
             if isinstance(graph, gs.Graph):
                 for inner in graph.nodes:
-                    yield from reads(inner)
+                    found += reads(inner)
                 # An outer tensor may be a subgraph's output as it is.
-                yield from graph.outputs
+                found += graph.outputs
+    return found
 
 
 def in_order(graph: gs.Graph) -> list[gs.Node]:

@@ -41,8 +41,11 @@ def pinned_widths(
     segments: Sequence[Sequence[Link]],
     readers: Mapping[int, Sequence[gs.Node]],
     leading: Collection[int],
+    free: Collection[int],
 ) -> Iterator[str]:
     """Why the width of a segment's last layer stays; one sentence for all with the same reason.
+
+    Nothing is said of the layers whose nodes' ids are in ``free``.
 
     Of the layers that write what the model is for there is nothing to say: only of those with a trained layer behind
     them, whose nodes' ids are in ``leading``, and of those whose output is read further.
@@ -51,7 +54,7 @@ def pinned_widths(
     shared: list[tuple[str, Sequence[gs.Node]]] = []
     held: dict[str, list[tuple[str, str]]] = {}
     grouped: list[str] = []
-    for links in segments:
+    for links in (each for each in segments if id(each[-1].dense) not in free):
         last = links[-1].dense
         tensor, behind = last.outputs[0], _by_value(readers, last.outputs[0])
         activation: gs.Node | None = None
@@ -143,8 +146,13 @@ def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
         yield f"{listed(tensors)} are read elsewhere too: {listed(owners)} have their own copies, {listed(made)}"
 
 
-def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
-    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse."""
+def idle_ends(graph: gs.Graph, moved: Collection[int]) -> Iterator[str]:
+    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse.
+
+    Args:
+        graph: in canonical form.
+        moved: ids of the tensors that depend on an input.
+    """
     several = len({id(tensor) for tensor in graph.outputs}) > 1
     needed, todo = {id(tensor) for tensor in graph.outputs}, list(graph.outputs)
     while todo:
@@ -156,7 +164,6 @@ def idle_ends(graph: gs.Graph, order: Sequence[gs.Node]) -> Iterator[str]:
     idle = [tensor.name for tensor in graph.inputs if id(tensor) not in needed]
     who = "no output depends" if several else "the output does not depend"
     yield from (f"{who} on {'input' if len(names) == 1 else 'inputs'} {listed(names)}" for names in _apart(idle))
-    moved = depends_on_input(graph, order)
     if several and graph.inputs:
         still = list(dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved))
         for names in _apart(still):
@@ -180,4 +187,4 @@ def depends_on_input(graph: gs.Graph, order: Sequence[gs.Node]) -> set[int]:
 
 def _values_of(node: gs.Node) -> list[gs.Tensor]:
     """Tensors whose values, and not only their shapes, the node's outputs depend on."""
-    return [] if node.op in READS_SHAPES else list(reads(node))
+    return [] if node.op in READS_SHAPES else reads(node)

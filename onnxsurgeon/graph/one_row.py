@@ -50,18 +50,25 @@ def takes_one_row(model: onnx.ModelProto, constants: Collection[str] = ()) -> bo
     """
     graph = model.graph
     known = {*constants, *(tensor.name for tensor in graph.initializer)}
+    vectors = {
+        value.name
+        for value in graph.input
+        if value.name not in known
+        and len(value.type.tensor_type.shape.dim) == 1
+        and value.type.tensor_type.elem_type in _FLOATS
+    }
+    return (bool(vectors) and _is_multiplied(graph, vectors)) or _becomes_one_row(graph, known)
+
+
+def _is_multiplied(graph: onnx.GraphProto, vectors: set[str]) -> bool:
+    """Whether one of the vectors, or of what is made of them, is multiplied with a matrix or gets a 1 in front."""
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)
         if value.type.tensor_type.HasField("shape")
     }
     shapes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    vectors = {
-        value.name
-        for value in graph.input
-        if value.name not in known and ranks.get(value.name) == 1 and value.type.tensor_type.elem_type in _FLOATS
-    }
-    for node in graph.node if vectors else ():
+    for node in graph.node:
         if not vectors.intersection(node.input) or not node.output:
             continue
         rank = ranks.get(node.output[0])
@@ -73,7 +80,7 @@ def takes_one_row(model: onnx.ModelProto, constants: Collection[str] = ()) -> bo
             return True
         elif rank == 1 and node.op_type not in ("Shape", "ConstantOfShape"):
             vectors.update(node.output)
-    return _becomes_one_row(graph, known)
+    return False
 
 
 def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool:
@@ -84,13 +91,15 @@ def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool
     lifted.
     """
     inputs = [value for value in graph.input if value.name not in constants]
+    if any(dim.dim_value <= 0 for value in inputs for dim in value.type.tensor_type.shape.dim):
+        return False
     sizes: dict[str, list[int]] = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*inputs, *graph.value_info, *graph.output)
         if value.type.tensor_type.HasField("shape")
     }
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    if not all(min(sizes.get(value.name, [0]), default=1) > 0 for value in inputs):
+    if any(value.name not in sizes for value in inputs):
         return False
     # Of each tensor that depends on inputs with more axes than one: whether one of them has a 1 in front, and whether
     # all nodes up to here can be lifted.

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.glue import data_inputs
-from onnxsurgeon.graph.notes import READS_SHAPES, depends_on_input, listed
+from onnxsurgeon.graph.notes import READS_SHAPES, listed
 
 _DEEPEST = 8  # nodes that are looked behind for zeros
 _MOST = 2**16  # elements that are looked through
@@ -47,17 +47,29 @@ def heads_of(
 
 
 def without_targets(
-    graph: gs.Graph, order: Sequence[gs.Node], heads: Sequence[gs.Variable], dense: Collection[int]
+    graph: gs.Graph,
+    order: Sequence[gs.Node],
+    heads: Sequence[gs.Variable],
+    dense: Collection[int],
+    depending: Collection[int],
 ) -> Iterator[str]:
-    """Which outputs take no targets, and why: no weight moves them, or trained layers are computed from them."""
+    """Which outputs take no targets, and why: no weight moves them, or trained layers are computed from them.
+
+    Args:
+        graph: in canonical form.
+        order: its nodes, each after what it reads.
+        heads: the trained tensors that take targets.
+        dense: ids of the dense layers.
+        depending: ids of the tensors that depend on an input.
+    """
     follows, own = {id(head) for head in heads}, {id(node) for head in heads for node in head.inputs}
     for node in order:
         if id(node) not in own and any(id(tensor) in follows for tensor in flowing(node)):
             follows.update(id(tensor) for tensor in node.outputs)
     left = {tensor.name: tensor for tensor in graph.outputs if id(tensor) not in follows}
-    moved, known = _moved(order, dense), depends_on_input(graph, order)
+    moved = _moved(order, dense) if left else ()
     inside = [name for name, tensor in left.items() if any(id(node) in moved for node in tensor.inputs)]
-    still = [name for name, tensor in left.items() if name not in inside and id(tensor) in known]
+    still = [name for name, tensor in left.items() if name not in inside and id(tensor) in depending]
     if still:
         one = len(still) == 1
         yield f"no trained weight moves {_outputs(still)}: {'it takes' if one else 'they take'} no targets"

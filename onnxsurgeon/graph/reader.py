@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.groups import Groups, find_groups
 from onnxsurgeon.graph.held import held_otherwise
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
@@ -55,7 +59,20 @@ def load(path: str | os.PathLike[str]) -> Network:
     Raises:
         ModelError: the file is no usable model, or nothing in it can be trained; names file and node.
     """
-    return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
+    with _without_collecting():
+        return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Leave cyclic garbage for later: of a graph of 100,000 nodes all is alive, and is searched again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:
@@ -86,12 +103,6 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
-    notes = [
-        *dropouts,
-        *_of_idle(idle),
-        *structure.notes,
-        *held_otherwise(structure, rest.removed, model, parts.arrays),
-    ]
     copies: list[tuple[str, str, str]] = []
     segments: list[DenseChain] = []
     nodes = {node.name for node in model.graph.node}
@@ -107,7 +118,6 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
             whole, readers = side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
         segments.append(chain)
-    notes += own_copies(copies)
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
@@ -121,12 +131,41 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         {name: values for name, values in parts.arrays.items() if name not in rest.gone},
         parts.external,
         parts.headers,
-        tuple(notes),
+        (),
         _remarks(rest),
         frozenset(listed & parameters),
         ranks is not None,
     )
-    return Network(tuple(segments), frame, name, own)
+    notes = (
+        *dropouts,
+        *_of_idle(idle),
+        *structure.notes,
+        *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
+        *structure.ends,
+        *held_otherwise(structure, rest.removed, model, parts.arrays),
+        *own_copies(copies),
+    )
+    return Network(tuple(segments), replace(frame, notes=notes), name, own)
+
+
+def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
+    """Ids of the dense nodes whose units are all of groups that segments share."""
+    free: dict[int, int] = {}
+    for group in groups.free:
+        for writer in () if group.is_hidden else group.writers:
+            if writer.segment not in structure.readers:
+                dense = structure.segments[writer.segment][writer.layer].dense
+            else:
+                side = zip(structure.readers[writer.segment], segments[writer.segment].readers, strict=True)
+                dense = next(
+                    link.dense for link, each in side if each.columns.start <= writer.begin < each.columns.stop
+                )
+            free[id(dense)] = free.get(id(dense), 0) + group.units
+        for number, _ in group.each:
+            dense = structure.segments[number][0].dense
+            free[id(dense)] = free.get(id(dense), 0) + group.units
+    links = [link for links in (*structure.segments, *structure.readers.values()) for link in links]
+    return {id(link.dense) for link in links if free.get(id(link.dense)) == link.dense.inputs[1].shape[1]}
 
 
 def _of_idle(names: list[str]) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeGuard
 
 import onnx_graphsurgeon as gs
@@ -19,7 +20,7 @@ from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_gl
 from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import in_order, label, reads
-from onnxsurgeon.graph.notes import idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
@@ -35,7 +36,9 @@ class Structure:
         heads: the trained tensors that the outputs are computed from, in the order of these.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
+        widths: says why widths stay, but for those of the dense nodes whose ids it is given.
         notes: what is left alone, and why.
+        ends: what is to be said of the model's inputs and outputs.
         stopped: why training stops at a head, where what reads it cannot be trained through.
     """
 
@@ -44,7 +47,9 @@ class Structure:
     heads: list[gs.Variable]
     features: list[gs.Tensor]
     constants: list[gs.Constant]
+    widths: Callable[[Collection[int]], Iterator[str]]
     notes: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
 
@@ -63,6 +68,7 @@ class _Search:
         self.graph, self.names, self.source = graph, names, source
         self.order = in_order(graph)
         self.places = {id(node): place for place, node in enumerate(self.order)}
+        self.flow = {id(node): data_inputs(node) for node in self.order}
         self.outputs = {id(tensor) for tensor in graph.outputs}
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
@@ -70,6 +76,7 @@ class _Search:
                 node.attrs.setdefault("axis", -1 if int(graph.opset or 0) >= 13 else 1)
             for tensor in reads(node):
                 self.readers.setdefault(id(tensor), []).append(node)
+        self.moved = depends_on_input(graph, self.order)
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
         # Nodes behind the last layers before which training stops, and why.
@@ -106,12 +113,14 @@ class _Search:
         features, constants = self._entering(steps, segments, readers)
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
-        self.notes += pinned_widths(self.graph, alone, self.readers, leading)
-        self.notes += idle_ends(self.graph, self.order)
         stopped = self._stopped(heads)
-        self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
-        self.notes += without_targets(self.graph, self.order, heads, dense)
-        return Structure(segments, steps, heads, features, constants, self.notes, readers, _told(stopped))
+        ends = [
+            *idle_ends(self.graph, self.moved),
+            *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
+            *without_targets(self.graph, self.order, heads, dense, self.moved),
+        ]
+        widths = partial(pinned_widths, self.graph, alone, self.readers, leading)
+        return Structure(segments, steps, heads, features, constants, widths, self.notes, ends, readers, _told(stopped))
 
     def _without_unsized(self, heads: list[gs.Variable]) -> bool:
         """Look at the convolutions no more that write heads of unknown size; whether there are any."""
@@ -157,7 +166,7 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
-        others = list(not_layers(self.graph, self.order, found.keys(), alive))
+        others = list(not_layers(self.order, found.keys(), alive, self.moved))
         found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
         found = self._without_fixed(found)
         reason = ""
@@ -185,7 +194,7 @@ class _Search:
                 continue
             seen: set[int] = set()
             for node, why in blocked:
-                frozen = self._upstream(iter(data_inputs(node)), seen)
+                frozen = self._upstream(iter(self.flow[id(node)]), seen)
                 behind = [label(dense) for key, dense in found.items() if key in frozen]
                 if not behind:
                     continue  # a node before has frozen them already
@@ -200,10 +209,10 @@ class _Search:
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
         kept = dict(found)
-        before = self._upstream(tensor for node in found.values() for tensor in data_inputs(node))
+        before = self._upstream(tensor for node in found.values() for tensor in self.flow[id(node)])
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.order:
-            if any(id(producer) in trained for tensor in data_inputs(node) for producer in tensor.inputs):
+            if any(id(producer) in trained for tensor in self.flow[id(node)] for producer in tensor.inputs):
                 trained.add(id(node))
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
@@ -246,7 +255,7 @@ class _Search:
         found = set(start)
         for node in self.order:
             if id(node) not in found and any(
-                id(producer) in found for tensor in data_inputs(node) for producer in tensor.inputs
+                id(producer) in found for tensor in self.flow[id(node)] for producer in tensor.inputs
             ):
                 found.add(id(node))
         return found
@@ -261,7 +270,7 @@ class _Search:
                 if id(producer) not in seen:
                     seen.add(id(producer))
                     found.add(id(producer))
-                    todo.extend(data_inputs(producer))
+                    todo.extend(self.flow[id(producer)])
         return found
 
     # What is trained through.
@@ -274,7 +283,7 @@ class _Search:
         for node in self.order:
             if id(node) in trunk or id(node) not in trained:
                 continue
-            sources = [p for tensor in data_inputs(node) for p in tensor.inputs if id(p) in trained]
+            sources = [p for tensor in self.flow[id(node)] for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
                     self.glue[id(node)] = read_glue(node)
@@ -329,7 +338,7 @@ class _Search:
             other = self.order[heapq.heappop(todo)]
             if id(other) in behind:
                 continue
-            producers = [producer for tensor in data_inputs(other) for producer in tensor.inputs]
+            producers = [producer for tensor in self.flow[id(other)] for producer in tensor.inputs]
             if not any(id(producer) in behind for producer in producers):
                 continue  # it reads a shape, not the values
             if any(id(producer) in trained and id(producer) not in behind for producer in producers):

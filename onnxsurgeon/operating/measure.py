@@ -24,15 +24,26 @@ _ROWS = 4096  # whose pre-activations are in memory at a time
 def found_error(network: Network, operated: Operated, examples: Examples, rows: Array) -> float:
     """Error that the surgery makes on ``rows`` of the examples, as in ``SurgeryRecord.predicted``.
 
-    Any surgery's: compared is the pre-activation of the last layer that was replaced, in ``network`` and in the result.
+    Any surgery's: compared is the pre-activation of the last layer that was replaced, or of those that read the units
+    that were changed, in ``network`` and in the result.
 
     Raises:
         EngineError: ONNX Runtime is missing or fails.
     """
-    before, after = operated.places
+    error = variance = 0.0
+    for before, after in operated.places:
+        lost, all_of_it = _at(network, operated.network, examples, rows, before, after)
+        error, variance = error + lost, variance + all_of_it
+    return relative(error, variance)
+
+
+def _at(
+    network: Network, result: Network, examples: Examples, rows: Array, before: Place, after: Place
+) -> tuple[float, float]:
+    """Mean square of what a layer's pre-activation is off, and its variance."""
     both = [
         (each, session(_pre_activation_graph(each, examples, place)))
-        for each, place in ((network, before), (operated.network, after))
+        for each, place in ((network, before), (result, after))
     ]
     units = network.segments[before[0]].layers[before[1]].units
     error = square = count = 0.0
@@ -44,8 +55,7 @@ def found_error(network: Network, operated: Operated, examples: Examples, rows: 
             error += float(((new - old) ** 2).sum())
             square += float((old**2).sum())
             total, count = total + old.sum(axis=0), count + len(old)
-    variance = square / count - float(((total / count) ** 2).sum())
-    return relative(error / count, variance)
+    return error / count, square / count - float(((total / count) ** 2).sum())
 
 
 def _pre_activation_graph(network: Network, examples: Examples, place: Place) -> onnx.ModelProto:

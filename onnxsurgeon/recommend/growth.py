@@ -35,16 +35,14 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
     """
     found: dict[tuple[int, ...], Candidate] = {}
     for inserted, deeper in _depths(network):
-        if found and not inserted and network.hidden_count == 1:
+        if found and not inserted and network.group_count == 1:
             continue
         for name, profile in _profiles(deeper).items():
             widths = _fill(deeper, profile, most)
             count = count_of(deeper, widths)
             surgeries: list[Surgery] = [*inserted]
-            more = {i: units - deeper.hidden(i).units for i, units in widths.items()}
-            surgeries += [
-                Grow(i, units) if mode == BY_GRADIENTS else Widen(i, units, mode) for i, units in more.items() if units
-            ]
+            more = {i: units - deeper.group(i).units for i, units in widths.items()}
+            surgeries += [_wider(deeper, i, units, mode) for i, units in more.items() if units]
             if not surgeries or not LEAST * network.parameter_count <= count <= most:
                 continue
             shape = "-".join(map(str, widths.values()))
@@ -57,8 +55,6 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
 
 def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
     """For each segment with a layer more behind its last hidden one; and the network as it is."""
-    if not network.hidden_count:
-        return
     for i in range(1, network.hidden_count + 1):
         position, hidden = network.depth(i)
         if position == hidden < DEEPEST:
@@ -67,16 +63,25 @@ def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
     yield [], network
 
 
+def _wider(network: Network, i: int, units: int, mode: str) -> Surgery:
+    """So many units more in a group; gradients are known of hidden layers alone."""
+    if mode == BY_GRADIENTS:
+        return Grow(i, units) if i <= network.hidden_count else Widen(i, units)
+    return Widen(i, units, mode)
+
+
 def _profiles(network: Network) -> dict[str, dict[int, float]]:
-    """Relative widths of the hidden layers, by number."""
+    """Relative widths of groups, by number: of the hidden layers, or as they are of all that can be wider."""
     layers = range(1, network.hidden_count + 1)
     made = {name: {i: base ** (network.depth(i)[0] - 1) for i in layers} for name, base in PROFILES.items()}
-    return {**made, "the present": {i: float(network.hidden(i).units) for i in layers}}
+    free = [i for i in range(1, network.group_count + 1) if not network.group(i).normalised]
+    present = {"the present": {i: float(network.group(i).units) for i in free}}
+    return {name: each for name, each in (made | present).items() if each}
 
 
 def _fill(network: Network, profile: Mapping[int, float], most: int) -> dict[int, int]:
     """The largest widths of that profile, none below the present ones, with at most ``most`` parameters."""
-    present = {i: network.hidden(i).units for i in profile}
+    present = {i: network.group(i).units for i in profile}
 
     def widths(base: float) -> dict[int, int]:
         return {i: max(present[i], int(base * share)) for i, share in profile.items()}

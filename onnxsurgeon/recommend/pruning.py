@@ -18,10 +18,10 @@ MOST_LOST = 0.1
 
 @dataclass(frozen=True)
 class PruningReport:
-    """What ``prune`` is predicted to lose of a hidden layer.
+    """What ``prune`` is predicted to lose of a hidden layer, or of a width that several layers share.
 
     Attributes:
-        layer: i, counted from 1.
+        layer: i, counted from 1 (``Network.group``).
         errors: (n_i,), with 1, 2, …, n_i units left (``pruning_errors``); None where there are no moments.
         candidate: the fewest units with an error of at most ``MOST_LOST``; None where no unit can go. Its score is the
             share of the units that go.
@@ -39,8 +39,8 @@ class PruningReport:
 
 
 def inspect_pruning(network: Network, moments: Moments) -> list[PruningReport]:
-    """A report of every hidden layer, from the input on; each for itself, the others left as they are."""
-    return [_report(network, i, moments) for i in range(1, network.hidden_count + 1)]
+    """A report of every group of units, hidden layers first; each for itself, the others left as they are."""
+    return [_report(network, i, moments) for i in range(1, network.group_count + 1)]
 
 
 def _report(network: Network, i: int, moments: Moments) -> PruningReport:
@@ -54,6 +54,6 @@ def _report(network: Network, i: int, moments: Moments) -> PruningReport:
         lost = f": {errors[-2]:.3g} is lost with the first" if units > 1 else ""
         return PruningReport(i, errors, None, f"none of layer {i}'s {units} units can go{lost}")
     reason = f"{units - left} of layer {i}'s {units} units can go: predicted error {errors[left - 1]:.3g}"
-    widths = {j: network.hidden(j).units for j in range(1, network.hidden_count + 1)}
+    widths = {j: network.group(j).units for j in range(1, network.group_count + 1)}
     candidate = Candidate(Prune(i, left), (units - left) / units, count_of(network, {**widths, i: left}), reason)
     return PruningReport(i, errors, candidate, reason)

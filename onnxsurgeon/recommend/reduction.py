@@ -43,7 +43,9 @@ def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
     return _candidate(surgeries, smaller.parameter_count, "units that are the same as others, or constant", branch)
 
 
-def reductions(network: Network, measure: Measure, most: int, branch: int = 0) -> list[Candidate]:
+def reductions(
+    network: Network, measure: Measure, most: int, branch: int = 0, kinds: Sequence[str] | None = None
+) -> list[Candidate]:
     """Plans that bring ``network`` to at most ``most`` parameters, the most obvious first; none where it has no more.
 
     Args:
@@ -51,11 +53,13 @@ def reductions(network: Network, measure: Measure, most: int, branch: int = 0) -
         measure: calibrates a network, with sensitivities where it can.
         most: parameter count that must not be exceeded; a plan that comes no nearer to it is left out.
         branch: the branch's number, passed on.
+        kinds: of which kinds, as of ``kind_of``; by default of all.
     """
     if network.parameter_count <= most:
         return []
-    plans = (_by_units, _by_ranks, _by_both, _by_layers)
-    found = [each for plan in plans for each in plan(network, measure, most, branch) if each[0].parameters <= most]
+    plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers}
+    chosen = [plan for kind, plan in plans.items() if kinds is None or kind in kinds]
+    found = [each for plan in chosen for each in plan(network, measure, most, branch) if each[0].parameters <= most]
     least = min((cost for _, cost in found if cost), default=0.0)
     return [candidate for candidate, cost in found if cost <= HOPELESS * least or not cost]
 
@@ -71,7 +75,7 @@ def _units(network: Network, moments: Moments, most: int, branch: int) -> Plan |
     if not surgeries:
         return None
     widths = {each.layer: each.units for each in surgeries}
-    kept = ", ".join(f"layer {i}: {network.hidden(i).units} → {units}" for i, units in widths.items())
+    kept = ", ".join(f"layer {i}: {network.group(i).units} → {units}" for i, units in widths.items())
     reason = f"units that others can stand in for: {kept}"
     return _candidate(surgeries, count_of(network, widths), reason, branch), cost
 
@@ -124,15 +128,15 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> It
 
 
 def _pruned(network: Network, moments: Moments, most: int) -> tuple[list[Prune], float]:
-    """Units that stay in each layer, where any go, and what that costs."""
+    """Units that stay in each group, where any go, and what that costs."""
     costs: dict[int, Array] = {}
-    for i in range(1, network.hidden_count + 1):
+    for i in range(1, network.group_count + 1):
         try:
             costs[i] = pruning_costs(network, i, moments)
         except SurgeryError:  # too wide for moments
             continue
     widths = widths_for(network, costs, most)
-    chosen = [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+    chosen = [Prune(i, units) for i, units in widths.items() if units < network.group(i).units]
     return chosen, sum(float(costs[each.layer][each.units - 1]) for each in chosen)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
@@ -15,16 +16,16 @@ STEP = 0.02  # share of a layer's units taken at a time
 
 
 def widths_for(network: Network, losses: Mapping[int, Array], most: int) -> dict[int, int]:
-    """Units that stay in each hidden layer, by its number, for at most ``most`` parameters; as near as they come.
+    """Units that stay in each group, by its number, for at most ``most`` parameters; as near as they come.
 
-    Greedy: whatever layer loses least for a parameter saved gives the next units.
+    Greedy: whatever group loses least for a parameter saved gives the next units.
 
     Args:
         network: whose units they are.
-        losses: for each layer what is lost where 1, 2, …, n_i units stay (n_i,); a layer without keeps all.
+        losses: for each group what is lost where 1, 2, …, n_i units stay (n_i,); one without keeps all.
         most: parameter count.
     """
-    widths = {i: network.hidden(i).units for i in range(1, network.hidden_count + 1)}
+    widths = {i: network.group(i).units for i in range(1, network.group_count + 1)}
     while count_of(network, widths) > most:
         best: tuple[float, int, int] | None = None
         for i, curve in losses.items():
@@ -42,34 +43,39 @@ def widths_for(network: Network, losses: Mapping[int, Array], most: int) -> dict
 
 
 def count_of(network: Network, widths: Mapping[int, int]) -> int:
-    """Parameter count with these numbers of units in the hidden layers; those left out keep theirs."""
-    count = network.parameter_count
-    for i in range(1, network.hidden_count + 1):
-        layer, following = network.pair(i)
-        units = widths.get(i, layer.units)
-        first, last = network.depth(i)
-        inputs = layer.inputs if first == 1 else widths.get(i - 1, layer.inputs)
-        slopes = layer.activation is not None and layer.activation.slope is not None
-        own = (layer.bias is not None) + slopes
-        count += units * (inputs + own) - layer.units * (layer.inputs + own)
-        if first == last:  # what the output layer of the segment reads
-            count += (units - layer.units) * following.units
+    """Parameter count with these numbers of units in the groups, by number; those left out keep theirs."""
+    present = {i: network.group(i).units for i in range(1, network.group_count + 1)} | dict(widths)
+    count = 0
+    for size in network.layer_sizes:
+        inputs = size.inputs + sum(present[i] * taps for i, taps in size.rows)
+        count += (size.units + sum(present[i] for i in size.columns)) * (inputs + size.each)
     return count
+
+
+def least_count(network: Network) -> int:
+    """Parameter count with one unit in each group that can be pruned, by data."""
+    return count_of(network, dict.fromkeys(prunable(network), 1))
+
+
+def prunable(network: Network) -> list[int]:
+    """Groups whose readers are narrow enough for covariances of what they read."""
+    groups = range(1, network.group_count + 1)
+    return [i for i in groups if all(layer.inputs <= WIDEST for layer in network.layers_of(i)[1])]
 
 
 def shrinkage(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
     """The candidate of at most ``most`` parameters, or as near to that as it comes; None where nothing can go."""
     errors: dict[int, Array] = {}
-    for i in range(1, network.hidden_count + 1):
+    for i in range(1, network.group_count + 1):
         try:
             errors[i] = pruning_errors(network, i, moments)
         except SurgeryError:  # too wide for moments
             continue
     widths = widths_for(network, {i: curve**2 for i, curve in errors.items()}, most)
-    surgeries = [Prune(i, units) for i, units in widths.items() if units < network.hidden(i).units]
+    surgeries = [Prune(i, units) for i, units in widths.items() if units < network.group(i).units]
     if not surgeries:
         return None
-    kept = ", ".join(f"layer {each.layer}: {network.hidden(each.layer).units} → {each.units}" for each in surgeries)
+    kept = ", ".join(f"layer {each.layer}: {network.group(each.layer).units} → {each.units}" for each in surgeries)
     return Candidate(
         surgeries[0],
         0.0,

@@ -98,7 +98,7 @@ def _figures(history: History, metric: str) -> list[Figure]:
     if finish is None or finish.costs is None:
         return []
     measured = measured_figure(metric, finish.start_test_accuracy, finish.test_accuracy)
-    return [*figures(*finish.costs), measured]
+    return [*figures(*finish.costs, is_given=history.result == 0), measured]
 
 
 def _status(run: RunDirectory, history: History, invocation: Invocation) -> str:

@@ -42,8 +42,12 @@ class Figure:
     change: str
 
 
-def figures(before: Footprint, after: Footprint) -> list[Figure]:
-    """The parameters, the file's size and, where it was measured, the latency of a row, before and after."""
+def figures(before: Footprint, after: Footprint, *, is_given: bool = False) -> list[Figure]:
+    """The parameters, the file's size and, where it was measured, the latency of a row, before and after.
+
+    Where the result is the given network (``is_given``), its file has more bytes only by telling where it comes from.
+    """
+    size = "the same network" if is_given else _change(before.size, after.size, "smaller", "larger")
     found = [
         Figure(
             "parameters",
@@ -55,7 +59,7 @@ def figures(before: Footprint, after: Footprint) -> list[Figure]:
             "file",
             spell_size(before.size),
             spell_size(after.size),
-            _change(before.size, after.size, "smaller", "larger"),
+            size,
         ),
     ]
     if before.latency and after.latency:

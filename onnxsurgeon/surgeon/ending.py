@@ -43,6 +43,7 @@ def ended(
     found = _write_front(surgeon, state)
     chosen = next((entry for entry in state.front if entry.branch == state.best.number), None)
     before, after = _footprints(surgeon.run, given, state.best)
+    missed = "" if chosen is None else shortfall(chosen, surgeon.settings, _relative(given))
     outcome = Outcome(
         surgeon.settings,
         is_given=state.best.number == given.number,
@@ -55,6 +56,7 @@ def ended(
         before=start.accuracy,
         after=test.accuracy,
         is_teacher=is_teacher,
+        shortfall=missed,
     )
     evolved = Evolved(
         state.best,
@@ -68,7 +70,7 @@ def ended(
         before,
         after,
         front=found,
-        shortfall="" if chosen is None else shortfall(chosen, surgeon.settings, _relative(given)),
+        shortfall=missed,
         is_refitted=state.search.phase == REFIT,
         is_worse=is_worse,
         remarks=remarks(outcome),

@@ -32,19 +32,16 @@ from onnxsurgeon.runs.branch import (
 from onnxsurgeon.runs.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary, why_damaged
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
+from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.jobs import Done, Job, Manner
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.surgeon.workers import Workers
-from onnxsurgeon.surgery import Surgery, operate, spell
+from onnxsurgeon.surgery import Operated, Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.standardised import standardisable
-
-END_SECONDS = 2.5  # of a time limit, that the end of a run takes: the test rows, latencies, the report
-MOST_FOR_THE_END = 0.25
-
 
 SEARCHES: dict[str, type[Surgeon]] = {}
 T = TypeVar("T", bound="type[Surgeon]")
@@ -75,7 +72,7 @@ class Surgeon(ABC):
         is_held_out: whether these were held out of the training rows, and not given apart.
         is_trained: whether the given model was trained before.
         given_rows: how many of the training rows, the first of them, were given; the others were made of these.
-        begun: when the run began, by ``time.perf_counter``; None: now.
+        clock: what a time limit is counted by; None: it begins now, and no report follows.
         from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
     """
 
@@ -94,7 +91,7 @@ class Surgeon(ABC):
     is_held_out: bool = False
     is_trained: bool = False
     given_rows: int | None = None
-    begun: float | None = None
+    clock: Clock | None = None
     from_checkpoint: int | None = None
 
     def __post_init__(self) -> None:
@@ -110,7 +107,8 @@ class Surgeon(ABC):
             given_rows=self.given_rows,
             manner=self.manner,
         )
-        self._started = time.perf_counter() if self.begun is None else self.begun
+        self._clock = self.clock or Clock(time.perf_counter())
+        self._started = self._clock.begun
 
     @property
     def batches_per_epoch(self) -> int:
@@ -196,9 +194,7 @@ class Surgeon(ABC):
     def deadline(self) -> float:
         """Seconds after which nothing more is trained: what is left of a time limit is for the end of the run."""
         limit = self.settings.time_limit
-        if limit is None:
-            return math.inf
-        return max((1 - MOST_FOR_THE_END) * limit, limit - END_SECONDS)
+        return math.inf if limit is None else self._clock.deadline(limit)
 
     def elapsed(self, state: State) -> float:
         """Wall time of the run so far, in seconds, over all resumptions."""
@@ -241,6 +237,7 @@ class Surgeon(ABC):
             rng = generator(self.settings.seed, "surgery", epoch, number, *([step] if step else []))
             moments = self.moments_for(surgery, network)
             operated = operate(network, surgery, rng, moments=moments)
+            self.heed(operated)
             self.tell(event="operated", branch=number, **spectra(network, surgery, operated.network))
             if state is not None:
                 state = state.mapped(network, operated.carry)
@@ -252,6 +249,9 @@ class Surgeon(ABC):
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """What a surgery goes by; None where it goes by nothing."""
         return moments_for(surgery, network, self.train, self.sample)
+
+    def heed(self, operated: Operated) -> None:  # noqa: B027 - most searches have nothing to keep
+        """Hear of a surgery that was done on the way to a branch."""
 
     def job_options(self, state: State) -> dict[str, Any]:
         """What else the search says of every job; fields of ``Job``."""

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from onnxsurgeon.calibration.calibrate import calibrate
+from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.graph.external import size_on_disk
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
-from onnxsurgeon.recommend.shrinking import shrinkage
+from onnxsurgeon.recommend.shrinking import least_count, shrinkage
 from onnxsurgeon.runs.branch import (
     RECUPERATED,
     START,
@@ -30,9 +32,9 @@ from onnxsurgeon.runs.checkpoint import REFIT, State
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.fast_enough import Latencies
 from onnxsurgeon.surgeon.file_size import parameters_within
 from onnxsurgeon.surgeon.jobs import Done, Job
-from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Given, Limits, choose, front, least_accuracy, most_accurate
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
 from onnxsurgeon.surgeon.trainer import train_branch
@@ -49,7 +51,6 @@ CAUTION = 0.5  # standard errors
 SURE = 2.0  # standard errors, where nobody asked for a smaller network
 LOST_OF_ITSELF = 0.01  # of agreement or fidelity, by the smallest network that is wanted where nothing is asked for
 PROBE = 64  # training steps that tell the pace
-UNDER_LATENCY = 0.9  # of a limit on latency is aimed at: it is measured
 
 
 class FrontSearch(Surgeon):
@@ -60,7 +61,9 @@ class FrontSearch(Surgeon):
         self._pace = Pace()
         self._mark: tuple[int, float] | None = None  # epoch and seconds when the last part of a cycle began
         self._scored: dict[str, Array] = {}
-        self._latencies: dict[str, float] = {}
+        self._latencies = Latencies(self.run.branches / f"0000-{START}.onnx")
+        self._fast_enough: dict[int, int] = {}
+        self._moments: tuple[Network, Moments] | None = None
 
     # What is wanted.
 
@@ -98,7 +101,7 @@ class FrontSearch(Surgeon):
     def most(self, branch: Branch) -> int | None:
         """The limits as a number of parameters of networks like this one; None: there is none.
 
-        One on latency is taken in proportion.
+        One on latency is what the largest has, by bisection, that is fast enough as measured.
         """
         found = [self.limits.parameters]
         if self.limits.size is not None:
@@ -106,11 +109,31 @@ class FrontSearch(Surgeon):
         if self.limits.latency is not None:
             latency = self._entry(branch).latency or 0.0
             if latency > self.limits.latency:
-                share = UNDER_LATENCY * self.limits.latency / latency
-                found.append(int(share * branch.network.parameter_count))
+                found.append(self._within_latency(branch, self.limits.latency))
         least = min((each for each in found if each is not None), default=None)
         # The graph alone may have nearly as many bytes as the file may.
         return None if least is None else max(1, least)
+
+    def _within_latency(self, branch: Branch, limit: float) -> int:
+        """To how many parameters a branch that is too slow is pruned to be fast enough."""
+        network, depth = branch.network, branch.network.hidden_count
+        have, least = network.parameter_count, least_count(network)
+        # What was found for a larger network of as many layers is tried first.
+        if self._fast_enough.get(depth, have) >= have:
+            moments = self.moments_of(network)
+            found = self._latencies.within(limit, network, moments, lambda most: self.plan(network, most), least)
+            self._fast_enough[depth] = found
+        return self._fast_enough[depth]
+
+    def moments_of(self, network: Network) -> Moments:
+        """What pruning all layers goes by; of the network that was asked for last, that of then."""
+        if self._moments is None or self._moments[0] is not network:
+            self._moments = network, calibrate(network, self.train, self.sample)
+        return self._moments[1]
+
+    def plan(self, network: Network, most: int) -> Candidate | None:
+        """Units taken from all layers for at most so many parameters, or as near to that as it comes."""
+        return shrinkage(network, self.moments_of(network), most)
 
     def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
@@ -188,10 +211,7 @@ class FrontSearch(Surgeon):
         path = self.run.branches / branch.file_name
         latency = None
         if self.settings.objective == "pareto" or self.settings.max_latency is not None:
-            # Networks of one shape take the same time, however the clock wavers.
-            latency = self._latencies.get(branch.network.topology)
-            if latency is None:
-                latency = self._latencies[branch.network.topology] = latency_of(path)
+            latency = self._latencies.of(branch.network, path)
         return Entry(
             branch.number,
             branch.file_name,
@@ -209,13 +229,16 @@ class FrontSearch(Surgeon):
 
         A given model that was trained stays, where that is allowed, unless what has a better metric has it by more than
         chance: few rows decide little. (Of diabetes' 442 rows 35 decided; what was better on these by 0.05 was worse on
-        the test rows by 0.02.)
+        the test rows by 0.02.) Where nothing is asked for, so it is with what is not surely as good (``_no_worse``).
         """
         if state.search.phase == REFIT:
             return state.branches[0]
         chosen = self._chosen(state)
         branch = read_branch(self.run.branches / chosen.file)
-        is_told = self.has_accuracy or self.settings.has_no_wish or self.settings.target_accuracy is not None
+        is_told = self.has_accuracy or self.settings.target_accuracy is not None
+        if self.settings.has_no_wish:
+            is_good = self.good_enough(state)
+            is_told = is_good is not None and is_good(chosen)
         if not branch.number or is_told or not self.is_trained:
             return branch
         if not self.limits.admits(self._entry(self.given_branch)):

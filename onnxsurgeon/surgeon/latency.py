@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from onnxsurgeon.runtime import first_line, session
 WARM, RUNS, BLOCKS = 20, 50, 5
 FEWEST = 5  # runs in a block, below which a median tells nothing
 LARGEST = 100_000_000  # bytes of models that are read in much less than a second
+SECONDS = 0.5  # that a model beside another is measured for, at most, if FEWEST runs a block are less
 
 
 def latency_of(path: Path) -> float:
@@ -51,6 +53,42 @@ def latencies_of(paths: Sequence[Path], seconds: float = 1.0) -> list[float | No
         return nothing
 
 
+class Yardstick:
+    """Measures models beside one that stays: what slows the machine down slows both down, and is told from the ratio.
+
+    Single measurements of one model differ by a half where others use the machine; these differ by hundredths.
+
+    Args:
+        path: of the model that stays.
+
+    Raises:
+        EngineError: ONNX Runtime cannot run the model.
+        ModelError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._watch = _stopwatch(path)
+        self._least = math.inf  # ms: of all blocks of the model that stays
+
+    def latency_of(self, path: Path) -> float:
+        """Time in ms that the model at ``path`` takes for one row of random values, on one thread.
+
+        The median of ``BLOCKS`` ratios of medians, times the least median of the model that stays.
+
+        Raises:
+            EngineError: ONNX Runtime cannot run the model.
+            ModelError: it cannot be read.
+        """
+        watches = [self._watch, _stopwatch(path)]
+        for watch in watches:
+            watch()
+        once = sum(watch() for watch in watches)
+        runs = max(FEWEST, min(RUNS, int(SECONDS / (once * (BLOCKS + 1)))))
+        blocks = _blocks(watches, runs)
+        self._least = min(self._least, *(1e3 * mine for mine, _ in blocks))
+        return self._least * median(other / mine for mine, other in blocks)
+
+
 def _stopwatch(path: Path) -> Callable[[], float]:
     """A function that runs the model at ``path`` on a row, and returns the seconds that took."""
     model = to_model(load(path))
@@ -71,8 +109,12 @@ def _stopwatch(path: Path) -> Callable[[], float]:
 
 def _in_turns(watches: Sequence[Callable[[], float]], runs: int) -> list[float]:
     """For each the least of its medians, in ms."""
+    return [1e3 * min(medians) for medians in zip(*_blocks(watches, runs), strict=True)]
+
+
+def _blocks(watches: Sequence[Callable[[], float]], runs: int) -> list[list[float]]:
+    """For each of ``BLOCKS`` turns the medians of all watches, in seconds."""
     for watch in watches:
         for _ in range(min(WARM, runs)):
             watch()
-    blocks = [[median(watch() for _ in range(runs)) for watch in watches] for _ in range(BLOCKS)]
-    return [1e3 * min(medians) for medians in zip(*blocks, strict=True)]
+    return [[median(watch() for _ in range(runs)) for watch in watches] for _ in range(BLOCKS)]

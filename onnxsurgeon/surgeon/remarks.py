@@ -28,6 +28,7 @@ class Outcome:
         before: the given model's on the test rows.
         after: the result's there.
         is_teacher: whether the given model is what is imitated, and the measure.
+        shortfall: what was asked for and not found, in words; "" where all was.
     """
 
     settings: SurgeonSettings
@@ -41,6 +42,7 @@ class Outcome:
     before: float
     after: float
     is_teacher: bool = False
+    shortfall: str = ""
 
 
 def remarks(outcome: Outcome) -> tuple[str, ...]:
@@ -50,6 +52,12 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
         said.append(
             f"WORSE than the given model by more than chance: {outcome.metric} {spell_metric(outcome.after)} on the "
             f"{outcome.test_rows:,} test rows, where the given model has {spell_metric(outcome.before)}"
+        )
+    lost = _lost_on_the_test_rows(outcome)
+    if lost:
+        said.append(
+            f"on the {outcome.test_rows:,} test rows it {lost}; on the {outcome.rows:,} rows that decide it kept to "
+            "that; more of these would tell better"
         )
     if outcome.is_given:
         said.append(f"best.onnx is the given model: {_why(outcome)}; try {_one_of(_hints(outcome))}")
@@ -61,15 +69,31 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
     return tuple(said)
 
 
+def _lost_on_the_test_rows(outcome: Outcome) -> str:
+    """What the result has there of what it was to keep, in words; "" where it has kept it, or nowhere."""
+    settings, lost = outcome.settings, outcome.before - outcome.after
+    if outcome.is_given or outcome.shortfall:
+        return ""
+    if settings.lose is not None and lost > settings.lose:
+        return f"lost {lost:.4f} of {outcome.metric}, more than --lose {spell_share(settings.lose)} allows"
+    if settings.min_accuracy is not None and outcome.after < settings.min_accuracy:
+        has = f"{outcome.metric} {spell_metric(outcome.after)}"
+        return f"has {has}, less than --min-accuracy {settings.min_accuracy:g}"
+    return ""
+
+
 def _why(outcome: Outcome) -> str:
     settings, rows = outcome.settings, f"{outcome.rows:,} rows"
+    if outcome.shortfall:
+        return f"nothing came nearer to what is asked for on {rows}"
     if settings.objective == "paper" or settings.target_accuracy is not None:
         return f"nothing was more accurate on {rows}"
     if _asks_for_accuracy(settings):
         return f"nothing smaller was accurate enough on {rows}"
     if outcome.is_teacher:
         return "nothing can be better than what is imitated"
-    return f"nothing was better by more than chance on {rows}"
+    smaller = ", and nothing smaller surely as good" if settings.has_no_wish else ""
+    return f"nothing was better by more than chance on {rows}{smaller}"
 
 
 def _asks_for_accuracy(settings: SurgeonSettings) -> bool:
@@ -79,6 +103,7 @@ def _asks_for_accuracy(settings: SurgeonSettings) -> bool:
 def _hints(outcome: Outcome) -> list[str]:
     """What may lead to another result."""
     settings, found = outcome.settings, []
+    limit = "a larger limit" if outcome.shortfall else "a smaller limit"
     limits = (settings.max_parameters, settings.max_size, settings.max_latency, settings.shrink)
     if settings.lose is not None:
         found.append(f"--lose {spell_share(2 * settings.lose or 0.005)}")
@@ -90,7 +115,7 @@ def _hints(outcome: Outcome) -> list[str]:
         found.append("one of RUN/front")
     elif settings.objective != "paper":
         is_free = all(limit is None for limit in limits)
-        found.append("--lose 0.5% or --shrink 2 for a smaller one" if is_free else "a smaller limit")
+        found.append("--lose 0.5% or --shrink 2 for a smaller one" if is_free else limit)
     if found and outcome.is_teacher and not _asks_for_accuracy(settings):
         return found  # nor will more time or rows make one better than the teacher
     if settings.time_limit is not None:

@@ -34,8 +34,9 @@ class Evolved(RunTable):
         shortfall: what was asked for and not found, in words; "" where all was.
         is_worse: whether the result is worse than the given model by more than chance on the test rows (paired by row,
             one-sided, 5 %).
-        remarks: what else is to be said, in sentences: the first is that it is worse, where it is; that it is the given
-            model, and what to try; that the given model may have been trained on the rows that decide.
+        remarks: what else is to be said, in sentences: the first is that it is worse, where it is; that it has lost
+            more on the test rows than was asked for; that it is the given model, and what to try; that the given model
+            may have been trained on the rows that decide.
     """
 
     branch: Branch

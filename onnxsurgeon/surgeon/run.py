@@ -26,6 +26,7 @@ from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
+from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
@@ -92,6 +93,7 @@ def evolve(
     track: str | Sequence[str] = (),
     progress: Any = None,
     training_progress: TrainingProgress | None = None,
+    clock: Clock | None = None,
 ) -> Evolved:
     """Evolve the model at ``model`` on the data set ``data``.
 
@@ -118,11 +120,12 @@ def evolve(
         track: "tensorboard", "mlflow" or both: other tools to log to; see ``onnxsurgeon.tracking``.
         progress: see ``load_dataset``.
         training_progress: told how many steps are trained, while they are; to be read from another thread.
+        clock: what a time limit is counted by; by default it begins now, and no report follows.
 
     Raises:
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
     """
-    begun = time.perf_counter()
+    clock = clock or Clock(time.perf_counter())
     settings = settings or SurgeonSettings.from_preset()
     options = options or InputOptions()
     if out is not None:
@@ -174,7 +177,7 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
+        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
 
 
@@ -189,6 +192,7 @@ def resume(
     track: str | Sequence[str] = (),
     progress: Any = None,
     training_progress: TrainingProgress | None = None,
+    clock: Clock | None = None,
 ) -> Evolved:
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
@@ -227,7 +231,7 @@ def resume(
     require_given(last.kept, run.branches)
     network = load(run.branches / f"0000-{START}.onnx")
     chosen = make_engine(engine, device, network, settings)
-    begun = time.perf_counter()
+    clock = clock or Clock(time.perf_counter())
     with make_workers(workers, training_progress) as pool, tracking:
         dataset = load_dataset(name, **rows, folder=folder, progress=progress, networks=(network,))
         if dataset.digest != digest:
@@ -240,7 +244,7 @@ def resume(
         splits = _split(teaching)
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
-        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
+        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
         surgeon.from_checkpoint = from_checkpoint
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
@@ -280,7 +284,7 @@ def make_surgeon(
     workers: Workers,
     callbacks: Callbacks,
     start: Start,
-    begun: float,
+    clock: Clock,
 ) -> Surgeon:
     """The search of that kind."""
     # Of rows that were made unasked only a race can tell whether they pay.
@@ -296,7 +300,7 @@ def make_surgeon(
         splits.is_held_out,
         start.is_trained,
         splits.given_rows,
-        begun,
+        clock,
     )
 
 

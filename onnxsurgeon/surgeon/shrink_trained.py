@@ -25,7 +25,7 @@ from onnxsurgeon.calibration.sensitivity import with_sensitivities
 from onnxsurgeon.errors import DivergedError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend import Candidate
-from onnxsurgeon.recommend.reduction import by_units, kind_of, reductions, without_duplicates
+from onnxsurgeon.recommend.reduction import UNITS, by_units, kind_of, reductions, without_duplicates
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
@@ -34,7 +34,7 @@ from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
-from onnxsurgeon.surgery import Prune, Surgery
+from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
 
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
@@ -51,6 +51,8 @@ REMEMBERED = 3  # networks whose moments are kept
 PRUNING_SHARE = 1 / 3  # of the time there is, that pruning to a limit may take
 PLANS_SHARE = 1 / 2  # the same of it and the plans beside it: on white rows ranks are worth more than time is
 WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is looked for is found by it
+ADJUSTED = 3  # sizes that a plan is tried for, where the limit is one on latency
+FINE = 0.02  # of such a limit: what is faster by less is as large as it can be
 PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
 
@@ -194,12 +196,38 @@ class ShrinkTrained(FrontSearch):
             self._is_plain = candidate is plain  # what ``operate prune`` would do
             made = self.untrained(state, candidate, given if self._is_plain else base)
             self._is_plain = False
+            if made is not None and kind_of(made.surgery) != UNITS and self.limits.latency is not None:
+                made = self._as_fast(state, base, straight, made, self.limits.latency)
             if made is None or not self.limits.admits(self._entry(made)):
                 continue
             kind = kind_of(made.surgery)
             if kind not in found or made.score > found[kind].score:
                 found[kind] = made
         return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
+
+    def _as_fast(self, state: State, base: Branch, straight: Branch, made: Branch, limit: float) -> Branch:
+        """A plan of the kind of ``made`` at the latency of the limit: more layers take longer, fewer allow more units.
+
+        What a parameter takes is told from the given network and the pruned one; it is tried for ``ADJUSTED`` sizes.
+        """
+        slow, fast = (self._entry(each) for each in (base, straight))
+        for _ in range(ADJUSTED):
+            excess = (self._entry(made).latency or limit) - limit
+            each = ((slow.latency or limit) - (fast.latency or limit)) / (slow.parameters - fast.parameters)
+            if each <= 0 or -FINE * limit <= excess <= 0:
+                break
+            have = made.network.parameter_count
+            most = min(have - math.ceil(excess / each), base.network.parameter_count - 1)
+            if self._is_late(state, self._plan_seconds, PLANS_SHARE) or most < 1 or most == have:
+                break
+            plans = reductions(base.network, self._calibrated, most, base.number, [kind_of(made.surgery)])
+            other = self.untrained(state, plans[0], base) if plans else None
+            if other is None or other.network.parameter_count == have:
+                break
+            if not self.limits.admits(self._entry(other)) and self.limits.admits(self._entry(made)):
+                break
+            made = other
+        return made
 
     # Training.
 
@@ -354,6 +382,14 @@ class ShrinkTrained(FrontSearch):
 
     # What surgeries go by.
 
+    def moments_of(self, network: Network) -> Moments:
+        """With sensitivities."""
+        return self._calibrated(network)
+
+    def plan(self, network: Network, most: int) -> Candidate | None:
+        """By what units cost at the outputs."""
+        return by_units(network, self._calibrated(network), most)
+
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """Moments with sensitivities; of a network that was calibrated last, those of then."""
         if self._is_plain or surgery.needs != Needs.MOMENTS:
@@ -368,6 +404,11 @@ class ShrinkTrained(FrontSearch):
         self._shared = self._calibrated(parent.network) if only_units and not self._is_plain else None
         branch = super()._operate(parent, candidate, number, epoch)
         return replace(branch, lineage=_without_steps(branch.lineage))
+
+    def heed(self, operated: Operated) -> None:
+        """The calibration that all go by is of the units that are left."""
+        if self._shared is not None:
+            self._shared = operated.follow(self._shared)
 
     def _calibrated(self, network: Network) -> Moments:
         """Moments with sensitivities; of the networks that were calibrated last, those of then."""

@@ -22,10 +22,10 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, obje
     A spectrum is its length and up to ``VALUES`` of its values, descending, with six digits; None where a large
     layer's would have to be computed for this alone. The one before is what the recommendation was made from.
     """
-    position, _ = before.depth(surgery.layer)
-    layers = after.segments[before.segment_of(surgery.layer)].layers
-    made = layers[position - 1 :][: 2 if isinstance(surgery.effect, Followed | Preceded) else 1]
-    old = singular_values(before.hidden(surgery.layer).weight)
+    writer = before.group(surgery.layer).writers[0]  # of several, the first stands for all
+    made = after.segments[writer.segment].layers[writer.layer :]
+    made = made[: 2 if isinstance(surgery.effect, Followed | Preceded) else 1]
+    old = singular_values(before.segments[writer.segment].layers[writer.layer].weight)
     return {
         "layer": surgery.layer,
         "before": _written(old),

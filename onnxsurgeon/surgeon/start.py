@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.errors import SettingsError, SurgeryError
+from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import save
-from onnxsurgeon.recommend.shrinking import count_of
-from onnxsurgeon.runs.entry import SAME_LATENCY
+from onnxsurgeon.recommend.shrinking import least_count, prunable
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
-from onnxsurgeon.surgery import Narrow, operate
+from onnxsurgeon.surgery.maps import cut_to
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 
@@ -29,6 +27,7 @@ BEYOND_CHANCE = 3.0  # standard errors
 LESS = 0.95  # times the loss by chance
 GAP = 0.1  # of the way from chance to a perfect metric: random weights of few classes get some of it
 ITSELF = "it is what is imitated"
+PATIENCE = 5  # measurements of a latency that is beyond a limit, before that is refused
 LARGER = 1.05  # times the given size: what allows less than that allows no growth
 
 
@@ -97,19 +96,20 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
                 "ensemble: several networks become a larger one, and the trained one that is given is to become smaller"
             )
         return not smaller
+    if smaller or settings.max_latency is not None:  # of several limits one is enough
+        return False
     if settings.max_parameters is not None:
         return settings.max_parameters >= LARGER * network.parameter_count
     if settings.max_size is not None:
         return settings.max_size >= LARGER * size
     wanted = [each for each in (settings.min_accuracy, settings.target_accuracy) if each is not None]
-    return not smaller and settings.max_latency is None and bool(wanted) and accuracy < max(wanted)
+    return bool(wanted) and accuracy < max(wanted)
 
 
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
-    free = {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
-    least = count_of(network, free)
+    least, free = least_count(network), prunable(network)
     why = "with one unit in each hidden layer that can be pruned" if free else "and no hidden layer that can be pruned"
     what = f"'{network.name}' has at least {least:,} parameters, {why}"
     if limits.parameters is not None and limits.parameters < least:
@@ -129,24 +129,26 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
 def require_fast_enough(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where even one unit in each hidden layer takes longer than a limit on latency.
 
-    What else the machine does makes it take longer: only what is far beyond the limit is refused.
+    What else the machine does makes it take longer: the least of several measurements counts.
     """
     limit = settings.max_latency
     if limit is None:
         return
-    smallest, rng = network, np.random.default_rng(0)
-    for i in range(1, network.hidden_count + 1):
-        with contextlib.suppress(SurgeryError):  # a layer whose width stays
-            smallest = operate(smallest, Narrow(i, 1), rng).network
+    smallest = network
+    for i in range(1, network.group_count + 1):
+        smallest = cut_to(smallest, i, 1)
     with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
         path = Path(folder) / "smallest.onnx"
         save(smallest, path)
-        least = latency_of(path)
-    if least > SAME_LATENCY * limit:
-        raise SettingsError(
-            f"max-latency: {limit:.4g} ms cannot be reached: '{network.name}' with one unit in each hidden layer that "
-            f"can be narrowed takes {least:.4g} ms for a row on this machine"
-        )
+        least = math.inf
+        for _ in range(PATIENCE):
+            least = min(least, latency_of(path))
+            if least <= limit:
+                return
+    raise SettingsError(
+        f"max-latency: {limit:.4g} ms cannot be reached: '{network.name}' with one unit in each hidden layer that "
+        f"can be pruned takes {least:.4g} ms for a row on this machine"
+    )
 
 
 def _is_teacher(network: Network, engine: Engine, rows: Examples) -> bool:

@@ -12,14 +12,15 @@ import numpy as np
 
 from onnxsurgeon.calibration.moments import Moments, Place
 from onnxsurgeon.errors import ModelError, SurgeryError
-from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_features
+from onnxsurgeon.graph.equivalence import difference
 from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_parts
-from onnxsurgeon.linear_algebra import Array, in_float64
 from onnxsurgeon.runtime import first_line
 from onnxsurgeon.surgery.effects import Effect
+from onnxsurgeon.surgery.maps import Change, apply, carry, follow
+from onnxsurgeon.surgery.proof import outputs_around
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
 EXACT_TOLERANCE = 1e-5
@@ -36,6 +37,9 @@ class Needs(IntEnum):
 class Surgery(ABC):
     """One rewrite of a network, as plain data: which operation, which layer, how much. Subclasses are dataclasses.
 
+    What changes a number of units is a ``Change`` of a group of units (``surgery.maps``); what changes the number of
+    layers is a ``Replacement`` of layers of one segment.
+
     Attributes:
         operation: the name on the command line, such as "widen".
         summary: what becomes of the layer, in half a sentence.
@@ -44,7 +48,7 @@ class Surgery(ABC):
         needs: what it goes by.
         is_for_one: whether it can be done to one network.
         recuperation: how many times --recuperation-batches it is trained before it is judged (paper, Appendix).
-        layer: the hidden layer, counted from 1 at the input.
+        layer: the hidden layer, counted from 1 at the input; of a change of units any group (``Network.group``).
     """
 
     operation: ClassVar[str]
@@ -70,8 +74,8 @@ class Surgery(ABC):
         """Whether the result computes the same function as ``network``, up to rounding."""
 
     @abstractmethod
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
-        """New layers for old ones; ``network`` is not changed, and weights that stay are shared with it."""
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
+        """What becomes of layers or of units; ``network`` is not changed, and weights that stay are shared with it."""
 
     def parameters_after(self, network: Network) -> int | None:
         """Parameter count of the result, without performing it; None where only that tells it."""
@@ -86,13 +90,13 @@ class DataAware(Surgery):
 
     needs: ClassVar[Needs] = Needs.MOMENTS
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
         """Raise SurgeryError: without moments it cannot be done."""
         raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample")
 
     @abstractmethod
-    def refit(self, network: Network, moments: Moments) -> Replacement:
-        """New layers for old ones, as ``Surgery.rewrite``.
+    def refit(self, network: Network, moments: Moments) -> Replacement | Change:
+        """What becomes of layers or of units, as ``Surgery.rewrite``.
 
         Raises:
             SurgeryError: the moments lack the layer, or are another network's.
@@ -154,13 +158,16 @@ class Operated:
         network: the result.
         record: what was done.
         carry: maps an optimizer's moments of the parent, given as a network, and their power (1 or 2) to the result's.
-        places: the last layer replaced in the parent, and the last new one in the result.
+        places: layers that computed the same before, each with its place in the parent and in the result: the last
+            one replaced, or those that read the units.
+        follow: maps moments of the parent to those of the result as far as they are known; see ``maps.follow``.
     """
 
     network: Network
     record: SurgeryRecord
     carry: Callable[[Network, int], Network]
-    places: tuple[Place, Place]
+    places: tuple[tuple[Place, Place], ...]
+    follow: Callable[[Moments], Moments]
 
     def __iter__(self) -> Iterator[Any]:
         yield self.network
@@ -244,35 +251,58 @@ def operate(
     exact = surgery.is_exact(network)
     if require_exact and not exact:
         raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
-    number = network.segment_of(surgery.layer)
-    before = network.segments[number]
     # Run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
-    features = random_features(before)
-    expected = chain_outputs(before, features)
+    outputs = outputs_around(network, surgery.layer)
+    expected = outputs(network)
     with np.errstate(over="ignore", invalid="ignore"):
         if isinstance(surgery, DataAware) and moments is not None:
             made = surgery.refit(network, moments)
         else:
             made = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
-        result = network.splice(surgery.layer, made.replaced, made.layers)
-        rounding = _require_finite(name, network, result)
+        done = _of_units(network, made) if isinstance(made, Change) else _of_layers(network, surgery.layer, made)
+        rounding = _require_finite(name, network, done.network)
     try:
-        check_parts(to_parts(result), name)
+        check_parts(to_parts(done.network), name)
     except ModelError as error:
         raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
-    moved = difference([expected], [chain_outputs(result.segments[number], features)])
+    moved = difference(expected, outputs(done.network))
     if exact and not moved.relative <= EXACT_TOLERANCE:
         raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
-    counts = network.parameter_count, result.parameter_count
+    counts = network.parameter_count, done.network.parameter_count
     record = SurgeryRecord(name, exact, moved.relative, *counts, rounding, made.predicted)
-    first = network.depth(surgery.layer)[0] - 1
+    return Operated(done.network, record, done.carry, done.places, done.follow)
+
+
+class _Done(NamedTuple):
+    """A rewritten network, and what ``Operated`` says beside it."""
+
+    network: Network
+    carry: Callable[[Network, int], Network]
+    places: tuple[tuple[Place, Place], ...]
+    follow: Callable[[Moments], Moments]
+
+
+def _of_units(network: Network, change: Change) -> _Done:
+    result = apply(network, change)
+    ports = dict.fromkeys((port.segment, port.layer) for port in change.group.readers)
+
+    def moments(past: Network, power: int) -> Network:
+        return carry(past, result, change, power)
+
+    return _Done(
+        result, moments, tuple((place, place) for place in ports), lambda known: follow(known, network, change)
+    )
+
+
+def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
+    result = network.splice(i, made.replaced, made.layers)
+    number, first = network.segment_of(i), network.depth(i)[0] - 1
     places = (number, first + made.replaced - 1), (number, first + len(made.layers) - 1)
 
-    def carry(past: Network, power: int) -> Network:
-        old = _layers(past, surgery.layer, made.replaced)
-        return past.splice(surgery.layer, made.replaced, made.carry(old, power))
+    def moments(past: Network, power: int) -> Network:
+        return past.splice(i, made.replaced, made.carry(_layers(past, i, made.replaced), power))
 
-    return Operated(result, record, carry, places)
+    return _Done(result, moments, (places,), lambda known: known)
 
 
 def _require_finite(name: str, network: Network, result: Network) -> float:
@@ -292,40 +322,10 @@ def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -
         raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}")
 
 
-def moments_like(layer: DenseLayer, weight: Array, bias: Array | None, slope: Array | None) -> DenseLayer:
-    """Moments of the parameters that ``layer`` has; those of others are not looked at."""
-    has_slope = layer.activation is not None and layer.activation.slope is not None
-    given = (weight, bias if layer.bias is not None else None, slope if has_slope else None)
-    return layer.with_parameters(values for values in given if values is not None)
-
-
-def slope_of(layer: DenseLayer) -> Array | None:
-    """PRelu's slopes, or their moments."""
-    return None if layer.activation is None else layer.activation.slope
-
-
-def unknown(layer: DenseLayer, power: int) -> float:
-    """What stands for moments that nothing maps to, where ``layer`` holds those of the layer operated on.
-
-    A new parameter has no velocity: its first moments are 0. Its second moments are the layer's mean. With 0 and a
-    bias correction that has long worn off, adamw's first steps would be (1 − β1) / √(1 − β2) ≈ 3 times too long.
-    """
-    if power == 1:
-        return 0.0
-    arrays = [values for _, values in layer.parameters()]
-    # The order in which a sum is taken, and so its rounding, follows the order of storage.
-    return float(sum(in_float64(values).sum() for values in arrays) / sum(values.size for values in arrays))
-
-
-def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> Array | None:
-    """Bias + extra, where None stands for zeros."""
-    if extra is None:
-        return bias
-    return (extra if bias is None else bias.astype(np.float64) + extra).astype(dtype)
-
-
-def _activation_name(network: Network, layer: int) -> str:
-    return str(network.hidden(layer).activation or "linear")
+def _activation_name(network: Network, i: int) -> str:
+    if i > network.hidden_count:
+        return "a width that several layers share"
+    return str(network.hidden(i).activation or "linear")
 
 
 def _layers(network: Network, i: int, count: int) -> tuple[DenseLayer, ...]:

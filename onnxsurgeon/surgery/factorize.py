@@ -12,8 +12,9 @@ from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
-from onnxsurgeon.surgery.base import Replacement, Surgery, moments_like, register, require_amount, slope_of, unknown
+from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Preceded
+from onnxsurgeon.surgery.parameters import moments_like, slope_of, unknown
 
 
 @register

@@ -13,17 +13,9 @@ from onnxsurgeon.calibration.regression import linear_error, relative, variance_
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, Eigen, eigen, matmul
-from onnxsurgeon.surgery.base import (
-    DataAware,
-    Replacement,
-    add_bias,
-    moments_like,
-    register,
-    require_amount,
-    slope_of,
-    unknown,
-)
+from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Preceded
+from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of, unknown
 
 # How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
 # not move in are ranked by the weights.

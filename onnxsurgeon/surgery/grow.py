@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import variance_of
+from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
-from onnxsurgeon.surgery.base import DataAware, Needs, Replacement, register, require_amount, unknown
+from onnxsurgeon.surgery.base import DataAware, Needs, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Widened
+from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather
 from onnxsurgeon.surgery.widen import require_size
 
 # Standard deviation of a new unit's z, as a fraction of the others' root mean square: small, it is still free to turn.
@@ -58,7 +59,11 @@ class Grow(DataAware):
 
     def require(self, network: Network) -> None:
         """The layer must exist and the number of units be positive."""
-        network.hidden(self.layer)
+        if network.pair(self.layer).following.geometry is not None:
+            raise SurgeryError(
+                f"{spell(self)}: gradients are known of dense layers alone, and layer {self.layer} is read by a "
+                f"convolution; widen:{self.layer}:{self.units} adds units by copying"
+            )
         require_amount(self, self.units, None, "the number of units to add")
         require_size(self, network, self.units)
 
@@ -66,9 +71,9 @@ class Grow(DataAware):
         """Always: what the new units add cancels."""
         return True
 
-    def refit(self, network: Network, moments: Moments) -> Replacement:
+    def refit(self, network: Network, moments: Moments) -> Change:
         """W_i → [W_i, U, U], b_i → [b_i, −μU, −μU], W_{i+1} → [W_{i+1}; −V; V]."""
-        layer, following = network.pair(self.layer)
+        layer = network.hidden(self.layer)
         before = moments.input_of(network, self.layer)
         pairs = -(-self.units // 2)
         incoming, outgoing = self._directions(network, moments, pairs)
@@ -79,38 +84,12 @@ class Grow(DataAware):
         signs = np.repeat([-1.0, 1.0], [pairs, self.units - pairs])
         signs[self.units - pairs : pairs] = 0
 
-        origin = np.concatenate([np.arange(layer.units), new % layer.units])  # of φ's slopes
-        dtype = layer.weight.dtype
-
-        def widened(
-            old: Sequence[DenseLayer], into: Array | float, bias: Array | float, out: Array | float
-        ) -> tuple[DenseLayer, DenseLayer]:
-            first, second = old
-            fill = np.broadcast_to(np.asarray(into, dtype), (first.inputs, self.units))
-            rows = np.broadcast_to(np.asarray(out, dtype), (self.units, second.units))
-            shift = np.broadcast_to(np.asarray(bias, dtype), (self.units,))
-            activation = first.activation
-            if activation is not None and activation.slope is not None:
-                activation = activation.with_slope(activation.slope[origin])
-            return (
-                replace(
-                    first,
-                    weight=np.concatenate([first.weight, fill], axis=1),
-                    bias=None if first.bias is None else np.concatenate([first.bias, shift]),
-                    activation=activation,
-                ),
-                replace(second, weight=np.concatenate([second.weight, rows])),
-            )
-
-        def carry(past: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """What was there keeps its moments."""
-            fill = unknown(past[0], power)
-            return widened(past, fill, fill, unknown(past[1], power))
-
-        bias = -matmul(before.mean, incoming)
-        return Replacement(
-            2, widened((layer, following), incoming[:, new], bias[new], outgoing[new] * signs[:, None]), carry
-        )
+        # φ's slopes are those of other units.
+        origin = np.concatenate([np.arange(layer.units), new % layer.units])
+        columns = Columns(origin, Fresh(incoming[:, new], -matmul(before.mean, incoming)[new]))
+        places = np.where(np.arange(len(origin)) < layer.units, origin, -1)
+        rows = Gather(places, values=outgoing[new] * signs[:, None])
+        return Change(network.group(self.layer), (columns,), (rows,), origin)
 
     def _directions(self, network: Network, moments: Moments, count: int) -> tuple[Array, Array]:
         """Incoming (n_{i-1}, count) of any length, and outgoing (count, n_{i+1}) as long as rows of W_{i+1} are."""

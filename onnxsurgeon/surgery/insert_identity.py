@@ -12,8 +12,9 @@ from onnxsurgeon.graph.activations import prelu
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgery.base import Replacement, Surgery, register, unknown
+from onnxsurgeon.surgery.base import Replacement, Surgery, register
 from onnxsurgeon.surgery.effects import Effect, Followed
+from onnxsurgeon.surgery.parameters import unknown
 
 
 @register

@@ -13,8 +13,9 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import Replacement, Surgery, add_bias, moments_like, register, slope_of, spell
+from onnxsurgeon.surgery.base import Replacement, Surgery, register, spell
 from onnxsurgeon.surgery.effects import Absorbed, Effect
+from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
 
 
 @register

@@ -13,8 +13,9 @@ from onnxsurgeon.calibration.regression import relative, smoother, variance_of
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import DataAware, Replacement, add_bias, moments_like, register, slope_of
+from onnxsurgeon.surgery.base import DataAware, Replacement, register
 from onnxsurgeon.surgery.effects import Absorbed, Effect
+from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
 
 
 @register

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from onnxsurgeon.buffers import take_columns
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import Replacement, Surgery, add_bias, moments_like, register, slope_of, spell
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.surgery.base import Surgery, register, spell
 from onnxsurgeon.surgery.effects import Effect, Narrowed
+from onnxsurgeon.surgery.maps import Change, Columns, Shift, Sum, by_row
+from onnxsurgeon.surgery.parameters import is_padded, slope_of
 
 
 class _Groups(NamedTuple):
@@ -34,7 +34,8 @@ class MergeDuplicates(Surgery):
     """Keep one of all units of hidden layer ``layer`` that have the same incoming weights, bias and slope.
 
     Its outgoing weights become the sum of theirs. Units without incoming weights are constant: φ(b) times their
-    outgoing weights goes to the next layer's bias. Exact always; no data are needed.
+    outgoing weights goes to the next layer's bias, but where that is a convolution that reads zeros at its border.
+    Exact always; no data are needed.
     """
 
     operation: ClassVar[str] = "merge_duplicates"
@@ -51,7 +52,7 @@ class MergeDuplicates(Surgery):
     def require(self, network: Network) -> None:
         """Some unit must be redundant, and not all be constant."""
         layer = network.hidden(self.layer)
-        groups = _groups(layer)
+        groups = _groups(*network.pair(self.layer))
         if len(groups.kept) == layer.units:
             raise SurgeryError(f"{spell(self)}: no unit is constant or the same as another")
         if not len(groups.kept):
@@ -61,50 +62,26 @@ class MergeDuplicates(Surgery):
         """Always."""
         return True
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
         """Add up rows of W_{i+1}, and drop columns of W_i."""
         layer, following = network.pair(self.layer)
-        kept, places, constant = _groups(layer)
-        values = _constants(layer, constant)
-        activation = layer.activation
-        if activation is not None and activation.slope is not None:
-            activation = activation.with_slope(activation.slope[kept])
-        bias = None if layer.bias is None else layer.bias[kept]
-        merged = replace(layer, weight=take_columns(layer.weight, kept), bias=bias, activation=activation)
-        lost = None
+        kept, places, constant = _groups(layer, following)
+        taps = following.inputs // layer.units
+        shift = None
         if len(constant):
-            lost = matmul(values, following.weight[constant])
-        refitted = replace(
-            following,
-            weight=_summed(following.weight, places, len(kept)).astype(following.weight.dtype),
-            bias=add_bias(following.bias, lost, following.weight.dtype),
-        )
-
-        def carry(past: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """The one that stays takes the mean of its copies' incoming moments, and the sum of the outgoing ones."""
-            first, second = past
-            counts = np.bincount(places[places >= 0], minlength=len(kept)).astype(np.float64) ** power
-
-            def mean(values: Array | None) -> Array | None:
-                return None if values is None else _summed(values.T, places, len(kept)).T / counts
-
-            moved = second.bias
-            if len(constant):
-                extra = matmul(values**power, second.weight[constant])
-                moved = extra if moved is None else moved + extra
-            return (
-                moments_like(merged, np.ascontiguousarray(mean(first.weight)), mean(first.bias), mean(slope_of(first))),
-                moments_like(refitted, _summed(second.weight, places, len(kept)), moved, slope_of(second)),
-            )
-
-        return Replacement(2, (merged, refitted), carry)
+            shift = Shift(np.repeat(_constants(layer, constant), taps), by_row(constant, taps))
+        where = np.where(np.repeat(places, taps) < 0, -1, by_row(places, taps))
+        rows = Sum(where, len(kept) * taps, shift)
+        return Change(network.group(self.layer), (Columns(kept, places=places),), (rows,), kept)
 
 
-def _groups(layer: DenseLayer) -> _Groups:
+def _groups(layer: DenseLayer, following: DenseLayer) -> _Groups:
     slope = slope_of(layer)
     rows = [layer.weight, *(values[None] for values in (layer.bias, slope) if values is not None)]
     columns = np.ascontiguousarray(np.concatenate(rows).T) + 0.0  # −0 is 0
     varies = layer.weight.any(axis=0)
+    if is_padded(following):  # a constant reads as 0 behind the border: it goes into no bias
+        varies |= _constants(layer, np.arange(layer.units)) != 0
     places = np.full(layer.units, -1)
     firsts: dict[bytes, int] = {}
     for unit in np.flatnonzero(varies):
@@ -112,14 +89,6 @@ def _groups(layer: DenseLayer) -> _Groups:
     # What stands for a group is its first unit, so that those that stay keep their order.
     kept = np.unique(places[varies], return_index=True)[1]
     return _Groups(np.flatnonzero(varies)[kept], places, np.flatnonzero(~varies))
-
-
-def _summed(rows: Array, places: Array, count: int) -> Array:
-    """Sums (count, …) of the rows that go to the same place, float64."""
-    total = np.zeros((count, *rows.shape[1:]))
-    there = places >= 0
-    np.add.at(total, places[there], rows[there])
-    return total
 
 
 def _constants(layer: DenseLayer, units: Array) -> Array:

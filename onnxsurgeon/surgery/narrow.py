@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from onnxsurgeon.errors import SurgeryError
-from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
-from onnxsurgeon.surgery.base import (
-    Replacement,
-    Surgery,
-    add_bias,
-    moments_like,
-    register,
-    require_amount,
-    slope_of,
-    spell,
-)
+from onnxsurgeon.linear_algebra import rank, truncated_svd
+from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Narrowed
+from onnxsurgeon.surgery.maps import Change, Outside, Rotation, Turn, parameters_per_unit
+from onnxsurgeon.surgery.parameters import is_padded
 
 
 @register
@@ -63,55 +54,22 @@ class Narrow(Surgery):
         require_amount(self, self.units, most, "the number of units that stay")
 
     def is_exact(self, network: Network) -> bool:
-        """Where φ is the identity and nothing but zeros is cut off."""
-        layer = network.hidden(self.layer)
-        return layer.is_linear and self.units >= rank(layer.weight)
+        """Where φ is the identity, nothing but zeros is cut off, and no bias is to move past zeros at a border."""
+        layer, following = network.pair(self.layer)
+        moves = layer.bias is not None and bool(layer.bias.any()) and is_padded(following)
+        return layer.is_linear and not moves and self.units >= rank(layer.weight)
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
         layer, following = network.pair(self.layer)
-        each = layer.inputs + (layer.bias is not None) + (slope_of(layer) is not None) + following.units
         gained = following.units if layer.bias is not None and following.bias is None else 0
-        return network.parameter_count - (layer.units - self.units) * each + gained
+        gone = layer.units - self.units
+        return network.parameter_count - gone * parameters_per_unit(network, self.layer) + gained
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
         """Rotate the layer's outputs onto the leading right singular vectors."""
         layer, following = network.pair(self.layer)
-        r, dtype = self.units, layer.weight.dtype
-        projected, vt = truncated_svd(layer.weight, r)
-        bias = lost = None
-        if layer.bias is not None:
-            inside = matmul(layer.bias, vt.T)
-            bias = inside.astype(dtype)
-            lost = matmul(layer.bias - matmul(inside, vt), following.weight)
-        activation = layer.activation
-        if activation is not None and activation.slope is not None:
-            activation = activation.with_slope(matmul(vt**2, activation.slope, dtype=dtype))
-            if layer.is_linear:  # the squares add up to 1 but for rounding
-                activation = activation.with_slope(np.ones(r, dtype))
-        narrowed = replace(layer, weight=projected, bias=bias, activation=activation)
-        refitted = replace(
-            following,
-            weight=matmul(vt, following.weight, dtype=dtype),
-            bias=add_bias(following.bias, lost, dtype),
-        )
-
-        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """W_i' = W_i V_r and W_{i+1}' = V_rᵀ W_{i+1} move as the old ones do; b_{i+1}' by the product rule."""
-            first, second = moments
-            v = vt.T**power
-            slope, old_slope = None, slope_of(first)
-            if old_slope is not None:
-                slope = matmul(vt ** (2 * power), old_slope)
-            bias, moved = None, np.zeros(following.units) if second.bias is None else second.bias
-            if layer.bias is not None and first.bias is not None:
-                bias = matmul(first.bias, v)
-                outside = following.weight - matmul(vt.T, matmul(vt, following.weight))
-                rest = layer.bias - matmul(matmul(layer.bias, vt.T), vt)
-                moved = moved + matmul(first.bias, outside**power) + matmul(rest**power, second.weight)
-            return (
-                moments_like(narrowed, matmul(first.weight, v), bias, slope),
-                moments_like(refitted, matmul(v.T, second.weight), moved, slope_of(second)),
-            )
-
-        return Replacement(2, (narrowed, refitted), carry)
+        projected, vt = truncated_svd(layer.weight, self.units)
+        shift = None if layer.bias is None else Outside(layer.bias, vt, following.weight)
+        columns, rows = Rotation(vt, projected), Turn(vt, shift)
+        return Change(network.group(self.layer), (columns,), (rows,), np.arange(self.units))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from onnxsurgeon.buffers import take_columns
-from onnxsurgeon.calibration.moments import Elimination, Moments
-from onnxsurgeon.calibration.regression import eliminate, linear_error, relative, smoother, variance_of
-from onnxsurgeon.graph.layers import DenseLayer
+from onnxsurgeon.calibration.moments import Elimination, Moment, Moments
+from onnxsurgeon.calibration.regression import eliminate_together, linear_error, relative, smoother, variance_of
+from onnxsurgeon.graph.groups import Reader
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import DataAware, Replacement, add_bias, moments_like, register, require_amount, slope_of
+from onnxsurgeon.surgery.base import DataAware, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Narrowed
+from onnxsurgeon.surgery.maps import Change, Columns, Refit, Shift, block_of, by_row, rows_of
 
 
 @register
@@ -51,58 +51,63 @@ class Prune(DataAware):
 
     def require(self, network: Network) -> None:
         """1 ≤ units ≤ n_i."""
-        require_amount(self, self.units, network.hidden(self.layer).units, "the number of units that stay")
+        require_amount(self, self.units, network.group(self.layer).units, "the number of units that stay")
 
     def is_exact(self, network: Network) -> bool:
         """Where no unit goes: what depends on others on the sample need not elsewhere."""
-        return self.units == network.hidden(self.layer).units
+        return self.units == network.group(self.layer).units
 
-    def refit(self, network: Network, moments: Moments) -> Replacement:
-        """Drop columns of W_i; refit W_{i+1} and b_{i+1}."""
-        layer, following = network.pair(self.layer)
-        output = moments.output_of(network, self.layer)
+    def refit(self, network: Network, moments: Moments) -> Change:
+        """Drop columns of what writes the units; refit what reads them."""
+        group, (_, readers) = network.group(self.layer), network.layers_of(self.layer)
         order = _elimination(network, self.layer, moments).order
-        gone, kept = np.sort(order[: layer.units - self.units]), np.sort(order[layer.units - self.units :])
-        total = variance_of(output.covariance, following.weight)
-        foretell = self._foretell(output.covariance, following.weight, kept, gone, total, moments, network)
-        offset = output.mean[gone] - matmul(output.mean[kept], foretell)
+        gone, kept = np.sort(order[: group.units - self.units]), np.sort(order[group.units - self.units :])
+        rows, error, total = [], 0.0, 0.0
+        for port, layer in zip(group.readers, readers, strict=True):
+            moment, weight = moments_of(moments, network, port, group.units), block_of(layer, port, group.units)
+            taps = port.outer * port.inner
+            scale = variance_of(moments.at(network, (port.segment, port.layer)).covariance, layer.weight)
+            made = _refit(moment, weight, by_row(kept, taps), by_row(gone, taps), moments.rows[port.segment], scale)
+            rows.append(made.rows)
+            error, total = error + made.error, total + scale
+        columns = tuple(Columns(kept) for _ in group.writers)
+        return Change(group, columns, tuple(rows), kept, relative(error, total))
 
-        pruned = _columns(layer, kept)
-        dtype = following.weight.dtype
-        lost = following.weight[gone]
-        weight = (following.weight[kept] + matmul(foretell, lost)).astype(dtype)
-        refitted = replace(following, weight=weight, bias=add_bias(following.bias, matmul(offset, lost), dtype))
 
-        def carry(past: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """What stays keeps its moments; W' and b' move as W and b do, with T and the means held fixed."""
-            first, second = past
-            away = second.weight[gone]
-            moved = matmul(offset**power, away)
-            return (
-                _columns(first, kept),
-                moments_like(
-                    refitted,
-                    second.weight[kept] + matmul(foretell**power, away),
-                    moved if second.bias is None else moved + second.bias,
-                    slope_of(second),
-                ),
-            )
+class _Made(NamedTuple):
+    """What becomes of a reader's rows, and its squared error by the moments."""
 
-        change = np.zeros(following.weight.shape)
-        change[kept] = weight
-        change -= following.weight
-        shift = np.asarray(refitted.bias, np.float64) - (0.0 if following.bias is None else following.bias)
-        error = linear_error(output, change, shift)
-        return Replacement(2, (pruned, refitted), carry, relative(error, total))
+    rows: Refit
+    error: float
 
-    def _foretell(
-        self, covariance: Array, weight: Array, kept: Array, gone: Array, total: float, moments: Moments, net: Network
-    ) -> Array:
-        """T (kept, gone), the coefficients of the units that go in terms of those that stay."""
-        cross, lost = covariance[np.ix_(kept, gone)], weight[gone].astype(np.float64)
-        variance = variance_of(covariance[np.ix_(gone, gone)], lost)
-        rows = moments.rows_of(net, self.layer)
-        return matmul(smoother(covariance[np.ix_(kept, kept)], matmul(cross, lost), variance, rows, total), cross)
+
+def _refit(moment: Moment, weight: Array, kept: Array, gone: Array, rows: int, scale: float) -> _Made:
+    """With T (kept, gone), the coefficients of the rows that go in terms of those that stay; see ``smoother``."""
+    mean, covariance = moment
+    cross, lost = covariance[np.ix_(kept, gone)], weight[gone].astype(np.float64)
+    variance = variance_of(covariance[np.ix_(gone, gone)], lost)
+    smooth = smoother(covariance[np.ix_(kept, kept)], matmul(cross, lost), variance, rows, scale)
+    foretell = matmul(smooth, cross)
+    shift = Shift(mean[gone] - matmul(mean[kept], foretell), gone)
+    refit = Refit(kept, gone, foretell, shift)
+    change = np.zeros(weight.shape)
+    change[kept] = refit.of(weight)
+    change -= weight
+    return _Made(refit, linear_error(moment, change, shift.of(weight)))
+
+
+def moments_of(moments: Moments, network: Network, port: Reader, units: int) -> Moment:
+    """Mean and covariance of a reader's rows for a group of so many units, unit by unit.
+
+    Raises:
+        SurgeryError: that layer has no moments, or they are another network's.
+    """
+    whole = moments.at(network, (port.segment, port.layer))
+    layer = network.segments[port.segment].layers[port.layer]
+    if port.outer == 1 and units * port.inner == layer.inputs:
+        return whole
+    rows = rows_of(layer, port, units).ravel()
+    return Moment(whole.mean[rows], whole.covariance[np.ix_(rows, rows)])
 
 
 def pruning_costs(network: Network, i: int, moments: Moments) -> Array:
@@ -118,16 +123,25 @@ def pruning_costs(network: Network, i: int, moments: Moments) -> Array:
 
 
 def _elimination(network: Network, i: int, moments: Moments) -> Elimination:
-    """Of hidden layer ``i``'s units, by the next layer's outputs, these weighed by what their errors cost, if known."""
-    covariance, weight = moments.output_of(network, i).covariance, network.pair(i).following.weight
-    place = network.segment_of(i), network.depth(i)[0]
-    known = moments.eliminations.get(place)
-    if known is not None and known[0] is weight:
+    """Of group ``i``'s units, by what reads them, its outputs weighed by what their errors cost, if known."""
+    group, (_, readers) = network.group(i), network.layers_of(i)
+    place, key = (group.readers[0].segment, group.readers[0].layer), tuple(layer.weight for layer in readers)
+    known = moments.eliminations.get((*place, group.readers[0].begin))
+    if known is not None and all(old is new for old, new in zip(known[0], key, strict=True)):
         return known[1]
-    metric = moments.sensitivity_of(network, i)
-    found = eliminate(covariance, weight if metric is None else matmul(weight, metric))
-    moments.eliminations[place] = weight, found
+    found = eliminate_together(list(_predictors(network, i, moments, weighed=True)), group.units)
+    moments.eliminations[*place, group.readers[0].begin] = key, found
     return found
+
+
+def _predictors(network: Network, i: int, moments: Moments, *, weighed: bool) -> Iterator[tuple[Array, Array]]:
+    """For each reader of group ``i`` the covariance of what it reads of the units, and its weight for that."""
+    group, (_, readers) = network.group(i), network.layers_of(i)
+    for port, layer in zip(group.readers, readers, strict=True):
+        covariance = moments_of(moments, network, port, group.units).covariance
+        weight = block_of(layer, port, group.units)
+        metric = moments.sensitivity_at(network, (port.segment, port.layer)) if weighed else None
+        yield covariance, weight if metric is None else matmul(weight, metric)
 
 
 def pruning_errors(network: Network, i: int, moments: Moments) -> Array:
@@ -136,16 +150,9 @@ def pruning_errors(network: Network, i: int, moments: Moments) -> Array:
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
     """
-    covariance, weight = moments.output_of(network, i).covariance, network.pair(i).following.weight
-    errors = eliminate(covariance, weight).errors
-    total = variance_of(covariance, weight)
+    known = list(_predictors(network, i, moments, weighed=False))
+    errors = eliminate_together(known, network.group(i).units).errors
+    readers = {(port.segment, port.layer) for port in network.group(i).readers}
+    layers = [(place, network.segments[place[0]].layers[place[1]]) for place in sorted(readers)]
+    total = sum(variance_of(moments.at(network, place).covariance, layer.weight) for place, layer in layers)
     return np.array([relative(float(error), total) for error in (*errors[-2::-1], 0.0)])
-
-
-def _columns(layer: DenseLayer, kept: Array) -> DenseLayer:
-    """Some units of a layer: of its weights, or of their moments."""
-    activation = layer.activation
-    if activation is not None and activation.slope is not None:
-        activation = activation.with_slope(activation.slope[kept])
-    bias = None if layer.bias is None else layer.bias[kept]
-    return replace(layer, weight=take_columns(layer.weight, kept), bias=bias, activation=activation)

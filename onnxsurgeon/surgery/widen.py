@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from onnxsurgeon.buffers import take_columns
 from onnxsurgeon.choices import WIDEN_MODES
 from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.groups import Reader
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import LARGE, Array
-from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount, slope_of, spell, unknown
+from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Widened
+from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather, by_row, parameters_per_unit
 
 MOST_WEIGHTS = 2**31  # 8 GB in float32
 
@@ -48,8 +48,13 @@ class Widen(Surgery):
 
     def require(self, network: Network) -> None:
         """The layer must exist, the number of units be positive and the mode known."""
-        network.hidden(self.layer)
+        group = network.group(self.layer)
         require_amount(self, self.units, None, "the number of units to add")
+        if group.normalised:
+            raise SurgeryError(
+                f"{spell(self)}: '{group.normalised}' normalises over these units, and copies would change their mean "
+                "and variance"
+            )
         require_size(self, network, self.units)
         if self.mode not in WIDEN_MODES:
             raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(WIDEN_MODES)}")
@@ -60,58 +65,36 @@ class Widen(Surgery):
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
-        layer, following = network.pair(self.layer)
-        each = layer.inputs + (layer.bias is not None) + (slope_of(layer) is not None) + following.units
-        return network.parameter_count + self.units * each
+        return network.parameter_count + self.units * parameters_per_unit(network, self.layer)
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
-        """W_i → [W_i, new columns], b_i likewise; W_{i+1} → rows shared out so that their sums stay."""
-        pair = network.pair(self.layer)
-        n = pair.layer.units
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
+        """Each writer: W → [W, new columns], b likewise; each reader: rows shared out so that their sums stay."""
+        group, (writers, readers) = network.group(self.layer), network.layers_of(self.layer)
+        n = group.units
         origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
-        fresh = self.mode == "fresh"
-        if fresh:
-            limit = np.sqrt(6.0 / (pair.layer.inputs + n + self.units))
-            incoming = rng.uniform(-limit, limit, (pair.layer.inputs, self.units))
-        shared = np.flatnonzero(np.bincount(origin)[origin] > 1)
-        shares = self._shares(shared, origin, pair.following.units, rng)
+        columns = [Columns(origin, self._fresh(layer, n, rng)) for layer in writers]
+        rows = [self._rows(port, layer, origin, n, rng) for port, layer in zip(group.readers, readers, strict=True)]
+        return Change(group, tuple(columns), tuple(rows), origin)
 
-        def copied(old: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """Incoming parameters are copied, outgoing ones shared out: of weights, and of their moments."""
-            layer, following = old
-            weight, bias = take_columns(layer.weight, origin), None if layer.bias is None else layer.bias[origin]
-            activation = layer.activation
-            if activation is not None and activation.slope is not None:
-                activation = activation.with_slope(activation.slope[origin])
-            outgoing = np.empty((len(origin), following.units), following.weight.dtype)
-            outgoing[:n] = following.weight
-            outgoing[shared] = following.weight[origin[shared]].astype(np.float64) * shares**power
-            return (
-                replace(layer, weight=weight, bias=bias, activation=activation),
-                replace(following, weight=outgoing),
-            )
+    def _fresh(self, layer: DenseLayer, units: int, rng: np.random.Generator) -> Fresh | None:
+        """Glorot's values for new units, where they are asked for."""
+        if self.mode != "fresh":
+            return None
+        limit = np.sqrt(6.0 / (layer.inputs + units + self.units))
+        return Fresh(rng.uniform(-limit, limit, (layer.inputs, self.units)))
 
-        def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            wide, following = copied(moments, power)
-            if fresh:
-                wide.weight[:, n:] = unknown(moments[0], power)
-                if wide.bias is not None:
-                    wide.bias[n:] = unknown(moments[0], power)
-                following.weight[n:] = unknown(moments[1], power)
-            return wide, following
-
-        widened, refitted = copied(pair, 1)
-        if fresh:
-            widened.weight[:, n:] = incoming
-            if widened.bias is not None:
-                widened.bias[n:] = 0
-        return Replacement(2, (widened, refitted), carry)
+    def _rows(self, port: Reader, layer: DenseLayer, origin: Array, n: int, rng: np.random.Generator) -> Gather:
+        """What each row of a reader's becomes; a unit has ``taps`` of them."""
+        taps = port.outer * port.inner
+        places = by_row(origin, taps)
+        if self.mode == "fresh":
+            return Gather(np.where(np.arange(len(places)) < n * taps, places, -1))
+        shared = np.flatnonzero(np.bincount(places)[places] > 1)
+        return Gather(places, shared, self._shares(shared, places, layer.units, rng))
 
     def _shares(self, rows: Array, origin: Array, columns: int, rng: np.random.Generator) -> Array:
         """Shares (rows, columns) of each outgoing weight; those of all copies of a unit add up to 1."""
         units = int(origin.max()) + 1
-        if self.mode == "fresh":
-            return (rows < units)[:, None].astype(np.float64)
         draws = self._draws(rows, len(origin), columns, rng)
         totals = np.zeros((min(units, len(origin) - units), columns))  # round robin: the first units have the copies
         np.add.at(totals, origin[rows], draws)
@@ -132,8 +115,10 @@ class Widen(Surgery):
 
 def require_size(surgery: Surgery, network: Network, units: int) -> None:
     """Raise SurgeryError where ``units`` more in the surgery's layer would make too many weights."""
-    layer, following = network.pair(surgery.layer)
-    weights = (layer.units + units) * (layer.inputs + following.units)
+    group, (writers, readers) = network.group(surgery.layer), network.layers_of(surgery.layer)
+    each = sum(layer.inputs for layer in writers)
+    each += sum(p.outer * p.inner * layer.units for p, layer in zip(group.readers, readers, strict=True))
+    weights = (group.units + units) * each
     if weights > MOST_WEIGHTS:
         raise SurgeryError(
             f"{spell(surgery)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once"

@@ -205,6 +205,17 @@ def _slice(node: gs.Node, _: int) -> Array:
     return x[tuple(cut)]
 
 
+def _constant_of_shape(node: gs.Node, most: int) -> Array | None:
+    """Of integers alone, which exporters compute pads and shapes from."""
+    given = node.attrs.get("value")
+    value = np.zeros(1, np.float32) if given is None else np.asarray(given.values)
+    shape = [int(size) for size in _value(node, 0)]
+    if value.dtype.kind not in "iu" or math.prod(shape) > min(most, MOST_SIZES):
+        return None
+    return np.full(shape, value.reshape(()), value.dtype)
+
+
+MOST_SIZES = 64  # in a constant that is made for its shape alone
 WIDEST = 8  # bytes of an element
 BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow")
 VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
@@ -217,6 +228,7 @@ FOLDS: dict[str, Fold] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Cast": _cast,
+    "ConstantOfShape": _constant_of_shape,
     "Concat": _concat,
     "Gather": _gather,
     "Slice": _slice,

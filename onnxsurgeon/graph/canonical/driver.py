@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
@@ -101,15 +102,21 @@ def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[st
     ops = {id(node): node.op for node in graph.nodes}
     budget = 1000 + 50 * len(graph.nodes)
     plain = dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN  # one of a user's own may have come later
+    changes = 0
+    settled: dict[int, int] = {}  # tables that found nothing to do, and after how many changes that was
     for _ in range(ROUNDS):
-        changed = False
+        before = changes
         for table in (plain, RECOGNISED, FOLDED):
-            rewriter.touch_all()
-            changed |= rewriter.drain(table, budget)
-            if table is RECOGNISED and changed:
-                rewriter.touch_all()
-                rewriter.drain(plain, budget)
-        if not changed:
+            for rules in (table, plain) if table is RECOGNISED else (table,):
+                if settled.get(id(rules)) != changes:
+                    rewriter.touch_all()
+                    with np.errstate(all="ignore"):  # weights that become infinite are refused where layers are read
+                        changed = rewriter.drain(rules, budget)
+                    if changed:
+                        changes += 1
+                    else:
+                        settled[id(rules)] = changes
+        if changes == before:
             break
     rewriter.finish()
     _mark(rewriter, ops)

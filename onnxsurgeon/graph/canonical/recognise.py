@@ -82,6 +82,8 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
     group = [sink]
     members = {id(sink)}
     frontier = _variables(sink)
+    if frontier is not None and any(_steps(rewriter, tensor, LARGEST) >= LARGEST for tensor in frontier.values()):
+        return  # no group that is small enough reaches back to where one may begin
     linear, curved = sink.op in LINEAR and len(frontier or ()) == 1, int(_is_curved(sink))
     while frontier is not None and len(group) <= LARGEST:
         if not frontier:
@@ -90,7 +92,7 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
             (z,) = frontier.values()
             if z is sink.outputs[0]:
                 return
-            if z is not sink.outputs[0] and _may_begin(z):
+            if _may_begin(z):
                 yield z, group[::-1]
         grown = _grow(rewriter, frontier, members)
         if grown is None:
@@ -120,6 +122,25 @@ def _may_begin(z: Any) -> bool:
         return True
     inputs = _variables(source)
     return inputs is None or (source.op in AFFINE and len(inputs) == 1 and len(z.outputs) > 1)
+
+
+def _steps(rewriter: Rewriter, tensor: Any, most: int) -> int:
+    """Least number of nodes between a tensor and where an activation may begin; ``most`` stands for any more.
+
+    Remembered until the graph changes: in a long row of elementwise nodes, each is looked at from its predecessor.
+    """
+    found, is_exact = rewriter.steps.get(id(tensor), (0, False))
+    if is_exact or found >= most:
+        return min(found, most)
+    found = 0
+    if not _may_begin(tensor):
+        for read in (_variables(tensor.inputs[0]) or {}).values():
+            found = max(found, _steps(rewriter, read, most - 1))
+            if found >= most - 1:
+                break
+        found += 1
+    rewriter.steps[id(tensor)] = found, found < most
+    return min(found, most)
 
 
 def _grow(rewriter: Rewriter, frontier: dict[int, Any], members: set[int]) -> tuple[Any, gs.Node] | None:

@@ -49,6 +49,7 @@ class Rewriter:
         reads: names that each product read in the file, by the node's id: no-op nodes are bypassed later.
         spread: tensors, by id, that are constant but for their shape, and the values that are laid out to it.
         lost: names of products that nothing reads any more, since their values do not count.
+        steps: what is known of how far back an activation may begin, by the tensor's id; forgotten at every edit.
     """
 
     def __init__(self, graph: gs.Graph, allowance: Allowance | None = None) -> None:
@@ -61,6 +62,7 @@ class Rewriter:
         self.reads: dict[int, list[str]] = {id(n): [t.name for t in n.inputs] for n in graph.nodes if n.op in PRODUCTS}
         self.spread: dict[int, tuple[Any, Array]] = {}
         self.lost: list[str] = []
+        self.steps: dict[int, tuple[int, bool]] = {}
         self._pinned, self._kept = self._find_pinned(graph), [graph]
         self._untie_small_constants()
         self._file = {id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
@@ -138,6 +140,7 @@ class Rewriter:
         old = node.inputs[position]
         if old is tensor:
             return
+        self.steps.clear()
         _discard(old.outputs, node)
         list.__setitem__(node.inputs, position, tensor)
         list.append(tensor.outputs, node)
@@ -146,6 +149,7 @@ class Rewriter:
 
     def set_inputs(self, node: gs.Node, tensors: Sequence[Any]) -> None:
         """Let the node read exactly ``tensors``."""
+        self.steps.clear()
         old = list(node.inputs)
         for tensor in old:
             _discard(tensor.outputs, node)
@@ -160,6 +164,7 @@ class Rewriter:
 
     def set_output(self, node: gs.Node, tensor: Any) -> None:
         """Let the node write ``tensor``, which nothing else may write any more, in place of its first output."""
+        self.steps.clear()
         _discard(node.outputs[0].inputs, node)
         list.__setitem__(node.outputs, 0, tensor)
         list.append(tensor.inputs, node)
@@ -202,6 +207,7 @@ class Rewriter:
 
     def redirect(self, y: Any, x: Any) -> None:
         """Let every reader of ``y`` read ``x``."""
+        self.steps.clear()
         readers = list(y.outputs)
         list.clear(y.outputs)
         for reader in readers:
@@ -213,6 +219,7 @@ class Rewriter:
 
     def remove(self, node: gs.Node) -> None:
         """Detach the node, and every node that then writes for nobody."""
+        self.steps.clear()
         todo = [node]
         while todo:
             gone = todo.pop()
@@ -231,6 +238,7 @@ class Rewriter:
 
     def insert(self, anchor: gs.Node, op: str, inputs: Sequence[Any], y: Any, attributes: Mapping[str, Any]) -> gs.Node:
         """A new node that writes ``y``, listed next to ``anchor``."""
+        self.steps.clear()
         node = gs.Node(op, f"{anchor.name}.{op}" if anchor.name else "", dict(attributes))
         list.extend(node.inputs, inputs)
         for tensor in inputs:
@@ -277,7 +285,7 @@ class Rewriter:
             self._queued.discard(id(node))
             if len(node.inputs) < INPUTS.get(node.op, 1):
                 continue  # malformed
-            if id(node) not in self._malformed and any(self._applies(rule, node) for rule in rules.get(node.op, ())):
+            if id(node) not in self._malformed and self._apply_one(rules.get(node.op, ()), node):
                 changed = True
                 budget -= 1
                 self.touch(node)
@@ -287,13 +295,15 @@ class Rewriter:
                     self.touch(*tensor.inputs)
         return changed
 
-    def _applies(self, rule: Rule, node: gs.Node) -> bool:
-        """Apply the rule; a node that is not as ONNX demands is left as it is, for the checker to name."""
-        try:
-            return bool(node.outputs) and rule(self, node)
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
-            self._malformed[id(node)] = node
-            return False
+    def _apply_one(self, rules: Sequence[Rule], node: gs.Node) -> bool:
+        """Apply the first rule that applies; a node that is not as ONNX demands is left for the checker to name."""
+        for rule in rules:
+            try:
+                if node.outputs and rule(self, node):
+                    return True
+            except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+                self._malformed[id(node)] = node
+        return False
 
     def touch_all(self) -> None:
         """Look at every node again."""
