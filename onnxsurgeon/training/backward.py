@@ -23,11 +23,15 @@ def backward(
     trace: Trace,
     gradients: Mapping[str, str],
     update: Callable[[str, Gradient], None],
-) -> None:
+) -> dict[str, str]:
     """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
 
     ``update`` is called with every parameter's name and its gradient, from the last layer to the first.
+
+    Returns:
+        The name of each layer's weight → that of ∂L/∂z, laid out as z is.
     """
+    deltas: dict[str, str] = {}
     flow: dict[str, str] = dict(gradients)
     trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
     steps = steps_of(network)
@@ -44,12 +48,14 @@ def backward(
         if isinstance(step, int):
             segment = network.segments[step]
             wanted = segment.input_name in trained
-            inputs = {segment.input_name: _back_through(build, segment, trace, step, delta, update, wanted=wanted)}
+            found = _back_through(build, segment, trace, step, delta, update, deltas, wanted=wanted)
+            inputs = {segment.input_name: found}
         else:
             inputs = _glue_gradients(build, step, trace, delta, trained)
         for name, gradient in inputs.items():
             if gradient and name in trained:
                 flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
+    return deltas
 
 
 def _back_through(
@@ -59,13 +65,14 @@ def _back_through(
     number: int,
     delta: str,
     update: Callable[[str, Gradient], None],
+    deltas: dict[str, str],
     *,
     wanted: bool,
 ) -> str:
     """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
     traces = trace.layers[number]
     if segment.is_convolution:
-        return convolution.back_through(build, segment, traces, delta, update, wanted=wanted)
+        return convolution.back_through(build, segment, traces, delta, update, deltas, wanted=wanted)
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
@@ -78,6 +85,7 @@ def _back_through(
             delta = gradients.x
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
+        deltas[at.weight] = delta
         # ∂L/∂W = δᵀ x as (units, n_in)
         update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
         if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has

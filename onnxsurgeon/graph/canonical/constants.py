@@ -185,14 +185,6 @@ def _gather(node: gs.Node, most: int) -> Array | None:
     return np.take(x, indices, axis=axis)
 
 
-def _filled(node: gs.Node, most: int) -> Array | None:
-    """ConstantOfShape, of which PyTorch's older exporter makes its padding; of no more elements than ``most``."""
-    sizes = [int(size) for size in _value(node, 0)]
-    given = node.attrs.get("value")
-    value = np.float32(0) if given is None else np.asarray(given.values).reshape(-1)[0]
-    return np.full(sizes, value) if 0 <= math.prod(sizes) <= most else None
-
-
 def _slice(node: gs.Node, _: int) -> Array:
     x = _value(node, 0)
     starts, ends = _ints(node, "starts", 1) or [], _ints(node, "ends", 2) or []
@@ -232,7 +224,6 @@ FOLDS: dict[str, Fold] = {
     "Concat": _concat,
     "Gather": _gather,
     "Slice": _slice,
-    "ConstantOfShape": _filled,
     "Add": _binary(np.add),
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
