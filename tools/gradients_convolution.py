@@ -66,11 +66,14 @@ class Excite(nn.Module):  # type: ignore[misc]
 class Shuffle(nn.Module):  # type: ignore[misc]
     """Channels of two groups interleaved, then half of them multiplied by the others."""
 
+    def __init__(self, channels: int, *space: int) -> None:
+        super().__init__()
+        self.half, self.space = channels // 2, space
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run it."""
-        mixed = x.reshape(-1, 2, x.shape[1] // 2, x.shape[2], x.shape[3]).transpose(1, 2)
-        a, b = mixed.reshape(-1, *x.shape[1:]).chunk(2, 1)
-        return a * torch.tanh(b)
+        mixed = x.reshape(-1, 2, self.half, *self.space).transpose(1, 2).reshape(-1, 2 * self.half, *self.space)
+        return mixed[:, : self.half] * torch.tanh(mixed[:, self.half :])
 
 
 class Branches(nn.Module):  # type: ignore[misc]
@@ -125,7 +128,7 @@ def networks() -> dict[str, tuple[tuple[int, ...], list[nn.Module]]]:
         "GroupNorm": behind(nn.GroupNorm(4, 8), nn.Conv2d(8, 4, 3)),
         "residual with BatchNorm": behind(Residual(8), nn.Conv2d(8, 4, 3)),
         "squeeze and excitation": behind(Excite(8, 3), nn.Conv2d(8, 4, 3)),
-        "channel shuffle": behind(Shuffle(), nn.Conv2d(4, 6, 3)),
+        "channel shuffle": behind(Shuffle(8, *image[1:]), nn.Conv2d(4, 6, 3)),
         "branches joined": behind(Branches(8), nn.Conv2d(7, 4, 3)),
         "depth to space": behind(nn.PixelShuffle(2), nn.Conv2d(2, 4, 3, stride=2)),
     }
