@@ -52,7 +52,7 @@ def test_convolutional_networks_are_trained_from_the_same_weights(monkeypatch):
     monkeypatch.setattr(convolutions, "NETWORKS", (convolutions.Plain((1, 3, 4), 8, 4),))
     monkeypatch.setattr(convolutions, "STEPS", (5,))
     records = list(convolutions.measure(rounds=2))
-    assert [record["peer"] for record in records][0] == "loop engine"
+    assert records[0]["peer"] == "loop engine"
     for record in records:  # PyTorch's too, where it is installed
         assert record["deviation"] < 1e-6
         assert len(record["milliseconds"]) == 2
