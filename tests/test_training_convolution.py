@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxsurgeon import TrainingSpec, make_engine
+from onnxsurgeon import Examples, TrainingSpec, make_engine
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.training.evaluation import rows_of_tile
 from tests.conftest import needs_training
 from tests.convolutional import (
     convolution,
@@ -101,6 +103,9 @@ def test_training_lowers_the_loss_with_every_optimizer(optimizer):
     )
 
 
+ENGINES = ("loop", "artifacts")
+
+
 @needs_training
 @pytest.mark.parametrize("case", ["3x3", "stride that leaves a rest", "pointwise", "depthwise", "one axis"])
 def test_both_engines_train_alike(case):
@@ -114,4 +119,26 @@ def test_both_engines_train_alike(case):
         assert a == pytest.approx(b, abs=1e-6), name
 
 
-ENGINES = ("loop", "artifacts")
+def test_a_convolution_that_stays_is_trained_through():
+    rng, shape = np.random.default_rng(5), geometry((3, 2), (2, 1), 1, (1, 0, 1, 1))
+    weight, bias = rng.standard_normal((4, 3, 3, 2)), rng.standard_normal(4)
+
+    def fixed(x, before, y):
+        behind = (None, 4, *shape.sizes_behind(before[2:]))
+        shapes = (before, weight.shape, bias.shape)
+        return [Glue("Conv", (x, "w", "b"), y, shapes, behind, {"geometry": shape})]
+
+    first = convolution(2, 3, geometry((2, 2)), "Tanh", seed=1)
+    check(network_of((2, 7, 6), [[first], fixed], constants={"w": weight, "b": bias}), rows_for((2, 7, 6)))
+
+
+def test_large_maps_are_evaluated_few_rows_at_a_time():
+    small, large = (network_of((1, size, size), [[convolution(1, 8, geometry((3, 3)), seed=1)]]) for size in (6, 66))
+    assert rows_of_tile(small) == 256
+    assert rows_of_tile(large) == 2**19 // (8 * 64 * 64)
+    net, data = in_float32(large), rows_for((1, 66, 66), rows=40, dtype=np.float32)
+    engine = make_engine("loop")
+    ((rows, (outputs,)),) = engine.outputs(net, data)
+    assert rows == slice(0, 40)
+    ((_, (alone,)),) = engine.outputs(net, Examples((data.features[0][33:34],), (data.labels[0][33:34],), data.tasks))
+    assert outputs[33] == pytest.approx(alone[0], abs=1e-5)

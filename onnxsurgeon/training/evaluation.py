@@ -6,6 +6,7 @@ cache, and their memory is used again for the next. Against all of 10,000 rows a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnxsurgeon.training.forward import forward, make_model, parameter_names
 from onnxsurgeon.training.resident import declarations, index_feeds, index_names, numbered, read_features
 
 ROWS = 256
+VALUES, FEWEST = 2**19, 16  # of a tensor between convolutions, 2 MB; and rows however large it is
 
 
 def evaluation_graph(network: Network, examples: Examples) -> onnx.ModelProto:
@@ -59,9 +61,23 @@ def evaluation_graph(network: Network, examples: Examples) -> onnx.ModelProto:
     return make_model("evaluation", outer, inputs, outputs)
 
 
-def tile_feeds(examples: Examples, rows: Array) -> dict[str, Array]:
+def rows_of_tile(network: Network) -> int:
+    """Rows in a tile: ``ROWS``, and fewer where what convolutions write of so many would be more than ``VALUES``."""
+    widest = max(
+        (
+            layer.units * math.prod(size or 1 for size in space)
+            for segment in network.segments
+            if segment.is_convolution
+            for layer, space in zip(segment.layers, segment.spaces(), strict=True)
+        ),
+        default=1,
+    )
+    return max(FEWEST, min(ROWS, VALUES // max(widest, 1)))
+
+
+def tile_feeds(examples: Examples, rows: Array, tile: int = ROWS) -> dict[str, Array]:
     """The row numbers (n,) as the graph's inputs; the last tile is filled up with row 0."""
-    size = min(ROWS, len(rows))
+    size = min(tile, len(rows))
     tiles = np.zeros((-(-len(rows) // size), size), np.int64)
     tiles.reshape(-1)[: len(rows)] = rows
     return index_feeds(examples, tiles, "indices")

@@ -19,7 +19,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
 from onnxsurgeon.training import dropout
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
-from onnxsurgeon.training.evaluation import ROWS, evaluation_graph, from_tiles, tile_feeds
+from onnxsurgeon.training.evaluation import evaluation_graph, from_tiles, rows_of_tile, tile_feeds
 from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
 from onnxsurgeon.training.in_place import InPlace, is_large
 from onnxsurgeon.training.loop_graph import carried_names, series_names, training_loop
@@ -91,10 +91,11 @@ class LoopEngine:
         run = self.session(key, lambda: evaluation_graph(network, examples), network)
         parameters = feeds_of(network)
         widest = max(head.width for head in network.heads)
-        step = max(1, OUTPUTS // (widest * ROWS)) * ROWS
+        tile = rows_of_tile(network)
+        step = max(1, OUTPUTS // (widest * tile)) * tile
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
-            feeds = {**parameters, **tile_feeds(examples, rows)}
+            feeds = {**parameters, **tile_feeds(examples, rows, tile)}
             found = self.run(run, feeds, examples, targets=False)
             yield slice(start, start + len(rows)), from_tiles(found, len(rows))
 
