@@ -210,5 +210,17 @@ def shape(text: str) -> tuple[int, ...]:
         raise SettingsError(f"input-shape: '{text}' is no shape such as 28x28x1") from error
 
 
+def units(text: str, what: str) -> tuple[int, ...]:
+    """Numbers of units such as 256-64.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    try:
+        return tuple(int(part) for part in text.split("-"))
+    except ValueError as error:
+        raise SettingsError(f"{what}: '{text}' is no number of units, such as 128, or 256-64 for two layers") from error
+
+
 def _spell(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -70,6 +70,33 @@ def read_glue(node: gs.Node) -> list[Glue]:
     return READERS[node.op](node)
 
 
+def frozen_dense(node: gs.Node) -> list[Glue]:
+    """A dense layer that is not trained, y = x W + b, as a product and a sum with constants.
+
+    Raises:
+        NotGlue: the shapes around it are not known.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    if x.shape is None or y.shape is None:
+        raise NotGlue("the shapes around it are not known")
+    for position, what in enumerate(("weight", "bias")[: len(node.inputs) - 1], start=1):
+        # Under a name of its own: layers that share a tensor need not have the same values of it.
+        if not node.inputs[position].name.startswith(f"{y.name}/frozen_"):
+            node.inputs[position] = gs.Constant(f"{y.name}/frozen_{what}", np.asarray(node.inputs[position].values))
+    shapes = (shape_of(x), shape_of(node.inputs[1]))
+    try:
+        equation = of_matmul(*shapes, is_row=(True, False), is_vector=(False, False))
+    except NotByRow as problem:
+        raise NotGlue(str(problem)) from problem
+    made = y.name if len(node.inputs) == 2 else f"{y.name}/product"
+    names = (x.name, node.inputs[1].name)
+    product = Glue("Einsum", names, made, shapes, shape_of(y), {"equation": equation}, label(node))
+    if len(node.inputs) == 2:
+        return [product]
+    read, bias = (made, node.inputs[2].name), shape_of(node.inputs[2])
+    return [product, Glue("Add", read, y.name, (shape_of(y), bias), shape_of(y), {}, label(node))]
+
+
 def data_inputs(node: gs.Node) -> list[Any]:
     """Tensors whose values flow through the node: a shape, an axis or a split is not among them."""
     if node.op in ("Shape", "Size"):
