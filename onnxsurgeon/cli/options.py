@@ -48,6 +48,24 @@ TeacherOption = Annotated[
         metavar="MODEL",
     ),
 ]
+FreezeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze",
+        help="A layer that stays as it is: its node's name as in inspect, a pattern (encoder.*), or its number; "
+        "repeat it for several.",
+        metavar="LAYER",
+    ),
+]
+TrainOnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--train-only",
+        help="A layer that is trained, all others staying as they are; * for all, also those that the file marks as "
+        "frozen.",
+        metavar="LAYER",
+    ),
+]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(

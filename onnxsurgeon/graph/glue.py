@@ -90,7 +90,7 @@ def frozen_dense(node: gs.Node) -> list[Glue]:
         raise NotGlue(str(problem)) from problem
     made = y.name if len(node.inputs) == 2 else f"{y.name}/product"
     names = (x.name, node.inputs[1].name)
-    product = Glue("Einsum", names, made, shapes, shape_of(y), {"equation": equation}, label(node))
+    product = Glue("Einsum", names, made, shapes, shape_of(y), {"equation": equation, "is_matmul": True}, label(node))
     if len(node.inputs) == 2:
         return [product]
     read, bias = (made, node.inputs[2].name), shape_of(node.inputs[2])

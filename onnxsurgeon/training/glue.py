@@ -54,6 +54,8 @@ def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
         return build.add("Pow", x[0], build.scalar(given["exponent"]))
     if glue.op == "Reshape":
         return build.add("Reshape", x[0], build.integers(-1, *(int(size or 0) for size in glue.shape[1:])))
+    if given.get("is_matmul"):  # which ONNX Runtime's training build has a gradient for
+        return build.add("MatMul", *x)
     if glue.op in _ONE_ATTRIBUTE:
         own, name = _ONE_ATTRIBUTE[glue.op]
         return build.add(glue.op, *x, **{name: given[own]})
