@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from onnxsurgeon.cli.options import (
     DeviceOption,
     EngineOption,
     ForceOption,
+    FreezeOption,
     JsonOption,
     ModelArgument,
     OutOption,
@@ -23,6 +25,7 @@ from onnxsurgeon.cli.options import (
     SeedOption,
     TeacherOption,
     TrackOption,
+    TrainOnlyOption,
     taken,
     with_fields,
     with_trust,
@@ -57,6 +60,8 @@ def train(
     out: OutOption,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 16,
+    freeze: FreezeOption = None,
+    train_only: TrainOnlyOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
     seed: SeedOption = 0,
@@ -73,7 +78,9 @@ def train(
     reading, how = taken(ReadingOptions, settings), taken(TrainingSettings, settings)
     options = reading.inputs
     how.check(epochs)
-    network, dataset, chosen = _prepare(model, data, reading, engine, device, out, force=force, optimizer=how)
+    network, dataset, chosen = _prepare(
+        model, data, reading, engine, device, out, force=force, optimizer=how, layers=(freeze or (), train_only or ())
+    )
     console.remarks(data_notes(network, dataset, options), as_json=as_json)
 
     def report(epoch: int, loss: float) -> None:
@@ -174,6 +181,8 @@ def evolve(
             "--workers", help="Branches trained side by side, by default one a core; or a cluster, dask://HOST:PORT."
         ),
     ] = None,
+    freeze: FreezeOption = None,
+    train_only: TrainOnlyOption = None,
     teacher: TeacherOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
@@ -217,7 +226,7 @@ def evolve(
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
-                if any((model, data, given, teacher, reading != ReadingOptions())):
+                if any((model, data, given, teacher, freeze, train_only, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
                 evolved = runs.resume(resume, from_checkpoint=from_checkpoint, **common)
@@ -231,6 +240,8 @@ def evolve(
                     data,
                     settings=SurgeonSettings.from_preset(**given),
                     options=reading.inputs,
+                    freeze=freeze or (),
+                    train_only=train_only or (),
                     teacher=teacher,
                     engine=engine,
                     device=device,
@@ -304,14 +315,19 @@ def _prepare(
     *,
     force: bool = False,
     optimizer: TrainingSettings | None = None,
+    layers: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> tuple[Any, Any, Any]:
-    """Network, data set and engine; what cannot be written later is told now."""
+    """Network, data set and engine; what cannot be written later is told now.
+
+    ``layers`` are those that are frozen, and those that alone are trained.
+    """
     from onnxsurgeon.graph.files import require_writable
-    from onnxsurgeon.graph.reader import load
+    from onnxsurgeon.graph.opening import open_model
     from onnxsurgeon.training.choose import make_engine
 
     if out is not None:
         require_writable(out, overwrite=force)
-    network = load(model)
+    freeze, train_only = layers
+    network = open_model(model, freeze=freeze, train_only=train_only).network
     chosen = make_engine(engine, device, network, optimizer)
     return network, reading.load(data, network), chosen

@@ -1,8 +1,9 @@
-"""Commands on a model alone: new, inspect, operate."""
+"""Commands on a model alone: new, head, inspect, operate."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from onnxsurgeon.cli.options import (
     SeedOption,
     shape,
     taken,
+    units,
     with_fields,
     with_trust,
 )
@@ -36,6 +38,10 @@ def register(app: typer.Typer) -> None:
         epilog="Examples: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1; "
         "onnxsurgeon new 28x28x1-c16-p-c32-p-10 -o cnn.onnx"
     )(new)
+    app.command(
+        epilog="Examples: onnxsurgeon head backbone.onnx --classes cat,dog -o start.onnx; "
+        "onnxsurgeon head classifier.onnx --classes 5 --hidden 0 -o start.onnx"
+    )(head)
     app.command(epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz")(
         inspect
     )
@@ -94,6 +100,59 @@ def new(
         )
     console.remarks(save(network, out, overwrite=force))
     console.out.print(f"{out}: {console.network_summary(network)}", markup=False, soft_wrap=True)
+
+
+@interruptible
+@with_trust
+def head(
+    backbone: Annotated[Path, typer.Argument(help="A trained model.", metavar="BACKBONE")],
+    classes: Annotated[
+        str, typer.Option("--classes", help="How many classes, or their names: cat,dog.", metavar="N|NAMES")
+    ],
+    out: OutOption,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            help="The tensor that the head reads, or the node that writes it; by default what the old head's last "
+            "layer reads, or the model's output.",
+            metavar="TENSOR",
+        ),
+    ] = None,
+    hidden: Annotated[
+        str, typer.Option(help="Units of its hidden layer, or of several: 256-64; 0: none.", metavar="UNITS")
+    ] = "128",
+    pool: Annotated[
+        str,
+        typer.Option(help="How several positions become one vector: mean, first (token) or flatten; auto: mean."),
+    ] = "auto",
+    softmax: Annotated[bool, typer.Option(help="Put a Softmax after the logits.")] = True,
+    freeze: Annotated[
+        bool, typer.Option(help="Mark what is before the head as frozen: evolve and train leave it as it is.")
+    ] = True,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+) -> None:
+    """Put a new head on a backbone, or in the place of an old head: for other classes than it was trained for."""
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.graph.attach import attach_head, read_classes
+    from onnxsurgeon.graph.files import require_writable
+    from onnxsurgeon.graph.writer import save
+
+    require_writable(out, overwrite=force)
+    made = attach_head(
+        backbone,
+        read_classes(classes),
+        at=at,
+        hidden=() if hidden == "0" else units(hidden, "hidden"),
+        pool=pool,
+        softmax=softmax,
+        freeze=freeze,
+        seed=seed,
+    )
+    told = save(made.network, out, overwrite=force)
+    console.remarks((*made.notes, *told))
+    console.out.print(f"{out}: {console.network_summary(made.network)}", markup=False, soft_wrap=True)
 
 
 @interruptible

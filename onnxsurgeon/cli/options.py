@@ -48,6 +48,24 @@ TeacherOption = Annotated[
         metavar="MODEL",
     ),
 ]
+FreezeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze",
+        help="A layer that stays as it is: its node's name as in inspect, a pattern (encoder.*), or its number; "
+        "repeat it for several.",
+        metavar="LAYER",
+    ),
+]
+TrainOnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--train-only",
+        help="A layer that is trained, all others staying as they are; * for all, also those that the file marks as "
+        "frozen.",
+        metavar="LAYER",
+    ),
+]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -208,6 +226,18 @@ def shape(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.replace(",", "x").split("x"))
     except ValueError as error:
         raise SettingsError(f"input-shape: '{text}' is no shape such as 28x28x1") from error
+
+
+def units(text: str, what: str) -> tuple[int, ...]:
+    """Numbers of units such as 256-64.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    try:
+        return tuple(int(part) for part in text.split("-"))
+    except ValueError as error:
+        raise SettingsError(f"{what}: '{text}' is no number of units, such as 128, or 256-64 for two layers") from error
 
 
 def _spell(value: object) -> str:

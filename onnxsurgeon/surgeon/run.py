@@ -16,13 +16,13 @@ from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.errors import RunError, SettingsError
-from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.branch import START, Branch, write_branch
 from onnxsurgeon.runs.checkpoint import require_given, restored, why_damaged
-from onnxsurgeon.runs.journal import RunDirectory, file_digest
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
@@ -42,6 +42,7 @@ from onnxsurgeon.surgeon.workers import Workers, make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.typed import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,13 @@ class Splits:
 
 
 def evolve(
-    model: str | os.PathLike[str],
+    model: ModelSource,
     data: str,
     *,
     settings: SurgeonSettings | None = None,
     options: InputOptions | None = None,
+    freeze: Sequence[str] = (),
+    train_only: Sequence[str] = (),
     engine: str = "auto",
     device: str = "cpu",
     target: Sequence[str] = (),
@@ -95,13 +98,16 @@ def evolve(
     training_progress: TrainingProgress | None = None,
     clock: Clock | None = None,
 ) -> Evolved:
-    """Evolve the model at ``model`` on the data set ``data``.
+    """Evolve ``model`` on the data set ``data``.
 
     Args:
-        model: path of an ONNX model.
+        model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
         data: name of a data set, or path of the user's own; see ``load_dataset``.
         settings: hyperparameters; by default those of preset "default".
         options: how rows become the model's input.
+        freeze: layers that are not trained, nor operated on, as ``inspect`` lists them: nodes' names, patterns such as
+            "encoder.*", or numbers of hidden layers.
+        train_only: the only layers that are; "*" for all, also those that the file marks as frozen.
         engine: "auto", "loop" or "artifacts".
         device: "cpu" or "cuda".
         target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
@@ -132,7 +138,8 @@ def evolve(
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     told = Callbacks(callbacks, tracking)
-    network = load(model)
+    opened = open_model(model, freeze=_texts(freeze, "freeze"), train_only=_texts(train_only, "train_only"))
+    network = opened.network
     taught_by = None if teacher is None else TeacherModel.read(teacher)
     require_ensemble(network, settings)
     require_reachable(network, settings)
@@ -146,7 +153,7 @@ def evolve(
         splits = _split(teaching)
         start = start_of(network, settings, chosen, splits.given, splits.validation)
         kind = search_for(network, settings, chosen, splits, start)
-        stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
+        stem = f"{Path(opened.source).stem}-{Path(data).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
             write_branch(Branch(0, None, START, network), run.branches)
@@ -156,11 +163,7 @@ def evolve(
                     "settings": asdict(settings),
                     "engine": chosen.name,
                     "device": chosen.device,
-                    "model": {
-                        "file": str(model),
-                        "sha256": file_digest(Path(model)),
-                        "size": size_on_disk(Path(model)),
-                    },
+                    "model": opened.record(),
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
                         "name": data,
@@ -371,6 +374,19 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
         "notes": notes,
         "other_versions": list(other_versions),
     }
+
+
+def _texts(given: Sequence[str], name: str) -> tuple[str, ...]:
+    """Names, of which one may come by itself.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise SettingsError(f"{name}: expected names of layers; found {kind_of(text)}")
+    return texts
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
