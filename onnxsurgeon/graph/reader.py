@@ -26,7 +26,8 @@ from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.frozen import KEY as FROZEN
 from onnxsurgeon.graph.frozen import Frozen, behind, frozen_in, nodes_before
 from onnxsurgeon.graph.glue import shape_of
-from onnxsurgeon.graph.groups import Groups, find_groups
+from onnxsurgeon.graph.grouping import find_groups
+from onnxsurgeon.graph.groups import Groups
 from onnxsurgeon.graph.held import held_otherwise
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind

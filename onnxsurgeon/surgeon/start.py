@@ -19,7 +19,7 @@ from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
-from onnxsurgeon.surgery.maps import cut_to
+from onnxsurgeon.surgery.apply import cut_to
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 

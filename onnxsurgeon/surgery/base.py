@@ -18,8 +18,9 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.runtime import first_line
+from onnxsurgeon.surgery.apply import apply, carry, follow
 from onnxsurgeon.surgery.effects import Effect
-from onnxsurgeon.surgery.maps import Change, apply, carry, follow
+from onnxsurgeon.surgery.maps import Change
 from onnxsurgeon.surgery.proof import outputs_around
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.

@@ -13,7 +13,8 @@ from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_feat
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
-from onnxsurgeon.surgery.maps import Change, Columns, Gather, apply, by_row
+from onnxsurgeon.surgery.apply import apply
+from onnxsurgeon.surgery.maps import Change, Columns, Gather, by_row
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import feature_inputs, feeds_of, forward, make_model, parameter_names
 from onnxsurgeon.training.resident import numbered
