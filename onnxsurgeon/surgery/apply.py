@@ -1,4 +1,4 @@
-"""A change of units, applied: to a network, to an optimizer's moments of it, and to moments of what enters its layers."""
+"""A change of units, applied: to a network, to an optimizer's moments, and to moments of what enters its layers."""
 
 from __future__ import annotations
 
