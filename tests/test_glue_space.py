@@ -20,6 +20,7 @@ from onnxsurgeon.runtime import run
 from onnxsurgeon.training import glue as general_rules
 from onnxsurgeon.training import glue_space as rules
 from onnxsurgeon.training.metrics import correct_and_loss
+from onnxsurgeon.training.steps import steps_of
 from tests.convolutional import loop_gradients
 
 ROWS = 3
@@ -79,6 +80,25 @@ CHANNELS = {"s": np.array([0.5, 1.5]), "b": np.array([0.3, -0.2])}
 # name → (image, nodes, values behind, constants, glue ops that must come up)
 CASES = {
     "MaxPool": (IMAGE, [n("MaxPool", "t", "u", kernel_shape=[2, 2], strides=[2, 2])], 18, {}, "MaxPool"),
+    "MaxPool behind Relu": (
+        IMAGE,
+        [n("Relu", "t", "r"), n("MaxPool", "r", "u", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)],
+        18,
+        {},
+        "MaxPool",
+    ),
+    "MaxPool behind Relu that others read": (
+        IMAGE,
+        [
+            n("Relu", "t", "r"),
+            n("MaxPool", "r", "m", kernel_shape=[2, 2], strides=[2, 2]),
+            n("AveragePool", "r", "a", kernel_shape=[2, 2], strides=[2, 2]),
+            n("Mul", "m a", "u"),
+        ],
+        18,
+        {},
+        "MaxPool",
+    ),
     "MaxPool: rest unread": (
         (2, 7, 5),
         [n("MaxPool", "t", "u", kernel_shape=[2, 2], strides=[2, 2])],
@@ -322,6 +342,14 @@ def test_onnx_runtime_evaluates_and_trains_it(name):
     wide = loop_gradients(network_of(name, np.float64), data_of(np.float64))
     for (_, old), (_, new), gradient in zip(network.parameters(), trained.parameters(), wide, strict=True):
         assert abs(old - new - gradient).max() < 1e-5 * max(1, abs(gradient).max())
+
+
+def test_a_relu_before_a_pool_is_computed_behind_it():
+    def order(name):
+        return [step.op for step in steps_of(network_of(name, np.float32)) if not isinstance(step, int)]
+
+    assert order("MaxPool behind Relu")[-3:] == ["MaxPool", "Activation", "Reshape"]
+    assert order("MaxPool behind Relu that others read")[-4:] == ["MaxPool", "AveragePool", "Mul", "Reshape"]
 
 
 def test_equal_maxima_share_their_gradient():

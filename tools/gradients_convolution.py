@@ -1,6 +1,6 @@
 """Gradients of convolutional networks beside PyTorch's: one step in float64 and a hundred in float32, layer by layer.
 
-    python tools/gradients_convolution.py
+    python tools/gradients_convolution.py ["name of a row" ...]
 
 Needs torch and an ONNX Runtime. Each network is made and exported by PyTorch, read from the
 file, and trained by the loop engine's graph: in float64 by onnx.reference, since ONNX Runtime has no convolution of
@@ -66,11 +66,14 @@ class Excite(nn.Module):  # type: ignore[misc]
 class Shuffle(nn.Module):  # type: ignore[misc]
     """Channels of two groups interleaved, then half of them multiplied by the others."""
 
+    def __init__(self, channels: int, *space: int) -> None:
+        super().__init__()
+        self.half, self.space = channels // 2, space
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run it."""
-        mixed = x.reshape(-1, 2, x.shape[1] // 2, x.shape[2], x.shape[3]).transpose(1, 2)
-        a, b = mixed.reshape(-1, *x.shape[1:]).chunk(2, 1)
-        return a * torch.tanh(b)
+        mixed = x.reshape(-1, 2, self.half, *self.space).transpose(1, 2).reshape(-1, 2 * self.half, *self.space)
+        return mixed[:, : self.half] * torch.tanh(mixed[:, self.half :])
 
 
 class Branches(nn.Module):  # type: ignore[misc]
@@ -125,7 +128,7 @@ def networks() -> dict[str, tuple[tuple[int, ...], list[nn.Module]]]:
         "GroupNorm": behind(nn.GroupNorm(4, 8), nn.Conv2d(8, 4, 3)),
         "residual with BatchNorm": behind(Residual(8), nn.Conv2d(8, 4, 3)),
         "squeeze and excitation": behind(Excite(8, 3), nn.Conv2d(8, 4, 3)),
-        "channel shuffle": behind(Shuffle(), nn.Conv2d(4, 6, 3)),
+        "channel shuffle": behind(Shuffle(8, *image[1:]), nn.Conv2d(4, 6, 3)),
         "branches joined": behind(Branches(8), nn.Conv2d(7, 4, 3)),
         "depth to space": behind(nn.PixelShuffle(2), nn.Conv2d(2, 4, 3, stride=2)),
     }
@@ -136,6 +139,8 @@ def main() -> None:
     print("| network | gradient, float64 | loss behind 100 steps, float32 | PyTorch's |\n| --- | ---: | ---: | ---: |")
     failed = []
     for name, (features, modules) in networks().items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as folder:
             difference = one_step(features, modules, Path(folder) / "model.onnx")
@@ -155,6 +160,9 @@ def _whole(features: tuple[int, ...], modules: list[nn.Module], dtype: torch.dty
             if hasattr(part, "reset_parameters") and not isinstance(part, nn.BatchNorm2d | nn.PReLU):
                 part.reset_parameters()
     body = nn.Sequential(*modules).double()
+    for part in body.modules():
+        if isinstance(part, nn.BatchNorm2d | nn.GroupNorm):
+            part.requires_grad_(requires_grad=False)  # as here, where they are glue
     body.eval()
     width = body(torch.zeros(1, *features, dtype=torch.float64)).numel()
     return nn.Sequential(body, nn.Flatten(), nn.Linear(width, CLASSES)).to(dtype).eval()
@@ -206,7 +214,7 @@ def one_step(features: tuple[int, ...], modules: list[nn.Module], path: Path) ->
     largest = max(float(abs(gradient).max()) for gradient in gradients.values())
     found = 0.0
     for name, values in model.named_parameters():
-        if name in gradients and not name.endswith(("norm.weight", "norm.bias")):  # those are none of the network's
+        if name in gradients:
             own = _of_the_same_values(before, values.detach().numpy())
             ours = before[own] - after[own]
             ours = ours.T if ours.ndim == 2 and values.ndim == 2 else ours.reshape(values.shape)
@@ -231,8 +239,7 @@ def many_steps(features: tuple[int, ...], modules: list[nn.Module], path: Path) 
     batches = np.random.default_rng(3).integers(0, len(x), (STEPS, BATCH))
     engine = make_engine("loop")
     trained = engine.train(network, data, [batches], TrainingSpec(RATE)).network
-    trainable = [each for name, each in model.named_parameters() if not name.endswith(("norm.weight", "norm.bias"))]
-    optimizer = torch.optim.SGD(trainable, RATE)
+    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], RATE)
     rows, goals = torch.from_numpy(x), torch.from_numpy(labels)
     for batch in batches:
         optimizer.zero_grad()

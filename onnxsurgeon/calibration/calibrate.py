@@ -6,22 +6,25 @@ exact as the float32 activations it is of, and dependence between units that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
 
+from onnxsurgeon.calibration import positions
 from onnxsurgeon.calibration.moments import Moment, Moments, Place
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.convolution import geometry_of
 from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
-from onnxsurgeon.training.trace import Trace
+from onnxsurgeon.training.trace import LayerTrace, Trace
 
 # Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096
@@ -35,27 +38,36 @@ def calibrate(network: Network, examples: Examples, rows: Array | None = None) -
         EngineError: ONNX Runtime is missing or fails, or a layer's input is not finite.
     """
     rows = sample_rows(examples) if rows is None else rows
-    model, sums, factors = calibration_graph(network, examples)
+    model, sums, factors = calibration_graph(network, examples, len(rows))
     totals = totals_of(model, sums, network, examples, rows)
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
         raise EngineError(f"'{network.name}': values inside the network are not finite on the calibration sample")
     return _moments(network, totals, factors)
 
 
-def calibration_graph(network: Network, examples: Examples) -> tuple[onnx.ModelProto, list[Sum], dict[str, float]]:
-    """The graph that sums (``scan_model``), what it sums, and factors that features are still to be multiplied by."""
+def calibration_graph(
+    network: Network, examples: Examples, rows: int
+) -> tuple[onnx.ModelProto, list[Sum], dict[str, float]]:
+    """The graph that sums (``scan_model``), what it sums, and factors that features are still to be multiplied by.
+
+    ``rows`` is how many rows it will be run over.
+    """
     build = GraphBuilder(network.dtype)
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
-    sums = list(_sums(network, trace))
+    sums = list(_sums(build, network, trace, rows))
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     return scan_model("calibration", build, network, examples, sums=shapes), sums, factors
 
 
-def _sums(network: Network, trace: Trace) -> Iterator[Sum]:
+def _sums(build: GraphBuilder, network: Network, trace: Trace, rows: int) -> Iterator[Sum]:
     for number, segment in enumerate(network.segments):
-        traces, widths = trace.layers[number], segment.widths
+        traces = trace.layers[number]
+        if segment.is_convolution:
+            yield from _sums_of_patches(build, segment, traces, number, rows)
+            continue
+        widths = segment.widths
         yield Sum(f"rows_{number}", (1,), (traces[0].x,), is_count=True)
         for position, (at, n) in enumerate(zip(traces, widths, strict=False)):
             if n > WIDEST:
@@ -67,21 +79,53 @@ def _sums(network: Network, trace: Trace) -> Iterator[Sum]:
                 yield Sum(f"cross_{base}", (n, widths[position + 1]), (at.x, at.y))
 
 
+def _sums_of_patches(
+    build: GraphBuilder, segment: DenseChain, traces: Sequence[LayerTrace], number: int, rows: int
+) -> Iterator[Sum]:
+    """The same of convolutions, whose rows are patches at some positions."""
+    for position, (layer, at) in enumerate(zip(segment.layers, traces, strict=True)):
+        geometry, base = geometry_of(layer), f"{number}_{position}"
+        if _why_without(segment, position):
+            continue
+        assert at.space is not None
+        places = positions.drawn(rows, tuple(size or 0 for size in geometry.sizes_behind(at.space)))
+        read = positions.patches(build, at.x, geometry, layer.channels, at.space, places)
+        yield Sum(f"rows_{base}", (1,), (read,), is_count=True)
+        yield Sum(f"sum_{base}", (layer.inputs,), (read,))
+        yield Sum(f"gram_{base}", (layer.inputs, layer.inputs), (read, read))
+        if at is not traces[-1]:
+            written = positions.values(build, at.y, layer.units, places)
+            yield Sum(f"mean_{base}", (layer.units,), (written,))
+            yield Sum(f"cross_{base}", (layer.inputs, layer.units), (read, written))
+
+
+def _why_without(segment: DenseChain, position: int) -> str:
+    """Why there are no moments of what a layer reads; "" where there are."""
+    layer = segment.layers[position]
+    if layer.inputs > WIDEST:
+        return f"its {layer.inputs:,} inputs are more than the {WIDEST:,} that covariances are made of"
+    if layer.geometry is not None and layer.geometry.is_grouped:
+        return f"its units read {layer.geometry.groups} groups of channels"
+    space = [segment.space, *segment.spaces()][position]
+    if layer.geometry is not None and (not space or None in space):
+        return "the size of what it reads is not known"
+    return ""
+
+
 def _moments(network: Network, totals: dict[str, Array], factors: dict[str, float]) -> Moments:
     rows: dict[int, int] = {}
     inputs: dict[Place, Moment] = {}
     crosses: dict[Place, Array] = {}
     missing: dict[Place, str] = {}
     for number, segment in enumerate(network.segments):
-        count = float(totals[f"rows_{number}"][0])
-        rows[number] = int(count)
-        for position, layer in enumerate(segment.layers):
+        counts = {name: float(total[0]) for name, total in totals.items() if name.startswith(f"rows_{number}_")}
+        rows[number] = int(min(counts.values(), default=0) if segment.is_convolution else totals[f"rows_{number}"][0])
+        for position in range(len(segment.layers)):
             place, base = (number, position), f"{number}_{position}"
-            if f"gram_{base}" not in totals:
-                missing[place] = (
-                    f"its {layer.inputs:,} inputs are more than the {WIDEST:,} that covariances are made of"
-                )
+            if reason := _why_without(segment, position):
+                missing[place] = reason
                 continue
+            count = counts.get(f"rows_{base}", float(rows[number]))
             # Gemm's alpha, which the factor is left to, is a float32.
             factor = float(np.float32(factors.get(segment.input_name, 1.0))) if position == 0 else 1.0
             mean = totals[f"sum_{base}"] * (factor / count)
@@ -97,7 +141,11 @@ def _moments(network: Network, totals: dict[str, Array], factors: dict[str, floa
                 totals[f"cross_{base}"] *= factor / count
         for position in range(segment.hidden_count):
             place, after = (number, position), (number, position + 1)
-            if place in inputs and after in inputs:
+            if segment.is_convolution and place in inputs:
+                mean = totals[f"mean_{number}_{position}"] / counts[f"rows_{number}_{position}"]
+                crosses[place] = totals[f"cross_{number}_{position}"] - np.outer(inputs[place].mean, mean)
+                crosses[place][np.diag(inputs[place].covariance) == 0] = 0
+            elif place in inputs and after in inputs:
                 crosses[place] = totals[f"cross_{number}_{position}"]
                 crosses[place] -= np.outer(inputs[place].mean, inputs[after].mean)
                 crosses[place][np.diag(inputs[place].covariance) == 0] = 0

@@ -19,7 +19,7 @@ from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import activations_of, forward
 from onnxsurgeon.training.gradients import require_rule
 from onnxsurgeon.training.losses import loss_nodes, require_tasks
-from onnxsurgeon.training.optimizers import GemmGradient, Gradient
+from onnxsurgeon.training.optimizers import Gradient
 from onnxsurgeon.training.resident import read_features, read_targets
 from onnxsurgeon.training.trace import Trace
 from onnxsurgeon.training.units import in_units
@@ -48,14 +48,10 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
         head.tensor: loss_nodes(build, task, trace.tensors[head.tensor], target, report=False).gradient
         for head, task, target in zip(work.heads, examples.tasks, targets, strict=True)
     }
-    deltas: dict[str, str] = {}
-
-    def note(parameter: str, gradient: Gradient) -> None:
-        if isinstance(gradient, GemmGradient):
-            deltas[parameter] = gradient.left
-
-    backward(build, work, trace, losses, note)
+    deltas = backward(build, work, trace, losses, _ignore)
     sums = _sums(work, trace, deltas, moments)
+    if not sums:
+        return replace(moments, gradients={})
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     model = scan_model("gradients", build, work, examples, sums=shapes, targets=True)
@@ -65,10 +61,16 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
     return replace(moments, gradients=_gradients(network, examples, moments, totals, factors))
 
 
+def _ignore(parameter: str, gradient: Gradient) -> None:
+    """What a gradient that is not asked for costs: nothing."""
+
+
 def _sums(network: Network, trace: Trace, deltas: dict[str, str], moments: Moments) -> list[Sum]:
-    """For each hidden layer, of xᵀ g and of g; none where x is too wide or no loss depends on the layer."""
-    found = []
+    """For each hidden dense layer, of xᵀ g and of g; none where x is too wide or no loss depends on the layer."""
+    found: list[Sum] = []
     for number, segment in enumerate(network.segments):
+        if segment.is_convolution:
+            continue
         traces = trace.layers[number]
         for position in range(segment.hidden_count):
             n, after, weight = segment.widths[position], segment.widths[position + 2], traces[position + 1].weight

@@ -46,8 +46,10 @@ class Moments:
     """Moments of the tensors that enter a network's dense layers, over a calibration sample.
 
     Attributes:
-        rows: for each segment, how many rows entered it: those of the sample, times positions where it has more axes.
-        inputs: for each layer, the moments of its input.
+        rows: for each segment, how many rows entered it: those of the sample, times positions where it has more axes;
+            of convolutions, as many patches as were looked at (``calibration.positions``).
+        inputs: for each layer, the moments of its input; of a convolution, of the patches that its weight's rows are
+            multiplied by, channel by channel and tap by tap, zeros of the padding among them.
         crosses: for each hidden layer, the covariance E[(x − μ)ᵀ(h − ν)] (n_in, n_out) of its input and its output,
             the activation included.
         missing: for layers without moments of their input, the reason.

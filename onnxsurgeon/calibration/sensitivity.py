@@ -26,7 +26,7 @@ from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import activations_of, forward
 from onnxsurgeon.training.gradients import has_rule
 from onnxsurgeon.training.losses import require_tasks
-from onnxsurgeon.training.optimizers import GemmGradient, Gradient
+from onnxsurgeon.training.optimizers import Gradient
 from onnxsurgeon.training.resident import read_features, read_targets
 from onnxsurgeon.training.trace import Trace
 from onnxsurgeon.training.units import in_units
@@ -57,19 +57,15 @@ def with_sensitivities(moments: Moments, network: Network, examples: Examples, r
         head.tensor: _curvature(build, task, trace.tensors[head.tensor], sign)
         for head, task, sign in zip(work.heads, examples.tasks, signs, strict=True)
     }
-    deltas: dict[str, str] = {}
-
-    def note(parameter: str, gradient: Gradient) -> None:
-        if isinstance(gradient, GemmGradient):
-            deltas[parameter] = gradient.left
-
-    backward(build, work, trace, starts, note)
-    sums = [
-        Sum(f"sensitivity_{number}_{position}", (layer.units, layer.units), (deltas[at.weight], deltas[at.weight]))
-        for number, segment in enumerate(work.segments)
-        for position, (layer, at) in enumerate(zip(segment.layers, trace.layers[number], strict=True))
-        if at.weight in deltas and layer.units <= WIDEST
-    ]
+    deltas = backward(build, work, trace, starts, _ignore)
+    sums = []
+    for number, segment in enumerate(work.segments):
+        for position, (layer, at) in enumerate(zip(segment.layers, trace.layers[number], strict=True)):
+            if at.weight in deltas and layer.units <= WIDEST:
+                delta = deltas[at.weight]
+                if segment.is_convolution:
+                    delta = _as_rows(build, delta, layer.units)
+                sums.append(Sum(f"sensitivity_{number}_{position}", (layer.units, layer.units), (delta, delta)))
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     model = scan_model("sensitivities", build, work, sample, sums=shapes, targets=True)
@@ -77,6 +73,16 @@ def with_sensitivities(moments: Moments, network: Network, examples: Examples, r
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
         raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample")
     return replace(moments, sensitivities=_sensitivities(network, examples, totals, sample.rows))
+
+
+def _ignore(parameter: str, gradient: Gradient) -> None:
+    """A gradient that is not asked for costs nothing."""
+
+
+def _as_rows(build: GraphBuilder, delta: str, units: int) -> str:
+    """(rows, units, space…) as (rows · positions, units)."""
+    by_row = build.add("Reshape", delta, build.integers(0, units, -1))
+    return build.add("Reshape", build.add("Transpose", by_row, perm=[0, 2, 1]), build.integers(-1, units))
 
 
 def by_unit(build: GraphBuilder, trace: Trace) -> Trace:

@@ -13,6 +13,7 @@ from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
+from onnxsurgeon.training.steps import steps_of
 from onnxsurgeon.training.trace import Trace
 
 
@@ -22,19 +23,24 @@ def backward(
     trace: Trace,
     gradients: Mapping[str, str],
     update: Callable[[str, Gradient], None],
-) -> None:
+) -> dict[str, str]:
     """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
 
     ``update`` is called with every parameter's name and its gradient, from the last layer to the first.
+
+    Returns:
+        The name of each layer's weight → that of ∂L/∂z, laid out as z is.
     """
+    deltas: dict[str, str] = {}
     flow: dict[str, str] = dict(gradients)
     trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
-    for step in network.frame.trunk.steps:
+    steps = steps_of(network)
+    for step in steps:
         if isinstance(step, int):
             trained.add(network.segments[step].output_name)
         elif trained & set(step.inputs):
             trained.add(step.output)
-    for step in reversed(network.frame.trunk.steps):
+    for step in reversed(steps):
         output = network.segments[step].output_name if isinstance(step, int) else step.output
         delta = flow.pop(output, "")
         if not delta:
@@ -42,12 +48,14 @@ def backward(
         if isinstance(step, int):
             segment = network.segments[step]
             wanted = segment.input_name in trained
-            inputs = {segment.input_name: _back_through(build, segment, trace, step, delta, update, wanted=wanted)}
+            found = _back_through(build, segment, trace, step, delta, update, deltas, wanted=wanted)
+            inputs = {segment.input_name: found}
         else:
             inputs = _glue_gradients(build, step, trace, delta, trained)
         for name, gradient in inputs.items():
             if gradient and name in trained:
                 flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
+    return deltas
 
 
 def _back_through(
@@ -57,13 +65,14 @@ def _back_through(
     number: int,
     delta: str,
     update: Callable[[str, Gradient], None],
+    deltas: dict[str, str],
     *,
     wanted: bool,
 ) -> str:
     """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
     traces = trace.layers[number]
     if segment.is_convolution:
-        return convolution.back_through(build, segment, traces, delta, update, wanted=wanted)
+        return convolution.back_through(build, segment, traces, delta, update, deltas, wanted=wanted)
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
@@ -76,6 +85,7 @@ def _back_through(
             delta = gradients.x
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
+        deltas[at.weight] = delta
         # ∂L/∂W = δᵀ x as (units, n_in)
         update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
         if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has

@@ -19,6 +19,7 @@ from onnxsurgeon.training.activations import activated
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.resident import numbered
+from onnxsurgeon.training.steps import steps_of
 from onnxsurgeon.training.trace import LayerTrace, Trace
 
 IR_VERSION = 8
@@ -63,7 +64,7 @@ def forward(
     names = iter(parameter_names(network))
     by_segment = [[next(names) for _ in segment.parameters()] for segment in network.segments]
     layers: dict[int, list[LayerTrace]] = {}
-    for step in trunk.steps:
+    for step in steps_of(network):
         if isinstance(step, int):
             segment, own = network.segments[step], by_segment[step]
             x = tensors[segment.input_name]

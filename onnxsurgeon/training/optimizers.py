@@ -64,6 +64,21 @@ class StoredGradient:
         return self.name
 
 
+class DeferredGradient:
+    """A gradient whose nodes are appended once it is asked for."""
+
+    def __init__(self, make: Callable[[], Gradient]) -> None:
+        self._make = make
+
+    def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
+        """As of what is made."""
+        return self._make().add_to(build, term, output, factor)
+
+    def alone(self, build: GraphBuilder) -> str:
+        """As of what is made."""
+        return self._make().alone(build)
+
+
 def _times(build: GraphBuilder, term: str, factor: float) -> str:
     return term if factor == 1 else build.add("Mul", term, build.scalar(factor))
 

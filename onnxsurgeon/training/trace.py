@@ -34,7 +34,8 @@ class Trace:
     """What a forward pass has written.
 
     Attributes:
-        tensors: the trunk's tensors, as the file names them → names in the graph under construction.
+        tensors: the trunk's tensors, as the file names them → names in the graph under construction; without those
+            that ``steps.steps_of`` does away with.
         layers: for each segment its layers.
     """
 

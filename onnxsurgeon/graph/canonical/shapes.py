@@ -209,7 +209,9 @@ def filled(rewriter: Rewriter, node: gs.Node) -> bool:
 def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
     """Onnx's inference for one node, where what it reads has become known only now."""
     read = [tensor for tensor in node.inputs if tensor.name]
-    if node.outputs[0].shape is not None or any(shape_of(x) is None or dtype_of(x) is None for x in read):
+    known = shape_of(node.outputs[0])
+    is_known = known is not None and all(isinstance(size, int) for size in known[1:])
+    if is_known or any(shape_of(x) is None or dtype_of(x) is None for x in read):
         return False
     if any(isinstance(value, gs.Graph | gs.Tensor) for value in node.attrs.values()):
         return False
@@ -238,7 +240,8 @@ def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
 INFERRED = (
     *("Transpose", "Concat", "Slice", "Split", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Expand"),
     *("ReduceMean", "ReduceSum", "Softmax", "LogSoftmax", "LayerNormalization", "Where", "Max", "Min"),
-    *("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
+    *("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Resize", "ConvTranspose"),
+    *("InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth"),
     *("Sqrt", "Exp", "Log", "Erf", "Reciprocal", "Pow", "Abs", "Add", "Sub", "Mul", "Div", "MatMul"),
 )
 
