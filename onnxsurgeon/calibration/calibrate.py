@@ -6,22 +6,24 @@ exact as the float32 activations it is of, and dependence between units that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
 
 from onnxsurgeon.calibration.moments import Moment, Moments, Place
+from onnxsurgeon.calibration.patches import patches_of, why_none
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
-from onnxsurgeon.training.trace import Trace
+from onnxsurgeon.training.trace import LayerTrace, Trace
 
 # Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096
@@ -47,15 +49,18 @@ def calibration_graph(network: Network, examples: Examples) -> tuple[onnx.ModelP
     build = GraphBuilder(network.dtype)
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
-    sums = list(_sums(network, trace))
+    sums = list(_sums(build, network, trace))
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     return scan_model("calibration", build, network, examples, sums=shapes), sums, factors
 
 
-def _sums(network: Network, trace: Trace) -> Iterator[Sum]:
+def _sums(build: GraphBuilder, network: Network, trace: Trace) -> Iterator[Sum]:
     for number, segment in enumerate(network.segments):
         traces, widths = trace.layers[number], segment.widths
+        if segment.is_convolution:
+            yield from _of_patches(build, segment, traces, number)
+            continue
         yield Sum(f"rows_{number}", (1,), (traces[0].x,), is_count=True)
         for position, (at, n) in enumerate(zip(traces, widths, strict=False)):
             if n > WIDEST:
@@ -67,21 +72,32 @@ def _sums(network: Network, trace: Trace) -> Iterator[Sum]:
                 yield Sum(f"cross_{base}", (n, widths[position + 1]), (at.x, at.y))
 
 
+def _of_patches(build: GraphBuilder, segment: DenseChain, traces: Sequence[LayerTrace], number: int) -> Iterator[Sum]:
+    for position, (layer, at) in enumerate(zip(segment.layers, traces, strict=True)):
+        if why_none(layer, at.space, WIDEST):
+            continue
+        base, x = f"{number}_{position}", patches_of(build, layer, at.x, at.space)
+        yield Sum(f"rows_{base}", (1,), (x,), is_count=True)
+        yield Sum(f"sum_{base}", (layer.inputs,), (x,))
+        yield Sum(f"gram_{base}", (layer.inputs, layer.inputs), (x, x))
+
+
 def _moments(network: Network, totals: dict[str, Array], factors: dict[str, float]) -> Moments:
     rows: dict[int, int] = {}
     inputs: dict[Place, Moment] = {}
     crosses: dict[Place, Array] = {}
     missing: dict[Place, str] = {}
     for number, segment in enumerate(network.segments):
-        count = float(totals[f"rows_{number}"][0])
-        rows[number] = int(count)
+        counts = [total for name, total in totals.items() if f"{name}_".startswith(f"rows_{number}_")]
+        rows[number] = min((int(total[0]) for total in counts), default=0)
+        spaces = [segment.space, *segment.spaces()]
         for position, layer in enumerate(segment.layers):
             place, base = (number, position), f"{number}_{position}"
             if f"gram_{base}" not in totals:
-                missing[place] = (
-                    f"its {layer.inputs:,} inputs are more than the {WIDEST:,} that covariances are made of"
-                )
+                space = tuple(size for size in spaces[position] if size is not None)
+                missing[place] = why_none(layer, space if len(space) == len(spaces[position]) else None, WIDEST)
                 continue
+            count = float(totals[f"rows_{base}" if segment.is_convolution else f"rows_{number}"][0])
             # Gemm's alpha, which the factor is left to, is a float32.
             factor = float(np.float32(factors.get(segment.input_name, 1.0))) if position == 0 else 1.0
             mean = totals[f"sum_{base}"] * (factor / count)
@@ -97,7 +113,7 @@ def _moments(network: Network, totals: dict[str, Array], factors: dict[str, floa
                 totals[f"cross_{base}"] *= factor / count
         for position in range(segment.hidden_count):
             place, after = (number, position), (number, position + 1)
-            if place in inputs and after in inputs:
+            if place in inputs and after in inputs and not segment.is_convolution:
                 crosses[place] = totals[f"cross_{number}_{position}"]
                 crosses[place] -= np.outer(inputs[place].mean, inputs[after].mean)
                 crosses[place][np.diag(inputs[place].covariance) == 0] = 0

@@ -56,6 +56,8 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
 
     backward(build, work, trace, losses, note)
     sums = _sums(work, trace, deltas, moments)
+    if not sums:
+        return moments
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     model = scan_model("gradients", build, work, examples, sums=shapes, targets=True)
@@ -70,7 +72,7 @@ def _sums(network: Network, trace: Trace, deltas: dict[str, str], moments: Momen
     found = []
     for number, segment in enumerate(network.segments):
         traces = trace.layers[number]
-        for position in range(segment.hidden_count):
+        for position in range(0 if segment.is_convolution else segment.hidden_count):
             n, after, weight = segment.widths[position], segment.widths[position + 2], traces[position + 1].weight
             if (number, position) not in moments.inputs or after > WIDEST or weight not in deltas:
                 continue

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.calibration.moments import Moments, Place
+from onnxsurgeon.calibration.patches import drawn, positions_of, units_of
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
@@ -60,22 +61,33 @@ def with_sensitivities(moments: Moments, network: Network, examples: Examples, r
     deltas: dict[str, str] = {}
 
     def note(parameter: str, gradient: Gradient) -> None:
-        if isinstance(gradient, GemmGradient):
+        if gradient.delta:
+            deltas[parameter] = gradient.delta
+        elif isinstance(gradient, GemmGradient):
             deltas[parameter] = gradient.left
 
     backward(build, work, trace, starts, note)
-    sums = [
-        Sum(f"sensitivity_{number}_{position}", (layer.units, layer.units), (deltas[at.weight], deltas[at.weight]))
-        for number, segment in enumerate(work.segments)
-        for position, (layer, at) in enumerate(zip(segment.layers, trace.layers[number], strict=True))
-        if at.weight in deltas and layer.units <= WIDEST
-    ]
+    sums, shares = [], {}
+    for number, segment in enumerate(work.segments):
+        for position, (layer, at) in enumerate(zip(segment.layers, trace.layers[number], strict=True)):
+            if at.weight not in deltas or layer.units > WIDEST:
+                continue
+            delta, name = deltas[at.weight], f"sensitivity_{number}_{position}"
+            if layer.geometry is not None:
+                count = positions_of(layer, at.space)
+                if not count:
+                    continue
+                places = drawn(count, layer.units)
+                delta = units_of(build, layer, delta, at.space)
+                shares[name] = 1.0 if places is None else count / len(places)
+            sums.append(Sum(name, (layer.units, layer.units), (delta, delta)))
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     model = scan_model("sensitivities", build, work, sample, sums=shapes, targets=True)
     totals = totals_of(model, sums, work, sample, np.arange(sample.rows), targets=True)
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
         raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample")
+    totals = {name: total * shares.get(name, 1.0) for name, total in totals.items()}
     return replace(moments, sensitivities=_sensitivities(network, examples, totals, sample.rows))
 
 

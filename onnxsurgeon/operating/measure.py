@@ -7,6 +7,7 @@ import onnx
 from onnx import helper
 
 from onnxsurgeon.calibration.moments import Place
+from onnxsurgeon.calibration.patches import units_of
 from onnxsurgeon.calibration.regression import relative
 from onnxsurgeon.calibration.scan import run_tiles, scan_model, tiles
 from onnxsurgeon.data.examples import Examples
@@ -64,8 +65,11 @@ def _pre_activation_graph(network: Network, examples: Examples, place: Place) ->
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
     segment, position = place
-    units = network.segments[segment].layers[position].units
-    build.add("Identity", trace.layers[segment][position].z, output="z")
+    layer, at = network.segments[segment].layers[position], trace.layers[segment][position]
+    units, z = layer.units, at.z
+    if layer.geometry is not None:
+        z = units_of(build, layer, z, at.space)
+    build.add("Identity", z, output="z")
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
     scanned = helper.make_tensor_value_info("z", kind, [None, units])
     return scan_model("pre_activation", build, network, examples, scanned=[scanned])

@@ -189,9 +189,11 @@ class FrontSearch(Surgeon):
         latency = None
         if self.settings.objective == "pareto" or self.settings.max_latency is not None:
             # Networks of one shape take the same time, however the clock wavers.
-            latency = self._latencies.get(branch.network.topology)
+            kernels = [str(layer.geometry) for layer in branch.network.layers if layer.geometry is not None]
+            shape = " ".join([branch.network.topology, *kernels])
+            latency = self._latencies.get(shape)
             if latency is None:
-                latency = self._latencies[branch.network.topology] = latency_of(path)
+                latency = self._latencies[shape] = latency_of(path)
         return Entry(
             branch.number,
             branch.file_name,

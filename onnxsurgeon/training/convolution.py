@@ -85,7 +85,9 @@ def back_through(
             delta = gradients.x
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
-        update(at.weight, weight_gradient(build, layer, at.x, delta, at.space))
+        found = weight_gradient(build, layer, at.x, delta, at.space)
+        found.delta = delta
+        update(at.weight, found)
         if at.bias:  # in two steps: ONNX Runtime sums neighbouring axes four times as fast
             by_row = build.add("ReduceSum", delta, build.axes(*over[1:]), keepdims=0)
             update(at.bias, StoredGradient(build.add("ReduceSum", by_row, build.axes(0), keepdims=0)))

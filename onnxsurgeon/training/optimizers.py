@@ -23,7 +23,13 @@ SCALE = "rate"  # what ∂L/∂z is multiplied by before it is propagated: the s
 
 
 class Gradient(Protocol):
-    """∂L/∂parameter, not yet computed."""
+    """∂L/∂parameter, not yet computed.
+
+    Attributes:
+        delta: of a convolution's weight the name of ∂L/∂z (rows, units, space…); "" of others.
+    """
+
+    delta: str
 
     def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
         """Append the nodes of factor · term + gradient; return the sum's name."""
@@ -36,7 +42,7 @@ class GemmGradient:
     """∂L/∂parameter as a product of two tensors: δᵀ x of a weight, δᵀ 1 of a bias (a row of ones (1, batch))."""
 
     def __init__(self, left: str, right: str, **attributes: Any) -> None:
-        self.left, self.right, self.attributes = left, right, attributes
+        self.left, self.right, self.attributes, self.delta = left, right, attributes, ""
 
     def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
         """One Gemm with C = the term: the gradient itself is never stored."""
@@ -53,7 +59,7 @@ class StoredGradient:
     """A gradient that other nodes have computed."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.delta = name, ""
 
     def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
         """Plain addition."""
