@@ -16,10 +16,11 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import session
 from onnxsurgeon.surgery.base import Operated
 from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.evaluation import ROWS
 from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
 
-_ROWS = 4096  # whose pre-activations are in memory at a time
+_ROWS = 4096  # whose pre-activations are in memory at a time; of convolutions, with many positions each, a tile's
 
 
 def found_error(network: Network, operated: Operated, examples: Examples, rows: Array) -> float:
@@ -46,11 +47,12 @@ def _at(
         (each, session(_pre_activation_graph(each, examples, place)))
         for each, place in ((network, before), (result, after))
     ]
-    units = network.segments[before[0]].layers[before[1]].units
+    layer = network.segments[before[0]].layers[before[1]]
+    units, at_once = layer.units, _ROWS if layer.geometry is None else ROWS
     error = square = count = 0.0
     total: Array = np.zeros(units)
-    for start in range(0, len(rows), _ROWS):
-        for part in tiles(rows[start : start + _ROWS]):
+    for start in range(0, len(rows), at_once):
+        for part in tiles(rows[start : start + at_once]):
             found = [run_tiles(made, each, examples, part)[0] for each, made in both]
             old, new = (values.astype(np.float64).reshape(-1, units) for values in found)
             error += float(((new - old) ** 2).sum())
