@@ -16,6 +16,7 @@ from onnxsurgeon.data.foreseen import require_room
 from onnxsurgeon.data.inputs import require_columns, takes_whole
 from onnxsurgeon.data.missing import IMPUTATIONS, no_value, require_imputation, stand_in
 from onnxsurgeon.data.parquet import ParquetFile
+from onnxsurgeon.data.rows import number_type
 from onnxsurgeon.data.sheet import Sheet, SheetRows, matrix_type, part_names
 from onnxsurgeon.data.targets import Targets, from_columns
 from onnxsurgeon.errors import DataError
@@ -279,10 +280,19 @@ def _require_values(
 def _parts(name: str, tables: dict[str, TableFile], labels: Array) -> dict[str, Array]:
     """Numbers of every split's rows; without a file for it, the test split is drawn from the training rows."""
     ends = np.cumsum([table.rows for table in tables.values()])
-    parts = {part: np.arange(end - table.rows, end) for (part, table), end in zip(tables.items(), ends, strict=True)}
+    kind = number_type(len(labels))
+    parts = {
+        part: np.arange(end - table.rows, end, dtype=kind)
+        for (part, table), end in zip(tables.items(), ends, strict=True)
+    }
     if "test" not in parts:
-        held, rest = draw(labels[parts["train"]], TEST_FRACTION, name)
-        parts["test"], parts["train"] = parts["train"][held], parts["train"][rest]
+        train = slice(int(parts["train"][0]), int(parts["train"][-1]) + 1)
+        del parts["train"]  # a copy less while the rows are drawn
+        parts["test"], parts["train"] = (
+            found.astype(kind, copy=False) for found in draw(labels[train], TEST_FRACTION, name)
+        )
+        for numbers in (parts["test"], parts["train"]):
+            numbers += train.start
     return parts
 
 

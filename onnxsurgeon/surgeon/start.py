@@ -60,19 +60,25 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
         return Start(True, ITSELF)
     both = (train, rows)
-    scores = np.concatenate([row_scores(network, engine, each) for each in both])
-    chance = np.concatenate([chance_scores(each) for each in both])
+    parts, by_chance = [], 0.0  # of many rows, each number a row takes as much memory as a column of them
+    for each in both:
+        parts.append(row_scores(network, engine, each))
+        chance = chance_scores(each)
+        by_chance += float(chance.sum())
+        parts[-1] -= chance
+        del chance
+    difference = np.concatenate(parts)
+    del parts
     best = sum(0.0 if task.loss == SQUARED else 1.0 for task in rows.tasks)
-    difference = scores - chance
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-    missing = best - float(chance.mean())
+    missing = best - by_chance / len(difference)
     if difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing:
-        return Start(True, f"its {rows.metric} on {len(scores):,} rows is better than chance")
+        return Start(True, f"its {rows.metric} on {len(difference):,} rows is better than chance")
     # Where one class is the rule, a network that knows more than that may have no better accuracy.
     losses, chances = zip(*((engine.evaluate(network, each).loss, chance_loss(each)) for each in both), strict=True)
     if difference.mean() >= -BEYOND_CHANCE * error and all(a < LESS * b for a, b in zip(losses, chances, strict=True)):
-        return Start(True, f"its loss on {len(scores):,} rows is less than by chance")
-    return Start(False, f"its {rows.metric} on {len(scores):,} rows is not better than chance")
+        return Start(True, f"its loss on {len(difference):,} rows is less than by chance")
+    return Start(False, f"its {rows.metric} on {len(difference):,} rows is not better than chance")
 
 
 def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: int) -> bool:

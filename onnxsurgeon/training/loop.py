@@ -34,7 +34,8 @@ from onnxsurgeon.training.state import OptimizerState, initial_state
 from onnxsurgeon.training.threads import Threads, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
-OUTPUTS = 2**24  # values that one run of an evaluation returns: a million rows of ten classes, and then some
+# Values that one run of an evaluation returns, and its rows: numbers, logits and losses of all take memory at once.
+OUTPUTS, MOST_ROWS = 2**24, 2**16
 
 
 class LoopEngine:
@@ -91,7 +92,7 @@ class LoopEngine:
         run = self.session(key, lambda: evaluation_graph(network, examples), network)
         parameters = feeds_of(network)
         widest = max(head.width for head in network.heads)
-        step = max(1, OUTPUTS // (widest * ROWS)) * ROWS
+        step = max(1, min(MOST_ROWS, OUTPUTS // widest) // ROWS) * ROWS
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
             feeds = {**parameters, **tile_feeds(examples, rows)}
