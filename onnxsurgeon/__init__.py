@@ -32,15 +32,19 @@ if TYPE_CHECKING:
         StopRun,
         SurgeryError,
     )
+    from onnxsurgeon.graph.attach import NewHead, attach_head
     from onnxsurgeon.graph.create import create
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load
     from onnxsurgeon.graph.writer import save, to_model
+    from onnxsurgeon.operating.evaluate import evaluate
     from onnxsurgeon.operating.measure import found_error
+    from onnxsurgeon.operating.operate import operate
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.runs.footprint import Footprint
+    from onnxsurgeon.runs.model import RunModel
     from onnxsurgeon.runs.table import RunRecord, read_run
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved
@@ -60,7 +64,6 @@ if TYPE_CHECKING:
         SurgeryRecord,
         Widen,
         factorization_errors,
-        operate,
         parse,
         pruning_errors,
     )
@@ -76,7 +79,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "calibration.calibrate": ("calibrate",),
     "calibration.gradients": ("with_gradients",),
+    "operating.evaluate": ("evaluate",),
     "operating.measure": ("found_error",),
+    "operating.operate": ("operate",),
     "calibration.moments": ("Moment", "Moments"),
     "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
@@ -96,6 +101,7 @@ _HOMES = {
         "StopRun",
         "SurgeryError",
     ),
+    "graph.attach": ("NewHead", "attach_head"),
     "graph.create": ("create",),
     "graph.layers": ("DenseLayer",),
     "graph.network": ("Network",),
@@ -105,6 +111,7 @@ _HOMES = {
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "runs.footprint": ("Footprint",),
+    "runs.model": ("RunModel",),
     "runs.entry": ("Entry",),
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
@@ -125,7 +132,6 @@ _HOMES = {
         "SurgeryRecord",
         "Widen",
         "factorization_errors",
-        "operate",
         "parse",
         "pruning_errors",
     ),
@@ -165,11 +171,13 @@ __all__ = [
     "Moments",
     "Narrow",
     "Network",
+    "NewHead",
     "OnnxSurgeonError",
     "Operated",
     "OptimizerState",
     "Prune",
     "RunError",
+    "RunModel",
     "RunRecord",
     "SettingsError",
     "Split",
@@ -185,9 +193,11 @@ __all__ = [
     "TrainingSettings",
     "TrainingSpec",
     "Widen",
+    "attach_head",
     "calibrate",
     "create",
     "diff",
+    "evaluate",
     "evolve",
     "factorization_errors",
     "found_error",

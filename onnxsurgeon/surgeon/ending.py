@@ -67,7 +67,7 @@ def ended(
         state.training_seconds,
         before,
         after,
-        front=found,
+        written_front=found,
         shortfall="" if chosen is None else shortfall(chosen, surgeon.settings, _relative(given)),
         is_refitted=state.search.phase == REFIT,
         is_worse=is_worse,
