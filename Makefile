@@ -4,7 +4,7 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training test-tutorial compare docs test-docs lint clean
+.PHONY: demo test test-current test-training test-tutorial compare docs test-docs wheel lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
@@ -39,6 +39,10 @@ docs: .venv-docs/installed
 # DOCS: the site is there, and its tests may not be skipped.
 test-docs: docs
 	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
+
+# The wheel in an empty environment: all files there, metadata in order, usable, types seen from outside.
+wheel:
+	$(PYTHON) tools/check_wheel.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

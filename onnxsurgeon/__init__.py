@@ -32,16 +32,20 @@ if TYPE_CHECKING:
         StopRun,
         SurgeryError,
     )
+    from onnxsurgeon.graph.attach import NewHead, attach_head
     from onnxsurgeon.graph.create import create
     from onnxsurgeon.graph.create_convolutional import create_convolutional
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load
     from onnxsurgeon.graph.writer import save, to_model
+    from onnxsurgeon.operating.evaluate import evaluate
     from onnxsurgeon.operating.measure import found_error
+    from onnxsurgeon.operating.operate import operate
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.runs.footprint import Footprint
+    from onnxsurgeon.runs.model import RunModel
     from onnxsurgeon.runs.table import RunRecord, read_run
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved
@@ -61,7 +65,6 @@ if TYPE_CHECKING:
         SurgeryRecord,
         Widen,
         factorization_errors,
-        operate,
         parse,
         pruning_errors,
     )
@@ -77,7 +80,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "calibration.calibrate": ("calibrate",),
     "calibration.gradients": ("with_gradients",),
+    "operating.evaluate": ("evaluate",),
     "operating.measure": ("found_error",),
+    "operating.operate": ("operate",),
     "calibration.moments": ("Moment", "Moments"),
     "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
@@ -97,6 +102,7 @@ _HOMES = {
         "StopRun",
         "SurgeryError",
     ),
+    "graph.attach": ("NewHead", "attach_head"),
     "graph.create": ("create",),
     "graph.create_convolutional": ("create_convolutional",),
     "graph.layers": ("DenseLayer",),
@@ -107,6 +113,7 @@ _HOMES = {
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "runs.footprint": ("Footprint",),
+    "runs.model": ("RunModel",),
     "runs.entry": ("Entry",),
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
@@ -127,7 +134,6 @@ _HOMES = {
         "SurgeryRecord",
         "Widen",
         "factorization_errors",
-        "operate",
         "parse",
         "pruning_errors",
     ),
@@ -167,11 +173,13 @@ __all__ = [
     "Moments",
     "Narrow",
     "Network",
+    "NewHead",
     "OnnxSurgeonError",
     "Operated",
     "OptimizerState",
     "Prune",
     "RunError",
+    "RunModel",
     "RunRecord",
     "SettingsError",
     "Split",
@@ -187,10 +195,12 @@ __all__ = [
     "TrainingSettings",
     "TrainingSpec",
     "Widen",
+    "attach_head",
     "calibrate",
     "create",
     "create_convolutional",
     "diff",
+    "evaluate",
     "evolve",
     "factorization_errors",
     "found_error",

@@ -17,6 +17,12 @@ def accuracies(text):
     return [float(first or second) for first, second in found]
 
 
+def shape(text):
+    """The words of a text without what may differ from machine to machine: numbers, topologies, surgeries, times."""
+    text = re.sub(r"^(surgeries:|one row takes) .*", r"\1 #", text, flags=re.MULTILINE)
+    return re.sub(r"[-+]?\d[\d.,e+-]*", "#", text).split()
+
+
 def worked_through(page, folder):
     """Each command, what the page shows of it, and what it printed in ``folder``."""
     (folder / "models").symlink_to(MODELS)
@@ -32,10 +38,10 @@ def worked_through(page, folder):
 @pytest.mark.parametrize("page", sorted(path.stem for path in PAGES.glob("*.md")))
 def test_a_how_to(page, tmp_path):
     commands = worked_through(page, tmp_path)
-    assert len(commands) > 3
+    assert commands
     for line, shown, printed in commands:
         if "…" not in shown:
-            assert printed.split() == shown.split(), line
+            assert shape(printed) == shape(shown), line
         for here, there in zip(accuracies(printed), accuracies(shown), strict=True):
             assert abs(here - there) <= MARGIN, line
 

@@ -378,10 +378,10 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     rounding_note(evolved.branch.history[-1].rounding)
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
-    if evolved.front:
+    if evolved.written_front:
         rows = [
             (entry.file, entry.topology, f"{entry.parameters:,}", f"{entry.accuracy:.4f}", f"{entry.latency or 0:.4f}")
-            for entry in evolved.front
+            for entry in evolved.written_front
         ]
         table(("front", "topology", "parameters", metric, "ms a row"), rows, right=("parameters", metric, "ms a row"))
     for remark in others:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
+from onnxsurgeon.typed import kind_of
 
 LAYOUTS = ("hwc", "chw")
 
@@ -52,3 +53,14 @@ class InputOptions:
                 raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}")
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
             raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")
+
+
+def input_options(given: InputOptions | None) -> InputOptions:
+    """The options that were given, or the usual ones.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if given is not None and not isinstance(given, InputOptions):
+        raise DataError(f"options: expected InputOptions; found {kind_of(given)}")
+    return given or InputOptions()

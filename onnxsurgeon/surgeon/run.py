@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.given import DataSource, as_dataset
 from onnxsurgeon.data.heads import class_names, with_class_names
-from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.options import InputOptions, input_options
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.errors import RunError, SettingsError
@@ -75,15 +75,15 @@ class Splits:
 
 def evolve(
     model: ModelSource,
-    data: str,
+    data: DataSource,
     *,
-    settings: SurgeonSettings | None = None,
+    settings: SurgeonSettings | Mapping[str, Any] | None = None,
     options: InputOptions | None = None,
     freeze: Sequence[str] = (),
     train_only: Sequence[str] = (),
     engine: str = "auto",
     device: str = "cpu",
-    target: Sequence[str] = (),
+    target: str | Sequence[str] = (),
     impute: str | None = None,
     validation_fraction: float | None = None,
     teacher: str | os.PathLike[str] | None = None,
@@ -102,8 +102,10 @@ def evolve(
 
     Args:
         model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
-        data: name of a data set, or path of the user's own; see ``load_dataset``.
-        settings: hyperparameters; by default those of preset "default".
+        data: name of a data set or path of the user's own, as for ``load_dataset``; or a ``Dataset``; a pair (X, y) of
+            arrays; arrays by name, as in an .npz file; a pandas DataFrame, with ``target``. A run on what is in memory
+            is resumed with the same rows, given again.
+        settings: hyperparameters, or some of them by name; by default those of preset "default".
         options: how rows become the model's input.
         freeze: layers that are not trained, nor operated on, as ``inspect`` lists them: nodes' names, patterns such as
             "encoder.*", or numbers of hidden layers.
@@ -132,8 +134,8 @@ def evolve(
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
     """
     clock = clock or Clock(time.perf_counter())
-    settings = settings or SurgeonSettings.from_preset()
-    options = options or InputOptions()
+    settings = _settings(settings)
+    options = input_options(options)
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
@@ -146,14 +148,15 @@ def evolve(
     require_fast_enough(network, settings)
     chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
-        rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
+        targets = (target,) if isinstance(target, str) else tuple(target)
+        rows: dict[str, Any] = {"target": targets, "impute": impute, "validation_fraction": validation_fraction}
         folder = None if data_dir is None else Path(data_dir)
-        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
+        dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
         teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
         splits = _split(teaching)
         start = start_of(network, settings, chosen, splits.given, splits.validation)
         kind = search_for(network, settings, chosen, splits, start)
-        stem = f"{Path(opened.source).stem}-{Path(data).stem.replace(':', '-')}"
+        stem = f"{Path(opened.source).stem}-{Path(dataset.name).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
             write_branch(Branch(0, None, START, network), run.branches)
@@ -166,7 +169,8 @@ def evolve(
                     "model": opened.record(),
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
-                        "name": data,
+                        "name": dataset.name,
+                        **({} if isinstance(data, str | os.PathLike) else {"in_memory": True}),
                         "folder": None if data_dir is None else str(data_dir),
                         "digest": dataset.digest,
                         **rows,
@@ -187,6 +191,7 @@ def evolve(
 def resume(
     run_dir: str | os.PathLike[str],
     *,
+    data: DataSource | None = None,
     from_checkpoint: int | None = None,
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -200,8 +205,9 @@ def resume(
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
     ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
-    it begins anew. What comes after that line is given up. Whether the run was tracked is not remembered: ``track``
-    says so anew. The other arguments are those of ``evolve``.
+    it begins anew. What comes after that line is given up. Of a run whose rows were in memory, ``data`` are the same
+    rows, as ``evolve`` takes them. Whether the run was tracked is not remembered: ``track`` says so anew. The other
+    arguments are those of ``evolve``.
 
     Raises:
         RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
@@ -216,19 +222,21 @@ def resume(
     try:
         # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
         settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
-        data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
+        given, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
-        folder = Path(data["folder"]) if data["folder"] else None
-        name, digest = data["name"], data["digest"]
+        folder = Path(given["folder"]) if given["folder"] else None
+        name, digest = given["name"], given["digest"]
         taught = record.get("teacher")  # runs from before there were teachers do not have it
         teacher = RecordedTeacher(str(taught["file"]), str(taught["sha256"])) if taught else None
         # Runs from before it was told count as untrained.
         start = Start(**record.get("start", {"is_trained": False, "reason": ""}))
         # Runs from before tables could be read do not have these.
-        rows: dict[str, Any] = {"target": tuple(data.get("target", ())), "impute": data.get("impute")}
-        rows["validation_fraction"] = data.get("validation_fraction")
+        rows: dict[str, Any] = {"target": tuple(given.get("target", ())), "impute": given.get("impute")}
+        rows["validation_fraction"] = given.get("validation_fraction")
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+    if data is None and given.get("in_memory"):
+        raise RunError(f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)")
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
     require_given(last.kept, run.branches)
@@ -236,7 +244,8 @@ def resume(
     chosen = make_engine(engine, device, network, settings)
     clock = clock or Clock(time.perf_counter())
     with make_workers(workers, training_progress) as pool, tracking:
-        dataset = load_dataset(name, **rows, folder=folder, progress=progress, networks=(network,))
+        rows |= {"folder": folder, "progress": progress, "networks": (network,)}
+        dataset = as_dataset(name if data is None else data, **rows)
         if dataset.digest != digest:
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
@@ -374,6 +383,19 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
         "notes": notes,
         "other_versions": list(other_versions),
     }
+
+
+def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSettings:
+    """Settings, of which some may be given by name.
+
+    Raises:
+        SettingsError: it is something else, or a name is none of a setting.
+    """
+    if given is None or isinstance(given, Mapping):
+        return SurgeonSettings.from_preset(**(given or {}))
+    if not isinstance(given, SurgeonSettings):
+        raise SettingsError(f"settings: expected SurgeonSettings, or a mapping of some of them; found {kind_of(given)}")
+    return given
 
 
 def _texts(given: Sequence[str], name: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onnxsurgeon.choices import BY_GRADIENTS, OBJECTIVES, SELECTIONS, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, SHARE, SIZE, TIMES, Quantity
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.rates import SCHEDULES
 from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting
 
@@ -213,7 +214,7 @@ class SurgeonSettings(TrainingSettings):
         known = {entry.name for entry in fields(cls)}
         for name in overrides:
             if name not in known:
-                raise SettingsError(f"unknown setting '{name}'")
+                raise SettingsError(f"unknown setting '{name}'{did_you_mean(name, known)}")
         return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
 
 

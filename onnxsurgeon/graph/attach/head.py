@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,10 @@ from onnxsurgeon.graph.attach.layout import FLOATS, POOLS, described, layout_of
 from onnxsurgeon.graph.attach.nodes import Nodes, class_outputs, pooled
 from onnxsurgeon.graph.attach.where import place_of
 from onnxsurgeon.graph.create import MOST_PARAMETERS
-from onnxsurgeon.graph.files import Parts, check_parts, read_parts
+from onnxsurgeon.graph.files import Parts, check_parts
 from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.opening import ModelSource, parts_of
 from onnxsurgeon.graph.reader import from_parts
 
 
@@ -51,7 +50,7 @@ def read_classes(text: str) -> int | tuple[str, ...]:
 
 
 def attach_head(
-    path: str | os.PathLike[str],
+    model: ModelSource,
     classes: int | Sequence[str],
     *,
     at: str | None = None,
@@ -61,13 +60,13 @@ def attach_head(
     freeze: bool = True,
     seed: int = 0,
 ) -> NewHead:
-    """Put a new head on the model at ``path``: pooling where it is needed, hidden layers, logits, Softmax, names.
+    """Put a new head on ``model``: pooling where it is needed, hidden layers, logits, Softmax, names.
 
     The model may hold whatever ONNX Runtime can run: of what is before the head nothing is changed, and it is marked as
     frozen, so that it is computed once for each row and not trained.
 
     Args:
-        path: of a backbone, or of a classifier with other classes.
+        model: a backbone, or a classifier with other classes: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
         classes: how many, or what they are called.
         at: the tensor that the head reads, or the node that writes it; by default what the last layer of an old head
             reads, or else the only output.
@@ -81,7 +80,7 @@ def attach_head(
         ModelError: the model cannot be read, or the tensor does not exist or cannot be read by a head; says why.
         SettingsError: the classes or the hidden layers make no sense.
     """
-    parts = read_parts(path)
+    parts, source, path = parts_of(model)
     return put_head(
         parts,
         classes,
@@ -91,8 +90,8 @@ def attach_head(
         softmax=softmax,
         freeze=freeze,
         seed=seed,
-        name=Path(path).stem,
-        source=str(path),
+        name=source if path is None else path.stem,
+        source=source,
     )
 
 
