@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benchmarking import convolutions
 from benchmarking.onnx_peers import loop_peer
 from benchmarking.plain_peers import numpy_peer
 from benchmarking.steps import Spread, ratio
@@ -45,6 +46,18 @@ def test_peers_do_the_same_work(quick):
         assert 0 < record["share_of_peak"]["median"] < 1
         assert f"| {peer}, " in printed
     assert records["loop engine"]["ratio"]["median"] == 1
+
+
+def test_convolutional_networks_are_trained_from_the_same_weights(monkeypatch):
+    monkeypatch.setattr(convolutions, "NETWORKS", (convolutions.Plain((1, 3, 4), 8, 4),))
+    monkeypatch.setattr(convolutions, "STEPS", (5,))
+    records = list(convolutions.measure(rounds=2))
+    assert records[0]["peer"] == "loop engine"
+    for record in records:  # PyTorch's too, where it is installed
+        assert record["deviation"] < 1e-6
+        assert len(record["milliseconds"]) == 2
+        assert min(record["milliseconds"]) > 0
+        assert convolutions.row(record).startswith(f"| 1-3-4, 8 × 8, 4 | {record['peer']} | ")
 
 
 def test_what_is_missing_is_said(quick):

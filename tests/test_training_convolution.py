@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import TrainingSpec, make_engine
+from tests.conftest import needs_training
 from tests.convolutional import (
     convolution,
     difference_quotients,
@@ -98,3 +99,19 @@ def test_training_lowers_the_loss_with_every_optimizer(optimizer):
     assert all(
         (a == b).all() for (_, a), (_, b) in zip(first.network.parameters(), last.network.parameters(), strict=True)
     )
+
+
+@needs_training
+@pytest.mark.parametrize("case", ["3x3", "stride that leaves a rest", "pointwise", "depthwise", "one axis"])
+def test_both_engines_train_alike(case):
+    features, shape, units = ONE_LAYER[case]
+    before = convolution(features[0], features[0], geometry((1,) * shape.rank), "PRelu", seed=1)
+    layers = [before, convolution(features[0], units, shape, "Relu", seed=2)]
+    net, data = in_float32(network_of(features, [layers])), rows_for(features, dtype=np.float32)
+    batches = [np.arange(data.rows)[None]]
+    ours, theirs = (make_engine(name).train(net, data, batches, TrainingSpec(1.0)).network for name in ENGINES)
+    for (name, a), (_, b) in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert a == pytest.approx(b, abs=1e-6), name
+
+
+ENGINES = ("loop", "artifacts")

@@ -2,6 +2,7 @@
 
     python tools/benchmark.py [--peer-python PATH ...] [--json benchmark.json]    steps, and two branches at once
     python tools/benchmark.py --plot width.png                                    … and cost against width
+    python tools/benchmark.py --convolutions [--threads 2]      steps of convolutional networks beside PyTorch's, alone
     python tools/benchmark.py --run        … and whole runs of the Surgeon, a cluster, start-up, a very large network
 
 Every peer starts from the same weights, sees the same batches in the same order, and has one thread. They take turns
@@ -39,7 +40,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from benchmarking import cluster, parallel, startup, steps, whole_run, width  # noqa: E402
+from benchmarking import cluster, convolutions, parallel, startup, steps, whole_run, width  # noqa: E402
 from benchmarking.environments import Environment, compete, start  # noqa: E402
 from benchmarking.plain_peers import PRODUCT  # noqa: E402
 from benchmarking.serve import PEERS  # noqa: E402
@@ -58,6 +59,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="runs of each peer, in turns")
     parser.add_argument("--steps", type=int, help=f"timed steps in each run; by default {STEPS}")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="measure cost against width; draw it, .png or .svg")
+    parser.add_argument("--convolutions", action="store_true", help="measure convolutional networks, and nothing else")
+    parser.add_argument("--threads", type=int, default=1, help="of each peer of --convolutions")
     parser.add_argument("--run", action="store_true", help="also everything that takes minutes")
     parser.add_argument("--run-epochs", type=int, default=100, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
@@ -70,7 +73,7 @@ def main() -> None:
                 raise SystemExit(f"{option} {path}: no such folder")
         if arguments.plot:
             width.require_plot(arguments.plot)
-        report = measure(arguments)
+        report = convolution_part(arguments) if arguments.convolutions else measure(arguments)
     except SystemExit as error:
         parser.exit(2, f"benchmark.py: {error.code}\n")
     if arguments.json:
@@ -95,6 +98,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     report["parallel"] = parallel_part(arguments)
     if arguments.run:
         report |= run_part(arguments)
+    report["machine"]["load average at the end"] = load()
+    return report
+
+
+def convolution_part(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Convolutional networks, printed as they come."""
+    report: dict[str, Any] = {"machine": machine(), "convolutions": []}
+    print("- machine: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
+    print(f"- {arguments.threads} thread(s), {arguments.rounds} rounds in turns: median (quartiles)\n")
+    print(convolutions.HEADER, flush=True)
+    for record in convolutions.measure(arguments.rounds, arguments.threads):
+        print(convolutions.row(record), flush=True)
+        report["convolutions"].append(record)
     report["machine"]["load average at the end"] = load()
     return report
 

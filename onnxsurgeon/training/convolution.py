@@ -1,17 +1,11 @@
 """Segments of convolutions as nodes: forward, and backward in the form that suits each shape.
 
-Which form of a gradient is the fastest was measured on one thread of ONNX Runtime 1.30, in a session of its own each,
-ms, beside the forward pass of the same layer ("channels → units, size, kernel", batch 32 or 64):
-
-    weight's gradient            1→16, 28, 3   3→64, 32, 3   16→32, 14, 3   64→64, 16, 3   64→128, 8, 3
-    batch and channels exchanged        0.55           9.0            2.3             37            8.2
-    one product over patches            0.36           4.8            1.7             24            5.8
-    one product for each tap             1.5            17            1.2             19            4.2
-    forward                             0.18           4.6            1.0             15            3.4
-
-Patches are copies of the input, one for each tap; a product for each tap needs none, but is narrow where there are few
-channels. The input's gradient is ConvTranspose (0.87 on 16→32, against 1.31 of a convolution with the kernel turned
-round); a pointwise layer's is a convolution with Wᵀ. A depthwise weight's is a sum of products for each tap.
+tools/convolution_forms.py measures the forms. A weight's gradient is a product over patches, copies of the input, one
+for each tap; or a product for each tap, which needs no copies but is narrow where there are few channels; or such
+products over the whole batch, where images have few positions. The convolution with batch and channels exchanged, which
+ONNX Runtime computes at a third of its usual speed, is never the fastest. An input's gradient is ConvTranspose, which
+beats a convolution with the kernel turned round; a pointwise layer's is a convolution with Wᵀ. A depthwise weight's is
+a sum of products for each tap.
 """
 
 from __future__ import annotations
@@ -56,7 +50,7 @@ def layers(
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
         own = weight if by_unit else build.add("Transpose", weight, perm=[1, 0])
-        z = convolved(build, geometry, x, _kernel(build, layer, own), bias)
+        z = convolved(build, geometry, x, kernel_of(build, layer, own), bias)
         at_channels = slope
         if slope and not by_unit:
             at_channels = build.add("Reshape", slope, build.integers(1, -1, *[1] * geometry.rank))
@@ -96,7 +90,7 @@ def back_through(
             update(at.bias, DeferredGradient(partial(_bias_gradient, build, delta, geometry)))
         if at is traces[0] and not wanted:
             return ""
-        delta = input_gradient(build, geometry, _kernel(build, layer, at.weight), delta, at.x, at.space)
+        delta = input_gradient(build, geometry, kernel_of(build, layer, at.weight), delta, at.x, at.space)
     return delta
 
 
@@ -122,7 +116,7 @@ def convolved(build: GraphBuilder, geometry: Geometry, x: str, kernel: str, bias
     return build.add("Conv", x, kernel, *([bias] if bias else []), **attributes(geometry))
 
 
-def _kernel(build: GraphBuilder, layer: DenseLayer, weight: str) -> str:
+def kernel_of(build: GraphBuilder, layer: DenseLayer, weight: str) -> str:
     """The weight (units, channels / groups · taps) as Conv has it: a view."""
     geometry = geometry_of(layer)
     return build.add("Reshape", weight, build.integers(layer.units, layer.inputs // geometry.taps, *geometry.kernel))
@@ -162,13 +156,13 @@ def weight_gradient(build: GraphBuilder, layer: DenseLayer, x: str, delta: str, 
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
     if geometry.groups == layer.units and channels == 1:
-        return StoredGradient(_of_depthwise(build, layer, x, delta))
+        return StoredGradient(of_depthwise(build, layer, x, delta))
     are_few = space is not None and math.prod(size or 1 for size in geometry.sizes_behind(space)) < FEW_POSITIONS
     if geometry.groups == 1 and are_few and channels >= NARROW:
-        return _over_the_batch(build, layer, x, delta)
+        return over_the_batch(build, layer, x, delta)
     if channels < NARROW:
-        return StoredGradient(_over_patches(build, layer, x, delta))
-    return StoredGradient(_by_tap(build, layer, x, delta))
+        return StoredGradient(over_patches(build, layer, x, delta))
+    return StoredGradient(by_tap(build, layer, x, delta))
 
 
 def _bias_gradient(build: GraphBuilder, delta: str, geometry: Geometry) -> Gradient:
@@ -212,7 +206,7 @@ def patches(build: GraphBuilder, layer: DenseLayer, x: str) -> str:
     return build.add("Reshape", each[0], build.integers(0, geometry.groups, layer.inputs, -1))
 
 
-def _over_patches(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
+def over_patches(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
     """Σ over the rows of δ Pᵀ, for each group by itself."""
     groups = geometry_of(layer).groups
     by_group = build.add("Reshape", delta, build.integers(0, groups, layer.units // groups, -1))
@@ -221,7 +215,7 @@ def _over_patches(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) ->
     return build.add("Reshape", found, build.integers(layer.units, layer.inputs))
 
 
-def _by_tap(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
+def by_tap(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
     """For each tap, Σ over the rows of δ xᵀ, x shifted by the tap."""
     geometry = geometry_of(layer)
     groups, channels = geometry.groups, layer.inputs // geometry.taps
@@ -234,7 +228,7 @@ def _by_tap(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
     return _taps_last(build, layer, found)
 
 
-def _over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
+def over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
     """For each tap one product over rows and positions together; of one tap, the update is part of it."""
     geometry = geometry_of(layer)
     turn = [1, 0, *range(2, geometry.rank + 2)]
@@ -247,7 +241,7 @@ def _over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) 
     return StoredGradient(_taps_last(build, layer, [build.gemm(units, each, transB=True) for each in rows]))
 
 
-def _of_depthwise(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
+def of_depthwise(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
     """For each tap, Σ over rows and positions of δ ⊙ x, x shifted by the tap."""
     geometry = geometry_of(layer)
     space = build.axes(*range(2, geometry.rank + 2))

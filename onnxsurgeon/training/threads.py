@@ -42,7 +42,8 @@ def one_thread() -> int:
 
 def useful_threads(network: Network, batch_size: int, free: int) -> int:
     """How many of ``free`` threads a training step of ``network`` can be shared out between."""
-    weights = [layer.weight.size for layer in network.layers]
+    products = [count for segment in network.segments for count in segment.multiplications()]
+    weights = [layer.weight.size if n is None else n for layer, n in zip(network.layers, products, strict=True)]
     # Forward, ∂L/∂W and, but for the first layer, ∂L/∂x: a product each, of two operations a weight and row.
     flops = 2 * batch_size * (3 * sum(weights) - weights[0])
     return max(1, min(free, int(flops / FLOPS)))
