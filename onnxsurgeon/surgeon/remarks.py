@@ -92,7 +92,8 @@ def _why(outcome: Outcome) -> str:
         return f"nothing smaller was accurate enough on {rows}"
     if outcome.is_teacher:
         return "nothing can be better than what is imitated"
-    smaller = ", and nothing smaller surely as good" if settings.has_no_wish else ""
+    is_to_be_small = settings.has_no_wish and outcome.is_trained
+    smaller = ", and nothing smaller surely as good" if is_to_be_small else ""
     return f"nothing was better by more than chance on {rows}{smaller}"
 
 
