@@ -16,7 +16,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
-from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
+from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values, geometry_of
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.declared import inputs_of
@@ -154,6 +154,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
         *structure.ends,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
+        *_of_branches(rest, parts.arrays),
         *own_copies(copies),
     )
     return Network(tuple(segments), replace(frame, notes=notes), name, own)
@@ -181,6 +182,22 @@ def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain
 
 def _of_idle(names: list[str]) -> list[str]:
     return [f"{listed(names)} {stay(names)}: no output depends on what is computed there"] if names else []
+
+
+def _of_branches(rest: Cut, arrays: Collection[str]) -> list[str]:
+    """That a batch's rows decide together which branch is taken in front of the layers."""
+    graph = rest.model.graph
+    constants = {tensor.name for tensor in graph.initializer} | set(arrays)
+    inputs = {value.name for value in graph.input} - constants
+    names = branching((graph.node[position] for position in rest.prefix), inputs)
+    if not names:
+        return []
+    who = "node" if len(names) == 1 else "nodes"
+    does = "takes" if len(names) == 1 else "take"
+    return [
+        f"{who} {listed(names)} (If) {does} one branch for all rows of a batch: features of a row may change with the "
+        "rows that are run with it"
+    ]
 
 
 def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
