@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.runs.footprint import Footprint
     from onnxsurgeon.runs.model import RunModel
     from onnxsurgeon.runs.table import RunRecord, read_run
+    from onnxsurgeon.surgeon.notebook import NotebookProgress
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgeon.run import evolve, resume
@@ -118,6 +119,7 @@ _HOMES = {
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
+    "surgeon.notebook": ("NotebookProgress",),
     "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": (
@@ -174,6 +176,7 @@ __all__ = [
     "Narrow",
     "Network",
     "NewHead",
+    "NotebookProgress",
     "OnnxSurgeonError",
     "Operated",
     "OptimizerState",

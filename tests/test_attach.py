@@ -399,6 +399,26 @@ def test_classes_as_numbers_that_are_names():
         put_head(split(convolution()), 0)
 
 
+def test_a_file_that_asks_for_very_much_is_not_run(cli, tmp_path):
+    """Its shape can only be measured, and the tensor before it would have 2^40 values."""
+    model = backbone(
+        [
+            ("ConstantOfShape", "large", "ones", {}),
+            ("ReduceSum", "ones", "total", {"keepdims": 0}),
+            ("Mul", "x total", "y", {}),
+            ("Reshape", "y shape", "z", {}),
+        ],
+        {"x": (TensorProto.FLOAT, ["n", "m"]), "shape": (TensorProto.INT64, ["k"])},
+        {"z": (TensorProto.FLOAT, ["n", "j"])},
+        {"large": np.array([2**20, 2**20])},
+    )
+    onnx.save(model, tmp_path / "large.onnx")
+    code, out, err = cli("head", "large.onnx", "--classes", 3, "-o", "start.onnx")
+    assert (code, out) == (2, "")
+    assert err.startswith("onnxsurgeon: large.onnx: ")
+    assert len(err.splitlines()) == 1
+
+
 def test_the_file_is_not_changed(tmp_path):
     onnx.save(convolution(), tmp_path / "b.onnx")
     parts = read_parts(tmp_path / "b.onnx")

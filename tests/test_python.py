@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnxsurgeon import (
     DataError,
     Dataset,
     ModelError,
+    NotebookProgress,
     RunError,
     SettingsError,
     Split,
@@ -213,6 +215,36 @@ def test_summary_plot_and_report(result):
     assert result.report() == result.run / "report.html"
     with pytest.raises(RunError, match=r"plot: 'acuracy' is unknown: .*; did you mean 'accuracy'\?"):
         result.plot("acuracy")
+
+
+def test_progress_in_a_notebook(rows, tmp_path, monkeypatch):
+    """IPython is no dependency: a module of its shape stands for it."""
+    shown = []
+
+    class Handle:
+        def update(self, page):
+            shown.append(page)
+
+    def display(page, display_id):
+        assert display_id is True
+        shown.append(page)
+        return Handle()
+
+    module = types.ModuleType("IPython.display")
+    module.HTML, module.display = str, display
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    progress = NotebookProgress()
+    found = evolve(NETWORK, rows, settings=SETTINGS, run_dir=tmp_path / "<run>", workers=1, callbacks=progress)
+    assert len(shown) > 3
+    assert shown[-1] == progress.html
+    assert '<progress value="3" max="3"></progress> epoch 3' in progress.html
+    assert f"accuracy {found.test.accuracy:.4f} on the test rows" in progress.html
+    assert "&lt;run&gt;" in shown[0]
+    assert "<run>" not in "".join(shown)
+    monkeypatch.setitem(sys.modules, "IPython.display", None)
+    with pytest.raises(RunError, match="NotebookProgress is for notebooks: there is no IPython here"):
+        NotebookProgress()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ def log_event(event: Event) -> None:
             )
 
 
+def line_of(event: Event) -> str:
+    """The event as one line; "" for one that there is nothing to say of."""
+    describe = _LINES.get(event["event"])
+    return "" if describe is None else describe(event)
+
+
 def near_chance(accuracy: float, classes: int) -> bool:
     """Whether a model is about as good as guessing: it is untrained, or its inputs are not as it knows them."""
     return bool(classes) and accuracy < 1.5 / classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -9,10 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsurgeon.bounds import MAX_TENSOR_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError
 from onnxsurgeon.graph.files import Parts, join
 from onnxsurgeon.graph.frozen import nodes_before
 from onnxsurgeon.graph.inference import inferred
+from onnxsurgeon.graph.sizes import largest_tensor
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator, first_line, numpy_type
 
@@ -94,6 +97,12 @@ def measured(part: Parts, tensor: str, rows: int, size: int) -> Array:
 
 
 def _values(model: onnx.ModelProto, tensor: str, feeds: Mapping[str, Array]) -> Array:
+    """The tensor's values, where no tensor on the way is larger than a stranger's file may ask for.
+
+    Raises:
+        OnnxSurgeonError: the model cannot be run.
+    """
+    largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name="it")
     try:
         return np.asarray(evaluator(model)([tensor], feeds)[0])
     except OnnxSurgeonError:
@@ -113,6 +122,8 @@ def _feeds(part: Parts, rows: int, size: int, seed: int = 0) -> dict[str, Array]
             rows if at == 0 and not isinstance(d, int) else d if isinstance(d, int) else size
             for at, d in enumerate(dims)
         ]
+        if math.prod(shape) > bound(MAX_TENSOR_ELEMENTS):
+            raise ModelError(f"input '{value.name}' of {len(shape)} axes of {size} is too large")
         if kind.elem_type == TensorProto.STRING:
             feeds[value.name] = np.full(shape, "a", object)
             continue
