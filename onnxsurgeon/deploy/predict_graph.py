@@ -1,0 +1,197 @@
+"""predict.onnx, the user's model with its trained weights as inputs, and features.onnx, what is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, version_converter
+
+from onnxsurgeon.data.features import prefix_model
+from onnxsurgeon.deploy import names
+from onnxsurgeon.deploy.pieces import kind_of
+from onnxsurgeon.deploy.plan import Plan, RowInput
+from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.files import join
+from onnxsurgeon.graph.writer import to_parts
+from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training.forward import IR_VERSION
+
+LATEST_IR = 9  # of models whose opset is not newer than ``OPSET``
+
+
+class _Entry(GraphBuilder):
+    """Nodes put in front of a user's: their names are behind a prefix of ours."""
+
+    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """As of ``GraphBuilder``."""
+        y = output or f"onnxsurgeon/{op_type.lower()}_{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), [y], name=f"onnxsurgeon/{len(self.nodes)}", **attributes)
+        )
+        return y
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        """As of ``GraphBuilder``."""
+        return super().constant(f"onnxsurgeon/{name}", values)
+
+
+def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
+    """The user's model with the state's parameters as inputs, and what is to be told about it.
+
+    Its inputs and outputs keep their names; rows come in the form that ``plan.inputs`` says. Outputs that are no
+    tensors, as of ZipMap, are left out or become the tensor that they are made from.
+    """
+    network = plan.network
+    model = join(to_parts(network))
+    graph = model.graph
+    entry = _Entry(network.dtype)
+    remarks = [*_plain_outputs(graph)]
+    if any(segment.file_dtype.name == "bfloat16" for segment in network.segments):
+        remarks.append(f"{names.PREDICT}: is in bfloat16 as the model, which few builds of ONNX Runtime compute in")
+    replaced: set[str] = set()
+    known = {each.name: each for each in plan.trained}
+    for segment in network.segments:
+        for layer in segment.layers:
+            readers = segment.readers if layer is segment.layers[-1] else ()
+            for (name, values), role in zip(
+                layer.parameters(), ("weight", *_roles(layer.bias is not None)), strict=False
+            ):
+                if name not in known:
+                    continue
+                source = names.parameter(name)
+                if values.ndim == 2:
+                    source = entry.add("Transpose", source, perm=[1, 0])
+                kind = kind_of(segment.file_dtype)
+                ends: list[tuple[str, slice | None]] = [(getattr(r.names, role), r.columns) for r in readers]
+                for target, columns in ends or [(name, None)]:
+                    x = source
+                    if columns is not None:
+                        ends_at = entry.integers(columns.start), entry.integers(columns.stop)
+                        x = entry.add("Slice", x, *ends_at, entry.axes(-1))
+                    entry.add("Cast", x, to=kind, output=target)
+                    replaced.add(target)
+    _without(graph, replaced)
+    _rows_in_form(graph, entry, plan.inputs)
+    own = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*entry.nodes, *own])
+    graph.initializer.extend(entry.constants.values())
+    kind = kind_of(network.dtype)
+    graph.input.extend(
+        helper.make_tensor_value_info(names.parameter(each.name), kind, each.shape) for each in plan.trained
+    )
+    return _within_bounds(_upgraded(model), names.PREDICT, remarks)
+
+
+def _roles(has_bias: bool) -> tuple[str, ...]:
+    return ("bias", "slope") if has_bias else ("slope",)
+
+
+def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
+    """The nodes before the trained part: the user's inputs → "rows", "rows_1", …; and what is to be told about it."""
+    network = plan.network
+    wanted = list(network.frame.trunk.features)
+    model = prefix_model(network, wanted)
+    graph = model.graph
+    declared = {value.name for value in graph.input}
+    for value in network.frame.model.graph.input:  # a feature that is an input itself
+        if value.name in wanted and value.name not in declared:
+            graph.input.append(value)
+    entry = _Entry(network.dtype)
+    _rows_in_form(graph, entry, plan.inputs)
+    own = list(graph.node)
+    del graph.node[:], graph.output[:]
+    graph.node.extend([*entry.nodes, *own])
+    for feature, rows in zip(wanted, plan.rows, strict=True):
+        graph.node.append(
+            helper.make_node("Cast", [feature], [rows.name], name=f"onnxsurgeon/{rows.name}", to=kind_of(rows.dtype))
+        )
+        lead = [] if network.frame.takes_one_row else ["rows"]
+        graph.output.append(helper.make_tensor_value_info(rows.name, kind_of(rows.dtype), [*lead, *rows.shape]))
+    graph.initializer.extend(entry.constants.values())
+    return _within_bounds(_upgraded(model), names.FEATURES, [])
+
+
+def _rows_in_form(graph: onnx.GraphProto, entry: _Entry, inputs: Sequence[RowInput]) -> None:
+    """Let the inputs take rows as they are stored, and put conversion and scaling in front of what reads them."""
+    declared = {value.name: value for value in graph.input}
+    for rows in inputs:
+        value = declared.get(rows.source)
+        kind = value.type.tensor_type.elem_type if value is not None else 0
+        if value is None or (kind == kind_of(rows.dtype) and not rows.is_scaled):
+            continue
+        used = f"onnxsurgeon/{rows.source}"
+        for node in graph.node:
+            for position, name in enumerate(node.input):
+                if name == rows.source:
+                    node.input[position] = used
+        x = entry.add("Cast", rows.source, to=kind_of(entry.dtype))
+        if np.any(np.not_equal(rows.scale, 1.0)):
+            x = entry.add("Mul", x, entry.array(np.asarray(rows.scale)))
+        if np.any(rows.offset):
+            x = entry.add("Add", x, entry.array(np.asarray(rows.offset)))
+        entry.add("Cast", x, to=kind, output=used)
+        value.type.tensor_type.elem_type = kind_of(rows.dtype)
+
+
+def _plain_outputs(graph: onnx.GraphProto) -> Iterable[str]:
+    """Let the graph put out tensors alone; what becomes of other outputs, in sentences."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for value in [*graph.output]:
+        if value.type.HasField("tensor_type"):
+            continue
+        maker = makers.get(value.name)
+        graph.output.remove(value)
+        if maker is None or maker.op_type != "ZipMap":
+            yield f"{names.PREDICT}: its output '{value.name}' is no tensor, and is left out"
+            continue
+        graph.node.remove(maker)
+        graph.node.append(helper.make_node("Identity", [maker.input[0]], [value.name], name=maker.name or value.name))
+        graph.output.append(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, ["rows", "classes"]))
+        yield f"{names.PREDICT}: its output '{value.name}' is the tensor that ZipMap made maps of"
+
+
+def _without(graph: onnx.GraphProto, gone: set[str]) -> None:
+    """Remove initializers, and their entries among inputs and types."""
+    for field in (graph.initializer, graph.input, graph.value_info):
+        kept = [each for each in field if each.name not in gone]
+        del field[:]
+        field.extend(kept)
+
+
+def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what its nodes read alone, and an IR version in which inputs need no initializers."""
+    graph = model.graph
+    read = {name for node in graph.node for name in inputs_of(node)} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    if model.ir_version < IR_VERSION:
+        constants = {tensor.name for tensor in kept}
+        inputs = [value for value in graph.input if value.name not in constants]
+        del graph.input[:]
+        graph.input.extend(inputs)
+        model.ir_version = IR_VERSION
+    return model
+
+
+def _within_bounds(model: onnx.ModelProto, name: str, remarks: list[str]) -> tuple[onnx.ModelProto, list[str]]:
+    """The model in opset 17 and IR 9 where it is newer and can be; else as it is, which is told."""
+    opset = next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset > OPSET:
+        try:
+            # Without weights as constants: the converter's own checks want none.
+            converted = version_converter.convert_version(model, OPSET)
+            onnx.checker.check_model(converted, full_check=True)
+        except Exception as error:  # the converter's errors share no base
+            reason = str(error).strip().splitlines()[0][:160]
+            return model, [
+                *remarks,
+                f"{name}: stays in the model's opset {opset}, since it cannot be put into {OPSET}: {reason}",
+            ]
+        model = converted
+    model.ir_version = min(model.ir_version, LATEST_IR)
+    return model, remarks
