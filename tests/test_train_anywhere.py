@@ -43,7 +43,11 @@ class Case:
             data if data == "digits" else str(EXPORTS / "data" / data), target=target, networks=(network,)
         )
         self.network, self.examples = network, prepare(network, self.dataset, self.dataset.train, self.options)
-        how = {name: given.pop(name) for name in ("optimizer", "learning_rate", "weight_decay") if name in given}
+        how = {
+            name: given.pop(name)
+            for name in ("optimizer", "learning_rate", "weight_decay", "schedule")
+            if name in given
+        }
         self.settings = TrainingSettings(**how)
         self.exported = export_trainer(
             network,
