@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -276,3 +277,52 @@ def test_what_the_package_exports_is_there():
     described = json.loads((RUNNER / "package.json").read_text())
     for each in described["exports"].values():
         assert all((RUNNER / Path(path)).is_file() for path in each.values())
+
+
+def test_two_clients_and_a_server_that_averages(tmp_path, digits):
+    federated = RUNNER.parent / "federated"
+    network = fresh(MODELS / "digits-small.onnx")
+    how = TrainingSettings(optimizer="adamw", learning_rate=0.005)
+    export_trainer(network, tmp_path / "trainer", dataset=digits, settings=how)
+    rows = digits.train.stored
+    x, y = rows.source[rows.numbers], digits.train.labels
+    halves = np.argsort(y, kind="stable").reshape(-1)  # each client knows five of the digits well
+    parts = {"a": halves[:600], "b": halves[600:]}
+    for name, part in parts.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"x": x[part].reshape(-1).tolist(), "y": y[part].tolist()}))
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "onnxsurgeon-runner").symlink_to(RUNNER)
+    for peer in (each for each in (RUNNER / "node_modules").iterdir() if not each.name.startswith(".")):
+        (modules / peer.name).symlink_to(peer)
+    shutil.copy(federated / "client.mjs", tmp_path)
+    command = [sys.executable, str(federated / "server.py"), "trainer", "2", "12", "mean.safetensors"]
+    environment = {**os.environ, "PYTHONPATH": str(RUNNER.parent / "python")}
+    server = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    clients = []
+    try:
+        port = server.stdout.readline().strip()
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        clients += [
+            subprocess.Popen(["node", "client.mjs", "trainer", port, "12", f"{name}.json"], cwd=tmp_path, **pipes)
+            for name in parts
+        ]
+        for client in clients:
+            told, errors = client.communicate(timeout=240)
+            assert (client.returncode, errors) == (0, "")
+            assert told.startswith("round 1: loss ")
+        assert server.wait(timeout=60) == 0
+    finally:
+        for each in (server, *clients):
+            each.kill()
+            each.wait()
+        server.stdout.close()
+    mean = Trainer(tmp_path / "trainer", tmp_path / "mean.safetensors").evaluate(x, y)["accuracy"]
+    alone = []
+    for part in parts.values():
+        trainer = Trainer(tmp_path / "trainer")
+        list(trainer.train(x[part], y[part], epochs=12))
+        alone.append(trainer.evaluate(x, y)["accuracy"])
+    assert max(alone) < 0.65 < 0.8 < mean
