@@ -1,5 +1,6 @@
 """A trainer's files, run by ONNX Runtime alone, give the loop engine's numbers; a state comes home."""
 
+import functools
 import json
 
 import jsonschema
@@ -84,8 +85,12 @@ class Case:
         targets = zip(self.description["targets"], self.examples.labels, strict=True)
         return {**rows, **{each["name"]: labels.astype(each["dtype"]) for each, labels in targets}}
 
+    @functools.cache  # noqa: B019 - a case is gone with its test
+    def session(self, name):
+        return ort.InferenceSession(self.folder / f"{name}.onnx")
+
     def run(self, name, feeds):
-        session = ort.InferenceSession(self.folder / f"{name}.onnx")
+        session = self.session(name)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, feeds), strict=True))
 
@@ -230,6 +235,52 @@ def test_frozen_layers_stay_and_are_no_part_of_the_state(tmp_path):
     assert {name for name in before if np.array_equal(before[name], after[name])} == frozen
 
 
+@pytest.mark.parametrize(
+    ("model", "freeze", "feature"),
+    [
+        ("torch-dynamo-documented.onnx", ("1",), [32]),
+        ("torch-dynamo-documented.onnx", ("1", "2"), [16]),
+        ("torch-dynamo-residual.onnx", ("entry.weight", "entry.bias", "1"), [24]),
+        ("torch-legacy-rank3.onnx", ("1",), [8, 24]),
+    ],
+)
+def test_frozen_first_layers_are_computed_once(tmp_path, monkeypatch, model, freeze, feature):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    once = Case(tmp_path / "a", model, freeze=freeze, **OPTIMIZERS["sgd"])
+    assert feature in [each["shape"] for each in once.description["rows"]]
+    monkeypatch.setattr("onnxsurgeon.deploy.export.trained_part", lambda network, frozen: network)
+    always = Case(tmp_path / "b", model, freeze=freeze, **OPTIMIZERS["sgd"])
+    states = [each.train("train", each.batches())[0] for each in (once, always)]
+    assert states[0].keys() == states[1].keys()
+    for name, values in states[0].items():
+        np.testing.assert_allclose(values, states[1][name], rtol=1e-3, atol=1e-5)
+    raw = {name: values[:9] for name, values in once.raw().items()}
+    parameters = {name: values for name, values in states[0].items() if name.startswith("parameter/")}
+    for name, values in once.run("predict", {**raw, **parameters}).items():
+        np.testing.assert_array_equal(values, always.run("predict", {**raw, **parameters})[name])
+    imported = import_state(once.network, states[0])
+    assert set(imported.kept) == set(once.description["frozen"])
+
+
+def test_a_head_to_which_nothing_trained_leads_is_refused(tmp_path):
+    network = load(EXPORTS / "torch-legacy-two-heads.onnx")
+    nodes = [layer.names.node for segment in (network.segments[0], network.segments[2]) for layer in segment.layers]
+    with pytest.raises(SettingsError, match=r"of what leads to the head '.*', nothing is left to train"):
+        export_trainer(network, tmp_path / "t", options=InputOptions(loss="squared-error"), freeze=nodes)
+
+
+def test_what_is_frozen_behind_is_trained_through(tmp_path):
+    """The first layer's gradient passes the frozen ones: in one step it moves as if nothing were frozen."""
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    frozen = Case(tmp_path / "a", "torch-dynamo-documented.onnx", freeze=("2",))
+    free = Case(tmp_path / "b", "torch-dynamo-documented.onnx")
+    batch = frozen.batches(3)[:1]
+    states = [each.train("step", batch)[0] for each in (frozen, free)]
+    assert set(states[1]) - set(states[0]) == {"parameter/3.weight", "parameter/3.bias"}
+    for name in states[0]:
+        np.testing.assert_array_equal(states[0][name], states[1][name])
+
+
 def test_a_model_that_is_not_trained_whole_gets_features(tmp_path):
     made = Case(tmp_path, "torch-legacy-batchnorm.onnx")
     assert "features" in made.description["files"]
@@ -263,6 +314,7 @@ def test_the_command_prints_the_operators_and_what_builds_lack(tmp_path, cli):
     assert (code, errors) == (0, "")
     assert "operators: Add, " in told
     assert "train.onnx: the browser's WebGPU lacks Max, Scan, Sign" in told
+    assert "step.onnx: the browser's WebGPU" not in told
     code, told, _ = cli("export-trainer", MODELS / "digits-small.onnx", "-o", tmp_path / "u", "--json", "--batch", 8)
     assert code == 0
     assert json.loads(told)["batch"] == {"size": 8, "fixed": True}

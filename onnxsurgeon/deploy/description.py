@@ -40,7 +40,7 @@ def describe(
         files: the size of each file in bytes.
         operators: what each of them that is a model asks of a runtime.
     """
-    network, settings = plan.network, plan.settings
+    network, settings = plan.whole, plan.settings
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -55,7 +55,7 @@ def describe(
         "targets": [_target(plan, number) for number in range(len(plan.tasks))],
         "outputs": [_output(value) for value in predict.graph.output],
         "state": [*_state(plan), {"name": names.STEPS, "kind": "steps", "shape": [], "dtype": "int32"}],
-        "frozen": [each.name for each in plan.parameters if each.frozen],
+        "frozen": [name for name, _ in network.parameters() if name in plan.frozen],
         "next": "next/",
         "batch": {"size": plan.batch_size, "fixed": plan.is_fixed},
         "optimizer": {

@@ -49,7 +49,9 @@ def evaluate_graph(plan: Plan) -> onnx.ModelProto:
         totals.append(_RULES[task.loss](build, task, z, target, name))
         shape = [task.outputs] if task.loss == SQUARED else []
         outputs.append(helper.make_tensor_value_info(name, kind, shape))
-    build.add("Sum", *totals, output=names.LOSS)
+    while len(totals) > 1:
+        totals.append(build.add("Add", totals.pop(0), totals.pop(0)))
+    build.add("Identity", *totals, output=names.LOSS)
     inputs = [
         *row_declarations(plan.rows),
         *target_declarations(plan),

@@ -21,8 +21,9 @@ from onnxsurgeon.data.prepare import require_targets
 from onnxsurgeon.deploy import names, state_file
 from onnxsurgeon.deploy.description import describe
 from onnxsurgeon.deploy.evaluate_graph import evaluate_graph
+from onnxsurgeon.deploy.freezing import frozen_names, trained_part
 from onnxsurgeon.deploy.operators import Operators, operators_of
-from onnxsurgeon.deploy.plan import Plan, RowInput, frozen_names
+from onnxsurgeon.deploy.plan import Plan, RowInput
 from onnxsurgeon.deploy.predict_graph import features_graph, predict_graph
 from onnxsurgeon.deploy.start import rows_of, tasks_of
 from onnxsurgeon.deploy.train_graph import train_graph
@@ -33,6 +34,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 from onnxsurgeon.task import Task
+from onnxsurgeon.training.resident import numbered
 from onnxsurgeon.training.settings import TrainingSettings
 
 _ALL = (
@@ -112,13 +114,14 @@ def export_trainer(
         raise SettingsError("dropout: the files have none; leave it out")
     if batch_size < 1:
         raise SettingsError(f"batch: {batch_size} is no number of rows")
-    plan = _plan(network, dataset, options, labels, rows)
+    frozen = frozen_names(network, freeze)
+    plan = _trained_part(_plan(network, dataset, options, labels, rows), frozen)
     plan = replace(
         plan,
         settings=settings,
         batch_size=batch_size,
         is_fixed=fixed_batch,
-        frozen=frozen_names(network, freeze),
+        frozen=frozen,
         report_loss=report_loss,
     )
     _require_names(plan)
@@ -153,7 +156,7 @@ def _plan(network: Network, dataset: Dataset | None, options: InputOptions, labe
     if dataset is None:
         tasks = tasks_of(network, options.loss, labels)
         inputs, own, has_features = rows_of(network, rows, options.scale, options.mean, options.std)
-        return Plan(network, tasks, inputs, own, has_features=has_features)
+        return Plan(network, network, tasks, inputs, own, has_features=has_features)
     if rows:
         raise SettingsError("rows: with --data, rows are taken as the data set stores them")
     tasks = require_targets(network, dataset, dataset.train, options)
@@ -167,7 +170,18 @@ def _plan(network: Network, dataset: Dataset | None, options: InputOptions, labe
     if not has_features:
         own = tuple(replace(stored[each.source], name=each.name) for each in own)
     names_of_classes = tuple(class_names(network, dataset))
-    return Plan(network, tasks, inputs, own, has_features=has_features, classes=names_of_classes)
+    return Plan(network, network, tasks, inputs, own, has_features=has_features, classes=names_of_classes)
+
+
+def _trained_part(plan: Plan, frozen: frozenset[str]) -> Plan:
+    """The plan with what no trained parameter leads to left to features.onnx."""
+    part = trained_part(plan.network, frozen)
+    if part is plan.network:
+        return plan
+    features = part.frame.trunk.features
+    made = zip(numbered(names.ROWS, len(features)), features.values(), strict=True)
+    rows = tuple(RowInput(name, part.dtype, shape) for name, shape in made)
+    return replace(plan, network=part, rows=rows, has_features=True)
 
 
 def _stored_type(source: np.dtype[Any], used: np.dtype[Any]) -> np.dtype[Any]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onnxsurgeon.deploy import names
-from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
@@ -73,7 +72,8 @@ class Plan:
     """A trainer before it is written.
 
     Attributes:
-        network: the user's, its values those of the file.
+        network: what is trained: the user's without what is computed once before it, its values those of the file.
+        whole: the user's.
         tasks: what each head is trained for.
         inputs: the rows as they are given to predict.onnx, and to features.onnx where there is one.
         rows: the rows as they are given to train.onnx, step.onnx and evaluate.onnx, one for each feature of the trunk.
@@ -87,6 +87,7 @@ class Plan:
     """
 
     network: Network
+    whole: Network
     tasks: tuple[Task, ...]
     inputs: tuple[RowInput, ...]
     rows: tuple[RowInput, ...]
@@ -141,31 +142,3 @@ def factors_of(network: Network, tasks: Sequence[Task]) -> list[Array | None]:
             factor = segment.over_ends(units, 1.0) if layer is segment.layers[-1] else None
             found += [factor for _ in layer.parameters()]
     return found
-
-
-def frozen_names(network: Network, chosen: Sequence[str]) -> frozenset[str]:
-    """The parameters that ``chosen`` names: parameters or nodes of the file, or hidden layers by their number.
-
-    Raises:
-        SettingsError: one names nothing, or nothing is left to train.
-    """
-    frozen: set[str] = set()
-    for text in chosen:
-        found: set[str] = set()
-        for layer in network.layers:
-            own = [name for name, _ in layer.parameters()]
-            if text == layer.names.node:
-                found.update(own)
-            found.update(name for name in own if name == text)
-        if not found and text.isdigit() and 1 <= int(text) <= network.hidden_count:
-            found.update(name for name, _ in network.hidden(int(text)).parameters())
-        if not found:
-            known = ", ".join(f"'{layer.names.node}'" for layer in network.layers[:12])
-            raise SettingsError(
-                f"freeze: '{text}' is no layer of '{network.name}': give a hidden layer's number (1 to "
-                f"{network.hidden_count}), a parameter's name or a node's: {known}"
-            )
-        frozen |= found
-    if len(frozen) == len(network.parameters()):
-        raise SettingsError(f"freeze: nothing of '{network.name}' is left to train")
-    return frozenset(frozen)

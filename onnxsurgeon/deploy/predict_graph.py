@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, version_converter
 
-from onnxsurgeon.data.features import prefix_model
 from onnxsurgeon.deploy import names
-from onnxsurgeon.deploy.pieces import kind_of
+from onnxsurgeon.deploy.pieces import kind_of, pruned
 from onnxsurgeon.deploy.plan import Plan, RowInput
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import join
@@ -44,7 +43,7 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
     Its inputs and outputs keep their names; rows come in the form that ``plan.inputs`` says. Outputs that are no
     tensors, as of ZipMap, are left out or become the tensor that they are made from.
     """
-    network = plan.network
+    network = plan.whole
     model = join(to_parts(network))
     graph = model.graph
     entry = _Entry(network.dtype)
@@ -91,15 +90,19 @@ def _roles(has_bias: bool) -> tuple[str, ...]:
 
 
 def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
-    """The nodes before the trained part: the user's inputs → "rows", "rows_1", …; and what is to be told about it."""
+    """What comes before the trained part: the user's inputs → "rows", "rows_1", …; and what is to be told about it."""
     network = plan.network
     wanted = list(network.frame.trunk.features)
-    model = prefix_model(network, wanted)
+    model = join(to_parts(plan.whole))
     graph = model.graph
-    declared = {value.name for value in graph.input}
-    for value in network.frame.model.graph.input:  # a feature that is an input itself
-        if value.name in wanted and value.name not in declared:
-            graph.input.append(value)
+    nodes = pruned(graph.node, wanted)
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    read = {name for node in nodes for name in inputs_of(node)} | set(wanted)
+    for field in (graph.input, graph.initializer):
+        kept = [each for each in field if each.name in read]
+        del field[:]
+        field.extend(kept)
     entry = _Entry(network.dtype)
     _rows_in_form(graph, entry, plan.inputs)
     own = list(graph.node)

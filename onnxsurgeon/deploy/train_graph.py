@@ -24,6 +24,7 @@ from onnxsurgeon.deploy.pieces import (
 )
 from onnxsurgeon.deploy.plan import Parameter, Plan
 from onnxsurgeon.deploy.scalars import scalars
+from onnxsurgeon.deploy.substitutes import substituted
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import activations_of, backward, forward
 from onnxsurgeon.training.gradients import require_rule
@@ -74,7 +75,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         body.add("Reshape", names.BATCHES, body.integers(-1), output=BATCH)
     total = _step(body, plan)
     if single:
-        outer.nodes += body.nodes
+        outer.nodes = substituted(outer, [*outer.nodes, *body.nodes])
         trained = {inner: updated(inner) for inner in carried}
         if plan.report_loss:
             totals = outer.add("Unsqueeze", total, outer.axes(0))
