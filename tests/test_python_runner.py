@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import jsonschema
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -11,12 +12,22 @@ import pytest
 from onnx import helper
 from onnxsurgeon_runner import Trainer, TrainerError, order_of, rate_factor, read_state, write_state
 
-from onnxsurgeon import InputOptions, TrainingSettings, create, export_trainer, import_state, load, save
+from onnxsurgeon import (
+    InputOptions,
+    ModelError,
+    TeacherModel,
+    TrainingSettings,
+    create,
+    export_trainer,
+    import_state,
+    load,
+    save,
+)
 from onnxsurgeon.deploy import state_file
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
 from tests.conftest import MODELS, randomised
-from tests.test_train_anywhere import CASES, EXPORTS, Case, largest_difference
+from tests.test_train_anywhere import CASES, EXPORTS, SCHEMA, Case, largest_difference
 
 RUNNER = MODELS.parent / "runners" / "python"
 PARITY = {"digits-small": (MODELS / "digits-small.onnx", {})} | {
@@ -246,3 +257,48 @@ def test_the_example_of_its_readme_runs_without_onnxsurgeon(tmp_path, digits):
     losses = [float(line.split()[-1]) for line in lines[:5]]
     assert losses == sorted(losses, reverse=True)
     assert (tmp_path / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "metric"),
+    [
+        ("torch-legacy-float16.onnx", "torch-dynamo-residual.onnx", "agreement"),
+        ("sklearn-arrays.onnx", "torch-dynamo-documented.onnx", "agreement"),
+        ("torch-legacy-binary-sigmoid.onnx", "torch-dynamo-binary-sigmoid.onnx", "agreement"),
+        ("torch-legacy-regression.onnx", "torch-dynamo-regression.onnx", "r2"),
+        ("torch-legacy-two-heads.onnx", "torch-dynamo-two-heads.onnx", "r2"),
+        ("torch-legacy-rank3.onnx", "sklearn-zipmap.onnx", None),
+    ],
+)
+def test_a_teacher_gives_the_targets(tmp_path, student, teacher, metric):
+    network = fresh(EXPORTS / student)
+    model = TeacherModel.read(EXPORTS / teacher)
+    if metric is None:
+        with pytest.raises(ModelError, match="none of its outputs is for the head"):
+            export_trainer(network, tmp_path / "t", teacher=model)
+        return
+    how = TrainingSettings(optimizer="adamw", learning_rate=0.005)
+    exported = export_trainer(network, tmp_path / "t", teacher=model, settings=how, step=True)
+    jsonschema.validate(exported.description, SCHEMA)
+    (each,) = exported.description["inputs"]
+    x = np.random.default_rng(0).standard_normal((400, *each["shape"])).astype(each["dtype"])
+    trainer = Trainer(tmp_path / "t")
+    targets = trainer.taught(x)
+    own = ort.InferenceSession(EXPORTS / teacher)
+    taken = x.reshape(len(x), *own.get_inputs()[0].shape[1:]).astype("f")
+    said = own.run([own.get_outputs()[0].name], {own.get_inputs()[0].name: taken})[0]
+    if metric == "agreement" and targets[0].shape[1] > 1 and said.min() < 0:
+        said = np.exp(said) / np.exp(said).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(targets[0], said, rtol=1e-3, atol=1e-4)
+    before = trainer.evaluate(x)
+    list(trainer.train(x, epochs=15))
+    after = trainer.evaluate(x, targets if len(targets) > 1 else targets[0])
+    assert after["loss"] < before["loss"]
+    assert after[metric] > before[metric]
+    with pytest.raises(TrainerError, match="wants the rows themselves"):
+        trainer.train(trainer.prepare(x))
+
+
+def test_without_a_teacher_targets_are_needed(tmp_path):
+    with pytest.raises(TrainerError, match="no teacher"):
+        Trainer(perceptron(tmp_path)).train(np.zeros((9, 6), "f"))

@@ -14,6 +14,7 @@ from onnxsurgeon.cli.options import (
     ModelArgument,
     OutOption,
     ReadingOptions,
+    TeacherOption,
     taken,
     with_fields,
     with_trust,
@@ -73,6 +74,7 @@ def export_trainer(
     report_loss: Annotated[
         bool, typer.Option("--report-loss/--no-report-loss", help="Put out each step's mean loss.")
     ] = True,
+    teacher: TeacherOption = None,
     step: Annotated[bool, typer.Option("--step", help="Write step.onnx too: one step without a loop.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -80,6 +82,7 @@ def export_trainer(
 ) -> None:
     """Write a model's training loop as files that any ONNX Runtime runs: in browsers, on phones, in apps."""
     from onnxsurgeon.cli import console
+    from onnxsurgeon.data.teacher import TeacherModel
     from onnxsurgeon.deploy.export import export_trainer as export
     from onnxsurgeon.graph.reader import load
 
@@ -99,6 +102,7 @@ def export_trainer(
         rows=rows,
         report_loss=report_loss,
         step=step,
+        teacher=None if teacher is None else TeacherModel.read(teacher),
         overwrite=force,
     )
     if as_json:

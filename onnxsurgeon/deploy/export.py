@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.dataset import Dataset
-from onnxsurgeon.data.heads import class_names
+from onnxsurgeon.data.heads import class_names, imitation_tasks
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.prepare import require_targets
+from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.deploy import names, state_file
 from onnxsurgeon.deploy.description import describe
 from onnxsurgeon.deploy.evaluate_graph import evaluate_graph
@@ -26,6 +27,7 @@ from onnxsurgeon.deploy.operators import Operators, operators_of
 from onnxsurgeon.deploy.plan import Plan, RowInput
 from onnxsurgeon.deploy.predict_graph import features_graph, predict_graph
 from onnxsurgeon.deploy.start import rows_of, tasks_of
+from onnxsurgeon.deploy.teacher_graph import imitating_tasks, teacher_graph
 from onnxsurgeon.deploy.train_graph import train_graph
 from onnxsurgeon.errors import ModelError, SettingsError
 from onnxsurgeon.graph.files import write_bytes
@@ -80,6 +82,7 @@ def export_trainer(
     rows: str = "",
     report_loss: bool = True,
     step: bool = False,
+    teacher: TeacherModel | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write the training loop of ``network`` to ``folder``, complete or not at all.
@@ -98,6 +101,7 @@ def export_trainer(
         rows: type of the rows as they are given, "uint8" for pixels; "": the model's own, or the data set's.
         report_loss: whether each step's loss is put out.
         step: whether to write step.onnx too.
+        teacher: a model with the same inputs, whose outputs are the targets.
         overwrite: whether files of an older trainer there may be replaced.
 
     Raises:
@@ -115,7 +119,7 @@ def export_trainer(
     if batch_size < 1:
         raise SettingsError(f"batch: {batch_size} is no number of rows")
     frozen = frozen_names(network, freeze)
-    plan = _trained_part(_plan(network, dataset, options, labels, rows), frozen)
+    plan = _trained_part(_plan(network, dataset, options, labels, rows, teacher), frozen)
     plan = replace(
         plan,
         settings=settings,
@@ -131,6 +135,9 @@ def export_trainer(
         models[names.STEP] = train_graph(plan, single=True)
     if plan.has_features:
         models[names.FEATURES], more = features_graph(plan)
+        remarks = [*remarks, *more]
+    if teacher is not None:
+        models[names.TEACHER], more = teacher_graph(network, teacher, plan.tasks, plan.inputs)
         remarks = [*remarks, *more]
     operators = {name: operators_of(model) for name, model in models.items()}
     contents = {name: _bytes(model, folder / name) for name, model in models.items()}
@@ -151,15 +158,29 @@ def initial_state(plan: Plan) -> dict[str, Array]:
     return {**state, names.STEPS: np.array(0, np.int32)}
 
 
-def _plan(network: Network, dataset: Dataset | None, options: InputOptions, labels: int | None, rows: str) -> Plan:
+def _plan(
+    network: Network,
+    dataset: Dataset | None,
+    options: InputOptions,
+    labels: int | None,
+    rows: str,
+    teacher: TeacherModel | None,
+) -> Plan:
     """What is trained, and by what rows."""
     if dataset is None:
-        tasks = tasks_of(network, options.loss, labels)
+        if teacher is None:
+            tasks = tasks_of(network, options.loss, labels)
+        else:
+            tasks = imitating_tasks(network, teacher, options.loss, labels)
         inputs, own, has_features = rows_of(network, rows, options.scale, options.mean, options.std)
         return Plan(network, network, tasks, inputs, own, has_features=has_features)
     if rows:
         raise SettingsError("rows: with --data, rows are taken as the data set stores them")
-    tasks = require_targets(network, dataset, dataset.train, options)
+    if teacher is None:
+        tasks = require_targets(network, dataset, dataset.train, options)
+    else:
+        taught = teacher.outputs(network, dataset, dataset.train, options)
+        tasks = imitation_tasks(network, taught.outputs, options.loss, squashes=taught.squashes)
     _require_plain(tasks)
     inputs, own, has_features = rows_of(network)
     stored = {

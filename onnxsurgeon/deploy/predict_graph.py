@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
 import onnx
-from onnx import helper, version_converter
+from onnx import helper
 
 from onnxsurgeon.deploy import names
+from onnxsurgeon.deploy.entry import Entry, rows_in_form, within_bounds
 from onnxsurgeon.deploy.pieces import kind_of, pruned
-from onnxsurgeon.deploy.plan import Plan, RowInput
+from onnxsurgeon.deploy.plan import Plan
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import join
 from onnxsurgeon.graph.writer import to_parts
-from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.forward import IR_VERSION
-
-LATEST_IR = 9  # of models whose opset is not newer than ``OPSET``
-
-
-class _Entry(GraphBuilder):
-    """Nodes put in front of a user's: their names are behind a prefix of ours."""
-
-    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """As of ``GraphBuilder``."""
-        y = output or f"onnxsurgeon/{op_type.lower()}_{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(op_type, list(inputs), [y], name=f"onnxsurgeon/{len(self.nodes)}", **attributes)
-        )
-        return y
-
-    def constant(self, name: str, values: np.ndarray) -> str:
-        """As of ``GraphBuilder``."""
-        return super().constant(f"onnxsurgeon/{name}", values)
 
 
 def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
@@ -46,7 +26,7 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
     network = plan.whole
     model = join(to_parts(network))
     graph = model.graph
-    entry = _Entry(network.dtype)
+    entry = Entry(network.dtype)
     remarks = [*_plain_outputs(graph)]
     if any(segment.file_dtype.name == "bfloat16" for segment in network.segments):
         remarks.append(f"{names.PREDICT}: is in bfloat16 as the model, which few builds of ONNX Runtime compute in")
@@ -73,7 +53,7 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
                     entry.add("Cast", x, to=kind, output=target)
                     replaced.add(target)
     _without(graph, replaced)
-    _rows_in_form(graph, entry, plan.inputs)
+    rows_in_form(graph, entry, plan.inputs)
     own = list(graph.node)
     del graph.node[:]
     graph.node.extend([*entry.nodes, *own])
@@ -82,7 +62,7 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
     graph.input.extend(
         helper.make_tensor_value_info(names.parameter(each.name), kind, each.shape) for each in plan.trained
     )
-    return _within_bounds(_upgraded(model), names.PREDICT, remarks)
+    return within_bounds(_upgraded(model), names.PREDICT, remarks)
 
 
 def _roles(has_bias: bool) -> tuple[str, ...]:
@@ -103,8 +83,8 @@ def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
         kept = [each for each in field if each.name in read]
         del field[:]
         field.extend(kept)
-    entry = _Entry(network.dtype)
-    _rows_in_form(graph, entry, plan.inputs)
+    entry = Entry(network.dtype)
+    rows_in_form(graph, entry, plan.inputs)
     own = list(graph.node)
     del graph.node[:], graph.output[:]
     graph.node.extend([*entry.nodes, *own])
@@ -115,29 +95,7 @@ def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
         lead = [] if network.frame.takes_one_row else ["rows"]
         graph.output.append(helper.make_tensor_value_info(rows.name, kind_of(rows.dtype), [*lead, *rows.shape]))
     graph.initializer.extend(entry.constants.values())
-    return _within_bounds(_upgraded(model), names.FEATURES, [])
-
-
-def _rows_in_form(graph: onnx.GraphProto, entry: _Entry, inputs: Sequence[RowInput]) -> None:
-    """Let the inputs take rows as they are stored, and put conversion and scaling in front of what reads them."""
-    declared = {value.name: value for value in graph.input}
-    for rows in inputs:
-        value = declared.get(rows.source)
-        kind = value.type.tensor_type.elem_type if value is not None else 0
-        if value is None or (kind == kind_of(rows.dtype) and not rows.is_scaled):
-            continue
-        used = f"onnxsurgeon/{rows.source}"
-        for node in graph.node:
-            for position, name in enumerate(node.input):
-                if name == rows.source:
-                    node.input[position] = used
-        x = entry.add("Cast", rows.source, to=kind_of(entry.dtype))
-        if np.any(np.not_equal(rows.scale, 1.0)):
-            x = entry.add("Mul", x, entry.array(np.asarray(rows.scale)))
-        if np.any(rows.offset):
-            x = entry.add("Add", x, entry.array(np.asarray(rows.offset)))
-        entry.add("Cast", x, to=kind, output=used)
-        value.type.tensor_type.elem_type = kind_of(rows.dtype)
+    return within_bounds(_upgraded(model), names.FEATURES, [])
 
 
 def _plain_outputs(graph: onnx.GraphProto) -> Iterable[str]:
@@ -179,22 +137,3 @@ def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
         graph.input.extend(inputs)
         model.ir_version = IR_VERSION
     return model
-
-
-def _within_bounds(model: onnx.ModelProto, name: str, remarks: list[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """The model in opset 17 and IR 9 where it is newer and can be; else as it is, which is told."""
-    opset = next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset > OPSET:
-        try:
-            # Without weights as constants: the converter's own checks want none.
-            converted = version_converter.convert_version(model, OPSET)
-            onnx.checker.check_model(converted, full_check=True)
-        except Exception as error:  # the converter's errors share no base
-            reason = str(error).strip().splitlines()[0][:160]
-            return model, [
-                *remarks,
-                f"{name}: stays in the model's opset {opset}, since it cannot be put into {OPSET}: {reason}",
-            ]
-        model = converted
-    model.ir_version = min(model.ir_version, LATEST_IR)
-    return model, remarks

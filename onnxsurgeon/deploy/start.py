@@ -63,7 +63,7 @@ def tasks_of(network: Network, loss: str = "auto", labels: int | None = None) ->
             raise SettingsError(
                 f"loss: '{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}"
             )
-        positions = _positions(network, head, 1 if chosen == CROSS_ENTROPY else head.width, labels)
+        positions = positions_of(network, head, 1 if chosen == CROSS_ENTROPY else head.width, labels)
         found.append(Task(chosen, head.width, head.squash, positions=positions))
     return tuple(found)
 
@@ -78,7 +78,7 @@ def _loss(network: Network, head: Head) -> str:
     return told
 
 
-def _positions(network: Network, head: Head, each: int, labels: int | None) -> int:
+def positions_of(network: Network, head: Head, each: int, labels: int | None) -> int:
     """Rows of outputs that a row has."""
     between = shape_of(network, head.tensor)[:-1] if head.rank > 2 else ()
     known = None if None in between else math.prod(size or 1 for size in between)

@@ -113,7 +113,7 @@ class Trainer:
     def train(
         self,
         rows: Rows | Prepared,
-        targets: Targets,
+        targets: Targets | None = None,
         *,
         epochs: int = 1,
         batch_size: int | None = None,
@@ -125,7 +125,7 @@ class Trainer:
 
         Args:
             rows: an array, or arrays by the model's inputs.
-            targets: an array, or one for each head; classes by number or by name.
+            targets: an array, or one for each head; classes by number or by name; None: what the teacher says.
             epochs: how many.
             batch_size: rows in a batch; None: as exported.
             learning_rate: None: as exported.
@@ -178,7 +178,7 @@ class Trainer:
             mean = float(np.average(all_losses.astype(np.float64), weights=np.concatenate(weights))) if losses else None
             yield Epoch(epoch + 1, mean, all_losses)
 
-    def evaluate(self, rows: Rows | Prepared, targets: Targets) -> dict[str, float]:
+    def evaluate(self, rows: Rows | Prepared, targets: Targets | None = None) -> dict[str, float]:
         """Mean loss and metric, "accuracy" or "r2", over rows; of several heads the mean, and each as "accuracy_1", ….
 
         Raises:
@@ -203,6 +203,19 @@ class Trainer:
                 result |= {f"{name}_{i}": value for i, value in enumerate(values, start=1)}
         return result
 
+    def taught(self, rows: Rows | Prepared) -> list[np.ndarray]:
+        """The targets that the teacher gives for rows, one array for each head: computed once, to be used often.
+
+        Raises:
+            TrainerError: there is no teacher, or the rows do not fit.
+        """
+        if "teacher" not in self.description["files"]:
+            raise TrainerError("targets: there is no teacher to give them")
+        if isinstance(rows, Prepared):
+            raise TrainerError("targets: a teacher wants the rows themselves; give what taught(rows) returns")
+        found = self._in_chunks("teacher", self._inputs(rows), {})
+        return [found[each["name"]] for each in self.description["targets"]]
+
     def predict(self, rows: Rows) -> dict[str, np.ndarray]:
         """The model's outputs for rows, by name.
 
@@ -214,12 +227,15 @@ class Trainer:
     def _parameters(self) -> dict[str, np.ndarray]:
         return {e["name"]: self.state[e["name"]] for e in self.description["state"] if e["kind"] == "parameter"}
 
-    def _labelled(self, rows: Rows | Prepared, targets: Targets) -> tuple[dict[str, np.ndarray], int]:
+    def _labelled(self, rows: Rows | Prepared, targets: Targets | None) -> tuple[dict[str, np.ndarray], int]:
         """Rows and targets by the inputs of train.onnx and evaluate.onnx, and how many there are."""
         feeds = dict(self.prepare(rows).rows)
         count = len(next(iter(feeds.values())))
         wanted = self.description["targets"]
-        given = [targets] if isinstance(targets, np.ndarray) or len(wanted) == 1 else list(targets)
+        if targets is None:
+            given: list[Any] = list(self.taught(rows))
+        else:
+            given = [targets] if isinstance(targets, np.ndarray) or len(wanted) == 1 else list(targets)
         if len(given) != len(wanted):
             raise TrainerError(f"targets: {len(given)} arrays for {len(wanted)} heads")
         for each, values in zip(wanted, given, strict=True):

@@ -110,10 +110,12 @@ export class Trainer {
   save(): Uint8Array;
   /** Rows as train and evaluate take them. */
   prepare(rows: Rows): Promise<Prepared>;
-  /** Train for some epochs more, each when it is asked for. */
-  train(rows: Rows, targets: Targets, options?: TrainOptions): AsyncGenerator<Epoch, void, void>;
+  /** Train for some epochs more, each when it is asked for; without targets, towards what a teacher says. */
+  train(rows: Rows, targets?: Targets, options?: TrainOptions): AsyncGenerator<Epoch, void, void>;
   /** Mean loss and metric over rows. */
-  evaluate(rows: Rows, targets: Targets): Promise<{ loss: number; accuracy?: number; r2?: number; agreement?: number } & Record<string, number>>;
+  evaluate(rows: Rows, targets?: Targets): Promise<{ loss: number; accuracy?: number; r2?: number; agreement?: number } & Record<string, number>>;
+  /** The targets that a teacher gives, one array for each head. */
+  taught(rows: Rows): Promise<NamedArray[]>;
   /** The model's outputs by name. */
   predict(rows: Rows): Promise<Record<string, NamedArray>>;
   /** Let the runtime free what it holds. */

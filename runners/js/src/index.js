@@ -74,7 +74,7 @@ export class Trainer {
   }
 
   /**
-   * Train for some epochs more; yields {number, loss, losses} after each. Options: `epochs` (1), `batchSize`,
+   * Train for some epochs more; yields {number, loss, losses} after each. Without targets, a teacher gives them. Options: `epochs` (1), `batchSize`,
    * `learningRate` (as exported), `seed` (0), `course`, the schedule's epochs in all (those until now and these),
    * `stepsPerRun` (256), `onSteps`, called with {done, steps, losses} after each run.
    */
@@ -139,6 +139,14 @@ export class Trainer {
     return result;
   }
 
+  /** The targets that the teacher gives for rows, one array for each head: computed once, to be used often. */
+  async taught(rows) {
+    if (this.description.files.teacher === undefined) throw new TrainerError('targets: there is no teacher to give them');
+    if (rows instanceof Prepared) throw new TrainerError('targets: a teacher wants the rows themselves; give what taught(rows) returns');
+    const found = await this._inChunks('teacher', this._inputs(rows), {});
+    return this.description.targets.map(({ name }) => found[name]);
+  }
+
   /** The model's outputs for rows, by name: {dtype, shape, data}. */
   async predict(rows) {
     return this._inChunks('predict', this._inputs(rows), this._parameters());
@@ -159,7 +167,7 @@ export class Trainer {
     const { rows: prepared } = await this.prepare(rows);
     const count = Object.values(prepared)[0].shape[0];
     const heads = this.description.targets;
-    const given = heads.length === 1 ? [targets] : targets;
+    const given = targets === undefined ? await this.taught(rows) : heads.length === 1 ? [targets] : targets;
     if (!Array.isArray(given) || given.length !== heads.length) throw new TrainerError(`targets: give an array of ${heads.length} arrays, one a head`);
     const feeds = { ...prepared };
     heads.forEach((head, i) => {
