@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnxsurgeon.data.prepare import prepare
     from onnxsurgeon.data.sampling import sample_rows
     from onnxsurgeon.data.teacher import TeacherModel
+    from onnxsurgeon.deploy.export import Exported, export_trainer
+    from onnxsurgeon.deploy.importing import Imported, import_state
     from onnxsurgeon.errors import (
         DataError,
         EngineError,
@@ -93,6 +95,8 @@ _HOMES = {
     "data.prepare": ("prepare",),
     "data.sampling": ("sample_rows",),
     "data.teacher": ("TeacherModel",),
+    "deploy.export": ("Exported", "export_trainer"),
+    "deploy.importing": ("Imported", "import_state"),
     "errors": (
         "DataError",
         "EngineError",
@@ -160,10 +164,12 @@ __all__ = [
     "Entry",
     "Evolved",
     "Examples",
+    "Exported",
     "Factorize",
     "FactorizeData",
     "Footprint",
     "Grow",
+    "Imported",
     "InputOptions",
     "InsertIdentity",
     "Merge",
@@ -205,11 +211,13 @@ __all__ = [
     "diff",
     "evaluate",
     "evolve",
+    "export_trainer",
     "factorization_errors",
     "found_error",
     "from_model",
     "head_outputs",
     "imitating",
+    "import_state",
     "inspect_layers",
     "load",
     "load_dataset",
