@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from onnxsurgeon.choices import BY_GRADIENTS
+from onnxsurgeon.choices import BY_GRADIENTS, DATA, RUN, WIDEN_MODES
+from onnxsurgeon.cli.help import CONTEXT, Command
 from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     ForceOption,
@@ -17,13 +17,14 @@ from onnxsurgeon.cli.options import (
     OutOption,
     ReadingOptions,
     SeedOption,
+    one_of,
     shape,
     taken,
     with_fields,
     with_trust,
 )
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.settings import SurgeonSettings, preset_names
 
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
@@ -32,18 +33,25 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command(epilog="Example: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1")(new)
-    app.command(epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz")(
-        inspect
-    )
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Example: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1",
+    )(new)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz",
+    )(inspect)
     app.command(
         cls=OperateCommand,
+        context_settings=CONTEXT,
         epilog="Examples: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx; "
         "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx",
     )(operate)
 
 
-class OperateCommand(TyperCommand):
+class OperateCommand(Command):
     """Its help lists the surgeries that there are."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -61,8 +69,8 @@ class OperateCommand(TyperCommand):
 def new(
     sizes: Annotated[str, typer.Argument(help="Widths from input to output, such as 784-10-10.", metavar="SIZES")],
     out: OutOption,
-    input_shape: Annotated[str, typer.Option(help="Shape of one input row, such as 28x28x1.")] = "",
-    activation: Annotated[str, typer.Option(help="ONNX op of the hidden layers' activation.")] = "Relu",
+    input_shape: Annotated[str, typer.Option(help="Shape of one input row, such as 28x28x1.", metavar="SHAPE")] = "",
+    activation: Annotated[str, typer.Option(help="ONNX op of the hidden layers' activation.", metavar="OP")] = "Relu",
     softmax: Annotated[bool, typer.Option(help="Put a Softmax after the logits.")] = True,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -85,11 +93,15 @@ def new(
 @with_fields(ReadingOptions)
 def inspect(
     model: ModelArgument,
-    preset: str = "default",
+    preset: Annotated[
+        str, typer.Option(rich_help_panel=RUN, **one_of("--preset", "Whose thresholds count.", preset_names()))
+    ] = "default",
     data: Annotated[
         str,
         typer.Option(
             "--data",
+            metavar="DATA",
+            rich_help_panel=DATA,
             help="Show what prune would lose on this data set, as for evaluate, by 4,096 training rows, and recommend "
             "it instead of narrow.",
         ),
@@ -179,12 +191,14 @@ def operate(
         ),
     ],
     out: OutOption,
-    widen: Annotated[str, typer.Option(help="How units are added: split, equal or fresh.")] = "split",
+    widen: Annotated[str, typer.Option(**one_of("--widen", "How units are added.", WIDEN_MODES))] = "split",
     exact: Annotated[bool, typer.Option("--exact", help="Refuse a surgery that would change the function.")] = False,
     data: Annotated[
         str,
         typer.Option(
             "--data",
+            metavar="DATA",
+            rich_help_panel=DATA,
             help="Show each surgery's error on rows of this data set, as for evaluate; some need it, and go by 4,096 "
             "training rows.",
         ),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxsurgeon.choices import SPLITS
 from onnxsurgeon.comparison.layers import LayerChange, layer_changes
 from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.comparison.on_data import DataComparison, compare_on_data
@@ -20,8 +21,6 @@ from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.selection import model_file
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from onnxsurgeon.choices import LAYOUTS
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
-
-LAYOUTS = ("hwc", "chw")
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from onnxsurgeon.choices import IMPUTATIONS
 from onnxsurgeon.data.columns import Expect, TableFile, Told, named
 from onnxsurgeon.data.dataset import TEST_FRACTION, Dataset, Split, chunks, deciding_share, draw, unlabelled
 from onnxsurgeon.data.delimited import CsvFile
 from onnxsurgeon.data.foreseen import require_room
 from onnxsurgeon.data.inputs import require_columns, takes_whole
-from onnxsurgeon.data.missing import IMPUTATIONS, no_value, require_imputation, stand_in
+from onnxsurgeon.data.missing import no_value, require_imputation, stand_in
 from onnxsurgeon.data.parquet import ParquetFile
 from onnxsurgeon.data.sheet import Sheet, SheetRows, matrix_type, part_names
 from onnxsurgeon.data.targets import Targets, from_columns

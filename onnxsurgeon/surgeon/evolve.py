@@ -6,14 +6,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.sampling import SAMPLE, sample_rows
-from onnxsurgeon.errors import DivergedError, SurgeryError
+from onnxsurgeon.errors import DivergedError, SettingsError, SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.linear_algebra import Array
@@ -32,8 +32,10 @@ from onnxsurgeon.runs.branch import (
 from onnxsurgeon.runs.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary, why_damaged
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.jobs import Done, Job, Manner
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
+from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench
@@ -51,9 +53,25 @@ T = TypeVar("T", bound="type[Surgeon]")
 
 
 def register(kind: T) -> T:
-    """Enter a search into the registry under its name."""
+    """Enter a search into the registry under its name; its own settings become options of ``evolve``.
+
+    Raises:
+        SettingsError: a setting of its own is called as another is.
+    """
+    taken = {entry.name: "every search" for entry in fields(SurgeonSettings)}
+    for search, settings in OWN_SETTINGS.items():
+        taken.update({entry.name: search for entry in fields(settings)} if search != kind.name else {})
+    for entry in fields(kind.settings_type) if kind.name not in OWN_SETTINGS else ():
+        if entry.name in taken:
+            raise SettingsError(f"search {kind.name}: its setting '{entry.name}' is one of {taken[entry.name]}")
     SEARCHES[kind.name] = kind
+    OWN_SETTINGS[kind.name] = kind.settings_type
     return kind
+
+
+def unregister(name: str) -> None:
+    """Take a search out of the registry."""
+    del SEARCHES[name], OWN_SETTINGS[name]
 
 
 @dataclass
@@ -62,6 +80,7 @@ class Surgeon(ABC):
 
     Attributes:
         name: what ``--search`` calls it.
+        settings_type: a dataclass of what it alone is set by; ``own`` is one.
         manner: how it has its branches trained and scored.
         first_phase: the phase that a run begins in.
         races_made_rows: whether it finds out if rows that were made unasked pay; else it has the given ones alone.
@@ -80,6 +99,7 @@ class Surgeon(ABC):
     """
 
     name: ClassVar[str] = ""
+    settings_type: ClassVar[type[OwnSettings]] = OwnSettings
     manner: ClassVar[Manner] = Manner()
     first_phase: ClassVar[str] = GROW
     races_made_rows: ClassVar[bool] = False
@@ -111,6 +131,11 @@ class Surgeon(ABC):
             manner=self.manner,
         )
         self._started = time.perf_counter() if self.begun is None else self.begun
+
+    @cached_property
+    def own(self) -> Any:
+        """What this search alone is set by: a ``settings_type``."""
+        return self.settings.of(self.settings_type)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -386,4 +411,4 @@ def size_then_number(branch: Branch) -> tuple[int, int]:
     return branch.network.parameter_count, branch.number
 
 
-__all__ = ["SEARCHES", "State", "Surgeon", "register", "size_then_number"]
+__all__ = ["SEARCHES", "State", "Surgeon", "register", "size_then_number", "unregister"]

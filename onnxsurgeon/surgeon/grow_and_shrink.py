@@ -25,8 +25,10 @@ from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
 from onnxsurgeon.surgeon.evolve import register
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
 from onnxsurgeon.surgeon.jobs import Job
+from onnxsurgeon.surgeon.own_settings import GROW_AND_SHRINK, GrowAndShrinkSettings
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
@@ -42,7 +44,8 @@ COMPETITORS = 2  # networks that are trained for a competition, when each rung i
 class GrowAndShrink(FrontSearch):
     """The search for untrained starts, and for what is to become larger; see the module."""
 
-    name: ClassVar[str] = "grow-and-shrink"
+    name: ClassVar[str] = GROW_AND_SHRINK
+    settings_type: ClassVar[type[OwnSettings]] = GrowAndShrinkSettings
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """A competition of shapes to grow to, or the next part of a cycle."""

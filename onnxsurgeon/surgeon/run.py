@@ -29,11 +29,12 @@ from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
+from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
-from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
@@ -150,7 +151,7 @@ def evolve(
             teaching.write(run.path)
             run.write_settings(
                 {
-                    "settings": asdict(settings),
+                    "settings": settings.record(),
                     "engine": chosen.name,
                     "device": chosen.device,
                     "model": {
@@ -207,8 +208,7 @@ def resume(
     record = run.read_settings(get_type_hints(SurgeonSettings))
     last = run.checkpoint(why_damaged, from_checkpoint)
     try:
-        # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
-        settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
+        settings = SurgeonSettings.from_record(record["settings"])
         data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
         folder = Path(data["folder"]) if data["folder"] else None
@@ -255,9 +255,7 @@ def search_for(
         SettingsError: there is no such search, or what is asked for does not go together.
     """
     if settings.search != "auto":
-        if settings.search not in SEARCHES:
-            known = ", ".join(["auto", *SEARCHES])
-            raise SettingsError(f"search: '{settings.search}' is unknown: expected one of {known}")
+        require_choice(settings.search, ("auto", *SEARCHES), "search")
         if (settings.search == Algorithm1.name) != (settings.objective == "paper"):
             raise SettingsError(
                 f"search: {Algorithm1.name} and --objective paper go together, as in --preset corrected"
@@ -350,7 +348,7 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
     return {
         "event": "run",
         "path": str(surgeon.run.path),
-        "settings": asdict(surgeon.settings),
+        "settings": surgeon.settings.record(),
         "rows": splits.given_rows,
         "made_rows": surgeon.train.rows - splits.given_rows,
         "batches_per_epoch": surgeon.batches_per_epoch,

@@ -31,9 +31,11 @@ from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.evolve import register
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
+from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
 from onnxsurgeon.surgery import Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
 
@@ -58,7 +60,8 @@ PLANS = 8  # times as long as a step of pruning several plans take, as long as i
 class ShrinkTrained(FrontSearch):
     """The search for trained starts; see the module."""
 
-    name: ClassVar[str] = "shrink-trained"
+    name: ClassVar[str] = SHRINK_TRAINED
+    settings_type: ClassVar[type[OwnSettings]] = ShrinkTrainedSettings
     races_made_rows: ClassVar[bool] = True
     first_phase: ClassVar[str] = PRUNE
 

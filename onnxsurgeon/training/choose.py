@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxsurgeon.choices import ENGINES
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
@@ -10,8 +11,6 @@ from onnxsurgeon.training.forward import activations_of
 from onnxsurgeon.training.gradients import has_rule
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.settings import OptimizerSettings
-
-ENGINES = ("auto", "loop", "artifacts")
 
 
 def make_engine(

@@ -1,0 +1,30 @@
+"""What may have been meant by a word that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MOST = 3  # suggestions
+NEAR = 0.6  # likeness from which on a word may have been meant; 1: the same
+LONGEST = 100  # characters of a word that anything is suggested for
+MANY = 10_000  # words beyond which none is looked through
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Such as ": did you mean 'digits' or 'digit'?", the likeliest first; "" where no known word is like it."""
+    found = nearest(word, known)
+    return f": did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known words that are most like ``word``, the likeliest first; case does not count."""
+    from difflib import get_close_matches  # here: help does not wait for it
+
+    spelled: dict[str, str] = {}
+    for each in known:
+        if len(spelled) == MANY:
+            break
+        spelled.setdefault(each.casefold(), each)
+    if len(word) > LONGEST:
+        return []
+    return [spelled[each] for each in get_close_matches(word.casefold(), spelled, n=MOST, cutoff=NEAR)]
