@@ -61,8 +61,9 @@ def test_every_setting_is_an_option_of_evolve(cli):
     _, out, _ = cli("evolve", "--help-all")
     flags = """
     --preset --seed --epochs --initial-epochs --epoch-step --branches --redraws --recuperation-batches
-    --epsilon-relative --epsilon-absolute --selection --top-n --random-draw --no-random-draw --memory --no-memory
-    --widen --target-accuracy --time-limit --patience --learning-rate --batch-size --engine --device --workers --run-dir
+    --singular-relative --singular-absolute --selection --top-n --random-draw --no-random-draw --step-back
+    --no-step-back --widen --target-accuracy --time-limit --patience --learning-rate --batch-size --engine
+    --device --workers --run-dir
     --out"""
     for flag in flags.split():
         assert flag in out, flag
@@ -101,7 +102,7 @@ def test_the_help_of_evolve_fits_two_screens_and_is_in_groups(cli, monkeypatch):
     for name, flags in found.items():
         assert set(flags) <= set(everything[name]), name
     experts = {flag for flags in everything.values() for flag in flags} - {f for flags in found.values() for f in flags}
-    assert {"--beta1", "--epsilon-relative", "--trial", "--from-checkpoint", "--temperature"} <= experts
+    assert {"--beta1", "--singular-relative", "--trial", "--from-checkpoint", "--temperature"} <= experts
 
 
 def test_choices_are_shown_and_a_default_that_is_not_the_first(cli, monkeypatch):

@@ -30,11 +30,13 @@ from onnxsurgeon.cli.options import (
     taken,
     with_fields,
     with_help_all,
+    with_renamed,
     with_trust,
 )
 from onnxsurgeon.cli.streams import OutputError
 from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
+from onnxsurgeon.surgeon.renamed import RENAMED, renewed
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
 
@@ -252,7 +254,9 @@ def evolve(
         "training_progress": progress,
     }
     reading = taken(ReadingOptions, settings)
-    given = {name: value for name, value in settings.items() if value is not None}
+    given, renames = renewed({name: value for name, value in settings.items() if value is not None})
+    if not quiet:
+        console.remarks(renames, as_json=True)
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
@@ -306,7 +310,7 @@ def renew() -> None:
     evolve.__signature__ = _EVOLVE  # type: ignore[attr-defined]
     evolve.__annotations__ = {name: each.annotation for name, each in _EVOLVE.parameters.items()}
     kinds = [kind for kind in OWN_SETTINGS.values() if not issubclass(SurgeonSettings, kind)]
-    with_fields(SurgeonSettings, *kinds)(evolve)
+    with_renamed(SurgeonSettings, RENAMED)(with_fields(SurgeonSettings, *kinds)(evolve))
 
 
 renew()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -203,10 +203,24 @@ def with_fields(*kinds: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[
     return decorate
 
 
-def _parameter(kind: type, entry: Field[Any], hint: Any) -> inspect.Parameter:
-    """The option of a dataclass's field."""
-    about = entry.metadata
-    flag = f"--{entry.name.replace('_', '-')}"
+def with_renamed(kind: type, names: Mapping[str, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add to a command what fields of ``kind`` were called before, by old and new name; help does not show them."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command)
+        types, entries = get_type_hints(kind), {entry.name: entry for entry in fields(kind)}
+        old = [_parameter(kind, entries[new], types[new], old) for old, new in names.items()]
+        command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *old])  # type: ignore[attr-defined]
+        command.__annotations__ |= {parameter.name: parameter.annotation for parameter in old}
+        return command
+
+    return decorate
+
+
+def _parameter(kind: type, entry: Field[Any], hint: Any, old: str = "") -> inspect.Parameter:
+    """The option of a dataclass's field; hidden where it is for its ``old`` name."""
+    about, name = entry.metadata, old or entry.name
+    flag = f"--{name.replace('_', '-')}"
     default = "" if entry.default in (None, "", MISSING) else f" [default: {_spell(entry.default)}]"
     placeholder = about.get("metavar") or next((word for of, word in _PLACEHOLDERS if hint in (of, of | None)), None)
     shown: dict[str, Any] = {"help": about["help"] + default, "metavar": placeholder, "show_default": False}
@@ -218,10 +232,11 @@ def _parameter(kind: type, entry: Field[Any], hint: Any) -> inspect.Parameter:
     option = typer.Option(
         *((f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag,)),
         rich_help_panel=Group(group_of(kind, entry.name), is_expert=about.get("is_expert", False)),
+        hidden=bool(old),
         **shown,
     )
     annotation = Annotated[hint | None, option]
-    return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def with_help_all(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,9 +10,10 @@ from typing import Any, get_type_hints
 
 from onnxsurgeon.choices import GROUPS
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.errors import RunError
+from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS, group_of
+from onnxsurgeon.surgeon.renamed import renewed
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.task import AGREEMENT, FIDELITY
 
@@ -92,12 +93,13 @@ def read_invocation(run: RunDirectory) -> Invocation:
             shlex.join(["onnxsurgeon", "evolve", *_arguments(record, settings)]),
             str(record.get("metric", "accuracy")),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, SettingsError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
 
 
-def _settings(values: Mapping[str, Any]) -> Iterator[Setting]:
+def _settings(recorded: Mapping[str, Any]) -> Iterator[Setting]:
     """The settings in the order in which help shows them, then those that this version does not know."""
+    values, _ = renewed(recorded)
     kinds: list[type[Any]] = [SurgeonSettings, *OWN_SETTINGS.values()]
     known = {setting.name: setting for kind in kinds for setting in _described(kind)}
     preset = PRESETS.get(values["preset"], {})

@@ -35,7 +35,7 @@ class Algorithm1(Surgeon):
 
     def result(self, state: State) -> Branch:
         """The most accurate branch so far, or the current one with the best score."""
-        if self.own.result == "most-accurate":
+        if self.own.pick == "most-accurate":
             contenders = [state.best, *state.branches]
             return min(contenders, key=lambda branch: (-branch.accuracy, size_then_number(branch)))
         return min(state.branches, key=lambda branch: (-branch.score, size_then_number(branch)))
@@ -50,7 +50,7 @@ class Algorithm1(Surgeon):
             for candidate in propose(branch.network, settings.thresholds, mode=settings.widen, branch=branch.number)
         ]
         pool: list[Branch] = []
-        for draw in range(own.redraws + 1 if own.memory else 1):
+        for draw in range(own.redraws + 1 if own.step_back else 1):
             rng = generator(settings.seed, "selection", state.epoch, draw)
             chosen = select(own.selection, rest, rng, n=own.top_n, random_draw=own.random_draw)
             if not chosen:
@@ -63,7 +63,7 @@ class Algorithm1(Surgeon):
                 self.tell(event="dropped", branch=job.branch.number, reason="score")
             trained = self._finish_step(state, kept, epochs)
             pool += trained
-            good = [branch for branch in trained if branch.accuracy >= before or not own.memory]
+            good = [branch for branch in trained if branch.accuracy >= before or not own.step_back]
             if good:
                 return self._keep(good, pool)
         if pool:

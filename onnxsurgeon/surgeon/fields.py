@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.quantities import Quantity
@@ -63,6 +63,8 @@ class OwnSettings:
     Raises:
         SettingsError: a value is out of range; the text names the setting.
     """
+
+    looks_for_wishes: ClassVar[bool] = True  # and not for accuracy alone
 
     def __post_init__(self) -> None:
         check_fields(self)

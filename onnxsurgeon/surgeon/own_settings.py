@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from typing import ClassVar
 
 from onnxsurgeon.choices import SELECTIONS
 from onnxsurgeon.quantities import SHARE
@@ -58,6 +59,8 @@ class ShrinkTrainedSettings(OwnSettings):
 class Algorithm1Settings(OwnSettings):
     """Settings of the paper's Algorithm 1; see ``surgeon.algorithm1``."""
 
+    looks_for_wishes: ClassVar[bool] = False
+
     epoch_step: int = setting(10, "Epochs between decision points.", range=WHOLE_POSITIVE)
     initial_epochs: int = setting(10, "Before the first decision point.", range=NOT_NEGATIVE)
     branches: int = setting(2, "Kept at a decision point.", range=WHOLE_POSITIVE)
@@ -73,13 +76,13 @@ class Algorithm1Settings(OwnSettings):
         range=NOT_NEGATIVE,
         is_expert=True,
     )
-    epsilon_relative: float = setting(
+    singular_relative: float = setting(
         0.005,
         "A singular value below this fraction of the largest is small (eq. 13).",
         range=NOT_NEGATIVE,
         is_expert=True,
     )
-    epsilon_absolute: float = setting(
+    singular_absolute: float = setting(
         0.3, "A singular value below this is small (eq. 13).", range=NOT_NEGATIVE, is_expert=True
     )
     rank_bound: bool = setting(
@@ -90,10 +93,10 @@ class Algorithm1Settings(OwnSettings):
     selection: str = setting("best-of-each", "Which candidates are tried.", choices=SELECTIONS, is_expert=True)
     top_n: int = setting(6, "How many candidates top-n tries.", range=WHOLE_POSITIVE, is_expert=True)
     random_draw: bool = setting(True, "Add one random candidate to best-of-each.", is_expert=True)
-    memory: bool = setting(
-        True, "Step back where no branch is as accurate as before (one-cycle memory).", is_expert=True
+    step_back: bool = setting(
+        True, "Draw again where no branch is as accurate as before (one-cycle memory).", is_expert=True
     )
-    result: str = setting(
+    pick: str = setting(
         "most-accurate",
         "Which branch is the result: the most accurate of all, or the final one of the best score.",
         choices=RETURNS,

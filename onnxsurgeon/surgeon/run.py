@@ -15,7 +15,7 @@ from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
-from onnxsurgeon.errors import RunError, SettingsError
+from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
@@ -32,6 +32,7 @@ from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
+from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -42,6 +43,8 @@ from onnxsurgeon.surgeon.workers import Workers, make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.engine import Engine
+
+SEARCHED_BY = (Algorithm1, GrowAndShrink, ShrinkTrained)  # imported, and so registered
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,17 +255,11 @@ def search_for(
     """The search that is asked for, or the one that fits what is asked for and what is given.
 
     Raises:
-        SettingsError: there is no such search, or what is asked for does not go together.
+        SettingsError: there is no such search.
     """
-    if settings.search != "auto":
-        require_choice(settings.search, ("auto", *SEARCHES), "search")
-        if (settings.search == Algorithm1.name) != (settings.objective == "paper"):
-            raise SettingsError(
-                f"search: {Algorithm1.name} and --objective paper go together, as in --preset corrected"
-            )
+    if settings.search != AUTO:
+        require_choice(settings.search, (AUTO, *SEARCHES), "search")
         return SEARCHES[settings.search]
-    if settings.objective == "paper":
-        return Algorithm1
     if not start.is_trained:
         return GrowAndShrink
     accuracy = engine.evaluate(network, splits.validation).accuracy
@@ -302,7 +299,7 @@ def _split(teaching: Teaching) -> Splits:
     network, dataset = teaching.network, teaching.dataset
     notes = (*network.frame.notes, *data_notes(network, dataset, teaching.options))
     classes = class_names(with_class_names(network, teaching.options.classes), dataset)
-    if teaching.settings.validation == "test":
+    if teaching.settings.decide_by == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
         return Splits(train, test, False, dataset.train.rows, lambda: test, (*notes, *teaching.notes), classes)
     teaching.require_test_rows()
@@ -353,7 +350,7 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
         "made_rows": surgeon.train.rows - splits.given_rows,
         "batches_per_epoch": surgeon.batches_per_epoch,
         "validation_rows": surgeon.validation.rows,
-        "validation": surgeon.settings.validation,
+        "validation": surgeon.settings.decide_by,
         "engine": surgeon.engine.name,
         "device": surgeon.engine.device,
         "workers": surgeon.workers.count,

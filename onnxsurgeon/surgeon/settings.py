@@ -6,6 +6,7 @@ The command line makes its options from them: importing this must not import num
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,7 @@ from onnxsurgeon.surgeon.fields import (
     require_choice,
 )
 from onnxsurgeon.surgeon.own_settings import (
+    ALGORITHM_1,
     AUTO,
     OWN_SETTINGS,
     Algorithm1Settings,
@@ -35,6 +37,7 @@ from onnxsurgeon.surgeon.own_settings import (
     owners,
     searches,
 )
+from onnxsurgeon.surgeon.renamed import renewed
 from onnxsurgeon.training.rates import SCHEDULES
 from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting, tuned
 
@@ -71,7 +74,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
     preset: str = setting("default", "Sets all others.", group=RUN, choices=preset_names)
     objective: str = setting(
         "accuracy",
-        "pareto: the best of each size.",
+        "Or the best of every size.",
         group=WANTED,
         choices=OBJECTIVES,
     )
@@ -176,7 +179,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         choices=(*WIDEN_MODES, BY_GRADIENTS),
         is_expert=True,
     )
-    validation: str = setting(
+    decide_by: str = setting(
         "held-out",
         "What decides: held-out training rows, or the test split as in the paper.",
         group=DATA,
@@ -199,13 +202,27 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
             if getattr(self, name) is not None and getattr(self, other) is not None:
                 text = f"{option_name(name)}: {both}, as --{option_name(other)} does"
                 raise SettingsError(f"{text}: give one of them")
-        for name in _WISHES if self.objective == "paper" else ():
-            if getattr(self, name) is not None:
-                raise SettingsError(f"{option_name(name)}: Algorithm 1 (--objective paper) looks for no such network")
-        if self.objective == "paper" and self.widen == BY_GRADIENTS:
-            raise SettingsError("widen: gradient is not one of Algorithm 1's: expected split, equal or fresh")
-        # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
-        self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
+        if not self.heeds_wishes:
+            self._require_no_wish()
+        is_algorithm_1 = self.search == ALGORITHM_1
+        if is_algorithm_1 and self.widen == BY_GRADIENTS:
+            text = "widen: gradient is not one of Algorithm 1's: expected split, equal or fresh"
+            raise SettingsError(f"{text}; --preset corrected sets all that it needs")
+        # Other searches warm up for a part of each cycle, and do so in a run of one epoch too.
+        self.check(self.epochs if is_algorithm_1 else max(self.epochs, 2))
+
+    def _require_no_wish(self) -> None:
+        """See that nothing is asked for of a search that heeds no wish."""
+        asked = [name for name in _WISHES if getattr(self, name) is not None]
+        for name in [*asked, *(["objective"] if self.objective != OBJECTIVES[0] else [])]:
+            called = "Algorithm 1" if self.search == ALGORITHM_1 else self.search
+            what = "front" if name == "objective" else "such network"
+            raise SettingsError(f"{option_name(name)}: {called} (--search {self.search}) looks for no {what}")
+
+    @property
+    def heeds_wishes(self) -> bool:
+        """Whether the search looks for what is wanted, and not for accuracy alone."""
+        return OWN_SETTINGS.get(self.search, OwnSettings).looks_for_wishes
 
     def _require_owned(self) -> None:
         """See that what is set of a stranger's search is a setting of the one that is asked for, and may be so."""
@@ -248,14 +265,14 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
     def has_no_wish(self) -> bool:
         """Whether nothing is asked for: wanted is the best accuracy, then the smallest network that is no worse."""
         asked = (*(getattr(self, name) for name in _WISHES), self.target_accuracy, self.ensemble)
-        return self.objective == "accuracy" and all(each is None for each in asked)
+        return self.heeds_wishes and self.objective == "accuracy" and all(each is None for each in asked)
 
     @property
     def thresholds(self) -> Thresholds:
         """What counts as a small singular value."""
         from onnxsurgeon.recommend import Thresholds
 
-        return Thresholds(self.epsilon_relative, self.epsilon_absolute, self.rank_bound)
+        return Thresholds(self.singular_relative, self.singular_absolute, self.rank_bound)
 
     def record(self) -> dict[str, Any]:
         """All of them by name, as settings.json has them: those of a stranger's search beside the others."""
@@ -271,13 +288,15 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
             SettingsError: a value is out of range.
             TypeError: a setting is not known.
         """
+        record, _ = renewed(record)
         known = {entry.name for entry in fields(cls)} - {"own"}
         is_known = record.get("search", AUTO) in searches()
         own = {
             name: value for name, value in record.items() if name not in known and (any(owners(name)) or not is_known)
         }
         given = {name: value for name, value in record.items() if name not in own}
-        return cls(**{**PRESETS["corrected"], **given, "own": own})
+        search = AUTO if "objective" in record else ALGORITHM_1
+        return cls(**{**PRESETS["corrected"], "search": search, **given, "own": own})
 
     @classmethod
     def from_preset(cls, preset: str = "default", **overrides: Any) -> SurgeonSettings:
@@ -287,6 +306,9 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
             SettingsError: unknown preset or setting, or a value out of range.
         """
         require_choice(preset, PRESETS, "preset")
+        overrides, remarks = renewed(overrides)
+        for remark in remarks:
+            warnings.warn(remark, FutureWarning, stacklevel=2)
         known = {entry.name for entry in fields(cls)}
         own = {name: value for name, value in overrides.items() if name not in known and any(owners(name))}
         for name in overrides:
@@ -307,7 +329,7 @@ _EXCLUSIVE = (
 
 # "paper" is its Appendix to the letter; "corrected" the same Algorithm 1 where the design departs from it.
 _ALGORITHM_1: dict[str, Any] = {
-    "objective": "paper",
+    "search": ALGORITHM_1,
     "learning_rate": 0.005,
     "optimizer": "sgd",
     "weight_decay": 0.0,
@@ -323,5 +345,5 @@ _ALGORITHM_1: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "corrected": _ALGORITHM_1,
-    "paper": {**_ALGORITHM_1, "widen": "equal", "rank_bound": False, "validation": "test", "result": "best-score"},
+    "paper": {**_ALGORITHM_1, "widen": "equal", "rank_bound": False, "decide_by": "test", "pick": "best-score"},
 }
