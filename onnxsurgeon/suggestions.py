@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 MOST = 3  # suggestions
 NEAR = 0.6  # likeness from which on a word may have been meant; 1: the same
+AS_NEAR = 0.15  # by how much less a second suggestion may be like it than the first
 LONGEST = 100  # characters of a word that anything is suggested for
 MANY = 10_000  # words beyond which none is looked through
 
@@ -18,7 +19,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
     """The known words that are most like ``word``, the likeliest first; case does not count."""
-    from difflib import get_close_matches  # here: help does not wait for it
+    from difflib import SequenceMatcher, get_close_matches  # here: help does not wait for it
 
     spelled: dict[str, str] = {}
     for each in known:
@@ -27,4 +28,7 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
         spelled.setdefault(each.casefold(), each)
     if len(word) > LONGEST:
         return []
-    return [spelled[each] for each in get_close_matches(word.casefold(), spelled, n=MOST, cutoff=NEAR)]
+    given = word.casefold()
+    found = get_close_matches(given, spelled, n=MOST, cutoff=NEAR)
+    likeness = [SequenceMatcher(None, each, given).ratio() for each in found]
+    return [spelled[each] for each, like in zip(found, likeness, strict=True) if like >= likeness[0] - AS_NEAR]

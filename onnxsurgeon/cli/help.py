@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from onnxsurgeon.choices import GROUPS
+from onnxsurgeon.suggestions import nearest
 
 FIRST, ABOUT = "Options", "Help"
 WIDEST = 24  # characters of an option and its value beside which the text begins on the same line
@@ -31,7 +32,16 @@ class Group(str):
 
 
 class Command(TyperCommand):
-    """A command whose help has its options in groups."""
+    """A command whose help has its options in groups; of an unknown one it says what may have been meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of every command; an unknown option is compared with all that there are."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "possibilities") and hasattr(error, "option_name"):  # NoSuchOption of Typer's Click
+                _suggest(error, [flag for each in self.get_params(ctx) if not _is_hidden(each) for flag in each.opts])
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then each group under its heading, texts aligned; the groups of searches come last."""
@@ -56,6 +66,18 @@ class Command(TyperCommand):
         for name in sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name == ABOUT)):
             with formatter.section(name):
                 _write(formatter, found[name], width)
+
+
+def _suggest(error: Any, flags: list[str]) -> None:
+    """Let the error of an unknown option say which it may have been meant to be."""
+    words = {flag.lstrip("-"): flag for flag in flags if flag.startswith("--")}
+    found = [words[word] for word in nearest(error.option_name.lstrip("-"), words)]
+    hint = f": did you mean {' or '.join(found)}?" if found else ""
+    error.possibilities, error.message = None, f"No such option: {error.option_name}{hint}"
+
+
+def _is_hidden(parameter: Any) -> bool:
+    return bool(getattr(parameter, "hidden", False))
 
 
 def _write(formatter: Any, rows: Iterable[tuple[str, str]], width: int) -> None:

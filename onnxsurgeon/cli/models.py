@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ from onnxsurgeon.cli.options import (
     with_fields,
     with_trust,
 )
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.errors import SettingsError, SurgeryError
 from onnxsurgeon.surgeon.settings import SurgeonSettings, preset_names
 
 if TYPE_CHECKING:
@@ -178,6 +179,25 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+def _layers_meant(model: Path, surgeries: list[str]) -> str:
+    """What to give where a surgery names a layer, or nearly so, and not its number; "" where none does."""
+    from onnxsurgeon.graph.reader import load
+    from onnxsurgeon.suggestions import nearest
+    from onnxsurgeon.surgery import SURGERIES
+
+    for text in surgeries:
+        operation, _, rest = text.partition(":")
+        name, _, amount = rest.partition(":")
+        if operation not in SURGERIES or not name or name.isdigit():
+            continue
+        network = load(model)
+        numbers = {network.hidden(i).names.node: i for i in range(1, network.hidden_count + 1)}
+        for meant in nearest(name, numbers)[:1]:
+            given = ":".join([operation, str(numbers[meant]), *([amount] if amount else [])])
+            return f"; '{meant}' is layer {numbers[meant]}: did you mean '{given}'?"
+    return ""
+
+
 @interruptible
 @with_trust
 @with_fields(ReadingOptions)
@@ -219,7 +239,10 @@ def operate(
 
     reading = taken(ReadingOptions, settings)
     options = reading.inputs
-    chosen = [parse(text, mode=widen) for text in surgeries]
+    try:
+        chosen = [parse(text, mode=widen) for text in surgeries]
+    except SurgeryError as error:
+        raise SurgeryError(f"{error}{_layers_meant(model, surgeries)}") from error
     for surgery in chosen:
         if surgery.needs and not data:
             raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxsurgeon.choices import LAYOUTS
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
 
 
@@ -36,18 +37,19 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
-            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw")
+            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw{did_you_mean(self.layout, LAYOUTS)}")
         if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
             raise DataError("scale, mean and std must be finite numbers")
         if 0 in self.std:
             raise DataError("a standard deviation of 0 cannot divide")
         if self.loss not in ("auto", *LOSSES):
-            raise DataError(f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}")
+            text = f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}"
+            raise DataError(f"{text}{did_you_mean(self.loss, LOSSES)}")
         for name, value, known in (
             ("class-weight", self.class_weight, CLASS_WEIGHTS),
             ("metric", self.metric, METRICS),
         ):
             if value not in known:
-                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}")
+                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}{did_you_mean(value, known)}")
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
             raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")

@@ -15,6 +15,7 @@ from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.suggestions import did_you_mean
 
 OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
 MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
@@ -62,7 +63,8 @@ def create(
     if int(np.prod(shape, dtype=np.int64)) != sizes[0] or min(shape, default=0) < 1:
         raise ModelError(f"input shape {'x'.join(map(str, shape))} does not hold the first layer's {sizes[0]} inputs")
     if activation not in ACTIVATIONS or ACTIVATIONS[activation].slope or ACTIVATIONS[activation].since > OPSET:
-        raise ModelError(f"unknown activation '{activation}'")
+        known = [name for name, each in ACTIVATIONS.items() if not each.slope and each.since <= OPSET]
+        raise ModelError(f"unknown activation '{activation}'{did_you_mean(activation, known)}")
     count = sum(a * b + b for a, b in pairwise(sizes))
     if count > MOST_PARAMETERS:
         raise ModelError(f"{'-'.join(map(str, sizes))} has {count} parameters; at most {MOST_PARAMETERS} fit one file")

@@ -129,6 +129,7 @@ def evolve(
     begun = time.perf_counter()
     settings = settings or SurgeonSettings.from_preset()
     options = options or InputOptions()
+    require_choice(settings.search, (AUTO, *SEARCHES), "search")
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
@@ -212,6 +213,7 @@ def resume(
     last = run.checkpoint(why_damaged, from_checkpoint)
     try:
         settings = SurgeonSettings.from_record(record["settings"])
+        require_choice(settings.search, (AUTO, *SEARCHES), "search")
         data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
         folder = Path(data["folder"]) if data["folder"] else None
@@ -252,13 +254,8 @@ def resume(
 def search_for(
     network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
 ) -> type[Surgeon]:
-    """The search that is asked for, or the one that fits what is asked for and what is given.
-
-    Raises:
-        SettingsError: there is no such search.
-    """
+    """The search that is asked for, or the one that fits what is asked for and what is given."""
     if settings.search != AUTO:
-        require_choice(settings.search, (AUTO, *SEARCHES), "search")
         return SEARCHES[settings.search]
     if not start.is_trained:
         return GrowAndShrink

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxsurgeon.choices import TRAINING
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
 from onnxsurgeon.training.threads import one_thread
 
@@ -53,7 +54,10 @@ class OptimizerSettings:
     def check_optimizer(self) -> None:
         """Raise SettingsError where a number of the optimizer is out of range; the text names the setting."""
         if self.optimizer not in OPTIMIZERS:
-            raise SettingsError(f"optimizer: '{self.optimizer}' is unknown: expected one of {', '.join(OPTIMIZERS)}")
+            raise SettingsError(
+                f"optimizer: '{self.optimizer}' is unknown: expected one of {', '.join(OPTIMIZERS)}"
+                f"{did_you_mean(self.optimizer, OPTIMIZERS)}"
+            )
         if not 0 < self.momentum < 1:
             hint = "; without momentum, the optimizer is sgd" if self.momentum == 0 else ""
             raise SettingsError(f"momentum: {self.momentum} is not between 0 and 1{hint}")
@@ -107,7 +111,10 @@ class TrainingSettings(OptimizerSettings):
             raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size")
         self.check_optimizer()
         if self.schedule not in SCHEDULES:
-            raise SettingsError(f"schedule: '{self.schedule}' is unknown: expected one of {', '.join(SCHEDULES)}")
+            raise SettingsError(
+                f"schedule: '{self.schedule}' is unknown: expected one of {', '.join(SCHEDULES)}"
+                f"{did_you_mean(self.schedule, SCHEDULES)}"
+            )
         if not 0 <= self.warmup < epochs and self.warmup != 0:
             raise SettingsError(f"warmup: {self.warmup} epochs is not at least 0 and shorter than the run of {epochs}")
         if self.warmup and self.schedule == "one-cycle":
