@@ -18,6 +18,7 @@ from onnxsurgeon.cli.options import (
     SplitOption,
     taken,
     with_fields,
+    with_settings_file,
     with_trust,
 )
 
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def diff(

@@ -105,7 +105,7 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def _show_all(ctx: typer.Context, value: bool) -> None:
+def _show_all(ctx: typer.Context, value: bool | None) -> None:
     if value:
         ctx.meta[_ALL] = True
         typer.echo(ctx.get_help())
@@ -113,7 +113,7 @@ def _show_all(ctx: typer.Context, value: bool) -> None:
 
 
 HelpAllOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--help-all",
         is_eager=True,

@@ -31,6 +31,7 @@ from onnxsurgeon.cli.options import (
     with_fields,
     with_help_all,
     with_renamed,
+    with_settings_file,
     with_trust,
 )
 from onnxsurgeon.cli.streams import OutputError
@@ -67,6 +68,7 @@ def register(app: typer.Typer) -> None:
 
 @interruptible
 @with_help_all
+@with_settings_file
 @with_trust
 @with_fields(TrainingSettings)
 @with_fields(ReadingOptions)
@@ -125,6 +127,7 @@ def train(
 
 
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def evaluate(
@@ -172,6 +175,7 @@ def _cell(value: float | int | str) -> str:
 
 
 @with_help_all
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def evolve(

@@ -22,6 +22,7 @@ from onnxsurgeon.cli.options import (
     shape,
     taken,
     with_fields,
+    with_settings_file,
     with_trust,
 )
 from onnxsurgeon.errors import SettingsError, SurgeryError
@@ -90,6 +91,7 @@ def new(
 
 
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def inspect(
@@ -199,6 +201,7 @@ def _layers_meant(model: Path, surgeries: list[str]) -> str:
 
 
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def operate(

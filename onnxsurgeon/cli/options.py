@@ -25,6 +25,7 @@ from onnxsurgeon.choices import (
     VALUES,
 )
 from onnxsurgeon.cli.help import WIDEST, Group, HelpAllOption
+from onnxsurgeon.cli.settings_file import SettingsOption
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.fields import choices_of
 from onnxsurgeon.surgeon.own_settings import group_of
@@ -241,16 +242,27 @@ def _parameter(kind: type, entry: Field[Any], hint: Any, old: str = "") -> inspe
 
 def with_help_all(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--help-all`` to a command that has options for experts."""
+    return _with("help_all", HelpAllOption, command)
+
+
+def with_settings_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--settings FILE`` to a command."""
+    return _with("settings_file", SettingsOption, command)
+
+
+def _with(name: str, annotation: Any, command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option that does all its work when it is read: the command does not get it."""
     signature = inspect.signature(command)
-    option = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAllOption)
+    option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
     @functools.wraps(command)
-    def helping(*arguments: Any, help_all: bool = False, **options: Any) -> Any:
+    def without(*arguments: Any, **options: Any) -> Any:
+        options.pop(name, None)
         return command(*arguments, **options)
 
-    helping.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    helping.__annotations__ = {**command.__annotations__, "help_all": HelpAllOption}
-    return helping
+    without.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    without.__annotations__ = {**command.__annotations__, name: annotation}
+    return without
 
 
 def with_trust(command: Callable[..., Any]) -> Callable[..., Any]:
