@@ -218,6 +218,9 @@ def evolve(
     teacher: TeacherOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=RUN)
+    ] = False,
     track: TrackOption = None,
     force: ForceOption = False,
     log_file: Annotated[
@@ -248,6 +251,9 @@ def evolve(
     interrupts = Interrupts(
         lambda: f"interrupted; {watcher.onward}", watcher.stopping, lambda: PATIENCE if watcher.run else SOON
     )
+    if dry_run:
+        _rehearse(model, data, settings, teacher, engine, device, workers, as_json=as_json, resume=resume)
+        return
     common: dict[str, Any] = {
         "workers": workers,
         "out": out,
@@ -258,9 +264,7 @@ def evolve(
         "training_progress": progress,
     }
     reading = taken(ReadingOptions, settings)
-    given, renames = renewed({name: value for name, value in settings.items() if value is not None})
-    if not quiet:
-        console.remarks(renames, as_json=True)
+    given = _given(settings, is_quiet=quiet)
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
@@ -304,6 +308,59 @@ def evolve(
     if evolved.shortfall:
         console.fail(f"{evolved.shortfall}: the result comes nearest")
         sys.exit(MISSED)
+
+
+def _given(settings: dict[str, Any], *, is_quiet: bool = False) -> dict[str, Any]:
+    """Those that were given, by the names that they have now; of other names it is said."""
+    from onnxsurgeon.cli import console
+
+    given, remarks = renewed({name: value for name, value in settings.items() if value is not None})
+    if not is_quiet:
+        console.remarks(remarks, as_json=True)
+    return given
+
+
+@interruptible
+def _rehearse(
+    model: Path | None,
+    data: str,
+    settings: dict[str, Any],
+    teacher: Path | None,
+    engine: str,
+    device: str,
+    workers: str | None,
+    *,
+    as_json: bool,
+    resume: Path | None,
+) -> None:
+    """Say what ``evolve`` would do."""
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.cli.plan import plan
+    from onnxsurgeon.surgeon.dry_run import dry_run
+
+    if resume is not None:
+        raise SettingsError("dry-run: is for a run that begins: give MODEL and --data, and not --resume")
+    if model is None or not data:
+        raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
+    reading = taken(ReadingOptions, settings)
+    given = _given(settings)
+    found = dry_run(
+        model,
+        data,
+        settings=SurgeonSettings.from_preset(**given),
+        options=reading.inputs,
+        teacher=teacher,
+        engine=engine,
+        device=device,
+        workers=workers,
+        data_dir=reading.data_dir,
+        progress=console.DownloadBar,
+        **reading.rows,
+    )
+    if as_json:
+        console.print_json(found.record())
+    else:
+        plan(found)
 
 
 _EVOLVE = inspect.signature(evolve)

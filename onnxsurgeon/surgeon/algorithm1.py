@@ -24,6 +24,10 @@ class Algorithm1(Surgeon):
     settings_type: ClassVar[type[OwnSettings]] = Algorithm1Settings
     manner: ClassVar[Manner] = Manner(standardises=False, follows_size=False, scores_paper=True)
 
+    def effort(self) -> float:
+        """The branches that are kept, in each of the draws."""
+        return float(self.own.branches * (1 + (self.own.redraws if self.own.step_back else 0)))
+
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """The initial epochs, or an epoch step with its decision point."""
         left = self.settings.epochs - state.epoch

@@ -169,6 +169,19 @@ class Surgeon(ABC):
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
 
+    def sizes(self, given: Branch) -> tuple[int, int]:
+        """Parameters of the smallest and the largest network that will be trained, as far as one can tell before."""
+        count = given.network.parameter_count
+        return count, count
+
+    def limit(self, given: Branch) -> int | None:
+        """Parameters that the result may have; None: as many as there are."""
+        return None
+
+    def effort(self) -> float:
+        """How many networks of the largest size are trained for each epoch of the run, about."""
+        return 1.0
+
     def conclude(self, state: State) -> None:  # noqa: B027 - only some searches have anything left to do
         """What is left to do when the time, or all epochs, are over."""
 

@@ -112,6 +112,16 @@ class FrontSearch(Surgeon):
         # The graph alone may have nearly as many bytes as the file may.
         return None if least is None else max(1, least)
 
+    def limit(self, given: Branch) -> int | None:
+        """The limits as a number of parameters."""
+        return self.most(given)
+
+    def sizes(self, given: Branch) -> tuple[int, int]:
+        """From what the limits ask for, or where the front would end, to the given network."""
+        count = given.network.parameter_count
+        least = int(count * SMALLEST) if self.is_walk else count
+        return max(1, min(count, self.most(given) or count, least)), count
+
     def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
         within = [entry for entry in state.front if self.limits.admits(entry)] or state.front

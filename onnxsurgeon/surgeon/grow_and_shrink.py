@@ -47,6 +47,15 @@ class GrowAndShrink(FrontSearch):
     name: ClassVar[str] = GROW_AND_SHRINK
     settings_type: ClassVar[type[OwnSettings]] = GrowAndShrinkSettings
 
+    def sizes(self, given: Branch) -> tuple[int, int]:
+        """Up to where layers grow."""
+        smallest, count = super().sizes(given)
+        return smallest, max(count, self._most(given)) if self.settings.growth else count
+
+    def effort(self) -> float:
+        """Competitors while layers grow, and an ensemble's members afterwards."""
+        return self.settings.growth * COMPETITORS + (1 - self.settings.growth) * (self.settings.ensemble or 1)
+
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """A competition of shapes to grow to, or the next part of a cycle."""
         search = state.search

@@ -129,25 +129,16 @@ def evolve(
     begun = time.perf_counter()
     settings = settings or SurgeonSettings.from_preset()
     options = options or InputOptions()
-    require_choice(settings.search, (AUTO, *SEARCHES), "search")
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     told = Callbacks(callbacks, tracking)
-    network = load(model)
-    taught_by = None if teacher is None else TeacherModel.read(teacher)
-    require_ensemble(network, settings)
-    require_reachable(network, settings)
-    require_fast_enough(network, settings)
-    chosen = make_engine(engine, device, network, settings)
+    rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
     with make_workers(workers, training_progress) as pool, tracking:
-        rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-        folder = None if data_dir is None else Path(data_dir)
-        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
-        teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
-        splits = _split(teaching)
-        start = start_of(network, settings, chosen, splits.given, splits.validation)
-        kind = search_for(network, settings, chosen, splits, start)
+        found = begin(model, data, settings, options, engine, device, rows, teacher, data_dir, progress)
+        network, chosen, splits, start = found.network, found.engine, found.splits, found.start
+        dataset, teaching = found.teaching.dataset, found.teaching
+        taught_by = found.taught_by
         stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
@@ -179,8 +170,66 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
+        surgeon = make_surgeon(found.kind, run, settings, chosen, splits, pool, told, start, begun)
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+        network: the given one.
+        engine: trains and evaluates.
+        taught_by: the teacher that was given.
+        teaching: makes rows with their targets.
+        splits: what the run sees of them.
+        start: whether the network is trained.
+        kind: the search.
+    """
+
+    network: Network
+    engine: Engine
+    taught_by: TeacherModel | None
+    teaching: Teaching
+    splits: Splits
+    start: Start
+    kind: type[Surgeon]
+
+
+def begin(
+    model: str | os.PathLike[str],
+    data: str,
+    settings: SurgeonSettings,
+    options: InputOptions,
+    engine: str,
+    device: str,
+    rows: dict[str, Any],
+    teacher: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
+    progress: Any,
+) -> Beginning:
+    """Read model and data, and find out which search there will be; nothing is written.
+
+    The arguments are those of ``evolve``; ``rows`` are target, impute and validation_fraction.
+
+    Raises:
+        OnnxSurgeonError: something given cannot be used.
+    """
+    require_choice(settings.search, (AUTO, *SEARCHES), "search")
+    network = load(model)
+    taught_by = None if teacher is None else TeacherModel.read(teacher)
+    require_ensemble(network, settings)
+    require_reachable(network, settings)
+    require_fast_enough(network, settings)
+    chosen = make_engine(engine, device, network, settings)
+    folder = None if data_dir is None else Path(data_dir)
+    dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
+    teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
+    splits = _split(teaching)
+    start = start_of(network, settings, chosen, splits.given, splits.validation)
+    kind = search_for(network, settings, chosen, splits, start)
+    return Beginning(network, chosen, taught_by, teaching, splits, start, kind)
 
 
 def resume(

@@ -105,11 +105,25 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
     return not smaller and settings.max_latency is None and bool(wanted) and accuracy < max(wanted)
 
 
+def least_parameters(network: Network) -> int:
+    """How few parameters pruning can lead to: one unit in each hidden layer that can be pruned."""
+    return count_of(network, _free(network))
+
+
+def smallest_file(network: Network, parameters: int) -> int:
+    """Bytes of the network's file, about, with so few parameters."""
+    width = min(segment.file_dtype.itemsize for segment in network.segments)
+    return bytes_besides_parameters(network) + width * parameters
+
+
+def _free(network: Network) -> dict[int, int]:
+    return {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
+
+
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
-    free = {i: 1 for i in range(1, network.hidden_count + 1) if network.hidden(i).units <= WIDEST}
-    least = count_of(network, free)
+    free, least = _free(network), least_parameters(network)
     why = "with one unit in each hidden layer that can be pruned" if free else "and no hidden layer that can be pruned"
     what = f"'{network.name}' has at least {least:,} parameters, {why}"
     if limits.parameters is not None and limits.parameters < least:
@@ -118,8 +132,7 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
         most = "" if settings.shrink is None else f" ({limits.parameters:,} parameters)"
         raise SettingsError(f"{name}: {value}{most} cannot be reached: {what}")
     if limits.size is not None:
-        width = min(segment.file_dtype.itemsize for segment in network.segments)
-        smallest = bytes_besides_parameters(network) + width * least
+        smallest = smallest_file(network, least)
         if limits.size < smallest:
             raise SettingsError(
                 f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"
