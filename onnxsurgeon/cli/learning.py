@@ -268,10 +268,11 @@ def evolve(
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
+                epochs = given.pop("epochs", None)
                 if any((model, data, given, teacher, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
-                evolved = runs.resume(resume, from_checkpoint=from_checkpoint, **common)
+                evolved = runs.resume(resume, from_checkpoint=from_checkpoint, epochs=epochs, **common)
             elif from_checkpoint is not None:
                 raise SettingsError("from-checkpoint: is for a run that goes on: give --resume RUN")
             elif model is None or not data:

@@ -96,6 +96,7 @@ class Surgeon(ABC):
         given_rows: how many of the training rows, the first of them, were given; the others were made of these.
         begun: when the run began, by ``time.perf_counter``; None: now.
         from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
+        is_extended: whether the run goes on for longer than it was made for; ``settings`` say how long.
     """
 
     name: ClassVar[str] = ""
@@ -116,6 +117,7 @@ class Surgeon(ABC):
     given_rows: int | None = None
     begun: float | None = None
     from_checkpoint: int | None = None
+    is_extended: bool = False
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -154,6 +156,9 @@ class Surgeon(ABC):
         self.workers.begin(self.bench, self.run.path)
         last = self.run.rewind(why_damaged, self.from_checkpoint)
         state = self._start() if last is None else self._restored(last)
+        if self.is_extended:
+            self.lengthen(state)
+            self._checkpoint("extended", state, run_epochs=self.settings.epochs)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
             self.decide(state, branches, state.epoch + epochs)
@@ -184,6 +189,11 @@ class Surgeon(ABC):
 
     def conclude(self, state: State) -> None:  # noqa: B027 - only some searches have anything left to do
         """What is left to do when the time, or all epochs, are over."""
+
+    def lengthen(self, state: State) -> None:
+        """Let the search go on where it was over, since the run is longer now."""
+        if state.search.phase == DONE:
+            state.search = replace(state.search, phase=self.first_phase)
 
     def leading(self, state: State) -> float:
         """The accuracy that --patience waits for a better one than."""
@@ -403,10 +413,10 @@ class Surgeon(ABC):
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 
-    def _checkpoint(self, event: str, state: State) -> None:
+    def _checkpoint(self, event: str, state: State, **more: int) -> None:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
-        self.tell(event=event, **checkpoint(state, self.run.branches))
+        self.tell(event=event, **checkpoint(state, self.run.branches), **more)
 
     def tell(self, **event: object) -> None:
         """Write an event to the journal and pass it to the callbacks."""

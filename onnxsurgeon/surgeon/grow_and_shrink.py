@@ -20,7 +20,7 @@ from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
+from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
@@ -226,6 +226,22 @@ class GrowAndShrink(FrontSearch):
         if branch.number != best.number:
             state.search = replace(state.search, phase=REFIT)
         return branch
+
+    def lengthen(self, state: State) -> None:
+        """Another cycle; one in which the network settles becomes longer."""
+        search, end = state.search, self.settings.epochs
+        if search.phase == GROW:
+            return
+        if search.phase in (DONE, REFIT) or state.epoch >= search.end:
+            # What was refitted has seen the rows that decide.
+            branch = read_branch(self.run.branches / self._chosen(state).file)
+            phase = SHRINK if self._is_to_shrink(state) else SETTLE
+            begin = replace(search, phase=phase, begin=state.epoch, root=branch.number, halvings=0)
+            top = search.top or branch.network.parameter_count
+            state.branches = [branch]
+            state.search = replace(begin, end=state.epoch if phase == SHRINK else end, top=top)
+        elif not self._is_to_shrink(state):
+            state.search = replace(search, end=end)
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
         """Take parameters away and begin a cycle with what is left; nothing goes that nobody asked for."""

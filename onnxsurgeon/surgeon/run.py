@@ -15,7 +15,7 @@ from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
-from onnxsurgeon.errors import RunError
+from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
@@ -236,6 +236,7 @@ def resume(
     run_dir: str | os.PathLike[str],
     *,
     from_checkpoint: int | None = None,
+    epochs: int | None = None,
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -247,8 +248,9 @@ def resume(
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
     ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
-    it begins anew. What comes after that line is given up. Whether the run was tracked is not remembered: ``track``
-    says so anew. The other arguments are those of ``evolve``.
+    it begins anew. What comes after that line is given up. ``epochs`` makes the run longer than it was made for; its
+    journal tells so, and resumed once more it is as long as that. Whether the run was tracked is not remembered:
+    ``track`` says so anew. The other arguments are those of ``evolve``.
 
     Raises:
         RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
@@ -276,6 +278,9 @@ def resume(
         rows["validation_fraction"] = data.get("validation_fraction")
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+    settings = replace(settings, epochs=last.run_epochs or settings.epochs)
+    if epochs is not None:
+        settings = _lengthened(settings, epochs)
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
     require_given(last.kept, run.branches)
@@ -295,9 +300,20 @@ def resume(
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, begun)
-        surgeon.from_checkpoint = from_checkpoint
+        surgeon.from_checkpoint, surgeon.is_extended = from_checkpoint, epochs is not None
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
+
+
+def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
+    """The settings of a run of so many epochs.
+
+    Raises:
+        SettingsError: it would be no longer than it is.
+    """
+    if epochs <= settings.epochs:
+        raise SettingsError(f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these")
+    return replace(settings, epochs=epochs)
 
 
 def search_for(

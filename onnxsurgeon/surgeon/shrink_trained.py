@@ -280,6 +280,11 @@ class ShrinkTrained(FrontSearch):
         except DivergedError as error:
             return self._end(state, str(error))
 
+    def lengthen(self, state: State) -> None:
+        """Another cycle, from the network that it ended with."""
+        if state.search.phase == DONE:
+            state.search = replace(state.search, phase=SHRINK, end=state.epoch, halvings=0)
+
     def _end(self, state: State, reason: str) -> tuple[list[Branch], int]:
         """Training fails: the run ends with what it has."""
         logger.warning(reason)
