@@ -1,21 +1,37 @@
-"""What a name that nothing bears was probably meant to be."""
+"""What may have been meant by a word that is not known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-FEWEST = 2  # letters of a word that another is found to hold
-MOST_COMPARED = 10_000  # names of a file; comparing takes some microseconds each
+MOST = 3  # suggestions
+NEAR = 0.6  # likeness from which on a word may have been meant; 1: the same
+AS_NEAR = 0.15  # by how much less a second suggestion may be like it than the first
+PART = 3  # letters of a word that a longer one is found to hold
+LONGEST = 100  # characters of a word that anything is suggested for
+MANY = 10_000  # words beyond which none is looked through
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message, with up to three names that are like ``word``: "; did you mean 'fc1'?"; or ""."""
-    names = [name for name, _ in zip(dict.fromkeys(known), range(MOST_COMPARED), strict=False)]
-    folded = {name.lower(): name for name in reversed(names)}
-    found = [folded[near] for near in get_close_matches(word.lower(), folded, n=3, cutoff=0.6)]
-    found = found or [name for name in names if len(word) > FEWEST and word.lower() in name.lower()][:3]
-    if not found:
-        return ""
-    quoted = [f"'{name}'" for name in found]
-    return f"; did you mean {' or '.join([', '.join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)}?"
+    """Such as ": did you mean 'digits' or 'digit'?", the likeliest first; "" where no known word is like it."""
+    found = nearest(word, known)
+    return f": did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known words that are most like ``word``, the likeliest first; case does not count."""
+    from difflib import SequenceMatcher, get_close_matches  # here: help does not wait for it
+
+    spelled: dict[str, str] = {}
+    for each in known:
+        if len(spelled) == MANY:
+            break
+        spelled.setdefault(each.casefold(), each)
+    if len(word) > LONGEST:
+        return []
+    given = word.casefold()
+    found = get_close_matches(given, spelled, n=MOST, cutoff=NEAR)
+    if not found:  # a part of a longer name
+        return [name for near, name in spelled.items() if len(given) >= PART and given in near][:MOST]
+    likeness = [SequenceMatcher(None, each, given).ratio() for each in found]
+    return [spelled[each] for each, like in zip(found, likeness, strict=True) if like >= likeness[0] - AS_NEAR]

@@ -35,6 +35,7 @@ app.add_typer(data.app, name="data")
 def main() -> None:
     """Entry point: every error a user can cause is one line and exit code 2."""
     make_printable()
+    learning.renew()
     try:
         with written_out():
             app()

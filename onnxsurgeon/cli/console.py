@@ -300,6 +300,8 @@ class EventPrinter:
             going_on = [f"{b['branch']} ({b['topology']}) {b['accuracy']:.4f}" for b in event["branches"]]
             _plain(f"epoch {event['epoch']:>3}: resumed with {', '.join(going_on)}")
             self._column_names()
+        elif kind == "extended":
+            _plain(f"epoch {event['epoch']:>3}: goes on to epoch {event['run_epochs']}")
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"
             surgery = event["surgery"]

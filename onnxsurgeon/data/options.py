@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from onnxsurgeon.choices import LAYOUTS
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
 from onnxsurgeon.typed import kind_of
-
-LAYOUTS = ("hwc", "chw")
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,20 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
-            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw")
+            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw{did_you_mean(self.layout, LAYOUTS)}")
         if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
             raise DataError("scale, mean and std must be finite numbers")
         if 0 in self.std:
             raise DataError("a standard deviation of 0 cannot divide")
         if self.loss not in ("auto", *LOSSES):
-            raise DataError(f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}")
+            text = f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}"
+            raise DataError(f"{text}{did_you_mean(self.loss, LOSSES)}")
         for name, value, known in (
             ("class-weight", self.class_weight, CLASS_WEIGHTS),
             ("metric", self.metric, METRICS),
         ):
             if value not in known:
-                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}")
+                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}{did_you_mean(value, known)}")
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
             raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")
 

@@ -25,8 +25,9 @@ from onnxsurgeon.deploy.pieces import (
 from onnxsurgeon.deploy.plan import Parameter, Plan
 from onnxsurgeon.deploy.scalars import scalars
 from onnxsurgeon.deploy.substitutes import substituted
+from onnxsurgeon.training.backward import backward
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.forward import activations_of, backward, forward
+from onnxsurgeon.training.forward import activations_of, forward
 from onnxsurgeon.training.gradients import require_rule
 from onnxsurgeon.training.losses import loss_nodes
 from onnxsurgeon.training.optimizers import SCALE, Gradient, moment, updated

@@ -16,6 +16,7 @@ from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.suggestions import did_you_mean
 
 OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
 MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
@@ -39,7 +40,8 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 def require_activation(name: str) -> None:
     """Raise ModelError unless there is an activation of that name, without parameters, in opset ``OPSET``."""
     if name not in ACTIVATIONS or ACTIVATIONS[name].slope or ACTIVATIONS[name].since > OPSET:
-        raise ModelError(f"unknown activation '{name}'")
+        known = [each for each, record in ACTIVATIONS.items() if not record.slope and record.since <= OPSET]
+        raise ModelError(f"unknown activation '{name}'{did_you_mean(name, known)}")
 
 
 def glorot_uniform(generator: np.random.Generator, n_in: int, n_out: int) -> Array:

@@ -142,6 +142,16 @@ class FrontSearch(Surgeon):
         """Units taken from all layers for at most so many parameters, or as near to that as it comes."""
         return shrinkage(network, self.moments_of(network), most)
 
+    def limit(self, given: Branch) -> int | None:
+        """The limits as a number of parameters."""
+        return self.most(given)
+
+    def sizes(self, given: Branch) -> tuple[int, int]:
+        """From what the limits ask for, or where the front would end, to the given network."""
+        count = given.network.parameter_count
+        least = int(count * SMALLEST) if self.is_walk else count
+        return max(1, min(count, self.most(given) or count, least)), count
+
     def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
         """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
         within = [entry for entry in state.front if self.limits.admits(entry)] or state.front

@@ -102,6 +102,10 @@ def _decided(event: Event) -> str:
     return f"epoch {event['epoch']}: kept {text}; best is branch {event['best']}, {event['best_accuracy']:.4f}"
 
 
+def _extended(event: Event) -> str:
+    return f"epoch {event['epoch']}: goes on to epoch {event['run_epochs']}"
+
+
 def _finished(event: Event) -> str:
     return (
         f"finished: branch {event['branch']}, {event['topology']}, {event['parameters']} parameters, validation "
@@ -124,5 +128,6 @@ _LINES: Mapping[str, Callable[[Event], str]] = {
     "trained": _measured,
     "dropped": _dropped,
     "decided": _decided,
+    "extended": _extended,
     "finished": _finished,
 }

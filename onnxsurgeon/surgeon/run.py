@@ -30,11 +30,13 @@ from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
+from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
+from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
-from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
@@ -43,6 +45,8 @@ from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.typed import kind_of
+
+SEARCHED_BY = (Algorithm1, GrowAndShrink, ShrinkTrained)  # imported, and so registered
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,22 +144,14 @@ def evolve(
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     told = Callbacks(callbacks, tracking)
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    rows: dict[str, Any] = {"target": targets, "impute": impute, "validation_fraction": validation_fraction}
     opened = open_model(model, freeze=_texts(freeze, "freeze"), train_only=_texts(train_only, "train_only"))
-    network = opened.network
-    taught_by = None if teacher is None else TeacherModel.read(teacher)
-    require_ensemble(network, settings)
-    require_reachable(network, settings)
-    require_fast_enough(network, settings)
-    chosen = make_engine(engine, device, network, settings)
     with make_workers(workers, training_progress) as pool, tracking:
-        targets = (target,) if isinstance(target, str) else tuple(target)
-        rows: dict[str, Any] = {"target": targets, "impute": impute, "validation_fraction": validation_fraction}
-        folder = None if data_dir is None else Path(data_dir)
-        dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
-        teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
-        splits = _split(teaching)
-        start = start_of(network, settings, chosen, splits.given, splits.validation)
-        kind = search_for(network, settings, chosen, splits, start)
+        found = begin(opened.network, data, settings, options, engine, device, rows, teacher, data_dir, progress)
+        network, chosen, splits, start = found.network, found.engine, found.splits, found.start
+        dataset, teaching = found.teaching.dataset, found.teaching
+        taught_by = found.taught_by
         stem = f"{Path(opened.source).stem}-{Path(dataset.name).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
@@ -163,7 +159,7 @@ def evolve(
             teaching.write(run.path)
             run.write_settings(
                 {
-                    "settings": asdict(settings),
+                    "settings": settings.record(),
                     "engine": chosen.name,
                     "device": chosen.device,
                     "model": opened.record(),
@@ -184,8 +180,65 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
+        surgeon = make_surgeon(found.kind, run, settings, chosen, splits, pool, told, start, clock)
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+        network: the given one.
+        engine: trains and evaluates.
+        taught_by: the teacher that was given.
+        teaching: makes rows with their targets.
+        splits: what the run sees of them.
+        start: whether the network is trained.
+        kind: the search.
+    """
+
+    network: Network
+    engine: Engine
+    taught_by: TeacherModel | None
+    teaching: Teaching
+    splits: Splits
+    start: Start
+    kind: type[Surgeon]
+
+
+def begin(
+    network: Network,
+    data: DataSource,
+    settings: SurgeonSettings,
+    options: InputOptions,
+    engine: str,
+    device: str,
+    rows: dict[str, Any],
+    teacher: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
+    progress: Any,
+) -> Beginning:
+    """Read the data, and find out which search there will be; nothing is written.
+
+    The arguments are those of ``evolve``; ``rows`` are target, impute and validation_fraction.
+
+    Raises:
+        OnnxSurgeonError: something given cannot be used.
+    """
+    require_choice(settings.search, (AUTO, *SEARCHES), "search")
+    taught_by = None if teacher is None else TeacherModel.read(teacher)
+    require_ensemble(network, settings)
+    require_reachable(network, settings)
+    require_fast_enough(network, settings)
+    chosen = make_engine(engine, device, network, settings)
+    folder = None if data_dir is None else Path(data_dir)
+    dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
+    teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
+    splits = _split(teaching)
+    start = start_of(network, settings, chosen, splits.given, splits.validation)
+    kind = search_for(network, settings, chosen, splits, start)
+    return Beginning(network, chosen, taught_by, teaching, splits, start, kind)
 
 
 def resume(
@@ -193,6 +246,7 @@ def resume(
     *,
     data: DataSource | None = None,
     from_checkpoint: int | None = None,
+    epochs: int | None = None,
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -205,9 +259,10 @@ def resume(
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
     ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
-    it begins anew. What comes after that line is given up. Of a run whose rows were in memory, ``data`` are the same
-    rows, as ``evolve`` takes them. Whether the run was tracked is not remembered: ``track`` says so anew. The other
-    arguments are those of ``evolve``.
+    it begins anew. What comes after that line is given up. ``epochs`` makes the run longer than it was made for; its
+    journal tells so, and resumed once more it is as long as that. Of a run whose rows were in memory, ``data`` are the
+    same rows, as ``evolve`` takes them. Whether the run was tracked is not remembered: ``track`` says so anew. The
+    other arguments are those of ``evolve``.
 
     Raises:
         RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
@@ -220,8 +275,8 @@ def resume(
     record = run.read_settings(get_type_hints(SurgeonSettings))
     last = run.checkpoint(why_damaged, from_checkpoint)
     try:
-        # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
-        settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
+        settings = SurgeonSettings.from_record(record["settings"])
+        require_choice(settings.search, (AUTO, *SEARCHES), "search")
         given, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
         folder = Path(given["folder"]) if given["folder"] else None
@@ -237,6 +292,9 @@ def resume(
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
     if data is None and given.get("in_memory"):
         raise RunError(f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)")
+    settings = replace(settings, epochs=last.run_epochs or settings.epochs)
+    if epochs is not None:
+        settings = _lengthened(settings, epochs)
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
     require_given(last.kept, run.branches)
@@ -257,30 +315,28 @@ def resume(
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
-        surgeon.from_checkpoint = from_checkpoint
+        surgeon.from_checkpoint, surgeon.is_extended = from_checkpoint, epochs is not None
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
+
+
+def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
+    """The settings of a run of so many epochs.
+
+    Raises:
+        SettingsError: it would be no longer than it is.
+    """
+    if epochs <= settings.epochs:
+        raise SettingsError(f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these")
+    return replace(settings, epochs=epochs)
 
 
 def search_for(
     network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
 ) -> type[Surgeon]:
-    """The search that is asked for, or the one that fits what is asked for and what is given.
-
-    Raises:
-        SettingsError: there is no such search, or what is asked for does not go together.
-    """
-    if settings.search != "auto":
-        if settings.search not in SEARCHES:
-            known = ", ".join(["auto", *SEARCHES])
-            raise SettingsError(f"search: '{settings.search}' is unknown: expected one of {known}")
-        if (settings.search == Algorithm1.name) != (settings.objective == "paper"):
-            raise SettingsError(
-                f"search: {Algorithm1.name} and --objective paper go together, as in --preset corrected"
-            )
+    """The search that is asked for, or the one that fits what is asked for and what is given."""
+    if settings.search != AUTO:
         return SEARCHES[settings.search]
-    if settings.objective == "paper":
-        return Algorithm1
     if not start.is_trained:
         return GrowAndShrink
     accuracy = engine.evaluate(network, splits.validation).accuracy
@@ -320,7 +376,7 @@ def _split(teaching: Teaching) -> Splits:
     network, dataset = teaching.network, teaching.dataset
     notes = (*network.frame.notes, *data_notes(network, dataset, teaching.options))
     classes = class_names(with_class_names(network, teaching.options.classes), dataset)
-    if teaching.settings.validation == "test":
+    if teaching.settings.decide_by == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
         return Splits(train, test, False, dataset.train.rows, lambda: test, (*notes, *teaching.notes), classes)
     teaching.require_test_rows()
@@ -366,12 +422,12 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
     return {
         "event": "run",
         "path": str(surgeon.run.path),
-        "settings": asdict(surgeon.settings),
+        "settings": surgeon.settings.record(),
         "rows": splits.given_rows,
         "made_rows": surgeon.train.rows - splits.given_rows,
         "batches_per_epoch": surgeon.batches_per_epoch,
         "validation_rows": surgeon.validation.rows,
-        "validation": surgeon.settings.validation,
+        "validation": surgeon.settings.decide_by,
         "engine": surgeon.engine.name,
         "device": surgeon.engine.device,
         "workers": surgeon.workers.count,

@@ -112,6 +112,12 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
     return bool(wanted) and accuracy < max(wanted)
 
 
+def smallest_file(network: Network, parameters: int) -> int:
+    """Bytes of the network's file, about, with so few parameters."""
+    width = min(segment.file_dtype.itemsize for segment in network.segments)
+    return bytes_besides_parameters(network) + width * parameters
+
+
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
@@ -124,8 +130,7 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
         most = "" if settings.shrink is None else f" ({limits.parameters:,} parameters)"
         raise SettingsError(f"{name}: {value}{most} cannot be reached: {what}")
     if limits.size is not None:
-        width = min(segment.file_dtype.itemsize for segment in network.segments)
-        smallest = bytes_besides_parameters(network) + width * least
+        smallest = smallest_file(network, least)
         if limits.size < smallest:
             raise SettingsError(
                 f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"
