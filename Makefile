@@ -4,7 +4,7 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training test-tutorial compare docs test-docs lint clean
+.PHONY: demo test test-current test-training test-tutorial test-node compare docs test-docs wheel lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
@@ -28,6 +28,15 @@ test-training: .venv-training/installed
 test-tutorial: .venv-tutorial/installed
 	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py tests/test_measuring_torch.py
 
+# The JavaScript runner, in Node by both of its runtimes. NODE: none may be skipped.
+test-node: .venv-test/installed runners/js/node_modules/installed
+	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py
+
+# Scripts of packages are not run: onnxruntime-node's would fetch libraries for other devices.
+runners/js/node_modules/installed: runners/js/package.json
+	npm --prefix runners/js install --no-package-lock --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 # Three quarters of an hour for onnxsurgeon, Optuna over PyTorch and MLPClassifier; goes on where it was stopped.
 compare: .venv-compare/installed
 	.venv-compare/bin/python tools/compare_search.py --json compare.json
@@ -39,6 +48,10 @@ docs: .venv-docs/installed
 # DOCS: the site is there, and its tests may not be skipped.
 test-docs: docs
 	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
+
+# The wheel in an empty environment: all files there, metadata in order, usable, types seen from outside.
+wheel:
+	$(PYTHON) tools/check_wheel.py
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -84,4 +97,4 @@ lint: .venv-test/installed
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site runners/js/node_modules .mypy_cache .pytest_cache .ruff_cache

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnxsurgeon.data.prepare import prepare
     from onnxsurgeon.data.sampling import sample_rows
     from onnxsurgeon.data.teacher import TeacherModel
+    from onnxsurgeon.deploy.export import Exported, export_trainer
+    from onnxsurgeon.deploy.importing import Imported, import_state
     from onnxsurgeon.errors import (
         DataError,
         EngineError,
@@ -32,17 +34,22 @@ if TYPE_CHECKING:
         StopRun,
         SurgeryError,
     )
+    from onnxsurgeon.graph.attach import NewHead, attach_head
     from onnxsurgeon.graph.create import create
     from onnxsurgeon.graph.create_convolutional import create_convolutional
     from onnxsurgeon.graph.layers import DenseLayer
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.graph.reader import from_model, load
     from onnxsurgeon.graph.writer import save, to_model
+    from onnxsurgeon.operating.evaluate import evaluate
     from onnxsurgeon.operating.measure import found_error
+    from onnxsurgeon.operating.operate import operate
     from onnxsurgeon.recommend import Candidate, Thresholds, inspect_layers, propose
     from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.runs.footprint import Footprint
+    from onnxsurgeon.runs.model import RunModel
     from onnxsurgeon.runs.table import RunRecord, read_run
+    from onnxsurgeon.surgeon.notebook import NotebookProgress
     from onnxsurgeon.surgeon.progress import TrainingProgress
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgeon.run import evolve, resume
@@ -61,7 +68,6 @@ if TYPE_CHECKING:
         SurgeryRecord,
         Widen,
         factorization_errors,
-        operate,
         parse,
         pruning_errors,
     )
@@ -77,7 +83,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "calibration.calibrate": ("calibrate",),
     "calibration.gradients": ("with_gradients",),
+    "operating.evaluate": ("evaluate",),
     "operating.measure": ("found_error",),
+    "operating.operate": ("operate",),
     "calibration.moments": ("Moment", "Moments"),
     "comparison.diff": ("Diff", "diff"),
     "data.dataset": ("Dataset", "Split"),
@@ -87,6 +95,8 @@ _HOMES = {
     "data.prepare": ("prepare",),
     "data.sampling": ("sample_rows",),
     "data.teacher": ("TeacherModel",),
+    "deploy.export": ("Exported", "export_trainer"),
+    "deploy.importing": ("Imported", "import_state"),
     "errors": (
         "DataError",
         "EngineError",
@@ -97,6 +107,7 @@ _HOMES = {
         "StopRun",
         "SurgeryError",
     ),
+    "graph.attach": ("NewHead", "attach_head"),
     "graph.create": ("create",),
     "graph.create_convolutional": ("create_convolutional",),
     "graph.layers": ("DenseLayer",),
@@ -107,10 +118,12 @@ _HOMES = {
     "recommend": ("Candidate", "Thresholds", "inspect_layers", "propose"),
     "task": ("Task",),
     "runs.footprint": ("Footprint",),
+    "runs.model": ("RunModel",),
     "runs.entry": ("Entry",),
     "surgeon.result": ("Evolved",),
     "surgeon.run": ("evolve", "resume"),
     "training.schedule": ("BatchSchedule",),
+    "surgeon.notebook": ("NotebookProgress",),
     "surgeon.progress": ("TrainingProgress",),
     "surgeon.settings": ("SurgeonSettings",),
     "surgery": (
@@ -127,7 +140,6 @@ _HOMES = {
         "SurgeryRecord",
         "Widen",
         "factorization_errors",
-        "operate",
         "parse",
         "pruning_errors",
     ),
@@ -152,10 +164,12 @@ __all__ = [
     "Entry",
     "Evolved",
     "Examples",
+    "Exported",
     "Factorize",
     "FactorizeData",
     "Footprint",
     "Grow",
+    "Imported",
     "InputOptions",
     "InsertIdentity",
     "Merge",
@@ -167,11 +181,14 @@ __all__ = [
     "Moments",
     "Narrow",
     "Network",
+    "NewHead",
+    "NotebookProgress",
     "OnnxSurgeonError",
     "Operated",
     "OptimizerState",
     "Prune",
     "RunError",
+    "RunModel",
     "RunRecord",
     "SettingsError",
     "Split",
@@ -187,16 +204,20 @@ __all__ = [
     "TrainingSettings",
     "TrainingSpec",
     "Widen",
+    "attach_head",
     "calibrate",
     "create",
     "create_convolutional",
     "diff",
+    "evaluate",
     "evolve",
+    "export_trainer",
     "factorization_errors",
     "found_error",
     "from_model",
     "head_outputs",
     "imitating",
+    "import_state",
     "inspect_layers",
     "load",
     "load_dataset",

@@ -1,10 +1,20 @@
-"""The words that settings choose from and that the code behind them shares.
+"""The words that settings choose from and that the code behind them shares, and what groups of options are called.
 
 The command line shows and checks them before it knows that a model will be opened: importing this imports nothing.
 """
 
-OBJECTIVES = ("accuracy", "pareto", "paper")
+OBJECTIVES = ("accuracy", "pareto")
 SELECTIONS = ("best-of-each", "top-n", "random-walk")
 WIDEN_MODES = ("split", "equal", "fresh")
 BY_GRADIENTS = "gradient"  # units added by ``Grow``, where data are at hand
 TRACKERS = ("tensorboard", "mlflow")
+ENGINES = ("auto", "loop", "artifacts")
+DEVICES = ("cpu", "cuda")
+LAYOUTS = ("hwc", "chw")
+IMPUTATIONS = ("mean", "median", "most-frequent")
+SPLITS = ("train", "validation", "test")
+
+# Groups of options, in the order in which help shows them; settings of a search have a heading of their own.
+WANTED, DATA, VALUES, RUN = "What you want", "Data", "Values", "Run"
+OUTPUT, TRAINING = "Output", "Training"
+GROUPS = (WANTED, DATA, VALUES, RUN, OUTPUT, TRAINING)

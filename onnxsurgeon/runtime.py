@@ -14,6 +14,7 @@ import onnx
 
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.suggestions import did_you_mean
 
 INSTALL_ADVICE = "install one of the extras cpu, gpu, training or training-gpu: pip install 'onnxsurgeon[cpu]'"
 READABLE_IR = 10
@@ -63,7 +64,7 @@ def provider(device: str) -> str:
         EngineError: the device is unknown, or this ONNX Runtime cannot use it.
     """
     if device not in _PROVIDERS:
-        raise EngineError(f"unknown device '{device}': expected cpu or cuda")
+        raise EngineError(f"unknown device '{device}': expected cpu or cuda{did_you_mean(device, _PROVIDERS)}")
     ort = onnxruntime()
     if _PROVIDERS[device] not in ort.get_available_providers():
         raise EngineError(

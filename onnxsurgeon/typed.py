@@ -59,6 +59,19 @@ def check(value: object, hint: Any, name: str, *, needed: tuple[str, ...] | None
         raise TypeError(f"{hint} is not a type that is known here")
 
 
+def kind_of(value: object) -> str:
+    """What a value of another type than was expected is, for an error's text: "int 3", "ndarray (10, 4) of float32"."""
+    name = type(value).__name__
+    if value is None:
+        return name.removesuffix("Type")
+    if isinstance(value, str | bytes | int | float | bool):
+        return f"{name} {shown(value)}"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", "")
+    if isinstance(shape, tuple):
+        return f"{name} {shape}" + (f" of {dtype}" if dtype else "")
+    return f"{name} of {len(value)}" if isinstance(value, list | tuple | dict | set) else name
+
+
 def shown(value: object) -> str:
     """A value as it is named in an error's text, cut off where it is long."""
     text = repr(value) if not isinstance(value, list | dict) else f"a {'list' if isinstance(value, list) else 'record'}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,10 +12,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxsurgeon import create, load, save
+from onnxsurgeon import SurgeonSettings, create, load, save
+from onnxsurgeon.choices import GROUPS
 from onnxsurgeon.cli import app
 from onnxsurgeon.cli.options import ReadingOptions
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgery import SURGERIES
 from tests.conftest import MODELS, without_training
 
@@ -55,19 +58,79 @@ def test_every_command_has_help_with_an_example(command, cli):
 
 
 def test_every_setting_is_an_option_of_evolve(cli):
-    _, out, _ = cli("evolve", "--help")
+    _, out, _ = cli("evolve", "--help-all")
     flags = """
     --preset --seed --epochs --initial-epochs --epoch-step --branches --redraws --recuperation-batches
-    --epsilon-relative --epsilon-absolute --selection --top-n --random-draw --no-random-draw --memory --no-memory
-    --widen --target-accuracy --time-limit --patience --learning-rate --batch-size --engine --device --workers --run-dir
+    --singular-relative --singular-absolute --selection --top-n --random-draw --no-random-draw --step-back
+    --no-step-back --widen --target-accuracy --time-limit --patience --learning-rate --batch-size --engine
+    --device --workers --run-dir
     --out"""
     for flag in flags.split():
         assert flag in out, flag
+    for kind in (SurgeonSettings, *OWN_SETTINGS.values()):
+        for entry in fields(kind):
+            assert entry.name == "own" or f"--{entry.name.replace('_', '-')}" in out, entry.name
+
+
+def sections(out):
+    """The lines of each section of a command's help."""
+    found, name = {}, ""
+    for line in out.splitlines():
+        if re.fullmatch(r"\S.*:", line):
+            found[name := line[:-1]] = []
+        elif name and line.startswith("  -"):
+            found[name].append(line.split()[0].rstrip(","))
+    return found
+
+
+def test_the_help_of_evolve_fits_two_screens_and_is_in_groups(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = cli("evolve", "--help")
+    lines = out.splitlines()
+    assert len(lines) <= 2 * 50 - 2  # the prompts before and after
+    assert max(map(len, lines)) <= 80
+    found, everything = sections(out), sections(cli("evolve", "--help-all")[1])
+    names = [*GROUPS, "Search algorithm1", "Search grow-and-shrink", "Help"]
+    assert [name for name in found if name != "Arguments"] == names
+    assert {"--max-parameters", "--lose", "--objective"} <= set(found["What you want"])
+    assert {"--data", "--target"} <= set(found["Data"])
+    assert found["Values"] == ["--layout", "--scale", "--mean", "--std"]
+    assert {"-o", "-q", "--json", "--force"} <= set(found["Output"])
+    assert {"--learning-rate", "--optimizer"} <= set(found["Training"])
+    assert "--growth" in found["Search grow-and-shrink"]
+    assert "--epoch-step" in found["Search algorithm1"]
+    for name, flags in found.items():
+        assert set(flags) <= set(everything[name]), name
+    experts = {flag for flags in everything.values() for flag in flags} - {f for flags in found.values() for f in flags}
+    assert {"--beta1", "--singular-relative", "--trial", "--from-checkpoint", "--temperature"} <= experts
+
+
+def test_choices_are_shown_and_a_default_that_is_not_the_first(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = " ".join(cli("evolve", "--help")[1].split())
+    for choices in ("[hwc|chw]", "[auto|loop|artifacts]", "[cpu|cuda]", "[mean|median|most-frequent]"):
+        assert choices in out
+    assert "[sgd|momentum|nesterov|adamw] What makes a step. [default: adamw]" in out
+    assert "[default: auto]" not in out
+    out = " ".join(cli("train", "--help")[1].split())
+    assert "[sgd|momentum|nesterov|adamw] What makes a step. --" in out
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_help_fits_the_terminal_and_has_whole_words(command, columns, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = cli(*command, "--help")
+    more = cli(*command, "--help-all")[1] if "--help-all" in out else ""
+    assert max(map(len, (out + more).splitlines())) <= columns
+    flags = [flag for row in sections(out + more).values() for flag in row]
+    assert "--help" in flags
+    assert [flag for flag in flags if not re.fullmatch(r"-[a-z]|--[a-z0-9-]+", flag)] == []  # none is cut off
 
 
 def test_training_with_an_optimizer_and_a_schedule(cli, tmp_path):
     cli("new", "64-10-10", "-o", "a.onnx", "--input-shape", "8x8")
-    _, out, _ = cli("train", "--help")
+    _, out, _ = cli("train", "--help-all")
     for flag in ("--optimizer", "--momentum", "--weight-decay", "--beta1", "--epsilon", "--schedule", "--warmup"):
         assert flag in out, flag
     arguments = ("--data", "digits", "--epochs", "4", "--json")

@@ -13,6 +13,7 @@ from onnxsurgeon.data.load import load_dataset
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.graph.create_convolutional import Convolve, Dense, Plan, Pool, is_convolutional, parse_plan
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.report.layers import _hidden, _widths
 from onnxsurgeon.runtime import run
 
 PLANS = {
@@ -174,3 +175,9 @@ def test_a_dense_network_is_inspected_as_before(cli):
     assert "MACs" not in out
     assert "kernel" not in out
     assert load("a.onnx").multiplications == 45
+
+
+def test_a_report_reads_widths_of_convolutions():
+    assert _widths("c1-c8-c12+c12-c16+256-10") == (1, 8, 12, 12, 16, 256, 10)
+    assert _hidden("c1-c8-c12+c12-c16+256-20-10") == [8, 20]
+    assert _widths("c1-cx-10") is None

@@ -9,14 +9,18 @@ import onnx
 import onnx_graphsurgeon as gs
 import pytest
 
-from onnxsurgeon import load, save
+from onnxsurgeon import Factorize, InsertIdentity, Widen, from_model, load, operate, save
 from onnxsurgeon.graph.canonical import canonicalise
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.surgery import Surgery
+from onnxsurgeon.surgery.proof import prove_group
 
 FOLDER = Path(__file__).parent / "convolutions"
 FILES = sorted(path.name for path in FOLDER.glob("*.onnx"))
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Of which no width is free.
+NOTHING_FREE = ("convnext-torch-dynamo.onnx", "shufflenet-torch-dynamo.onnx", "shufflenet-torch-legacy.onnx")
 # What is found of nodes that need no rule of pooling: convolutions, sums, means, channels beside one another.
 FOUND = {
     "all-convolutions-torch-dynamo": "c3-c6-c8-c5",
@@ -74,3 +78,33 @@ def test_pads_that_an_exporter_computes_of_constants_are_known():
 @pytest.mark.parametrize("name", FOUND)
 def test_what_is_found(name):
     assert load(FOLDER / f"{name}.onnx").topology == FOUND[name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_exact_surgeries_leave_the_whole_model_as_it_is(name):
+    """Units added in every group, an identity behind every hidden layer, each hidden layer at full rank."""
+    given = onnx.load(FOLDER / name)
+    network, feeds = load(FOLDER / name), random_inputs(given, rows=3)
+    surgeries: list[Surgery] = []
+    for i in range(1, network.group_count + 1):
+        if not network.group(i).normalised:
+            surgeries += [Widen(i, 2), Widen(i, 2, "equal")]
+    for i in range(1, network.hidden_count + 1):
+        surgeries += [InsertIdentity(i), Factorize(i, min(network.hidden(i).weight.shape))]
+    assert surgeries or name in NOTHING_FREE
+    for surgery in surgeries:
+        result, record = operate(network, surgery)
+        assert record.exact, surgery
+        written = to_model(result)
+        onnx.checker.check_model(written, full_check=True)
+        assert compare_models(given, written, feeds).relative <= 1e-5, surgery
+        assert from_model(written).parameter_count == result.parameter_count == record.parameters
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_units_permuted_wherever_a_group_has_them_leave_the_outputs(name):
+    network = load(FOLDER / name)
+    for i in range(1, network.group_count + 1):
+        proof = prove_group(network, i)
+        assert proof.together <= 1e-5, network.group(i)
+        assert proof.alone > 1e-4, network.group(i)

@@ -419,3 +419,39 @@ def test_a_chain_alone_computes_what_the_model_does():
 
 def test_the_activations_that_are_tested_are_known():
     assert {"Swish", "HardSwish", "PRelu", "Clip", "LeakyRelu"} <= ACTIVATIONS.keys()
+
+
+ODD = {
+    "strides": [3, "two", [2**40, 1], [0, 1], [1], [1.5, 1.0]],
+    "dilations": [[0, 1], [2**40, 1]],
+    "pads": [[-1, 0, 0, 0], [1], [2**40] * 4],
+    "group": [0, -3, 2, [1], "one"],
+    "auto_pad": ["SAME", 2],
+    "kernel_shape": [[5, 5], 3, "three"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, odd in ODD.items() for value in odd], ids=str)
+def test_attributes_that_make_no_sense_are_refused_in_one_line(name, value):
+    nodes = [node("Conv", "x A", "y", name="c", **{name: value})]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("b", 3, 9, 9))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("b", 4, 7, 7))],
+        [numpy_helper.from_array(values(4, 3, 3, 3), "A")],
+    )
+    given = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(
+        ModelError, match=r"^file\.onnx: no dense layers found: node 'c' \(Conv\) is not understood, since "
+    ):
+        from_model(given, source="file.onnx")
+
+
+def test_a_kernel_that_does_not_fit_is_refused():
+    given = model([node("Conv", "x A", "y", name="c")], {"A": values(4, 3, 3, 3)})
+    given.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2
+    del given.graph.output[0].type.tensor_type.shape.dim[2:]
+    given.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ModelError, match=r"its kernel \(3x3\) does not fit into its input, 9x2"):
+        from_model(given)

@@ -173,3 +173,18 @@ def test_a_velocity_goes_through_a_surgery_as_the_parameters_do(name):
     ahead, behind = (operate(each, surgery).network.parameters() for each in (moved, back))
     for found, (_, high), (_, low) in zip(carried, ahead, behind, strict=True):
         np.testing.assert_allclose(found, (high - low) / (2 * step), atol=2e-3)
+
+
+def test_sizes_that_the_file_does_not_tell_are_large_enough_for_the_proof():
+    """Four kernels of five taps without padding need 17 places."""
+    nodes, constants, x = [], {"W": values(3, 2)}, "x"
+    for i in range(4):
+        constants[f"K{i}"] = values(3, 3, 5, 5)
+        nodes += [node("Conv", f"{x} K{i}", f"a{i}"), node("Relu", f"a{i}", f"h{i}")]
+        x = f"h{i}"
+    nodes += [node("ReduceMean", x, "m", axes=[2, 3], keepdims=0), node("Gemm", "m W", "y")]
+    given = model(nodes, constants, ("batch", 3, "height", "width"))
+    result, record = operate(from_model(given), InsertIdentity(2))
+    assert record.exact
+    assert record.deviation <= 1e-6
+    assert compare_models(given, to_model(result), {"x": values(2, 3, 20, 19)}).relative <= 1e-5

@@ -202,7 +202,7 @@ def test_the_report_names_damaged_lines(run, cli):
 SETTINGS_DAMAGE = [
     (("settings", "epochs"), "x"),
     (("settings", "epochs"), 3.5),
-    (("settings", "memory"), 1),
+    (("settings", "step_back"), 1),
     (("settings", "optimizer"), []),
     (("settings",), []),
     (("data", "name"), 4),

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -109,7 +109,7 @@ def test_the_journal_tells_the_whole_story(undisturbed):
         batches = SHORT.recuperation_batches * (SURGERIES[operation].recuperation if operation in SURGERIES else 1)
         assert event["epoch"] == pytest.approx(surgery["epoch"] + batches / 81)  # 1293 rows in batches of 16
     settings = json.loads(run.settings_file.read_text())
-    assert settings["settings"] == asdict(SHORT)
+    assert settings["settings"] == SHORT.record()
     assert settings["data"]["name"] == "digits"
     assert len(settings["data"]["digest"]) == 64
 
@@ -392,7 +392,7 @@ def test_the_artifacts_engine_keeps_its_files_and_resumes_to_the_same_bytes(star
 
 def test_the_paper_preset_validates_on_the_test_split(start, tmp_path):
     settings = SurgeonSettings.from_preset("paper", epochs=4, initial_epochs=2, epoch_step=2, learning_rate=0.05)
-    assert (settings.widen, settings.rank_bound, settings.result) == ("equal", False, "best-score")
+    assert (settings.widen, settings.rank_bound, settings.pick) == ("equal", False, "best-score")
     evolved = evolve(start, "digits", settings=settings, run_dir=tmp_path / "run")
     assert evolved.validation_accuracy == evolved.test.accuracy
 
@@ -401,9 +401,9 @@ def test_the_papers_preset_is_its_appendix():
     paper = SurgeonSettings.from_preset("paper")
     assert (paper.epochs, paper.initial_epochs, paper.epoch_step) == (100, 10, 10)
     assert (paper.branches, paper.redraws, paper.recuperation_batches) == (2, 2, 25)
-    assert (paper.epsilon_relative, paper.epsilon_absolute) == (0.005, 0.3)
+    assert (paper.singular_relative, paper.singular_absolute) == (0.005, 0.3)
     assert (paper.learning_rate, paper.batch_size, paper.optimizer) == (0.005, 16, "sgd")
-    assert (paper.selection, paper.random_draw, paper.memory) == ("best-of-each", True, True)
+    assert (paper.selection, paper.random_draw, paper.step_back) == ("best-of-each", True, True)
     multipliers = {"identity": 1, "widen": 1, "insert_identity": 10, "narrow": 10, "merge": 10, "factorize": 1}
     assert multipliers == {"identity": 1} | {kind.operation: kind.recuperation for kind in PROPOSED}
 
@@ -413,7 +413,7 @@ def test_the_papers_preset_is_its_appendix():
     [
         {"selection": "top-n", "top_n": 3},
         {"selection": "random-walk"},
-        {"memory": False},
+        {"step_back": False},
         {"initial_epochs": 0},
         {"widen": "fresh", "branches": 3},
         {"recuperation_batches": 1000},
@@ -433,7 +433,7 @@ def test_other_settings(start, changes, tmp_path):
         assert len(of(events, "proposed")) == 2
     if settings.selection == "top-n":
         assert {len([e for e in of(events, "proposed") if (e["epoch"], e["draw"]) == (2, 0)])} == {3}
-    if not settings.memory:
+    if not settings.step_back:
         assert {e["draw"] for e in of(events, "proposed")} == {0}
 
 
@@ -538,7 +538,7 @@ def test_resume_refuses_what_it_cannot_trust(start, tmp_path):
         ({"learning_rate": 0.0}, "no positive step size"),
         ({"selection": "best"}, "selection: 'best' is unknown"),
         ({"widen": "twice"}, "widen: 'twice' is unknown: expected one of split, equal, fresh"),
-        ({"epsilon_absolute": float("nan")}, "epsilon-absolute: nan is too small"),
+        ({"singular_absolute": float("nan")}, "singular-absolute: nan is too small"),
         ({"warmup": 200.0}, "warmup: 200.0 epochs is not at least 0 and shorter than the run of 100"),
         ({"optimizer": "adam"}, "optimizer: 'adam' is unknown: expected one of sgd, momentum, nesterov, adamw"),
         ({"colour": 1}, "unknown setting 'colour'"),

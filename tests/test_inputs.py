@@ -307,6 +307,64 @@ def self_renamed(node):
     return changed
 
 
+ALONG = {
+    "mean": [n("ReduceMean", "x", "m", axes=[0]), n("Sub", "x m", "f")],
+    "mean of all": [n("ReduceMean", "x", "m"), n("Sub", "x m", "f")],
+    "largest": [n("ReduceMax", "x", "m", axes=[0]), n("Add", "x m", "f")],
+    "Softmax": [n("Softmax", "x", "f", axis=0)],
+    "norm": [n("LpNormalization", "x", "f", axis=0)],
+    "sums": [n("CumSum", "x first", "f")],
+    "backwards": [n("Slice", "x last before zero last", "f")],
+    "another row": [n("Gather", "x last", "l", axis=0), n("Add", "x l", "f")],
+    "products": [n("Transpose", "x", "t", perm=[1, 0]), n("MatMul", "x t", "g"), n("MatMul", "g x", "f")],
+    "the row's number": [
+        n("Shape", "x", "s", end=1),
+        n("Squeeze", "s zero", "c"),
+        n("Range", "first c one", "k"),
+        n("Cast", "k", "q", to=FLOAT),
+        n("Unsqueeze", "q last", "p"),
+        n("Add", "x p", "f"),
+    ],
+    "chance": [n("RandomNormalLike", "x", "e"), n("Add", "x e", "f")],
+}
+
+
+@pytest.mark.parametrize("batch", ["batch", 4])
+@pytest.mark.parametrize("name", ALONG)
+def test_a_prefix_that_computes_along_the_batch_is_refused(name, batch):
+    integers = {"first": 0, "one": 1, "zero": [0], "last": [-1], "before": [-(2**31)]}
+    model = build(
+        ALONG[name],
+        {"x": (FLOAT, [batch, 4])},
+        {key: np.array(value, np.int64) for key, value in integers.items()},
+        outputs=[helper.make_tensor_value_info("y", FLOAT, [batch, 3])],
+    )
+    with pytest.raises(DataError, match="'f', which the dense layers read, changes for a row with the other rows of"):
+        prepare(from_model(model), mine(X4), mine(X4).train)
+
+
+def test_a_branch_that_the_rows_of_a_batch_decide_together_has_a_note():
+    def body(op):
+        made = helper.make_tensor_value_info("inner", FLOAT, ["batch", 4])
+        return helper.make_graph([helper.make_node(op, ["x"], ["inner"])], op, [], [made])
+
+    mean = [n("ReduceMean", "x", "m", keepdims=0), n("Greater", "m limit", "c")]
+    decides = helper.make_node("If", ["c"], ["f"], name="which", then_branch=body("Neg"), else_branch=body("Abs"))
+    model = build([*mean, decides], {"x": (FLOAT, ["batch", 4])}, {"limit": np.float32(0)})
+    network = from_model(model)
+    assert [note for note in network.frame.notes if "branch" in note] == [
+        "node 'which' (If) takes one branch for all rows of a batch: features of a row may change with the rows that "
+        "are run with it"
+    ]
+    agrees(model, mine(X4), {"x": X4})
+
+
+def test_rounding_that_depends_on_the_place_in_a_batch_is_no_dependence():
+    wide, rows = RNG.standard_normal((300, 4)).astype("f"), RNG.standard_normal((ROWS, 300)).astype("f") * 1e4
+    nodes = [n("Sin", "x", "s"), n("Abs", "x", "v"), n("Add", "s v", "u"), n("Cos", "k", "w"), n("MatMul", "u w", "f")]
+    agrees(build(nodes, {"x": (FLOAT, ["batch", 300])}, {"k": wide}), mine(rows), {"x": rows})
+
+
 def test_a_prefix_that_fails_on_the_rows_says_so():
     model = build([n("Gather", "E k", "f")], {"k": (INT64, ["batch"])}, {"E": np.ones((5, 4), "f")})
     data = mine({"k": np.arange(ROWS)})

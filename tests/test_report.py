@@ -393,15 +393,15 @@ def test_a_branch_without_a_file_is_not_linked(copy, unillustrated):
 
 def test_the_command_spells_every_option(copy, unillustrated):
     record = json.loads((copy / "settings.json").read_text())
-    record["settings"] |= {"preset": "paper", "memory": False, "time_limit": 5.0, "widen": "equal", "from_later": 1}
-    record["settings"] |= {"rank_bound": False, "validation": "test", "result": "best-score"}
+    record["settings"] |= {"preset": "paper", "step_back": False, "time_limit": 5.0, "widen": "equal", "from_later": 1}
+    record["settings"] |= {"rank_bound": False, "decide_by": "test", "pick": "best-score"}
     record["data"] |= {"folder": "my data", "options": {"layout": "chw", "scale": 0.5, "mean": [0.1, -0.2], "std": []}}
     record["device"] = "cuda"
     (copy / "settings.json").write_text(json.dumps(record))
     words = shlex.split(read_invocation(RunDirectory(copy)).command)
     for expected in (
         ["--preset", "paper"],
-        ["--no-memory"],
+        ["--no-step-back"],
         ["--time-limit", "5.0"],
         ["--data-dir", "my data"],
         ["--layout", "chw"],
@@ -412,7 +412,7 @@ def test_the_command_spells_every_option(copy, unillustrated):
     ):
         start = words.index(expected[0])
         assert words[start : start + len(expected)] == expected
-    assert not {"--widen", "--no-rank-bound", "--validation", "--std", "--target-accuracy"} & set(words)
+    assert not {"--widen", "--no-rank-bound", "--decide-by", "--std", "--target-accuracy"} & set(words)
     page = Page(write_report(copy))
     assert "test accuracy, which decides" in page.text
 

@@ -35,6 +35,22 @@ print(json.dumps({
     "is_one": np.shares_memory(examples.stored[0].source, data.train.sheet.values),
 }))
 """
+# The same of a whole run, in pieces that are as small beside this table as those of a run are beside a large one.
+MEASURE_RUN = """
+import json, sys, tracemalloc
+import onnxsurgeon.surgeon.significance, onnxsurgeon.training.loop, onnxsurgeon.training.schedule
+from onnxsurgeon import SurgeonSettings, evolve
+onnxsurgeon.surgeon.significance.PIECE = 4096
+onnxsurgeon.training.loop.MOST_ROWS = onnxsurgeon.training.schedule.PIECE = 4096
+model, small, path, run = sys.argv[1:]
+def done(path, number):
+    settings = SurgeonSettings(epochs=1, batch_size=1024)
+    evolve(model, path, target=("y",), settings=settings, workers=1, run_dir=f"{run}{number}")
+done(small, 0)
+tracemalloc.start()
+done(path, 1)
+print(json.dumps(tracemalloc.get_traced_memory()[1]))
+"""
 MB = 2**20
 
 
@@ -70,6 +86,16 @@ def test_a_table_takes_little_more_than_the_array_it_becomes(kind, tmp_path):
     # Row numbers and labels of a narrow table are some of its width; a block's cells are the rest.
     assert found["numpy"] < 1.2 * found["array"] + 12 * MB
     assert found["arrow"] < 64 * MB  # whatever the size of the file
+
+
+def test_a_run_takes_little_more_than_the_array(tmp_path):
+    columns = table(2000)
+    path, small = write_csv(tmp_path / "t.csv", columns, repeats=60), write_csv(tmp_path / "s.csv", columns)
+    save(create((21, 8, 2), seed=1), tmp_path / "m.onnx")
+    command = [sys.executable, "-c", MEASURE_RUN, tmp_path / "m.onnx", small, path, tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Per row: labels twice, and its number in the table, in a split, in all that is trained on, and in two orders.
+    assert int(done.stdout.splitlines()[-1]) < 1.5 * 120_000 * 21 * 8
 
 
 def texts(rows):

@@ -101,3 +101,16 @@ def test_a_resumed_run_begins_alike(tmp_path, data):
     journal.write_text("".join(lines[: first - 1]))
     resumed = resume(cut.run, workers=1)
     assert branch_digests(resumed.run) == branch_digests(whole.run)
+
+
+def test_without_a_wish_an_untrained_network_becomes_accurate_and_not_small(tmp_path):
+    """It settles to the end, on all rows at last; nothing is pruned."""
+    settings = SurgeonSettings.from_preset(epochs=12, seed=2)
+    done = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "run", workers=1)
+    journal = RunDirectory.open(done.run).read_journal()
+    proposed = [event["surgery"] for event in journal if event["event"] == "proposed"]
+    assert any(surgery.startswith("widen") or surgery.startswith("grow") for surgery in proposed)
+    assert not any(surgery.startswith("prune") for surgery in proposed)
+    decided = [event for event in journal if event["event"] == "decided"]
+    assert done.validation_accuracy == max(event["best_accuracy"] for event in decided)
+    assert done.is_refitted

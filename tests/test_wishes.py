@@ -201,7 +201,7 @@ def test_the_ends_of_a_range_are_in_it(name, value):
         ),
         (
             {"preset": "corrected", "shrink": 10},
-            "shrink: Algorithm 1 (--objective paper) looks for no such network",
+            "shrink: Algorithm 1 (--search algorithm1) looks for no such network",
         ),
     ],
 )

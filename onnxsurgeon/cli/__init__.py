@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import comparing, data, learning, models
+from onnxsurgeon.cli import comparing, data, deploying, learning, models
 from onnxsurgeon.cli.encoding import make_printable
 from onnxsurgeon.cli.streams import OutputError, give_up, written_out
 from onnxsurgeon.errors import OnnxSurgeonError
@@ -28,12 +28,14 @@ app = typer.Typer(
 models.register(app)
 learning.register(app)
 comparing.register(app)
+deploying.register(app)
 app.add_typer(data.app, name="data")
 
 
 def main() -> None:
     """Entry point: every error a user can cause is one line and exit code 2."""
     make_printable()
+    learning.renew()
     try:
         with written_out():
             app()

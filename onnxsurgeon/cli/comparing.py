@@ -7,14 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.choices import DATA
+from onnxsurgeon.cli.help import CONTEXT, Command
 from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     DeviceOption,
     EngineOption,
     JsonOption,
     ReadingOptions,
+    SplitOption,
     taken,
     with_fields,
+    with_settings_file,
     with_trust,
 )
 
@@ -23,18 +27,32 @@ _FORMS = "A model file, a run directory (its best.onnx), or RUN#7 (its branch 7)
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command(epilog="Examples: onnxsurgeon diff model.onnx best.onnx; onnxsurgeon diff runs/m-1#0 runs/m-1")(diff)
-    app.command(epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7")(view)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon diff model.onnx best.onnx; onnxsurgeon diff runs/m-1#0 runs/m-1",
+    )(diff)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon view best.onnx; onnxsurgeon view runs/m-digits-1 --branch 7",
+    )(view)
 
 
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def diff(
     a: Annotated[str, typer.Argument(help=_FORMS, metavar="A")],
     b: Annotated[str, typer.Argument(help="What to compare it with, likewise.", metavar="B")],
-    data: Annotated[str, typer.Option("--data", help="Compare them on a data set too; as for evaluate.")] = "",
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", help="Compare them on a data set too; as for evaluate.", metavar="DATA", rich_help_panel=DATA
+        ),
+    ] = "",
+    split: SplitOption = "test",
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
@@ -67,8 +85,8 @@ def diff(
 @with_trust
 def view(
     model: Annotated[str, typer.Argument(help=_FORMS, metavar="MODEL|RUN")],
-    branch: Annotated[int | None, typer.Option(min=0, help="Number of a branch of the run.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on this machine.")] = None,
+    branch: Annotated[int | None, typer.Option(min=0, help="Number of a branch of the run.", metavar="N")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on this machine.", metavar="N")] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open a model in Netron: served to this machine only, until Ctrl-C.

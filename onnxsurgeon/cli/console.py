@@ -300,6 +300,8 @@ class EventPrinter:
             going_on = [f"{b['branch']} ({b['topology']}) {b['accuracy']:.4f}" for b in event["branches"]]
             _plain(f"epoch {event['epoch']:>3}: resumed with {', '.join(going_on)}")
             self._column_names()
+        elif kind == "extended":
+            _plain(f"epoch {event['epoch']:>3}: goes on to epoch {event['run_epochs']}")
         elif kind in ("recuperated", "trained"):
             word = "tried" if kind == "recuperated" else "trained"
             surgery = event["surgery"]
@@ -378,10 +380,10 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     rounding_note(evolved.branch.history[-1].rounding)
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
-    if evolved.front:
+    if evolved.written_front:
         rows = [
             (entry.file, entry.topology, f"{entry.parameters:,}", f"{entry.accuracy:.4f}", f"{entry.latency or 0:.4f}")
-            for entry in evolved.front
+            for entry in evolved.written_front
         ]
         table(("front", "topology", "parameters", metric, "ms a row"), rows, right=("parameters", metric, "ms a row"))
     for remark in others:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from onnxsurgeon.cli.help import Command
 from onnxsurgeon.cli.options import JsonOption
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, describe and download the named data sets.")
 
 
-@app.command("list", epilog="Example: onnxsurgeon data list")
+@app.command("list", cls=Command, epilog="Example: onnxsurgeon data list")
 def data_list(as_json: JsonOption = False) -> None:
     """List the named data sets and whether their files are here."""
     from onnxsurgeon.cli import console
@@ -26,7 +27,7 @@ def data_list(as_json: JsonOption = False) -> None:
     console.table(("name", "rows", "shape", "files"), rows, right=("rows",))
 
 
-@app.command("info", epilog="Example: onnxsurgeon data info emnist")
+@app.command("info", cls=Command, epilog="Example: onnxsurgeon data info emnist")
 def data_info(name: str, as_json: JsonOption = False) -> None:
     """Describe a data set: source, files, splits, where its files are looked for."""
     from onnxsurgeon.cli import console
@@ -41,7 +42,7 @@ def data_info(name: str, as_json: JsonOption = False) -> None:
     )
 
 
-@app.command("fetch", epilog="Example: onnxsurgeon data fetch cifar10")
+@app.command("fetch", cls=Command, epilog="Example: onnxsurgeon data fetch cifar10")
 def data_fetch(name: str) -> None:
     """Download a data set from its official source into the cache, checksums verified."""
     from onnxsurgeon.cli import console

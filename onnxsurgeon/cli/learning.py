@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from onnxsurgeon.choices import OUTPUT, RUN, TRAINING
+from onnxsurgeon.cli.help import CONTEXT, Command, Group
 from onnxsurgeon.cli.interrupt import PATIENCE, SOON, Interrupts, interruptible
 from onnxsurgeon.cli.options import (
     DataOption,
     DeviceOption,
     EngineOption,
     ForceOption,
+    FreezeOption,
     JsonOption,
     ModelArgument,
     OutOption,
     ReadingOptions,
     SeedOption,
+    SplitOption,
     TeacherOption,
     TrackOption,
+    TrainOnlyOption,
     taken,
     with_fields,
+    with_help_all,
+    with_renamed,
+    with_settings_file,
     with_trust,
 )
 from onnxsurgeon.cli.streams import OutputError
 from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
+from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
+from onnxsurgeon.surgeon.renamed import RENAMED, renewed
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.training.settings import TrainingSettings
 
@@ -37,17 +49,29 @@ MISSED = 3  # exit code: there is a result, but not as it was asked for
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command(epilog="Example: onnxsurgeon train model.onnx --data fashion-mnist --epochs 5 -o trained.onnx")(train)
-    app.command(epilog="Example: onnxsurgeon evaluate best.onnx --data fashion-mnist --json")(evaluate)
     app.command(
-        epilog="Examples: onnxsurgeon evolve m.onnx --data cifar10; onnxsurgeon evolve --resume runs/m-cifar10-1\n\n"
-        "Exit codes: 0 all went well; 2 something given cannot be used; 3 there is a result, but it misses what was "
-        "asked for; 130 Ctrl-C; 143 SIGTERM."
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Example: onnxsurgeon train model.onnx --data fashion-mnist --epochs 5 -o trained.onnx",
+    )(train)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Example: onnxsurgeon evaluate best.onnx --data fashion-mnist --json",
+    )(evaluate)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon evolve m.onnx --data digits; onnxsurgeon evolve --resume RUN\n\n"
+        "Exit codes: 0 well; 2 something given cannot be used; 3 the result misses what was asked for; 130 Ctrl-C; "
+        "143 SIGTERM. Of [a|b], the first is the default, where none is named.",
     )(evolve)
-    app.command(epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
+    app.command(cls=Command, context_settings=CONTEXT, epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
 @interruptible
+@with_help_all
+@with_settings_file
 @with_trust
 @with_fields(TrainingSettings)
 @with_fields(ReadingOptions)
@@ -55,8 +79,14 @@ def train(
     model: ModelArgument,
     data: DataOption,
     out: OutOption,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a batch.")] = 16,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training split.", metavar="N", rich_help_panel=RUN)
+    ] = 10,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Rows in a batch.", metavar="N", rich_help_panel=TRAINING)
+    ] = 16,
+    freeze: FreezeOption = None,
+    train_only: TrainOnlyOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
     seed: SeedOption = 0,
@@ -73,7 +103,9 @@ def train(
     reading, how = taken(ReadingOptions, settings), taken(TrainingSettings, settings)
     options = reading.inputs
     how.check(epochs)
-    network, dataset, chosen = _prepare(model, data, reading, engine, device, out, force=force, optimizer=how)
+    network, dataset, chosen = _prepare(
+        model, data, reading, engine, device, out, force=force, optimizer=how, layers=(freeze or (), train_only or ())
+    )
     console.remarks(data_notes(network, dataset, options), as_json=as_json)
 
     def report(epoch: int, loss: float) -> None:
@@ -102,12 +134,13 @@ def train(
 
 
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def evaluate(
     model: ModelArgument,
     data: DataOption,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: SplitOption = "test",
     teacher: TeacherOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
@@ -148,13 +181,16 @@ def _cell(value: float | int | str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+@with_help_all
+@with_settings_file
 @with_trust
-@with_fields(SurgeonSettings)
 @with_fields(ReadingOptions)
 def evolve(
     model: Annotated[Path | None, typer.Argument(help="An ONNX model.", metavar="MODEL")] = None,
     data: DataOption = "",
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Continue this run.", metavar="RUN", rich_help_panel=RUN)
+    ] = None,
     from_checkpoint: Annotated[
         int | None,
         typer.Option(
@@ -162,29 +198,52 @@ def evolve(
             min=0,
             help="With --resume: go on from the checkpoint in this line of journal.jsonl; 0: begin anew.",
             metavar="LINE",
+            rich_help_panel=Group(RUN, is_expert=True),
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Copy best.onnx here.", metavar="FILE", rich_help_panel=OUTPUT)
+    ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Folder to make; by default runs/MODEL-DATA-N, next free N.")
+        Path | None,
+        typer.Option(
+            "--run-dir",
+            help="Folder to make; by default runs/MODEL-DATA-N.",
+            metavar="PATH",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     workers: Annotated[
         str | None,
         typer.Option(
-            "--workers", help="Branches trained side by side, by default one a core; or a cluster, dask://HOST:PORT."
+            "--workers",
+            help="Side by side, one a core; or dask://HOST:PORT.",
+            metavar="N",
+            rich_help_panel=RUN,
         ),
     ] = None,
+    freeze: FreezeOption = None,
+    train_only: TrainOnlyOption = None,
     teacher: TeacherOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "cpu",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=RUN)
+    ] = False,
     track: TrackOption = None,
     force: ForceOption = False,
     log_file: Annotated[
         Path | None,
-        typer.Option("--log-file", help="Append every event to this file, a line each.", metavar="FILE"),
+        typer.Option(
+            "--log-file",
+            help="Append every event to this file.",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print the path of the result and nothing else, but for errors.")
+        bool,
+        typer.Option("--quiet", "-q", help="Print the result's path and errors only.", rich_help_panel=OUTPUT),
     ] = False,
     as_json: JsonOption = False,
     **settings: Any,
@@ -202,6 +261,10 @@ def evolve(
     interrupts = Interrupts(
         lambda: f"interrupted; {watcher.onward}", watcher.stopping, lambda: PATIENCE if watcher.run else SOON
     )
+    if dry_run:
+        held = {"freeze": freeze or (), "train_only": train_only or ()}
+        _rehearse(model, data, settings, held, teacher, engine, device, workers, as_json=as_json, resume=resume)
+        return
     common: dict[str, Any] = {
         "workers": workers,
         "out": out,
@@ -213,14 +276,15 @@ def evolve(
         "clock": Clock.of_process(),
     }
     reading = taken(ReadingOptions, settings)
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = _given(settings, is_quiet=quiet)
     try:
         with logged_to(log_file), interrupts, watcher:
             if resume is not None:
-                if any((model, data, given, teacher, reading != ReadingOptions())):
+                epochs = given.pop("epochs", None)
+                if any((model, data, given, teacher, freeze, train_only, reading != ReadingOptions())):
                     raise SettingsError("--resume takes model, data and settings from the run: give none of them")
                 watcher.run = str(resume) if resume.is_dir() else ""
-                evolved = runs.resume(resume, from_checkpoint=from_checkpoint, **common)
+                evolved = runs.resume(resume, from_checkpoint=from_checkpoint, epochs=epochs, **common)
             elif from_checkpoint is not None:
                 raise SettingsError("from-checkpoint: is for a run that goes on: give --resume RUN")
             elif model is None or not data:
@@ -231,6 +295,8 @@ def evolve(
                     data,
                     settings=SurgeonSettings.from_preset(**given),
                     options=reading.inputs,
+                    freeze=freeze or (),
+                    train_only=train_only or (),
                     teacher=teacher,
                     engine=engine,
                     device=device,
@@ -257,6 +323,75 @@ def evolve(
     if evolved.shortfall:
         console.fail(f"{evolved.shortfall}: the result comes nearest")
         sys.exit(MISSED)
+
+
+def _given(settings: dict[str, Any], *, is_quiet: bool = False) -> dict[str, Any]:
+    """Those that were given, by the names that they have now; of other names it is said."""
+    from onnxsurgeon.cli import console
+
+    given, remarks = renewed({name: value for name, value in settings.items() if value is not None})
+    if not is_quiet:
+        console.remarks(remarks, as_json=True)
+    return given
+
+
+@interruptible
+def _rehearse(
+    model: Path | None,
+    data: str,
+    settings: dict[str, Any],
+    held: dict[str, Any],
+    teacher: Path | None,
+    engine: str,
+    device: str,
+    workers: str | None,
+    *,
+    as_json: bool,
+    resume: Path | None,
+) -> None:
+    """Say what ``evolve`` would do."""
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.cli.plan import plan
+    from onnxsurgeon.surgeon.dry_run import dry_run
+
+    if resume is not None:
+        raise SettingsError("dry-run: is for a run that begins: give MODEL and --data, and not --resume")
+    if model is None or not data:
+        raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
+    reading = taken(ReadingOptions, settings)
+    given = _given(settings)
+    found = dry_run(
+        model,
+        data,
+        settings=SurgeonSettings.from_preset(**given),
+        options=reading.inputs,
+        teacher=teacher,
+        engine=engine,
+        device=device,
+        workers=workers,
+        data_dir=reading.data_dir,
+        progress=console.DownloadBar,
+        **held,
+        **reading.rows,
+    )
+    if as_json:
+        console.print_json(found.record())
+    else:
+        plan(found)
+
+
+_EVOLVE = inspect.signature(evolve)
+
+
+def renew() -> None:
+    """Make the options of ``evolve`` anew, where a search was registered: it has settings of its own."""
+    evolve.__signature__ = _EVOLVE  # type: ignore[attr-defined]
+    evolve.__annotations__ = {name: each.annotation for name, each in _EVOLVE.parameters.items()}
+    kinds = [kind for kind in OWN_SETTINGS.values() if not issubclass(SurgeonSettings, kind)]
+    with_renamed(SurgeonSettings, RENAMED)(with_fields(SurgeonSettings, *kinds)(evolve))
+
+
+renew()
 
 
 @with_trust
@@ -304,14 +439,19 @@ def _prepare(
     *,
     force: bool = False,
     optimizer: TrainingSettings | None = None,
+    layers: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> tuple[Any, Any, Any]:
-    """Network, data set and engine; what cannot be written later is told now."""
+    """Network, data set and engine; what cannot be written later is told now.
+
+    ``layers`` are those that are frozen, and those that alone are trained.
+    """
     from onnxsurgeon.graph.files import require_writable
-    from onnxsurgeon.graph.reader import load
+    from onnxsurgeon.graph.opening import open_model
     from onnxsurgeon.training.choose import make_engine
 
     if out is not None:
         require_writable(out, overwrite=force)
-    network = load(model)
+    freeze, train_only = layers
+    network = open_model(model, freeze=freeze, train_only=train_only).network
     chosen = make_engine(engine, device, network, optimizer)
     return network, reading.load(data, network), chosen

@@ -1,14 +1,15 @@
-"""Commands on a model alone: new, inspect, operate."""
+"""Commands on a model alone: new, head, inspect, operate."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from onnxsurgeon.choices import BY_GRADIENTS
+from onnxsurgeon.choices import BY_GRADIENTS, DATA, RUN, WIDEN_MODES
+from onnxsurgeon.cli.help import CONTEXT, Command
 from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     ForceOption,
@@ -17,13 +18,16 @@ from onnxsurgeon.cli.options import (
     OutOption,
     ReadingOptions,
     SeedOption,
+    one_of,
     shape,
     taken,
+    units,
     with_fields,
+    with_settings_file,
     with_trust,
 )
-from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.errors import SettingsError, SurgeryError
+from onnxsurgeon.surgeon.settings import SurgeonSettings, preset_names
 
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
@@ -33,20 +37,31 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     app.command(
+        cls=Command,
+        context_settings=CONTEXT,
         epilog="Examples: onnxsurgeon new 784-300-100-10 -o start.onnx --input-shape 28x28x1; "
-        "onnxsurgeon new 28x28x1-c16-p-c32-p-10 -o cnn.onnx"
+        "onnxsurgeon new 28x28x1-c16-p-c32-p-10 -o cnn.onnx",
     )(new)
-    app.command(epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz")(
-        inspect
-    )
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon head backbone.onnx --classes cat,dog -o start.onnx; "
+        "onnxsurgeon head classifier.onnx --classes 5 --hidden 0 -o start.onnx",
+    )(head)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon inspect model.onnx; onnxsurgeon inspect model.onnx --data rows.npz",
+    )(inspect)
     app.command(
         cls=OperateCommand,
+        context_settings=CONTEXT,
         epilog="Examples: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx; "
         "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx",
     )(operate)
 
 
-class OperateCommand(TyperCommand):
+class OperateCommand(Command):
     """Its help lists the surgeries that there are."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -71,8 +86,8 @@ def new(
         ),
     ],
     out: OutOption,
-    input_shape: Annotated[str, typer.Option(help="Shape of one input row, such as 28x28x1.")] = "",
-    activation: Annotated[str, typer.Option(help="ONNX op of the hidden layers' activation.")] = "Relu",
+    input_shape: Annotated[str, typer.Option(help="Shape of one input row, such as 28x28x1.", metavar="SHAPE")] = "",
+    activation: Annotated[str, typer.Option(help="ONNX op of the hidden layers' activation.", metavar="OP")] = "Relu",
     softmax: Annotated[bool, typer.Option(help="Put a Softmax after the logits.")] = True,
     seed: SeedOption = 0,
     force: ForceOption = False,
@@ -97,15 +112,73 @@ def new(
 
 
 @interruptible
+@with_settings_file
+@with_trust
+def head(
+    backbone: Annotated[Path, typer.Argument(help="A trained model.", metavar="BACKBONE")],
+    classes: Annotated[
+        str, typer.Option("--classes", help="How many classes, or their names: cat,dog.", metavar="N|NAMES")
+    ],
+    out: OutOption,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            help="The tensor that the head reads, or the node that writes it; by default what the old head's last "
+            "layer reads, or the model's output.",
+            metavar="TENSOR",
+        ),
+    ] = None,
+    hidden: Annotated[
+        str, typer.Option(help="Units of its hidden layer, or of several: 256-64; 0: none.", metavar="UNITS")
+    ] = "128",
+    pool: Annotated[
+        str,
+        typer.Option(help="How several positions become one vector: mean, first (token) or flatten; auto: mean."),
+    ] = "auto",
+    softmax: Annotated[bool, typer.Option(help="Put a Softmax after the logits.")] = True,
+    freeze: Annotated[
+        bool, typer.Option(help="Mark what is before the head as frozen: evolve and train leave it as it is.")
+    ] = True,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+) -> None:
+    """Put a new head on a backbone, or in the place of an old head: for other classes than it was trained for."""
+    from onnxsurgeon.cli import console
+    from onnxsurgeon.graph.attach import attach_head, read_classes
+    from onnxsurgeon.graph.files import require_writable
+    from onnxsurgeon.graph.writer import save
+
+    require_writable(out, overwrite=force)
+    made = attach_head(
+        backbone,
+        read_classes(classes),
+        at=at,
+        hidden=() if hidden == "0" else units(hidden, "hidden"),
+        pool=pool,
+        softmax=softmax,
+        freeze=freeze,
+        seed=seed,
+    )
+    told = save(made.network, out, overwrite=force)
+    console.remarks((*made.notes, *told))
+    console.out.print(f"{out}: {console.network_summary(made.network)}", markup=False, soft_wrap=True)
+
+
+@interruptible
 @with_trust
 @with_fields(ReadingOptions)
 def inspect(
     model: ModelArgument,
-    preset: str = "default",
+    preset: Annotated[
+        str, typer.Option(rich_help_panel=RUN, **one_of("--preset", "Whose thresholds count.", preset_names()))
+    ] = "default",
     data: Annotated[
         str,
         typer.Option(
             "--data",
+            metavar="DATA",
+            rich_help_panel=DATA,
             help="Show what prune would lose on this data set, as for evaluate, by 4,096 training rows, and recommend "
             "it instead of narrow.",
         ),
@@ -226,7 +299,27 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
+def _layers_meant(model: Path, surgeries: list[str]) -> str:
+    """What to give where a surgery names a layer, or nearly so, and not its number; "" where none does."""
+    from onnxsurgeon.graph.reader import load
+    from onnxsurgeon.suggestions import nearest
+    from onnxsurgeon.surgery import SURGERIES
+
+    for text in surgeries:
+        operation, _, rest = text.partition(":")
+        name, _, amount = rest.partition(":")
+        if operation not in SURGERIES or not name or name.isdigit():
+            continue
+        network = load(model)
+        numbers = {network.hidden(i).names.node: i for i in range(1, network.hidden_count + 1)}
+        for meant in nearest(name, numbers)[:1]:
+            given = ":".join([operation, str(numbers[meant]), *([amount] if amount else [])])
+            return f"; '{meant}' is layer {numbers[meant]}: did you mean '{given}'?"
+    return ""
+
+
 @interruptible
+@with_settings_file
 @with_trust
 @with_fields(ReadingOptions)
 def operate(
@@ -239,12 +332,14 @@ def operate(
         ),
     ],
     out: OutOption,
-    widen: Annotated[str, typer.Option(help="How units are added: split, equal or fresh.")] = "split",
+    widen: Annotated[str, typer.Option(**one_of("--widen", "How units are added.", WIDEN_MODES))] = "split",
     exact: Annotated[bool, typer.Option("--exact", help="Refuse a surgery that would change the function.")] = False,
     data: Annotated[
         str,
         typer.Option(
             "--data",
+            metavar="DATA",
+            rich_help_panel=DATA,
             help="Show each surgery's error on rows of this data set, as for evaluate; some need it, and go by 4,096 "
             "training rows.",
         ),
@@ -265,7 +360,10 @@ def operate(
 
     reading = taken(ReadingOptions, settings)
     options = reading.inputs
-    chosen = [parse(text, mode=widen) for text in surgeries]
+    try:
+        chosen = [parse(text, mode=widen) for text in surgeries]
+    except SurgeryError as error:
+        raise SurgeryError(f"{error}{_layers_meant(model, surgeries)}") from error
     for surgery in chosen:
         if surgery.needs and not data:
             raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")

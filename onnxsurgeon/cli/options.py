@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from onnxsurgeon import bounds
+from onnxsurgeon.choices import (
+    DATA,
+    DEVICES,
+    ENGINES,
+    IMPUTATIONS,
+    LAYOUTS,
+    OUTPUT,
+    RUN,
+    SPLITS,
+    TRACKERS,
+    VALUES,
+)
+from onnxsurgeon.cli.help import WIDEST, Group, HelpAllOption
+from onnxsurgeon.cli.settings_file import SettingsOption
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.surgeon.fields import choices_of
+from onnxsurgeon.surgeon.own_settings import group_of
+from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
 from onnxsurgeon.training.settings import setting
 
 if TYPE_CHECKING:
@@ -21,40 +38,100 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
 
 T = TypeVar("T")
+# What stands for a value of a plain type.
+_PLACEHOLDERS: tuple[tuple[Any, str], ...] = ((int, "N"), (float, "X"), (str, "TEXT"), (Path, "PATH"))
+
+
+def one_of(flag: str, text: str, choices: Iterable[str]) -> dict[str, Any]:
+    """How an option shows and completes what it may be, as keywords of ``typer.Option``.
+
+    Choices that leave no room beside the flag begin its text.
+    """
+    known = tuple(choices)
+    listed = f"[{'|'.join(known)}]"
+    is_narrow = len(f"{flag} {listed}") <= WIDEST
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in known if choice.startswith(incomplete)]
+
+    return {
+        "help": text if is_narrow else f"{listed} {text}",
+        "metavar": listed if is_narrow else "NAME",
+        "autocompletion": complete,
+        "show_default": False,
+    }
+
 
 ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model.", metavar="MODEL")]
 DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A data set's name (see 'data list'), an .npz, .npy, .csv or .parquet file, or a folder of images.",
+        help=".npz, .npy, .csv, .parquet, folder of images; or a name that 'data list' shows.",
+        metavar="DATA",
+        rich_help_panel=DATA,
     ),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", metavar="FILE")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="The file to write.", metavar="FILE", rich_help_panel=OUTPUT)
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.", rich_help_panel=OUTPUT)]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=OUTPUT)
+]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust", help="Lift the bounds on the memory and work that files of unknown origin may ask for."),
+    typer.Option(
+        "--trust",
+        help="Lift the bounds for files of unknown origin.",
+        rich_help_panel=RUN,
+    ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
-EngineOption = Annotated[str, typer.Option("--engine", help="auto, loop or artifacts.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of every random choice.", metavar="N", rich_help_panel=RUN)
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", rich_help_panel=RUN, **one_of("--engine", "Trains and evaluates.", ENGINES))
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", rich_help_panel=RUN, **one_of("--device", "Where it computes.", DEVICES))
+]
+SplitOption = Annotated[
+    str, typer.Option("--split", rich_help_panel=DATA, **one_of("--split", "By default test.", SPLITS))
+]
 TeacherOption = Annotated[
     Path | None,
     typer.Option(
         "--teacher",
-        help="An ONNX model with the same inputs, whose outputs are imitated.",
+        help="A model with the same inputs, to be imitated.",
         metavar="MODEL",
+        rich_help_panel=DATA,
+    ),
+]
+FreezeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze",
+        help="A layer that stays as it is: its node's name as in inspect, a pattern (encoder.*), or its number; "
+        "repeat it for several.",
+        metavar="LAYER",
+    ),
+]
+TrainOnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--train-only",
+        help="A layer that is trained, all others staying as they are; * for all, also those that the file marks as "
+        "frozen.",
+        metavar="LAYER",
     ),
 ]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
         "--track",
-        help="Log to tensorboard (RUN/tensorboard), mlflow ($MLFLOW_TRACKING_URI, or mlflow.db beside RUN), or both. "
-        "A resumed run does not remember it: give it again.",
-        metavar="TOOL",
+        rich_help_panel=OUTPUT,
+        **one_of("--track", "Log there too; see the manual.", TRACKERS),
     ),
 ]
 
@@ -63,20 +140,20 @@ TrackOption = Annotated[
 class ReadingOptions:
     """How the rows of --data are read and become a model's input: options of every command that reads data."""
 
-    layout: str = setting("hwc", "Order of image values in a flat input: hwc or chw.")
-    scale: float | None = setting(None, "Factor for the values; pixels: 1/255.")
-    mean: str = setting("", "Subtracted after scaling: one value, or one a channel.")
-    std: str = setting("", "Divides after that: one value, or one a channel.")
-    loss: str = setting("auto", "auto, cross-entropy, binary-cross-entropy or squared-error.")
-    classes: str = setting("", "Names of the model's classes in the order of its outputs, where it has none: no,yes.")
-    class_weight: str = setting("none", "balanced weighs a row's loss by the inverse of its class's share.")
-    metric: str = setting("auto", "balanced-accuracy is the mean over the classes.")
-    target: list[str] | None = setting(None, "A table's column to predict, or several; or the .npy file of labels.")
-    impute: str | None = setting(None, "Fill a table's missing values: mean, median or most-frequent.")
-    validation_fraction: float | None = setting(
-        None, "Share of the training rows to choose by; by default 0.1, of few rows up to 0.25."
+    layout: str = setting("hwc", "Order of an image's values.", group=VALUES, choices=LAYOUTS)
+    scale: float | None = setting(None, "Factor for the values; pixels: 1/255.", group=VALUES)
+    mean: str = setting("", "Subtracted after scaling: one, or one a channel.", group=VALUES)
+    std: str = setting("", "Divides after that, likewise.", group=VALUES)
+    loss: str = setting("auto", "What training minimises.", group=DATA, choices=("auto", *LOSSES))
+    classes: str = setting("", "Names of the classes, as the outputs are: no,yes.", group=DATA)
+    class_weight: str = setting("none", "Evens out rare classes.", group=DATA, choices=CLASS_WEIGHTS)
+    metric: str = setting("auto", "What decides.", group=DATA, choices=METRICS)
+    target: list[str] | None = setting(
+        None, "Column to predict, or several; or an .npy file.", group=DATA, metavar="COLUMN"
     )
-    data_dir: Path | None = setting(None, "Folder with the data set's files.")
+    impute: str | None = setting(None, "Fills what is missing.", group=DATA, choices=IMPUTATIONS)
+    validation_fraction: float | None = setting(None, "Of the training rows, to choose by; 0.1 to 0.25.", group=DATA)
+    data_dir: Path | None = setting(None, "Folder with the data set's files.", group=DATA)
 
     @property
     def inputs(self) -> InputOptions:
@@ -119,11 +196,11 @@ class ReadingOptions:
         return load_dataset(data, folder=self.data_dir, progress=console.DownloadBar, networks=(network,), **self.rows)
 
 
-def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option for every field of ``dataclass`` to a command; the command gets those given as keywords.
+def with_fields(*kinds: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an option for every field of these dataclasses to a command; the command gets those given as keywords.
 
-    Name, type and help come from the field, so that a setting is described in one place only. A quantity comes as the
-    text that was given: the dataclass reads it.
+    Name, type, group and help come from the field, so that a setting is described in one place only. A quantity comes
+    as the text that was given: the dataclass reads it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,33 +211,76 @@ def with_fields(dataclass: type, *, skip: tuple[str, ...] = ()) -> Callable[[Cal
             for name, parameter in signature.parameters.items()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        types = get_type_hints(dataclass)
-        for field in fields(dataclass):
-            if field.name in skip:
-                continue
-            flag = f"--{field.name.replace('_', '-')}"
-            names = (f"{flag}/--no-{flag[2:]}",) if types[field.name] is bool else (flag,)
-            default = "" if field.default in (None, "", MISSING) else f" [default: {_spell(field.default)}]"
-            kind = field.metadata.get("quantity")
-            option = typer.Option(
-                *names,
-                help=field.metadata["help"] + default,
-                show_default=False,
-                metavar=None if kind is None else kind.placeholder,
-            )
-            parameters.append(
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[(types[field.name] if kind is None else str) | None, option],
-                )
-            )
+        for kind in kinds:
+            types = get_type_hints(kind)
+            described = [each for each in fields(kind) if "help" in each.metadata and each.name not in skip]
+            parameters += [_parameter(kind, each, types[each.name]) for each in described]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
     return decorate
+
+
+def with_renamed(kind: type, names: Mapping[str, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add to a command what fields of ``kind`` were called before, by old and new name; help does not show them."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command)
+        types, entries = get_type_hints(kind), {entry.name: entry for entry in fields(kind)}
+        old = [_parameter(kind, entries[new], types[new], old) for old, new in names.items()]
+        command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *old])  # type: ignore[attr-defined]
+        command.__annotations__ |= {parameter.name: parameter.annotation for parameter in old}
+        return command
+
+    return decorate
+
+
+def _parameter(kind: type, entry: Field[Any], hint: Any, old: str = "") -> inspect.Parameter:
+    """The option of a dataclass's field; hidden where it is for its ``old`` name."""
+    about, name = entry.metadata, old or entry.name
+    flag = f"--{name.replace('_', '-')}"
+    default = "" if entry.default in (None, "", MISSING) else f" [default: {_spell(entry.default)}]"
+    placeholder = about.get("metavar") or next((word for of, word in _PLACEHOLDERS if hint in (of, of | None)), None)
+    shown: dict[str, Any] = {"help": about["help"] + default, "metavar": placeholder, "show_default": False}
+    if "quantity" in about:
+        shown["metavar"], hint = about["quantity"].placeholder, str
+    elif "choices" in about:
+        choices = choices_of(about["choices"])
+        shown = one_of(flag, about["help"] + ("" if entry.default == choices[0] else default), choices)
+    option = typer.Option(
+        *((f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag,)),
+        rich_help_panel=Group(group_of(kind, entry.name), is_expert=about.get("is_expert", False)),
+        hidden=bool(old),
+        **shown,
+    )
+    annotation = Annotated[hint | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def with_help_all(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--help-all`` to a command that has options for experts."""
+    return _with("help_all", HelpAllOption, command)
+
+
+def with_settings_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--settings FILE`` to a command."""
+    return _with("settings_file", SettingsOption, command)
+
+
+def _with(name: str, annotation: Any, command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option that does all its work when it is read: the command does not get it."""
+    signature = inspect.signature(command)
+    option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+    @functools.wraps(command)
+    def without(*arguments: Any, **options: Any) -> Any:
+        options.pop(name, None)
+        return command(*arguments, **options)
+
+    without.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    without.__annotations__ = {**command.__annotations__, name: annotation}
+    return without
 
 
 def with_trust(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -208,6 +328,18 @@ def shape(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.replace(",", "x").split("x"))
     except ValueError as error:
         raise SettingsError(f"input-shape: '{text}' is no shape such as 28x28x1") from error
+
+
+def units(text: str, what: str) -> tuple[int, ...]:
+    """Numbers of units such as 256-64.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    try:
+        return tuple(int(part) for part in text.split("-"))
+    except ValueError as error:
+        raise SettingsError(f"{what}: '{text}' is no number of units, such as 128, or 256-64 for two layers") from error
 
 
 def _spell(value: object) -> str:

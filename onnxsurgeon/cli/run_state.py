@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxsurgeon.recommend.candidates import PROPOSED
+from onnxsurgeon.surgeon.own_settings import ALGORITHM_1
 from onnxsurgeon.surgeon.progress import TrainingProgress
 
 WINDOW = 30.0  # seconds that the rate is a mean over
@@ -132,7 +133,7 @@ class RunState:
     @property
     def is_algorithm_1(self) -> bool:
         """Whether the run is the paper's search; one from before there were others is."""
-        return bool(self._settings.get("objective", "paper") == "paper")
+        return bool(self._settings.get("search", ALGORITHM_1) == ALGORITHM_1)
 
     @property
     def doing(self) -> str:
@@ -170,7 +171,7 @@ class RunState:
     @property
     def draws(self) -> int:
         """How many draws there can be."""
-        return self._get("redraws") + 1 if self._settings.get("memory") else 1
+        return self._get("redraws") + 1 if self._settings.get("step_back") else 1
 
     @property
     def elapsed(self) -> float:

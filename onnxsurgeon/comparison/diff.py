@@ -13,15 +13,14 @@ from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.comparison.on_data import DataComparison, compare_on_data
 from onnxsurgeon.comparison.outputs import OutputComparison, compare_on_random_inputs
 from onnxsurgeon.comparison.similarity import align
-from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.data.given import DataSource, as_dataset
+from onnxsurgeon.data.options import InputOptions, input_options
 from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
+from onnxsurgeon.operating.evaluate import require_split, rows_of
 from onnxsurgeon.runs.selection import model_file
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,15 @@ class Diff:
 
 
 def diff(
-    a: str | os.PathLike[str] | Network,
-    b: str | os.PathLike[str] | Network,
+    a: ModelSource,
+    b: ModelSource,
     *,
-    data: str = "",
+    data: DataSource | None = None,
     split: str = "test",
     options: InputOptions | None = None,
     engine: str = "auto",
     device: str = "cpu",
-    target: Sequence[str] = (),
+    target: str | Sequence[str] = (),
     impute: str | None = None,
     validation_fraction: float | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -90,9 +89,9 @@ def diff(
     """Compare model ``b`` with model ``a``, layer by layer and on the same inputs.
 
     Args:
-        a: a network, a model file, a run (its best.onnx), or RUN#7 (its branch 7).
+        a: a network, an ``onnx.ModelProto``, bytes, a model file, a run (its best.onnx), or RUN#7 (its branch 7).
         b: likewise.
-        data: a data set on whose rows to compare them too; see ``load_dataset``.
+        data: rows on which to compare them too, as ``evolve`` takes them.
         split: which rows of it: "train", "validation" or "test".
         options: how rows become the models' input.
         engine: "auto", "loop" or "artifacts": what measures the accuracy.
@@ -106,19 +105,18 @@ def diff(
     Raises:
         OnnxSurgeonError: a model or the data set cannot be used, or the rows do not fit a model.
     """
-    if split not in SPLITS:
-        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(SPLITS)}")
+    require_split(split)
     (first, before), (second, after) = _opened(a), _opened(b)
     related = kinship(first, second)
     groups = align(first, second) if related is None else related.groups
     on_data = None
-    if data:
+    if data is not None and not (isinstance(data, str) and not data):
         folder = None if data_dir is None else Path(data_dir)
-        rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(first, second))
-        chosen = dataset.hold_out()[1] if split == "validation" else getattr(dataset, split)
+        rows: dict[str, Any] = {"target": target, "impute": impute, "validation_fraction": validation_fraction}
+        dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(first, second))
+        chosen = rows_of(dataset, split)
         on_data = compare_on_data(
-            (first, second), dataset, split, chosen, options or InputOptions(), engine=engine, device=device
+            (first, second), dataset, split, chosen, input_options(options), engine=engine, device=device
         )
     return Diff(
         before,
@@ -132,9 +130,10 @@ def diff(
     )
 
 
-def _opened(given: str | os.PathLike[str] | Network) -> tuple[Network, ModelSummary]:
-    if isinstance(given, Network):
-        return given, ModelSummary(given.name, None, given.topology, given.parameter_count, None)
+def _opened(given: ModelSource) -> tuple[Network, ModelSummary]:
+    if not isinstance(given, str | os.PathLike):
+        network = open_model(given).network
+        return network, ModelSummary(network.name, None, network.topology, network.parameter_count, None)
     path = model_file(given)
     network = load(path)
     size = size_on_disk(path)

@@ -56,6 +56,22 @@ def read_npz(path: Path, networks: Sequence[Network] = ()) -> Dataset:
     return assemble(str(path), {part: _split(path, arrays, names, y_key) for part, (names, y_key) in keys.items()})
 
 
+def from_memory(arrays: dict[str, Array], name: str) -> Dataset:
+    """A data set of arrays that have the keys of an .npz file; see ``read_npz``.
+
+    Raises:
+        DataError: missing keys, NaN, or labels that are no classes; the text begins with ``name``.
+    """
+    where = Path(name)  # which is no file: it begins messages
+    keys = _keys(where, arrays)
+    splits = {part: _split(where, arrays, names, y_key) for part, (names, y_key) in keys.items()}
+    _require_one_shape(where, splits)
+    for names, y_key in keys.values():
+        for key in (*names.values(), *filter(None, [y_key])):
+            _require_finite(where, f"'{key}'", arrays[key])
+    return assemble(name, splits)
+
+
 def _require_one_shape(path: Path, splits: dict[str, Split]) -> None:
     first = splits["train"]
     for split in splits.values():

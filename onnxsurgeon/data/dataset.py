@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxsurgeon.data.rows import Rows
+from onnxsurgeon.data.distinct import distinct
+from onnxsurgeon.data.rows import Rows, number_type
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
@@ -211,7 +212,7 @@ def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]
         DataError: there are too few rows to hold any out.
     """
     rng = np.random.default_rng(SPLIT_SEED)
-    values, counts = np.unique(labels, return_counts=True)
+    values, counts = distinct(labels)
     total = math.ceil(fraction * len(labels))
     if total == 0 or total == len(labels):
         few = "1 row is" if len(labels) == 1 else f"{len(labels)} rows are"
@@ -223,8 +224,10 @@ def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]
     held = np.zeros(len(labels), bool)
     for value, count in zip(values, wanted, strict=True):
         rows = np.flatnonzero(labels == value)
-        held[rng.permutation(rows)[:count]] = True
-    return np.flatnonzero(held), np.flatnonzero(~held)
+        rng.shuffle(rows)
+        held[rows[:count]] = True
+    kind = number_type(len(labels))
+    return np.flatnonzero(held).astype(kind), np.flatnonzero(~held).astype(kind)
 
 
 def _pieces(array: Array) -> Iterator[Array]:

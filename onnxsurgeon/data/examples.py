@@ -51,7 +51,7 @@ class Examples:
 
     @property
     def numbers(self) -> Array | None:
-        """Where the examples lie in the sources that hold more rows than these, (rows,) int64; None: there are none."""
+        """Where the examples lie in sources that hold more rows than these, (rows,) integers; None: there are none."""
         return next((rows.numbers for rows in self.stored if rows.numbers is not None), None)
 
     @classmethod

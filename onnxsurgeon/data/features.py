@@ -11,6 +11,7 @@ import onnx
 
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError, ModelError
+from onnxsurgeon.graph.bodies import branching
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import Parts, join
 from onnxsurgeon.graph.network import Network
@@ -19,7 +20,8 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import are_rows, evaluator, first_line, ranks_of
 
 CHUNK = 1024
-TRIED = 4  # batches of a model with a fixed batch that are tried all at once
+TRIED = 4  # batches of a model with a fixed batch that are tried all at once, or rows of another
+SAME = 1e-3  # share of a row's largest value within which two results of it are the same
 
 
 def compute_features(network: Network, inputs: Mapping[str, Rows | Array], rows: int) -> dict[str, Rows]:
@@ -65,8 +67,12 @@ def _flattened(network: Network, name: str, inputs: Mapping[str, Rows]) -> str |
 
 def _run(network: Network, names: list[str], inputs: Mapping[str, Rows], rows: int) -> dict[str, Array]:
     parts: dict[str, list[Array]] = {name: [] for name in names}
-    pieces = run_in_chunks(prefix_model(network, names), names, inputs, rows, name=network.name, what="its prefix")
+    model = prefix_model(network, names)
+    pieces = run_in_chunks(model, names, inputs, rows, name=network.name, what="its prefix")
     for piece in pieces:
+        read = {value.name for value in model.graph.input}
+        if not piece.start and not branching(network.frame.prefix_nodes, read):  # which has a note
+            _require_by_row(model, names, {key: inputs[key] for key in read & inputs.keys()}, piece, network.name)
         for name, values in zip(names, piece.outputs, strict=True):
             if not piece.has_rows(values):
                 raise DataError(
@@ -135,6 +141,50 @@ def run_in_chunks(
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
             raise DataError(f"'{name}': {what} fails on these rows: {first_line(error)}") from error
         yield Piece(start, count, fixed or count, outputs)
+
+
+def _require_by_row(
+    model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, Rows], first: Piece, name: str
+) -> None:
+    """Raise DataError where what the prefix computes of a row changes with the other rows of a batch, or by chance.
+
+    Means over a batch, a Softmax along it and the like: the features of a row, which are computed once, would be those
+    that it has among whatever rows were run with it. A few rows are run together, and each with nothing but copies of
+    itself in the place of the others.
+    """
+    count = _fixed_batch(model) or min(first.rows, TRIED)
+    if _are_rows(model, inputs) or count < 2 or first.rows < 2:
+        return
+    picked = np.linspace(0, first.rows - 1, count).astype(np.int64)
+    run = evaluator(model)
+
+    def outputs(numbers: Array) -> list[Array]:
+        return [np.asarray(values) for values in run(names, {key: rows.take(numbers) for key, rows in inputs.items()})]
+
+    try:
+        together = outputs(picked)
+        alone_at = {place: outputs(np.repeat(picked[place], count)) for place in (0, count - 1)}
+    except Exception:  # ONNX Runtime's share no narrower base; what fails on these rows is told where it is used
+        return
+    for place, alone in alone_at.items():
+        for tensor, among, copies in zip(names, together, alone, strict=True):
+            if among.shape != copies.shape or among.shape[:1] != (count,):
+                continue  # that it has no row for each row is told elsewhere
+            if not all(_are_close(row, among[place]) for row in copies):
+                raise DataError(
+                    f"'{name}': its tensor '{tensor}', which the dense layers read, changes for a row with the other "
+                    "rows of the batch, or by chance, and cannot be computed once for each row; take what does that "
+                    "out of the model"
+                )
+
+
+def _are_close(one: Array, other: Array) -> bool:
+    """Whether two rows' values are the same but for rounding, which depends on the place in a batch."""
+    if one.dtype.kind not in "fV":
+        return bool(np.array_equal(one, other))
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    finite = np.abs(b[np.isfinite(b)])
+    return bool(np.allclose(a, b, rtol=SAME, atol=SAME * float(finite.max(initial=0)), equal_nan=True))
 
 
 def _unfixed(

@@ -380,6 +380,8 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
             f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
             f"{head.width}, and gives them no names"
         )
+    if numbers == list(range(len(numbers))):
+        return y.astype(np.int64, copy=False)
     encoded: Array = np.array(numbers, np.int64)[y]
     if (encoded < 0).any():
         row = int(np.argmax(encoded < 0))

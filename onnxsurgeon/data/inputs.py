@@ -18,6 +18,7 @@ from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type
+from onnxsurgeon.suggestions import did_you_mean
 
 # What can be squared in float64, as statistics do.
 LARGEST = 1e150
@@ -69,6 +70,7 @@ def fitted_inputs(
     if missing:
         raise DataError(
             f"{dataset.name}: the input '{missing[0]}' of '{model}' has no column of that name; found {_quoted(rows)}"
+            f"{did_you_mean(missing[0], rows)}"
         )
     return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
 

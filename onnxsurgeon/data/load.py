@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from onnxsurgeon.data.foreseen import hollow, require_fit
 from onnxsurgeon.data.user import FORMS, is_users, read_user
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.suggestions import did_you_mean
 
 DATA_VARIABLE = "ONNXSURGEON_DATA"
 # Called with a file's name; returns an object with tqdm's interface (total, update, reset, close) as pooch wants it.
@@ -89,11 +90,23 @@ def lookup(name: str) -> tuple[str, Source, str]:
     source = CATALOGUE.get(key)
     if source is None:
         known = ", ".join(CATALOGUE)
-        raise DataError(f"unknown data set '{name}': expected one of {known}, or the path of {FORMS}")
+        text = f"unknown data set '{name}': expected one of {known}, or the path of {FORMS}"
+        raise DataError(f"{text}{did_you_mean(name, _candidates(name))}")
     if variant and variant not in source.variants:
         choices = ", ".join(source.variants) or "none"
-        raise DataError(f"{key}: unknown split '{variant}': expected one of {choices}")
+        hint = did_you_mean(variant, source.variants)
+        raise DataError(f"{key}: unknown split '{variant}': expected one of {choices}{hint}")
     return key, source, variant or (source.variants[0] if source.variants else "")
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """What a data set that is not known may have been meant to be: a named one, or a path beside where it would be."""
+    yield from CATALOGUE
+    folder = Path(name).parent
+    try:
+        yield from (str(folder / each.name) for each in folder.iterdir() if is_users(str(each)))
+    except (OSError, ValueError):
+        return
 
 
 def cache_folder(key: str) -> Path:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxsurgeon.choices import IMPUTATIONS
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
-
-IMPUTATIONS = ("mean", "median", "most-frequent")
 
 
 def require_imputation(impute: str | None) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from onnxsurgeon.choices import LAYOUTS
 from onnxsurgeon.errors import DataError
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.task import CLASS_WEIGHTS, LOSSES, METRICS
-
-LAYOUTS = ("hwc", "chw")
+from onnxsurgeon.typed import kind_of
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,30 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
-            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw")
+            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw{did_you_mean(self.layout, LAYOUTS)}")
         if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
             raise DataError("scale, mean and std must be finite numbers")
         if 0 in self.std:
             raise DataError("a standard deviation of 0 cannot divide")
         if self.loss not in ("auto", *LOSSES):
-            raise DataError(f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}")
+            text = f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}"
+            raise DataError(f"{text}{did_you_mean(self.loss, LOSSES)}")
         for name, value, known in (
             ("class-weight", self.class_weight, CLASS_WEIGHTS),
             ("metric", self.metric, METRICS),
         ):
             if value not in known:
-                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}")
+                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}{did_you_mean(value, known)}")
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
             raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")
+
+
+def input_options(given: InputOptions | None) -> InputOptions:
+    """The options that were given, or the usual ones.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if given is not None and not isinstance(given, InputOptions):
+        raise DataError(f"options: expected InputOptions; found {kind_of(given)}")
+    return given or InputOptions()

@@ -15,6 +15,11 @@ _READABLE = frozenset(
 )
 
 
+def number_type(rows: int) -> np.dtype[Any]:
+    """The type that holds row numbers in the least memory: of a narrow table they are a good part of it."""
+    return np.dtype(np.int32 if rows <= np.iinfo(np.int32).max else np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """An array of rows that is stored in one type and read in another: row i is source[numbers[i]] · scale + offset.
@@ -25,7 +30,7 @@ class Rows:
     Attributes:
         source: (m, …) of any type; may be mapped from a file.
         dtype: of the values.
-        numbers: which rows of ``source``, (rows,) int64; None: all of them in order.
+        numbers: which rows of ``source``, (rows,) integers; None: all of them in order.
         scale: factor, of shape () or one that broadcasts to a row's.
         offset: added after that, likewise.
     """

@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from onnxsurgeon.choices import IMPUTATIONS
 from onnxsurgeon.data.columns import Expect, TableFile, Told, named
 from onnxsurgeon.data.dataset import TEST_FRACTION, Dataset, Split, chunks, deciding_share, draw, unlabelled
 from onnxsurgeon.data.delimited import CsvFile
 from onnxsurgeon.data.foreseen import require_room
 from onnxsurgeon.data.inputs import require_columns, takes_whole
-from onnxsurgeon.data.missing import IMPUTATIONS, no_value, require_imputation, stand_in
+from onnxsurgeon.data.missing import no_value, require_imputation, stand_in
 from onnxsurgeon.data.parquet import ParquetFile
+from onnxsurgeon.data.rows import number_type
 from onnxsurgeon.data.sheet import Sheet, SheetRows, matrix_type, part_names
 from onnxsurgeon.data.targets import Targets, from_columns
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.suggestions import did_you_mean
 
 READERS: dict[str, Callable[[Path, Expect], TableFile]] = {
     ".csv": CsvFile,
@@ -64,6 +67,8 @@ def read_tables(
 
     def expect(names: Sequence[str], texts: Sequence[bool] | None) -> None:
         """Compare the number of columns with the models, as far as the names tell."""
+        for column in sorted(_spelled(target, names) - set(names)):
+            raise _no_target(files["train"], column, names)
         inputs = [column for column in names if column not in _spelled(target, names)]
         for network in networks:
             if inputs and takes_whole(network, names):
@@ -235,13 +240,18 @@ def _joined(tables: dict[str, TableFile]) -> dict[str, Told]:
     return columns
 
 
+def _no_target(path: Path, name: str, columns: Sequence[str]) -> DataError:
+    text = f"{path}: no column '{name}' to predict; it has {named(list(columns))}"
+    return DataError(f"{text}{did_you_mean(name, columns)}")
+
+
 def _target_names(table: TableFile, target: Sequence[str]) -> list[str]:
     names = []
     for text in target:
         names += [text] if text in table.columns else [part.strip() for part in text.split(",")]
     for position, name in enumerate(names):
         if name not in table.columns:
-            raise DataError(f"{table.path}: no column '{name}' to predict; it has {named(list(table.columns))}")
+            raise _no_target(table.path, name, list(table.columns))
         if name in names[:position]:
             raise DataError(f"{table.path}: target '{name}' is given twice")
     if len(names) == len(table.columns):
@@ -279,10 +289,19 @@ def _require_values(
 def _parts(name: str, tables: dict[str, TableFile], labels: Array) -> dict[str, Array]:
     """Numbers of every split's rows; without a file for it, the test split is drawn from the training rows."""
     ends = np.cumsum([table.rows for table in tables.values()])
-    parts = {part: np.arange(end - table.rows, end) for (part, table), end in zip(tables.items(), ends, strict=True)}
+    kind = number_type(len(labels))
+    parts = {
+        part: np.arange(end - table.rows, end, dtype=kind)
+        for (part, table), end in zip(tables.items(), ends, strict=True)
+    }
     if "test" not in parts:
-        held, rest = draw(labels[parts["train"]], TEST_FRACTION, name)
-        parts["test"], parts["train"] = parts["train"][held], parts["train"][rest]
+        train = slice(int(parts["train"][0]), int(parts["train"][-1]) + 1)
+        del parts["train"]  # a copy less while the rows are drawn
+        parts["test"], parts["train"] = (
+            found.astype(kind, copy=False) for found in draw(labels[train], TEST_FRACTION, name)
+        )
+        for numbers in (parts["test"], parts["train"]):
+            numbers += train.start
     return parts
 
 

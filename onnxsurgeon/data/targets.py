@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxsurgeon.data.dataset import unlabelled
+from onnxsurgeon.data.distinct import distinct
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
@@ -87,10 +88,10 @@ def from_columns(where: str, columns: dict[str, Array]) -> Targets:
 
 def classes(labels: Array) -> Targets:
     """One column of classes, int64 or texts, numbered in ascending order; 0 to C − 1 stay what they are."""
-    names, positions = np.unique(labels, return_inverse=True)
+    names, _ = distinct(labels)
     if labels.dtype.kind == "i" and np.array_equal(names, np.arange(len(names))):
-        return Targets(labels.astype(np.int64), len(names))
-    return Targets(positions.reshape(-1).astype(np.int64), len(names), tuple(names.tolist()))
+        return Targets(labels.astype(np.int64, copy=False), len(names))
+    return Targets(np.searchsorted(names, labels).astype(np.int64, copy=False), len(names), tuple(names.tolist()))
 
 
 def _are_integers(labels: Array) -> bool:
@@ -101,8 +102,8 @@ def _are_integers(labels: Array) -> bool:
 def _few(column: Array) -> bool:
     if column.dtype.kind == "b":
         return True
-    distinct = len(np.unique(column))
-    return distinct <= _MOST_CLASSES and distinct * _ROWS_A_CLASS <= len(column)
+    values = distinct(column, _MOST_CLASSES)[0]
+    return len(values) <= _MOST_CLASSES and len(values) * _ROWS_A_CLASS <= len(column)
 
 
 def _columns(where: str, labels: Array) -> Targets:

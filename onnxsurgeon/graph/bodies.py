@@ -6,7 +6,7 @@ bodies that is ten thousand times. What of a body matters here is which tensors 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import onnx_graphsurgeon as gs
@@ -24,6 +24,17 @@ MOST_INFERRED = 2**20
 def has_body(node: NodeProto) -> bool:
     """Whether the node holds graphs."""
     return any(attribute.HasField("g") or len(attribute.graphs) for attribute in node.attribute)
+
+
+def branching(nodes: Iterable[NodeProto], inputs: Collection[str]) -> list[str]:
+    """What messages call the If nodes that the values of ``inputs`` decide: one branch for all rows of a batch."""
+    moved, found = set(inputs), []
+    for node in nodes:
+        if node.op_type == "If" and node.input[:1] and node.input[0] in moved:
+            found.append(node.name or node.output[0])
+        if node.op_type not in ("Shape", "Size") and not moved.isdisjoint(inputs_of(node)):
+            moved.update(node.output)
+    return found
 
 
 class Taken(NamedTuple):

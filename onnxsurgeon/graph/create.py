@@ -15,6 +15,8 @@ from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.suggestions import did_you_mean
 
 OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
 MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
@@ -38,7 +40,14 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 def require_activation(name: str) -> None:
     """Raise ModelError unless there is an activation of that name, without parameters, in opset ``OPSET``."""
     if name not in ACTIVATIONS or ACTIVATIONS[name].slope or ACTIVATIONS[name].since > OPSET:
-        raise ModelError(f"unknown activation '{name}'")
+        known = [each for each, record in ACTIVATIONS.items() if not record.slope and record.since <= OPSET]
+        raise ModelError(f"unknown activation '{name}'{did_you_mean(name, known)}")
+
+
+def glorot_uniform(generator: np.random.Generator, n_in: int, n_out: int) -> Array:
+    """A weight (n_in, n_out), uniform in ± √(6 / (n_in + n_out))."""
+    limit = np.sqrt(6.0 / (n_in + n_out))
+    return generator.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
 
 
 def create(
@@ -74,8 +83,7 @@ def create(
     rng = np.random.default_rng(seed)
     layers = []
     for number, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
-        limit = np.sqrt(6.0 / (n_in + n_out))
-        weight = rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
+        weight = glorot_uniform(rng, n_in, n_out)
         hidden = Activation(activation) if number < len(sizes) - 1 else None
         layers.append(DenseLayer(weight, np.zeros(n_out, np.float32), hidden, LayerNames.derived(f"layer{number}")))
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxsurgeon.graph.frozen import Frozen
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.linear_algebra import Array
 
@@ -84,6 +85,7 @@ class Frame:
         remarks: doc strings and metadata of the segments' nodes, by node name.
         overridable: initializers of the segments that the file lists among its inputs too.
         takes_one_row: whether the model has no batch axis: it is run row by row. In the trunk all tensors have one.
+        frozen: what is not trained, nor operated on; the file's metadata says so.
     """
 
     model: onnx.ModelProto
@@ -97,6 +99,7 @@ class Frame:
     remarks: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
     overridable: frozenset[str] = frozenset()
     takes_one_row: bool = False
+    frozen: Frozen = field(default_factory=Frozen)
 
     @property
     def opset(self) -> int:

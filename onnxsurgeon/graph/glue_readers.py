@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.canonical import geometry_of
 from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
+from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue_node import (
     EPSILON,
     Glue,
@@ -193,6 +195,47 @@ def _batch_normalization(node: gs.Node) -> list[Glue]:
     channels = (-1,) + (1,) * (len(shape_of(node.inputs[0])) - 2)
     scale, shift = scale.reshape(channels), (beta - mean * scale).reshape(channels)
     return [glue_of(node, "Affine", 1, scale=scale, shift=shift, constants=names_from(node, 1))]
+
+
+def frozen_dense(node: gs.Node) -> list[Glue]:
+    """A layer that is not trained, y = x W + b, as a product and a sum with constants; a convolution as such.
+
+    Raises:
+        NotGlue: the shapes around it are not known.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    if x.shape is None or y.shape is None:
+        raise NotGlue("the shapes around it are not known")
+    for position, what in enumerate(("weight", "bias")[: len(node.inputs) - 1], start=1):
+        # Under a name of its own: layers that share a tensor need not have the same values of it.
+        if not node.inputs[position].name.startswith(f"{y.name}/frozen_"):
+            node.inputs[position] = gs.Constant(f"{y.name}/frozen_{what}", np.asarray(node.inputs[position].values))
+    geometry = geometry_of(node)
+    if geometry is not None:
+        return _frozen_convolution(node, geometry)
+    shapes = (shape_of(x), shape_of(node.inputs[1]))
+    try:
+        equation = of_matmul(*shapes, is_row=(True, False), is_vector=(False, False))
+    except NotByRow as problem:
+        raise NotGlue(str(problem)) from problem
+    made = y.name if len(node.inputs) == 2 else f"{y.name}/product"
+    names = (x.name, node.inputs[1].name)
+    product = Glue("Einsum", names, made, shapes, shape_of(y), {"equation": equation, "is_matmul": True}, label(node))
+    if len(node.inputs) == 2:
+        return [product]
+    read, bias = (made, node.inputs[2].name), shape_of(node.inputs[2])
+    return [product, Glue("Add", read, y.name, (shape_of(y), bias), shape_of(y), {}, label(node))]
+
+
+def _frozen_convolution(node: gs.Node, geometry: Geometry) -> list[Glue]:
+    x, y, weight = node.inputs[0], node.outputs[0], node.inputs[1]
+    if np.ndim(weight.values) == 2:  # a matrix, until it is a constant of its own
+        units = weight.values.shape[1]
+        kernel = weight.values.T.reshape(units, -1, *geometry.kernel)
+        weight = node.inputs[1] = gs.Constant(weight.name, np.ascontiguousarray(kernel))
+    read = node.inputs[:3]
+    names, shapes = tuple(each.name for each in read), (shape_of(x), *(np.shape(each.values) for each in read[1:]))
+    return [Glue("Conv", names, y.name, shapes, shape_of(y), {"geometry": geometry}, label(node))]
 
 
 READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {

@@ -24,6 +24,13 @@ class Stop(NamedTuple):
     frozen: list[str]
 
 
+def asked_to_stay(layers: Sequence[gs.Node]) -> Iterator[str]:
+    """That layers are frozen because it was asked for."""
+    if layers:
+        names = [label(node) for node in layers]
+        yield f"{listed(names)} {stay(names)}: {'it is' if len(names) == 1 else 'they are'} frozen, as was asked for"
+
+
 def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
     """That layers stay since something behind them cannot be trained through; one sentence for one reason."""
     by_reason: dict[tuple[str, str], list[Stop]] = {}

@@ -13,7 +13,8 @@ import numpy as np
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
-from onnxsurgeon.graph.groups import Groups, LayerSize, UnitGroup, find_groups, layer_sizes
+from onnxsurgeon.graph.grouping import find_groups
+from onnxsurgeon.graph.groups import Groups, LayerSize, UnitGroup, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.linear_algebra import Array
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,18 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
-from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
+from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values, geometry_of
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
+from onnxsurgeon.graph.frozen import KEY as FROZEN
+from onnxsurgeon.graph.frozen import Frozen, behind, frozen_in, nodes_before
 from onnxsurgeon.graph.glue import shape_of
-from onnxsurgeon.graph.groups import Groups, find_groups
+from onnxsurgeon.graph.grouping import find_groups
+from onnxsurgeon.graph.groups import Groups
 from onnxsurgeon.graph.held import held_otherwise
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
@@ -84,15 +87,21 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
     return from_parts(split(model), name=name, source=source)
 
 
-def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> Network:
-    """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
+def from_parts(parts: Parts, *, name: str = "model", source: str = "model", frozen: Frozen | None = None) -> Network:
+    """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``.
+
+    ``frozen`` says what is not trained, nor operated on; None: what the model's metadata says.
+    """
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
-    _refuse_quantized(parts, model, source)
+    frozen = frozen_in(model, source) if frozen is None else frozen
+    held = nodes_before(model.graph, frozen.before)
+    _refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
-    graph, idle, ranks = _import(model, parts.arrays, source, allowance)
+    graph, idle, ranks = _import(model, parts.arrays, source, allowance, frozen)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    structure = find_structure(graph, names, source)
+    still = {name for number in held for name in model.graph.node[number].output}
+    structure = find_structure(graph, names, source, frozen.layers, still)
     listed = {value.name for value in model.graph.input}
     ends: list[Ends] = []
     first = []
@@ -120,6 +129,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         segments.append(chain)
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
+    own.pop(FROZEN, None)
     kept = [entry for entry in model.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
     del rest.model.metadata_props[:]
     rest.model.metadata_props.extend(kept)
@@ -135,6 +145,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         _remarks(rest),
         frozenset(listed & parameters),
         ranks is not None,
+        frozen,
     )
     notes = (
         *dropouts,
@@ -143,6 +154,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
         *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
         *structure.ends,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
+        *_of_branches(rest, parts.arrays),
         *own_copies(copies),
     )
     return Network(tuple(segments), replace(frame, notes=notes), name, own)
@@ -172,6 +184,22 @@ def _of_idle(names: list[str]) -> list[str]:
     return [f"{listed(names)} {stay(names)}: no output depends on what is computed there"] if names else []
 
 
+def _of_branches(rest: Cut, arrays: Collection[str]) -> list[str]:
+    """That a batch's rows decide together which branch is taken in front of the layers."""
+    graph = rest.model.graph
+    constants = {tensor.name for tensor in graph.initializer} | set(arrays)
+    inputs = {value.name for value in graph.input} - constants
+    names = branching((graph.node[position] for position in rest.prefix), inputs)
+    if not names:
+        return []
+    who = "node" if len(names) == 1 else "nodes"
+    does = "takes" if len(names) == 1 else "take"
+    return [
+        f"{who} {listed(names)} (If) {does} one branch for all rows of a batch: features of a row may change with the "
+        "rows that are run with it"
+    ]
+
+
 def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     """The model with its local functions written out."""
     if not model.functions:
@@ -184,11 +212,16 @@ def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise ModelError(f"{source}: its local functions cannot be inlined: {first_line(error)}") from error
 
 
-def _refuse_quantized(parts: Parts, model: onnx.ModelProto, source: str) -> None:
-    """Quantized activations are refused; weights that are constants behind DequantizeLinear are not."""
+def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int], source: str) -> None:
+    """Quantized activations are refused; weights that are constants behind DequantizeLinear are not.
+
+    Nor is what the nodes with the numbers ``held`` do, which are frozen.
+    """
     constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
     advice = "evolve the float model it was made from, and quantize the result again"
-    for node in model.graph.node:
+    for number, node in enumerate(model.graph.node):
+        if number in held:
+            continue
         if all(name in constants for name in inputs_of(node)):
             constants.update(node.output)
         elif node.op_type in QUANTIZERS:
@@ -218,7 +251,7 @@ def _updates_statistics(node: gs.Node) -> bool:
 
 
 def _import(
-    model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance
+    model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance, frozen: Frozen
 ) -> tuple[gs.Graph, list[str], dict[str, int] | None]:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
 
@@ -233,7 +266,7 @@ def _import(
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        typed = inferred(typed)
+        typed = behind(inferred(typed), frozen.before, source)
         is_one_row = takes_one_row(typed, arrays.keys())
         constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
         bodies = without_bodies(typed, constant, PRODUCTS)
@@ -241,8 +274,11 @@ def _import(
         mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
-            tensors[name].to_constant(values)
+            if name in tensors:  # not where only what is frozen reads it
+                tensors[name].to_constant(values)
         graph.inputs = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
+    except ModelError:
+        raise
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)

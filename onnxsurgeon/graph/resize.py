@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Trunk
 from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.graph.groups import Place, UnitGroup, own_values
+from onnxsurgeon.graph.group_units import own_values
+from onnxsurgeon.graph.groups import Place, UnitGroup
 from onnxsurgeon.linear_algebra import Array
 
 # What the inputs behind the first of a node mean, for names of constants.

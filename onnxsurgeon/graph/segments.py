@@ -17,11 +17,22 @@ from onnxsurgeon.graph.canonical import LAYERS, PRODUCTS, explain, geometry_of, 
 from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
-from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
+from onnxsurgeon.graph.glue_readers import frozen_dense
+from onnxsurgeon.graph.left_alone import (
+    Stop,
+    asked_to_stay,
+    ends_of_training,
+    frozen_layers,
+    not_layers,
+    stay,
+    why_frozen,
+)
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
+
+NEW_HEAD = "'onnxsurgeon head' puts new ones on it"
 
 
 @dataclass(eq=False)
@@ -54,18 +65,27 @@ class Structure:
     stopped: dict[str, str] = field(default_factory=dict)
 
 
-def find_structure(graph: gs.Graph, names: Collection[str], source: str) -> Structure:
+def find_structure(
+    graph: gs.Graph, names: Collection[str], source: str, frozen: Collection[str] = (), held: Collection[str] = ()
+) -> Structure:
     """The structure of the canonical ``graph`` of a file in which tensors have these ``names``.
+
+    Layers called as one of ``frozen``, or whose output is among the tensors ``held``, stay as they are; what is before
+    them is trained through them.
 
     Raises:
         ModelError: nothing in it can be trained; says why.
     """
-    return _Search(graph, names, source).structure()
+    return _Search(graph, names, source, frozen, held).structure()
 
 
 class _Search:
-    def __init__(self, graph: gs.Graph, names: Collection[str], source: str) -> None:
+    def __init__(
+        self, graph: gs.Graph, names: Collection[str], source: str, frozen: Collection[str], held: Collection[str]
+    ) -> None:
         self.graph, self.names, self.source = graph, names, source
+        self.frozen, self.held = frozen, held
+        self.fixed: dict[int, gs.Node] = {}  # frozen layers
         self.order = in_order(graph)
         self.places = {id(node): place for place, node in enumerate(self.order)}
         self.flow = {id(node): data_inputs(node) for node in self.order}
@@ -164,9 +184,13 @@ class _Search:
         self.notes, self.glue, self.obstacles, self.stops = [], {}, {}, []
         found = {id(node): node for node in self.order if is_dense(node)}
         if not found:
-            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}")
+            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
         others = list(not_layers(self.order, found.keys(), alive, self.moved))
+        self.fixed = {key: node for key, node in found.items() if self._is_frozen(node)}
+        found = {key: node for key, node in found.items() if key not in self.fixed}
+        if not found:
+            raise ModelError(f"{self.source}: every dense layer is frozen: nothing is left to be trained")
         found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
         found = self._without_fixed(found)
         reason = ""
@@ -183,7 +207,7 @@ class _Search:
             blocked = []
             for node in between:
                 try:
-                    self.glue[id(node)] = read_glue(node)
+                    self.glue[id(node)] = self._as_glue(node)
                 except (NotGlue, ModelError) as problem:
                     blocked.append((node, str(problem)))
             if not blocked:
@@ -203,8 +227,14 @@ class _Search:
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
             raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
-        self.notes[:0] = [*frozen_layers(self.stops), *others]
+        self.notes[:0] = [*asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
         return found
+
+    def _is_frozen(self, node: gs.Node) -> bool:
+        return label(node) in self.frozen or node.outputs[0].name in self.held
+
+    def _as_glue(self, node: gs.Node) -> list[Glue]:
+        return frozen_dense(node) if id(node) in self.fixed else read_glue(node)
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
@@ -286,7 +316,7 @@ class _Search:
             sources = [p for tensor in self.flow[id(node)] for p in tensor.inputs if id(p) in trained]
             if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
                 try:
-                    self.glue[id(node)] = read_glue(node)
+                    self.glue[id(node)] = self._as_glue(node)
                 except (NotGlue, ModelError) as problem:
                     if is_obstacle(node):
                         self.obstacles[id(node)] = node, str(problem)

@@ -11,6 +11,7 @@ from onnx import helper
 
 from onnxsurgeon.graph.files import Parts, join, write_parts
 from onnxsurgeon.graph.frame import Frame
+from onnxsurgeon.graph.frozen import KEY as FROZEN
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.nodes import chain_nodes
 from onnxsurgeon.linear_algebra import Array
@@ -67,6 +68,8 @@ def to_parts(network: Network) -> Parts:
         model.graph.node.extend(kept[index : index + 1])
     model.graph.initializer.extend(constants)
     _declare(model, parameters, constants, frame)
+    if frame.frozen:
+        model.metadata_props.add(key=FROZEN, value=frame.frozen.entry())
     for key, value in network.metadata.items():
         model.metadata_props.add(key=key, value=value)
     return Parts(model, arrays | parameters, frame.external, frame.headers)

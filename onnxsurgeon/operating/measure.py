@@ -15,10 +15,11 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import session
 from onnxsurgeon.surgery.base import Operated
 from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.evaluation import ROWS
 from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
 
-_ROWS = 4096  # whose pre-activations are in memory at a time
+_ROWS = 4096  # whose pre-activations are in memory at a time; of convolutions, with many positions each, a tile's
 
 
 def found_error(network: Network, operated: Operated, examples: Examples, rows: Array) -> float:
@@ -45,11 +46,12 @@ def _at(
         (each, session(_pre_activation_graph(each, examples, place)))
         for each, place in ((network, before), (result, after))
     ]
-    units = network.segments[before[0]].layers[before[1]].units
+    layer = network.segments[before[0]].layers[before[1]]
+    units, at_once = layer.units, _ROWS if layer.geometry is None else ROWS
     error = square = count = 0.0
     total: Array = np.zeros(units)
-    for start in range(0, len(rows), _ROWS):
-        for part in tiles(rows[start : start + _ROWS]):
+    for start in range(0, len(rows), at_once):
+        for part in tiles(rows[start : start + at_once]):
             found = [run_tiles(made, each, examples, part)[0] for each, made in both]
             old, new = (values.astype(np.float64).reshape(-1, units) for values in found)
             error += float(((new - old) ** 2).sum())
@@ -64,8 +66,12 @@ def _pre_activation_graph(network: Network, examples: Examples, place: Place) ->
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
     segment, position = place
-    units = network.segments[segment].layers[position].units
-    build.add("Identity", trace.layers[segment][position].z, output="z")
+    layer, at = network.segments[segment].layers[position], trace.layers[segment][position]
+    units, z = layer.units, at.z
+    if layer.geometry is not None:
+        by_position = build.add("Transpose", build.add("Reshape", z, build.integers(0, units, -1)), perm=[0, 2, 1])
+        z = build.add("Reshape", by_position, build.integers(-1, units))
+    build.add("Identity", z, output="z")
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
     scanned = helper.make_tensor_value_info("z", kind, [None, units])
     return scan_model("pre_activation", build, network, examples, scanned=[scanned])

@@ -64,10 +64,11 @@ def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
 
 
 def _wider(network: Network, i: int, units: int, mode: str) -> Surgery:
-    """So many units more in a group; gradients are known of hidden layers alone."""
-    if mode == BY_GRADIENTS:
-        return Grow(i, units) if i <= network.hidden_count else Widen(i, units)
-    return Widen(i, units, mode)
+    """So many units more in a group; gradients are known of hidden dense layers alone."""
+    if mode != BY_GRADIENTS:
+        return Widen(i, units, mode)
+    is_dense = i <= network.hidden_count and network.hidden(i).geometry is None
+    return Grow(i, units) if is_dense else Widen(i, units)
 
 
 def _profiles(network: Network) -> dict[str, dict[int, float]]:

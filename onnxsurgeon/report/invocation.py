@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from onnxsurgeon.choices import GROUPS
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.errors import RunError
+from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS, group_of
+from onnxsurgeon.surgeon.renamed import renewed
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.task import AGREEMENT, FIDELITY
 
@@ -90,18 +93,30 @@ def read_invocation(run: RunDirectory) -> Invocation:
             shlex.join(["onnxsurgeon", "evolve", *_arguments(record, settings)]),
             str(record.get("metric", "accuracy")),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, SettingsError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
 
 
-def _settings(values: Mapping[str, Any]) -> Iterator[Setting]:
-    """The settings in the order of the dataclass, then those that this version does not know."""
-    known = {setting.name: setting for setting in fields(SurgeonSettings)}
+def _settings(recorded: Mapping[str, Any]) -> Iterator[Setting]:
+    """The settings in the order in which help shows them, then those that this version does not know."""
+    values, _ = renewed(recorded)
+    kinds: list[type[Any]] = [SurgeonSettings, *OWN_SETTINGS.values()]
+    known = {setting.name: setting for kind in kinds for setting in _described(kind)}
     preset = PRESETS.get(values["preset"], {})
     for name in sorted(values, key=lambda name: list(known).index(name) if name in known else len(known)):
         usual = preset.get(name, known[name].default if name in known else None)
         meaning = known[name].metadata["help"] if name in known else ""
         yield Setting(name, values[name], meaning, name != "preset" and values[name] != usual)
+
+
+def _described(kind: type[Any]) -> list[Field[Any]]:
+    """The fields that are options, group by group."""
+
+    def place(entry: Field[Any]) -> int:
+        group = group_of(kind, entry.name)
+        return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+
+    return sorted((entry for entry in fields(kind) if "help" in entry.metadata), key=place)
 
 
 def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iterator[str]:

@@ -98,8 +98,8 @@ def _position(surgery: str) -> int:
 
 
 def _widths(topology: str) -> tuple[int, ...] | None:
-    """Such as (784, 10, 10) of "784-10-10"; None of what is no topology."""
-    parts = topology.replace("+", "-").split("-")
+    """Such as (784, 10, 10) of "784-10-10", or (1, 8, 392, 10) of "c1-c8+392-10"; None of what is no topology."""
+    parts = [part.removeprefix("c") for part in topology.replace("+", "-").split("-")]
     if len(parts) < 2 or not all(part.isdigit() and 0 < len(part) < 10 and int(part) for part in parts):
         return None
     return tuple(map(int, parts))
@@ -107,4 +107,5 @@ def _widths(topology: str) -> tuple[int, ...] | None:
 
 def _hidden(topology: str) -> list[int]:
     """Widths of the hidden layers of all segments."""
-    return [int(width) for segment in topology.split("+") for width in segment.split("-")[1:-1]]
+    inner = (width for segment in topology.split("+") for width in segment.split("-")[1:-1])
+    return [int(width.removeprefix("c")) for width in inner]

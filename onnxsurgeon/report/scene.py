@@ -15,13 +15,13 @@ from onnxsurgeon.runs.predictions import Classes, Predictions
 
 def make_scene(history: History, invocation: Invocation) -> Scene:
     """The history with the words and figures that belong to it."""
-    split = "test" if invocation.value("validation") == "test" else "held-out"
+    split = "test" if invocation.value("decide_by") == "test" else "held-out"
     given = history.members.get(0)
     predictions = history.finish.predictions if history.finish else ()
     return Scene(
         history,
         f"{split} {invocation.metric}",
-        Thresholds(_number(invocation, "epsilon_relative"), _number(invocation, "epsilon_absolute")),
+        Thresholds(_number(invocation, "singular_relative"), _number(invocation, "singular_absolute")),
         PAPER.get((invocation.data, given.topology)) if given else None,
         tuple(_named(each, CLASS_NAMES.get(invocation.data, ())) for each in predictions),
         truth="teacher" if invocation.imitates else "true",
@@ -38,5 +38,5 @@ def _named(predictions: Predictions, names: tuple[str, ...]) -> Predictions:
 def _number(invocation: Invocation, name: str) -> float:
     """A setting that is a number, or what is usual where it is none."""
     value = invocation.value(name)
-    usual = {"epsilon_relative": Thresholds.relative, "epsilon_absolute": Thresholds.absolute}
+    usual = {"singular_relative": Thresholds.relative, "singular_absolute": Thresholds.absolute}
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else usual[name]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import write_bytes
 from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.suggestions import did_you_mean
 
 _EXTRA = ("jinja2", "markupsafe", "matplotlib")
 
@@ -34,6 +36,28 @@ def write_plots(run: Path) -> list[Path]:
         write_bytes(folder / name, content, overwrite=True)
         paths.append(folder / name)
     return paths
+
+
+def draw_picture(run: Path, name: str) -> Any:
+    """One of the report's pictures of the run in the folder ``run``, as a figure of matplotlib, on white.
+
+    Raises:
+        RunError: there is no such picture, the run has nothing for it, or what ``write_report`` raises.
+    """
+    directory = RunDirectory.open(Path(run))
+    _require_extra()
+    from onnxsurgeon.report.invocation import read_invocation
+    from onnxsurgeon.report.pictures import PICTURES, figure_of
+    from onnxsurgeon.report.scene import make_scene
+    from onnxsurgeon.runs.history import read_history
+
+    if name not in PICTURES:
+        near = did_you_mean(name, PICTURES)
+        raise RunError(f"plot: '{name}' is unknown: expected one of {', '.join(PICTURES)}{near}")
+    figure = figure_of(make_scene(read_history(directory), read_invocation(directory)), name)
+    if figure is None:
+        raise RunError(f"{run}: has nothing to show as '{name}'")
+    return figure
 
 
 def write_report(run: Path) -> Path:

@@ -140,9 +140,11 @@ def why_damaged(event: Event) -> str:
         if kind == "trained":
             check({key: event[key] for key in _TRAINED if key in event}, EVENTS[kind], "", needed=_TRAINED[:1])
             _require(event["branch"] >= 0, "branch")
-        elif kind in ("started", "decided"):
-            check(event, EVENTS[kind], "", needed=_NEEDED)
+        elif kind in ("started", "decided", "extended"):
+            needed = (*_NEEDED, "run_epochs") if kind == "extended" else _NEEDED
+            check(event, EVENTS[kind], "", needed=needed)
             _check_checkpoint(event)
+            _require(event.get("run_epochs", 1) > 0, "run_epochs")
     except UnfitError as error:
         return str(error)
     return ""

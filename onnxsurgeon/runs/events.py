@@ -1,9 +1,10 @@
 """Every event of a run and its fields: the lines of journal.jsonl, and what callbacks are given.
 
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
-this order: "run", then "started" ("resumed" in a resumed run), then for every decision point "proposed", "operated",
-"dropped", "recuperated", "trained" and "chosen", some of them several times, and "decided"; last "finished". Numbers
-of epochs count from the start of the run, and so do the numbers of branches: the given model is branch 0.
+this order: "run", then "started" ("resumed" in a resumed run, and "extended" where it goes on for longer), then for
+every decision point "proposed", "operated", "dropped", "recuperated", "trained" and "chosen", some of them several
+times, and "decided"; last "finished". Numbers of epochs count from the start of the run, and so do the numbers of
+branches: the given model is branch 0.
 """
 
 # Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.
@@ -144,6 +145,18 @@ class Checkpoint(TypedDict):
     training_seconds: float
     search: NotRequired[dict[str, Any]]
     front: NotRequired[list[dict[str, Any]]]
+
+
+class Extended(Checkpoint):
+    """A run is to go on for longer than it was made for; everything else is as at the checkpoint before.
+
+    Attributes:
+        event: "extended".
+        run_epochs: its length from here on.
+    """
+
+    event: Literal["extended"]  # type: ignore[misc]
+    run_epochs: int
 
 
 class Proposed(TypedDict):
@@ -339,5 +352,6 @@ EVENTS: Mapping[str, type] = {
     "dropped": Dropped,
     "chosen": Chosen,
     "decided": Checkpoint,
+    "extended": Extended,
     "finished": Finished,
 }

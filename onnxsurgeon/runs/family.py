@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnxsurgeon.recommend.candidates import IDENTITY
 from onnxsurgeon.runs.branch import START, TRAINED
@@ -123,6 +124,7 @@ class Finish:
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
         remarks: what is to be said of it, in sentences.
         shortfall: what was asked for and not found.
+        front: with objective pareto the models of RUN/front, each as a record; see ``Entry``.
     """
 
     branch: int
@@ -137,6 +139,7 @@ class Finish:
     is_worse: bool = False
     remarks: tuple[str, ...] = ()
     shortfall: str = ""
+    front: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from onnxsurgeon.errors import OnnxSurgeonError
 from onnxsurgeon.runs.branch import RECUPERATED, START, TRAINED, read_branch
@@ -21,6 +22,7 @@ from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.runs.predictions import read_predictions
 
+_FRONT_FILE = re.compile(r"front/\d+(-\d+)?\.onnx")
 _FILE_NAME = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
 
 
@@ -68,7 +70,19 @@ def _enter(history: History, event: Event) -> None:
                 event.get("is_worse") is True,
                 texts(event, "remarks") if "remarks" in event else (),
                 text(event, "shortfall") if "shortfall" in event else "",
+                tuple(map(_front, event.get("front", ()))),
             )
+
+
+def _front(record: Event) -> dict[str, Any]:
+    """A model of RUN/front; raises what ``number`` does."""
+    file = text(record, "file")
+    if not _FRONT_FILE.fullmatch(file):  # a stranger's journal leads nowhere else
+        raise ValueError(file)
+    found: dict[str, Any] = {key: integer(record, key) for key in ("branch", "parameters", "size")}
+    found |= {"file": file, "topology": text(record, "topology"), "accuracy": number(record, "accuracy", -FINITE, 1)}
+    found |= {"loss": number(record, "loss", -FINITE, FINITE), "digest": text(record, "digest")}
+    return found | ({} if record.get("latency") is None else {"latency": number(record, "latency", 0)})
 
 
 def _decide(history: History, event: Event) -> None:

@@ -42,7 +42,7 @@ _NAMES = (
 )
 _LARGEST_SETTINGS = 2**24  # bytes
 # Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
-_CHECKPOINTS = ("started", "decided")
+_CHECKPOINTS = ("started", "decided", "extended")
 _NEEDED = (*_CHECKPOINTS, "finished")
 
 
@@ -63,6 +63,12 @@ class Checkpoint:
     kept: tuple[Line, ...]
     event: Event | None
     trained: dict[int, dict[str, str]]
+
+    @property
+    def run_epochs(self) -> int | None:
+        """How long the run is by then, where it was made longer; None: as long as its settings say."""
+        events = [line.event for line in self.kept if line.event is not None and line.event["event"] == "extended"]
+        return int(events[-1]["run_epochs"]) if events else None
 
 
 @dataclass

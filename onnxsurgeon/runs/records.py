@@ -30,6 +30,7 @@ class _Rows(TypedDict):
 
 
 class _Data(_Rows, total=False):
+    in_memory: bool
     target: list[str]
     impute: str | None
     validation_fraction: float | None

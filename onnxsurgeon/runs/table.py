@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.runs.model import RunModel
 
 if TYPE_CHECKING:
     from onnxsurgeon.runs.family import History, Member
@@ -78,6 +80,47 @@ class RunTable:
         """Numbers of the journal's lines, from 1, that cannot be read; what they told is missing from the history."""
         return tuple(self._read.damaged)
 
+    @property
+    def front(self) -> tuple[RunModel, ...]:
+        """The models that no other of the run beats in accuracy with as few parameters, the largest first.
+
+        With objective pareto those of RUN/front, which no other beats in latency either.
+        """
+        finish = self._read.finish
+        if finish is not None and finish.front:
+            return tuple(RunModel(self.run, **record) for record in finish.front)
+        found = [
+            RunModel(
+                self.run,
+                f"branches/{member.file}",
+                member.number,
+                member.topology,
+                member.parameters or 0,
+                member.points[-1].accuracy,
+                member.points[-1].loss,
+            )
+            for member in self._read.front()
+            if member.file
+        ]
+        return tuple(reversed(found))
+
+    def report(self) -> Path:
+        """Write RUN/report.html, as ``onnxsurgeon report`` does; its path.
+
+        Raises:
+            RunError: it cannot be written, or the extra "report" is not installed.
+        """
+        path: Path = _pages().write_report(self.run)
+        return path
+
+    def plot(self, picture: str = "accuracy") -> Any:
+        """One of the report's pictures as a ``matplotlib.figure.Figure``: "accuracy", "size", "widths", "tree", ….
+
+        Raises:
+            RunError: there is no such picture, the run has nothing for it, or the extra "report" is not installed.
+        """
+        return _pages().draw_picture(self.run, picture)
+
     def to_frame(self) -> Any:
         """The history as a ``pandas.DataFrame``.
 
@@ -138,6 +181,13 @@ class RunRecord(RunTable):
 
     run: Path
 
+    def summary(self) -> str:
+        """The run in a few lines: its state, and the models of its front."""
+        rows = [
+            f"{each.file}: {each.topology}, {each.parameters:,} parameters, {each.accuracy:.4f}" for each in self.front
+        ]
+        return "\n".join([repr(self)[1:-1], *rows])
+
     @property
     def finished(self) -> bool:
         """Whether the run has come to its result."""
@@ -150,6 +200,11 @@ class RunRecord(RunTable):
             f", best {row['number']} ({row['topology']}) {row['accuracy']:.4f}" for row in self.history if row["result"]
         )
         return f"<{type(self).__name__} {self.run}: {state}, {len(self.history)} branches{best}{lines}>"
+
+
+def _pages() -> Any:
+    """The room of pages and pictures, which is above this one: found by its name where it is asked for."""
+    return import_module("onnxsurgeon.report")
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:

@@ -11,35 +11,42 @@ from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.runs.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon, register, size_then_number
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.jobs import Job, Manner
+from onnxsurgeon.surgeon.own_settings import ALGORITHM_1, Algorithm1Settings
 
 
 @register
 class Algorithm1(Surgeon):
     """The paper's: decision points at equal distances, candidates by singular values, judged by eq. 16."""
 
-    name: ClassVar[str] = "algorithm1"
+    name: ClassVar[str] = ALGORITHM_1
+    settings_type: ClassVar[type[OwnSettings]] = Algorithm1Settings
     manner: ClassVar[Manner] = Manner(standardises=False, follows_size=False, scores_paper=True)
+
+    def effort(self) -> float:
+        """The branches that are kept, in each of the draws."""
+        return float(self.own.branches * (1 + (self.own.redraws if self.own.step_back else 0)))
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """The initial epochs, or an epoch step with its decision point."""
         left = self.settings.epochs - state.epoch
-        if state.epoch == 0 and self.settings.initial_epochs:
-            epochs = min(self.settings.initial_epochs, left)
+        if state.epoch == 0 and self.own.initial_epochs:
+            epochs = min(self.own.initial_epochs, left)
             return self.train_on(state, state.branches, epochs, what="the given model"), epochs
-        epochs = min(self.settings.epoch_step, left)
+        epochs = min(self.own.epoch_step, left)
         return self._decision_point(state, epochs), epochs
 
     def result(self, state: State) -> Branch:
         """The most accurate branch so far, or the current one with the best score."""
-        if self.settings.result == "most-accurate":
+        if self.own.pick == "most-accurate":
             contenders = [state.best, *state.branches]
             return min(contenders, key=lambda branch: (-branch.accuracy, size_then_number(branch)))
         return min(state.branches, key=lambda branch: (-branch.score, size_then_number(branch)))
 
     def _decision_point(self, state: State, epochs: int) -> list[Branch]:
         """Steps 2 to 4 of Algorithm 1: the branches that go on from here, trained to the end of the step."""
-        settings = self.settings
+        settings, own = self.settings, self.own
         before = max(branch.accuracy for branch in state.branches)
         rest = [
             candidate
@@ -47,20 +54,20 @@ class Algorithm1(Surgeon):
             for candidate in propose(branch.network, settings.thresholds, mode=settings.widen, branch=branch.number)
         ]
         pool: list[Branch] = []
-        for draw in range(settings.redraws + 1 if settings.memory else 1):
+        for draw in range(own.redraws + 1 if own.step_back else 1):
             rng = generator(settings.seed, "selection", state.epoch, draw)
-            chosen = select(settings.selection, rest, rng, n=settings.top_n, random_draw=settings.random_draw)
+            chosen = select(own.selection, rest, rng, n=own.top_n, random_draw=own.random_draw)
             if not chosen:
                 break
             rest = [candidate for candidate in rest if candidate not in chosen]
             recuperated = self._recuperate(state, chosen, epochs, draw)
             ranked = sorted(recuperated, key=lambda job: (-job.branch.score, size_then_number(job.branch)))
-            kept = ranked[: settings.branches]
-            for job in ranked[settings.branches :]:
+            kept = ranked[: own.branches]
+            for job in ranked[own.branches :]:
                 self.tell(event="dropped", branch=job.branch.number, reason="score")
             trained = self._finish_step(state, kept, epochs)
             pool += trained
-            good = [branch for branch in trained if branch.accuracy >= before or not settings.memory]
+            good = [branch for branch in trained if branch.accuracy >= before or not own.step_back]
             if good:
                 return self._keep(good, pool)
         if pool:
@@ -83,7 +90,7 @@ class Algorithm1(Surgeon):
         """The candidates' jobs; while one is being trained, the next surgery is performed."""
         start, stop = self.window(state, epochs)
         for candidate, parent, branch in self.operated(state, chosen, draw):
-            batches = self.settings.recuperation_batches * candidate.recuperation
+            batches = self.own.recuperation_batches * candidate.recuperation
             until = min(start + batches, stop)
             yield Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count)
 

@@ -69,7 +69,7 @@ def ended(
         state.training_seconds,
         before,
         after,
-        front=found,
+        written_front=found,
         shortfall=missed,
         is_refitted=state.search.phase == REFIT,
         is_worse=is_worse,

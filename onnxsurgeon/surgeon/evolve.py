@@ -6,14 +6,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.sampling import SAMPLE, sample_rows
-from onnxsurgeon.errors import DivergedError, SurgeryError
+from onnxsurgeon.errors import DivergedError, SettingsError, SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.linear_algebra import Array
@@ -33,8 +33,10 @@ from onnxsurgeon.runs.checkpoint import DONE, GROW, Search, State, checkpoint, r
 from onnxsurgeon.runs.journal import Event, RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.jobs import Done, Job, Manner
 from onnxsurgeon.surgeon.log import log_event, logger, near_chance
+from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgeon.trainer import Bench
@@ -48,9 +50,25 @@ T = TypeVar("T", bound="type[Surgeon]")
 
 
 def register(kind: T) -> T:
-    """Enter a search into the registry under its name."""
+    """Enter a search into the registry under its name; its own settings become options of ``evolve``.
+
+    Raises:
+        SettingsError: a setting of its own is called as another is.
+    """
+    taken = {entry.name: "every search" for entry in fields(SurgeonSettings)}
+    for search, settings in OWN_SETTINGS.items():
+        taken.update({entry.name: search for entry in fields(settings)} if search != kind.name else {})
+    for entry in fields(kind.settings_type) if kind.name not in OWN_SETTINGS else ():
+        if entry.name in taken:
+            raise SettingsError(f"search {kind.name}: its setting '{entry.name}' is one of {taken[entry.name]}")
     SEARCHES[kind.name] = kind
+    OWN_SETTINGS[kind.name] = kind.settings_type
     return kind
+
+
+def unregister(name: str) -> None:
+    """Take a search out of the registry."""
+    del SEARCHES[name], OWN_SETTINGS[name]
 
 
 @dataclass
@@ -59,6 +77,7 @@ class Surgeon(ABC):
 
     Attributes:
         name: what ``--search`` calls it.
+        settings_type: a dataclass of what it alone is set by; ``own`` is one.
         manner: how it has its branches trained and scored.
         first_phase: the phase that a run begins in.
         races_made_rows: whether it finds out if rows that were made unasked pay; else it has the given ones alone.
@@ -74,9 +93,11 @@ class Surgeon(ABC):
         given_rows: how many of the training rows, the first of them, were given; the others were made of these.
         clock: what a time limit is counted by; None: it begins now, and no report follows.
         from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
+        is_extended: whether the run goes on for longer than it was made for; ``settings`` say how long.
     """
 
     name: ClassVar[str] = ""
+    settings_type: ClassVar[type[OwnSettings]] = OwnSettings
     manner: ClassVar[Manner] = Manner()
     first_phase: ClassVar[str] = GROW
     races_made_rows: ClassVar[bool] = False
@@ -93,6 +114,7 @@ class Surgeon(ABC):
     given_rows: int | None = None
     clock: Clock | None = None
     from_checkpoint: int | None = None
+    is_extended: bool = False
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -109,6 +131,11 @@ class Surgeon(ABC):
         )
         self._clock = self.clock or Clock(time.perf_counter())
         self._started = self._clock.begun
+
+    @cached_property
+    def own(self) -> Any:
+        """What this search alone is set by: a ``settings_type``."""
+        return self.settings.of(self.settings_type)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -127,6 +154,9 @@ class Surgeon(ABC):
         self.workers.begin(self.bench, self.run.path)
         last = self.run.rewind(why_damaged, self.from_checkpoint)
         state = self._start() if last is None else self._restored(last)
+        if self.is_extended:
+            self.lengthen(state)
+            self._checkpoint("extended", state, run_epochs=self.settings.epochs)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
             self.decide(state, branches, state.epoch + epochs)
@@ -142,8 +172,26 @@ class Surgeon(ABC):
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
 
+    def sizes(self, given: Branch) -> tuple[int, int]:
+        """Parameters of the smallest and the largest network that will be trained, as far as one can tell before."""
+        count = given.network.parameter_count
+        return count, count
+
+    def limit(self, given: Branch) -> int | None:
+        """Parameters that the result may have; None: as many as there are."""
+        return None
+
+    def effort(self) -> float:
+        """How many networks of the largest size are trained for each epoch of the run, about."""
+        return 1.0
+
     def conclude(self, state: State) -> None:  # noqa: B027 - only some searches have anything left to do
         """What is left to do when the time, or all epochs, are over."""
+
+    def lengthen(self, state: State) -> None:
+        """Let the search go on where it was over, since the run is longer now."""
+        if state.search.phase == DONE:
+            state.search = replace(state.search, phase=self.first_phase)
 
     def leading(self, state: State) -> float:
         """The accuracy that --patience waits for a better one than."""
@@ -365,10 +413,10 @@ class Surgeon(ABC):
         self.run.write_best(best.file_name)
         self._checkpoint("decided", state)
 
-    def _checkpoint(self, event: str, state: State) -> None:
+    def _checkpoint(self, event: str, state: State, **more: int) -> None:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
-        self.tell(event=event, **checkpoint(state, self.run.branches))
+        self.tell(event=event, **checkpoint(state, self.run.branches), **more)
 
     def tell(self, **event: object) -> None:
         """Write an event to the journal and pass it to the callbacks."""
@@ -386,4 +434,4 @@ def size_then_number(branch: Branch) -> tuple[int, int]:
     return branch.network.parameter_count, branch.number
 
 
-__all__ = ["SEARCHES", "State", "Surgeon", "register", "size_then_number"]
+__all__ = ["SEARCHES", "State", "Surgeon", "register", "size_then_number", "unregister"]

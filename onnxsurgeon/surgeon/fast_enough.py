@@ -38,7 +38,8 @@ class Latencies:
         Raises:
             EngineError: ONNX Runtime cannot run it.
         """
-        shape = network.topology
+        kernels = [str(layer.geometry) for layer in network.layers if layer.geometry is not None]
+        shape = " ".join([network.topology, *kernels])
         if shape not in self._known:
             self._yardstick = self._yardstick or Yardstick(self._given)
             if path is not None:

@@ -20,13 +20,15 @@ from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
+from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
 from onnxsurgeon.surgeon.evolve import register
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
 from onnxsurgeon.surgeon.jobs import Job
+from onnxsurgeon.surgeon.own_settings import GROW_AND_SHRINK, GrowAndShrinkSettings
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
@@ -42,7 +44,17 @@ COMPETITORS = 2  # networks that are trained for a competition, when each rung i
 class GrowAndShrink(FrontSearch):
     """The search for untrained starts, and for what is to become larger; see the module."""
 
-    name: ClassVar[str] = "grow-and-shrink"
+    name: ClassVar[str] = GROW_AND_SHRINK
+    settings_type: ClassVar[type[OwnSettings]] = GrowAndShrinkSettings
+
+    def sizes(self, given: Branch) -> tuple[int, int]:
+        """Up to where layers grow."""
+        smallest, count = super().sizes(given)
+        return smallest, max(count, self._most(given)) if self.settings.growth else count
+
+    def effort(self) -> float:
+        """Competitors while layers grow, and an ensemble's members afterwards."""
+        return self.settings.growth * COMPETITORS + (1 - self.settings.growth) * (self.settings.ensemble or 1)
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """A competition of shapes to grow to, or the next part of a cycle."""
@@ -214,6 +226,22 @@ class GrowAndShrink(FrontSearch):
         if branch.number != best.number:
             state.search = replace(state.search, phase=REFIT)
         return branch
+
+    def lengthen(self, state: State) -> None:
+        """Another cycle; one in which the network settles becomes longer."""
+        search, end = state.search, self.settings.epochs
+        if search.phase == GROW:
+            return
+        if search.phase in (DONE, REFIT) or state.epoch >= search.end:
+            # What was refitted has seen the rows that decide.
+            branch = read_branch(self.run.branches / self._chosen(state).file)
+            phase = SHRINK if self._is_to_shrink(state) else SETTLE
+            begin = replace(search, phase=phase, begin=state.epoch, root=branch.number, halvings=0)
+            top = search.top or branch.network.parameter_count
+            state.branches = [branch]
+            state.search = replace(begin, end=state.epoch if phase == SHRINK else end, top=top)
+        elif not self._is_to_shrink(state):
+            state.search = replace(search, end=end)
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
         """Take parameters away and begin a cycle with what is left; nothing goes that nobody asked for."""

@@ -38,6 +38,12 @@ def log_event(event: Event) -> None:
             )
 
 
+def line_of(event: Event) -> str:
+    """The event as one line; "" for one that there is nothing to say of."""
+    describe = _LINES.get(event["event"])
+    return "" if describe is None else describe(event)
+
+
 def near_chance(accuracy: float, classes: int) -> bool:
     """Whether a model is about as good as guessing: it is untrained, or its inputs are not as it knows them."""
     return bool(classes) and accuracy < 1.5 / classes
@@ -96,6 +102,10 @@ def _decided(event: Event) -> str:
     return f"epoch {event['epoch']}: kept {text}; best is branch {event['best']}, {event['best_accuracy']:.4f}"
 
 
+def _extended(event: Event) -> str:
+    return f"epoch {event['epoch']}: goes on to epoch {event['run_epochs']}"
+
+
 def _finished(event: Event) -> str:
     return (
         f"finished: branch {event['branch']}, {event['topology']}, {event['parameters']} parameters, validation "
@@ -118,5 +128,6 @@ _LINES: Mapping[str, Callable[[Event], str]] = {
     "trained": _measured,
     "dropped": _dropped,
     "decided": _decided,
+    "extended": _extended,
     "finished": _finished,
 }

@@ -86,13 +86,14 @@ def _why(outcome: Outcome) -> str:
     settings, rows = outcome.settings, f"{outcome.rows:,} rows"
     if outcome.shortfall:
         return f"nothing came nearer to what is asked for on {rows}"
-    if settings.objective == "paper" or settings.target_accuracy is not None:
+    if not settings.heeds_wishes or settings.target_accuracy is not None:
         return f"nothing was more accurate on {rows}"
     if _asks_for_accuracy(settings):
         return f"nothing smaller was accurate enough on {rows}"
     if outcome.is_teacher:
         return "nothing can be better than what is imitated"
-    smaller = ", and nothing smaller surely as good" if settings.has_no_wish else ""
+    is_to_be_small = settings.has_no_wish and outcome.is_trained
+    smaller = ", and nothing smaller surely as good" if is_to_be_small else ""
     return f"nothing was better by more than chance on {rows}{smaller}"
 
 
@@ -113,7 +114,7 @@ def _hints(outcome: Outcome) -> list[str]:
         found.append("a lower --min-accuracy")
     elif settings.objective == "pareto":
         found.append("one of RUN/front")
-    elif settings.objective != "paper":
+    elif settings.heeds_wishes:
         is_free = all(limit is None for limit in limits)
         found.append("--lose 0.5% or --shrink 2 for a smaller one" if is_free else limit)
     if found and outcome.is_teacher and not _asks_for_accuracy(settings):

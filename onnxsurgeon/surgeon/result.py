@@ -9,7 +9,8 @@ from typing import Any
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import START, Branch
 from onnxsurgeon.runs.entry import Entry
-from onnxsurgeon.runs.footprint import Footprint
+from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
+from onnxsurgeon.runs.model import RunModel
 from onnxsurgeon.runs.table import RunTable
 from onnxsurgeon.training.metrics import Metrics
 
@@ -29,7 +30,8 @@ class Evolved(RunTable):
         training_seconds: the part of it spent inside ONNX Runtime training.
         before: parameters, file size and latency of the given model.
         after: those of the result.
-        front: with objective pareto the networks that no other dominates, the largest first, as files in RUN/front.
+        written_front: with objective pareto the networks that no other dominates, the largest first, as files in
+            RUN/front; see ``front``.
         is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
         shortfall: what was asked for and not found, in words; "" where all was.
         is_worse: whether the result is worse than the given model by more than chance on the test rows (paired by row,
@@ -49,7 +51,7 @@ class Evolved(RunTable):
     training_seconds: float
     before: Footprint
     after: Footprint
-    front: tuple[Entry, ...] = ()
+    written_front: tuple[Entry, ...] = ()
     shortfall: str = ""
     is_refitted: bool = False
     is_worse: bool = False
@@ -64,6 +66,45 @@ class Evolved(RunTable):
     def is_given(self) -> bool:
         """Whether the result is the given model."""
         return self.branch.surgery == START
+
+    @property
+    def best(self) -> RunModel:
+        """RUN/best.onnx, to be loaded, taken as bytes, or run."""
+        return RunModel(
+            self.run,
+            "best.onnx",
+            self.branch.number,
+            self.network.topology,
+            self.network.parameter_count,
+            self.validation_accuracy,
+            size=self.after.size,
+            latency=self.after.latency,
+        )
+
+    @property
+    def front(self) -> tuple[RunModel, ...]:
+        """The models that no other of the run beats in accuracy with as few parameters, the largest first.
+
+        With objective pareto those of RUN/front, which no other beats in latency either.
+        """
+        if not self.written_front:
+            return super().front
+        return tuple(RunModel(self.run, **asdict(entry)) for entry in self.written_front)
+
+    def summary(self) -> str:
+        """What the run came to, in a few lines: each figure before and after, surgeries, remarks."""
+        measured = measured_figure(self.test.metric, self.start.accuracy, self.test.accuracy)
+        found = [*figures(self.before, self.after), measured]
+        width = max(len(each.name) for each in found)
+        return "\n".join(
+            [
+                f"{self.network.topology}, {self.network.parameter_count:,} parameters: {self.run / 'best.onnx'}",
+                *(f"{each.name:<{width}}  {each.before} → {each.after}, {each.change}" for each in found),
+                f"surgeries: {', '.join(self.branch.lineage) or 'none'}",
+                *self.remarks,
+                *([f"{self.shortfall}: the result comes nearest"] if self.shortfall else []),
+            ]
+        )
 
     def __repr__(self) -> str:
         figures = f"validation {self.validation_accuracy:.4f}, test {self.test.accuracy:.4f}"
@@ -90,7 +131,7 @@ class Evolved(RunTable):
             "after": asdict(self.after),
             "is_worse": self.is_worse,
             "remarks": list(self.remarks),
-            **({"front": [asdict(entry) for entry in self.front]} if self.front else {}),
+            **({"front": [asdict(entry) for entry in self.written_front]} if self.written_front else {}),
             **({"is_refitted": True} if self.is_refitted else {}),
             **({"shortfall": self.shortfall} if self.shortfall else {}),
         }

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.given import DataSource, as_dataset
 from onnxsurgeon.data.heads import class_names, with_class_names
-from onnxsurgeon.data.load import load_dataset
-from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.options import InputOptions, input_options
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.errors import RunError, SettingsError
-from onnxsurgeon.graph.external import size_on_disk
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.branch import START, Branch, write_branch
 from onnxsurgeon.runs.checkpoint import require_given, restored, why_damaged
-from onnxsurgeon.runs.journal import RunDirectory, file_digest
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
@@ -30,11 +30,13 @@ from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ending import ended
 from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
+from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
+from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
-from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
+from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
@@ -42,6 +44,9 @@ from onnxsurgeon.surgeon.workers import Workers, make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.typed import kind_of
+
+SEARCHED_BY = (Algorithm1, GrowAndShrink, ShrinkTrained)  # imported, and so registered
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +78,16 @@ class Splits:
 
 
 def evolve(
-    model: str | os.PathLike[str],
-    data: str,
+    model: ModelSource,
+    data: DataSource,
     *,
-    settings: SurgeonSettings | None = None,
+    settings: SurgeonSettings | Mapping[str, Any] | None = None,
     options: InputOptions | None = None,
+    freeze: Sequence[str] = (),
+    train_only: Sequence[str] = (),
     engine: str = "auto",
     device: str = "cpu",
-    target: Sequence[str] = (),
+    target: str | Sequence[str] = (),
     impute: str | None = None,
     validation_fraction: float | None = None,
     teacher: str | os.PathLike[str] | None = None,
@@ -95,13 +102,18 @@ def evolve(
     training_progress: TrainingProgress | None = None,
     clock: Clock | None = None,
 ) -> Evolved:
-    """Evolve the model at ``model`` on the data set ``data``.
+    """Evolve ``model`` on the data set ``data``.
 
     Args:
-        model: path of an ONNX model.
-        data: name of a data set, or path of the user's own; see ``load_dataset``.
-        settings: hyperparameters; by default those of preset "default".
+        model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
+        data: name of a data set or path of the user's own, as for ``load_dataset``; or a ``Dataset``; a pair (X, y) of
+            arrays; arrays by name, as in an .npz file; a pandas DataFrame, with ``target``. A run on what is in memory
+            is resumed with the same rows, given again.
+        settings: hyperparameters, or some of them by name; by default those of preset "default".
         options: how rows become the model's input.
+        freeze: layers that are not trained, nor operated on, as ``inspect`` lists them: nodes' names, patterns such as
+            "encoder.*", or numbers of hidden layers.
+        train_only: the only layers that are; "*" for all, also those that the file marks as frozen.
         engine: "auto", "loop" or "artifacts".
         device: "cpu" or "cuda".
         target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
@@ -126,44 +138,35 @@ def evolve(
         OnnxSurgeonError: something given cannot be used; says what, before anything is written.
     """
     clock = clock or Clock(time.perf_counter())
-    settings = settings or SurgeonSettings.from_preset()
-    options = options or InputOptions()
+    settings = _settings(settings)
+    options = input_options(options)
     if out is not None:
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     told = Callbacks(callbacks, tracking)
-    network = load(model)
-    taught_by = None if teacher is None else TeacherModel.read(teacher)
-    require_ensemble(network, settings)
-    require_reachable(network, settings)
-    require_fast_enough(network, settings)
-    chosen = make_engine(engine, device, network, settings)
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    rows: dict[str, Any] = {"target": targets, "impute": impute, "validation_fraction": validation_fraction}
+    opened = open_model(model, freeze=_texts(freeze, "freeze"), train_only=_texts(train_only, "train_only"))
     with make_workers(workers, training_progress) as pool, tracking:
-        rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
-        folder = None if data_dir is None else Path(data_dir)
-        dataset = load_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
-        teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
-        splits = _split(teaching)
-        start = start_of(network, settings, chosen, splits.given, splits.validation)
-        kind = search_for(network, settings, chosen, splits, start)
-        stem = f"{Path(model).stem}-{Path(data).stem.replace(':', '-')}"
+        found = begin(opened.network, data, settings, options, engine, device, rows, teacher, data_dir, progress)
+        network, chosen, splits, start = found.network, found.engine, found.splits, found.start
+        dataset, teaching = found.teaching.dataset, found.teaching
+        taught_by = found.taught_by
+        stem = f"{Path(opened.source).stem}-{Path(dataset.name).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
             write_branch(Branch(0, None, START, network), run.branches)
             teaching.write(run.path)
             run.write_settings(
                 {
-                    "settings": asdict(settings),
+                    "settings": settings.record(),
                     "engine": chosen.name,
                     "device": chosen.device,
-                    "model": {
-                        "file": str(model),
-                        "sha256": file_digest(Path(model)),
-                        "size": size_on_disk(Path(model)),
-                    },
+                    "model": opened.record(),
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
-                        "name": data,
+                        "name": dataset.name,
+                        **({} if isinstance(data, str | os.PathLike) else {"in_memory": True}),
                         "folder": None if data_dir is None else str(data_dir),
                         "digest": dataset.digest,
                         **rows,
@@ -177,14 +180,73 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
-        surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
+        surgeon = make_surgeon(found.kind, run, settings, chosen, splits, pool, told, start, clock)
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+        network: the given one.
+        engine: trains and evaluates.
+        taught_by: the teacher that was given.
+        teaching: makes rows with their targets.
+        splits: what the run sees of them.
+        start: whether the network is trained.
+        kind: the search.
+    """
+
+    network: Network
+    engine: Engine
+    taught_by: TeacherModel | None
+    teaching: Teaching
+    splits: Splits
+    start: Start
+    kind: type[Surgeon]
+
+
+def begin(
+    network: Network,
+    data: DataSource,
+    settings: SurgeonSettings,
+    options: InputOptions,
+    engine: str,
+    device: str,
+    rows: dict[str, Any],
+    teacher: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
+    progress: Any,
+) -> Beginning:
+    """Read the data, and find out which search there will be; nothing is written.
+
+    The arguments are those of ``evolve``; ``rows`` are target, impute and validation_fraction.
+
+    Raises:
+        OnnxSurgeonError: something given cannot be used.
+    """
+    require_choice(settings.search, (AUTO, *SEARCHES), "search")
+    taught_by = None if teacher is None else TeacherModel.read(teacher)
+    require_ensemble(network, settings)
+    require_reachable(network, settings)
+    require_fast_enough(network, settings)
+    chosen = make_engine(engine, device, network, settings)
+    folder = None if data_dir is None else Path(data_dir)
+    dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
+    teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
+    splits = _split(teaching)
+    start = start_of(network, settings, chosen, splits.given, splits.validation)
+    kind = search_for(network, settings, chosen, splits, start)
+    return Beginning(network, chosen, taught_by, teaching, splits, start, kind)
 
 
 def resume(
     run_dir: str | os.PathLike[str],
     *,
+    data: DataSource | None = None,
     from_checkpoint: int | None = None,
+    epochs: int | None = None,
     workers: int | str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -197,8 +259,10 @@ def resume(
     """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
 
     ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
-    it begins anew. What comes after that line is given up. Whether the run was tracked is not remembered: ``track``
-    says so anew. The other arguments are those of ``evolve``.
+    it begins anew. What comes after that line is given up. ``epochs`` makes the run longer than it was made for; its
+    journal tells so, and resumed once more it is as long as that. Of a run whose rows were in memory, ``data`` are the
+    same rows, as ``evolve`` takes them. Whether the run was tracked is not remembered: ``track`` says so anew. The
+    other arguments are those of ``evolve``.
 
     Raises:
         RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
@@ -211,21 +275,26 @@ def resume(
     record = run.read_settings(get_type_hints(SurgeonSettings))
     last = run.checkpoint(why_damaged, from_checkpoint)
     try:
-        # Runs from before there were other objectives do not have those settings: they are of Algorithm 1.
-        settings = SurgeonSettings(**{**PRESETS["corrected"], **record["settings"]})
-        data, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
+        settings = SurgeonSettings.from_record(record["settings"])
+        require_choice(settings.search, (AUTO, *SEARCHES), "search")
+        given, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
         engine, device = record["engine"], record["device"]
-        folder = Path(data["folder"]) if data["folder"] else None
-        name, digest = data["name"], data["digest"]
+        folder = Path(given["folder"]) if given["folder"] else None
+        name, digest = given["name"], given["digest"]
         taught = record.get("teacher")  # runs from before there were teachers do not have it
         teacher = RecordedTeacher(str(taught["file"]), str(taught["sha256"])) if taught else None
         # Runs from before it was told count as untrained.
         start = Start(**record.get("start", {"is_trained": False, "reason": ""}))
         # Runs from before tables could be read do not have these.
-        rows: dict[str, Any] = {"target": tuple(data.get("target", ())), "impute": data.get("impute")}
-        rows["validation_fraction"] = data.get("validation_fraction")
+        rows: dict[str, Any] = {"target": tuple(given.get("target", ())), "impute": given.get("impute")}
+        rows["validation_fraction"] = given.get("validation_fraction")
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+    if data is None and given.get("in_memory"):
+        raise RunError(f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)")
+    settings = replace(settings, epochs=last.run_epochs or settings.epochs)
+    if epochs is not None:
+        settings = _lengthened(settings, epochs)
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
     require_given(last.kept, run.branches)
@@ -233,7 +302,8 @@ def resume(
     chosen = make_engine(engine, device, network, settings)
     clock = clock or Clock(time.perf_counter())
     with make_workers(workers, training_progress) as pool, tracking:
-        dataset = load_dataset(name, **rows, folder=folder, progress=progress, networks=(network,))
+        rows |= {"folder": folder, "progress": progress, "networks": (network,)}
+        dataset = as_dataset(name if data is None else data, **rows)
         if dataset.digest != digest:
             raise RunError(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
@@ -245,30 +315,28 @@ def resume(
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
-        surgeon.from_checkpoint = from_checkpoint
+        surgeon.from_checkpoint, surgeon.is_extended = from_checkpoint, epochs is not None
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
+
+
+def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
+    """The settings of a run of so many epochs.
+
+    Raises:
+        SettingsError: it would be no longer than it is.
+    """
+    if epochs <= settings.epochs:
+        raise SettingsError(f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these")
+    return replace(settings, epochs=epochs)
 
 
 def search_for(
     network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
 ) -> type[Surgeon]:
-    """The search that is asked for, or the one that fits what is asked for and what is given.
-
-    Raises:
-        SettingsError: there is no such search, or what is asked for does not go together.
-    """
-    if settings.search != "auto":
-        if settings.search not in SEARCHES:
-            known = ", ".join(["auto", *SEARCHES])
-            raise SettingsError(f"search: '{settings.search}' is unknown: expected one of {known}")
-        if (settings.search == Algorithm1.name) != (settings.objective == "paper"):
-            raise SettingsError(
-                f"search: {Algorithm1.name} and --objective paper go together, as in --preset corrected"
-            )
+    """The search that is asked for, or the one that fits what is asked for and what is given."""
+    if settings.search != AUTO:
         return SEARCHES[settings.search]
-    if settings.objective == "paper":
-        return Algorithm1
     if not start.is_trained:
         return GrowAndShrink
     accuracy = engine.evaluate(network, splits.validation).accuracy
@@ -308,7 +376,7 @@ def _split(teaching: Teaching) -> Splits:
     network, dataset = teaching.network, teaching.dataset
     notes = (*network.frame.notes, *data_notes(network, dataset, teaching.options))
     classes = class_names(with_class_names(network, teaching.options.classes), dataset)
-    if teaching.settings.validation == "test":
+    if teaching.settings.decide_by == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
         return Splits(train, test, False, dataset.train.rows, lambda: test, (*notes, *teaching.notes), classes)
     teaching.require_test_rows()
@@ -354,12 +422,12 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
     return {
         "event": "run",
         "path": str(surgeon.run.path),
-        "settings": asdict(surgeon.settings),
+        "settings": surgeon.settings.record(),
         "rows": splits.given_rows,
         "made_rows": surgeon.train.rows - splits.given_rows,
         "batches_per_epoch": surgeon.batches_per_epoch,
         "validation_rows": surgeon.validation.rows,
-        "validation": surgeon.settings.validation,
+        "validation": surgeon.settings.decide_by,
         "engine": surgeon.engine.name,
         "device": surgeon.engine.device,
         "workers": surgeon.workers.count,
@@ -371,6 +439,32 @@ def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Seq
         "notes": notes,
         "other_versions": list(other_versions),
     }
+
+
+def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSettings:
+    """Settings, of which some may be given by name.
+
+    Raises:
+        SettingsError: it is something else, or a name is none of a setting.
+    """
+    if given is None or isinstance(given, Mapping):
+        return SurgeonSettings.from_preset(**(given or {}))
+    if not isinstance(given, SurgeonSettings):
+        raise SettingsError(f"settings: expected SurgeonSettings, or a mapping of some of them; found {kind_of(given)}")
+    return given
+
+
+def _texts(given: Sequence[str], name: str) -> tuple[str, ...]:
+    """Names, of which one may come by itself.
+
+    Raises:
+        SettingsError: they are none.
+    """
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise SettingsError(f"{name}: expected names of layers; found {kind_of(text)}")
+    return texts
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,40 @@ The command line makes its options from them: importing this must not import num
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from onnxsurgeon.choices import BY_GRADIENTS, OBJECTIVES, SELECTIONS, WIDEN_MODES
+from onnxsurgeon.choices import BY_GRADIENTS, DATA, OBJECTIVES, RUN, TRAINING, WANTED, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, SHARE, SIZE, TIMES, Quantity
+from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, SHARE, SIZE, TIMES
+from onnxsurgeon.suggestions import did_you_mean
+from onnxsurgeon.surgeon.fields import (
+    A_SHARE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE_BELOW_ONE,
+    WHOLE_POSITIVE,
+    OwnSettings,
+    Range,
+    check_fields,
+    option_name,
+    quantity,
+    require_choice,
+)
+from onnxsurgeon.surgeon.own_settings import (
+    ALGORITHM_1,
+    AUTO,
+    OWN_SETTINGS,
+    Algorithm1Settings,
+    GrowAndShrinkSettings,
+    owners,
+    searches,
+)
+from onnxsurgeon.surgeon.renamed import renewed
 from onnxsurgeon.training.rates import SCHEDULES
-from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting
+from onnxsurgeon.training.settings import OPTIMIZERS, TrainingSettings, setting, tuned
 
 if TYPE_CHECKING:
     from onnxsurgeon.recommend import Thresholds
@@ -22,19 +47,22 @@ if TYPE_CHECKING:
 ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
 MOST_DROPOUT = 0.5
 RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
-RETURNS = ("best-score", "most-accurate")
 VALIDATIONS = ("held-out", "test")
 STARTS = ("auto", "trained", "untrained")
+T = TypeVar("T", bound=OwnSettings)
 
 
-def quantity(default: Any, text: str, kind: Quantity) -> Any:
-    """A field that is a number but may be given as a text with a unit."""
-    return field(default=default, metadata={"help": text, "quantity": kind})
+def preset_names() -> tuple[str, ...]:
+    """The presets that there are."""
+    return tuple(PRESETS)
 
 
 @dataclass(frozen=True)
-class SurgeonSettings(TrainingSettings):
+class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Settings):
     """All settings of a run; the names are those of the command line and of settings.json.
+
+    Those that a search of onnxsurgeon's has of its own come from a dataclass of the search and stand beside the others;
+    those of another search are in ``own``, by name.
 
     Limits and shares may be given as texts with units, as on the command line ("50k", "200KB", "0.2ms", "0.5%",
     "5min"); they are kept as numbers: parameters, bytes, milliseconds, shares of 1, seconds.
@@ -43,133 +71,178 @@ class SurgeonSettings(TrainingSettings):
         SettingsError: a value is out of range, or two exclude one another; the text names the setting.
     """
 
-    preset: str = setting("default", "Where the other settings start from: default, corrected or paper.")
+    preset: str = setting("default", "Sets all others.", group=RUN, choices=preset_names)
     objective: str = setting(
         "accuracy",
-        "What is looked for: accuracy, pareto (the best networks of every size), or paper (Algorithm 1 and eq. 16).",
+        "Or the best of every size.",
+        group=WANTED,
+        choices=OBJECTIVES,
     )
     search: str = setting(
         "auto",
-        "How it is looked for: auto, grow-and-shrink, shrink-trained or algorithm1 (auto with --objective paper).",
+        "How it is looked for.",
+        group=RUN,
+        choices=searches,
+        is_checked_late=True,
     )
-    max_parameters: int | None = quantity(None, "The result has at most so many parameters: 50000, 50k.", COUNT)
-    max_size: int | None = quantity(None, "The result's file has at most so many bytes: 200000, 200KB.", SIZE)
+    max_parameters: int | None = quantity(
+        None, "At most so many parameters: 50000, 50k.", COUNT, group=WANTED, range=WHOLE_POSITIVE
+    )
+    max_size: int | None = quantity(
+        None, "A file of at most so many bytes: 200KB.", SIZE, group=WANTED, range=WHOLE_POSITIVE
+    )
     max_latency: float | None = quantity(
-        None, "The result takes at most so many ms for a row, measured here: 0.2, 200us.", LATENCY
+        None, "At most so many ms a row, measured here: 0.2.", LATENCY, group=WANTED, range=POSITIVE
     )
     min_accuracy: float | None = quantity(
-        None, "The result is the smallest network of at least this accuracy: 0.95, 95%.", ACCURACY
+        None,
+        "The smallest of at least this accuracy: 95%.",
+        ACCURACY,
+        group=WANTED,
+        range=Range(most=1),  # R² has no least value
     )
     tolerance: float | None = quantity(
-        None, "The result is the smallest within this of the best accuracy: 0.005, 0.5%.", SHARE
+        None, "The smallest within this of the best accuracy.", SHARE, group=WANTED, range=A_SHARE
     )
     shrink: float | None = quantity(
-        None, "The result has at least so many times fewer parameters than the given network: 10.", TIMES
+        None,
+        "10: a tenth of the given one's parameters.",
+        TIMES,
+        group=WANTED,
+        range=Range(1, is_least_in=False),
     )
     lose: float | None = quantity(
-        None,
-        "The result is the smallest that is at most so much less accurate than the given network: 0.005, 0.5%.",
-        SHARE,
+        None, "The smallest at most so much less accurate: 0.5%.", SHARE, group=WANTED, range=A_SHARE
     )
     start: str = setting(
         "auto",
-        f"Whether the given network is trained: {', '.join(STARTS)}; auto: by its metric on the rows that decide.",
+        "Whether the given network is trained; auto: by its metric on the rows that decide.",
+        group=RUN,
+        choices=STARTS,
+        is_expert=True,
     )
-    seed: int = setting(0, "Seed of every random choice.")
-    epochs: int = setting(100, "Length of the run.")
-    growth: float = quantity(0.15, "Share of the run in which layers grow.", SHARE)
-    growth_factor: float = setting(4.0, "Times the parameters that a growth makes, at most.")
-    shrinkage: float = quantity(0.5, "Share of the run in which layers shrink, where the objective asks for it.", SHARE)
-    shrink_step: int = setting(4, "Epochs between two shrinkages, at least.")
-    trial: float = quantity(0.25, "Share of a growth after which the first half of the shapes is given up.", SHARE)
-    overgrowth: float = setting(3.0, "Layers grow up to so many times a limit, to be shrunk to it afterwards.")
-    ensemble: int | None = setting(
-        None, "Networks that settle side by side and become one, each larger than without; by default 1."
-    )
-    refit: bool = setting(True, "What an ensemble becomes settles once more, on the rows that decided as well.")
+    seed: int = setting(0, "Seed of every random choice.", group=RUN, range=NOT_NEGATIVE)
+    epochs: int = setting(100, "Length of the run.", group=RUN, range=WHOLE_POSITIVE)
     teacher_weight: float | None = setting(
-        None, "With labels: share of the teacher in what is trained towards; by default 0.5 with --teacher, else 0."
+        None,
+        "With labels: share of the teacher in what is trained towards; by default 0.5 with --teacher, else 0.",
+        group=TRAINING,
+        range=A_SHARE,
+        is_expert=True,
     )
-    temperature: float = setting(1.0, "Softens the teacher's classes: softmax(t/T), with T² times the loss.")
+    temperature: float = setting(
+        1.0,
+        "Softens the teacher's classes: softmax(t/T), with T² times the loss.",
+        group=TRAINING,
+        range=POSITIVE,
+        is_expert=True,
+    )
     more_rows: int | None = setting(
         None,
         "So many rows made from the training rows, mixed and with noise of their covariance; the teacher labels. "
         "Without labels some are made unasked, and trained on where that pays.",
+        group=DATA,
+        range=WHOLE_POSITIVE,
+        is_expert=True,
     )
-    learning_rate: float = setting(0.004, "Step size of the optimizer.")
-    size_rate: float = setting(
-        0.3, "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power."
+    learning_rate: float = tuned(0.004, "Step size of the optimizer.")
+    size_rate: float = tuned(
+        0.3,
+        "The learning rate of more than 10,000 parameters is divided by (parameters / 10,000) to this power.",
+        range=NOT_NEGATIVE,
+        is_expert=True,
     )
-    optimizer: str = setting("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
-    weight_decay: float = setting(0.05, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
-    schedule: str = setting("cosine", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
-    warmup: float = setting(1.0, "Epochs over which the learning rate rises to its full value.")
-    size_dropout: float = setting(
-        0.05, "Added to --dropout, up to 0.5: this times log2(parameters / training rows); loop engine only."
+    optimizer: str = tuned("adamw", "What makes a step.", choices=OPTIMIZERS)
+    weight_decay: float = tuned(0.05, "Pull of all parameters towards 0.")
+    schedule: str = tuned("cosine", "Course of the learning rate.", choices=tuple(SCHEDULES))
+    warmup: float = tuned(1.0, "Epochs in which the rate rises.")
+    size_dropout: float = tuned(
+        0.05,
+        "Added to --dropout, up to 0.5: this times log2(parameters / training rows); loop engine only.",
+        range=NOT_NEGATIVE,
+        is_expert=True,
     )
-    standardise: bool = setting(
-        True, "Train as if inputs had mean 0 and like size, and targets mean 0 (not by Algorithm 1)."
+    standardise: bool = tuned(
+        True, "Train as if inputs had mean 0 and like size, and targets mean 0 (not by Algorithm 1).", is_expert=True
     )
-    standardised_dropout: float = setting(
-        0.1, "At least this is --input-dropout where all inputs are pixels and standardised; loop engine only."
+    standardised_dropout: float = tuned(
+        0.1,
+        "At least this is --input-dropout where all inputs are pixels and standardised; loop engine only.",
+        range=SHARE_BELOW_ONE,
+        is_expert=True,
     )
-    batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
-    initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
-    epoch_step: int = setting(10, "Objective paper: epochs between decision points.")
-    branches: int = setting(2, "Objective paper: how many branches are kept at a decision point.")
-    redraws: int = setting(2, "Objective paper: how often candidates are redrawn where none is as accurate as before.")
-    recuperation_batches: int = setting(
-        25, "Objective paper: batches after a surgery, times 1 or 10 by operation, before it is judged."
+    batch_size: int | None = tuned(None, "Rows in a batch; by default 16 to 64.", range=WHOLE_POSITIVE)
+    widen: str = setting(
+        "gradient",
+        "How units are added; by gradient not by Algorithm 1.",
+        group=RUN,
+        choices=(*WIDEN_MODES, BY_GRADIENTS),
+        is_expert=True,
     )
-    epsilon_relative: float = setting(0.005, "A singular value below this fraction of the largest is small (eq. 13).")
-    epsilon_absolute: float = setting(0.3, "A singular value below this is small (eq. 13).")
-    rank_bound: bool = setting(
-        True, "Count a linear layer's units beyond its rank bound as removable; factorize only where it saves."
-    )
-    selection: str = setting(
-        "best-of-each", "Objective paper: which candidates are tried: best-of-each, top-n or random-walk."
-    )
-    top_n: int = setting(6, "How many candidates top-n tries.")
-    random_draw: bool = setting(True, "Add one random candidate to best-of-each.")
-    memory: bool = setting(
-        True, "Objective paper: step back where no branch is as accurate as before (one-cycle memory)."
-    )
-    widen: str = setting("gradient", "How units are added: split, equal, fresh, or by gradient (not by Algorithm 1).")
-    validation: str = setting("held-out", "What decides: held-out training rows, or the test split as in the paper.")
-    result: str = setting(
-        "most-accurate", "Objective paper: which branch is the result: most-accurate, or best-score of the final ones."
+    decide_by: str = setting(
+        "held-out",
+        "What decides: held-out training rows, or the test split as in the paper.",
+        group=DATA,
+        choices=VALIDATIONS,
+        is_expert=True,
     )
     target_accuracy: float | None = quantity(
-        None, "Stop at a decision point once this validation accuracy is reached.", ACCURACY
+        None, "Stop once this accuracy is reached.", ACCURACY, group=RUN, range=A_SHARE
     )
     time_limit: float | None = quantity(
-        None, "Stop at the first decision point after this many seconds: 90, 5min, 1h.", DURATION
+        None, "Stop after so many seconds: 90, 5min, 1h.", DURATION, group=RUN, range=POSITIVE
     )
-    patience: int | None = setting(None, "Stop after this many decision points without a better validation accuracy.")
+    patience: int | None = setting(None, "Stop after so many decisions without gain.", group=RUN, range=WHOLE_POSITIVE)
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value, kind = getattr(self, entry.name), entry.metadata.get("quantity")
-            if kind is not None and value is not None:
-                object.__setattr__(self, entry.name, kind.parse(value, _option(entry.name)))
-        for name, bounds in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None:
-                bounds.check(value, _option(name))
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                text = f"{_option(name)}: '{getattr(self, name)}' is unknown"
-                raise SettingsError(f"{text}: expected one of {', '.join(choices)}")
+        check_fields(self)
+        self._require_owned()
         for name, other, both in _EXCLUSIVE:
             if getattr(self, name) is not None and getattr(self, other) is not None:
-                raise SettingsError(f"{_option(name)}: {both}, as --{_option(other)} does: give one of them")
-        for name in _WISHES if self.objective == "paper" else ():
-            if getattr(self, name) is not None:
-                raise SettingsError(f"{_option(name)}: Algorithm 1 (--objective paper) looks for no such network")
-        if self.objective == "paper" and self.widen == BY_GRADIENTS:
-            raise SettingsError("widen: gradient is not one of Algorithm 1's: expected split, equal or fresh")
-        # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
-        self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
+                text = f"{option_name(name)}: {both}, as --{option_name(other)} does"
+                raise SettingsError(f"{text}: give one of them")
+        if not self.heeds_wishes:
+            self._require_no_wish()
+        is_algorithm_1 = self.search == ALGORITHM_1
+        if is_algorithm_1 and self.widen == BY_GRADIENTS:
+            text = "widen: gradient is not one of Algorithm 1's: expected split, equal or fresh"
+            raise SettingsError(f"{text}; --preset corrected sets all that it needs")
+        # Other searches warm up for a part of each cycle, and do so in a run of one epoch too.
+        self.check(self.epochs if is_algorithm_1 else max(self.epochs, 2))
+
+    def _require_no_wish(self) -> None:
+        """See that nothing is asked for of a search that heeds no wish."""
+        asked = [name for name in _WISHES if getattr(self, name) is not None]
+        for name in [*asked, *(["objective"] if self.objective != OBJECTIVES[0] else [])]:
+            called = "Algorithm 1" if self.search == ALGORITHM_1 else self.search
+            what = "front" if name == "objective" else "such network"
+            raise SettingsError(f"{option_name(name)}: {called} (--search {self.search}) looks for no {what}")
+
+    @property
+    def heeds_wishes(self) -> bool:
+        """Whether the search looks for what is wanted, and not for accuracy alone."""
+        return OWN_SETTINGS.get(self.search, OwnSettings).looks_for_wishes
+
+    def _require_owned(self) -> None:
+        """See that what is set of a stranger's search is a setting of the one that is asked for, and may be so."""
+        kind = OWN_SETTINGS.get(self.search)
+        for name in self.own if kind is not None or self.search == AUTO else ():
+            if kind is None or name not in {entry.name for entry in fields(kind)}:
+                of = " or ".join(f"--search {search}" for search in owners(name))
+                raise SettingsError(f"{option_name(name)}: is for {of or 'no search that is known'}")
+        if kind is not None:
+            self.of(kind)
+
+    def of(self, kind: type[T]) -> T:
+        """The settings that a search has of its own, as its dataclass.
+
+        Raises:
+            SettingsError: a value is out of range.
+        """
+        known = {entry.name for entry in fields(self)}
+        given = {name: getattr(self, name) for name in (entry.name for entry in fields(kind)) if name in known}
+        return kind(**given, **{name: value for name, value in self.own.items() if name not in given})
 
     def batch_rows(self, rows: int) -> int:
         """Rows in a batch where there are so many to train on."""
@@ -192,14 +265,38 @@ class SurgeonSettings(TrainingSettings):
     def has_no_wish(self) -> bool:
         """Whether nothing is asked for: wanted is the best accuracy, then the smallest network that is no worse."""
         asked = (*(getattr(self, name) for name in _WISHES), self.target_accuracy, self.ensemble)
-        return self.objective == "accuracy" and all(each is None for each in asked)
+        return self.heeds_wishes and self.objective == "accuracy" and all(each is None for each in asked)
 
     @property
     def thresholds(self) -> Thresholds:
         """What counts as a small singular value."""
         from onnxsurgeon.recommend import Thresholds
 
-        return Thresholds(self.epsilon_relative, self.epsilon_absolute, self.rank_bound)
+        return Thresholds(self.singular_relative, self.singular_absolute, self.rank_bound)
+
+    def record(self) -> dict[str, Any]:
+        """All of them by name, as settings.json has them: those of a stranger's search beside the others."""
+        values = asdict(self)
+        own = values.pop("own")
+        return {**values, **own}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SurgeonSettings:
+        """What ``record`` gave. What it lacks is Algorithm 1's: so were all runs before there were other searches.
+
+        Raises:
+            SettingsError: a value is out of range.
+            TypeError: a setting is not known.
+        """
+        record, _ = renewed(record)
+        known = {entry.name for entry in fields(cls)} - {"own"}
+        is_known = record.get("search", AUTO) in searches()
+        own = {
+            name: value for name, value in record.items() if name not in known and (any(owners(name)) or not is_known)
+        }
+        given = {name: value for name, value in record.items() if name not in own}
+        search = AUTO if "objective" in record else ALGORITHM_1
+        return cls(**{**PRESETS["corrected"], "search": search, **given, "own": own})
 
     @classmethod
     def from_preset(cls, preset: str = "default", **overrides: Any) -> SurgeonSettings:
@@ -208,85 +305,20 @@ class SurgeonSettings(TrainingSettings):
         Raises:
             SettingsError: unknown preset or setting, or a value out of range.
         """
-        if preset not in PRESETS:
-            raise SettingsError(f"preset: '{preset}' is unknown: expected one of {', '.join(PRESETS)}")
+        require_choice(preset, PRESETS, "preset")
+        overrides, remarks = renewed(overrides)
+        for remark in remarks:
+            warnings.warn(remark, FutureWarning, stacklevel=2)
         known = {entry.name for entry in fields(cls)}
+        own = {name: value for name, value in overrides.items() if name not in known and any(owners(name))}
         for name in overrides:
-            if name not in known:
-                raise SettingsError(f"unknown setting '{name}'")
-        return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
+            if name not in known and name not in own:
+                every = known | {entry.name for kind in OWN_SETTINGS.values() for entry in fields(kind)}
+                raise SettingsError(f"unknown setting '{name}'{did_you_mean(name, every)}")
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if name not in own}
+        return replace(cls(preset=preset), **{"own": own, **PRESETS[preset], **given})
 
 
-@dataclass(frozen=True)
-class Range:
-    """The values that a setting may have: from ``least`` to ``most``, which are among them or not."""
-
-    least: float = -math.inf
-    most: float = math.inf
-    is_least_in: bool = True
-    is_most_in: bool = True
-
-    def check(self, value: float, name: str) -> None:
-        """Raise SettingsError, with a text that begins with ``name``, where the value is outside."""
-        is_above = value >= self.least if self.is_least_in else value > self.least
-        is_below = value <= self.most if self.is_most_in else value < self.most
-        if is_above and is_below and math.isfinite(value):
-            return
-        shown = f"{value:.0f}" if math.isfinite(value) and value == int(value) else value
-        if self.most < math.inf:
-            is_percentage = self.most == 1 and 1 < value <= 100
-            hint = f": did you mean {value / 100:g}, or {value:g}%?" if is_percentage else ""
-            raise SettingsError(f"{name}: {shown} is not {self}{hint}")
-        raise SettingsError(f"{name}: {shown} is too {'large' if is_above else 'small'}: expected {self}")
-
-    def __str__(self) -> str:
-        least = f"{'at least' if self.is_least_in else 'more than'} {self.least:g}"
-        most = f"{'at most' if self.is_most_in else 'below'} {self.most:g}"
-        return " and ".join(text for text, bound in ((least, self.least), (most, self.most)) if math.isfinite(bound))
-
-
-def _option(name: str) -> str:
-    return name.replace("_", "-")
-
-
-_NOT_NEGATIVE, _WHOLE_POSITIVE, _POSITIVE = Range(0), Range(1), Range(0, is_least_in=False)
-_SHARE, _SHARE_BELOW_ONE = Range(0, 1), Range(0, 1, is_most_in=False)
-_RANGES: Mapping[str, Range] = {
-    "max_parameters": _WHOLE_POSITIVE,
-    "max_size": _WHOLE_POSITIVE,
-    "max_latency": _POSITIVE,
-    "min_accuracy": Range(most=1),  # R² has no least value
-    "tolerance": _SHARE,
-    "shrink": Range(1, is_least_in=False),
-    "lose": _SHARE,
-    "seed": _NOT_NEGATIVE,
-    "epochs": _WHOLE_POSITIVE,
-    "growth": _SHARE,
-    "growth_factor": Range(1.1),
-    "shrinkage": _SHARE,
-    "shrink_step": _WHOLE_POSITIVE,
-    "trial": _SHARE,
-    "overgrowth": Range(1),
-    "ensemble": _WHOLE_POSITIVE,
-    "teacher_weight": _SHARE,
-    "temperature": _POSITIVE,
-    "more_rows": _WHOLE_POSITIVE,
-    "size_rate": _NOT_NEGATIVE,
-    "size_dropout": _NOT_NEGATIVE,
-    "standardised_dropout": _SHARE_BELOW_ONE,
-    "batch_size": _WHOLE_POSITIVE,
-    "initial_epochs": _NOT_NEGATIVE,
-    "epoch_step": _WHOLE_POSITIVE,
-    "branches": _WHOLE_POSITIVE,
-    "redraws": _NOT_NEGATIVE,
-    "recuperation_batches": _NOT_NEGATIVE,
-    "epsilon_relative": _NOT_NEGATIVE,
-    "epsilon_absolute": _NOT_NEGATIVE,
-    "top_n": _WHOLE_POSITIVE,
-    "target_accuracy": _SHARE,
-    "time_limit": _POSITIVE,
-    "patience": _WHOLE_POSITIVE,
-}
 _WISHES = ("max_parameters", "max_size", "max_latency", "min_accuracy", "tolerance", "shrink", "lose")
 # Two settings that say the same in different words, and what both say.
 _EXCLUSIVE = (
@@ -294,18 +326,10 @@ _EXCLUSIVE = (
     ("lose", "min_accuracy", "it says how accurate the result must be"),
     ("lose", "tolerance", "it says how accurate the result must be"),
 )
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "objective": OBJECTIVES,
-    "start": STARTS,
-    "selection": SELECTIONS,
-    "widen": (*WIDEN_MODES, BY_GRADIENTS),
-    "validation": VALIDATIONS,
-    "result": RETURNS,
-}
 
 # "paper" is its Appendix to the letter; "corrected" the same Algorithm 1 where the design departs from it.
 _ALGORITHM_1: dict[str, Any] = {
-    "objective": "paper",
+    "search": ALGORITHM_1,
     "learning_rate": 0.005,
     "optimizer": "sgd",
     "weight_decay": 0.0,
@@ -321,5 +345,5 @@ _ALGORITHM_1: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "corrected": _ALGORITHM_1,
-    "paper": {**_ALGORITHM_1, "widen": "equal", "rank_bound": False, "validation": "test", "result": "best-score"},
+    "paper": {**_ALGORITHM_1, "widen": "equal", "rank_bound": False, "decide_by": "test", "pick": "best-score"},
 }

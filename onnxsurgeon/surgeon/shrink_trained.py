@@ -31,9 +31,11 @@ from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.evolve import register
+from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
+from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
 from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
 
@@ -60,7 +62,8 @@ PLANS = 8  # times as long as a step of pruning several plans take, as long as i
 class ShrinkTrained(FrontSearch):
     """The search for trained starts; see the module."""
 
-    name: ClassVar[str] = "shrink-trained"
+    name: ClassVar[str] = SHRINK_TRAINED
+    settings_type: ClassVar[type[OwnSettings]] = ShrinkTrainedSettings
     races_made_rows: ClassVar[bool] = True
     first_phase: ClassVar[str] = PRUNE
 
@@ -304,6 +307,11 @@ class ShrinkTrained(FrontSearch):
             return super().go_on(state)
         except DivergedError as error:
             return self._end(state, str(error))
+
+    def lengthen(self, state: State) -> None:
+        """Another cycle, from the network that it ended with."""
+        if state.search.phase == DONE:
+            state.search = replace(state.search, phase=SHRINK, end=state.epoch, halvings=0)
 
     def _end(self, state: State, reason: str) -> tuple[list[Branch], int]:
         """Training fails: the run ends with what it has."""

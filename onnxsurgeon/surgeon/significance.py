@@ -14,6 +14,7 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.predictions import Watcher
 
+PIECE = 2**16  # rows that are looked at together
 ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by chance
 
 
@@ -32,9 +33,9 @@ class RowScores:
         """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
         task, z = self._task, output.astype(np.float64)
         if task.loss == CROSS_ENTROPY:
-            scores = (z.argmax(axis=-1) == (labels.argmax(axis=-1) if task.imitates else labels)).astype(np.float64)
+            scores = z.argmax(axis=-1) == (labels.argmax(axis=-1) if task.imitates else labels)
         elif task.loss == BINARY:
-            scores = ((z > 0) == (labels > 0.5)).astype(np.float64)
+            scores = (z > 0) == (labels > 0.5)
         else:
             told = np.exp(-np.logaddexp(0, -z)) if task.squash == "Sigmoid" else z
             scores = -(((told - labels) / np.array(task.scale or 1.0)) ** 2)
@@ -42,12 +43,12 @@ class RowScores:
         if task.is_balanced:
             self._classes.append(labels.reshape(scores.shape).astype(np.int64))
             self._parts.append(scores)
-        else:
-            self._parts.append(scores.mean(axis=1))
+        else:  # right or wrong takes a byte
+            self._parts.append(scores[:, 0] if scores.shape[1] == 1 else scores.mean(axis=1))
 
     def record(self) -> dict[str, Any]:
         """The scores (rows,)."""
-        scores = np.concatenate(self._parts)
+        scores = np.concatenate(self._parts).astype(np.float64, copy=False)
         if self._task.is_balanced:
             classes = np.concatenate(self._classes)
             counts = np.bincount(classes.reshape(-1))
@@ -80,7 +81,9 @@ def row_scores(network: Network, engine: Engine, examples: Examples) -> Array:
 
 def summed(watch: Sequence[RowScores]) -> Array:
     """What each row added to the metric, summed over the heads, (rows,)."""
-    total: Array = sum(each.record()["scores"] for each in watch)
+    total: Array = watch[0].record()["scores"]
+    for each in watch[1:]:
+        total = total + each.record()["scores"]
     return total
 
 
@@ -98,8 +101,10 @@ def chance_scores(examples: Examples) -> Array:
                 output = output - 0.5
             elif task.squash == "Sigmoid":
                 output = np.log(np.clip(output, 1e-12, 1) / np.clip(1 - output, 1e-12, 1))
-        shape = (*labels.shape, width) if task.loss == CROSS_ENTROPY and not task.imitates else labels.shape
-        found.add(np.broadcast_to(output, shape), labels)
+        for start in range(0, len(labels), PIECE):
+            part = labels[start : start + PIECE]
+            shape = (*part.shape, width) if task.loss == CROSS_ENTROPY and not task.imitates else part.shape
+            found.add(np.broadcast_to(output, shape), part)
         total = total + found.record()["scores"]
     return np.asarray(total)
 

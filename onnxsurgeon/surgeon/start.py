@@ -19,7 +19,7 @@ from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
-from onnxsurgeon.surgery.maps import cut_to
+from onnxsurgeon.surgery.apply import cut_to
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 
@@ -60,19 +60,25 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
         return Start(True, ITSELF)
     both = (train, rows)
-    scores = np.concatenate([row_scores(network, engine, each) for each in both])
-    chance = np.concatenate([chance_scores(each) for each in both])
+    parts, by_chance = [], 0.0  # of many rows, each number a row takes as much memory as a column of them
+    for each in both:
+        parts.append(row_scores(network, engine, each))
+        chance = chance_scores(each)
+        by_chance += float(chance.sum())
+        parts[-1] -= chance
+        del chance
+    difference = np.concatenate(parts)
+    del parts
     best = sum(0.0 if task.loss == SQUARED else 1.0 for task in rows.tasks)
-    difference = scores - chance
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-    missing = best - float(chance.mean())
+    missing = best - by_chance / len(difference)
     if difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing:
-        return Start(True, f"its {rows.metric} on {len(scores):,} rows is better than chance")
+        return Start(True, f"its {rows.metric} on {len(difference):,} rows is better than chance")
     # Where one class is the rule, a network that knows more than that may have no better accuracy.
     losses, chances = zip(*((engine.evaluate(network, each).loss, chance_loss(each)) for each in both), strict=True)
     if difference.mean() >= -BEYOND_CHANCE * error and all(a < LESS * b for a, b in zip(losses, chances, strict=True)):
-        return Start(True, f"its loss on {len(scores):,} rows is less than by chance")
-    return Start(False, f"its {rows.metric} on {len(scores):,} rows is not better than chance")
+        return Start(True, f"its loss on {len(difference):,} rows is less than by chance")
+    return Start(False, f"its {rows.metric} on {len(difference):,} rows is not better than chance")
 
 
 def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: int) -> bool:
@@ -106,6 +112,12 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
     return bool(wanted) and accuracy < max(wanted)
 
 
+def smallest_file(network: Network, parameters: int) -> int:
+    """Bytes of the network's file, about, with so few parameters."""
+    width = min(segment.file_dtype.itemsize for segment in network.segments)
+    return bytes_besides_parameters(network) + width * parameters
+
+
 def require_reachable(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
@@ -118,8 +130,7 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
         most = "" if settings.shrink is None else f" ({limits.parameters:,} parameters)"
         raise SettingsError(f"{name}: {value}{most} cannot be reached: {what}")
     if limits.size is not None:
-        width = min(segment.file_dtype.itemsize for segment in network.segments)
-        smallest = bytes_besides_parameters(network) + width * least
+        smallest = smallest_file(network, least)
         if limits.size < smallest:
             raise SettingsError(
                 f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"

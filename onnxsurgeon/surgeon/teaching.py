@@ -175,7 +175,7 @@ class Teaching:
     def _made(self, split: Split, tasks: tuple[Task, ...]) -> Examples | None:
         """More rows, labelled by the teacher; None: no rows are to be made, or unasked none can be."""
         count = self.settings.more_rows
-        if count is None and (self.dataset.is_labelled or self.settings.objective == "paper"):
+        if count is None and (self.dataset.is_labelled or not self.settings.heeds_wishes):
             return None
         try:
             rng = generator(self.settings.seed, "more rows")
@@ -227,7 +227,7 @@ class Teaching:
         known = (
             dataset.digest,
             dataset.validation_fraction,
-            settings.validation,
+            settings.decide_by,
             asdict(self.options),
             [(head.tensor, head.width, head.rank) for head in self.network.heads],
             "itself" if self.teacher is None else self.teacher.sha256,

@@ -79,6 +79,7 @@ class Bench:
     @cached_property
     def whole_schedule(self) -> BatchSchedule:
         """The same of all rows."""
+        self.schedule.forget()  # what comes now is mostly trained on all rows
         return self._schedule_of(self.whole.rows)
 
     def _schedule_of(self, rows: int) -> BatchSchedule:

@@ -18,8 +18,10 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.runtime import first_line
+from onnxsurgeon.suggestions import did_you_mean
+from onnxsurgeon.surgery.apply import apply, carry, follow
 from onnxsurgeon.surgery.effects import Effect
-from onnxsurgeon.surgery.maps import Change, apply, carry, follow
+from onnxsurgeon.surgery.maps import Change
 from onnxsurgeon.surgery.proof import outputs_around
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
@@ -216,7 +218,9 @@ def parse(text: str, **options: Any) -> Surgery:
     kind = SURGERIES.get(operation)
     if kind is None:
         known = sorted(name for name, each in SURGERIES.items() if each.is_for_one)
-        raise SurgeryError(f"unknown surgery '{operation}': expected one of {', '.join(known)}")
+        raise SurgeryError(
+            f"unknown surgery '{operation}': expected one of {', '.join(known)}{did_you_mean(operation, known)}"
+        )
     names = _numbers(kind)
     try:
         values = [int(number) for number in numbers]

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import linear_error, relative, variance_of
+from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, Eigen, eigen, matmul
@@ -65,9 +66,10 @@ class FactorizeData(DataAware):
         vt = _decompose(layer.weight, input_moment.covariance).vt[: self.rank]
         thin = matmul(layer.weight, vt.T, dtype=dtype)
         through = matmul(input_moment.mean, layer.weight)
-        first = DenseLayer(thin, None, None, network.fresh_names())
+        first = DenseLayer(thin, None, None, network.fresh_names(), layer.geometry)
         bias = add_bias(layer.bias, through - matmul(matmul(through, vt.T), vt), dtype)
-        second = replace(layer, weight=vt.astype(dtype), bias=bias)
+        geometry = None if layer.geometry is None else Geometry.pointwise(layer.geometry.rank)
+        second = replace(layer, weight=vt.astype(dtype), bias=bias, geometry=geometry)
 
         def carry(past: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
             """W V_r and b' move as W and b do, with V_r and μ held fixed; V_rᵀ is new."""

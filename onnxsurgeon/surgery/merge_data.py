@@ -10,10 +10,11 @@ import numpy as np
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import relative, smoother, variance_of
+from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.base import DataAware, Replacement, register
+from onnxsurgeon.surgery.base import DataAware, Replacement, register, spell
 from onnxsurgeon.surgery.effects import Absorbed, Effect
 from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
 
@@ -44,8 +45,11 @@ class MergeData(DataAware):
         return Absorbed()
 
     def require(self, network: Network) -> None:
-        """The layer must exist."""
-        network.hidden(self.layer)
+        """The layer must exist, and be no convolution."""
+        if network.hidden(self.layer).geometry is not None:
+            raise SurgeryError(
+                f"{spell(self)}: layer {self.layer} is a convolution; merge:{self.layer} goes by weights"
+            )
 
     def is_exact(self, network: Network) -> bool:
         """Where no nonlinearity is lost."""

@@ -10,9 +10,10 @@ import numpy as np
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import rank, truncated_svd
+from onnxsurgeon.surgery.apply import parameters_per_unit
 from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Narrowed
-from onnxsurgeon.surgery.maps import Change, Outside, Rotation, Turn, parameters_per_unit
+from onnxsurgeon.surgery.maps import Change, Outside, Rotation, Turn
 from onnxsurgeon.surgery.parameters import is_padded
 
 

@@ -9,17 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from onnx import helper
 
+from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.equivalence import chain_outputs, difference, random_features
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
-from onnxsurgeon.surgery.maps import Change, Columns, Gather, apply, by_row
+from onnxsurgeon.surgery.apply import apply
+from onnxsurgeon.surgery.maps import Change, Columns, Gather, by_row
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import feature_inputs, feeds_of, forward, make_model, parameter_names
 from onnxsurgeon.training.resident import numbered
 
 ROWS = 16
-UNKNOWN = 5  # what a size that the file does not tell is taken to be
+UNKNOWN = (5, 9, 17, 33, 65, 129)  # what sizes that the file does not tell are taken to be: the first that do
 
 Outputs = Callable[[Network], list[Array]]
 
@@ -36,9 +38,21 @@ def outputs_around(network: Network, i: int) -> Outputs:
         features = random_features(segment)
         return lambda each: [chain_outputs(each.segments[number], features)]
     rng = np.random.default_rng(0)
-    shapes = [[ROWS, *(UNKNOWN if size is None else size for size in s)] for s in network.frame.trunk.features.values()]
-    rows = [rng.standard_normal(shape).astype(network.dtype) for shape in shapes]
+    shapes = list(network.frame.trunk.features.values())
+    for unknown in UNKNOWN:
+        sizes = [[ROWS, *(unknown if size is None else size for size in shape)] for shape in shapes]
+        rows = [rng.standard_normal(size).astype(network.dtype) for size in sizes]
+        if unknown == UNKNOWN[-1] or all(None not in shape for shape in shapes) or _runs(network, rows):
+            break
     return lambda each: trunk_outputs(each, rows)
+
+
+def _runs(network: Network, features: list[Array]) -> bool:
+    """Whether the trunk takes features of these sizes: kernels may not fit into small ones."""
+    try:
+        return all(output.size for output in trunk_outputs(network, features))
+    except EngineError:
+        return False
 
 
 def trunk_outputs(network: Network, features: list[Array]) -> list[Array]:

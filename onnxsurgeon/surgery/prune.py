@@ -13,9 +13,10 @@ from onnxsurgeon.calibration.regression import eliminate_together, linear_error,
 from onnxsurgeon.graph.groups import Reader
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
+from onnxsurgeon.surgery.apply import block_of, rows_of
 from onnxsurgeon.surgery.base import DataAware, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Narrowed
-from onnxsurgeon.surgery.maps import Change, Columns, Refit, Shift, block_of, by_row, rows_of
+from onnxsurgeon.surgery.maps import Change, Columns, Refit, Shift, by_row
 
 
 @register

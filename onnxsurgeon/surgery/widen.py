@@ -13,9 +13,10 @@ from onnxsurgeon.graph.groups import Reader
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import LARGE, Array
+from onnxsurgeon.surgery.apply import parameters_per_unit
 from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Widened
-from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather, by_row, parameters_per_unit
+from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather, by_row
 
 MOST_WEIGHTS = 2**31  # 8 GB in float32
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxsurgeon.choices import TRACKERS
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.tracking.base import Tracker, Tracking
 
 # What each extra installs, by the names to import.
@@ -31,7 +32,9 @@ def make_tracking(track: str | Sequence[str], folder: Path) -> Tracking:
 
 def _make(name: str, folder: Path) -> Tracker:
     if name not in TRACKERS:
-        raise SettingsError(f"track: '{name}' is unknown: expected one of {', '.join(TRACKERS)}")
+        raise SettingsError(
+            f"track: '{name}' is unknown: expected one of {', '.join(TRACKERS)}{did_you_mean(name, TRACKERS)}"
+        )
     try:
         for package in _PACKAGES[name]:
             import_module(package)

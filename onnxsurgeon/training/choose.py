@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from onnxsurgeon.choices import ENGINES
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.forward import activations_of
 from onnxsurgeon.training.gradients import has_rule
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.settings import OptimizerSettings
-
-ENGINES = ("auto", "loop", "artifacts")
 
 
 def make_engine(
@@ -29,7 +29,7 @@ def make_engine(
         EngineError: unknown name, not installed, the device is not available, or the engine lacks the optimizer.
     """
     if name not in ENGINES:
-        raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
+        raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}{did_you_mean(name, ENGINES)}")
     lacking = "" if optimizer is None else why_not(optimizer)
     if name == "auto":
         activations = [] if network is None else activations_of(network)

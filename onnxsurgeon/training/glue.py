@@ -5,7 +5,7 @@ Given g = ∂L/∂y, a rule returns for each input the name of ∂L/∂x, of x's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,36 +17,63 @@ from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.glue_rule import At, Rule
 from onnxsurgeon.training.gradients import activation_gradients
 
-_ONE_ATTRIBUTE = {"Transpose": ("order", "perm"), "Concat": ("axis", "axis"), "Einsum": ("equation", "equation")}
+Forward = Callable[[GraphBuilder, Glue, Sequence[str]], str]
 
 
 def forward(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
     """Append the node or nodes of ``glue`` on the inputs ``x``; return the output's name."""
+    known = FORWARD.get(glue.op) or glue_space.FORWARD.get(glue.op)
+    return build.add(glue.op, *x) if known is None else known(build, glue, x)
+
+
+def _activated(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    return apply(build, glue.attributes["activation"], x[0], x[1] if len(x) > 1 else "")
+
+
+def _scaled(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
     given = glue.attributes
-    if glue.op == "Activation":
-        return apply(build, given["activation"], x[0], x[1] if len(x) > 1 else "")
-    if glue.op == "Affine":
-        return build.add("Add", build.add("Mul", x[0], build.array(given["scale"])), build.array(given["shift"]))
-    if glue.op == "Pow":
-        return build.add("Pow", x[0], build.scalar(given["exponent"]))
-    if glue.op == "Reshape":
-        return build.add("Reshape", x[0], build.integers(-1, *(int(size or 0) for size in glue.shape[1:])))
-    if glue.op in _ONE_ATTRIBUTE:
-        own, name = _ONE_ATTRIBUTE[glue.op]
-        return build.add(glue.op, *x, **{name: given[own]})
-    if glue.op == "Slice":
-        return _slice(build, x[0], given["axis"], given["begin"], given["end"])
-    if glue.op == "ReduceSum":
-        return build.add("ReduceSum", x[0], build.integers(*given["axes"]), keepdims=int(given["keepdims"]))
-    if glue.op == "ReduceMean":
-        return build.add("ReduceMean", x[0], axes=list(given["axes"]), keepdims=int(given["keepdims"]))
-    if glue.op == "Softmax":
-        return build.add("Softmax", x[0], axis=-1)
-    if glue.op == "LayerNormalization":
-        return normalisations.of_layer(build, glue, x[0])
-    if glue.op in glue_space.FORWARD:
-        return glue_space.FORWARD[glue.op](build, glue, x)
-    return erf(build, x[0]) if glue.op == "Erf" else build.add(glue.op, *x)
+    return build.add("Add", build.add("Mul", x[0], build.array(given["scale"])), build.array(given["shift"]))
+
+
+def _multiplied(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    if glue.attributes.get("is_matmul"):  # which ONNX Runtime's training build has a gradient for
+        return build.add("MatMul", *x)
+    return build.add("Einsum", *x, equation=glue.attributes["equation"])
+
+
+def _cut(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    return _slice(build, x[0], *(glue.attributes[name] for name in ("axis", "begin", "end")))
+
+
+def _summed(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    given = glue.attributes
+    return build.add("ReduceSum", x[0], build.integers(*given["axes"]), keepdims=int(given["keepdims"]))
+
+
+def _averaged(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    given = glue.attributes
+    return build.add("ReduceMean", x[0], axes=list(given["axes"]), keepdims=int(given["keepdims"]))
+
+
+def _laid_out(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    return build.add("Reshape", x[0], build.integers(-1, *(int(size or 0) for size in glue.shape[1:])))
+
+
+FORWARD: dict[str, Forward] = {
+    "Activation": _activated,
+    "Affine": _scaled,
+    "Pow": lambda build, glue, x: build.add("Pow", x[0], build.scalar(glue.attributes["exponent"])),
+    "Reshape": _laid_out,
+    "Transpose": lambda build, glue, x: build.add("Transpose", x[0], perm=glue.attributes["order"]),
+    "Concat": lambda build, glue, x: build.add("Concat", *x, axis=glue.attributes["axis"]),
+    "Einsum": _multiplied,
+    "Slice": _cut,
+    "ReduceSum": _summed,
+    "ReduceMean": _averaged,
+    "Softmax": lambda build, _, x: build.add("Softmax", x[0], axis=-1),
+    "LayerNormalization": lambda build, glue, x: normalisations.of_layer(build, glue, x[0]),
+    "Erf": lambda build, _, x: erf(build, x[0]),
+}
 
 
 def gradients(build: GraphBuilder, glue: Glue, x: Sequence[str], y: str, g: str, wanted: Sequence[bool]) -> list[str]:

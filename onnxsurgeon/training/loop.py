@@ -34,7 +34,8 @@ from onnxsurgeon.training.state import OptimizerState, initial_state
 from onnxsurgeon.training.threads import Threads, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
-OUTPUTS = 2**24  # values that one run of an evaluation returns: a million rows of ten classes, and then some
+# Values that one run of an evaluation returns, and its rows: numbers, logits and losses of all take memory at once.
+OUTPUTS, MOST_ROWS = 2**24, 2**16
 
 
 class LoopEngine:
@@ -92,7 +93,7 @@ class LoopEngine:
         parameters = feeds_of(network)
         widest = max(head.width for head in network.heads)
         tile = rows_of_tile(network)
-        step = max(1, OUTPUTS // (widest * tile)) * tile
+        step = max(1, min(MOST_ROWS, OUTPUTS // widest) // tile) * tile
         for start in range(0, examples.rows, step):
             rows = np.arange(start, min(start + step, examples.rows))
             feeds = {**parameters, **tile_feeds(examples, rows, tile)}

@@ -133,7 +133,7 @@ class RegressionTally:
         square = (p - labels) ** 2
         self.error = self.error + square.sum(axis=tuple(range(square.ndim - 1)))
         self.loss += float((square / self.units**2).reshape(len(square), -1).mean(axis=1).sum())
-        self.labels.append(labels.reshape(-1, labels.shape[-1]).astype(np.float64))
+        self.labels.append(labels.reshape(-1, labels.shape[-1]).astype(np.float64, copy=False))
 
     def result(self) -> tuple[float, float]:
         """R², and the summed squared error.

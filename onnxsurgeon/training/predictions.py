@@ -44,7 +44,8 @@ class _Confusion:
 
     def __init__(self, classes: int, names: tuple[str, ...], *, is_taught: bool = False) -> None:
         self._classes, self._names, self._is_taught = classes, names, is_taught
-        self._pairs: list[Array] = []
+        self._pairs: list[Array] = []  # of each part, those that there are, and how often
+        self._counts: list[Array] = []
 
     def add(self, output: Array, labels: Array) -> None:
         told = output.reshape(-1, output.shape[-1])
@@ -55,10 +56,13 @@ class _Confusion:
             true = labels.reshape(-1).astype(np.int64)
         else:
             true = (labels.reshape(-1) > 0.5).astype(np.int64)
-        self._pairs.append(true * self._classes + predicted)
+        pairs, counts = np.unique(true * self._classes + predicted, return_counts=True)
+        self._pairs.append(pairs)
+        self._counts.append(counts)
 
     def record(self) -> dict[str, Any]:
-        pairs, counts = np.unique(np.concatenate(self._pairs), return_counts=True)
+        pairs, places = np.unique(np.concatenate(self._pairs), return_inverse=True)
+        counts = np.bincount(places.reshape(-1), np.concatenate(self._counts)).astype(np.int64)
         true, predicted = pairs // self._classes, pairs % self._classes
         if self._classes > CLASSES:
             wrong = np.flatnonzero(true != predicted)

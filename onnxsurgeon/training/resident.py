@@ -58,7 +58,7 @@ def index_names(examples: Examples, base: str = "batch") -> list[str]:
 
 def index_feeds(examples: Examples, rows: Array, base: str = "batch") -> dict[str, Array]:
     """Those inputs for ``rows`` of the examples, of any shape."""
-    found = [rows] if examples.numbers is None else [rows, examples.numbers[rows]]
+    found = [rows] if examples.numbers is None else [rows, examples.numbers[rows].astype(np.int64, copy=False)]
     return dict(zip(index_names(examples, base), found, strict=True))
 
 

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+import numpy as np
+
+from onnxsurgeon.data.rows import number_type
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 
 # Every branch is trained on the same batches: the orders used last are kept, in no more than so many bytes.
 KEPT_BYTES = 2**24
+# Rows whose numbers are handed out together: those of all of a large set, in 64 bits, would take as much as its labels.
+PIECE = 2**16
 
 
 class BatchSchedule:
@@ -40,14 +45,19 @@ class BatchSchedule:
             order = self._order(epoch, member)
             if stop > start + last - first:  # the next one is drawn while this one is trained on
                 self._ahead.submit(self._order, epoch + 1, member)
-            whole = order[first * size : min(last, full) * size]
-            if len(whole):
-                yield whole.reshape(-1, size)
+            end, piece = min(last, full) * size, max(1, PIECE // size) * size
+            for begin in range(first * size, end, piece):
+                yield order[begin : min(begin + piece, end)].reshape(-1, size).astype(np.int64)
             if last > full:
-                yield order[full * size :].reshape(1, -1)
+                yield order[full * size :].reshape(1, -1).astype(np.int64)
             start += last - first
+
+    def forget(self) -> None:
+        """Let go of the orders that are kept; they are drawn anew where they are asked for."""
+        self._order.cache_clear()
 
     def _make_order(self, epoch: int, member: int) -> Array:
         order = generator(self.seed, "batches", epoch, *([member] if member else [])).permutation(self.rows)
+        order = order.astype(number_type(self.rows), copy=False)
         order.flags.writeable = False
         return order

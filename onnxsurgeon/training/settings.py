@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxsurgeon.choices import TRAINING
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
 from onnxsurgeon.training.threads import one_thread
 
@@ -21,29 +23,41 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adamw")
 
 
-def setting(default: Any, text: str) -> Any:
-    """A field whose description the command line shows."""
-    return field(default=default, metadata={"help": text})
+def setting(default: Any, text: str, **more: Any) -> Any:
+    """A field whose description the command line shows.
+
+    ``more`` may be its ``group`` in help; ``is_expert``, where only ``--help-all`` shows it; its ``choices``, or a
+    function that knows them; and in settings of runs its ``range`` (``surgeon.fields``).
+    """
+    return field(default=default, metadata={"help": text, **more})
+
+
+def tuned(default: Any, text: str, **more: Any) -> Any:
+    """A setting of the group "Training"."""
+    return setting(default, text, **{"group": TRAINING, **more})
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Which optimizer, and its numbers; as PyTorch defines them. And dropout, which an engine may lack as well."""
 
-    learning_rate: float = setting(0.005, "Step size of the optimizer.")
-    optimizer: str = setting("sgd", f"Optimizer: {', '.join(OPTIMIZERS)}.")
-    momentum: float = setting(0.9, "Share of the last step in the next: of momentum and nesterov.")
-    weight_decay: float = setting(0.0, "Pull of all parameters towards 0; adamw's is apart from the gradient.")
-    beta1: float = setting(0.9, "adamw: share of the old mean gradient in the new.")
-    beta2: float = setting(0.999, "adamw: the same of the mean squared gradient.")
-    epsilon: float = setting(1e-8, "adamw: added to the root of the mean squared gradient.")
-    dropout: float = setting(0.0, "Share of a hidden layer's units that a training step leaves out.")
-    input_dropout: float = setting(0.0, "Share of the inputs that a training step leaves out.")
+    learning_rate: float = tuned(0.005, "Step size of the optimizer.")
+    optimizer: str = tuned("sgd", "What makes a step.", choices=OPTIMIZERS)
+    momentum: float = tuned(0.9, "Share of the last step in the next: of momentum and nesterov.", is_expert=True)
+    weight_decay: float = tuned(0.0, "Pull of all parameters towards 0.")
+    beta1: float = tuned(0.9, "adamw: share of the old mean gradient in the new.", is_expert=True)
+    beta2: float = tuned(0.999, "adamw: the same of the mean squared gradient.", is_expert=True)
+    epsilon: float = tuned(1e-8, "adamw: added to the root of the mean squared gradient.", is_expert=True)
+    dropout: float = tuned(0.0, "Share of units left out.")
+    input_dropout: float = tuned(0.0, "Share of inputs left out.")
 
     def check_optimizer(self) -> None:
         """Raise SettingsError where a number of the optimizer is out of range; the text names the setting."""
         if self.optimizer not in OPTIMIZERS:
-            raise SettingsError(f"optimizer: '{self.optimizer}' is unknown: expected one of {', '.join(OPTIMIZERS)}")
+            raise SettingsError(
+                f"optimizer: '{self.optimizer}' is unknown: expected one of {', '.join(OPTIMIZERS)}"
+                f"{did_you_mean(self.optimizer, OPTIMIZERS)}"
+            )
         if not 0 < self.momentum < 1:
             hint = "; without momentum, the optimizer is sgd" if self.momentum == 0 else ""
             raise SettingsError(f"momentum: {self.momentum} is not between 0 and 1{hint}")
@@ -88,8 +102,8 @@ class TrainingSpec(OptimizerSettings):
 class TrainingSettings(OptimizerSettings):
     """How to train for a whole run."""
 
-    schedule: str = setting("constant", f"Course of the learning rate: {', '.join(SCHEDULES)}.")
-    warmup: float = setting(0.0, "Epochs over which the learning rate rises to its full value.")
+    schedule: str = tuned("constant", "Course of the learning rate.", choices=tuple(SCHEDULES))
+    warmup: float = tuned(0.0, "Epochs in which the rate rises.")
 
     def check(self, epochs: int) -> None:
         """Raise SettingsError where a value is out of range; the text names the setting."""
@@ -97,7 +111,10 @@ class TrainingSettings(OptimizerSettings):
             raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size")
         self.check_optimizer()
         if self.schedule not in SCHEDULES:
-            raise SettingsError(f"schedule: '{self.schedule}' is unknown: expected one of {', '.join(SCHEDULES)}")
+            raise SettingsError(
+                f"schedule: '{self.schedule}' is unknown: expected one of {', '.join(SCHEDULES)}"
+                f"{did_you_mean(self.schedule, SCHEDULES)}"
+            )
         if not 0 <= self.warmup < epochs and self.warmup != 0:
             raise SettingsError(f"warmup: {self.warmup} epochs is not at least 0 and shorter than the run of {epochs}")
         if self.warmup and self.schedule == "one-cycle":

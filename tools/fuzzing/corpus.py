@@ -126,6 +126,43 @@ def _surroundings() -> list[ModelProto]:
     return made
 
 
+def _convolutions() -> list[ModelProto]:
+    rng = np.random.default_rng(1)
+
+    def weight(*shape: int) -> np.ndarray:
+        return np.asarray(rng.standard_normal(shape), np.float32)
+
+    constants = {"K": weight(4, 2, 3, 3), "k": weight(4), "D": weight(4, 1, 3, 3), "L": weight(3, 4, 2, 2)}
+    constants |= {name: np.abs(weight(4)) for name in ("g", "o", "m", "v")}
+    constants |= {"slope": weight(4, 1, 1), "W": weight(3, 3), "shift": weight(3, 1, 1)}
+    chain = [
+        _node("Conv", "i K k", "a", pads=[1, 1, 1, 1], strides=[2, 1]),
+        _node("BatchNormalization", "a g o m v", "n"),
+        _node("PRelu", "n slope", "h"),
+        _node("Conv", "h D", "d", group=4, auto_pad="SAME_UPPER"),
+        _node("Relu", "d", "r"),
+        _node("Conv", "r L", "c", dilations=[1, 2]),
+        _node("Add", "c shift", "s"),
+        _node("MaxPool", "s", "p", kernel_shape=[2, 2]),
+        _node("GlobalAveragePool", "p", "q"),
+        _node("Flatten", "q", "f"),
+        _node("Gemm", "f W", "y"),
+    ]
+    image = (_value("i", "batch", 2, 8, 9),)
+    ends = (_value("y", "batch", 3),)
+    made = [_model(chain, constants, inputs=image, outputs=ends)]
+    sound = [
+        _node("Conv", "i K1", "a", pads=[2, 0]),
+        _node("Sigmoid", "a", "t"),
+        _node("Mul", "a t", "h"),
+        _node("Conv", "h L1", "c", strides=[3]),
+        _node("ReduceMean", "c", "x", axes=[2], keepdims=0),
+        _node("Gemm", "x W", "y"),
+    ]
+    short = {"K1": weight(4, 2, 3), "L1": weight(3, 4, 1), "W": weight(3, 3)}
+    return [*made, _model(sound, short, inputs=(_value("i", "batch", 2, "length"),), outputs=ends)]
+
+
 def _control() -> list[ModelProto]:
     weights = _weights(4, 5, 3)
     branches = [
@@ -224,7 +261,7 @@ def _hostile() -> list[ModelProto]:
 @functools.cache
 def corpus() -> tuple[bytes, ...]:
     """The models as bytes, in a fixed order."""
-    models = [*_chains(), *_surroundings(), *_control(), *_external(), *_hostile()]
+    models = [*_chains(), *_surroundings(), *_control(), *_external(), *_hostile(), *_convolutions()]
     files = [path for path in sorted(MODELS.glob("*.onnx")) if path.stat().st_size <= LARGEST]
     files += [path for path in sorted((MODELS / "exports").glob("*.onnx")) if path.stat().st_size <= LARGEST_EXPORT]
     return (*(model.SerializeToString(deterministic=True) for model in models), *(path.read_bytes() for path in files))

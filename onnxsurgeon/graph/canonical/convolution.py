@@ -14,6 +14,7 @@ from onnxsurgeon.graph.canonical.shapes import learn
 from onnxsurgeon.graph.geometry import Geometry
 
 _FEWEST_AXES = 3  # batch, channels, and one of space
+FARTHEST = 2**16  # places that a kernel steps, reaches or pads at once; more is no network but a demand for memory
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
@@ -77,9 +78,11 @@ def _geometry(node: gs.Node) -> Geometry:
         if bias is None or bias.shape != kernels.shape[:1] or bias.dtype not in FLOATS:
             raise _NoLayer("its bias is not one constant value for each unit")
     kernel = tuple(int(size) for size in kernels.shape[2:])
-    if tuple(node.attrs.get("kernel_shape", kernel)) != kernel:
+    if node.attrs.get("kernel_shape", list(kernel)) not in (list(kernel), kernel):
         raise _NoLayer(f"its kernel_shape is not that of its weight, {kernel}")
-    groups = int(node.attrs.get("group", 1))
+    groups = node.attrs.get("group", 1)
+    if not isinstance(groups, int):
+        raise _NoLayer(f"its group is {groups!r}")
     channels = groups * kernels.shape[1]
     known = None if shape is None else shape[1]
     if groups < 1 or len(kernels) % groups or (isinstance(known, int) and known != channels):
@@ -87,15 +90,18 @@ def _geometry(node: gs.Node) -> Geometry:
     strides = _ints(node, "strides", len(kernel), least=1)
     dilations = _ints(node, "dilations", len(kernel), least=1)
     space: list[Any] = [None] * len(kernel) if shape is None else shape[2:]
-    pads = _pads(node, kernel, strides, dilations, space)
-    return Geometry(kernel, strides, dilations, pads, groups)
+    found = Geometry(kernel, strides, dilations, _pads(node, kernel, strides, dilations, space), groups)
+    if 0 in found.sizes_behind(space):
+        raise _NoLayer(f"its kernel ({found}) does not fit into its input, {'x'.join(map(str, space))}")
+    return found
 
 
 def _ints(node: gs.Node, name: str, count: int, *, least: int) -> tuple[int, ...]:
     """An attribute with one number for each axis of space."""
-    values = tuple(int(value) for value in node.attrs.get(name) or [least] * count)
-    if len(values) != count or min(values) < least:
-        raise _NoLayer(f"its {name} are {list(values)}")
+    given = node.attrs.get(name) or [least] * count
+    values = tuple(given) if isinstance(given, list | tuple) else ()
+    if len(values) != count or not all(isinstance(value, int) and least <= value <= FARTHEST for value in values):
+        raise _NoLayer(f"its {name} are {given!r}")
     return values
 
 

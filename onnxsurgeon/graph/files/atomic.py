@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from onnxsurgeon.buffers import CHUNK
 from onnxsurgeon.errors import ModelError, OnnxSurgeonError, RunError
 
 TEMPORARY_SUFFIX = ".tmp"
+_READ = 2**20  # bytes that are read at a time
 
 
 def write_bytes(
@@ -92,8 +92,8 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+        while piece := file.read(_READ):
+            digest.update(piece)
     return digest.hexdigest()
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
-from onnxsurgeon.buffers import CHUNK
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph import external, wire
 from onnxsurgeon.graph.beside import Surroundings, data_name, referred_files, refers_out, speaks_of
@@ -28,6 +27,7 @@ from onnxsurgeon.runtime import first_line
 
 # Models whose parts are larger are written with external data; the rest up to protobuf's limit is for the graph.
 LARGEST_INLINE = 1_900_000_000
+_READ = 2**20  # bytes of a file that are copied at a time
 
 
 def write_parts(
@@ -142,7 +142,7 @@ def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool 
         return write_parts(read_parts(source), target, overwrite=overwrite)
     around = Surroundings.of(Path(target), overwrite=overwrite)
     with source.open("rb") as file:
-        chunks = iter(lambda: file.read(CHUNK), b"")
+        chunks = iter(lambda: file.read(_READ), b"")
         write_bytes(target, chunks, overwrite=overwrite, error=ModelError)
     return around.remove_old(keep=None) if overwrite else ()
 

@@ -51,6 +51,12 @@ def page_key(scene: Scene) -> list[tuple[str, str, str]]:
         return [(each, spoken(each), page_svg(icon(each), f"key-{each}", {})) for each in found]
 
 
+def figure_of(scene: Scene, name: str) -> Figure | None:
+    """One picture as a figure, on white; None where the run has nothing for it."""
+    with style(text_as_paths=True):
+        return _drawable(scene)[name][0](replace(scene, standalone=True)) if name in _drawable(scene) else None
+
+
 def picture_files(scene: Scene) -> Iterator[tuple[str, bytes]]:
     """The pictures as files of their own, on white: name and content, each as SVG and as PNG."""
     alone = replace(scene, standalone=True)

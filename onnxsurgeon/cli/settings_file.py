@@ -1,0 +1,102 @@
+"""Options from a file: ``--settings FILE``, in TOML, keys named as the options are; what is given beside it wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxsurgeon.choices import RUN
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.suggestions import did_you_mean
+
+LARGEST = 2**20  # bytes
+# What a file cannot say: where it is itself, and what ends the command before it begins.
+_NOT_HERE = {"settings", "help", "help-all", "version"}
+
+
+def read_settings_file(path: Path, parameters: Iterable[Any]) -> dict[str, Any]:
+    """Values by parameter, for Click's ``default_map``: it reads them as if they stood on the command line.
+
+    Args:
+        path: of the file.
+        parameters: of the command.
+
+    Raises:
+        SettingsError: the file cannot be read, or has an entry that is no option of the command or is no value of it.
+    """
+    known = {name: parameter for parameter in parameters for name in _names(parameter)}
+    values: dict[str, Any] = {}
+    for key, value in _entries(path).items():
+        name = key.replace("_", "-")
+        if name not in known:
+            raise SettingsError(f"{path}: '{key}' is no option of this command{did_you_mean(name, known)}")
+        parameter = known[name]
+        if parameter.name in values:
+            raise SettingsError(f"{path}: '{key}' is there twice")
+        values[parameter.name] = _value(parameter, value, f"{path}: {key}")
+    return values
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise SettingsError(f"{path}: has more than {LARGEST:,} bytes; expected a few options")
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is no UTF-8; expected TOML, such as epochs = 20") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: is no TOML, such as epochs = 20: {error}") from error
+
+
+def _names(parameter: Any) -> list[str]:
+    """What a file calls an option or argument."""
+    if parameter.param_type_name == "argument":
+        return [parameter.name.replace("_", "-")]
+    return [name for flag in parameter.opts if (name := flag.lstrip("-")) not in _NOT_HERE and flag.startswith("--")]
+
+
+def _value(parameter: Any, value: Any, name: str) -> Any:
+    """The value as it would be given: texts are read by Click, which refuses 2.5 where an integer is meant."""
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name}: expected true or false")
+        return value
+    is_several = bool(getattr(parameter, "multiple", False)) or getattr(parameter, "nargs", 1) != 1
+    if isinstance(value, list) and is_several:
+        return [_text(each, name) for each in value]
+    return [_text(value, name)] if is_several else _text(value, name)
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise SettingsError(f"{name}: expected a text or a number")
+    return str(value)
+
+
+def _take(ctx: typer.Context, value: Path | None) -> None:
+    if value is not None and not ctx.resilient_parsing:
+        ctx.default_map = {**(ctx.default_map or {}), **read_settings_file(value, ctx.command.params)}
+
+
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        is_eager=True,
+        expose_value=False,
+        callback=_take,
+        help="Options from a TOML file: epochs = 20.",
+        metavar="FILE",
+        rich_help_panel=RUN,
+    ),
+]

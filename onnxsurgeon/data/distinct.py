@@ -1,0 +1,31 @@
+"""Which different values an array holds, and how often: a piece at a time, since sorting it all copies it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsurgeon.linear_algebra import Array
+
+_PIECE_BYTES = 1 << 22
+
+
+def distinct(values: Array, most: int | None = None) -> tuple[Array, Array]:
+    """The different values (n,) in ascending order, and the count of each.
+
+    Args:
+        values: (rows,) integers, truth values or texts.
+        most: how many are of interest: once more are found, the rest of the rows is not looked at.
+    """
+    step = max(1, _PIECE_BYTES // max(1, values.dtype.itemsize))
+    found, counts = np.unique(values[:step], return_counts=True)
+    for start in range(step, len(values), step):
+        if most is not None and len(found) > most:
+            break
+        more, added = np.unique(values[start : start + step], return_counts=True)
+        if len(more) == len(found) and np.array_equal(more, found):
+            counts = counts + added
+            continue
+        both = np.concatenate([found, more])
+        found, places = np.unique(both, return_inverse=True)
+        counts = np.bincount(places.reshape(-1), np.concatenate([counts, added])).astype(np.int64)
+    return found, counts

@@ -1,0 +1,262 @@
+"""A model's training loop as a folder of files, which any ONNX Runtime runs: trained anywhere, without this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.data.dataset import Dataset
+from onnxsurgeon.data.heads import class_names, imitation_tasks
+from onnxsurgeon.data.inputs import model_inputs
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.data.prepare import require_targets
+from onnxsurgeon.data.teacher import TeacherModel
+from onnxsurgeon.deploy import names, state_file
+from onnxsurgeon.deploy.description import describe
+from onnxsurgeon.deploy.evaluate_graph import evaluate_graph
+from onnxsurgeon.deploy.freezing import frozen_names, trained_part
+from onnxsurgeon.deploy.operators import Operators, operators_of
+from onnxsurgeon.deploy.plan import Plan, RowInput
+from onnxsurgeon.deploy.predict_graph import features_graph, predict_graph
+from onnxsurgeon.deploy.start import rows_of, tasks_of
+from onnxsurgeon.deploy.teacher_graph import imitating_tasks, teacher_graph
+from onnxsurgeon.deploy.train_graph import train_graph
+from onnxsurgeon.errors import ModelError, SettingsError
+from onnxsurgeon.graph.files import write_bytes
+from onnxsurgeon.graph.files.atomic import temporary_beside
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import first_line
+from onnxsurgeon.task import Task
+from onnxsurgeon.training.resident import numbered
+from onnxsurgeon.training.settings import TrainingSettings
+
+_ALL = (
+    names.TRAIN,
+    names.STEP,
+    names.EVALUATE,
+    names.PREDICT,
+    names.FEATURES,
+    names.TEACHER,
+    names.STATE,
+    names.DESCRIPTION,
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A trainer that was written.
+
+    Attributes:
+        folder: where.
+        description: the content of trainer.json.
+        operators: what each file asks of a runtime.
+        remarks: what is to be told about it, in sentences.
+    """
+
+    folder: Path
+    description: Mapping[str, Any]
+    operators: Mapping[str, Operators]
+    remarks: tuple[str, ...]
+
+
+def export_trainer(
+    network: Network,
+    folder: str | os.PathLike[str],
+    *,
+    dataset: Dataset | None = None,
+    options: InputOptions | None = None,
+    settings: TrainingSettings | None = None,
+    batch_size: int = 16,
+    fixed_batch: bool = False,
+    labels: int | None = None,
+    freeze: Sequence[str] = (),
+    rows: str = "",
+    report_loss: bool = True,
+    step: bool = False,
+    teacher: TeacherModel | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the training loop of ``network`` to ``folder``, complete or not at all.
+
+    Args:
+        network: the model.
+        folder: to be made.
+        dataset: whose training rows tell the losses, a regression's units, and how rows are stored; None: the model
+            alone tells, and ``options``.
+        options: the loss, and how rows become the model's input.
+        settings: optimizer, learning rate and schedule.
+        batch_size: rows in a batch.
+        fixed_batch: whether the files take no other number.
+        labels: how many labels a row has for each head, where the model does not tell.
+        freeze: hidden layers by number, nodes or parameters by name, that are not trained.
+        rows: type of the rows as they are given, "uint8" for pixels; "": the model's own, or the data set's.
+        report_loss: whether each step's loss is put out.
+        step: whether to write step.onnx too.
+        teacher: a model with the same inputs, whose outputs are the targets.
+        overwrite: whether files of an older trainer there may be replaced.
+
+    Raises:
+        DataError: the rows do not fit the network.
+        EngineError: the network cannot be trained.
+        ModelError: it cannot be written.
+        SettingsError: an option makes no sense, or more has to be said.
+    """
+    settings, options = settings or TrainingSettings(), options or InputOptions()
+    folder = Path(folder)
+    _require_free(folder, overwrite=overwrite)
+    settings.check(10**9)
+    if settings.dropout or settings.input_dropout:
+        raise SettingsError("dropout: the files have none; leave it out")
+    if batch_size < 1:
+        raise SettingsError(f"batch: {batch_size} is no number of rows")
+    frozen = frozen_names(network, freeze)
+    plan = _trained_part(_plan(network, dataset, options, labels, rows, teacher), frozen)
+    plan = replace(
+        plan,
+        settings=settings,
+        batch_size=batch_size,
+        is_fixed=fixed_batch,
+        frozen=frozen,
+        report_loss=report_loss,
+    )
+    _require_names(plan)
+    predict, remarks = predict_graph(plan)
+    models = {names.TRAIN: train_graph(plan), names.EVALUATE: evaluate_graph(plan), names.PREDICT: predict}
+    if step:
+        models[names.STEP] = train_graph(plan, single=True)
+    if plan.has_features:
+        models[names.FEATURES], more = features_graph(plan)
+        remarks = [*remarks, *more]
+    if teacher is not None:
+        models[names.TEACHER], more = teacher_graph(network, teacher, plan.tasks, plan.inputs)
+        remarks = [*remarks, *more]
+    operators = {name: operators_of(model) for name, model in models.items()}
+    contents = {name: _bytes(model, folder / name) for name, model in models.items()}
+    contents[names.STATE] = state_file.to_bytes(initial_state(plan))
+    description = describe(plan, predict, {name: len(content) for name, content in contents.items()}, operators)
+    text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    contents[names.DESCRIPTION] = text.encode()
+    _write(folder, contents, overwrite=overwrite)
+    return Exported(folder, description, operators, tuple(remarks))
+
+
+def initial_state(plan: Plan) -> dict[str, Array]:
+    """The state before the first step: the file's weights, moments of zeros, 0 steps."""
+    dtype = plan.network.dtype
+    state = {names.parameter(each.name): np.ascontiguousarray(each.values, dtype) for each in plan.trained}
+    for number in range(plan.optimizer.moments):
+        state |= {names.moment(number, each.name): np.zeros(each.shape, dtype) for each in plan.trained}
+    return {**state, names.STEPS: np.array(0, np.int32)}
+
+
+def _plan(
+    network: Network,
+    dataset: Dataset | None,
+    options: InputOptions,
+    labels: int | None,
+    rows: str,
+    teacher: TeacherModel | None,
+) -> Plan:
+    """What is trained, and by what rows."""
+    if dataset is None:
+        if teacher is None:
+            tasks = tasks_of(network, options.loss, labels)
+        else:
+            tasks = imitating_tasks(network, teacher, options.loss, labels)
+        inputs, own, has_features = rows_of(network, rows, options.scale, options.mean, options.std)
+        return Plan(network, network, tasks, inputs, own, has_features=has_features)
+    if rows:
+        raise SettingsError("rows: with --data, rows are taken as the data set stores them")
+    if teacher is None:
+        tasks = require_targets(network, dataset, dataset.train, options)
+    else:
+        taught = teacher.outputs(network, dataset, dataset.train, options)
+        tasks = imitation_tasks(network, taught.outputs, options.loss, squashes=taught.squashes)
+    _require_plain(tasks)
+    inputs, own, has_features = rows_of(network)
+    stored = {
+        name: RowInput(name, _stored_type(each.source.dtype, each.dtype), each.shape[1:], each.scale, each.offset, name)
+        for name, each in model_inputs(network, dataset, dataset.train, options).items()
+    }
+    inputs = tuple(stored[each.name] for each in inputs)
+    if not has_features:
+        own = tuple(replace(stored[each.source], name=each.name) for each in own)
+    names_of_classes = tuple(class_names(network, dataset))
+    return Plan(network, network, tasks, inputs, own, has_features=has_features, classes=names_of_classes)
+
+
+def _trained_part(plan: Plan, frozen: frozenset[str]) -> Plan:
+    """The plan with what no trained parameter leads to left to features.onnx."""
+    part = trained_part(plan.network, frozen)
+    if part is plan.network:
+        return plan
+    features = part.frame.trunk.features
+    made = zip(numbered(names.ROWS, len(features)), features.values(), strict=True)
+    rows = tuple(RowInput(name, part.dtype, shape) for name, shape in made)
+    return replace(plan, network=part, rows=rows, has_features=True)
+
+
+def _stored_type(source: np.dtype[Any], used: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that rows are given in: bytes stay bytes, all else comes as the model takes it."""
+    return source if source in (np.dtype(np.uint8), np.dtype(np.int8)) else used
+
+
+def _require_plain(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        if task.is_balanced:
+            raise SettingsError("metric: evaluate.onnx has no balanced accuracy; leave it out")
+
+
+def _require_names(plan: Plan) -> None:
+    """Raise ModelError where two parameters bear one name, and a state could not tell them apart."""
+    seen: set[str] = set()
+    for each in plan.parameters:
+        if each.name in seen:
+            raise ModelError(f"'{plan.network.name}': two of its parameters are called '{each.name}'")
+        seen.add(each.name)
+
+
+def _bytes(model: onnx.ModelProto, path: Path) -> bytes:
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except Exception as error:  # protobuf's own errors share no base
+        raise ModelError(f"{path}: cannot be written: {first_line(error)}") from error
+
+
+def _require_free(folder: Path, *, overwrite: bool) -> None:
+    if not folder.parent.is_dir():
+        raise ModelError(f"{folder}: no such folder: {folder.parent}")
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder}: exists already, and is no folder")
+    if folder.is_dir() and list(folder.iterdir()) and not overwrite:
+        raise ModelError(f"{folder}: exists already, and is not empty; --force overwrites a trainer's files there")
+
+
+def _write(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool) -> None:
+    """Write the files to a folder beside, and let it take its place; into an existing folder, one after the other."""
+    if folder.is_dir():
+        for name, content in contents.items():
+            write_bytes(folder / name, content, overwrite=True, error=ModelError)
+        for name in set(_ALL) - set(contents):
+            (folder / name).unlink(missing_ok=True)
+        return
+    temporary = temporary_beside(folder)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, content in contents.items():
+            write_bytes(temporary / name, content, error=ModelError)
+        temporary.replace(folder)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""Layers that are not trained: which they are, and what of the network needs to be computed only once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnxsurgeon.deploy.start import shape_of
+from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.graph.frame import Trunk
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.graph.network import Network
+
+Shape = tuple[int | None, ...]
+
+
+def frozen_names(network: Network, chosen: Sequence[str]) -> frozenset[str]:
+    """The parameters that ``chosen`` names: parameters or nodes of the file, or hidden layers by their number.
+
+    Raises:
+        SettingsError: one names nothing, or nothing is left to train.
+    """
+    frozen: set[str] = set()
+    for text in chosen:
+        found: set[str] = set()
+        for layer in network.layers:
+            own = [name for name, _ in layer.parameters()]
+            if text == layer.names.node:
+                found.update(own)
+            found.update(name for name in own if name == text)
+        if not found and text.isdigit() and 1 <= int(text) <= network.hidden_count:
+            found.update(name for name, _ in network.hidden(int(text)).parameters())
+        if not found:
+            known = ", ".join(f"'{layer.names.node}'" for layer in network.layers[:12])
+            raise SettingsError(
+                f"freeze: '{text}' is no layer of '{network.name}': give a hidden layer's number (1 to "
+                f"{network.hidden_count}), a parameter's name or a node's: {known}"
+            )
+        frozen |= found
+    if len(frozen) == len(network.parameters()):
+        raise SettingsError(f"freeze: nothing of '{network.name}' is left to train")
+    return frozenset(frozen)
+
+
+def trained_part(network: Network, frozen: frozenset[str]) -> Network:
+    """The network from the tensors on that no trained parameter leads to: these are its features.
+
+    Where the first layers are not frozen, it is the network as it is. It can be trained, but not be written.
+
+    Raises:
+        SettingsError: nothing that is trained leads to one of its heads.
+    """
+    trunk = network.frame.trunk
+    known: dict[str, Shape] = dict(trunk.features)
+    features: dict[str, Shape] = {}
+    steps: list[int | Glue] = []
+    segments: list[DenseChain] = []
+
+    def need(tensor: str) -> None:
+        if tensor in known:
+            features.setdefault(tensor, known[tensor])
+
+    for step in trunk.steps:
+        if isinstance(step, int):
+            segment = network.segments[step]
+            count = _leading(segment, frozen) if segment.input_name in known else 0
+            if count == len(segment.layers):
+                known |= {name: shape_of(network, name) for name in segment.ends}
+                continue
+            if count:
+                cut = segment.layers[count - 1].names.output
+                known[cut] = (*known[segment.input_name][:-1], segment.layers[count - 1].units)
+                segment = replace(segment, layers=segment.layers[count:], input_name=cut, entry="")
+            need(segment.input_name)
+            steps.append(len(segments))
+            segments.append(segment)
+        elif all(name in known or name in trunk.constants for name in step.inputs):
+            known[step.output] = shape_of(network, step.output)
+        else:
+            for name in step.inputs:
+                need(name)
+            steps.append(step)
+    for head in trunk.heads:
+        if head.tensor in known:
+            raise SettingsError(f"freeze: of what leads to the head '{head.tensor}', nothing is left to train")
+    if list(features) == list(trunk.features) and len(steps) == len(trunk.steps):
+        return network
+    part = Trunk(features, tuple(steps), trunk.heads, trunk.constants)
+    return replace(network, segments=tuple(segments), frame=replace(network.frame, trunk=part))
+
+
+def _leading(segment: DenseChain, frozen: frozenset[str]) -> int:
+    """How many of its first layers are frozen whole."""
+    for count, layer in enumerate(segment.layers):
+        if not all(name in frozen for name, _ in layer.parameters()):
+            return count
+    return len(segment.layers)

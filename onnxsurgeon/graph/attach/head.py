@@ -1,0 +1,177 @@
+"""A new head on a backbone, or in the place of an old head: a model whose head alone is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxsurgeon.errors import ModelError, SettingsError
+from onnxsurgeon.graph.attach.batch import fixed_batch, inputs_of_model, with_open_batch
+from onnxsurgeon.graph.attach.join import MASK, all_names, free, joined, version_of, without_old_head
+from onnxsurgeon.graph.attach.layout import FLOATS, POOLS, described, layout_of
+from onnxsurgeon.graph.attach.nodes import Nodes, class_outputs, pooled
+from onnxsurgeon.graph.attach.where import place_of
+from onnxsurgeon.graph.create import MOST_PARAMETERS
+from onnxsurgeon.graph.files import Parts, check_parts
+from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.opening import ModelSource, parts_of
+from onnxsurgeon.graph.reader import from_parts
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """What was made.
+
+    Attributes:
+        network: the model with its head; what is before it is frozen.
+        notes: sentences: what the head reads, how that is pooled, whether any number of rows can be given.
+    """
+
+    network: Network
+    notes: tuple[str, ...]
+
+
+def read_classes(text: str) -> int | tuple[str, ...]:
+    """How many classes, or what they are called, from a text such as "5" or "cat,dog".
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return tuple(name.strip() for name in text.split(","))
+
+
+def attach_head(
+    model: ModelSource,
+    classes: int | Sequence[str],
+    *,
+    at: str | None = None,
+    hidden: Sequence[int] = (128,),
+    pool: str = "auto",
+    softmax: bool = True,
+    freeze: bool = True,
+    seed: int = 0,
+) -> NewHead:
+    """Put a new head on ``model``: pooling where it is needed, hidden layers, logits, Softmax, names.
+
+    The model may hold whatever ONNX Runtime can run: of what is before the head nothing is changed, and it is marked as
+    frozen, so that it is computed once for each row and not trained.
+
+    Args:
+        model: a backbone, or a classifier with other classes: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
+        classes: how many, or what they are called.
+        at: the tensor that the head reads, or the node that writes it; by default what the last layer of an old head
+            reads, or else the only output.
+        hidden: units of the hidden layers, which end in a Relu each.
+        pool: how several positions become one vector: "mean", "first" (the first token), "flatten", or "auto".
+        softmax: whether probabilities follow the logits.
+        freeze: whether what is before the head is marked as frozen.
+        seed: of the weights, Glorot uniform.
+
+    Raises:
+        ModelError: the model cannot be read, or the tensor does not exist or cannot be read by a head; says why.
+        SettingsError: the classes or the hidden layers make no sense.
+    """
+    parts, source, path = parts_of(model)
+    return put_head(
+        parts,
+        classes,
+        at=at,
+        hidden=hidden,
+        pool=pool,
+        softmax=softmax,
+        freeze=freeze,
+        seed=seed,
+        name=source if path is None else path.stem,
+        source=source,
+    )
+
+
+def put_head(
+    parts: Parts,
+    classes: int | Sequence[str],
+    *,
+    at: str | None = None,
+    hidden: Sequence[int] = (128,),
+    pool: str = "auto",
+    softmax: bool = True,
+    freeze: bool = True,
+    seed: int = 0,
+    name: str = "model",
+    source: str = "model",
+) -> NewHead:
+    """The same for a model taken apart; see ``attach_head``."""
+    names = _names(classes)
+    _check(hidden, pool)
+    constants = {tensor.name for tensor in parts.skeleton.graph.initializer} | parts.arrays.keys()
+    constants |= {name for node in parts.skeleton.graph.node if node.op_type == "Constant" for name in node.output}
+    place = place_of(parts.skeleton, at, constants, source)
+    notes = [f"the head reads '{place.tensor}', {place.why}"]
+    if fixed_batch(parts):
+        opened, why = with_open_batch(parts, place.tensor)
+        rows = fixed_batch(parts)
+        if opened is None:
+            notes.append(f"it takes {rows} row{'s' if rows > 1 else ''} at a time, as the backbone does: {why}")
+        else:
+            parts = opened
+            notes.append(f"it takes any number of rows at once; the backbone was declared for {rows}")
+    kind, shape = described(parts, place.tensor, source)
+    kept = nodes_before(parts.skeleton.graph, [place.tensor])
+    frozen = Frozen(before=(place.tensor,)) if freeze and kept else frozen_in(parts.skeleton, source)
+    mask = next((value.name for value in inputs_of_model(parts) if value.name == MASK), None)
+    layout, mask, words = layout_of(parts.skeleton.graph, place.tensor, shape, pool, mask, source)
+    notes += words
+    made = Nodes(free("head", all_names(parts), apart=True), version_of(parts.skeleton))
+    x = place.tensor
+    if kind != TensorProto.FLOAT:
+        x = made.add("Cast", [x], "float32", shape, to=TensorProto.FLOAT)
+        notes.append(f"'{place.tensor}' is {FLOATS[kind]}; the head computes in float32")
+    features, width = pooled(made, x, layout, shape, mask)
+    sizes = (width, *hidden, len(names))
+    count = sum(a * b + b for a, b in pairwise(sizes))
+    if count > MOST_PARAMETERS:
+        raise ModelError(f"{source}: a head {'-'.join(map(str, sizes))} has {count:,} parameters: pool, or less hidden")
+    rng = np.random.default_rng(seed)
+    for number, units in enumerate(hidden, start=1):
+        layer = made.layer(features, (width, units), f"dense_{number}", rng, shape[0])
+        features, width = made.add("Relu", [layer], f"relu_{number}", (shape[0], units)), units
+    logits = made.layer(features, (width, len(names)), "logits", rng, shape[0])
+    rest = without_old_head(parts, place.tensor, kept)
+    taken = all_names(rest)
+    outputs = (
+        free("probabilities" if softmax else "scores", taken),
+        "" if isinstance(classes, int) else free("label", taken),
+    )
+    values = class_outputs(made, logits, names, outputs, shape[0], softmax=softmax)
+    whole = joined(rest, made, values, place.tensor, kind, shape, frozen, source)
+    check_parts(whole, source)
+    return NewHead(from_parts(whole, name=name, source=source), tuple(notes))
+
+
+def _names(classes: int | Sequence[str]) -> list[Any]:
+    if isinstance(classes, int):
+        if classes < 2:
+            raise SettingsError(f"classes: {classes} is too few: a head tells two classes apart at least")
+        return list(range(classes))
+    names = list(classes)
+    if any(not name for name in names) or len(set(names)) < len(names):
+        raise SettingsError(f"classes: '{','.join(names)}' has a name that is empty or there twice")
+    if len(names) < 2:
+        raise SettingsError(f"classes: '{','.join(names)}' is one name; expected a number, or names such as cat,dog")
+    numbers = all(name.isdecimal() and name == str(int(name)) for name in names)
+    return [int(name) for name in names] if numbers else names
+
+
+def _check(hidden: Sequence[int], pool: str) -> None:
+    if any(units < 1 for units in hidden):
+        raise SettingsError(f"hidden: {min(hidden)} is no number of units")
+    if pool not in POOLS:
+        raise SettingsError(f"pool: '{pool}' is unknown: expected one of {', '.join(POOLS)}")

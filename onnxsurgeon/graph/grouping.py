@@ -1,0 +1,193 @@
+"""Find the groups of a network's units.
+
+Every unit of every segment's last layer is followed through the trunk. An Add makes the units that it adds one by one
+the same; a Concat puts them beside others; a Flatten gives each several places. Units that are written and read by the
+same layers everywhere are a group: its number of units is free. What is not in the table of rules fixes the units that
+reach it, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.frame import Frame
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.graph.group_rules import RULES
+from onnxsurgeon.graph.group_units import Axis, Units, node_of
+from onnxsurgeon.graph.groups import Follower, Groups, Pinned, Place, Reader, UnitGroup, Writer
+from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.linear_algebra import Array
+
+
+def find_groups(segments: Sequence[DenseChain], frame: Frame) -> Groups:
+    """The groups of units of a network of these ``segments`` in this ``frame``."""
+    hidden = [
+        UnitGroup(
+            segment.layers[i].units,
+            (Writer(number, i, 0),),
+            (Reader(number, i + 1, 0, inner=segment.layers[i + 1].inputs // segment.layers[i].units),),
+        )
+        for number, segment in enumerate(segments)
+        for i in range(segment.hidden_count)
+    ]
+    if len(segments) == 1 and all(isinstance(step, int) for step in frame.trunk.steps):
+        return Groups(tuple(hidden), ())
+    walk = _Walk(segments, frame)
+    walk.run()
+    shared, pinned = walk.groups()
+    return Groups((*hidden, *shared), pinned)
+
+
+class _Walk(Units):
+    """Follows units through the trunk, once, in the order of computation."""
+
+    def __init__(self, segments: Sequence[DenseChain], frame: Frame) -> None:
+        super().__init__(segments, frame)
+        self.writers: list[tuple[int, int, int]] = []  # segment, first id, units
+        self.readers: list[tuple[int, Axis]] = []
+        self.each: list[tuple[int, Array]] = []
+
+    def run(self) -> None:
+        for step in self.frame.trunk.steps:
+            if isinstance(step, int):
+                self._segment(step)
+            else:
+                self._glue(step)
+        for head in self.frame.trunk.heads:
+            self.pin_tensor(head.tensor, "it is what the model is trained for")
+        for name, why in _read_elsewhere(self.frame, self.segments, self.tensors).items():
+            self.pin_tensor(name, why)
+
+    def _segment(self, number: int) -> None:
+        segment = self.segments[number]
+        first, last = segment.layers[0], segment.layers[-1]
+        read = self.tensors.get(segment.input_name)
+        geometry = first.geometry
+        axis = 1 if geometry is not None else segment.rank - 1
+        if read is not None and read.axis != axis:
+            self.pin(read.ids, f"'{first.names.node}' works along another axis than theirs")
+            read = None
+        if geometry is not None and geometry.groups > 1:
+            units = last.units
+            if read is not None and geometry.groups == units == len(read.ids) and len(segment.layers) == 1:
+                self.each.append((number, read.ids))
+                self.tensors[segment.output_name] = read
+                return
+            if read is not None:
+                self.pin(read.ids, f"'{first.names.node}' reads them in {geometry.groups} groups")
+            ids = self.new(units)
+            self.writers.append((number, int(ids[0]), units))
+            self.pin(ids, f"'{last.names.node}' computes them in {geometry.groups} groups")
+            self.tensors[segment.output_name] = Axis(1, ids)
+            return
+        if read is not None:
+            taps = 1 if geometry is None else geometry.taps
+            self.readers.append((number, read._replace(inner=read.inner * taps)))
+        ids = self.new(last.units)
+        self.writers.append((number, int(ids[0]), last.units))
+        self.tensors[segment.output_name] = Axis(axis, ids)
+
+    def _glue(self, step: Glue) -> None:
+        read = [self.tensors.get(name) for name in step.inputs]
+        if all(each is None for each in read):
+            return
+        rule = RULES.get(step.op)
+        if rule is None:
+            self.pin_all(read, f"there is no rule for what {step.op} does to them ({node_of(step)})")
+            return
+        found = rule(self, step, read)
+        if found is not None:
+            self.tensors[step.output] = found
+
+    def groups(self) -> tuple[list[UnitGroup], tuple[Pinned, ...]]:
+        self.tie_followers()
+        roots = self.find(np.arange(self.count))
+        pinned: dict[int, str] = {}
+        for unit, reason in sorted(self.reasons.items()):
+            pinned.setdefault(int(roots[unit]), reason)
+        # Each tensor's units as roots; a group's must lie side by side in the same order everywhere.
+        at = {name: (axis, roots[axis.ids]) for name, axis in self.tensors.items()}
+        seen: dict[int, list[tuple[int, int]]] = {}
+        holders = list(at)
+        for number, name in enumerate(holders):
+            for place, root in enumerate(at[name][1].tolist()):
+                seen.setdefault(root, []).append((number, place))
+        # Neighbours with the same holders, and in each the next place, belong together.
+        runs: list[list[int]] = []
+        for root in sorted(seen):
+            before = runs[-1][-1] if runs else -1
+            step = [(number, place - 1) for number, place in seen[root]]
+            if runs and seen[before] == step and (before in pinned) == (root in pinned):
+                runs[-1].append(root)
+            else:
+                runs.append([root])
+        found, stuck = [], []
+        for run in runs:
+            group = self._group(run, roots, at)
+            reason = next((pinned[root] for root in run if root in pinned), "")
+            if not reason and (not group.writers or not group.readers):
+                continue
+            if reason:
+                stuck += [Pinned(writer.segment, group.units, reason) for writer in group.writers]
+            else:
+                found.append(group)
+        return found, tuple(stuck)
+
+    def _group(self, run: list[int], roots: Array, at: dict[str, tuple[Axis, Array]]) -> UnitGroup:
+        first, units = run[0], len(run)
+
+        def begins(ids: Array) -> list[int]:
+            return [int(i) for i in np.flatnonzero(ids == first)]
+
+        writers = []
+        for segment, begin, width in self.writers:
+            last = len(self.segments[segment].layers) - 1
+            writers += [Writer(segment, last, place) for place in begins(roots[begin : begin + width])]
+        readers = [
+            Reader(segment, 0, place, axis.outer, axis.inner)
+            for segment, axis in self.readers
+            for place in begins(roots[axis.ids])
+        ]
+        followers = dict.fromkeys(
+            Follower(name, axis, place) for name, axis, ids in self.followers for place in begins(roots[ids])
+        )
+        each = [(segment, place) for segment, ids in self.each for place in begins(roots[ids])]
+        normalised = next((node for node, ids in self.normalised if first in roots[ids]), "")
+        places = {
+            name: tuple(Place(axis.axis, place, axis.outer, axis.inner) for place in begins(ids))
+            for name, (axis, ids) in at.items()
+            if first in ids
+        }
+        return UnitGroup(units, tuple(writers), tuple(readers), tuple(followers), tuple(each), normalised, places)
+
+
+def _read_elsewhere(frame: Frame, segments: Sequence[DenseChain], tensors: Mapping[str, Axis]) -> dict[str, str]:
+    """Tensors whose values reach an output of the model by nodes that are not trained through, and why they stay."""
+    graph = frame.model.graph
+    stops = {step.output for step in frame.trunk.steps if not isinstance(step, int)}
+    stops |= {segment.input_name for segment in segments} | {segment.file_input for segment in segments}
+    stops |= {head.tensor for head in frame.trunk.heads}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in inputs_of(node):
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in graph.output}
+    found: dict[str, str] = {}
+    for name in tensors:
+        if name in outputs:
+            found[name] = f"tensor '{name}' is also an output of the model"
+            continue
+        todo, seen = [name], {name}
+        while todo and name not in found:
+            for node in readers.get(todo.pop(), ()):
+                for output in node.output:
+                    if output in outputs and output not in stops:
+                        found.setdefault(name, f"'{output}', an output of the model, is computed from them elsewhere")
+                    if output not in stops and output not in seen:
+                        seen.add(output)
+                        todo.append(output)
+    return found

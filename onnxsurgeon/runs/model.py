@@ -1,0 +1,72 @@
+"""A model of a run, with what was measured of it and the ways to get at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxsurgeon.graph.files import join, read_parts
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.reader import load
+from onnxsurgeon.runtime import onnxruntime, provider
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """A model of a run.
+
+    Attributes:
+        run: the run directory.
+        file: the model's, in it.
+        branch: its number.
+        topology: widths of its layers.
+        parameters: how many it has.
+        accuracy: on the rows that decide.
+        loss: there; None where it is not known.
+        size: of its file, in bytes; None where it was not asked for.
+        latency: milliseconds for a row; None where it was not asked for.
+        digest: SHA-256 of its file; "" where it is not known.
+    """
+
+    run: Path
+    file: str
+    branch: int
+    topology: str
+    parameters: int
+    accuracy: float
+    loss: float | None = None
+    size: int | None = None
+    latency: float | None = None
+    digest: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.run / self.file
+
+    def load(self) -> Network:
+        """The model as a network.
+
+        Raises:
+            ModelError: its file is gone or damaged.
+        """
+        return load(self.path)
+
+    def to_bytes(self) -> bytes:
+        """The model as one ONNX file, external data included.
+
+        Raises:
+            ModelError: its file is gone or damaged, or the model is larger than 2 GB.
+        """
+        return bytes(join(read_parts(self.path)).SerializeToString(deterministic=True))
+
+    def session(self, device: str = "cpu") -> Any:
+        """An ``onnxruntime.InferenceSession`` of the model.
+
+        Raises:
+            ModelError: its file is gone or damaged.
+            EngineError: ONNX Runtime is missing, or lacks the device.
+        """
+        read_parts(self.path)  # what ONNX Runtime would say of it is no one line
+        return onnxruntime().InferenceSession(str(self.path), providers=[provider(device)])

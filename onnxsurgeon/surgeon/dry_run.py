@@ -1,0 +1,194 @@
+"""What a run would do, how small its result can be, how much memory and time it would take; nothing is written.
+
+The rows are read, and the given network is trained for some steps on a copy that nobody keeps: what is said of time is
+measured on this machine, and for networks of other sizes it is in proportion, as in ``cycles.Pace``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxsurgeon.data.given import DataSource
+from onnxsurgeon.data.options import InputOptions
+from onnxsurgeon.graph.opening import ModelSource, open_model
+from onnxsurgeon.recommend.shrinking import least_count
+from onnxsurgeon.runs.branch import START, TRAINED, Branch, Measurement, write_branch
+from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.surgeon.callbacks import Callbacks
+from onnxsurgeon.surgeon.clock import Clock
+from onnxsurgeon.surgeon.cycles import OVERHEAD
+from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.file_size import bytes_as_written
+from onnxsurgeon.surgeon.jobs import Job
+from onnxsurgeon.surgeon.run import Beginning, begin, make_surgeon
+from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.start import smallest_file
+from onnxsurgeon.surgeon.trainer import train_branch
+from onnxsurgeon.surgeon.workers import make_workers
+from onnxsurgeon.training.standardised import standardisable
+
+WARM_UP, STEPS = 4, 64  # training steps that make sessions, and that are measured
+COPIES = 6  # of its parameters, that a network in training takes: weights, gradients, moments, what is stored
+_SINGLE = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        search: what ``--search`` would be.
+        start: whether the given network counts as trained, and why.
+        rows: to train on; those that would be made are not counted.
+        deciding_rows: to choose by.
+        engine: what trains.
+        device: where.
+        workers: how many networks at a time.
+        metric: what decides.
+        topology: of the given network.
+        parameters: of the given network.
+        size: bytes of its file.
+        least_parameters: fewest that pruning can lead to.
+        least_size: bytes of a file with as many, about.
+        limit: parameters that the result may have; None: as many as there are.
+        largest: parameters of the largest network that would be trained, about.
+        epochs: length of the run.
+        epoch_seconds: of the given network, as measured.
+        seconds: least and most that training would take, about; a limit on time counts.
+        memory: bytes, about: what this process took so far and further networks would take; None: not known here.
+        notes: what is worth knowing of model and data.
+    """
+
+    search: str
+    start: str
+    rows: int
+    deciding_rows: int
+    engine: str
+    device: str
+    workers: int
+    metric: str
+    topology: str
+    parameters: int
+    size: int
+    least_parameters: int
+    least_size: int
+    limit: int | None
+    largest: int
+    epochs: int
+    epoch_seconds: float
+    seconds: tuple[float, float]
+    memory: int | None
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """All of it for a JSON document."""
+        return asdict(self)
+
+
+def dry_run(
+    model: ModelSource,
+    data: DataSource,
+    *,
+    settings: SurgeonSettings | None = None,
+    options: InputOptions | None = None,
+    freeze: Sequence[str] = (),
+    train_only: Sequence[str] = (),
+    engine: str = "auto",
+    device: str = "cpu",
+    target: Sequence[str] = (),
+    impute: str | None = None,
+    validation_fraction: float | None = None,
+    teacher: str | os.PathLike[str] | None = None,
+    workers: int | str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Any = None,
+) -> Plan:
+    """What ``evolve`` would do with the same arguments; nothing is written, but for a named data set's download.
+
+    Raises:
+        OnnxSurgeonError: as ``evolve`` does, of what it would find out before it begins.
+    """
+    settings, clock = settings or SurgeonSettings.from_preset(), Clock(time.perf_counter())
+    rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
+    with (
+        make_workers(workers, None) as pool,
+        tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder,
+    ):
+        options = options or InputOptions()
+        network = open_model(model, freeze=freeze, train_only=train_only).network
+        found = begin(network, data, settings, options, engine, device, rows, teacher, data_dir, progress)
+        given = Branch(0, None, START, found.network)
+        metrics = found.engine.evaluate(found.network, found.splits.validation)
+        given = replace(given, history=(Measurement(0, 0.0, TRAINED, metrics.accuracy, metrics.loss),))
+
+        def fill(made: RunDirectory) -> None:
+            write_branch(given, made.branches)
+
+        run = RunDirectory.create(Path(folder) / "run", "run", fill)
+        surgeon = make_surgeon(
+            found.kind, run, settings, found.engine, found.splits, pool, Callbacks(()), found.start, clock
+        )
+        surgeon.bench = replace(surgeon.bench, free=standardisable(found.network))
+        return _plan(found, surgeon, given, _epoch_seconds(surgeon, given, Path(folder)))
+
+
+def _epoch_seconds(surgeon: Surgeon, given: Branch, folder: Path) -> float:
+    """Seconds of an epoch of the given network, measured over some steps."""
+    per_epoch = surgeon.batches_per_epoch
+    parameters = given.network.parameter_count
+    found = 0.0
+    for steps in (WARM_UP, STEPS):
+        steps = min(steps, per_epoch)
+        job = Job(given, 0, steps, TRAINED, given.accuracy, parameters, is_trained=surgeon.is_trained, uses_made=False)
+        done = train_branch(job, surgeon.bench, folder)
+        found = done.training_seconds / max(done.steps, 1) * per_epoch
+    return found
+
+
+def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float) -> Plan:
+    network, settings, splits = found.network, surgeon.settings, found.splits
+    parameters, least = network.parameter_count, least_count(network)
+    smallest, largest = surgeon.sizes(given)
+    pace = settings.epochs * seconds / (parameters + OVERHEAD)
+    times = [pace * (smallest + OVERHEAD), pace * (largest + OVERHEAD) * surgeon.effort()]
+    if settings.time_limit is not None:
+        times = [min(each, settings.time_limit) for each in times]
+    return Plan(
+        found.kind.name,
+        f"{'trained' if found.start.is_trained else 'untrained'}: {found.start.reason}",
+        splits.given_rows,
+        splits.validation.rows,
+        found.engine.name,
+        found.engine.device,
+        surgeon.workers.count,
+        splits.train.metric,
+        network.topology,
+        parameters,
+        bytes_as_written(network),
+        least,
+        smallest_file(network, least),
+        surgeon.limit(given),
+        largest,
+        settings.epochs,
+        seconds,
+        (times[0], times[1]),
+        _memory(largest, surgeon.workers.count),
+        splits.notes,
+    )
+
+
+def _memory(largest: int, networks: int) -> int | None:
+    """Bytes that this process took at most so far, and those of so many networks of the largest size in training."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return int(peak) + COPIES * _SINGLE * largest * networks

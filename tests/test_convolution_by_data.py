@@ -1,0 +1,119 @@
+"""Moments of patches, what surgeries by data foretell of convolutions, and the search on a convolutional network."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import (
+    FactorizeData,
+    InputOptions,
+    MergeData,
+    Prune,
+    SurgeonSettings,
+    SurgeryError,
+    calibrate,
+    create_convolutional,
+    evolve,
+    load_dataset,
+    operate,
+    prepare,
+    save,
+)
+from onnxsurgeon.graph.geometry import Geometry
+from onnxsurgeon.operating.measure import found_error
+from onnxsurgeon.report.write import write_report
+
+ROWS = np.arange(300)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return create_convolutional("8x8x1-c6-c5s2-p-10", seed=2)
+
+
+@pytest.fixture(scope="module")
+def examples(network, digits):
+    return prepare(network, digits, digits.train, InputOptions())
+
+
+def patches(x, geometry):
+    """(rows · positions, channels · taps), by loops over positions."""
+    rank = geometry.rank
+    pads = list(zip(geometry.pads[:rank], geometry.pads[rank:], strict=True))
+    padded = np.pad(x, [(0, 0), (0, 0), *pads])
+    sizes = geometry.sizes_behind(x.shape[2:])
+    found = []
+    for place in itertools.product(*(range(size) for size in sizes)):
+        spans = [
+            slice(at * stride, at * stride + dilation * (taps - 1) + 1, dilation)
+            for at, stride, dilation, taps in zip(
+                place, geometry.strides, geometry.dilations, geometry.kernel, strict=True
+            )
+        ]
+        found.append(padded[(slice(None), slice(None), *spans)].reshape(len(x), -1))
+    return np.stack(found, axis=1), sizes
+
+
+def layer_by_numpy(x, layer):
+    """φ(Conv(x)) in float64, and the rows that its weight is multiplied by."""
+    rows, sizes = patches(x, layer.geometry)
+    z = rows @ layer.weight.astype(np.float64) + layer.bias
+    y = z if layer.activation is None else layer.activation(z)
+    return np.moveaxis(y, 2, 1).reshape(len(x), -1, *sizes), rows.reshape(-1, rows.shape[2])
+
+
+@pytest.mark.parametrize("surgery", [Prune(1, 4), Prune(2, 3), FactorizeData(1, 3)], ids=str)
+def test_the_error_that_is_foretold_is_found(network, examples, surgery):
+    moments = calibrate(network, examples, ROWS)
+    operated = operate(network, surgery, moments=moments)
+    assert operated.record.predicted > 1e-3
+    assert found_error(network, operated, examples, ROWS) == pytest.approx(operated.record.predicted, rel=0.02)
+
+
+def test_pruning_by_patches_beats_taking_the_first_units(network, examples):
+    """Of all 15 pairs of units that could stay, the least squares refit of the chosen one is among the best."""
+    moments = calibrate(network, examples, ROWS)
+    operated = operate(network, Prune(1, 2), moments=moments)
+    covariance, weight = moments.inputs[0, 1].covariance, network.segments[0].layers[1].weight.astype(np.float64)
+    errors = []
+    for kept in itertools.combinations(range(6), 2):
+        rows = np.concatenate([np.arange(9 * unit, 9 * unit + 9) for unit in kept])
+        gone = np.setdiff1d(np.arange(54), rows)
+        cross, inside = covariance[np.ix_(rows, gone)], covariance[np.ix_(rows, rows)]
+        rest = covariance[np.ix_(gone, gone)] - cross.T @ np.linalg.pinv(inside) @ cross
+        errors.append(np.trace(weight[gone].T @ rest @ weight[gone]))
+    total = np.trace(weight.T @ covariance @ weight)
+    assert operated.record.predicted**2 * total <= np.sort(errors)[2] * 1.05
+
+
+def test_two_convolutions_do_not_merge_by_data(network, examples):
+    with pytest.raises(SurgeryError, match=r"^merge_data:1: layer 1 is a convolution"):
+        operate(network, MergeData(1), moments=calibrate(network, examples, ROWS))
+
+
+def test_a_factorized_convolution_is_thin_and_pointwise(network, examples):
+    moments = calibrate(network, examples, ROWS)
+    result = operate(network, FactorizeData(1, 3), moments=moments).network
+    assert result.hidden(1).geometry == network.hidden(1).geometry
+    assert result.hidden(2).geometry == Geometry.pointwise(2)
+
+
+def test_a_convolutional_network_evolves_to_its_limit(tmp_path):
+    """An untrained one grows, is trained, and is pruned by data to what is asked for; the report shows its widths."""
+    save(create_convolutional("8x8x1-c6-p-c8-10", seed=1), tmp_path / "start.onnx")
+    settings = SurgeonSettings.from_preset("default", epochs=8, seed=1, max_parameters=1500)
+    evolved = evolve(tmp_path / "start.onnx", "digits", settings=settings, run_dir=tmp_path / "run")
+    assert evolved.network.parameter_count <= 1500
+    assert evolved.test.accuracy > 0.85
+    assert any(surgery.startswith("prune") for surgery in evolved.branch.lineage)
+    page = write_report(tmp_path / "run").read_text()
+    assert evolved.network.topology in page
+    events = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    assert any(event["event"] == "decided" for event in events)
