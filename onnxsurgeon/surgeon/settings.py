@@ -113,7 +113,10 @@ class SurgeonSettings(TrainingSettings):
     standardised_dropout: float = setting(
         0.1, "At least this is --input-dropout where all inputs are pixels and standardised; loop engine only."
     )
-    batch_size: int | None = setting(None, "Rows in a batch; by default by the number of rows, 16 to 64.")
+    batch_size: int | None = setting(
+        None,
+        "Rows in a batch; by default by the number of rows, 16 to 64; to 128 where numbers are imitated by the clock.",
+    )
     initial_epochs: int = setting(10, "Objective paper: epochs before the first decision point.")
     epoch_step: int = setting(10, "Objective paper: epochs between decision points.")
     branches: int = setting(2, "Objective paper: how many branches are kept at a decision point.")
@@ -171,9 +174,9 @@ class SurgeonSettings(TrainingSettings):
         # Other objectives warm up for a part of each cycle, and do so in a run of one epoch too.
         self.check(self.epochs if self.objective == "paper" else max(self.epochs, 2))
 
-    def batch_rows(self, rows: int) -> int:
-        """Rows in a batch where there are so many to train on."""
-        return self.batch_size or min(max(rows // ROWS_PER_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
+    def batch_rows(self, rows: int, times: int = 1) -> int:
+        """Rows in a batch where there are so many to train on; ``times`` as many, if that is no less than the least."""
+        return self.batch_size or min(max(times * rows // ROWS_PER_BATCH, SMALLEST_BATCH), times * LARGEST_BATCH)
 
     def rate_of(self, parameters: int) -> float:
         """Learning rate of a network with so many parameters."""
