@@ -171,7 +171,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         range=SHARE_BELOW_ONE,
         is_expert=True,
     )
-    batch_size: int | None = tuned(None, "Rows in a batch; by default 16 to 64.", range=WHOLE_POSITIVE)
+    batch_size: int | None = tuned(None, "Rows in a batch; by default 16 to 64, or 128.", range=WHOLE_POSITIVE)
     widen: str = setting(
         "gradient",
         "How units are added; by gradient not by Algorithm 1.",
@@ -244,9 +244,9 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         given = {name: getattr(self, name) for name in (entry.name for entry in fields(kind)) if name in known}
         return kind(**given, **{name: value for name, value in self.own.items() if name not in given})
 
-    def batch_rows(self, rows: int) -> int:
-        """Rows in a batch where there are so many to train on."""
-        return self.batch_size or min(max(rows // ROWS_PER_BATCH, SMALLEST_BATCH), LARGEST_BATCH)
+    def batch_rows(self, rows: int, times: int = 1) -> int:
+        """Rows in a batch where there are so many to train on; ``times`` as many, if that is no less than the least."""
+        return self.batch_size or min(max(times * rows // ROWS_PER_BATCH, SMALLEST_BATCH), times * LARGEST_BATCH)
 
     def rate_of(self, parameters: int) -> float:
         """Learning rate of a network with so many parameters."""
