@@ -17,6 +17,7 @@ from onnx import helper
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
+from onnxsurgeon.graph.branches import without_constant_branches
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.declared import inputs_of
@@ -85,7 +86,8 @@ def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "mo
 
 def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> Network:
     """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``."""
-    model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
+    model, branches = without_constant_branches(_inlined(parts.skeleton, source), parts.arrays.keys())
+    model, dropouts = without_random_dropout(model)
     _refuse_quantized(parts, model, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
@@ -103,6 +105,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model") -> N
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
     notes = [
+        *branches,
         *dropouts,
         *_of_idle(idle),
         *structure.notes,

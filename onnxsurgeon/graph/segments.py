@@ -18,7 +18,7 @@ from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_gl
 from onnxsurgeon.graph.left_alone import Stop, ends_of_training, frozen_layers, not_layers, stay, why_frozen
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import in_order, label, reads
-from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths, summed_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 
@@ -103,6 +103,7 @@ class _Search:
         leading = self._upstream(tensor for node in dense.values() for tensor in node.inputs)
         alone = [links for links in apart if id(links[0].dense) not in shared]
         self.notes += pinned_widths(self.graph, alone, self.readers, leading)
+        self.notes += summed_widths(self.graph, alone, self.readers, leading)
         self.notes += idle_ends(self.graph, self.moved)
         stopped = self._stopped(heads)
         self.notes += ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values()))
