@@ -195,7 +195,9 @@ def layers_in_bodies(count):
     """Each If has a layer in either branch, and stands behind a layer of its own."""
 
     def build(g):
-        g.const(flag=np.array(True))
+        g.const(limit=np.float32(0))  # a flag that is constant would leave no body
+        g.op("ReduceMax", "x", "top", keepdims=0)
+        g.op("Less", "top limit", "flag")
         weight = numpy_helper.from_array(np.eye(6, dtype="f"), "inner")
         x = "x"
         for i in range(count):
@@ -269,15 +271,35 @@ def test_a_layer_that_is_not_worked_on_is_named_with_the_reason(build, reason):
     assert f"'layer' stays as it is: {reason}" in notes_of(build)
 
 
+@pytest.mark.parametrize("how", ["ReduceSum", "Einsum"])
+def test_a_width_that_is_summed_over_is_said(how):
+    """A scalar product of two layers' outputs: neither width is the output's."""
+
+    def build(g):
+        g.outputs["y"] = ("batch",)
+        g.dense("one", "x", "a", 4, 6)
+        g.dense("other", "x", "b", 4, 6)
+        if how == "Einsum":
+            g.op("Einsum", "a b", "y", name="product", equation="bi,bi->b")
+            return
+        g.const(last=np.array([1]))
+        g.op("Mul", "a b", "c")
+        g.op("ReduceSum", "c last", "y", name="product", keepdims=0)
+
+    assert notes_of(build) == (f"the widths of 'one', 'other' stay: node 'product' ({how}) sums over all their units",)
+
+
 def test_layers_inside_bodies_are_named_with_their_owner():
     assert notes_of(layers_in_bodies(1)) == (
         "'d0' stays as it is: node 'if0' (If) behind 'd0' cannot be trained through: it has no gradient rule",
         "'e0', 't0' stay as they are: they stand inside node 'if0' (If)",
+        "node 'if0' (If) takes one branch for all rows of a batch: features of a row may change with the rows that are "
+        "run with it",
     )
 
 
 def test_layers_frozen_for_the_same_reason_are_one_note_with_a_count():
-    frozen, inside = notes_of(layers_in_bodies(12))
+    frozen, inside, _ = notes_of(layers_in_bodies(12))
     nodes = ", ".join(f"'if{i}'" for i in range(NAMED))
     layers = ", ".join(f"'{letter}{i}'" for i in range(NAMED // 2) for letter in "et")
     assert frozen.endswith("behind them cannot be trained through: it has no gradient rule")

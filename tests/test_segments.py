@@ -374,6 +374,8 @@ def an_if_in_the_suffix_whose_body_reads_an_outer_dense_output(g):
     notes=(
         "'d1', 'd2' stay as they are: node 'choice' (If) behind 'd1', 'd2' cannot be trained through: it has no "
         "gradient rule",
+        "node 'choice' (If) takes one branch for all rows of a batch: features of a row may change with the rows that "
+        "are run with it",
     ),
 )
 def an_if_between_dense_layers(g):

@@ -171,7 +171,10 @@ def _check_interface(graph: GraphProto, name: str) -> None:
         if not value.type.HasField("tensor_type"):
             continue
         if not kind.HasField("shape"):
-            raise ModelError(f"{name}: input '{value.name}' has no shape")
+            raise ModelError(
+                f"{name}: input '{value.name}' has no shape; declare one, with a size or a name for "
+                "each axis: (batch, features)"
+            )
         if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in kind.shape.dim):
             raise ModelError(f"{name}: input '{value.name}' has a dimension of size zero: {_dims(kind)}")
     outputs = GraphProto(output=graph.output).output

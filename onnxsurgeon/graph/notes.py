@@ -27,6 +27,7 @@ _DOES = {
 }
 _IN_A_ROW = "more than one activation"
 _GROUPS, _ACROSS = "a grouped convolution", "the next layer"
+_FAR = 64  # nodes behind a layer that are looked at
 _STANDS = "stands between {it} and the next layer"
 
 
@@ -115,6 +116,43 @@ def _of_shared(shared: Sequence[tuple[str, Sequence[gs.Node]]]) -> Iterator[str]
 def _is_grouped(node: gs.Node) -> bool:
     geometry = geometry_of(node)
     return geometry is not None and geometry.is_grouped
+
+
+def summed_widths(
+    graph: gs.Graph,
+    segments: Sequence[Sequence[Link]],
+    readers: Mapping[int, Sequence[gs.Node]],
+    leading: Collection[int],
+) -> Iterator[str]:
+    """Why the width of a last layer stays that is no output's width, since what is behind sums over its units."""
+    held: dict[str, list[str]] = {}
+    for links in segments:
+        last = links[-1]
+        if id(last.dense) not in leading and not is_output(graph, last.output):
+            node = _summed_over(graph, last.output, readers, int(last.dense.inputs[1].shape[1]))
+            if node is not None:
+                held.setdefault(f"node '{label(node)}' ({operator(node)})", []).append(label(last.dense))
+    for who, names in held.items():
+        yield f"{_stay(names)}: {who} sums over all {'its' if len(names) == 1 else 'their'} units"
+
+
+def _summed_over(
+    graph: gs.Graph, tensor: gs.Tensor, readers: Mapping[int, Sequence[gs.Node]], units: int
+) -> gs.Node | None:
+    """The node behind a last layer that sums over its units, as a scalar product of two layers' outputs does."""
+    todo = list(_by_value(readers, tensor))
+    seen: set[int] = set()
+    while todo and len(seen) < _FAR:
+        node = todo.pop(0)
+        if id(node) in seen or not node.outputs:
+            continue
+        seen.add(id(node))
+        made = node.outputs[0].shape
+        if node.op in ("Einsum", "MatMul", "ReduceSum", "ReduceMean") and made is not None and units not in made[1:]:
+            return node
+        if not is_output(graph, node.outputs[0]):
+            todo += _by_value(readers, node.outputs[0])
+    return None
 
 
 def _normalised_in_parts(readers: Sequence[gs.Node]) -> gs.Node | None:

@@ -17,6 +17,7 @@ from onnx import helper
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
+from onnxsurgeon.graph.branches import without_constant_branches
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values, geometry_of
 from onnxsurgeon.graph.cut import Cut, Ends, cut
 from onnxsurgeon.graph.declared import inputs_of
@@ -92,7 +93,8 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
 
     ``frozen`` says what is not trained, nor operated on; None: what the model's metadata says.
     """
-    model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
+    model, branches = without_constant_branches(_inlined(parts.skeleton, source), parts.arrays.keys())
+    model, dropouts = without_random_dropout(model)
     frozen = frozen_in(model, source) if frozen is None else frozen
     held = nodes_before(model.graph, frozen.before)
     _refuse_quantized(parts, model, held, source)
@@ -148,6 +150,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         frozen,
     )
     notes = (
+        *branches,
         *dropouts,
         *_of_idle(idle),
         *structure.notes,

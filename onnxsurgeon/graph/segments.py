@@ -29,7 +29,7 @@ from onnxsurgeon.graph.left_alone import (
 )
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import in_order, label, reads
-from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths
+from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths, summed_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 
 NEW_HEAD = "'onnxsurgeon head' puts new ones on it"
@@ -135,6 +135,7 @@ class _Search:
         alone = [links for links in apart if id(links[0].dense) not in shared]
         stopped = self._stopped(heads)
         ends = [
+            *summed_widths(self.graph, alone, self.readers, leading),
             *idle_ends(self.graph, self.moved),
             *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
             *without_targets(self.graph, self.order, heads, dense, self.moved),
