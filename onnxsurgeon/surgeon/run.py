@@ -137,7 +137,8 @@ def evolve(
         require_writable(Path(out), overwrite=overwrite)
     tracking = make_tracking(track, Path("runs") if run_dir is None else Path(run_dir).parent)
     told = Callbacks(callbacks, tracking)
-    opened = open_model(model, freeze=_texts(freeze, "freeze"), train_only=_texts(train_only, "train_only"))
+    layers = {"freeze": _texts(freeze, "freeze"), "train_only": _texts(train_only, "train_only")}
+    opened = open_model(model, freeze=layers["freeze"], train_only=layers["train_only"])
     network = opened.network
     taught_by = None if teacher is None else TeacherModel.read(teacher)
     require_ensemble(network, settings)
@@ -164,6 +165,7 @@ def evolve(
                     "engine": chosen.name,
                     "device": chosen.device,
                     "model": opened.record(),
+                    **{name: given for name, given in layers.items() if given},
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
                         "name": dataset.name,
