@@ -1,6 +1,6 @@
 """Layers that are frozen: theirs stay to the byte, the others learn as if all did, by both engines and every search."""
 
-from dataclasses import replace
+import json
 
 import numpy as np
 import onnx
@@ -27,6 +27,8 @@ from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph.attach import attach_head
 from onnxsurgeon.graph.opening import open_model
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.report.invocation import read_invocation
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runtime import run
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 from tests.conftest import MODELS, needs_training
@@ -175,6 +177,8 @@ def test_a_run_leaves_frozen_layers_as_they_are(wish, tmp_path):
     assert after["layer1.weight"].tobytes() == before["layer1.weight"].tobytes()
     assert after["layer1.bias"].tobytes() == before["layer1.bias"].tobytes()
     assert evolved.test.accuracy > evolved.start.accuracy
+    assert json.loads((evolved.run / "settings.json").read_text())["freeze"] == ["layer1"]
+    assert "m.onnx --data digits --freeze layer1 " in read_invocation(RunDirectory.open(evolved.run)).command
     for branch in (evolved.run / "branches").glob("*.onnx"):
         assert load(branch).frame.frozen.layers == ("layer1",)
 
@@ -182,7 +186,7 @@ def test_a_run_leaves_frozen_layers_as_they_are(wish, tmp_path):
 def test_a_killed_run_with_frozen_layers_ends_in_the_same_bytes(tmp_path):
     """The mark is in the branches' files, and needs no option when the run goes on."""
     save(create((64, 12, 12, 10), seed=1, input_shape=(8, 8)), tmp_path / "m.onnx")
-    settings = replace(SurgeonSettings.from_preset(epochs=4, seed=1))
+    settings = SurgeonSettings.from_preset(epochs=4, seed=1)
     whole = evolve(
         tmp_path / "m.onnx", "digits", freeze=["1"], settings=settings, run_dir=tmp_path / "whole", workers=1
     )

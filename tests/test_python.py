@@ -33,6 +33,8 @@ from onnxsurgeon import (
     to_model,
 )
 from onnxsurgeon.graph.files import write_model
+from onnxsurgeon.report.invocation import read_invocation
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runtime import run
 from tests.conftest import MODELS, need
 
@@ -87,6 +89,7 @@ def test_a_run_from_memory_ends_in_the_bytes_of_one_from_files(result, rows, tmp
     assert other.test == result.test
     record = json.loads((result.run / "settings.json").read_text())
     assert (record["model"]["file"], record["data"]["name"], record["data"]["in_memory"]) == ("model", "arrays", True)
+    assert read_invocation(RunDirectory.open(result.run)).command.startswith("none: its rows were in memory")
     assert record["data"]["digest"] == json.loads((other.run / "settings.json").read_text())["data"]["digest"]
 
 

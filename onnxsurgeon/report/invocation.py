@@ -17,6 +17,8 @@ from onnxsurgeon.surgeon.renamed import renewed
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.task import AGREEMENT, FIDELITY
 
+FROM_MEMORY = "none: its rows were in memory; it was started from Python, by onnxsurgeon.evolve"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -38,7 +40,7 @@ class Invocation:
         settings: every hyperparameter.
         circumstances: engine, device, and what else settings.json records, by name.
         versions: of everything the result may depend on.
-        command: the command that would run the same again.
+        command: the command that would run the same again, or why none would.
         metric: what decides, "accuracy" or "R²", "agreement" or "fidelity".
     """
 
@@ -90,7 +92,9 @@ def read_invocation(run: RunDirectory) -> Invocation:
             settings,
             {name: str(value) for name, value in circumstances.items() if value},
             {name: str(version) for name, version in record["versions"].items()},
-            shlex.join(["onnxsurgeon", "evolve", *_arguments(record, settings)]),
+            FROM_MEMORY
+            if data.get("in_memory")
+            else shlex.join(["onnxsurgeon", "evolve", *_arguments(record, settings)]),
             str(record.get("metric", "accuracy")),
         )
     except (KeyError, TypeError, AttributeError, SettingsError) as error:
@@ -123,6 +127,9 @@ def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iter
     """Model, data set, and every option that differs from what the command takes by itself."""
     yield str(record["model"]["file"])
     yield from _data_arguments(record)
+    for name in ("freeze", "train_only"):
+        for layer in record.get(name) or ():
+            yield from (f"--{name.replace('_', '-')}", str(layer))
     for setting in settings:
         option = setting.name.replace("_", "-")
         if setting.name == "preset" and setting.value != "default":

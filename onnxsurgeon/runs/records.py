@@ -53,6 +53,8 @@ class Record(_Needed, total=False):
     """Everything a run was started with; runs from before there was an entry do not have it."""
 
     teacher: _File | None
+    freeze: list[str]
+    train_only: list[str]
     start: _Start
     tasks: list[dict[str, Any]]
     metric: str

@@ -146,7 +146,8 @@ def evolve(
     told = Callbacks(callbacks, tracking)
     targets = (target,) if isinstance(target, str) else tuple(target)
     rows: dict[str, Any] = {"target": targets, "impute": impute, "validation_fraction": validation_fraction}
-    opened = open_model(model, freeze=_texts(freeze, "freeze"), train_only=_texts(train_only, "train_only"))
+    layers = {"freeze": _texts(freeze, "freeze"), "train_only": _texts(train_only, "train_only")}
+    opened = open_model(model, freeze=layers["freeze"], train_only=layers["train_only"])
     with make_workers(workers, training_progress) as pool, tracking:
         found = begin(opened.network, data, settings, options, engine, device, rows, teacher, data_dir, progress)
         network, chosen, splits, start = found.network, found.engine, found.splits, found.start
@@ -163,6 +164,7 @@ def evolve(
                     "engine": chosen.name,
                     "device": chosen.device,
                     "model": opened.record(),
+                    **{name: given for name, given in layers.items() if given},
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
                         "name": dataset.name,
