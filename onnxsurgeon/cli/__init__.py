@@ -19,11 +19,16 @@ from onnxsurgeon.errors import OnnxSurgeonError
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,  # in rich's boxes, option names are cut off at 80 columns
-    # A group's --help that is not given is None, and to make a bool of it, Typer loads pydantic: half the time of a
+    # A group's flag that is not given is None, and to make a bool of it, Typer loads pydantic: half the time of a
     # command's own help.
-    context_settings={"default_map": {"help": False, "data": {"help": False}}},
+    context_settings={
+        "default_map": {
+            **dict.fromkeys(("help", "install_completion", "show_completion"), False),
+            "data": {"help": False},
+        }
+    },
 )
 models.register(app)
 learning.register(app)

@@ -16,6 +16,7 @@ from onnxsurgeon.cli.options import (
     JsonOption,
     ReadingOptions,
     SplitOption,
+    data_names,
     taken,
     with_fields,
     with_settings_file,
@@ -49,7 +50,11 @@ def diff(
     data: Annotated[
         str,
         typer.Option(
-            "--data", help="Compare them on a data set too; as for evaluate.", metavar="DATA", rich_help_panel=DATA
+            "--data",
+            help="Compare them on a data set too; as for evaluate.",
+            metavar="DATA",
+            autocompletion=data_names,
+            rich_help_panel=DATA,
         ),
     ] = "",
     split: SplitOption = "test",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from onnxsurgeon.cli.help import Command
-from onnxsurgeon.cli.options import JsonOption
+from onnxsurgeon.cli.options import JsonOption, data_names
 
+DataName = Annotated[str, typer.Argument(help="As 'data list' shows it.", metavar="NAME", autocompletion=data_names)]
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, describe and download the named data sets.")
 
 
@@ -28,7 +31,7 @@ def data_list(as_json: JsonOption = False) -> None:
 
 
 @app.command("info", cls=Command, epilog="Example: onnxsurgeon data info emnist")
-def data_info(name: str, as_json: JsonOption = False) -> None:
+def data_info(name: DataName, as_json: JsonOption = False) -> None:
     """Describe a data set: source, files, splits, where its files are looked for."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.load import describe
@@ -43,7 +46,7 @@ def data_info(name: str, as_json: JsonOption = False) -> None:
 
 
 @app.command("fetch", cls=Command, epilog="Example: onnxsurgeon data fetch cifar10")
-def data_fetch(name: str) -> None:
+def data_fetch(name: DataName) -> None:
     """Download a data set from its official source into the cache, checksums verified."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.load import fetch, locate, lookup

@@ -18,6 +18,7 @@ from onnxsurgeon.cli.options import (
     OutOption,
     ReadingOptions,
     SeedOption,
+    data_names,
     one_of,
     shape,
     taken,
@@ -59,6 +60,12 @@ def register(app: typer.Typer) -> None:
         epilog="Examples: onnxsurgeon operate model.onnx widen:1:8 merge:2 -o wider.onnx; "
         "onnxsurgeon operate model.onnx prune:1:16 --data digits -o smaller.onnx",
     )(operate)
+
+
+def _surgery_names(incomplete: str) -> list[str]:
+    from onnxsurgeon.surgery import SURGERIES
+
+    return [f"{name}:" for name, kind in SURGERIES.items() if kind.is_for_one and name.startswith(incomplete)]
 
 
 class OperateCommand(Command):
@@ -178,6 +185,7 @@ def inspect(
         typer.Option(
             "--data",
             metavar="DATA",
+            autocompletion=data_names,
             rich_help_panel=DATA,
             help="Show what prune would lose on this data set, as for evaluate, by 4,096 training rows, and recommend "
             "it instead of narrow.",
@@ -329,6 +337,7 @@ def operate(
         typer.Argument(
             help="In order; hidden layers are counted from 1 at the input.",
             metavar="SURGERY...",
+            autocompletion=_surgery_names,
         ),
     ],
     out: OutOption,
@@ -339,6 +348,7 @@ def operate(
         typer.Option(
             "--data",
             metavar="DATA",
+            autocompletion=data_names,
             rich_help_panel=DATA,
             help="Show each surgery's error on rows of this data set, as for evaluate; some need it, and go by 4,096 "
             "training rows.",

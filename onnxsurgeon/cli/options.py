@@ -62,6 +62,13 @@ def one_of(flag: str, text: str, choices: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def data_names(incomplete: str) -> list[str]:
+    """Names of data sets that begin so; where none does, the shell completes files."""
+    from onnxsurgeon.data.catalogue import CATALOGUE
+
+    return [name for name in CATALOGUE if name.startswith(incomplete)]
+
+
 ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model.", metavar="MODEL")]
 DataOption = Annotated[
     str,
@@ -69,6 +76,7 @@ DataOption = Annotated[
         "--data",
         help=".npz, .npy, .csv, .parquet, folder of images; or a name that 'data list' shows.",
         metavar="DATA",
+        autocompletion=data_names,
         rich_help_panel=DATA,
     ),
 ]
