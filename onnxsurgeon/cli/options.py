@@ -22,6 +22,7 @@ from onnxsurgeon.choices import (
     RUN,
     SPLITS,
     TRACKERS,
+    TRAINING,
     VALUES,
 )
 from onnxsurgeon.cli.help import WIDEST, Group, HelpAllOption
@@ -120,18 +121,18 @@ FreezeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--freeze",
-        help="A layer that stays as it is: its node's name as in inspect, a pattern (encoder.*), or its number; "
-        "repeat it for several.",
+        help="Leave a layer as it is: name, number, encoder.*",
         metavar="LAYER",
+        rich_help_panel=TRAINING,
     ),
 ]
 TrainOnlyOption = Annotated[
     list[str] | None,
     typer.Option(
         "--train-only",
-        help="A layer that is trained, all others staying as they are; * for all, also those that the file marks as "
-        "frozen.",
+        help="Leave all others as they are; * for none.",
         metavar="LAYER",
+        rich_help_panel=TRAINING,
     ),
 ]
 TrackOption = Annotated[
