@@ -329,7 +329,7 @@ def test_the_command(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--at", "map"), "b.onnx: has no tensor and no node called 'map'; did you mean 'maps'?"),
+        (("--at", "map"), "b.onnx: has no tensor and no node called 'map': did you mean 'maps'?"),
         (("--at", "K"), "b.onnx: 'K' is a constant, not a tensor that depends on the model's input"),
         (("--at", "kind"), "b.onnx: tensor 'kind' is of type int64, not floating point: choose another with --at"),
         (

@@ -103,8 +103,8 @@ def test_layers_by_name_number_and_pattern(given, expected):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"freeze": ["layer5"]}, SettingsError, "freeze: model has no layer called 'layer5'; did you mean 'layer4'"),
-        ({"freeze": ["Layer1"]}, SettingsError, "freeze: model has no layer called 'Layer1'; did you mean 'layer1'"),
+        ({"freeze": ["layer5"]}, SettingsError, "freeze: model has no layer called 'layer5': did you mean 'layer4'"),
+        ({"freeze": ["Layer1"]}, SettingsError, "freeze: model has no layer called 'Layer1': did you mean 'layer1'"),
         ({"train_only": ["x*"]}, SettingsError, r"train-only: model has no layer called 'x\*'$"),
         ({"freeze": ["4"]}, SettingsError, "freeze: model has no hidden layer 4: they are numbered 1 to 3"),
         ({"freeze": ["0"]}, SettingsError, "freeze: model has no hidden layer 0: they are numbered 1 to 3"),
@@ -209,7 +209,7 @@ def test_the_options(cli, tmp_path):
     code, _, err = cli("evolve", "m.onnx", "--data", "digits", "--freeze", "layre2")
     assert (code, err) == (
         2,
-        "onnxsurgeon: freeze: m.onnx has no layer called 'layre2'; did you mean 'layer2', 'layer3' or 'layer1'?\n",
+        "onnxsurgeon: freeze: m.onnx has no layer called 'layre2': did you mean 'layer2', 'layer3' or 'layer1'?\n",
     )
     code, _, err = cli("evolve", "--resume", "run", "--freeze", "1")
     assert (code, err.startswith("onnxsurgeon: --resume takes model, data and settings from the run")) == (2, True)

@@ -216,7 +216,7 @@ def test_summary_plot_and_report(result):
     figure = result.plot("size")
     assert figure.axes
     assert result.report() == result.run / "report.html"
-    with pytest.raises(RunError, match=r"plot: 'acuracy' is unknown: .*; did you mean 'accuracy'\?"):
+    with pytest.raises(RunError, match=r"plot: 'acuracy' is unknown: .*: did you mean 'accuracy'\?"):
         result.plot("acuracy")
 
 
@@ -276,7 +276,7 @@ def test_progress_in_a_notebook(rows, tmp_path, monkeypatch):
         (
             lambda x: evaluate(NETWORK, x, split="tset"),
             SettingsError,
-            "split: 'tset' is unknown: .*; did you mean 'test'",
+            "split: 'tset' is unknown: .*: did you mean 'test'",
         ),
         (lambda x: evaluate(NETWORK, x, options={}), DataError, "options: expected InputOptions; found dict of 0"),
         (
@@ -287,7 +287,7 @@ def test_progress_in_a_notebook(rows, tmp_path, monkeypatch):
         (
             lambda x: evolve(NETWORK, x, settings={"epoch": 5}),
             SettingsError,
-            "unknown setting 'epoch'; did you mean 'epochs'",
+            "unknown setting 'epoch': did you mean 'epochs'",
         ),
         (lambda x: evolve(NETWORK, x, freeze=[3]), SettingsError, "freeze: expected names of layers; found int 3"),
         (lambda x: operate(NETWORK, 3), SurgeryError, "surgery: expected one such as .*; found int 3"),
