@@ -32,17 +32,19 @@ def events(tmp_path_factory):
     """Those of a run that drops branches for every reason it can, by an optimizer that has a state, and is resumed.
 
     And of one along the front, one that does not find what it is asked for, one that nothing limits, and one that
-    begins with a network that is said to be trained.
+    begins with a network that is said to be trained; two of them go on for longer.
     """
     folder, found = tmp_path_factory.mktemp("events"), []
     run(folder, callbacks=found.append, optimizer="adamw", learning_rate=0.02)
     run(folder, name="plain", callbacks=found.append)
     resume(folder / "run", callbacks=found.append)
+    resume(folder / "run", epochs=found[0]["settings"]["epochs"] + 1, callbacks=found.append)
     for name, wishes in (("front", {"objective": "pareto"}), ("short", {"min_accuracy": 1.0})):
         wanted = SurgeonSettings.from_preset(epochs=6, shrink_step=1, **wishes)
         evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / name, callbacks=found.append)
     wanted = SurgeonSettings.from_preset(epochs=4, ensemble=2)
     evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / "free", callbacks=found.append)
+    resume(folder / "free", epochs=6, callbacks=found.append)
     wanted = SurgeonSettings.from_preset(epochs=5, start="trained", shrink=2)
     evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / "trained", callbacks=found.append)
     return found

@@ -30,7 +30,6 @@ def table(tmp_path, cli):
         ("evolve a.onnx --data digits --learnin-rate 3", "did you mean --learning-rate?"),
         ("evolve a.onnx --data digits --memry", "No such option: --memry\n"),  # an old name is not suggested
         ("new --sofmax", "did you mean --softmax?"),
-        ("evolv", "Did you mean 'evolve'?"),
         ("evaluate a.onnx --data t.csv --target labl", "it has 'age', 'size', 'label': did you mean 'label'?"),
         ("evaluate a.onnx --data digts", "or a folder of images: did you mean 'digits'?"),
         ("evaluate a.onnx --data t.cvs", "or a folder of images: did you mean 't.csv'?"),

@@ -147,16 +147,52 @@ class Checkpoint(TypedDict):
     front: NotRequired[list[dict[str, Any]]]
 
 
-class Extended(Checkpoint):
-    """A run is to go on for longer than it was made for; everything else is as at the checkpoint before.
+class Extended(TypedDict):
+    """A run is to go on for longer than it was made for; a state that it resumes from, as at the checkpoint before.
+
+    In the journal it carries a "checksum" besides; see ``lines``. All but "run_epochs" is as of ``Checkpoint``.
 
     Attributes:
         event: "extended".
-        run_epochs: its length from here on.
+        run_epochs: the length of the run from here on.
+        epoch: epochs trained.
+        branches: numbers of the branches that go on.
+        topologies: theirs, in the same order.
+        parameters: theirs.
+        accuracies: theirs, on the validation rows.
+        losses: theirs, there.
+        best: number of the branch that would be the result if the run ended here.
+        best_accuracy: its accuracy on the validation rows.
+        files: by number, name and SHA-256 of the files of these branches.
+        states: by number, SHA-256 of the optimizer's state, of branches that have one.
+        next_number: of the next branch.
+        stale: decision points since the best accuracy rose.
+        steps: training steps so far, over all branches.
+        seconds: wall time so far, over all resumptions.
+        training_seconds: the part of it inside ONNX Runtime's training.
+        search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
+        front: the branches that no other dominates, of such a search.
     """
 
-    event: Literal["extended"]  # type: ignore[misc]
+    event: Literal["extended"]
     run_epochs: int
+    epoch: int
+    branches: list[int]
+    topologies: list[str]
+    parameters: list[int]
+    accuracies: list[float]
+    losses: list[float]
+    best: int
+    best_accuracy: float
+    files: dict[str, list[str]]
+    states: NotRequired[dict[str, str]]
+    next_number: int
+    stale: int
+    steps: int
+    seconds: float
+    training_seconds: float
+    search: NotRequired[dict[str, Any]]
+    front: NotRequired[list[dict[str, Any]]]
 
 
 class Proposed(TypedDict):
