@@ -97,6 +97,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     taken.update(name for node in rest.model.graph.node for name in node.output)
     notes = [
         *dropouts,
+        *_of_frozen(frozen),
         *_of_idle(idle),
         *structure.notes,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
@@ -138,6 +139,10 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         frozen,
     )
     return Network(tuple(segments), frame, name, own)
+
+
+def _of_frozen(frozen: Frozen) -> list[str]:
+    return [f"all that '{name}' is computed from stays as it is: the file marks it as frozen" for name in frozen.before]
 
 
 def _of_idle(names: list[str]) -> list[str]:
