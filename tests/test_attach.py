@@ -239,7 +239,8 @@ def test_another_number_of_classes(tmp_path):
     """The old last layer goes, with its Softmax; the body is frozen, and the same to the byte after evolving."""
     save(create((64, 20, 10, 7), seed=1, input_shape=(8, 8)), tmp_path / "old.onnx")
     made = attach_head(tmp_path / "old.onnx", 10, hidden=())
-    assert (made.network.topology, made.network.frame.notes) == ("10-10", ())
+    note = "all that 'layer2/output' is computed from stays as it is: the file marks it as frozen"
+    assert (made.network.topology, made.network.frame.notes) == ("10-10", (note,))
     assert [node.op_type for node in made.network.frame.prefix_nodes] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu"]
     save(made.network, tmp_path / "start.onnx")
     again = load(tmp_path / "start.onnx")
@@ -393,6 +394,18 @@ def test_classes_as_numbers_that_are_names():
     assert made.network.heads[0].labels == (3, 5, 8)
     x = np.zeros((2, 2, 6, 6), "f")
     assert run(whole, {"image": x})[0].dtype == np.int64
+    assert attached(convolution(), "3,5,8")[1].network.heads == attached(convolution(), [3, 5, 8])[1].network.heads
+    assert attached(convolution(), "3,5,8")[1].network.heads == made.network.heads
+    assert attached(convolution(), 2, hidden=0)[1].network.topology == "4-2"
+    assert attached(convolution(), [0, 1])[1].network.topology == attached(convolution(), 2)[1].network.topology
+    for wrong in (
+        {"classes": [2.5, 3]},
+        {"classes": None},
+        {"classes": 3, "hidden": "many"},
+        {"classes": 3, "hidden": [0]},
+    ):
+        with pytest.raises(SettingsError, match=r"(classes|hidden): .*(expected|is no number of units)"):
+            put_head(split(convolution()), **wrong)
     assert read_classes("7") == 7
     assert read_classes("a, b") == ("a", "b")
     with pytest.raises(SettingsError, match="too few"):

@@ -152,6 +152,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     notes = (
         *branches,
         *dropouts,
+        *_of_frozen(frozen),
         *_of_idle(idle),
         *structure.notes,
         *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
@@ -181,6 +182,10 @@ def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain
             free[id(dense)] = free.get(id(dense), 0) + group.units
     links = [link for links in (*structure.segments, *structure.readers.values()) for link in links]
     return {id(link.dense) for link in links if free.get(id(link.dense)) == link.dense.inputs[1].shape[1]}
+
+
+def _of_frozen(frozen: Frozen) -> list[str]:
+    return [f"all that '{name}' is computed from stays as it is: the file marks it as frozen" for name in frozen.before]
 
 
 def _of_idle(names: list[str]) -> list[str]:

@@ -235,7 +235,7 @@ class _Search:
         return label(node) in self.frozen or node.outputs[0].name in self.held
 
     def _as_glue(self, node: gs.Node) -> list[Glue]:
-        return frozen_dense(node) if id(node) in self.fixed else read_glue(node)
+        return frozen_dense(node) if id(node) in self.fixed and is_dense(node) else read_glue(node)
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,7 @@ from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.opening import ModelSource, parts_of
 from onnxsurgeon.graph.reader import from_parts
+from onnxsurgeon.typed import kind_of
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def read_classes(text: str) -> int | tuple[str, ...]:
 
 def attach_head(
     model: ModelSource,
-    classes: int | Sequence[str],
+    classes: int | str | Sequence[str] | Sequence[int],
     *,
     at: str | None = None,
-    hidden: Sequence[int] = (128,),
+    hidden: int | Sequence[int] = 128,
     pool: str = "auto",
     softmax: bool = True,
     freeze: bool = True,
@@ -67,10 +68,10 @@ def attach_head(
 
     Args:
         model: a backbone, or a classifier with other classes: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
-        classes: how many, or what they are called.
+        classes: how many, or what they are called: names, or integers, as the labels of the rows have them.
         at: the tensor that the head reads, or the node that writes it; by default what the last layer of an old head
             reads, or else the only output.
-        hidden: units of the hidden layers, which end in a Relu each.
+        hidden: units of the hidden layer, or of several, which end in a Relu each; 0: none.
         pool: how several positions become one vector: "mean", "first" (the first token), "flatten", or "auto".
         softmax: whether probabilities follow the logits.
         freeze: whether what is before the head is marked as frozen.
@@ -97,10 +98,10 @@ def attach_head(
 
 def put_head(
     parts: Parts,
-    classes: int | Sequence[str],
+    classes: int | str | Sequence[str] | Sequence[int],
     *,
     at: str | None = None,
-    hidden: Sequence[int] = (128,),
+    hidden: int | Sequence[int] = 128,
     pool: str = "auto",
     softmax: bool = True,
     freeze: bool = True,
@@ -110,7 +111,9 @@ def put_head(
 ) -> NewHead:
     """The same for a model taken apart; see ``attach_head``."""
     names = _names(classes)
-    _check(hidden, pool)
+    hidden = _units(hidden)
+    if pool not in POOLS:
+        raise SettingsError(f"pool: '{pool}' is unknown: expected one of {', '.join(POOLS)}")
     constants = {tensor.name for tensor in parts.skeleton.graph.initializer} | parts.arrays.keys()
     constants |= {name for node in parts.skeleton.graph.node if node.op_type == "Constant" for name in node.output}
     place = place_of(parts.skeleton, at, constants, source)
@@ -148,7 +151,7 @@ def put_head(
     taken = all_names(rest)
     outputs = (
         free("probabilities" if softmax else "scores", taken),
-        "" if isinstance(classes, int) else free("label", taken),
+        "" if names == list(range(len(names))) else free("label", taken),
     )
     values = class_outputs(made, logits, names, outputs, shape[0], softmax=softmax)
     whole = joined(rest, made, values, place.tensor, kind, shape, frozen, source)
@@ -156,22 +159,30 @@ def put_head(
     return NewHead(from_parts(whole, name=name, source=source), tuple(notes))
 
 
-def _names(classes: int | Sequence[str]) -> list[Any]:
-    if isinstance(classes, int):
-        if classes < 2:
-            raise SettingsError(f"classes: {classes} is too few: a head tells two classes apart at least")
-        return list(range(classes))
-    names = list(classes)
-    if any(not name for name in names) or len(set(names)) < len(names):
-        raise SettingsError(f"classes: '{','.join(names)}' has a name that is empty or there twice")
-    if len(names) < 2:
-        raise SettingsError(f"classes: '{','.join(names)}' is one name; expected a number, or names such as cat,dog")
-    numbers = all(name.isdecimal() and name == str(int(name)) for name in names)
-    return [int(name) for name in names] if numbers else names
+def _names(classes: int | str | Sequence[str] | Sequence[int]) -> list[Any]:
+    """What the classes are called: texts, or integers, also where these came as texts."""
+    given = read_classes(classes) if isinstance(classes, str) else classes
+    if isinstance(given, int):
+        if given < 2:
+            raise SettingsError(f"classes: {given} is too few: a head tells two classes apart at least")
+        return list(range(given))
+    names = list(given) if isinstance(given, Iterable) else [given]
+    wrong = [name for name in names if not isinstance(name, str | int)]
+    if wrong:
+        raise SettingsError(f"classes: expected a number, or names such as ('cat', 'dog'); found {kind_of(wrong[0])}")
+    texts = [str(name) for name in names]
+    if not all(texts) or len(set(texts)) < len(texts):
+        raise SettingsError(f"classes: '{','.join(texts)}' has a name that is empty or there twice")
+    if len(texts) < 2:
+        raise SettingsError(f"classes: '{','.join(texts)}' is one name; expected a number, or names such as cat,dog")
+    numbers = all(text.isdecimal() and text == str(int(text)) for text in texts)
+    return [int(text) for text in texts] if numbers else texts
 
 
-def _check(hidden: Sequence[int], pool: str) -> None:
-    if any(units < 1 for units in hidden):
-        raise SettingsError(f"hidden: {min(hidden)} is no number of units")
-    if pool not in POOLS:
-        raise SettingsError(f"pool: '{pool}' is unknown: expected one of {', '.join(POOLS)}")
+def _units(hidden: int | Sequence[int]) -> tuple[int, ...]:
+    """Numbers of units of the hidden layers."""
+    units = ((hidden,) if hidden else ()) if isinstance(hidden, int) else tuple(hidden)
+    wrong = [each for each in units if not isinstance(each, int) or each < 1]
+    if wrong:
+        raise SettingsError(f"hidden: {kind_of(wrong[0])} is no number of units")
+    return units
