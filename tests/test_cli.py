@@ -498,7 +498,10 @@ def test_interrupting_says_how_to_continue(tmp_path):
     assert process.returncode == 130
     assert "continue with: onnxsurgeon evolve --resume runs/digits-small-digits-1" in err
     assert "Traceback" not in err
-    assert load(tmp_path / "runs/digits-small-digits-1/best.onnx")
+    best = load(tmp_path / "runs/digits-small-digits-1/best.onnx")
+    assert (best.layers[0].weight.shape[0], best.layers[-1].units) == (64, 10)
+    assert best.is_finite
+    assert not np.array_equal(best.layers[-1].weight, load(MODELS / "digits-small.onnx").layers[-1].weight)
 
 
 def test_importing_the_package_is_cheap():

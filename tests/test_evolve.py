@@ -427,7 +427,8 @@ def test_other_settings(start, changes, tmp_path):
     settings = short(**{"epochs": 6, **changes})
     evolved = evolve(start, "digits", settings=settings, run_dir=tmp_path / "run", callbacks=events.append)
     assert of(events, "decided")[-1]["epoch"] == settings.epochs
-    assert onnx.load(evolved.run / "best.onnx")
+    best = load(evolved.run / "best.onnx")
+    assert (best.topology, best.parameter_count) == (evolved.network.topology, evolved.after.parameters)
     if settings.selection == "random-walk":
         assert all(len(e["branches"]) == 1 for e in of(events, "decided"))
         assert len(of(events, "proposed")) == 2

@@ -15,6 +15,7 @@ import termios
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -25,7 +26,7 @@ from onnxsurgeon.cli.interrupt import Interrupts
 from onnxsurgeon.cli.run_state import RunState
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon import progress as progress_module
-from tests.conftest import start_model
+from tests.conftest import MODELS, start_model
 from tests.test_cli import QUICK, SMALL
 
 SETTINGS = SurgeonSettings.from_preset(
@@ -359,7 +360,10 @@ def test_an_interrupt_restores_the_terminal(tmp_path, stop):
         "onnxsurgeon: interrupted; continue with: onnxsurgeon evolve --resume runs/digits-small-digits-1\r\n" in after
     )
     assert "Traceback" not in output
-    assert load(tmp_path / "runs/digits-small-digits-1/best.onnx")
+    best = load(tmp_path / "runs/digits-small-digits-1/best.onnx")
+    assert (best.layers[0].weight.shape[0], best.layers[-1].units) == (64, 10)
+    assert best.is_finite
+    assert not np.array_equal(best.layers[-1].weight, load(MODELS / "digits-small.onnx").layers[-1].weight)
 
 
 def start(arguments, folder):

@@ -161,7 +161,8 @@ def test_factorize_is_proposed_only_where_it_saves_outside_the_paper():
     assert ("factorize", 1) not in by_operation(net, Thresholds())
 
 
-def test_narrow_stays_within_the_rank_bound():
+def test_what_is_proposed_can_be_done_narrowing_within_the_rank_bound():
+    """An operation that cannot be done raises."""
     for thresholds in (PAPER, Thresholds()):
         net = randomised(create((4, 9, 3)), scale=9)
         for candidate in propose(net, thresholds):
