@@ -98,7 +98,7 @@ class Case:
         """The state afterwards, and the mean losses of the batches."""
         state, losses, fed = self.state, [], self.fed()
         for part in np.split(batches, len(batches) if name == "step" else 3):
-            rates = np.full(len(part), self.settings.learning_rate)
+            rates = np.full(len(part), self.settings.learning_rate, np.float32)
             found = self.run(name, {**fed, **state, "batches": part.astype(np.int32), "rates": rates})
             state = {key: found[f"next/{key}"] for key in state}
             losses.append(found["losses"])
@@ -134,11 +134,11 @@ CASES = {
     "slopes": ("torch-legacy-piecewise.onnx", {}),
     "names": ("sklearn-column-inputs.onnx", {"data": "iris-sizes.csv", "target": ("species",)}),
 }
-OPTIMIZERS = {
-    "sgd": {"optimizer": "sgd", "learning_rate": 0.02, "weight_decay": 0.01},
-    "momentum": {"optimizer": "momentum", "learning_rate": 0.002, "weight_decay": 0.01},
-    "nesterov": {"optimizer": "nesterov", "learning_rate": 0.002},
-    "adamw": {"optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
+OPTIMIZERS = {  # at rates that float32 holds, so that the numbers are the engine's own
+    "sgd": {"optimizer": "sgd", "learning_rate": 2**-6, "weight_decay": 0.01},
+    "momentum": {"optimizer": "momentum", "learning_rate": 2**-9, "weight_decay": 0.01},
+    "nesterov": {"optimizer": "nesterov", "learning_rate": 2**-9},
+    "adamw": {"optimizer": "adamw", "learning_rate": 2**-10, "weight_decay": 0.01},
 }
 
 

@@ -1,6 +1,7 @@
 """The optimizer's scalars of each step as nodes, from the learning rates and the number of steps taken.
 
-They are computed in float64 and then rounded, as ``Optimizer.values`` does on the host: the same numbers.
+They are computed in float64 and then rounded, as ``Optimizer.values`` does on the host: the same numbers, for rates
+that float32 holds. Rates come in float32, since ONNX Runtime's interface for Objective-C and Swift has no float64.
 """
 
 from __future__ import annotations

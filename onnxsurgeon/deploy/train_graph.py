@@ -38,7 +38,7 @@ BATCH, ONES, TOTAL = "batch", "ones", "total"
 def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
     """The training loop of ``plan``; with ``single`` one step, without a Scan.
 
-    Inputs: the rows and targets; "batches" (steps, batch) int32, row numbers; "rates" (steps,) float64, the learning
+    Inputs: the rows and targets; "batches" (steps, batch) int32, row numbers; "rates" (steps,) float32, the learning
     rates; the state: parameters, moments and "steps" (), the number of steps taken before.
     Outputs: the state afterwards, "next/…"; with ``report_loss`` "losses" (steps,), the mean loss of each batch.
 
@@ -119,7 +119,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         *row_declarations(plan.rows),
         *target_declarations(plan),
         helper.make_tensor_value_info(names.BATCHES, INTEGERS, [steps, size]),
-        helper.make_tensor_value_info(names.RATES, onnx.TensorProto.DOUBLE, [steps]),
+        helper.make_tensor_value_info(names.RATES, onnx.TensorProto.FLOAT, [steps]),
         *state_declarations(plan),
     ]
     return finished("step" if single else "train", outer, inputs, outputs)

@@ -229,12 +229,12 @@ class Trainer {
     double sum = 0;
     for (std::size_t done = 0; done < steps;) {
       const std::size_t run = done < full ? std::min(kRun, full - done) : 1, width = done < full ? size : rest;
-      std::vector<double> rates(run);
+      std::vector<float> rates(run);
       for (std::size_t i = 0; i < run; ++i)
-        rates[i] = rate * rate_factor(kind, epoch * long(steps) + long(done + i), course * long(steps), warmup);
+        rates[i] = float(rate * rate_factor(kind, epoch * long(steps) + long(done + i), course * long(steps), warmup));
       const auto first = order.begin() + std::ptrdiff_t(done * size);
       feeds["batches"] = Array::of("int32", {std::int64_t(run), std::int64_t(width)}, std::vector<std::int32_t>(first, first + std::ptrdiff_t(run * width)));
-      feeds["rates"] = Array::of("float64", {std::int64_t(run)}, rates);
+      feeds["rates"] = Array::of("float32", {std::int64_t(run)}, rates);
       for (const auto& [name, array] : now) feeds[name] = array;
       Arrays found = this->run("train", feeds);
       for (auto& [name, array] : now) array = std::move(found.at(next + name));

@@ -167,7 +167,15 @@ class Trainer:
                 positions = range(position, position + len(batches))
                 warmup = round(schedule["warmup"] * each_epoch)
                 factors = [rate_factor(schedule["kind"], p, course * each_epoch, warmup) for p in positions]
-                found = self._run("train", {**feeds, **state, "batches": batches, "rates": rate * np.array(factors)})
+                found = self._run(
+                    "train",
+                    {
+                        **feeds,
+                        **state,
+                        "batches": batches,
+                        "rates": np.array([rate * each for each in factors], np.float32),
+                    },
+                )
                 state = {name: found[self.description["next"] + name] for name in state}
                 position += len(batches)
                 if "losses" in found:

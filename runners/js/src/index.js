@@ -98,7 +98,7 @@ export class Trainer {
       let [state, done, sum] = [this.state, 0, 0];
       while (done < steps) {
         const [run, width] = done < full ? [Math.min(stepsPerRun, full - done), size] : [1, rest];
-        const rates = Float64Array.from({ length: run }, (_, i) => (
+        const rates = Float32Array.from({ length: run }, (_, i) => (
           rate * rateFactor(schedule.kind, this.epoch * steps + done + i, total, warmup)));
         const chosen = order.subarray(done * size, done * size + run * width);
         const found = await this._steps(feeds, chosen, run, width, rates, state);
@@ -226,7 +226,7 @@ export class Trainer {
         ...part,
         ...state,
         batches: { dtype: 'int32', shape: [run, width], data: batches },
-        rates: { dtype: 'float64', shape: [run], data: rates },
+        rates: { dtype: 'float32', shape: [run], data: rates },
       });
       const after = Object.create(null);
       for (const name in state) after[name] = found[prefix + name];
@@ -242,7 +242,7 @@ export class Trainer {
         ...tensors,
         ...this._tensors({
           batches: { dtype: 'int32', shape: [1, width], data: batches.subarray(step * width, (step + 1) * width) },
-          rates: { dtype: 'float64', shape: [1], data: rates.subarray(step, step + 1) },
+          rates: { dtype: 'float32', shape: [1], data: rates.subarray(step, step + 1) },
         }),
       });
       const after = {};
