@@ -239,6 +239,7 @@ QUANTIZED = [
     node("Relu", "d", "h"),
     chain()[2],
 ]
+BY_THE_ROWS = [node("ReduceSum", "x", "sum", keepdims=0), node("Greater", "sum zero", "flag")]
 DENSE_IN_IF = [node("Gemm", "x W1 b1", "a"), node("Relu", "a", "h"), node("Gemm", "h W2 b2", "z")]
 GOOD = model().SerializeToString()
 WHOLE = helper.make_node("Mystery", ["a"], ["h"], name="mystery", domain="com.example")
@@ -309,7 +310,9 @@ CASES: dict[str, Case] = {
         write(model(batch_normalization(), STATISTICS)), ("batchnormalization_n", "training mode")
     ),
     "no dense layers": Case(write(model([node("Relu", "x", "y")])), ("no dense layer",)),
-    "dense layers only inside an If": Case(write(model([inside_if(DENSE_IN_IF)], {"flag": True})), ("no dense layer",)),
+    "dense layers only inside an If": Case(
+        write(model([*BY_THE_ROWS, inside_if(DENSE_IN_IF)], {"zero": np.float32(0)})), ("no dense layer",)
+    ),
     "weights of several types": Case(
         write(model(extra={"W1": np.ones((4, 5)), "b1": np.zeros(5)})), ("gemm_a", "double")
     ),
