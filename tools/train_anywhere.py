@@ -172,9 +172,7 @@ def main() -> None:
             for name in names:
                 times[name].append(peers[name](given.rows))
         steps, base = given.rows / BATCH, times["runner, Chromium, wasm"]
-        print(
-            f"\nsteps a second, batches of {BATCH}, medians of {given.rounds} rounds; time against the runner in Chromium"
-        )
+        print(f"\nsteps a second, batches of {BATCH}, medians of {given.rounds} rounds; time against Chromium's wasm")
         for name, found in times.items():
             ratio = statistics.median(own / other for own, other in zip(found, base, strict=True))
             print(f"  {name:38} {steps / statistics.median(found) * 1000:8,.0f} {ratio:8.2f}")
