@@ -4,10 +4,17 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training test-tutorial test-node compare docs test-docs lint clean
+.PHONY: demo demo-page serve-demo test test-current test-training test-tutorial test-node compare docs test-docs lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
+
+# A page that learns what is drawn on it: docs/demo, with its network and ONNX Runtime, into build/demo-page.
+demo-page: .venv-demo/installed runners/js/node_modules/installed
+	.venv-demo/bin/python tools/build_demo_page.py build/demo-page
+
+serve-demo: demo-page
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/demo-page 8000
 
 test: test-current test-training
 
@@ -28,9 +35,9 @@ test-training: .venv-training/installed
 test-tutorial: .venv-tutorial/installed
 	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py tests/test_measuring_torch.py
 
-# The JavaScript runner, in Node by both of its runtimes. NODE: none may be skipped.
+# The JavaScript runner, in Node by both of its runtimes, and the page that it trains on. NODE: none may be skipped.
 test-node: .venv-test/installed runners/js/node_modules/installed
-	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py
+	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_demo_page.py
 
 # Scripts of packages are not run: onnxruntime-node's would fetch libraries for other devices.
 runners/js/node_modules/installed: runners/js/package.json
@@ -93,4 +100,4 @@ lint: .venv-test/installed
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site runners/js/node_modules .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site build/demo-page runners/js/node_modules .mypy_cache .pytest_cache .ruff_cache
