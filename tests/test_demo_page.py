@@ -66,7 +66,7 @@ def ready(page):
 def draw(page, strokes):
     """Draw by the mouse; afterwards the prediction is shown."""
     page.get_by_role("button", name="Clear").click()
-    page.locator("#digit", has_text="–").wait_for()
+    page.locator("#digit", has_text="?").wait_for()
     box = page.locator("#pad").bounding_box()
     for points in strokes:
         start, *others = ((box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points)

@@ -69,7 +69,7 @@ class Page {
     const shares = row === undefined ? undefined : await this.learner.predict(row);
     if (row !== this.row) return; // drawn on meanwhile
     const best = shares === undefined ? -1 : shares.indexOf(Math.max(...shares));
-    element('digit').textContent = best < 0 ? '–' : best;
+    element('digit').textContent = best < 0 ? '?' : best;
     element('sure').textContent = best < 0 ? 'draw something' : `${shares[best] > 0.99 ? 'over 99' : Math.round(100 * shares[best])}% sure`;
     this.bars.forEach((bar, digit) => {
       bar.style.setProperty('--share', shares?.[digit] ?? 0);
@@ -100,6 +100,7 @@ class Page {
   /** Train at such a pace that it can be watched. */
   async learn(name, { steps, milliseconds, learningRate }, taught) {
     this.busy = true;
+    element('answer').setAttribute('aria-busy', 'true'); // not every share on the way is read out
     this.enable(false);
     this.curve.mark(name);
     this.computing = 0;
@@ -122,6 +123,7 @@ class Page {
       failed(error);
     } finally {
       this.busy = false;
+      element('answer').removeAttribute('aria-busy');
       this.enable(true);
       await this.guess();
     }
@@ -168,7 +170,7 @@ class Page {
 
   /** What was taught; touching it shows it again. */
   list() {
-    element('lessons').hidden = !this.taught.length;
+    element('none').hidden = this.taught.length > 0;
     element('taught').replaceChildren(...this.taught.map(({ digit, row, strokes }) => {
       const picture = Object.assign(document.createElement('canvas'), { width: 8, height: 8 });
       const button = Object.assign(document.createElement('button'), { type: 'button', title: 'show it again' });
