@@ -192,6 +192,21 @@ def test_it_works_without_its_server(browser, folder):  # noqa: F811
         assert visit.elsewhere == []
 
 
+def test_what_does_not_fit_the_file_is_not_written(browser, folder):  # noqa: F811
+    script = """async ([length, name, shape]) => {
+      const { withParameters } = await import('./onnx_file.js');
+      const file = new Uint8Array(await (await fetch('digits.onnx')).arrayBuffer()).subarray(0, length);
+      const data = new Float32Array(shape.reduce((a, b) => a * b));
+      try { return withParameters(file, { [name]: { shape, data } }).length; } catch (error) { return error.message; }
+    }"""
+    size = (folder / "digits.onnx").stat().st_size
+    with opened(browser, folder, **DESKTOP) as page:
+        assert page.evaluate(script, [size, "layer1.weight", [40, 64]]) == size
+        assert page.evaluate(script, [size, "layer1.weight", [40, 63]]).startswith("'layer1.weight' of this file")
+        assert page.evaluate(script, [size, "layer9.weight", [40, 64]]) == "the file has no layer9.weight"
+        assert page.evaluate(script, [size - 900, "layer1.weight", [40, 64]]) == "the file is cut off"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_it_fits_and_follows_the_light(browser, folder, screen, scheme):  # noqa: F811
