@@ -16,6 +16,7 @@ from onnxsurgeon import (
     SettingsError,
     TrainingSettings,
     create,
+    create_convolutional,
     export_trainer,
     import_state,
     load,
@@ -26,6 +27,7 @@ from onnxsurgeon import (
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.deploy import state_file
 from onnxsurgeon.deploy.scalars import scalars
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.optimizers import make_optimizer
@@ -135,6 +137,7 @@ CASES = {
     "float64": ("sklearn-float64.onnx", {}),
     "float16": ("torch-legacy-float16.onnx", {}),
     "slopes": ("torch-legacy-piecewise.onnx", {}),
+    "convolutions": (create_convolutional("8x8x1-c6-c4-p-12-10", seed=5), {}),
     "names": ("sklearn-column-inputs.onnx", {"data": "iris-sizes.csv", "target": ("species",)}),
 }
 OPTIMIZERS = {  # at rates that float32 holds, so that what is left is rounding
@@ -227,7 +230,8 @@ def test_predict_is_the_model_with_the_states_weights(tmp_path, case):
         name: rows.take(slice(0, 8))
         for name, rows in model_inputs(made.network, made.dataset, made.dataset.train, made.options).items()
     }
-    session = ort.InferenceSession(EXPORTS / model)
+    given = EXPORTS / model if isinstance(model, str) else to_model(model).SerializeToString()
+    session = ort.InferenceSession(given)
     for output, expected in zip(session.get_outputs(), session.run(None, own), strict=True):
         if not isinstance(expected, list):  # ZipMap's maps
             found = made.run("predict", {**raw, **parameters})[output.name]
