@@ -16,6 +16,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bias_last import biases_first
 from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values, geometry_of
 from onnxsurgeon.graph.cut import Cut, Ends, cut
@@ -94,6 +95,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     """
     model, dropouts = without_random_dropout(_inlined(parts.skeleton, source))
     frozen = frozen_in(model, source) if frozen is None else frozen
+    model = model if frozen.before else biases_first(model, parts.arrays)
     held = nodes_before(model.graph, frozen.before)
     _refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
