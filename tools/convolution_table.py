@@ -99,6 +99,11 @@ def split_name(path: Path) -> tuple[str, str]:
     return path.stem.removesuffix(f"-{exporter}"), EXPORTERS[exporter]
 
 
+def file_of(network: str, exporter: str) -> str:
+    """The name of the file, back from these two."""
+    return f"{network}-{next(key for key, value in EXPORTERS.items() if value == exporter)}.onnx"
+
+
 def rows_for(model: onnx.ModelProto) -> tuple[Array, Array]:
     """Rows of the input's shape and their classes: noise, and along each axis a profile of the class.
 
