@@ -4,7 +4,7 @@
     python tools/convolution_table.py vgg-tf2onnx.onnx
 
 Each file is loaded, written back and compared, operated on, trained for an epoch, and evolved over two decision points,
-on 160 rows of noise with a profile for each class; where the output is a map, its targets are the rows themselves.
+on 480 rows of noise with a profile for each class; where the output is a map, its targets are the rows themselves.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ EXPORTERS = {
 }
 OUTPUT = "it is what the model is trained for"
 SAME, EXACT_WITHIN = 1e-6, 1e-5
-ROWS, RATE = 160, 0.01
+ROWS, RATE = 480, 0.01
 
 
 @dataclass
@@ -97,6 +97,11 @@ def split_name(path: Path) -> tuple[str, str]:
     """The network's name and its exporter."""
     exporter = next(each for each in EXPORTERS if path.stem.endswith(f"-{each}"))
     return path.stem.removesuffix(f"-{exporter}"), EXPORTERS[exporter]
+
+
+def file_of(network: str, exporter: str) -> str:
+    """The name of the file, back from these two."""
+    return f"{network}-{next(key for key, value in EXPORTERS.items() if value == exporter)}.onnx"
 
 
 def rows_for(model: onnx.ModelProto) -> tuple[Array, Array]:

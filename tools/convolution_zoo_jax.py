@@ -21,7 +21,7 @@ from jax2onnx import to_onnx
 IMAGE = (12, 12, 3)
 
 
-class Vgg(nnx.Module):  # type: ignore[misc]
+class Vgg(nnx.Module):
     """Convolutions with pooling, and dense layers behind them."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
@@ -35,7 +35,7 @@ class Vgg(nnx.Module):  # type: ignore[misc]
         return self.out(nnx.relu(self.dense(x.reshape(x.shape[0], 72))))
 
 
-class ResNet(nnx.Module):  # type: ignore[misc]
+class ResNet(nnx.Module):
     """A stem and a block around which its input goes, normalised."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
@@ -52,7 +52,7 @@ class ResNet(nnx.Module):  # type: ignore[misc]
         return self.out(x.mean((1, 2)))
 
 
-class MobileNet(nnx.Module):  # type: ignore[misc]
+class MobileNet(nnx.Module):
     """Depthwise and pointwise convolutions, silu."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
@@ -66,7 +66,7 @@ class MobileNet(nnx.Module):  # type: ignore[misc]
         return self.out(x.mean((1, 2)))
 
 
-class Inception(nnx.Module):  # type: ignore[misc]
+class Inception(nnx.Module):
     """Branches side by side, and one pooled."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
@@ -79,7 +79,7 @@ class Inception(nnx.Module):  # type: ignore[misc]
         return self.out(jnp.concatenate([nnx.relu(self.a(x)), nnx.relu(self.b(x))], -1).mean((1, 2)))
 
 
-class Sound(nnx.Module):  # type: ignore[misc]
+class Sound(nnx.Module):
     """One dimension; signals are (batch, length, channels)."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:

@@ -44,6 +44,8 @@ def is_mere_shape(node: gs.Node) -> bool:
     if node.op == "Transpose":
         order = node.attrs.get("perm")
         return order is not None and order[-1] == len(have) - 1
+    if len(have) == len(made) > 2 and have[-1] != made[-1]:
+        return False  # a Transpose of an axis of size 1
     return not (len(have) > 2 >= len(made) and sum(size != 1 for size in have[1:]) <= 1)
 
 

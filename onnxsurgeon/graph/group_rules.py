@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.group_units import Axis, Units, node_of
-from onnxsurgeon.graph.told import Measured, Told, leaves, told_size
+from onnxsurgeon.graph.told import Measured, Told, leaves
 
 Rule = Callable[[Units, Glue, Sequence[Axis | None]], Axis | None]
 
@@ -162,7 +162,7 @@ def _follows(units: Units, step: Glue, found: Axis, size: int) -> bool:
     if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze"):
         return True
     told, *others = (
-        told_size(units.frame, step.output, axis, len(step.shape))
+        units.sizes.of(step.output, axis, len(step.shape))
         for axis in (found.axis, *(axis for axis in range(1, len(step.shape)) if axis != found.axis))
     )
     for other in others:

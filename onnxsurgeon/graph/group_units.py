@@ -14,6 +14,8 @@ from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.frame import Frame
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.graph.own_values import constants_of
+from onnxsurgeon.graph.told import ToldSizes
 from onnxsurgeon.linear_algebra import Array
 
 
@@ -105,7 +107,7 @@ class Units:
 
     @cached_property
     def _given(self) -> dict[str, onnx.TensorProto]:
-        return _given(self.frame)
+        return constants_of(self.frame)
 
     def values(self, name: str) -> Array | None:
         """``own_values`` of a constant of the file."""
@@ -117,6 +119,11 @@ class Units:
     def constants(self) -> dict[str, int]:
         """The file's constants, and how many nodes read each."""
         return _constants(self.frame)
+
+    @cached_property
+    def sizes(self) -> ToldSizes:
+        """Where the file tells the sizes that a Reshape makes."""
+        return ToldSizes(self.frame)
 
     def tie_followers(self) -> None:
         """A constant that several nodes read can be cut where it follows the same units in all of them."""
@@ -140,22 +147,6 @@ def _constants(frame: Frame) -> dict[str, int]:
     given = {tensor.name for tensor in graph.initializer} | set(frame.arrays)
     given |= {node.output[0] for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"}
     return {name: read.get(name, 0) for name in given}
-
-
-def own_values(frame: Frame, name: str) -> Array | None:
-    """Values of a constant of the file, an initializer or a Constant node's; None where it is no such thing."""
-    if name in frame.arrays:
-        return frame.arrays[name]
-    tensor = _given(frame).get(name)
-    return None if tensor is None else numpy_helper.to_array(tensor)
-
-
-def _given(frame: Frame) -> dict[str, onnx.TensorProto]:
-    """Constants that the graph itself holds."""
-    graph = frame.model.graph
-    found = {tensor.name: tensor for tensor in graph.initializer}
-    made = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
-    return found | {node.output[0]: node.attribute[0].t for node in made}
 
 
 def node_of(step: Glue) -> str:

@@ -22,7 +22,6 @@ from onnxsurgeon.graph.group_rules import RULES
 from onnxsurgeon.graph.group_units import Axis, Units, node_of
 from onnxsurgeon.graph.groups import Follower, Groups, Pinned, Place, Reader, UnitGroup, Writer
 from onnxsurgeon.graph.layers import DenseChain
-from onnxsurgeon.graph.told import told_in_numbers
 from onnxsurgeon.linear_algebra import Array
 
 
@@ -64,7 +63,7 @@ class _Walk(Units):
             self.pin_tensor(head.tensor, "it is what the model is trained for")
         for name, why in _read_elsewhere(self.frame, self.segments, self.tensors).items():
             self.pin_tensor(name, why)
-        for name, node in told_in_numbers(self.frame).items():
+        for name, node in self.sizes.bypassed().items():
             self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
 
     def _segment(self, number: int) -> None:

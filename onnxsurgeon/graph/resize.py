@@ -12,9 +12,9 @@ from onnx import helper, numpy_helper
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Trunk
 from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.graph.group_units import own_values
 from onnxsurgeon.graph.groups import Place, UnitGroup
-from onnxsurgeon.graph.told import Told, told_size
+from onnxsurgeon.graph.own_values import own_values
+from onnxsurgeon.graph.told import Told, ToldSizes
 from onnxsurgeon.linear_algebra import Array
 
 # What the inputs behind the first of a node mean, for names of constants.
@@ -89,13 +89,14 @@ def _shape(shape: Shape, places: tuple[Place, ...], more: int) -> Shape:
 def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], group: UnitGroup) -> None:
     """Numbers of units, and of places, that nodes of the file are told: shapes to reshape to, and where parts begin."""
     made = {step.output: step for step in steps if step.op in ("Reshape", "Slice") and step.inputs[0] in group.places}
+    shapes = ToldSizes(frame)
     for node in model.graph.node:
         own = [made[name] for name in node.output if name in made]
         if not own:
             continue
         if node.op_type == "Reshape":
             axis = group.places[own[0].output][0].axis
-            told = told_size(frame, own[0].output, axis, len(own[0].shape))
+            told = shapes.of(own[0].output, axis, len(own[0].shape))
             if isinstance(told, Told) and int(told.values[told.entry]) not in (-1, 0):
                 size = np.array([own[0].shape[axis]], told.values.dtype)
                 values = np.concatenate([told.values[: told.entry], size, told.values[told.entry + 1 :]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from functools import cached_property
 from typing import NamedTuple
 
 import onnx
@@ -10,7 +11,7 @@ from onnx import helper
 
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.frame import Frame
-from onnxsurgeon.graph.group_units import own_values
+from onnxsurgeon.graph.own_values import own_values
 from onnxsurgeon.linear_algebra import Array
 
 DEEPEST = 16  # nodes
@@ -52,62 +53,57 @@ class _NotTold(Exception):  # noqa: N818 - a finding, not an error
     """The size is told in a way that is not followed."""
 
 
-def told_size(frame: Frame, output: str, axis: int, rank: int) -> Size | None:
-    """Where the size along an axis is told of what a Reshape of the file makes, ``rank`` axes; None: not known where.
-
-    Shapes are followed through Cast, Concat, Slice, Gather, Squeeze, Unsqueeze and arithmetic.
-    """
-    nodes = list(frame.model.graph.node)
-    writers = {name: i for i, node in enumerate(nodes) for name in node.output}
-    number = writers.get(output)
-    if number is None or nodes[number].op_type != "Reshape" or len(nodes[number].input) < 2:
-        return None
-    try:
-        return _Shapes(frame, nodes, writers, _ranks(frame)).entry(number, 1, axis, rank, DEEPEST)
-    except (_NotTold, RecursionError):
-        return None
-
-
 def leaves(size: Size) -> tuple[Told | Measured, ...]:
     """What a size is computed of in the end."""
     return size.parts if isinstance(size, Computed) else (size,)
 
 
-def told_in_numbers(frame: Frame) -> dict[str, str]:
-    """What reshapes a tensor, and is bypassed by the trunk, although constants hold sizes: the tensor and the node.
+class ToldSizes:
+    """Tensors of shapes in a frame's model, followed from what reads them to what they come from.
 
-    The trunk sees through a Reshape that another one undoes, for instance.
+    The model is looked through once: it must not change while this is asked.
     """
-    nodes = list(frame.model.graph.node)
-    writers = {name: i for i, node in enumerate(nodes) for name in node.output}
-    steps = {step.output for step in frame.trunk.steps if not isinstance(step, int)}
-    shapes = _Shapes(frame, nodes, writers, _ranks(frame))
-    found: dict[str, str] = {}
-    for node in nodes:
-        if node.op_type not in ("Reshape", "Expand") or len(node.input) < 2 or node.output[0] in steps:
-            continue
-        if any(size not in (-1, 0, 1) for size in shapes.numbers(node.input[1])):
-            found.setdefault(shapes.origin(node.input[0]), node.name or node.output[0])
-    return found
 
+    def __init__(self, frame: Frame) -> None:
+        self.frame, self.nodes = frame, list(frame.model.graph.node)
+        self.writers = {name: i for i, node in enumerate(self.nodes) for name in node.output}
+        self.ranks: dict[str, int] = {}  # numbers of axes of the trunk's tensors, of what glue reads and writes
+        for step in frame.trunk.steps:
+            if not isinstance(step, int):
+                self.ranks.update((name, len(shape)) for name, shape in zip(step.inputs, step.shapes, strict=True))
+                self.ranks[step.output] = len(step.shape)
 
-def _ranks(frame: Frame) -> dict[str, int]:
-    """Numbers of axes of the trunk's tensors, of what glue reads and writes."""
-    found: dict[str, int] = {}
-    for step in frame.trunk.steps:
-        if not isinstance(step, int):
-            found.update((name, len(shape)) for name, shape in zip(step.inputs, step.shapes, strict=True))
-            found[step.output] = len(step.shape)
-    return found
+    @cached_property
+    def readers(self) -> Counter[str]:
+        """How many nodes read each tensor."""
+        return Counter(name for node in self.nodes for name in set(inputs_of(node)))
 
+    def of(self, output: str, axis: int, rank: int) -> Size | None:
+        """Where the size along an axis is told of what a Reshape makes, ``rank`` axes; None: not known where.
 
-class _Shapes:
-    """Tensors of shapes in the file, followed from what reads them to what they come from."""
+        Shapes are followed through Cast, Concat, Slice, Gather, Squeeze, Unsqueeze and arithmetic.
+        """
+        number = self.writers.get(output)
+        if number is None or self.nodes[number].op_type != "Reshape" or len(self.nodes[number].input) < 2:
+            return None
+        try:
+            return self.entry(number, 1, axis, rank, DEEPEST)
+        except _NotTold:
+            return None
 
-    def __init__(
-        self, frame: Frame, nodes: list[onnx.NodeProto], writers: Mapping[str, int], ranks: Mapping[str, int]
-    ) -> None:
-        self.frame, self.nodes, self.writers, self.ranks = frame, nodes, writers, ranks
+    def bypassed(self) -> dict[str, str]:
+        """What reshapes a tensor, and is bypassed by the trunk, although constants hold sizes: the tensor and the node.
+
+        The trunk sees through a Reshape that another one undoes, for instance.
+        """
+        steps = {step.output for step in self.frame.trunk.steps if not isinstance(step, int)}
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if node.op_type not in ("Reshape", "Expand") or len(node.input) < 2 or node.output[0] in steps:
+                continue
+            if any(size not in (-1, 0, 1) for size in self.numbers(node.input[1])):
+                found.setdefault(self.origin(node.input[0]), node.name or node.output[0])
+        return found
 
     def entry(self, number: int, position: int, entry: int, length: int | None, depth: int) -> Size:
         """Where entry ``entry`` of a node's input ``position`` comes from, which has ``length`` entries, if known."""
@@ -123,7 +119,7 @@ class _Shapes:
         node = self.nodes[number]
         if node.op_type == "Shape":
             return Measured(self._known(node.input[0]), self._first(node) + entry)
-        if sum(name in inputs_of(other) for other in self.nodes) > 1:
+        if self.readers[name] > 1:
             return self._looked_up(self._through(number, entry, length, depth))
         return self._through(number, entry, length, depth)
 
