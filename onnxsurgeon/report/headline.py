@@ -124,7 +124,7 @@ def _factor(names: tuple[str, str, str], before: float, after: float, details: l
 def _better(name: str, before: float, after: float) -> Large:
     """How much the metric rose."""
     change = after - before
-    details = (f"{name} {spell_metric(before)} → {spell_metric(after)}".replace("-", "−"),)
+    details = (name + f" {spell_metric(before)} → {spell_metric(after)}".replace("-", "−"),)
     number = (f"{change:+.4f}" if abs(change) < 10 else f"{change:+.3g}").replace("-", "−")
     if not change:
         return Large("better", "±0", details, SAME)

@@ -61,7 +61,7 @@ def render(run: RunDirectory) -> str:
             groups=_groups(history),
             headline=headline(history, invocation, scene.accuracy_name),
             choices=choices(history, run.path),
-            snippets=snippets(run.best),
+            snippets=snippets(run.best) if history.finish else [],
             status=_status(run, history, invocation),
             pictures=_pictures(scene),
             key=[(name, words, Markup(svg)) for name, words, svg in page_key(scene)],
