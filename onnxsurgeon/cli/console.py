@@ -106,6 +106,17 @@ def network_summary(network: Network) -> str:
     return text if count is None else f"{text}, {count:,} MACs a row"
 
 
+def _computed(network: Network) -> str:
+    """What is computed for one row: multiplications, and bytes of tensors; what is not known is left out."""
+    from onnxsurgeon.graph.memory import liveness
+
+    count, found = network.multiplications, liveness(network)
+    parts = [] if count is None else [f"{count:,} MACs"]
+    if found is not None and found.peak:
+        parts.append(f"at most {found.peak:,} bytes of tensors at once, at {found.at}")
+    return ", ".join(parts)
+
+
 def inspection(
     network: Network,
     reports: Sequence[LayerReport],
@@ -122,6 +133,9 @@ def inspection(
         f"prefix: {escape(_prefix([node.op_type for node in frame.prefix_nodes]))}; "
         f"suffix: {escape(', '.join(frame.suffix)) or 'none'}"
     )
+    computed = _computed(network)
+    if computed:
+        out.print(f"one row: {escape(computed)}")
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()

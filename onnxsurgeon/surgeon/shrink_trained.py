@@ -118,7 +118,9 @@ class ShrinkTrained(FrontSearch):
             step = 0 if is_late else int(STEP * have)  # where time is short, in one step to the limit
             most = int(STEP * have) if limit is None or limit >= have else max(limit, step)
             with self._timed("step"):
-                candidate = by_units(branch.network, self._calibrated(branch.network), most, branch.number)
+                candidate = by_units(
+                    branch.network, self._calibrated(branch.network), most, branch.number, self.limits.bounds
+                )
                 made = None if candidate is None else self.untrained(state, candidate, branch)
             if made is None or made.network.parameter_count >= have:
                 break
@@ -189,12 +191,13 @@ class ShrinkTrained(FrontSearch):
         if straight is base or self._is_late(state, self._plan_seconds, PLANS_SHARE):
             return [straight]
         found = {kind_of(straight.surgery): straight}
-        most = straight.network.parameter_count
+        most, bounds = straight.network.parameter_count, self.limits.bounds
         if self.limits.latency is None:
-            most = self.most(straight) or most
-        plans = reductions(base.network, self._calibrated, most, base.number)
+            most = self.most(base if bounds.are_any else straight) or most
+        plans = reductions(base.network, self._calibrated, most, base.number, bounds=bounds)
         given = self.given_branch
-        plain = shrinkage(given.network, calibrate(given.network, self.train, self.sample), most, given.number)
+        moments = calibrate(given.network, self.train, self.sample)
+        plain = shrinkage(given.network, moments, most, given.number, bounds)
         for candidate in [*plans, *([plain] if plain is not None else [])]:
             self._is_plain = candidate is plain  # what ``operate prune`` would do
             made = self.untrained(state, candidate, given if self._is_plain else base)
@@ -223,7 +226,8 @@ class ShrinkTrained(FrontSearch):
             most = min(have - math.ceil(excess / each), base.network.parameter_count - 1)
             if self._is_late(state, self._plan_seconds, PLANS_SHARE) or most < 1 or most == have:
                 break
-            plans = reductions(base.network, self._calibrated, most, base.number, [kind_of(made.surgery)])
+            kinds = [kind_of(made.surgery)]
+            plans = reductions(base.network, self._calibrated, most, base.number, kinds, self.limits.bounds)
             other = self.untrained(state, plans[0], base) if plans else None
             if other is None or other.network.parameter_count == have:
                 break
@@ -383,7 +387,9 @@ class ShrinkTrained(FrontSearch):
         with self._timed("plans"):
             made = [
                 self.untrained(state, candidate, branch)
-                for candidate in reductions(branch.network, self._calibrated, most, branch.number)
+                for candidate in reductions(
+                    branch.network, self._calibrated, most, branch.number, bounds=self.limits.bounds
+                )
             ]
         found = [each for each in made if each is not None]
         return max(found, key=lambda each: (each.score, -each.number), default=None)
@@ -394,9 +400,9 @@ class ShrinkTrained(FrontSearch):
         """With sensitivities."""
         return self._calibrated(network)
 
-    def plan(self, network: Network, most: int) -> Candidate | None:
+    def plan(self, network: Network, most: int | None) -> Candidate | None:
         """By what units cost at the outputs."""
-        return by_units(network, self._calibrated(network), most)
+        return by_units(network, self._calibrated(network), most, bounds=self.limits.bounds)
 
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """Moments with sensitivities; of a network that was calibrated last, those of then."""
