@@ -8,7 +8,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import SurgeonSettings, create, create_convolutional, evolve, load, operate, save
+from onnxsurgeon import (
+    SurgeonSettings,
+    calibrate,
+    create,
+    create_convolutional,
+    evolve,
+    load,
+    operate,
+    prepare,
+    read_run,
+    save,
+)
 from onnxsurgeon.graph.memory import liveness, peak_memory
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.resources import Bounds, Budget, memory_of, multiplications_of
@@ -18,6 +29,7 @@ from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.objective import Limits, shortfall
 from onnxsurgeon.surgeon.start import grows
 from onnxsurgeon.surgery.apply import cut_to
+from onnxsurgeon.surgery.prune import pruning_errors
 from tests.conftest import MODELS, branch_digests, killed_and_resumed
 
 CNN, PERCEPTRON = "8x8x1-c6-p-c8-10", (64, 20, 10, 10)
@@ -147,6 +159,24 @@ def test_layers_shrink_where_what_is_limited_is():
     part = widths_for(network, losses, 1600, Bounds(multiplications=6000))
     assert count_of(network, part) <= 1600
     assert multiplications_of(network, part) > 6000
+
+
+def test_less_is_lost_at_the_same_multiplications(digits):
+    """Of what pruning is foretold to lose in each layer, beside the choice by parameters that goes as far."""
+    network = create_convolutional("8x8x1-c12-c12s2-p-10", seed=3)
+    moments = calibrate(network, prepare(network, digits, digits.train), np.arange(200))
+    losses = {i: pruning_errors(network, i, moments) ** 2 for i in (1, 2)}
+    limit = network.multiplications // 3
+    chosen = widths_for(network, losses, None, Bounds(multiplications=limit))
+    most = network.parameter_count
+    while multiplications_of(network, by_parameters := widths_for(network, losses, most)) > limit:
+        most -= 1
+
+    def lost(widths):
+        return sum(losses[i][units - 1] for i, units in widths.items())
+
+    assert multiplications_of(network, chosen) <= limit
+    assert lost(chosen) < lost(by_parameters)
 
 
 def test_of_several_peaks_all_go_down():
@@ -282,6 +312,19 @@ def test_inspect_shows_them(cli, tmp_path):
     assert shown in " ".join(out.split())
     record = json.loads(cli("inspect", start, "--json")[1])
     assert (record["multiplications"], record["memory"]) == (CNN_MACS, CNN_MEMORY)
+
+
+def test_a_front_shows_what_is_limited(cli, tmp_path):
+    start = start_of("cnn", tmp_path)
+    options = ("--data", "digits", "--epochs", "3", "--max-macs", "9k", "--objective", "pareto", "--run-dir", "run")
+    code, out, _ = cli("evolve", start, *options, "--json")
+    assert code == 0
+    for entry in json.loads(out)["front"]:
+        network = load(tmp_path / "run" / entry["file"])
+        assert entry["multiplications"] == network.multiplications <= 9000
+    assert [model.multiplications for model in read_run(tmp_path / "run").front] == [
+        entry["multiplications"] for entry in json.loads(out)["front"]
+    ]
 
 
 def test_the_end_shows_what_is_limited(cli, tmp_path):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
+    from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgery.proof import GroupProof
 
@@ -395,16 +396,28 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
     if evolved.written_front:
-        rows = [
-            (entry.file, entry.topology, f"{entry.parameters:,}", f"{entry.accuracy:.4f}", f"{entry.latency or 0:.4f}")
-            for entry in evolved.written_front
-        ]
-        table(("front", "topology", "parameters", metric, "ms a row"), rows, right=("parameters", metric, "ms a row"))
+        _front(evolved.written_front, metric)
     for remark in others:
         _plain(f"[yellow]{escape(remark)}[/]")
     if page is not None:
         _plain(f"report: {escape(str(page))}")
     _plain(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
+
+
+def _front(entries: Sequence[Entry], metric: str) -> None:
+    """The networks of RUN/front, with what limits ask for of each."""
+    more = {
+        "MACs": [entry.multiplications for entry in entries],
+        "memory": [entry.memory for entry in entries],
+    }
+    asked = {title: counts for title, counts in more.items() if None not in counts}
+    rows = []
+    for position, entry in enumerate(entries):
+        counts = [f"{values[position]:,}" for values in asked.values()]
+        figures = (f"{entry.accuracy:.4f}", *counts, f"{entry.latency or 0:.4f}")
+        rows.append((entry.file, entry.topology, f"{entry.parameters:,}", *figures))
+    numbers = ("parameters", metric, *asked, "ms a row")
+    table(("front", "topology", *numbers), rows, right=numbers)
 
 
 def figures_box(found: Sequence[Figure]) -> None:

@@ -204,6 +204,8 @@ class ShrinkTrained(FrontSearch):
             self._is_plain = False
             if made is not None and kind_of(made.surgery) != UNITS and self.limits.latency is not None:
                 made = self._as_fast(state, base, straight, made, self.limits.latency)
+            elif made is not None and kind_of(made.surgery) != UNITS and bounds.are_any:
+                made = self._within_limits(state, base, made)
             if made is None or not self.limits.admits(self._entry(made)):
                 continue
             kind = kind_of(made.surgery)
@@ -232,6 +234,24 @@ class ShrinkTrained(FrontSearch):
             if other is None or other.network.parameter_count == have:
                 break
             if not self.limits.admits(self._entry(other)) and self.limits.admits(self._entry(made)):
+                break
+            made = other
+        return made
+
+    def _within_limits(self, state: State, base: Branch, made: Branch) -> Branch:
+        """A plan of the kind of ``made`` that is within the limits: a number of parameters allows it more than units.
+
+        It is tried for ``ADJUSTED`` sizes, each smaller by as much as the last one was too large.
+        """
+        for _ in range(ADJUSTED):
+            have = made.network.parameter_count
+            most = int(have / self.limits.excess(self._entry(made)))
+            if most >= have or most < 1 or self._is_late(state, self._plan_seconds, PLANS_SHARE):
+                break
+            kinds = [kind_of(made.surgery)]
+            plans = reductions(base.network, self._calibrated, most, base.number, kinds, self.limits.bounds)
+            other = self.untrained(state, plans[0], base) if plans else None
+            if other is None or other.network.parameter_count >= have:
                 break
             made = other
         return made
