@@ -103,7 +103,7 @@ def test_what_is_read_again_stays_in_memory(tmp_path):
     network = load(tmp_path / "r.onnx")
     found = liveness(network)
     maps = 4 * 16  # bytes of one channel
-    at_each = dict(zip(found.where, (found.alive @ found.sizes).tolist(), strict=True))
+    at_each = dict(zip(found.where, found.at_nodes(found.sizes).tolist(), strict=True))
     wanted = {"first": 5, "wide": 8, "relu": 8, "narrow": 11, "add": 6, "turn": 6, "flat": 3}
     assert {name: size / maps for name, size in at_each.items() if name != "last"} == wanted
     assert at_each["last"] == 3 * maps + 16

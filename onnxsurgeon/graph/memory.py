@@ -47,26 +47,33 @@ class Liveness:
     """When which tensors are in memory.
 
     Attributes:
-        alive: whether each buffer is in memory at each node, in the file's order (nodes, buffers).
+        spans: the first and the last node, in the file's order, at which each buffer is in memory (buffers, 2).
         names: the tensor that each buffer was made for.
         sizes: bytes of each buffer (buffers,).
         where: what each node is called.
     """
 
-    alive: Array
+    spans: Array
     names: tuple[str, ...]
     sizes: Array
     where: tuple[str, ...]
 
+    def at_nodes(self, values: Array) -> Array:
+        """Sums of a buffer's values (buffers, …) over those in memory at each node (nodes, …)."""
+        changes = np.zeros((len(self.where) + 1, *values.shape[1:]))
+        np.add.at(changes, self.spans[:, 0], values)
+        np.add.at(changes, np.minimum(self.spans[:, 1] + 1, len(self.where)), -values)
+        return np.asarray(changes.cumsum(axis=0)[:-1])
+
     @property
     def peak(self) -> int:
         """Bytes of the tensors at the node where they take most."""
-        return int((self.alive @ self.sizes).max(initial=0))
+        return int(self.at_nodes(self.sizes).max(initial=0))
 
     @property
     def at(self) -> str:
         """What the node is called where they take most; "" where there is none."""
-        return self.where[int(np.argmax(self.alive @ self.sizes))] if self.where else ""
+        return self.where[int(np.argmax(self.at_nodes(self.sizes)))] if self.where else ""
 
 
 def liveness(network: Network) -> Liveness | None:
@@ -156,11 +163,9 @@ def _liveness(graph: onnx.GraphProto, tensors: dict[str, tuple[int, tuple[object
             spans[buffer[name]][1] = max(step, last.get(name, step))
             if over in given:
                 given.add(name)
-    alive = np.zeros((len(nodes), len(names)))
-    for column, (begin, end) in enumerate(spans):
-        alive[begin : end + 1, column] = 1
     sizes = np.array([tensors[name][0] for name in names], dtype=float)
-    return Liveness(alive, tuple(names), sizes, tuple(node.name or node.output[0] for node in nodes))
+    where = tuple(node.name or node.output[0] for node in nodes)
+    return Liveness(np.array(spans, dtype=int).reshape(-1, 2), tuple(names), sizes, where)
 
 
 def _written_over(

@@ -140,7 +140,7 @@ def memory_model(network: Network) -> Memory | None:
             return None
         slopes[:, i - 1] = (found.sizes - other[1].sizes) / (units - other[0])
     base = found.sizes - slopes @ present_units(network)
-    return Memory(found.alive @ base, found.alive @ slopes)
+    return Memory(found.at_nodes(base), found.at_nodes(slopes))
 
 
 def _other(network: Network, i: int) -> tuple[int, Liveness] | None:
