@@ -308,8 +308,8 @@ def test_inspect_shows_them(cli, tmp_path):
     start = start_of("cnn", tmp_path)
     code, out, _ = cli("inspect", start)
     assert code == 0
-    shown = f"one row: {CNN_MACS:,} MACs, at most {CNN_MEMORY:,} bytes of tensors at once, at pool1"
-    assert shown in " ".join(out.split())
+    assert f"{CNN_MACS:,} MACs a row" in " ".join(out.split())
+    assert f"memory: at most {CNN_MEMORY:,} bytes of tensors at once for a row, at pool1" in " ".join(out.split())
     record = json.loads(cli("inspect", start, "--json")[1])
     assert (record["multiplications"], record["memory"]) == (CNN_MACS, CNN_MEMORY)
 

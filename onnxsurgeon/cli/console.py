@@ -107,17 +107,6 @@ def network_summary(network: Network) -> str:
     return text if count is None else f"{text}, {count:,} MACs a row"
 
 
-def _computed(network: Network) -> str:
-    """What is computed for one row: multiplications, and bytes of tensors; what is not known is left out."""
-    from onnxsurgeon.graph.memory import liveness
-
-    count, found = network.multiplications, liveness(network)
-    parts = [] if count is None else [f"{count:,} MACs"]
-    if found is not None and found.peak:
-        parts.append(f"at most {found.peak:,} bytes of tensors at once, at {found.at}")
-    return ", ".join(parts)
-
-
 def inspection(
     network: Network,
     reports: Sequence[LayerReport],
@@ -127,6 +116,8 @@ def inspection(
     proofs: Sequence[GroupProof] = (),
 ) -> None:
     """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
+    from onnxsurgeon.graph.memory import liveness
+
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
@@ -134,9 +125,9 @@ def inspection(
         f"prefix: {escape(_prefix([node.op_type for node in frame.prefix_nodes]))}; "
         f"suffix: {escape(', '.join(frame.suffix)) or 'none'}"
     )
-    computed = _computed(network)
-    if computed:
-        out.print(f"one row: {escape(computed)}")
+    found = liveness(network)
+    if found is not None and found.peak:
+        out.print(f"memory: at most {found.peak:,} bytes of tensors at once for a row, at {escape(found.at)}")
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()

@@ -197,7 +197,7 @@ class ShrinkTrained(FrontSearch):
         plans = reductions(base.network, self._calibrated, most, base.number, bounds=bounds)
         given = self.given_branch
         moments = calibrate(given.network, self.train, self.sample)
-        plain = shrinkage(given.network, moments, most, given.number, bounds)
+        plain = self._plain(given, moments, most)
         for candidate in [*plans, *([plain] if plain is not None else [])]:
             self._is_plain = candidate is plain  # what ``operate prune`` would do
             made = self.untrained(state, candidate, given if self._is_plain else base)
@@ -212,6 +212,15 @@ class ShrinkTrained(FrontSearch):
             if kind not in found or made.score > found[kind].score:
                 found[kind] = made
         return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
+
+    def _plain(self, given: Branch, moments: Moments, most: int) -> Candidate | None:
+        """The given network pruned in one go to the limits, or to ``most`` parameters, as ``operate prune`` does it."""
+        limits, plan = self.limits, None
+        if limits.bounds.are_any:  # how many parameters these allow depends on which units go
+            plan = shrinkage(given.network, moments, None, given.number, limits.bounds)
+        if plan is not None and ((limits.parameters, limits.size) == (None, None) or plan.parameters <= most):
+            return plan
+        return shrinkage(given.network, moments, most, given.number, limits.bounds)
 
     def _as_fast(self, state: State, base: Branch, straight: Branch, made: Branch, limit: float) -> Branch:
         """A plan of the kind of ``made`` at the latency of the limit: more layers take longer, fewer allow more units.
