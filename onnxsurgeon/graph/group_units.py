@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 from onnx import numpy_helper
 
 from onnxsurgeon.graph.declared import inputs_of
@@ -98,6 +99,21 @@ class Units:
             self.followers.append((name, axis - len(shape), at.ids))
 
     @cached_property
+    def makers(self) -> dict[str, onnx.NodeProto]:
+        """The node of the file that writes each tensor."""
+        return {name: node for node in self.frame.model.graph.node for name in node.output}
+
+    @cached_property
+    def _given(self) -> dict[str, onnx.TensorProto]:
+        return _given(self.frame)
+
+    def values(self, name: str) -> Array | None:
+        """``own_values`` of a constant of the file."""
+        if name in self.frame.arrays:
+            return self.frame.arrays[name]
+        return numpy_helper.to_array(self._given[name]) if name in self._given else None
+
+    @cached_property
     def constants(self) -> dict[str, int]:
         """The file's constants, and how many nodes read each."""
         return _constants(self.frame)
@@ -130,13 +146,16 @@ def own_values(frame: Frame, name: str) -> Array | None:
     """Values of a constant of the file, an initializer or a Constant node's; None where it is no such thing."""
     if name in frame.arrays:
         return frame.arrays[name]
-    for tensor in frame.model.graph.initializer:
-        if tensor.name == name:
-            return numpy_helper.to_array(tensor)
-    for node in frame.model.graph.node:
-        if node.op_type == "Constant" and name in node.output and node.attribute[0].name == "value":
-            return numpy_helper.to_array(node.attribute[0].t)
-    return None
+    tensor = _given(frame).get(name)
+    return None if tensor is None else numpy_helper.to_array(tensor)
+
+
+def _given(frame: Frame) -> dict[str, onnx.TensorProto]:
+    """Constants that the graph itself holds."""
+    graph = frame.model.graph
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    made = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+    return found | {node.output[0]: node.attribute[0].t for node in made}
 
 
 def node_of(step: Glue) -> str:
