@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
+    from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgery.proof import GroupProof
 
@@ -116,6 +117,8 @@ def inspection(
     proofs: Sequence[GroupProof] = (),
 ) -> None:
     """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
+    from onnxsurgeon.graph.memory import liveness
+
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
@@ -123,6 +126,9 @@ def inspection(
         f"prefix: {escape(_prefix([node.op_type for node in frame.prefix_nodes]))}; "
         f"suffix: {escape(', '.join(frame.suffix)) or 'none'}"
     )
+    found = liveness(network)
+    if found is not None and found.peak:
+        out.print(f"memory: at most {found.peak:,} bytes of tensors at once for a row, at {escape(found.at)}")
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()
@@ -404,23 +410,29 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
     if evolved.written_front:
-        room = max(16, out.width - 56)  # beside the other columns
-        rows = [
-            (
-                entry.file,
-                shorten(entry.topology, room),
-                f"{entry.parameters:,}",
-                f"{entry.accuracy:.4f}",
-                f"{entry.latency or 0:.4f}",
-            )
-            for entry in evolved.written_front
-        ]
-        table(("front", "topology", "parameters", metric, "ms a row"), rows, right=("parameters", metric, "ms a row"))
+        _front(evolved.written_front, metric)
     for remark in others:
         _plain(f"[yellow]{escape(remark)}[/]")
     if page is not None:
         _whole(f"report: {escape(str(page))}")
     _whole(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
+
+
+def _front(entries: Sequence[Entry], metric: str) -> None:
+    """The networks of RUN/front, with what limits ask for of each."""
+    more = {
+        "MACs": [entry.multiplications for entry in entries],
+        "memory": [entry.memory for entry in entries],
+    }
+    asked = {title: counts for title, counts in more.items() if None not in counts}
+    room = max(16, out.width - 56 - 14 * len(asked))  # beside the other columns
+    rows = []
+    for position, entry in enumerate(entries):
+        counts = [f"{values[position]:,}" for values in asked.values()]
+        figures = (f"{entry.accuracy:.4f}", *counts, f"{entry.latency or 0:.4f}")
+        rows.append((entry.file, shorten(entry.topology, room), f"{entry.parameters:,}", *figures))
+    numbers = ("parameters", metric, *asked, "ms a row")
+    table(("front", "topology", *numbers), rows, right=numbers)
 
 
 def figures_box(found: Sequence[Figure]) -> None:
