@@ -8,6 +8,7 @@ PYTEST := -m pytest -q -n 2
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
+	@echo "open in a browser: $$(ls -td "$$PWD"/runs/digits-small-digits-*/report.html | head -n 1)"
 
 # A page that learns what is drawn on it: docs/demo, with its network and ONNX Runtime, into build/demo-page.
 demo-page: .venv-demo/installed runners/js/node_modules/installed
@@ -77,7 +78,7 @@ lint: .venv-test/installed
 
 .venv-demo/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu]'
+	.venv-demo/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,report]'
 	@touch $@
 
 .venv-test/installed: pyproject.toml

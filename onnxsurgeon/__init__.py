@@ -1,4 +1,4 @@
-"""Evolve a trained multilayer perceptron inside its ONNX file: smaller, faster or more accurate.
+"""Evolve a trained network inside its ONNX file: smaller, faster or more accurate.
 
 The names below are the public API; each is imported when it is first used, so that ``import onnxsurgeon`` stays cheap.
 """

@@ -41,13 +41,28 @@ def test_the_api_reference_has_every_public_name_once():
     assert sorted(listed) == sorted(onnxsurgeon.__all__)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+
+
+@pytest.mark.parametrize("page", [DOCS.parent / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_options_that_a_page_names_exist(page):
-    lines = re.findall(r"^(?:\$ )?onnxsurgeon .*", page.read_text(), re.MULTILINE) + re.findall(
-        r"`[^`\n]+`", page.read_text()
-    )
-    named = {name for line in lines for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)}
-    assert named <= {*options(), "--rounds", "--plot", "--run", "--peer-python"}  # the last are tools/benchmark.py's
+    inline = re.findall(r"`([^`\n]+)`", page.read_text())
+    lines = [line for line in inline if not line.startswith("python ")]
+    lines += re.findall(r"^(?: {4}|\$ )?onnxsurgeon .*", page.read_text(), re.MULTILINE)
+    named = {name for line in lines for name in OPTION.findall(line)}
+    # The last are those of tools/benchmark.py and tools/better_networks.py.
+    assert named <= {*options(), "--help", "--rounds", "--plot", "--run", "--peer-python", "--tables"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_of_tools_that_a_page_names_exist(page):
+    for name, arguments in re.findall(
+        r"(?:^ {4}|`)(?:\$ )?python (tools/\w+\.py)([^`\n#]*)", page.read_text(), re.MULTILINE
+    ):
+        text = (DOCS.parent / name).read_text()
+        packages = (DOCS.parent / "tools").glob("*/*.py")
+        code = text + "".join(path.read_text() for path in packages)
+        assert [option for option in OPTION.findall(arguments) if f'"{option}"' not in code] == [], name
 
 
 def test_the_page_on_surgeries_has_and_draws_them_all():

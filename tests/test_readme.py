@@ -1,5 +1,6 @@
-"""The README's commands and its Python are run, and its output has the shape that it shows."""
+"""The commands and the Python of README.md are run, and so is the long example; output has the shape that is shown."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,10 +12,11 @@ from tests.conftest import MODELS
 
 ROOT = MODELS.parent
 README = (ROOT / "README.md").read_text()
+LONG = (ROOT / "docs" / "worked_example.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -28,9 +30,10 @@ def shape(text):
     return re.sub(r"[-+]?[\d][\d.,e+-]*", "#", " ".join(text.split()))
 
 
-def test_the_worked_example(folder, fashion):
+def work_through(page, folder):
+    """Run every command of the page; the first and the last line that it shows are printed. The number of commands."""
     commands = 0
-    for block in blocks("console"):
+    for block in blocks("console", page):
         for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
             program, *arguments = shlex.split(command)
             assert program == "onnxsurgeon"
@@ -39,28 +42,40 @@ def test_the_worked_example(folder, fashion):
                 cwd=folder,
                 capture_output=True,
                 text=True,
-                env={**__import__("os").environ, "COLUMNS": "100"},
+                env={**os.environ, "COLUMNS": "100"},
             )
             assert (done.returncode, done.stderr) == (0, ""), command
-            for line in (shown.splitlines()[0], shown.splitlines()[-1]):
+            lines = [line for line in shown.splitlines() if line != "…"]
+            for line in (lines[0], lines[-1]):
                 assert shape(line) in shape(done.stdout), command
             commands += 1
-    assert commands == 4
+    return commands
 
 
-def test_the_python_example(folder):
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 8 * 1024
+    (example,) = blocks("console")
+    assert len(example.splitlines()) <= 25
+
+
+def test_the_worked_example_and_its_python(folder):
+    assert work_through(README, folder) == 3
     (code,) = blocks("python")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10 + 1
+    assert len([line for line in code.splitlines() if line.strip()]) <= 5
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    assert lines[0] == "64-10-10 760"
-    assert lines[1].startswith("True")
-    assert lines[1].endswith("64-16-10")
-    assert lines[2].endswith("runs/wider-digits-1")
+    shown = re.search(r"# (.*) …$", code, re.MULTILINE)[1]
+    first = done.stdout.splitlines()[0]
+    assert shape(first) == shape(shown)
+    assert first.endswith("runs/trained-digits-1/best.onnx")
+    assert int(re.search(r"([\d,]+) parameters", first)[1].replace(",", "")) <= 50_826 / 10
+
+
+def test_the_long_example(folder, fashion):
+    assert work_through(LONG, folder) == 4
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
-    (two, _) = blocks("sh")
+    (two,) = blocks("sh")
     targets = re.findall(r"^make (\w+)", two, re.MULTILINE)
     assert targets == ["demo", "test"]
     makefile = (ROOT / "Makefile").read_text()
@@ -71,8 +86,16 @@ def test_the_two_commands_are_targets_of_the_makefile():
 def test_every_command_is_in_the_table():
     from tests.test_cli import commands
 
+    index = (ROOT / "docs" / "index.md").read_text()
     for command in commands():
-        assert f"`{' '.join(command)}" in README, command
+        assert f"`{' '.join(command)}" in index, command
+
+
+def test_what_the_readme_and_the_pages_link_to_is_there():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text()):
+            if target not in ("commands.md", "changelog.md", "../commands.md"):  # these are made by `make docs`
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_ci_calls_the_readmes_test_command():

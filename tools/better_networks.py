@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 SMALL, LARGE = MODELS / "fashion-mnist-small.onnx", MODELS / "fashion-mnist-large.onnx"
 FASHION = [str(SMALL), "--data", "fashion-mnist"]
-FOUR = ["--ensemble", "4"]  # what README's runs without a limit were made with
+FOUR = ["--ensemble", "4"]  # what the runs without a limit on docs/measurements.md were made with
 LIMIT = "--max-parameters"
 # What each ingredient is worth: a run with one thing changed.
 CHANGED: dict[str, list[str]] = {

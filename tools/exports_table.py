@@ -257,7 +257,7 @@ def check(fixture: Fixture) -> Row:
             wanted = spelled_out(fixture.topology)
             row.layers = network.topology
             if network.topology != wanted:
-                row.layers += f" of {wanted}: {'; '.join(network.frame.notes)}"
+                row.layers += f" of {wanted}: {'; '.join(network.frame.notes)}" if network.frame.notes else ""
             dataset = fixture.dataset()
             feeds = rows_of(network, fixture, dataset)
             row.interface = check_interface(fixture, network, feeds, folder)

@@ -1,4 +1,4 @@
-"""Run the commands that README.md and the tutorials show, and put what they print now in the places of what is there.
+"""Run the commands that pages show, and put what they print now in the places of what is there.
 
     python tools/reprint.py README.md docs/tutorial/scikit-learn.md
 

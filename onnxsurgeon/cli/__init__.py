@@ -67,7 +67,7 @@ def _fail(error: OnnxSurgeonError | OSError) -> None:
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    """Evolve a trained multilayer perceptron inside its ONNX file: smaller, faster or more accurate."""
+    """Evolve a trained network inside its ONNX file: smaller, faster or more accurate."""
     if version:
         typer.echo(f"onnxsurgeon {__version__}")
         raise typer.Exit
