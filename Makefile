@@ -4,11 +4,18 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo test test-current test-training test-tutorial test-node compare docs test-docs wheel lint clean
+.PHONY: demo demo-page serve-demo test test-current test-training test-tutorial test-node compare compare-anywhere docs test-docs wheel lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
 	@echo "open in a browser: $$(ls -td "$$PWD"/runs/digits-small-digits-*/report.html | head -n 1)"
+
+# A page that learns what is drawn on it: docs/demo, with its network and ONNX Runtime, into build/demo-page.
+demo-page: .venv-demo/installed runners/js/node_modules/installed
+	.venv-demo/bin/python tools/build_demo_page.py build/demo-page
+
+serve-demo: demo-page
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/demo-page 8000
 
 test: test-current test-training
 
@@ -29,13 +36,22 @@ test-training: .venv-training/installed
 test-tutorial: .venv-tutorial/installed
 	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py tests/test_measuring_torch.py
 
-# The JavaScript runner, in Node by both of its runtimes. NODE: none may be skipped.
+# The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may be skipped.
 test-node: .venv-test/installed runners/js/node_modules/installed
-	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py
+	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py \
+	  tests/test_demo_page.py tests/test_train_anywhere_speed.py
 
 # Scripts of packages are not run: onnxruntime-node's would fetch libraries for other devices.
 runners/js/node_modules/installed: runners/js/package.json
 	npm --prefix runners/js install --no-package-lock --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# Steps a second of one network in Python, Node and Chromium, beside TensorFlow.js; sizes and memory. Some five minutes.
+compare-anywhere: .venv-test/installed runners/js/node_modules/installed tools/train_anywhere/node_modules/installed
+	.venv-test/bin/python tools/train_anywhere_speed.py
+
+tools/train_anywhere/node_modules/installed: tools/train_anywhere/package.json
+	npm --prefix tools/train_anywhere install --no-package-lock --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # Three quarters of an hour for onnxsurgeon, Optuna over PyTorch and MLPClassifier; goes on where it was stopped.
@@ -98,4 +114,4 @@ lint: .venv-test/installed
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site runners/js/node_modules .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site build/demo-page runners/js/node_modules tools/train_anywhere/node_modules .mypy_cache .pytest_cache .ruff_cache

@@ -75,6 +75,7 @@ SIZE = Quantity(
     "BYTES",
     is_whole=True,
 )
+MACS = Quantity("number of multiplications", {**COUNT.units, "G": "1e9"}, ("200k", "5M"), "N", is_whole=True)
 LATENCY = Quantity(
     "time in milliseconds",
     {"": "1", "ms": "1", "us": "1e-3", "µs": "1e-3", "ns": "1e-6", "s": "1e3"},

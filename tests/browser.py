@@ -15,11 +15,11 @@ _HERE = ("127.0.0.1", "localhost", "")
 
 
 @contextmanager
-def chromium():
-    """A browser; where CI runs, it must be there."""
+def chromium(*more):
+    """A browser, with ``more`` arguments; where CI runs, it must be there."""
     with sync_api.sync_playwright() as playwright:
         # --no-sandbox: CI runs as root, for whom Chromium's sandbox does not start.
-        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
+        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox", *more]}
         try:
             browser = playwright.chromium.launch(**options)
         except sync_api.Error:

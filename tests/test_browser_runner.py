@@ -23,7 +23,7 @@ if not os.environ.get("NODE") and not (RUNNER / "node_modules").is_dir():
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>training</title><link rel="icon" href="data:,">
 <script type="module">
-import * as ort from '/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs';
+import * as ort from '/node_modules/onnxruntime-web/dist/BUNDLE';
 import { Trainer } from '/src/index.js';
 window.trained = (async () => {
   ort.env.wasm.numThreads = 1;
@@ -32,7 +32,8 @@ window.trained = (async () => {
   const read = async ({ file, dtype }) => new KINDS[dtype](await (await fetch(file)).arrayBuffer());
   const rows = await read(asked.rows);
   const targets = await read(asked.targets);
-  const trainer = await Trainer.load('/trainer', { ort });
+  const session = asked.providers ? { executionProviders: asked.providers } : {};
+  const trainer = await Trainer.load('/trainer', { ort, session });
   const losses = [];
   for await (const epoch of trainer.train(rows, targets, asked.options)) losses.push(epoch.loss);
   return { losses, metrics: await trainer.evaluate(rows, targets), state: Array.from(trainer.save()) };
@@ -52,7 +53,7 @@ def served(tmp_path):
     folder.mkdir()
     (folder / "src").symlink_to(RUNNER / "src")
     (folder / "node_modules").symlink_to(RUNNER / "node_modules")
-    (folder / "index.html").write_text(PAGE)
+    (folder / "index.html").write_text(PAGE.replace("BUNDLE", "ort.wasm.bundle.min.mjs"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield folder, f"http://127.0.0.1:{server.server_port}/"

@@ -21,7 +21,10 @@ def run(**variables):
     ("words", "found"),
     [
         ("onnxsurgeon ev", ["evaluate", "evolve"]),
-        ("onnxsurgeon evolve m.onnx --max-", ["--max-parameters", "--max-size", "--max-latency"]),
+        (
+            "onnxsurgeon evolve m.onnx --max-",
+            ["--max-parameters", "--max-size", "--max-latency", "--max-macs", "--max-memory"],
+        ),
         ("onnxsurgeon evolve m.onnx --epsilon", ["--epsilon"]),  # experts' options too, and no old names
         ("onnxsurgeon evolve m.onnx --engine ", ["auto", "loop", "artifacts"]),
         ("onnxsurgeon evolve m.onnx --search s", ["shrink-trained"]),

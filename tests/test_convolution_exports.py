@@ -1,10 +1,13 @@
-"""Convolutional networks of PyTorch's exporters: written back they compute the same, and nothing stays in silence.
+"""Convolutional networks of five exporters: written back they compute the same, and nothing stays in silence.
 
-tools/convolution_zoo.py made the files.
+tools/convolution_zoo.py, tools/convolution_zoo_keras.py and tools/convolution_zoo_jax.py made the files.
 """
 
+import re
+from collections import Counter
 from pathlib import Path
 
+import convolution_table
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
@@ -20,7 +23,7 @@ FOLDER = Path(__file__).parent / "convolutions"
 FILES = sorted(path.name for path in FOLDER.glob("*.onnx"))
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Of which no width is free.
-NOTHING_FREE = ("convnext-torch-dynamo.onnx", "shufflenet-torch-dynamo.onnx", "shufflenet-torch-legacy.onnx")
+NOTHING_FREE = ("shufflenet-torch-dynamo.onnx", "shufflenet-torch-legacy.onnx")
 # What is found of nodes that need no rule of pooling: convolutions, sums, means, channels beside one another.
 FOUND = {
     "all-convolutions-torch-dynamo": "c3-c6-c8-c5",
@@ -35,9 +38,33 @@ FOUND = {
 
 
 def test_there_are_files():
-    assert len(FILES) >= 34
+    assert len(FILES) >= 60
     assert FOUND.keys() <= {name.removesuffix(".onnx") for name in FILES}
     assert all((FOLDER / name).stat().st_size < 50_000 for name in FILES)
+
+
+def test_the_page_has_a_row_for_each_in_which_every_cell_says_yes_or_why_not():
+    page = (FOLDER.parent.parent / "docs" / "convolutions.md").read_text()
+    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\| .* \| (?:same|no)[^|]* \|$", page, re.MULTILINE)]
+    assert Counter(tuple(row[:2]) for row in rows) == Counter(
+        convolution_table.split_name(path) for path in FOLDER.glob("*.onnx")
+    )
+    for row in rows:
+        assert len(row) == len(convolution_table.HEADINGS)
+        assert all(cell.strip() for cell in row)
+        assert row[2] == load(FOLDER / convolution_table.file_of(*row[:2])).topology
+        exact, _, done = row[4].partition(",")[0].partition(" of ")
+        assert exact == done or row[4].startswith("none: ")
+        assert row[6].startswith("yes, ")
+        assert row[7].startswith("same, ")
+
+
+@pytest.mark.parametrize("name", ["sound-keras.onnx", "unet-tf2onnx.onnx", "vgg-jax2onnx.onnx"])
+def test_a_network_with_channels_last_goes_through_the_whole(name):
+    row = convolution_table.check(FOLDER / name)
+    assert not any(cell.startswith("no: ") or not cell for cell in row.cells())
+    before, _, after = row.epoch.partition(" → ")
+    assert float(after) < float(before)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -379,7 +379,7 @@ def test_a_weight_that_two_convolutions_share_becomes_two():
 
 
 def test_transposes_of_channels_last_files_cancel():
-    """Conv in NHWC as tf2onnx writes it: what is transposed and turned back between two convolutions is one part."""
+    """Conv in NHWC as tf2onnx writes it: what is transposed and turned back between two convolutions is the layer's."""
     nodes = [
         node("Transpose", "x", "t", perm=[0, 3, 1, 2]),
         node("Conv", "t K", "a"),
@@ -390,7 +390,7 @@ def test_transposes_of_channels_last_files_cancel():
         node("Transpose", "e", "y", perm=[0, 2, 3, 1]),
     ]
     network = same(model(nodes, {"K": values(4, 3, 3, 3), "L": values(2, 4, 3, 3)}, ("batch", 9, 8, 3)))
-    assert network.topology == "c3-c4+c4-c2"
+    assert network.topology == "c3-c4-c2"
     assert network.frame.trunk.features == {"t": (3, 9, 8)}
 
 

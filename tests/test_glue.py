@@ -334,8 +334,9 @@ CASES = {
 # Glue op → ops in the file that are read as it.
 READ_AS = {
     "Identity": {"Identity", "Dropout", "Cast"},
-    "Reshape": {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather"},
+    "Reshape": {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather", "View"},
     "Slice": {"Slice", "Split", "Gather"},
+    "Concat": {"Concat", "Tile", "Expand"},
     "Einsum": {"Einsum", "MatMul"},
     "Affine": {"BatchNormalization"},
 }

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from onnxsurgeon import SurgeonSettings, evolve
+from onnxsurgeon import SurgeonSettings, create, evolve
+from onnxsurgeon.quantities import spell_latency, spell_size
 from onnxsurgeon.report import write_report
 from tests.browser import Visit, browser  # noqa: F401
 from tests.conftest import start_model
@@ -26,6 +27,17 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     settings = SurgeonSettings.from_preset("corrected", **SETTINGS)
     evolved = evolve(start_model(folder), "digits", settings=settings, run_dir=folder / "run")
+    write_report(evolved.run)
+    return evolved
+
+
+@pytest.fixture(scope="module")
+def pareto(tmp_path_factory):
+    """A run whose objective is the front."""
+    folder = tmp_path_factory.mktemp("front")
+    settings = SurgeonSettings.from_preset("default", objective="pareto", epochs=6)
+    start = create((64, 24, 10), input_shape=(8, 8, 1))
+    evolved = evolve(start, "digits", settings=settings, run_dir=folder / "run")
     write_report(evolved.run)
     return evolved
 
@@ -161,3 +173,57 @@ def test_a_wide_family_is_scrolled_and_not_shrunk(browser, run):  # noqa: F811
         whole, seen = page.locator(".tree").evaluate(sizes)
         assert whole > seen
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_a_point_of_the_front_downloads_its_file(browser, pareto):  # noqa: F811
+    entries = pareto.written_front
+    assert len(entries) >= 2
+    with served(pareto.run) as address, Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{address}/report.html")
+        pick = page.locator("#pick")
+        assert pareto.network.topology in pick.inner_text()  # the result, before anything is picked
+        for entry in (entries[0], entries[-1]):
+            page.locator(f'.picker .mark[data-branch="{entry.branch}"]').click()
+            words = pick.inner_text()
+            for expected in (entry.topology, f"{entry.parameters:,}", f"{entry.accuracy:.4f}", spell_size(entry.size)):
+                assert expected in words
+            assert spell_latency(entry.latency) in words
+            with page.expect_download() as download:
+                pick.get_by_role("link", name="Download").click()
+            assert download.value.suggested_filename == entry.file.rpartition("/")[2]
+            assert download.value.path().read_bytes() == (pareto.run / entry.file).read_bytes()
+        row = page.locator(f'.front-row[data-branch="{entries[0].branch}"]')
+        row.focus()
+        page.keyboard.press("Enter")
+        assert entries[0].topology in pick.inner_text()
+        assert page.locator(".picker .mark.picked").get_attribute("data-branch") == str(entries[0].branch)
+        assert visit.errors == []
+        assert visit.elsewhere == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_front_fits_a_phone(scheme, browser, pareto):  # noqa: F811
+    with opened(browser, pareto, viewport=PHONE, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_the_first_screen_has_the_answer_and_three_numbers(browser, pareto):  # noqa: F811
+    with opened(browser, pareto, viewport={"width": 1440, "height": 900}) as page:
+        for selector in (".wish", ".before-after svg", ".large div:nth-child(3)"):
+            box = page.locator(selector).bounding_box()
+            assert box["y"] + box["height"] <= 900
+        words = page.locator(".wish").inner_text()
+        assert "the best of every size" in words
+        assert f"{len(pareto.written_front)} networks to pick from" in words
+        assert page.locator("#spectra").count() == 0  # this search does not go by them
+
+
+def test_the_python_of_a_page_runs_the_result(browser, pareto, monkeypatch):  # noqa: F811
+    pytest.importorskip("onnxruntime")
+    with opened(browser, pareto) as page:
+        code = page.locator(".snippets figure", has_text="Python").locator("pre").inner_text()
+    monkeypatch.chdir(pareto.run)
+    names = {}
+    exec(code, names)
+    assert names["result"].shape == (1, 10)

@@ -320,7 +320,8 @@ def batch_normalization_whose_input_has_two_readers(g):
     "4-8-6",
     "3-5-3",
     "6-2",
-    notes=("the widths of 'd2', 'd4' stay: Reshape lays their output out anew (nodes 'Reshape_d', 'Reshape_k')",),
+    shared=((3, 2),),
+    notes=("the width of 'd2' stays: Reshape lays its output out anew (node 'Reshape_d')",),
 )
 def shape_arithmetic_before_a_reshape(g):
     """The shape is computed from the batch's at run time, as exporters write a view."""

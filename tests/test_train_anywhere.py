@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from onnxsurgeon import (
     InputOptions,
@@ -16,6 +16,7 @@ from onnxsurgeon import (
     SettingsError,
     TrainingSettings,
     create,
+    create_convolutional,
     export_trainer,
     import_state,
     load,
@@ -25,7 +26,11 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.deploy import state_file
+from onnxsurgeon.deploy.scalars import scalars
+from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.loop import LoopEngine
+from onnxsurgeon.training.optimizers import make_optimizer
 from tests.conftest import MODELS, randomised
 
 EXPORTS = MODELS / "exports"
@@ -132,9 +137,10 @@ CASES = {
     "float64": ("sklearn-float64.onnx", {}),
     "float16": ("torch-legacy-float16.onnx", {}),
     "slopes": ("torch-legacy-piecewise.onnx", {}),
+    "convolutions": (create_convolutional("8x8x1-c6-c4-p-12-10", seed=5), {}),
     "names": ("sklearn-column-inputs.onnx", {"data": "iris-sizes.csv", "target": ("species",)}),
 }
-OPTIMIZERS = {  # at rates that float32 holds, so that the numbers are the engine's own
+OPTIMIZERS = {  # at rates that float32 holds, so that what is left is rounding
     "sgd": {"optimizer": "sgd", "learning_rate": 2**-6, "weight_decay": 0.01},
     "momentum": {"optimizer": "momentum", "learning_rate": 2**-9, "weight_decay": 0.01},
     "nesterov": {"optimizer": "nesterov", "learning_rate": 2**-9},
@@ -152,12 +158,11 @@ def test_the_files_train_as_the_engine_does(tmp_path, case, optimizer):
     expected = made.expected(batches)
     state, losses = made.train("train", batches)
     found = import_state(made.network, state).network
-    assert largest_difference(found, expected.network) <= 1e-5
+    assert largest_difference(found, expected.network) <= (1e-4 if optimizer == "adamw" else 1e-6)
     assert losses.mean() == pytest.approx(expected.mean_loss, rel=1e-5)
     assert int(state["steps"]) == STEPS
-    one_by_one, _ = made.train("step", batches)
-    for name, values in state.items():
-        np.testing.assert_allclose(one_by_one[name], values, rtol=1e-6, atol=1e-7, err_msg=name)
+    one_by_one = import_state(made.network, made.train("step", batches)[0]).network
+    assert largest_difference(one_by_one, found) <= (1e-4 if optimizer == "adamw" else 1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov"])
@@ -166,6 +171,29 @@ def test_other_optimizers(tmp_path, optimizer):
     batches = made.batches()
     found = import_state(made.network, made.train("train", batches)[0]).network
     assert largest_difference(found, made.expected(batches).network) <= 1e-5
+
+
+@pytest.mark.parametrize("taken", [0, 1, 9, 1000, 10**6])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_scalars_of_a_step_are_the_engines(optimizer, taken):
+    """In float32 to its rounding: 1 − 0.999 is no small difference of large numbers."""
+    settings = TrainingSettings(**OPTIMIZERS[optimizer])
+    rule, build = make_optimizer(settings), GraphBuilder(np.dtype(np.float32))
+    given = {"rates": "rates", "size": "size", "taken": "taken", "count": "count"}
+    series, constant = scalars(build, rule, given)
+    inputs = [helper.make_tensor_value_info("rates", TensorProto.FLOAT, [5])]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("size", "taken", "count")]
+    outputs = [onnx.ValueInfoProto(name=name) for name in (*series.values(), *constant.values())]
+    graph = helper.make_graph(build.nodes, "g", inputs, outputs, list(build.constants.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rates = np.full(5, settings.learning_rate, "f")
+    feeds = {"rates": rates, "size": np.array(13), "taken": np.array(taken), "count": np.array(5)}
+    read = {value.name for value in inputs} & {name for node in build.nodes for name in node.input}
+    session = ort.InferenceSession(model.SerializeToString())
+    found = session.run(None, {name: values for name, values in feeds.items() if name in read})
+    expected = dict(zip(rule.scalars, rule.values(rates.astype(np.float64), 13, taken), strict=True))
+    for name, values in zip((*series, *constant), found, strict=True):
+        np.testing.assert_allclose(np.broadcast_to(values, 5), expected[name], rtol=5e-7, err_msg=name)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -202,7 +230,8 @@ def test_predict_is_the_model_with_the_states_weights(tmp_path, case):
         name: rows.take(slice(0, 8))
         for name, rows in model_inputs(made.network, made.dataset, made.dataset.train, made.options).items()
     }
-    session = ort.InferenceSession(EXPORTS / model)
+    given = EXPORTS / model if isinstance(model, str) else to_model(model).SerializeToString()
+    session = ort.InferenceSession(given)
     for output, expected in zip(session.get_outputs(), session.run(None, own), strict=True):
         if not isinstance(expected, list):  # ZipMap's maps
             found = made.run("predict", {**raw, **parameters})[output.name]

@@ -26,6 +26,7 @@ def main() -> int:
     build = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     done = subprocess.run(build, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, end="")
+    shutil.rmtree(SITE / "demo", ignore_errors=True)  # sources of a page that `make demo-page` builds
     faults = warnings(done.stdout)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import comparing, data, deploying, learning, models
+from onnxsurgeon.cli import comparing, data, deploying, learning, models, reporting
 from onnxsurgeon.cli.encoding import make_printable
 from onnxsurgeon.cli.streams import OutputError, give_up, written_out
 from onnxsurgeon.errors import OnnxSurgeonError
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 models.register(app)
 learning.register(app)
+reporting.register(app)
 comparing.register(app)
 deploying.register(app)
 app.add_typer(data.app, name="data")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich import markup
 from rich.box import ROUNDED
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
 
+from onnxsurgeon.cli.narrow import packed, shorten
 from onnxsurgeon.cli.spectra import spectra
 from onnxsurgeon.printable import shown
 from onnxsurgeon.runs.footprint import Figure, figures, measured_figure
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
+    from onnxsurgeon.runs.entry import Entry
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgery.proof import GroupProof
 
@@ -115,6 +117,8 @@ def inspection(
     proofs: Sequence[GroupProof] = (),
 ) -> None:
     """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
+    from onnxsurgeon.graph.memory import liveness
+
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
     out.print(f"[bold]{escape(network.name)}[/]: {network_summary(network)}, {kinds}, opset {frame.opset}")
@@ -122,6 +126,9 @@ def inspection(
         f"prefix: {escape(_prefix([node.op_type for node in frame.prefix_nodes]))}; "
         f"suffix: {escape(', '.join(frame.suffix)) or 'none'}"
     )
+    found = liveness(network)
+    if found is not None and found.peak:
+        out.print(f"memory: at most {found.peak:,} bytes of tensors at once for a row, at {escape(found.at)}")
     for note in frame.notes:
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()
@@ -254,6 +261,7 @@ def rounding_note(rounding: float) -> None:
         _plain(f"[dim]weights are rounded to the file's type, by up to {rounding:.1e} of their tensor's largest[/]")
 
 
+_UNBOUNDED = 10_000  # columns
 SURGERY = 17  # columns of a surgery; of several at once the first are shown
 
 
@@ -297,8 +305,8 @@ class EventPrinter:
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
             self._column_names()
         elif kind == "resumed":
-            going_on = [f"{b['branch']} ({b['topology']}) {b['accuracy']:.4f}" for b in event["branches"]]
-            _plain(f"epoch {event['epoch']:>3}: resumed with {', '.join(going_on)}")
+            going_on = [(each["branch"], each["topology"], each["accuracy"]) for each in event["branches"]]
+            _plain(_branches(f"epoch {event['epoch']:>3}: resumed with", going_on))
             self._column_names()
         elif kind == "extended":
             _plain(f"epoch {event['epoch']:>3}: goes on to epoch {event['run_epochs']}")
@@ -306,8 +314,10 @@ class EventPrinter:
             word = "tried" if kind == "recuperated" else "trained"
             surgery = event["surgery"]
             surgery = surgery if len(surgery) <= SURGERY else f"{surgery[: SURGERY - 1]}…"
+            columns = _topology_columns()
             line = (
-                f"{word:<7} {event['branch']:>4} {surgery:<{SURGERY}} {event['topology']:<16} "
+                f"{word:<7} {event['branch']:>4} {surgery:<{SURGERY}} "
+                f"{shorten(event['topology'], columns):<{columns}} "
                 f"{event['parameters']:>9,} {event['accuracy']:.4f} {event['gain']:+.4f} {event['score']:.4f}"
             )
             _plain(f"[dim]{line}[/]" if kind == "recuperated" else line)
@@ -319,8 +329,8 @@ class EventPrinter:
             _plain(f"[dim]dropped {event['branch']:>4} {escape(event['reason'])}[/]")
         elif kind == "decided":
             kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
-            text = ", ".join(f"{number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
-            _plain(f"[bold]epoch {event['epoch']:>3}[/]: keep {text}")
+            epoch = f"epoch {event['epoch']:>3}"
+            _plain(f"[bold]{epoch}[/]{_branches(f'{epoch}: keep', list(kept)).removeprefix(epoch)}")
 
     def _opening(self, event: dict[str, Any]) -> None:
         made = f" and {event['made_rows']:,} made of them" if event["made_rows"] else ""
@@ -345,7 +355,8 @@ class EventPrinter:
 
     @staticmethod
     def _column_names() -> None:
-        _plain(f"[dim]{'':<7} {'':>4} {'surgery':<{SURGERY}} {'topology':<16} {'params':>9} accur.    gain  score[/]")
+        surgery, topology = f"{'surgery':<{SURGERY}}", f"{'topology':<{_topology_columns()}}"
+        _plain(f"[dim]{'':<7} {'':>4} {surgery} {topology} {'params':>9} accur.    gain  score[/]")
 
 
 class SilentPrinter(EventPrinter):
@@ -356,8 +367,26 @@ class SilentPrinter(EventPrinter):
         self.remember(event)
 
 
+def _branches(beginning: str, branches: Sequence[tuple[int, str, float]]) -> str:
+    """Number, topology and metric of branches behind ``beginning``; on a terminal no wider than it is."""
+    width = out.width if out.is_terminal else _UNBOUNDED
+    room = max(8, width - len(beginning) - 20)
+    items = [f"{number} ({shorten(topology, room)}) {accuracy:.4f}" for number, topology, accuracy in branches]
+    return packed(beginning, items, width)
+
+
+def _topology_columns() -> int:
+    """How wide topologies are in the lines of candidates, which fit 80 columns, or more where there are more."""
+    return max(16, min(44, out.width - 64))
+
+
 def _plain(text: str) -> None:
-    """A line that the terminal may wrap, but rich does not."""
+    """A line; on a terminal it is broken between words, never inside a number, and elsewhere not at all."""
+    out.print(text, soft_wrap=not out.is_terminal)
+
+
+def _whole(text: str) -> None:
+    """A line with a path, which stays one that can be copied."""
     out.print(text, soft_wrap=True)
 
 
@@ -381,27 +410,57 @@ def result(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
     _plain(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
     if evolved.written_front:
-        rows = [
-            (entry.file, entry.topology, f"{entry.parameters:,}", f"{entry.accuracy:.4f}", f"{entry.latency or 0:.4f}")
-            for entry in evolved.written_front
-        ]
-        table(("front", "topology", "parameters", metric, "ms a row"), rows, right=("parameters", metric, "ms a row"))
+        _front(evolved.written_front, metric)
     for remark in others:
         _plain(f"[yellow]{escape(remark)}[/]")
     if page is not None:
-        _plain(f"report: {escape(str(page))}")
-    _plain(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
+        _whole(f"report: {escape(str(page))}")
+    _whole(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
+
+
+def _front(entries: Sequence[Entry], metric: str) -> None:
+    """The networks of RUN/front, with what limits ask for of each."""
+    more = {
+        "MACs": [entry.multiplications for entry in entries],
+        "memory": [entry.memory for entry in entries],
+    }
+    asked = {title: counts for title, counts in more.items() if None not in counts}
+    room = max(16, out.width - 56 - 14 * len(asked))  # beside the other columns
+    rows = []
+    for position, entry in enumerate(entries):
+        counts = [f"{values[position]:,}" for values in asked.values()]
+        figures = (f"{entry.accuracy:.4f}", *counts, f"{entry.latency or 0:.4f}")
+        rows.append((entry.file, shorten(entry.topology, room), f"{entry.parameters:,}", *figures))
+    numbers = ("parameters", metric, *asked, "ms a row")
+    table(("front", "topology", *numbers), rows, right=numbers)
 
 
 def figures_box(found: Sequence[Figure]) -> None:
-    """Figures side by side, each before → after with its change below; four fit into 80 columns."""
+    """Figures side by side, each before → after with its change below; where that is too wide, below one another."""
+    grid = _figures_across(found)
+    wanted = out.measure(grid, options=out.options.update(max_width=_UNBOUNDED)).maximum
+    out.print(grid if wanted <= out.width else _figures_down(found))
+
+
+def _figures_across(found: Sequence[Figure]) -> Table:
     grid = Table(box=ROUNDED, show_header=False, show_lines=False)
     for _ in found:
-        grid.add_column(justify="center")
+        grid.add_column(justify="center", no_wrap=True)
     grid.add_row(*(f"[dim]{escape(each.name)}[/]" for each in found))
     grid.add_row(*(f"{escape(each.before)} → [bold]{escape(each.after)}[/]" for each in found))
     grid.add_row(*(f"[bold]{escape(each.change)}[/]" for each in found))
-    out.print(grid)
+    return grid
+
+
+def _figures_down(found: Sequence[Figure]) -> Table:
+    grid = Table(box=ROUNDED, show_header=False, show_lines=False)
+    sides: tuple[JustifyMethod, ...] = ("left", "right", "left")
+    for number, side in enumerate(sides):
+        grid.add_column(justify=side, no_wrap=number > 0)  # a name may be broken, a number may not
+    for each in found:
+        change, name = f"[bold]{escape(each.change)}[/]", f"[dim]{escape(each.name)}[/]"
+        grid.add_row(name, f"{escape(each.before)} → [bold]{escape(each.after)}[/]", change)
+    return grid
 
 
 class DownloadBar:

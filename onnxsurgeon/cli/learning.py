@@ -38,7 +38,7 @@ from onnxsurgeon.cli.options import (
     with_trust,
 )
 from onnxsurgeon.cli.streams import OutputError
-from onnxsurgeon.errors import OnnxSurgeonError, RunError, SettingsError
+from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.renamed import RENAMED, renewed
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -66,7 +66,6 @@ def register(app: typer.Typer) -> None:
         "Exit codes: 0 well; 2 something given cannot be used; 3 the result misses what was asked for; 130 Ctrl-C; "
         "143 SIGTERM. Of [a|b], the first is the default, where none is named.",
     )(evolve)
-    app.command(cls=Command, context_settings=CONTEXT, epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
 
 
 @interruptible
@@ -392,29 +391,6 @@ def renew() -> None:
 
 
 renew()
-
-
-@with_trust
-def report(
-    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
-) -> None:
-    """Write RUN/report.html; also of a run that is still going or was killed.
-
-    Lines of its journal that are damaged are left out, told, and make the exit code 2.
-    """
-    from onnxsurgeon.cli import console
-    from onnxsurgeon.report import write_plots, write_report
-    from onnxsurgeon.runs.table import read_run
-
-    console.out.print(str(write_report(run)), markup=False, soft_wrap=True)
-    for path in write_plots(run) if plots else ():
-        console.out.print(str(path), markup=False, soft_wrap=True)
-    damaged = read_run(run).damaged
-    if damaged:
-        lines = f"line{'s' if len(damaged) > 1 else ''} {', '.join(map(str, damaged[:10]))}"
-        more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
-        raise RunError(f"{run / 'journal.jsonl'}: {lines}{more}: damaged, and left out of the report")
 
 
 def _write_report(run: Path) -> Path | None:

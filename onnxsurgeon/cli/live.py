@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxsurgeon.cli import console
+from onnxsurgeon.cli.narrow import shorten, sparkline
 from onnxsurgeon.cli.run_state import Row, RunState
 from onnxsurgeon.runs.journal import Event
 from onnxsurgeon.surgeon.log import SCORE
@@ -22,6 +23,7 @@ from onnxsurgeon.surgeon.progress import TrainingProgress, Underway
 # A repaint takes some milliseconds of Python, during which no worker can go on to its next piece of work.
 REPAINTS = 4  # a second
 WIDE = 110  # columns from which on there is room for gains and for reasons in full
+HIGH = 20  # lines from which on there is room for the course of the metric
 SPARE = 2  # lines of the record that stay in sight
 # Columns that everything but the topology takes: the number, surgery, figures, the outcome, and gaps.
 NUMBERS, NUMBERS_WIDE = 62, 85
@@ -103,6 +105,8 @@ def render(state: RunState, screen: Console, *, is_stopping: bool = False) -> Re
     header = [_bar(state, width), _line(_phase(state, is_stopping), width), _line(_speed(state), width)]
     if state.best is not None:
         header.append(_best(state.best, state.metric, width))
+    if len(state.curve) > 1 and screen.height >= HIGH:
+        header.append(_curve(state, width))
     underway = {each.branch: each for each in state.progress.underway}
     branches, candidates = state.branches, _candidates(state, underway)
     # Beside the rows there are two empty lines and two of column names; on a low screen the record has to give way.
@@ -124,8 +128,8 @@ def _bar(state: RunState, width: int) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_row(
         f"[bold]epoch {int(state.now)} of {state.epochs}[/]",
-        ProgressBar(total=1.0, completed=share, width=max(10, min(60, width - 40))),
-        f"{share:.0%}",
+        ProgressBar(total=1.0, completed=share, width=max(10, min(60, width - 45))),
+        f"{share:.0%} of the steps",
     )
     return grid
 
@@ -160,6 +164,13 @@ def _best(best: Row, metric: str, width: int) -> Text:
     )
     topology = shorten(best.topology, width - len(before) - len(after))
     return _line(f"{before}{topology}{after}", width)
+
+
+def _curve(state: RunState, width: int) -> Text:
+    """The metric of the best at every decision point."""
+    ends = f"{state.curve[0]:.4f} → {state.curve[-1]:.4f}"
+    before = f"{state.metric} "
+    return _line(f"{before}{sparkline(state.curve, max(1, width - len(before) - len(ends) - 1))} {ends}", width)
 
 
 def _clock(seconds: float) -> str:
@@ -262,15 +273,3 @@ def _outcome(row: Row, state: RunState, underway: Mapping[int, Underway], *, is_
     if row.stage == "trained":
         return ("trained" if row.draw == state.draw else "set aside"), "bold"
     return ("proposed", "") if row.stage == "proposed" and each is None else ("tried", "")
-
-
-def shorten(topology: str, width: int) -> str:
-    """A topology in no more than ``width`` columns: layers in the middle are left out."""
-    if len(topology) <= width:
-        return topology
-    sizes = topology.split("-")
-    for kept in range(len(sizes) - 1, 1, -1):
-        text = "-".join([*sizes[: (kept + 1) // 2], "…", *sizes[len(sizes) - kept // 2 :]])
-        if len(text) <= width:
-            return text
-    return topology[: width - 1] + "…"

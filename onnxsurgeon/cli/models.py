@@ -203,6 +203,7 @@ def inspect(
 ) -> None:
     """Show layers, shapes, parameters, singular values, and what would be recommended and why."""
     from onnxsurgeon.cli import console
+    from onnxsurgeon.graph.memory import peak_memory
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.recommend import inspect_layers, propose, ranked
     from onnxsurgeon.surgery import Narrow
@@ -239,6 +240,7 @@ def inspect(
         "topology": network.topology,
         "parameters": network.parameter_count,
         "multiplications": network.multiplications,
+        "memory": peak_memory(network),
         "opset": network.frame.opset,
         "layers": _layers(network),
         "hidden_layers": layers,

@@ -61,6 +61,7 @@ class RunState:
         branches: the current ones.
         best: what would be the result now.
         candidates: by number, of this decision point.
+        curve: what the best was judged at, at every decision point since the run was started or resumed.
         is_finished: whether nothing is left to train or measure.
     """
 
@@ -71,6 +72,7 @@ class RunState:
         self.branches: list[Row] = []
         self.best: Row | None = None
         self.candidates: dict[int, Row] = {}
+        self.curve: list[float] = []
         self._settings: dict[str, Any] = {}
         self._per_epoch = 1
         self._begun, self._before, self._steps_before = clock(), 0.0, 0  # the latter two before it was resumed
@@ -119,6 +121,7 @@ class RunState:
             row.topology, row.parameters, row.accuracy, row.stage = topology, parameters, accuracy, "kept"
         self.branches = [known[number] for number in event["branches"]]
         self.best = known[event["best"]]
+        self.curve.append(event["best_accuracy"])
         self.epoch, self.draw = event["epoch"], 0
         done = self.progress.steps
         if event["event"] == "decided" and not self.is_initial(event["epoch"] - 1):

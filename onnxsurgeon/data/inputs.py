@@ -252,17 +252,14 @@ def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, row
 
 
 def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, layout: str) -> Rows:
-    """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants."""
+    """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants.
+
+    Signals (rows, n, c) and volumes (rows, d, h, w, c) likewise: channels that are wanted first are moved, and
+    nothing is reshaped that would mix channels with places.
+    """
     source = rows.source
-    images = source[..., None] if source.ndim == 3 else source
     wanted = tuple(shape[1:])
-    candidates = [images]
-    if images.ndim == 4:
-        first = images.transpose(0, 3, 1, 2)
-        # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
-        as_they_are_first = len(wanted) == 3 or layout == "hwc"
-        candidates = [images, first] if as_they_are_first else [first, images]
-    for candidate in candidates:
+    for candidate in _spatial(source, wanted) or _images(source, wanted, layout):
         if _fits(candidate.shape[1:], wanted):
             return replace(rows, source=candidate)
     raise DataError(
@@ -271,8 +268,26 @@ def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, 
     )
 
 
+def _spatial(source: Array, wanted: Sizes) -> list[Array]:
+    """Signals and volumes as they are, and with their channels first; nothing where the rows or the input are none."""
+    axes = source.ndim - 1
+    if axes not in (2, 4) or len(wanted) != axes or (axes == 2 and 1 in wanted):
+        return []
+    return [source, source.transpose(0, axes, *range(1, axes))]
+
+
+def _images(source: Array, wanted: Sizes, layout: str) -> list[Array]:
+    """Images with their channels last, and first; rows of other kinds as they are."""
+    images = source[..., None] if source.ndim == 3 else source
+    if images.ndim != 4:
+        return [images]
+    first = images.transpose(0, 3, 1, 2)
+    # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
+    return [images, first] if len(wanted) >= 3 or layout == "hwc" else [first, images]
+
+
 def _fits(have: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    if len(wanted) == 3 and len(have) == 3:
+    if len(wanted) == len(have) > 1 and not (len(wanted) == 2 and 1 in wanted):
         return all(size is None or size == own for size, own in zip(wanted, have, strict=True))
     known = [size for size in wanted if size is not None]
     product, total = int(np.prod(known)), int(np.prod(have))

@@ -41,7 +41,10 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
                 if name not in known:
                     continue
                 source = names.parameter(name)
-                if values.ndim == 2:
+                if layer.geometry is not None and role != "bias":
+                    shape = dict(layer.parameters_in_file())[name].shape
+                    source = entry.add("Reshape", source, entry.integers(*shape))
+                elif values.ndim == 2:
                     source = entry.add("Transpose", source, perm=[1, 0])
                 kind = kind_of(segment.file_dtype)
                 ends: list[tuple[str, slice | None]] = [(getattr(r.names, role), r.columns) for r in readers]

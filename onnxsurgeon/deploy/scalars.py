@@ -1,18 +1,17 @@
 """The optimizer's scalars of each step as nodes, from the learning rates and the number of steps taken.
 
-They are computed in float64 and then rounded, as ``Optimizer.values`` does on the host: the same numbers, for rates
-that float32 holds. Rates come in float32, since ONNX Runtime's interface for Objective-C and Swift has no float64.
+The engine computes them on the host in float64. Here they are computed in the type that is trained in, since GPUs in
+browsers, reduced builds, Objective-C and Swift have no float64; in forms that lose nothing to that: 1 − βᵗ is
+−2 T / (1 − T) with T = tanh(t ln β / 2), which is exact to the rounding where β is near 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from onnxsurgeon.deploy.pieces import OuterBuilder, kind_of
-from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.deploy.pieces import kind_of
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.optimizers import SGD, AdamW, Momentum, Nesterov, Optimizer
 
@@ -21,7 +20,7 @@ Names = dict[str, str]
 
 @dataclass(frozen=True)
 class Given:
-    """Names of what scalars are made from, all float64.
+    """Names of what scalars are made from, all of the type that is trained in.
 
     Attributes:
         rates: η of each step, (steps,).
@@ -36,33 +35,20 @@ class Given:
     count: str
 
 
-class _Wide(OuterBuilder):
-    """A builder of float64 among another's nodes."""
-
-    def __init__(self, build: GraphBuilder) -> None:
-        super().__init__(np.dtype(np.float64))
-        self.nodes, self.constants = build.nodes, build.constants
-
-    def constant(self, name: str, values: Array) -> str:
-        """As of ``GraphBuilder``; under a name of its own."""
-        return super().constant(f"wide_{name}", values)
-
-
 def scalars(build: GraphBuilder, optimizer: Optimizer, given: Mapping[str, str]) -> tuple[Names, Names]:
     """Append the nodes of the scalars of ``optimizer``; return those of each step (steps,), and those of all steps ().
 
     Both by the optimizer's own names; see ``Optimizer.scalars``. ``given`` has the names of what ``Given`` lists, of
     any type.
     """
-    wide = _Wide(build)
-    known = Given(**{key: wide.add("Cast", name, to=kind_of(wide.dtype)) for key, name in given.items()})
-    series, constant = _RULES[type(optimizer)](wide, optimizer, known)
-    wanted, kind = set(optimizer.scalars), kind_of(build.dtype)
+    known = Given(**{key: build.add("Cast", name, to=kind_of(build.dtype)) for key, name in given.items()})
+    series, constant = _RULES[type(optimizer)](build, optimizer, known)
+    wanted = set(optimizer.scalars)
 
-    def rounded(found: Names) -> Names:
-        return {name: wide.add("Cast", tensor, to=kind) for name, tensor in found.items() if name in wanted}
+    def chosen(found: Names) -> Names:
+        return {name: tensor for name, tensor in found.items() if name in wanted}
 
-    return rounded(series), rounded(constant)
+    return chosen(series), chosen(constant)
 
 
 def _sgd(build: GraphBuilder, optimizer: SGD, given: Given) -> tuple[Names, Names]:
@@ -84,7 +70,7 @@ def _adamw(build: GraphBuilder, optimizer: AdamW, given: Given) -> tuple[Names, 
     """See ``AdamW.values``: e = ε c and a = η c (1 − β1) / (1 − β1ᵗ), c = √((1 − β2ᵗ) / (1 − β2))."""
     first = build.add("Add", given.taken, build.scalar(1.0))
     t = build.add("Range", first, build.add("Add", first, given.count), build.scalar(1.0))
-    over = build.add("Div", _one_less_power(build, optimizer.beta2, t), build.scalar(1 - optimizer.beta2))
+    over = build.add("Mul", _one_less_power(build, optimizer.beta2, t), build.scalar(1 / (1 - optimizer.beta2)))
     root = build.add("Sqrt", over)
     mean = build.add("Div", build.scalar(1 - optimizer.beta1), _one_less_power(build, optimizer.beta1, t))
     a = build.add("Mul", build.add("Mul", given.rates, root), mean)
@@ -106,7 +92,10 @@ def _kept(build: GraphBuilder, decay: float, given: Given) -> Names:
 
 def _one_less_power(build: GraphBuilder, beta: float, t: str) -> str:
     """1 − βᵗ."""
-    return build.add("Sub", build.scalar(1.0), build.add("Pow", build.scalar(beta), t))
+    if not beta:
+        return build.add("Div", t, t)
+    tanh = build.add("Tanh", build.add("Mul", t, build.scalar(math.log(beta) / 2)))
+    return build.add("Div", build.add("Mul", tanh, build.scalar(-2.0)), build.add("Sub", build.scalar(1.0), tanh))
 
 
 _RULES: dict[type, Callable[..., tuple[Names, Names]]] = {

@@ -67,12 +67,19 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
     del rest.graph.input[:]
     rest.graph.input.extend(stay)
 
+    first_reader: dict[str, int] = {}
+    for index in kept_nodes:
+        for name in flow.reads[index]:
+            first_reader.setdefault(name, places[index])
     made: dict[str, int] = {}
+    last = 0
     for ends in segments:
-        # Right behind what it reads: whatever reads its output stood further back.
+        # Right behind what it reads, since whatever reads its output stood further back; but not before a segment that
+        # comes first, so that the file that is written is read in the same order.
         producer = None if ends.entry in made else flow.producers.get(ends.entry)
         behind = 0 if producer is None else places[producer] + 1
-        made[ends.output] = made.get(ends.entry, behind)
+        behind = made.get(ends.entry, behind)
+        last = made[ends.output] = max(behind, min(last, first_reader.get(ends.output, len(kept_nodes))))
     positions = tuple(made[ends.output] for ends in segments)
     prefix_positions = tuple(sorted(places[index] for index in prefix.nodes))
     return Cut(rest, positions, prefix_positions, [graph.node[index] for index in sorted(removed)], frozenset(gone))

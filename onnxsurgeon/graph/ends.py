@@ -33,11 +33,20 @@ def is_obstacle(node: gs.Node) -> bool:
 
 
 def is_mere_shape(node: gs.Node) -> bool:
-    """Whether a last node only lays out anew what comes; not where it takes away axes of size 1 that targets lack."""
+    """Whether a last node only lays out anew what comes.
+
+    Not where it takes away axes of size 1 that targets lack, nor where it moves another axis to the last place, that of
+    classes: a map of channels last.
+    """
     if node.op not in SHAPE_ONLY:
         return False
     have, made = shape_of(node.inputs[0]), shape_of(node.outputs[0])
-    return not (len(have) > 2 >= len(made) and all(size == 1 for size in have[1:-1]))
+    if node.op == "Transpose":
+        order = node.attrs.get("perm")
+        return order is not None and order[-1] == len(have) - 1
+    if len(have) == len(made) > 2 and have[-1] != made[-1]:
+        return False  # a Transpose of an axis of size 1
+    return not (len(have) > 2 >= len(made) and sum(size != 1 for size in have[1:]) <= 1)
 
 
 def with_columns(steps: Sequence[int | Glue], heads: Collection[str]) -> list[int | Glue]:

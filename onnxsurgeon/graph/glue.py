@@ -50,6 +50,7 @@ _ONE_INPUT = frozenset(
         "Unsqueeze",
         "Expand",
         "Slice",
+        "Tile",
         "Split",
         "Gather",
         "ReduceMean",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.canonical import geometry_of
+from onnxsurgeon.graph.canonical import VIEW, geometry_of
 from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue_node import (
@@ -26,6 +26,9 @@ from onnxsurgeon.graph.glue_node import (
     tensors_of,
 )
 from onnxsurgeon.graph.normal_form import label
+
+LARGEST = 2**31 - 1  # an end of a slice beyond which exporters say "all"
+MOST_REPEATS = 16
 
 
 def _plain(node: gs.Node) -> list[Glue]:
@@ -100,19 +103,57 @@ def _reduce(node: gs.Node) -> list[Glue]:
 
 
 def _slice(node: gs.Node) -> list[Glue]:
+    """Parts along one axis after the other; an axis of which all is taken is left out."""
     if "starts" in node.attrs:
         starts, ends, axes, steps = node.attrs["starts"], node.attrs["ends"], node.attrs.get("axes"), None
     else:
         parts = [constant_of(node, i).tolist() if has_input(node, i) else None for i in range(1, 5)]
         starts, ends, axes, steps = parts
-    if starts is None or len(starts) != 1 or (steps is not None and steps != [1]):
-        raise NotGlue("it slices several axes, or in steps")
-    axis = axis_of(node, axes[0] if axes else 0)
-    size = shape_of(node.inputs[0])[axis]
+    if starts is None or (steps is not None and any(step != 1 for step in steps)):
+        raise NotGlue("it slices in steps")
+    axes = list(range(len(starts))) if axes is None else axes
+    whole = [starts[i] == 0 and ends[i] >= LARGEST for i in range(len(starts))]
+    cuts = [(axis_of(node, axes[i]), int(starts[i]), int(ends[i])) for i in range(len(starts)) if not whole[i]]
+    x, y = node.inputs[0], node.outputs[0]
+    if not cuts:
+        return [glue_of(node, "Identity", 1)]
+    found: list[Glue] = []
+    name, shape = x.name, shape_of(x)
+    for number, (axis, start, stop) in enumerate(cuts, start=1):
+        size = shape[axis]
+        if size is None:
+            raise NotGlue("the size it slices is not known")
+        begin, end, _ = slice(start, stop).indices(size)
+        behind = (*shape[:axis], max(end - begin, 0), *shape[axis + 1 :])
+        made = y.name if number == len(cuts) else f"{y.name}/along_{axis}"
+        given = {"axis": axis, "begin": begin, "end": end}
+        found.append(Glue("Slice", (name,), made, (shape,), behind, given, label(node)))
+        name, shape = made, behind
+    return found
+
+
+def _tile(node: gs.Node) -> list[Glue]:
+    """The same several times side by side along one axis."""
+    times = constant_of(node, 1).tolist()
+    sizes, rank = shape_of(node.inputs[0]), len(shape_of(node.outputs[0]))
+    if node.op == "Expand" and any(
+        n != 1 and (len(times) > rank or sizes[i - len(times)] != 1) for i, n in enumerate(times)
+    ):
+        raise NotGlue("it lays out to a shape that is told in numbers")
+    times = [1] * (len(sizes) - len(times)) + times
+    axes = [axis for axis, count in enumerate(times) if count != 1]
+    if not axes:
+        return [glue_of(node, "Identity", 1)]
+    if len(sizes) != rank or len(axes) > 1 or not 1 < times[axes[0]] <= MOST_REPEATS:
+        raise NotGlue(f"it repeats along several axes, or more than {MOST_REPEATS} times")
+    axis, count = axis_of(node, axes[0]), int(times[axes[0]])
+    size = sizes[axis]
     if size is None:
-        raise NotGlue("the size it slices is not known")
-    begin, end, _ = slice(int(starts[0]), int(ends[0])).indices(size)
-    return [_piece(node, node.outputs[0], axis, begin, end)]
+        raise NotGlue("the size it repeats is not known")
+    x, y = node.inputs[0], node.outputs[0]
+    behind = (*sizes[:axis], size * count, *sizes[axis + 1 :])
+    given = {"axis": axis, "sizes": [size] * count}
+    return [Glue("Concat", (x.name,) * count, y.name, (sizes,) * count, behind, given, label(node))]
 
 
 def _split(node: gs.Node) -> list[Glue]:
@@ -241,12 +282,13 @@ def _frozen_convolution(node: gs.Node, geometry: Geometry) -> list[Glue]:
 READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal"), _plain),
     **dict.fromkeys(("Identity", "Dropout", "Cast"), _first_input),
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", VIEW), _reshape),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
     "Pow": _power,
     "Transpose": _transpose,
     "Concat": _concat,
     "Slice": _slice,
+    **dict.fromkeys(("Expand", "Tile"), _tile),
     "Split": _split,
     "Gather": _gather,
     "Einsum": _product,

@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
-from onnxsurgeon.graph.frame import Frame
 from onnxsurgeon.graph.glue import Glue
-from onnxsurgeon.graph.group_units import Axis, Units, node_of, own_values
+from onnxsurgeon.graph.group_units import Axis, Units, node_of
+from onnxsurgeon.graph.told import Measured, Told, leaves
 
 Rule = Callable[[Units, Glue, Sequence[Axis | None]], Axis | None]
 
@@ -107,13 +107,17 @@ def _piece(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None
 
 def _is_told(units: Units, step: Glue) -> bool:
     """Whether a node of the file is told which part it takes by constants, or no node of the file takes it."""
-    node = next((node for node in units.frame.model.graph.node if step.output in node.output), None)
+    node = units.makers.get(step.output)
     if node is None:  # a layer that reads the same as others writes it
         return any(step.output in segment.ends for segment in units.segments)
     if node.op_type == "Split":
-        return len(node.input) < 2 or own_values(units.frame, node.input[1]) is not None
-    bounds = node.input[1:3]
-    return node.op_type == "Slice" and all(own_values(units.frame, name) is not None for name in bounds)
+        return len(node.input) < 2 or units.values(node.input[1]) is not None
+    if node.op_type != "Slice":
+        return False
+    if any(attribute.name == "starts" for attribute in node.attribute):  # before opset 10
+        return all(len(attribute.ints) == 1 for attribute in node.attribute)
+    bounds = [units.values(name) for name in node.input[1:3]]
+    return all(values is not None and values.size == 1 for values in bounds)
 
 
 def _reduced(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
@@ -145,22 +149,35 @@ def _reshaped(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
             step_of = prod(wanted[axis + 1 :])
             if stride % step_of == 0 and step_of * wanted[axis] % span == 0:
                 found = Axis(axis + 1, at.ids, step_of * wanted[axis] // span, stride // step_of)
-                if not _follows(units.frame, step, found, wanted[axis]):
+                if not _follows(units, step, found, wanted[axis]):
                     units.pin(at.ids, f"the shape that {node_of(step)} makes holds their number")
                 return found
     units.pin(at.ids, f"{node_of(step)} lays them out over several axes")
     return None
 
 
-def _follows(frame: Frame, step: Glue, found: Axis, size: int) -> bool:
+def _follows(units: Units, step: Glue, found: Axis, size: int) -> bool:
     """Whether the file's shape for a Reshape goes along with another number of units, or can be made to."""
-    node = next((node for node in frame.model.graph.node if step.output in node.output), None)
+    node = units.makers.get(step.output)
     if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze"):
         return True
-    given = own_values(frame, node.input[1]) if len(node.input) > 1 else None
-    if node.op_type != "Reshape" or given is None or given.shape != (len(step.shape),):
+    told, *others = (
+        units.sizes.of(step.output, axis, len(step.shape))
+        for axis in (found.axis, *(axis for axis in range(1, len(step.shape)) if axis != found.axis))
+    )
+    for other in others:
+        for leaf in () if other is None else leaves(other):
+            at = units.tensors.get(leaf.tensor) if isinstance(leaf, Measured) else None
+            if at is not None and isinstance(leaf, Measured) and at.axis == leaf.axis:
+                units.pin(at.ids, f"the shape that {node_of(step)} makes goes by their number")
+                return False
+    if None in others:
         return False
-    return int(given[found.axis]) in (-1, 0, size)
+    if isinstance(told, Measured):
+        at = units.tensors.get(told.tensor)
+        have = None if at is None else (at.axis, at.outer * at.inner, at.ids.tobytes())
+        return have == (told.axis, found.outer * found.inner, found.ids.tobytes())
+    return isinstance(told, Told) and int(told.values[told.entry]) in (-1, 0, size)
 
 
 def _normalised(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:

@@ -7,12 +7,15 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 from onnx import numpy_helper
 
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.frame import Frame
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.graph.own_values import constants_of
+from onnxsurgeon.graph.told import ToldSizes
 from onnxsurgeon.linear_algebra import Array
 
 
@@ -98,9 +101,29 @@ class Units:
             self.followers.append((name, axis - len(shape), at.ids))
 
     @cached_property
+    def makers(self) -> dict[str, onnx.NodeProto]:
+        """The node of the file that writes each tensor."""
+        return {name: node for node in self.frame.model.graph.node for name in node.output}
+
+    @cached_property
+    def _given(self) -> dict[str, onnx.TensorProto]:
+        return constants_of(self.frame)
+
+    def values(self, name: str) -> Array | None:
+        """``own_values`` of a constant of the file."""
+        if name in self.frame.arrays:
+            return self.frame.arrays[name]
+        return numpy_helper.to_array(self._given[name]) if name in self._given else None
+
+    @cached_property
     def constants(self) -> dict[str, int]:
         """The file's constants, and how many nodes read each."""
         return _constants(self.frame)
+
+    @cached_property
+    def sizes(self) -> ToldSizes:
+        """Where the file tells the sizes that a Reshape makes."""
+        return ToldSizes(self.frame)
 
     def tie_followers(self) -> None:
         """A constant that several nodes read can be cut where it follows the same units in all of them."""
@@ -124,19 +147,6 @@ def _constants(frame: Frame) -> dict[str, int]:
     given = {tensor.name for tensor in graph.initializer} | set(frame.arrays)
     given |= {node.output[0] for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"}
     return {name: read.get(name, 0) for name in given}
-
-
-def own_values(frame: Frame, name: str) -> Array | None:
-    """Values of a constant of the file, an initializer or a Constant node's; None where it is no such thing."""
-    if name in frame.arrays:
-        return frame.arrays[name]
-    for tensor in frame.model.graph.initializer:
-        if tensor.name == name:
-            return numpy_helper.to_array(tensor)
-    for node in frame.model.graph.node:
-        if node.op_type == "Constant" and name in node.output and node.attribute[0].name == "value":
-            return numpy_helper.to_array(node.attribute[0].t)
-    return None
 
 
 def node_of(step: Glue) -> str:

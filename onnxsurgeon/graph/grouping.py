@@ -8,7 +8,9 @@ reach it, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -61,6 +63,8 @@ class _Walk(Units):
             self.pin_tensor(head.tensor, "it is what the model is trained for")
         for name, why in _read_elsewhere(self.frame, self.segments, self.tensors).items():
             self.pin_tensor(name, why)
+        for name, node in self.sizes.bypassed().items():
+            self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
 
     def _segment(self, number: int) -> None:
         segment = self.segments[number]
@@ -126,43 +130,71 @@ class _Walk(Units):
             else:
                 runs.append([root])
         found, stuck = [], []
-        for run in runs:
-            group = self._group(run, roots, at)
+        for run, ports in zip(runs, self._ports([run[0] for run in runs], roots, at), strict=True):
             reason = next((pinned[root] for root in run if root in pinned), "")
-            if not reason and (not group.writers or not group.readers):
-                continue
             if reason:
-                stuck += [Pinned(writer.segment, group.units, reason) for writer in group.writers]
-            else:
-                found.append(group)
+                stuck += [Pinned(writer.segment, len(run), reason) for writer in ports.writers]
+            elif ports.writers and ports.readers:
+                followers = tuple(dict.fromkeys(ports.followers))
+                places = {name: tuple(places) for name, places in ports.places.items()}
+                writers, readers, each = tuple(ports.writers), tuple(ports.readers), tuple(ports.each)
+                found.append(UnitGroup(len(run), writers, readers, followers, each, ports.normalised, places))
         return found, tuple(stuck)
 
-    def _group(self, run: list[int], roots: Array, at: dict[str, tuple[Axis, Array]]) -> UnitGroup:
-        first, units = run[0], len(run)
-
-        def begins(ids: Array) -> list[int]:
-            return [int(i) for i in np.flatnonzero(ids == first)]
-
-        writers = []
+    def _ports(self, firsts: list[int], roots: Array, at: dict[str, tuple[Axis, Array]]) -> list[_Ports]:
+        """For each run of units, by its first one, where it is written, read and held."""
+        numbers = np.full(self.count, -1)
+        numbers[firsts] = np.arange(len(firsts))
+        found = _Found([_Ports([], [], [], [], {}) for _ in firsts], numbers[roots])
         for segment, begin, width in self.writers:
             last = len(self.segments[segment].layers) - 1
-            writers += [Writer(segment, last, place) for place in begins(roots[begin : begin + width])]
-        readers = [
-            Reader(segment, 0, place, axis.outer, axis.inner)
-            for segment, axis in self.readers
-            for place in begins(roots[axis.ids])
-        ]
-        followers = dict.fromkeys(
-            Follower(name, axis, place) for name, axis, ids in self.followers for place in begins(roots[ids])
-        )
-        each = [(segment, place) for segment, ids in self.each for place in begins(roots[ids])]
-        normalised = next((node for node, ids in self.normalised if first in roots[ids]), "")
-        places = {
-            name: tuple(Place(axis.axis, place, axis.outer, axis.inner) for place in begins(ids))
-            for name, (axis, ids) in at.items()
-            if first in ids
-        }
-        return UnitGroup(units, tuple(writers), tuple(readers), tuple(followers), tuple(each), normalised, places)
+            for ports, place in found.begins(np.arange(begin, begin + width)):
+                ports.writers.append(Writer(segment, last, place))
+        for segment, axis in self.readers:
+            for ports, place in found.begins(axis.ids):
+                ports.readers.append(Reader(segment, 0, place, axis.outer, axis.inner))
+        for segment, ids in self.each:
+            for ports, place in found.begins(ids):
+                ports.each.append((segment, place))
+        self._add_frame(found, at)
+        return found.ports
+
+    def _add_frame(self, found: _Found, at: dict[str, tuple[Axis, Array]]) -> None:
+        """What the file holds besides the layers."""
+        for name, number, ids in self.followers:
+            for ports, place in found.begins(ids):
+                ports.followers.append(Follower(name, number, place))
+        for node, ids in reversed(self.normalised):
+            for ports, _ in found.begins(ids):
+                ports.normalised = node
+        for name, (axis, _) in at.items():
+            for ports, place in found.begins(axis.ids):
+                ports.places.setdefault(name, []).append(Place(axis.axis, place, axis.outer, axis.inner))
+
+
+@dataclass(eq=False)
+class _Ports:
+    """What becomes a group; see ``UnitGroup``."""
+
+    writers: list[Writer]
+    readers: list[Reader]
+    followers: list[Follower]
+    each: list[tuple[int, int]]
+    places: dict[str, list[Place]]
+    normalised: str = ""
+
+
+class _Found(NamedTuple):
+    """Ports of all runs of units, and the run that begins with each unit, −1 for none."""
+
+    ports: list[_Ports]
+    runs: Array
+
+    def begins(self, ids: Array) -> Iterator[tuple[_Ports, int]]:
+        """Where runs begin among some units."""
+        runs = self.runs[ids]
+        for place in np.flatnonzero(runs >= 0).tolist():
+            yield self.ports[runs[place]], place
 
 
 def _read_elsewhere(frame: Frame, segments: Sequence[DenseChain], tensors: Mapping[str, Axis]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.bias_last import biases_first
 from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
 from onnxsurgeon.graph.branches import without_constant_branches
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values, geometry_of
@@ -96,6 +97,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     model, branches = without_constant_branches(_inlined(parts.skeleton, source), parts.arrays.keys())
     model, dropouts = without_random_dropout(model)
     frozen = frozen_in(model, source) if frozen is None else frozen
+    model = model if frozen.before else biases_first(model, parts.arrays)
     held = nodes_before(model.graph, frozen.before)
     _refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())

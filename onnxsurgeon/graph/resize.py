@@ -12,8 +12,9 @@ from onnx import helper, numpy_helper
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Trunk
 from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.graph.group_units import own_values
 from onnxsurgeon.graph.groups import Place, UnitGroup
+from onnxsurgeon.graph.own_values import own_values
+from onnxsurgeon.graph.told import Told, ToldSizes
 from onnxsurgeon.linear_algebra import Array
 
 # What the inputs behind the first of a node mean, for names of constants.
@@ -88,15 +89,19 @@ def _shape(shape: Shape, places: tuple[Place, ...], more: int) -> Shape:
 def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], group: UnitGroup) -> None:
     """Numbers of units, and of places, that nodes of the file are told: shapes to reshape to, and where parts begin."""
     made = {step.output: step for step in steps if step.op in ("Reshape", "Slice") and step.inputs[0] in group.places}
+    shapes = ToldSizes(frame)
     for node in model.graph.node:
         own = [made[name] for name in node.output if name in made]
         if not own:
             continue
         if node.op_type == "Reshape":
-            given, axis = own_values(frame, node.input[1]), group.places[own[0].output][0].axis
-            if given is not None and int(given[axis]) not in (-1, 0):
-                _give(model, node, 1, np.concatenate([given[:axis], [own[0].shape[axis]], given[axis + 1 :]]))
-        elif node.op_type == "Slice":
+            axis = group.places[own[0].output][0].axis
+            told = shapes.of(own[0].output, axis, len(own[0].shape))
+            if isinstance(told, Told) and int(told.values[told.entry]) not in (-1, 0):
+                size = np.array([own[0].shape[axis]], told.values.dtype)
+                values = np.concatenate([told.values[: told.entry], size, told.values[told.entry + 1 :]])
+                _give(model, model.graph.node[told.node], told.position, values)
+        elif node.op_type == "Slice" and group.places[own[0].inputs[0]][0].axis == own[0].attributes["axis"]:
             begin, end = own[0].attributes["begin"], own[0].attributes["end"]
             if any(attribute.name == "starts" for attribute in node.attribute):  # before opset 10
                 _set(node, starts=[begin], ends=[end])
@@ -129,12 +134,12 @@ def _give(model: onnx.ModelProto, node: onnx.NodeProto, position: int, values: A
     readers = sum(each == name for other in model.graph.node for each in other.input)
     for tensor in model.graph.initializer:
         if tensor.name == name and readers == 1:
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.int64), name))
+            tensor.CopyFrom(numpy_helper.from_array(values, name))
             return
-    own = f"{node.output[0]}/{_MEANS[node.op_type][position - 1]}"
+    own = f"{node.output[0]}/{_MEANS[node.op_type][position - 1] if node.op_type in _MEANS else position}"
     while own in taken:
         own += "_"
-    model.graph.initializer.append(numpy_helper.from_array(values.astype(np.int64), own))
+    model.graph.initializer.append(numpy_helper.from_array(values, own))
     while len(node.input) <= position:
         node.input.append("")
     node.input[position] = own

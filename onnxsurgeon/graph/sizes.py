@@ -110,20 +110,47 @@ def largest_tensor(
     """
     if are_lifted():
         return 0
+    return _walked(model, shapes, arrays or {}, most, name)[0].largest
+
+
+def types_of(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array] | None = None
+) -> dict[str, tuple[TypeProto, int]]:
+    """Types of the tensors that ``model`` computes from inputs of these ``shapes``, and how many elements at most.
+
+    Arguments are those of ``largest_tensor``. What is not known of a type is not in it.
+
+    Raises:
+        ModelError: as of ``largest_tensor``.
+    """
+    scope = _walked(model, shapes, arrays or {}, MAX_TENSOR_ELEMENTS, "model")[1]
+    return {name: (kind, scope.count(name)) for name, kind in scope.types.items()}
+
+
+def bytes_of(kind: TypeProto, at_most: int) -> int:
+    """Bytes of a tensor of that type; where its size is not known, of ``at_most`` elements."""
+    size = _elements(kind)
+    return (at_most if size is None else size) * _WIDTHS.get(kind.tensor_type.elem_type, 8)
+
+
+def _walked(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array], most: int, name: str
+) -> tuple[_Walk, _Scope]:
+    """A walk through the model, and what is known behind it."""
     scope = _Scope()
     for value in model.graph.input:
         kind = value.type
         if value.name in shapes:
             kind = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shapes[value.name])
         scope.set(value.name, kind)
-    for key, array in (arrays or {}).items():
+    for key, array in arrays.items():
         small = numpy_helper.from_array(np.ascontiguousarray(array), key) if array.size <= SMALL else None
         kind = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         scope.set(key, kind, small)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     walk = _Walk(versions, list(model.opset_import), model.ir_version, name, most)
     walk.graph(model.graph, scope)
-    return walk.largest
+    return walk, scope
 
 
 def rows_that_fit(

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend.candidates import Candidate
-from onnxsurgeon.recommend.shrinking import count_of
+from onnxsurgeon.recommend.resources import Bounds, Budget
+from onnxsurgeon.recommend.shrinking import UNBOUNDED, count_of
 from onnxsurgeon.surgery import Grow, InsertIdentity, Surgery, Widen, operate
 
 DEEPEST = 4  # hidden layers of a segment up to which another is proposed
@@ -16,7 +17,7 @@ PROFILES = {"even": 1.0, "tapered": 0.5}
 LEAST = 1.05  # times the parameters: less is no growth
 
 
-def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[Candidate]:
+def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: Bounds = UNBOUNDED) -> list[Candidate]:
     """Candidates of nearly ``most`` parameters, each another shape.
 
     One layer deeper in each of its segments, and as deep as the network is; with layers of even and of tapered width,
@@ -32,18 +33,20 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0) -> list[
         most: parameter count that must not be exceeded.
         mode: how to widen, or ``BY_GRADIENTS``.
         branch: the branch's number, passed on.
+        bounds: of what is computed, which must not be exceeded either.
     """
     found: dict[tuple[int, ...], Candidate] = {}
     for inserted, deeper in _depths(network):
         if found and not inserted and network.group_count == 1:
             continue
+        budget = Budget(deeper, bounds)
         for name, profile in _profiles(deeper).items():
-            widths = _fill(deeper, profile, most)
+            widths = _fill(deeper, profile, most, budget)
             count = count_of(deeper, widths)
             surgeries: list[Surgery] = [*inserted]
             more = {i: units - deeper.group(i).units for i, units in widths.items()}
             surgeries += [_wider(deeper, i, units, mode) for i, units in more.items() if units]
-            if not surgeries or not LEAST * network.parameter_count <= count <= most:
+            if not surgeries or not LEAST * network.parameter_count <= count <= most or budget.excess(widths):
                 continue
             shape = "-".join(map(str, widths.values()))
             times = count / network.parameter_count
@@ -80,8 +83,8 @@ def _profiles(network: Network) -> dict[str, dict[int, float]]:
     return {name: each for name, each in (made | present).items() if each}
 
 
-def _fill(network: Network, profile: Mapping[int, float], most: int) -> dict[int, int]:
-    """The largest widths of that profile, none below the present ones, with at most ``most`` parameters."""
+def _fill(network: Network, profile: Mapping[int, float], most: int, budget: Budget) -> dict[int, int]:
+    """The largest widths of that profile within the limits, none below the present ones."""
     present = {i: network.group(i).units for i in profile}
 
     def widths(base: float) -> dict[int, int]:
@@ -90,5 +93,6 @@ def _fill(network: Network, profile: Mapping[int, float], most: int) -> dict[int
     low, high = 0.0, most / min(profile.values())
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if count_of(network, widths(middle)) <= most else (low, middle)
+        is_within = count_of(network, widths(middle)) <= most and not budget.excess(widths(middle))
+        low, high = (middle, high) if is_within else (low, middle)
     return widths(low)

@@ -15,7 +15,8 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
-from onnxsurgeon.recommend.shrinking import count_of, widths_for
+from onnxsurgeon.recommend.resources import Bounds
+from onnxsurgeon.recommend.shrinking import UNBOUNDED, count_of, widths_for
 from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
 from onnxsurgeon.surgery.factorize_data import factorization_costs
 from onnxsurgeon.surgery.prune import pruning_costs
@@ -44,7 +45,12 @@ def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
 
 
 def reductions(
-    network: Network, measure: Measure, most: int, branch: int = 0, kinds: Sequence[str] | None = None
+    network: Network,
+    measure: Measure,
+    most: int,
+    branch: int = 0,
+    kinds: Sequence[str] | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> list[Candidate]:
     """Plans that bring ``network`` to at most ``most`` parameters, the most obvious first; none where it has no more.
 
@@ -54,24 +60,32 @@ def reductions(
         most: parameter count that must not be exceeded; a plan that comes no nearer to it is left out.
         branch: the branch's number, passed on.
         kinds: of which kinds, as of ``kind_of``; by default of all.
+        bounds: of what is computed, which the choice of units goes by; see ``widths_for``.
     """
     if network.parameter_count <= most:
         return []
     plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers}
     chosen = [plan for kind, plan in plans.items() if kinds is None or kind in kinds]
-    found = [each for plan in chosen for each in plan(network, measure, most, branch) if each[0].parameters <= most]
+    found = [
+        each for plan in chosen for each in plan(network, measure, most, branch, bounds) if each[0].parameters <= most
+    ]
     least = min((cost for _, cost in found if cost), default=0.0)
     return [candidate for candidate, cost in found if cost <= HOPELESS * least or not cost]
 
 
-def by_units(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
-    """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go."""
-    plan = _units(network, moments, most, branch)
+def by_units(
+    network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED
+) -> Candidate | None:
+    """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go.
+
+    ``most`` and ``bounds`` are those of ``widths_for``.
+    """
+    plan = _units(network, moments, most, branch, bounds)
     return None if plan is None else plan[0]
 
 
-def _units(network: Network, moments: Moments, most: int, branch: int) -> Plan | None:
-    surgeries, cost = _pruned(network, moments, most)
+def _units(network: Network, moments: Moments, most: int | None, branch: int, bounds: Bounds) -> Plan | None:
+    surgeries, cost = _pruned(network, moments, most, bounds)
     if not surgeries:
         return None
     widths = {each.layer: each.units for each in surgeries}
@@ -80,22 +94,22 @@ def _units(network: Network, moments: Moments, most: int, branch: int) -> Plan |
     return _candidate(surgeries, count_of(network, widths), reason, branch), cost
 
 
-def _by_units(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
-    found = _units(network, measure(network), most, branch)
+def _by_units(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
+    found = _units(network, measure(network), most, branch, bounds)
     if found is not None:
         yield found
 
 
-def _by_ranks(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
+def _by_ranks(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
     surgeries, count, cost = _factorized(network, measure(network), most)
     if surgeries:
         yield _candidate(surgeries, count, f"{RANKS}: {_spelled_ranks(network, surgeries)}", branch), cost
 
 
-def _by_both(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
+def _by_both(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
     """Units first, down to the mean of both sizes by ratio; then ranks."""
     between = int((network.parameter_count * most) ** 0.5)
-    first, lost = _pruned(network, measure(network), between)
+    first, lost = _pruned(network, measure(network), between, bounds)
     smaller = _operated(network, first, measure)
     surgeries, count, cost = _factorized(smaller, measure(smaller), most)
     if first and surgeries:
@@ -103,7 +117,7 @@ def _by_both(network: Network, measure: Measure, most: int, branch: int) -> Iter
         yield _candidate(plan, count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch), lost + cost
 
 
-def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> Iterator[Plan]:
+def _by_layers(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
     """One hidden layer gone, and units of the others; the layer whose loss is least by what the moments predict."""
     moments = measure(network)
     best: tuple[float, int] | None = None
@@ -120,14 +134,14 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int) -> It
         return
     merge = MergeData(best[1])
     shallower = _operated(network, [merge], measure)
-    rest = _pruned(shallower, measure(shallower), most)[0] if shallower.parameter_count > most else []
+    rest = _pruned(shallower, measure(shallower), most, bounds)[0] if shallower.parameter_count > most else []
     widths = {each.layer: each.units for each in rest}
     count = count_of(shallower, widths)
     plan: list[Surgery] = [merge, *rest]
     yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch), 0.0
 
 
-def _pruned(network: Network, moments: Moments, most: int) -> tuple[list[Prune], float]:
+def _pruned(network: Network, moments: Moments, most: int | None, bounds: Bounds) -> tuple[list[Prune], float]:
     """Units that stay in each group, where any go, and what that costs."""
     costs: dict[int, Array] = {}
     for i in range(1, network.group_count + 1):
@@ -135,7 +149,7 @@ def _pruned(network: Network, moments: Moments, most: int) -> tuple[list[Prune],
             costs[i] = pruning_costs(network, i, moments)
         except SurgeryError:  # too wide for moments
             continue
-    widths = widths_for(network, costs, most)
+    widths = widths_for(network, costs, most, bounds)
     chosen = [Prune(i, units) for i, units in widths.items() if units < network.group(i).units]
     return chosen, sum(float(costs[each.layer][each.units - 1]) for each in chosen)
 

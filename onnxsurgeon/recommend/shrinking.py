@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from onnxsurgeon.calibration.calibrate import WIDEST
 from onnxsurgeon.calibration.moments import Moments
@@ -10,35 +10,53 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
+from onnxsurgeon.recommend.resources import Bounds, Budget
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
 
 STEP = 0.02  # share of a layer's units taken at a time
+UNBOUNDED = Bounds()
+SCALES = 40  # bisections of a factor for all widths
 
 
-def widths_for(network: Network, losses: Mapping[int, Array], most: int) -> dict[int, int]:
+def widths_for(
+    network: Network, losses: Mapping[int, Array], most: int | None, bounds: Bounds = UNBOUNDED
+) -> dict[int, int]:
     """Units that stay in each group, by its number, for at most ``most`` parameters; as near as they come.
 
-    Greedy: whatever group loses least for a parameter saved gives the next units.
+    Greedy: whatever group loses least for a parameter saved gives the next units; as long as ``bounds`` are exceeded,
+    whatever loses least for what is saved of that: early convolutions have few parameters and many multiplications.
 
     Args:
         network: whose units they are.
         losses: for each group what is lost where 1, 2, …, n_i units stay (n_i,); one without keeps all.
-        most: parameter count.
+        most: parameter count at which it ends, whether the bounds are met or not; None: it ends where they are.
+        bounds: of what the network takes besides parameters.
     """
     widths = {i: network.group(i).units for i in range(1, network.group_count + 1)}
-    while count_of(network, widths) > most:
-        best: tuple[float, int, int] | None = None
+    budget = Budget(network, bounds)
+
+    def best(excess: Callable[[Mapping[int, int]], float]) -> tuple[int, int] | None:
+        """The group that gives units next, and what it keeps."""
+        found: tuple[float, int, int] | None = None
+        have = excess(widths)
         for i, curve in losses.items():
             fewer = widths[i] - max(1, round(STEP * widths[i]))
-            if fewer < 1:
+            saved = have - excess({**widths, i: fewer}) if fewer >= 1 else 0
+            if saved <= 0:
                 continue
-            saved = count_of(network, widths) - count_of(network, {**widths, i: fewer})
             loss = float(curve[fewer - 1] - curve[widths[i] - 1])
-            if best is None or (loss / saved, i) < best[:2]:
-                best = loss / saved, i, fewer
-        if best is None:
+            if found is None or (loss / saved, i) < found[:2]:
+                found = loss / saved, i, fewer
+        return None if found is None else found[1:]
+
+    while most is None or count_of(network, widths) > most:
+        beyond = budget.excess(widths) if bounds.are_any else 0.0
+        given = best(budget.excess) if beyond else None
+        if given is None and most is not None:
+            given = best(lambda other: count_of(network, other))
+        if given is None:
             break
-        widths[best[1]] = best[2]
+        widths[given[0]] = given[1]
     return widths
 
 
@@ -63,15 +81,36 @@ def prunable(network: Network) -> list[int]:
     return [i for i in groups if all(layer.inputs <= WIDEST for layer in network.layers_of(i)[1])]
 
 
-def shrinkage(network: Network, moments: Moments, most: int, branch: int = 0) -> Candidate | None:
-    """The candidate of at most ``most`` parameters, or as near to that as it comes; None where nothing can go."""
+def widened_within(network: Network, bounds: Bounds) -> int:
+    """Parameter count up to which the network can be widened, all groups alike, within the bounds that it meets."""
+    budget, present = Budget(network, bounds), {i: network.group(i).units for i in range(1, network.group_count + 1)}
+
+    def wider(times: float) -> dict[int, int]:
+        return {i: int(times * units) for i, units in present.items()}
+
+    low, high = 1.0, 2.0
+    while high < WIDEST and not budget.excess(wider(high)):
+        low, high = high, 2 * high
+    for _ in range(SCALES):
+        middle = (low + high) / 2
+        low, high = (low, middle) if budget.excess(wider(middle)) else (middle, high)
+    return count_of(network, wider(low))
+
+
+def shrinkage(
+    network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED
+) -> Candidate | None:
+    """The candidate of at most ``most`` parameters, or as near to that as it comes; None where nothing can go.
+
+    ``most`` and ``bounds`` are those of ``widths_for``.
+    """
     errors: dict[int, Array] = {}
     for i in range(1, network.group_count + 1):
         try:
             errors[i] = pruning_errors(network, i, moments)
         except SurgeryError:  # too wide for moments
             continue
-    widths = widths_for(network, {i: curve**2 for i, curve in errors.items()}, most)
+    widths = widths_for(network, {i: curve**2 for i, curve in errors.items()}, most, bounds)
     surgeries = [Prune(i, units) for i, units in widths.items() if units < network.group(i).units]
     if not surgeries:
         return None

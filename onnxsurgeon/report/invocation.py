@@ -12,7 +12,7 @@ from onnxsurgeon.choices import GROUPS
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.runs.journal import RunDirectory
-from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS, group_of
+from onnxsurgeon.surgeon.own_settings import ALGORITHM_1, OWN_SETTINGS, group_of
 from onnxsurgeon.surgeon.renamed import renewed
 from onnxsurgeon.surgeon.settings import PRESETS, SurgeonSettings
 from onnxsurgeon.task import AGREEMENT, FIDELITY
@@ -56,6 +56,11 @@ class Invocation:
     def imitates(self) -> bool:
         """Whether a teacher's outputs were the measure."""
         return bool({AGREEMENT, FIDELITY} & set(self.metric.split(" and ")))
+
+    @property
+    def is_by_singular_values(self) -> bool:
+        """Whether the search went by the weights' singular values: Algorithm 1 does, as all did at first."""
+        return self.value("search") == ALGORITHM_1 or (self.value("search") or self.value("objective")) is None
 
     @property
     def title(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
+from collections import Counter
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -14,6 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from onnxsurgeon.printable import without_controls
+from onnxsurgeon.report.choice import choices
+from onnxsurgeon.report.deployment import snippets
+from onnxsurgeon.report.headline import headline
 from onnxsurgeon.report.invocation import Invocation, read_invocation
 from onnxsurgeon.report.pictures import MOST, others, page_key, page_pictures
 from onnxsurgeon.report.pictures.outcome import DRAWN
@@ -21,7 +26,6 @@ from onnxsurgeon.report.pictures.style import Scene
 from onnxsurgeon.report.scene import make_scene
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import History, Member
-from onnxsurgeon.runs.footprint import Figure, figures, measured_figure
 from onnxsurgeon.runs.history import RECUPERATED, TRAINED, read_history
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.predictions import Classes, Labels, Values
@@ -55,7 +59,9 @@ def render(run: RunDirectory) -> str:
             last=history.decisions[-1] if history.decisions else None,
             surgeries=[member.surgery for member in history.lineage() if member.operation not in (START, "identity")],
             groups=_groups(history),
-            figures=_figures(history, invocation.metric),
+            headline=headline(history, invocation, scene.accuracy_name),
+            choices=choices(history, run.path),
+            snippets=snippets(run.best) if history.finish else [],
             status=_status(run, history, invocation),
             pictures=_pictures(scene),
             key=[(name, words, Markup(svg)) for name, words, svg in page_key(scene)],
@@ -79,7 +85,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fixed": _fixed, "signed": _signed, "thousands": _thousands, "plain": _plain}
+    environment.filters |= {
+        "fixed": _fixed,
+        "signed": _signed,
+        "thousands": _thousands,
+        "plain": _plain,
+        "capitalised": _capitalised,
+        "breakable": _breakable,
+    }
     return environment
 
 
@@ -90,15 +103,6 @@ def _hash(script: str) -> str:
 
 def _result(history: History) -> Member | None:
     return None if history.result is None else history.members.get(history.result)
-
-
-def _figures(history: History, metric: str) -> list[Figure]:
-    """What the result is summed up in; nothing while there is none, or where the journal does not tell it."""
-    finish = history.finish
-    if finish is None or finish.costs is None:
-        return []
-    measured = measured_figure(metric, finish.start_test_accuracy, finish.test_accuracy)
-    return [*figures(*finish.costs, is_given=history.result == 0), measured]
 
 
 def _status(run: RunDirectory, history: History, invocation: Invocation) -> str:
@@ -156,7 +160,27 @@ def _outcome(predictions: Classes | Labels | Values) -> dict[str, object]:
         return {"kind": "values", "rows": len(predictions.targets[0]) if predictions.targets else 0}
     wrong = [(predictions.name(true), predictions.name(told), rows) for true, told, rows in predictions.mistakes]
     drawn = predictions.count <= DRAWN
-    return {"kind": "classes", "drawn": drawn, "classes": predictions.count, "mistakes": wrong[:_MISTAKES]}
+    return {
+        "kind": "classes",
+        "drawn": drawn,
+        "classes": predictions.count,
+        "mistakes": wrong[:_MISTAKES],
+        "recalls": _recalls(predictions),
+    }
+
+
+def _recalls(classes: Classes) -> list[tuple[str, int, int, float]]:
+    """Of each class its name, the rows that are of it, how many of them are told right, and the share of those.
+
+    Nothing where the journal holds the mistakes alone, as of very many classes.
+    """
+    totals, right = Counter[int](), Counter[int]()
+    for true, told, rows in classes.cells:
+        totals[true] += rows
+        right[true] += rows if true == told else 0
+    if not any(right.values()):
+        return []
+    return [(classes.name(each), totals[each], right[each], right[each] / totals[each]) for each in sorted(totals)]
 
 
 def _fixed(value: float | None, places: int = 4) -> str:
@@ -174,3 +198,13 @@ def _thousands(value: int | None) -> str:
 def _plain(value: float) -> str:
     """A number without needless digits: epochs are whole but for those right after a surgery."""
     return f"{value:g}"
+
+
+def _capitalised(text: str) -> str:
+    """With a capital at its beginning, and all else as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def _breakable(topology: str) -> Markup:
+    """A topology that may be broken behind each part, not inside a number."""
+    return Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[-+])", topology))

@@ -60,7 +60,7 @@
     mark.setAttribute("aria-label", mark.words.replaceAll("\n", ", "));
     title.remove();
     // One picture's marks are enough for the Tab key.
-    if (!mark.closest(".tree")) mark.setAttribute("tabindex", "-1");
+    if (!mark.closest(".tree, .picker")) mark.setAttribute("tabindex", "-1");
   }
   const place = (mark) => {
     const box = mark.getBoundingClientRect();
@@ -123,10 +123,41 @@
     const mark = nearest(event);
     if (mark) {
       event.preventDefault();
-      tell(mark, true);
+      if (mark.closest(".picker")) choose(mark.dataset.branch);
+      else tell(mark, true);
     } else put();
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") put(); });
+
+  // The front: a point of the chart or a row of the table is picked, with what it costs and its file.
+  const pick = document.getElementById("pick");
+  const candidates = new Map(all(".picker .front-row").map((row) => [row.dataset.branch, row]));
+  const choose = (branch) => {
+    const row = candidates.get(branch);
+    if (!row) return;
+    for (const each of all(".picker .picked")) each.classList.remove("picked");
+    for (const each of all(`.picker [data-branch="${branch}"]:not(.trail)`)) each.classList.add("picked");
+    for (const [number, each] of candidates) each.setAttribute("aria-selected", String(number === branch));
+    const names = all(".picker thead th").slice(0, -1).map((cell) => cell.textContent.trim());
+    const numbers = make("div", { className: "numbers" });
+    names.forEach((name, i) => {
+      const value = make("b", { textContent: row.cells[i].textContent.trim() });
+      numbers.append(make("div", {}, value, name));
+    });
+    pick.replaceChildren(make("div", { className: "name", textContent: row.dataset.topology }), numbers);
+    const link = row.querySelector("a");
+    if (link) {
+      const words = `Download ${link.textContent.trim()}`;
+      pick.append(make("a", { className: "download", href: link.getAttribute("href"), textContent: words, download: "" }));
+    }
+    pick.hidden = false;
+  };
+  for (const [branch, row] of candidates) {
+    row.tabIndex = 0;
+    row.addEventListener("click", () => choose(branch));
+    row.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target === row) choose(branch); });
+  }
+  if (pick) choose((document.querySelector(".front-row.result") ?? [...candidates.values()].at(-1)).dataset.branch);
 
   // What is long is folded on a small screen, and unfolded to be printed or where a link leads into it.
   const folds = all("details");

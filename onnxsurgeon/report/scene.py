@@ -25,6 +25,7 @@ def make_scene(history: History, invocation: Invocation) -> Scene:
         PAPER.get((invocation.data, given.topology)) if given else None,
         tuple(_named(each, CLASS_NAMES.get(invocation.data, ())) for each in predictions),
         truth="teacher" if invocation.imitates else "true",
+        shows_spectra=invocation.is_by_singular_values,
     )
 
 

@@ -21,7 +21,7 @@ def write_plots(run: Path) -> list[Path]:
         RunError: as ``write_report`` does.
     """
     directory = RunDirectory.open(Path(run))
-    _require_extra()
+    require_extra()
     from onnxsurgeon.report.invocation import read_invocation
     from onnxsurgeon.report.pictures import picture_files
     from onnxsurgeon.report.scene import make_scene
@@ -45,7 +45,7 @@ def draw_picture(run: Path, name: str) -> Any:
         RunError: there is no such picture, the run has nothing for it, or what ``write_report`` raises.
     """
     directory = RunDirectory.open(Path(run))
-    _require_extra()
+    require_extra()
     from onnxsurgeon.report.invocation import read_invocation
     from onnxsurgeon.report.pictures import PICTURES, figure_of
     from onnxsurgeon.report.scene import make_scene
@@ -69,17 +69,26 @@ def write_report(run: Path) -> Path:
         RunError: the folder is no run directory, its settings are damaged, the page cannot be written, or the extra
             "report" is not installed.
     """
-    directory = RunDirectory.open(Path(run))
-    _require_extra()
-    from onnxsurgeon.report.page import render
-
-    path = directory.path / "report.html"
-    # A damaged journal can hold half of a surrogate pair, which no encoding has.
-    write_bytes(path, render(directory).encode(errors="replace"), overwrite=True)
+    path = Path(run) / "report.html"
+    write_bytes(path, render_report(run), overwrite=True)
     return path
 
 
-def _require_extra() -> None:
+def render_report(run: Path) -> bytes:
+    """The page about the run in the folder ``run``, as it is by now; nothing is written.
+
+    Raises:
+        RunError: as ``write_report`` does.
+    """
+    directory = RunDirectory.open(Path(run))
+    require_extra()
+    from onnxsurgeon.report.page import render
+
+    # A damaged journal can hold half of a surrogate pair, which no encoding has.
+    return render(directory).encode(errors="replace")
+
+
+def require_extra() -> None:
     """Raise RunError where jinja2 or matplotlib, which are optional, is not installed."""
     for name in _EXTRA:
         try:

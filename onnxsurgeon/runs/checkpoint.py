@@ -183,6 +183,8 @@ def _check_checkpoint(event: Event) -> None:
         _require(entry["parameters"] > 0, f"{name}.parameters")
         _require(entry["size"] > 0, f"{name}.size")
         _require(0 <= (entry.get("latency") or 0.0) < math.inf, f"{name}.latency")
+        for key in ("multiplications", "memory"):
+            _require((entry.get(key) or 0) >= 0, f"{name}.{key}")
 
 
 def _number(name: str, where: str) -> int:

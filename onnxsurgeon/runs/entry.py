@@ -21,6 +21,8 @@ class Entry:
         parameters: how many it has.
         size: of its file, in bytes.
         latency: milliseconds for a row; None where nothing asks for it.
+        multiplications: with weights, for a row (MACs); None where nothing asks for it.
+        memory: bytes of the tensors that are in memory at once for a row; None where nothing asks for it.
     """
 
     branch: int
@@ -32,6 +34,8 @@ class Entry:
     parameters: int
     size: int
     latency: float | None = None
+    multiplications: int | None = None
+    memory: int | None = None
 
     def is_dominated_by(self, other: Entry) -> bool:
         """Whether ``other`` is nowhere worse, and somewhere better, in accuracy, parameters and latency.

@@ -317,11 +317,15 @@ class Costs(TypedDict):
         parameters: how many it has.
         size: bytes of its file, external data included.
         latency: milliseconds for a row, as measured at the end; None where that would have taken too long.
+        multiplications: with weights, for a row (MACs); None where nothing asks for it.
+        memory: bytes of the tensors that are in memory at once for a row; None where nothing asks for it.
     """
 
     parameters: int
     size: int
     latency: float | None
+    multiplications: NotRequired[int | None]
+    memory: NotRequired[int | None]
 
 
 class Finished(TypedDict):

@@ -18,11 +18,15 @@ class Footprint:
         size: bytes of its file, external data included.
         latency: milliseconds that ONNX Runtime takes for a row, on one thread of this machine; None where that was not
             measured, since it would have taken longer than a second.
+        multiplications: with weights, for a row (MACs); None where nothing asks for it.
+        memory: bytes of the tensors that are in memory at once for a row; None where nothing asks for it.
     """
 
     parameters: int
     size: int
     latency: float | None = None
+    multiplications: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Figure:
 
 
 def figures(before: Footprint, after: Footprint, *, is_given: bool = False) -> list[Figure]:
-    """The parameters, the file's size and, where it was measured, the latency of a row, before and after.
+    """The parameters, the file's size and, where they are known, MACs, memory and latency of a row, before and after.
 
     Where the result is the given network (``is_given``), its file has more bytes only by telling where it comes from.
     """
@@ -62,6 +66,13 @@ def figures(before: Footprint, after: Footprint, *, is_given: bool = False) -> l
             size,
         ),
     ]
+    if before.multiplications is not None and after.multiplications is not None:
+        change = _change(before.multiplications, after.multiplications, "fewer", "more")
+        pair = spell_count(before.multiplications), spell_count(after.multiplications)
+        found.append(Figure("MACs a row", *pair, change))
+    if before.memory is not None and after.memory is not None:
+        change = _change(before.memory, after.memory, "less", "more")
+        found.append(Figure("memory", spell_size(before.memory), spell_size(after.memory), change))
     if before.latency and after.latency:
         change = _change(before.latency, after.latency, "faster", "slower", SAME_LATENCY)
         found.append(Figure("one row takes", spell_latency(before.latency), spell_latency(after.latency), change))

@@ -82,6 +82,7 @@ def _front(record: Event) -> dict[str, Any]:
     found: dict[str, Any] = {key: integer(record, key) for key in ("branch", "parameters", "size")}
     found |= {"file": file, "topology": text(record, "topology"), "accuracy": number(record, "accuracy", -FINITE, 1)}
     found |= {"loss": number(record, "loss", -FINITE, FINITE), "digest": text(record, "digest")}
+    found |= {key: integer(record, key) for key in ("multiplications", "memory") if record.get(key) is not None}
     return found | ({} if record.get("latency") is None else {"latency": number(record, "latency", 0)})
 
 
@@ -106,7 +107,8 @@ def _decide(history: History, event: Event) -> None:
 
 def _footprint(found: Event) -> Footprint:
     latency = None if found["latency"] is None else number(found, "latency", 0)
-    return Footprint(integer(found, "parameters"), integer(found, "size"), latency)
+    more = {key: integer(found, key) for key in ("multiplications", "memory") if found.get(key) is not None}
+    return Footprint(integer(found, "parameters"), integer(found, "size"), latency, **more)
 
 
 def _propose(history: History, event: Event) -> None:

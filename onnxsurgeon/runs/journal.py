@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ _NAMES = (
     "mlflow.json",
 )
 _LARGEST_SETTINGS = 2**24  # bytes
+_ATTEMPTS, _MOMENT = 5, 0.02  # to hold a run, and the seconds between them
 # Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
 _CHECKPOINTS = ("started", "decided", "extended")
 _NEEDED = (*_CHECKPOINTS, "finished")
@@ -187,12 +189,32 @@ class RunDirectory:
             try:
                 import fcntl
 
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for attempt in range(_ATTEMPTS):
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:  # or someone only looks, for a moment, whether it is held
+                        if attempt == _ATTEMPTS - 1:
+                            raise
+                        time.sleep(_MOMENT)
             except ImportError:
                 pass
             except OSError as error:
                 raise RunError(f"{self.path}: another process is working on this run") from error
             yield
+
+    def is_held(self) -> bool:
+        """Whether a process works on the run, as far as can be seen from here; False where there is no flock."""
+        try:
+            import fcntl
+
+            with self.settings_file.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, OSError):
+            return False
+        return False
 
     def write_best(self, file_name: str) -> None:
         """Make best.onnx a copy of the branch file of that name."""

@@ -27,6 +27,8 @@ class RunModel:
         size: of its file, in bytes; None where it was not asked for.
         latency: milliseconds for a row; None where it was not asked for.
         digest: SHA-256 of its file; "" where it is not known.
+        multiplications: with weights, for a row (MACs); None where it was not asked for.
+        memory: bytes of the tensors that are in memory at once for a row; None where it was not asked for.
     """
 
     run: Path
@@ -39,6 +41,8 @@ class RunModel:
     size: int | None = None
     latency: float | None = None
     digest: str = ""
+    multiplications: int | None = None
+    memory: int | None = None
 
     @property
     def path(self) -> Path:

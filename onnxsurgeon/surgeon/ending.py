@@ -15,11 +15,13 @@ from onnxsurgeon.runs.checkpoint import REFIT, State, require_unchanged
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.surgeon.computed import asked_of
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latencies_of
 from onnxsurgeon.surgeon.objective import Given, Limits, shortfall
 from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
+from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.predictions import Watcher, watchers
@@ -42,7 +44,7 @@ def ended(
     is_worse = not is_teacher and is_better(start_scores, scores)
     found = _write_front(surgeon, state)
     chosen = next((entry for entry in state.front if entry.branch == state.best.number), None)
-    before, after = _footprints(surgeon.run, given, state.best)
+    before, after = _footprints(surgeon.run, given, state.best, surgeon.settings)
     missed = "" if chosen is None else shortfall(chosen, surgeon.settings, _relative(given))
     outcome = Outcome(
         surgeon.settings,
@@ -92,7 +94,9 @@ def _relative(given: Branch) -> Given:
     return Given(given.network.parameter_count, given.accuracy)
 
 
-def _footprints(run: RunDirectory, given: Branch, best: Branch) -> tuple[Footprint, Footprint]:
+def _footprints(
+    run: RunDirectory, given: Branch, best: Branch, settings: SurgeonSettings
+) -> tuple[Footprint, Footprint]:
     """What the given model takes and what the result does; the size is that of the file that was given."""
     path = run.branches / given.file_name
     known = run.read_settings().get("model", {})
@@ -100,8 +104,9 @@ def _footprints(run: RunDirectory, given: Branch, best: Branch) -> tuple[Footpri
     if not isinstance(size, int):  # runs from before sizes were told do not have it
         size = size_on_disk(path)
     latencies = latencies_of([path] if given.number == best.number else [path, run.best])
-    before = Footprint(given.network.parameter_count, size, latencies[0])
-    return before, Footprint(best.network.parameter_count, size_on_disk(run.best), latencies[-1])
+    before = Footprint(given.network.parameter_count, size, latencies[0], **asked_of(given.network, settings))
+    count, size = best.network.parameter_count, size_on_disk(run.best)
+    return before, Footprint(count, size, latencies[-1], **asked_of(best.network, settings))
 
 
 def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:

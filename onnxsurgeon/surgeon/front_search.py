@@ -30,6 +30,7 @@ from onnxsurgeon.runs.branch import (
 )
 from onnxsurgeon.runs.checkpoint import REFIT, State
 from onnxsurgeon.runs.entry import Entry
+from onnxsurgeon.surgeon.computed import asked_of, parameters_within_bounds
 from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, to_the_limit
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.fast_enough import Latencies
@@ -64,6 +65,7 @@ class FrontSearch(Surgeon):
         self._latencies = Latencies(self.run.branches / f"0000-{START}.onnx")
         self._fast_enough: dict[int, int] = {}
         self._moments: tuple[Network, Moments] | None = None
+        self._within: tuple[Network, int] | None = None
 
     # What is wanted.
 
@@ -117,6 +119,8 @@ class FrontSearch(Surgeon):
             latency = self._entry(branch).latency or 0.0
             if latency > self.limits.latency:
                 found.append(self._within_latency(branch, self.limits.latency))
+        if self.limits.bounds.are_any:
+            found.append(self._within_bounds(branch.network))
         least = min((each for each in found if each is not None), default=None)
         # The graph alone may have nearly as many bytes as the file may.
         return None if least is None else max(1, least)
@@ -132,15 +136,25 @@ class FrontSearch(Surgeon):
             self._fast_enough[depth] = found
         return self._fast_enough[depth]
 
+    def _within_bounds(self, network: Network) -> int:
+        """The limits on what is computed as a number of parameters; of the network that was asked for last, as then."""
+        if self._within is None or self._within[0] is not network:
+            found = parameters_within_bounds(network, self.limits.bounds, lambda each: self.plan(each, None))
+            self._within = network, found
+        return self._within[1]
+
     def moments_of(self, network: Network) -> Moments:
         """What pruning all layers goes by; of the network that was asked for last, that of then."""
         if self._moments is None or self._moments[0] is not network:
             self._moments = network, calibrate(network, self.train, self.sample)
         return self._moments[1]
 
-    def plan(self, network: Network, most: int) -> Candidate | None:
-        """Units taken from all layers for at most so many parameters, or as near to that as it comes."""
-        return shrinkage(network, self.moments_of(network), most)
+    def plan(self, network: Network, most: int | None) -> Candidate | None:
+        """Units taken from all layers for at most so many parameters, or as near to that as it comes.
+
+        None: until the limits on what is computed are met.
+        """
+        return shrinkage(network, self.moments_of(network), most, bounds=self.limits.bounds)
 
     def limit(self, given: Branch) -> int | None:
         """The limits as a number of parameters."""
@@ -239,6 +253,7 @@ class FrontSearch(Surgeon):
             branch.network.parameter_count,
             size_on_disk(path),
             latency,
+            **asked_of(branch.network, self.settings),
         )
 
     def result(self, state: State) -> Branch:
@@ -420,9 +435,9 @@ class FrontSearch(Surgeon):
             most, have = self.most(branch), branch.network.parameter_count
             if most is None:
                 return
-            candidate = shrinkage(
-                branch.network, calibrate(branch.network, self.train, self.sample), min(most, have - 1), branch.number
-            )
+            moments = calibrate(branch.network, self.train, self.sample)
+            most = min(most, have - 1)
+            candidate = shrinkage(branch.network, moments, most, branch.number, self.limits.bounds)
             made = None if candidate is None else self.untrained(state, candidate, branch)
             if made is None or made.network.parameter_count >= have:
                 return

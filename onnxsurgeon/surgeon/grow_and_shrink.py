@@ -94,7 +94,8 @@ class GrowAndShrink(FrontSearch):
     def _growths(self, state: State) -> list[Candidate]:
         (branch,) = state.branches
         most = min(self._most(branch), int(self.settings.growth_factor * branch.network.parameter_count))
-        return growths(branch.network, most, mode=self.settings.widen, branch=branch.number)
+        bounds = self.limits.bounds.times(self._overgrowth(self.most(branch)))
+        return growths(branch.network, most, mode=self.settings.widen, branch=branch.number, bounds=bounds)
 
     def _growth_epochs(self, state: State, left: int) -> int:
         """How many of the epochs left for growth this one gets: as many as each of those that there will be."""
@@ -121,16 +122,27 @@ class GrowAndShrink(FrontSearch):
         not 0.63. A hundred units are for images: 2,000 of Fashion-MNIST had 0.818 with 9,000 parameters, two seeds,
         0.824 with 20,000.
         """
-        limit, settings, rows = self.most(branch), self.settings, self.train.rows
-        inputs = sum(math.prod(size or 1 for size in shape) for shape in branch.network.frame.trunk.features.values())
-        enough = max(PARAMETERS_PER_ROW * rows, UNITS * inputs)
+        limit, settings, rows, enough = self.most(branch), self.settings, self.train.rows, self._enough
         if limit is None:
             is_asked = settings.ensemble or settings.objective == "pareto"
             return enough if is_asked else min(enough, max(UNASKED, rows))
         if settings.objective == "pareto":  # the front begins at the limit
             return limit
-        is_plain = limit >= enough or settings.shrinkage == 0 or settings.epochs < FEWEST
-        return min(limit, enough) if is_plain else int(limit * settings.overgrowth)
+        times = self._overgrowth(limit)
+        return min(limit, enough) if times == 1 else int(limit * times)
+
+    @property
+    def _enough(self) -> int:
+        """How many parameters the rows are enough for."""
+        features = self.given_branch.network.frame.trunk.features.values()
+        inputs = sum(math.prod(size or 1 for size in shape) for shape in features)
+        return max(PARAMETERS_PER_ROW * self.train.rows, UNITS * inputs)
+
+    def _overgrowth(self, limit: int | None) -> float:
+        """How many times as large as a limit allows the network grows, to be pruned to it."""
+        settings = self.settings
+        is_plain = limit is None or limit >= self._enough or settings.shrinkage == 0 or settings.epochs < FEWEST
+        return 1.0 if is_plain or settings.objective == "pareto" else settings.overgrowth
 
     def _settling(self, state: State) -> int:
         """For how many epochs the network settles: where smaller ones are wanted, at least one is left for them."""
@@ -260,7 +272,7 @@ class GrowAndShrink(FrontSearch):
         candidate = None
         if cycle.most < branch.network.parameter_count:
             moments = calibrate(branch.network, self.train, self.sample)
-            candidate = shrinkage(branch.network, moments, cycle.most, branch.number)
+            candidate = shrinkage(branch.network, moments, cycle.most, branch.number, self.limits.bounds)
         if candidate is None:
             return self._go_on(state)
         part = min(SEGMENT, cycle.epochs)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from onnxsurgeon.recommend.resources import Bounds
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
@@ -28,6 +29,8 @@ class Limits:
     parameters: int | None = None
     size: int | None = None
     latency: float | None = None
+    multiplications: int | None = None
+    memory: int | None = None
 
     @classmethod
     def of(cls, settings: SurgeonSettings, given: Given | None = None) -> Limits:
@@ -35,12 +38,17 @@ class Limits:
         parameters = settings.max_parameters
         if settings.shrink is not None and given is not None:
             parameters = int(given.parameters / settings.shrink)
-        return cls(parameters, settings.max_size, settings.max_latency)
+        return cls(parameters, settings.max_size, settings.max_latency, settings.max_macs, settings.max_memory)
 
     @property
     def are_any(self) -> bool:
         """Whether there is one."""
         return self != Limits()
+
+    @property
+    def bounds(self) -> Bounds:
+        """Those that are told from widths, and that no number of parameters stands for."""
+        return Bounds(self.multiplications, self.memory)
 
     def excess(self, entry: Entry) -> float:
         """By how much the network is too large: the largest of its measures as fractions of their limits."""
@@ -48,6 +56,8 @@ class Limits:
             (entry.parameters, self.parameters),
             (entry.size, self.size),
             (entry.latency or 0.0, self.latency),
+            (entry.multiplications or 0, self.multiplications),
+            (entry.memory or 0, self.memory),
         )
         return max((have / limit for have, limit in pairs if limit), default=0.0)
 
@@ -115,7 +125,13 @@ def most_accurate(entries: Iterable[Entry]) -> Entry:
 def shortfall(entry: Entry, settings: SurgeonSettings, given: Given | None = None) -> str:
     """What the settings ask for that the network does not have; "" where it has all."""
     missed = []
-    for name, have in (("max_parameters", entry.parameters), ("max_size", entry.size), ("max_latency", entry.latency)):
+    for name, have in (
+        ("max_parameters", entry.parameters),
+        ("max_size", entry.size),
+        ("max_latency", entry.latency),
+        ("max_macs", entry.multiplications),
+        ("max_memory", entry.memory),
+    ):
         limit = getattr(settings, name)
         if limit is not None and have is not None and have > limit:
             shown = f"{have:,}" if isinstance(have, int) else f"{have:.4g}"

@@ -105,7 +105,14 @@ def _hints(outcome: Outcome) -> list[str]:
     """What may lead to another result."""
     settings, found = outcome.settings, []
     limit = "a larger limit" if outcome.shortfall else "a smaller limit"
-    limits = (settings.max_parameters, settings.max_size, settings.max_latency, settings.shrink)
+    limits = (
+        settings.max_parameters,
+        settings.max_size,
+        settings.max_latency,
+        settings.max_macs,
+        settings.max_memory,
+        settings.shrink,
+    )
     if settings.lose is not None:
         found.append(f"--lose {spell_share(2 * settings.lose or 0.005)}")
     elif settings.tolerance is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxsurgeon.choices import BY_GRADIENTS, DATA, OBJECTIVES, RUN, TRAINING, WANTED, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
-from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, SHARE, SIZE, TIMES
+from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, MACS, SHARE, SIZE, TIMES
 from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.surgeon.fields import (
     A_SHARE,
@@ -93,6 +93,17 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
     )
     max_latency: float | None = quantity(
         None, "At most so many ms a row, measured here: 0.2.", LATENCY, group=WANTED, range=POSITIVE
+    )
+    max_macs: int | None = quantity(
+        None, "At most so many multiplications a row: 5M.", MACS, group=WANTED, range=WHOLE_POSITIVE
+    )
+    max_memory: int | None = quantity(
+        None,
+        "At most so many bytes of tensors at once, for a row: 128KB.",
+        SIZE,
+        group=WANTED,
+        range=WHOLE_POSITIVE,
+        is_expert=True,
     )
     min_accuracy: float | None = quantity(
         None,
@@ -319,7 +330,10 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         return replace(cls(preset=preset), **{"own": own, **PRESETS[preset], **given})
 
 
-_WISHES = ("max_parameters", "max_size", "max_latency", "min_accuracy", "tolerance", "shrink", "lose")
+_WISHES = (
+    *("max_parameters", "max_size", "max_latency", "max_macs", "max_memory"),
+    *("min_accuracy", "tolerance", "shrink", "lose"),
+)
 # Two settings that say the same in different words, and what both say.
 _EXCLUSIVE = (
     ("shrink", "max_parameters", "it says how many parameters the result may have"),

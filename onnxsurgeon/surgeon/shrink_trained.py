@@ -118,7 +118,9 @@ class ShrinkTrained(FrontSearch):
             step = 0 if is_late else int(STEP * have)  # where time is short, in one step to the limit
             most = int(STEP * have) if limit is None or limit >= have else max(limit, step)
             with self._timed("step"):
-                candidate = by_units(branch.network, self._calibrated(branch.network), most, branch.number)
+                candidate = by_units(
+                    branch.network, self._calibrated(branch.network), most, branch.number, self.limits.bounds
+                )
                 made = None if candidate is None else self.untrained(state, candidate, branch)
             if made is None or made.network.parameter_count >= have:
                 break
@@ -189,24 +191,36 @@ class ShrinkTrained(FrontSearch):
         if straight is base or self._is_late(state, self._plan_seconds, PLANS_SHARE):
             return [straight]
         found = {kind_of(straight.surgery): straight}
-        most = straight.network.parameter_count
+        most, bounds = straight.network.parameter_count, self.limits.bounds
         if self.limits.latency is None:
-            most = self.most(straight) or most
-        plans = reductions(base.network, self._calibrated, most, base.number)
+            most = self.most(base if bounds.are_any else straight) or most
+        plans = reductions(base.network, self._calibrated, most, base.number, bounds=bounds)
         given = self.given_branch
-        plain = shrinkage(given.network, calibrate(given.network, self.train, self.sample), most, given.number)
+        moments = calibrate(given.network, self.train, self.sample)
+        plain = self._plain(given, moments, most)
         for candidate in [*plans, *([plain] if plain is not None else [])]:
             self._is_plain = candidate is plain  # what ``operate prune`` would do
             made = self.untrained(state, candidate, given if self._is_plain else base)
             self._is_plain = False
             if made is not None and kind_of(made.surgery) != UNITS and self.limits.latency is not None:
                 made = self._as_fast(state, base, straight, made, self.limits.latency)
+            elif made is not None and kind_of(made.surgery) != UNITS and bounds.are_any:
+                made = self._within_limits(state, base, made)
             if made is None or not self.limits.admits(self._entry(made)):
                 continue
             kind = kind_of(made.surgery)
             if kind not in found or made.score > found[kind].score:
                 found[kind] = made
         return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
+
+    def _plain(self, given: Branch, moments: Moments, most: int) -> Candidate | None:
+        """The given network pruned in one go to the limits, or to ``most`` parameters, as ``operate prune`` does it."""
+        limits, plan = self.limits, None
+        if limits.bounds.are_any:  # how many parameters these allow depends on which units go
+            plan = shrinkage(given.network, moments, None, given.number, limits.bounds)
+        if plan is not None and ((limits.parameters, limits.size) == (None, None) or plan.parameters <= most):
+            return plan
+        return shrinkage(given.network, moments, most, given.number, limits.bounds)
 
     def _as_fast(self, state: State, base: Branch, straight: Branch, made: Branch, limit: float) -> Branch:
         """A plan of the kind of ``made`` at the latency of the limit: more layers take longer, fewer allow more units.
@@ -223,11 +237,30 @@ class ShrinkTrained(FrontSearch):
             most = min(have - math.ceil(excess / each), base.network.parameter_count - 1)
             if self._is_late(state, self._plan_seconds, PLANS_SHARE) or most < 1 or most == have:
                 break
-            plans = reductions(base.network, self._calibrated, most, base.number, [kind_of(made.surgery)])
+            kinds = [kind_of(made.surgery)]
+            plans = reductions(base.network, self._calibrated, most, base.number, kinds, self.limits.bounds)
             other = self.untrained(state, plans[0], base) if plans else None
             if other is None or other.network.parameter_count == have:
                 break
             if not self.limits.admits(self._entry(other)) and self.limits.admits(self._entry(made)):
+                break
+            made = other
+        return made
+
+    def _within_limits(self, state: State, base: Branch, made: Branch) -> Branch:
+        """A plan of the kind of ``made`` that is within the limits: a number of parameters allows it more than units.
+
+        It is tried for ``ADJUSTED`` sizes, each smaller by as much as the last one was too large.
+        """
+        for _ in range(ADJUSTED):
+            have = made.network.parameter_count
+            most = int(have / self.limits.excess(self._entry(made)))
+            if most >= have or most < 1 or self._is_late(state, self._plan_seconds, PLANS_SHARE):
+                break
+            kinds = [kind_of(made.surgery)]
+            plans = reductions(base.network, self._calibrated, most, base.number, kinds, self.limits.bounds)
+            other = self.untrained(state, plans[0], base) if plans else None
+            if other is None or other.network.parameter_count >= have:
                 break
             made = other
         return made
@@ -383,7 +416,9 @@ class ShrinkTrained(FrontSearch):
         with self._timed("plans"):
             made = [
                 self.untrained(state, candidate, branch)
-                for candidate in reductions(branch.network, self._calibrated, most, branch.number)
+                for candidate in reductions(
+                    branch.network, self._calibrated, most, branch.number, bounds=self.limits.bounds
+                )
             ]
         found = [each for each in made if each is not None]
         return max(found, key=lambda each: (each.score, -each.number), default=None)
@@ -394,9 +429,9 @@ class ShrinkTrained(FrontSearch):
         """With sensitivities."""
         return self._calibrated(network)
 
-    def plan(self, network: Network, most: int) -> Candidate | None:
+    def plan(self, network: Network, most: int | None) -> Candidate | None:
         """By what units cost at the outputs."""
-        return by_units(network, self._calibrated(network), most)
+        return by_units(network, self._calibrated(network), most, bounds=self.limits.bounds)
 
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
         """Moments with sensitivities; of a network that was calibrated last, those of then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.graph.memory import peak_memory
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import save
+from onnxsurgeon.recommend.resources import memory_of, multiplications_of
 from onnxsurgeon.recommend.shrinking import least_count, prunable
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.latency import latency_of
@@ -96,6 +99,8 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
     smaller = settings.shrink is not None
     smaller |= settings.max_parameters is not None and settings.max_parameters < network.parameter_count
     smaller |= settings.max_size is not None and settings.max_size < size
+    computed = _computed(network, settings)
+    smaller |= any(limit < have for limit, have in computed)
     if settings.ensemble is not None:
         if smaller and settings.ensemble > 1:
             raise SettingsError(
@@ -104,12 +109,24 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
         return not smaller
     if smaller or settings.max_latency is not None:  # of several limits one is enough
         return False
+    if computed:
+        return all(limit >= LARGER * have for limit, have in computed)
     if settings.max_parameters is not None:
         return settings.max_parameters >= LARGER * network.parameter_count
     if settings.max_size is not None:
         return settings.max_size >= LARGER * size
     wanted = [each for each in (settings.min_accuracy, settings.target_accuracy) if each is not None]
     return bool(wanted) and accuracy < max(wanted)
+
+
+def _computed(network: Network, settings: SurgeonSettings) -> list[tuple[int, int]]:
+    """Limits on what is computed for a row, each with what the network takes."""
+    found: list[tuple[int, int]] = []
+    if settings.max_macs is not None:
+        found.append((settings.max_macs, network.multiplications or 0))
+    if settings.max_memory is not None:
+        found.append((settings.max_memory, peak_memory(network) or 0))
+    return found
 
 
 def smallest_file(network: Network, parameters: int) -> int:
@@ -134,6 +151,27 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
         if limits.size < smallest:
             raise SettingsError(
                 f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"
+            )
+
+    _require_computed(network, settings, dict.fromkeys(free, 1), why)
+
+
+def _require_computed(network: Network, settings: SurgeonSettings, widths: Mapping[int, int], why: str) -> None:
+    """The same of limits on what is computed for a row; ``widths`` are the least."""
+    for option, limit, least, what in (
+        ("max-macs", settings.max_macs, multiplications_of, "multiplications a row"),
+        ("max-memory", settings.max_memory, memory_of, "bytes of tensors in memory at once, for a row"),
+    ):
+        if limit is None:
+            continue
+        count = least(network, widths)
+        if count is None:
+            raise SettingsError(
+                f"{option}: what '{network.name}' takes cannot be told: its file leaves the sizes of its inputs open"
+            )
+        if limit < count:
+            raise SettingsError(
+                f"{option}: {limit:,} cannot be reached: '{network.name}' has at least {count:,} {what}, {why}"
             )
 
 

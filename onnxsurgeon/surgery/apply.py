@@ -51,8 +51,12 @@ def carry(past: Network, result: Network, change: Change, power: int) -> Network
 
 
 def cut_to(network: Network, i: int, units: int) -> Network:
-    """The network with the first ``units`` units of a group alone: as small as after pruning, and of no other use."""
-    group, kept = network.group(i), np.arange(units)
+    """The network with the first ``units`` units of a group alone: as small as after pruning, and of no other use.
+
+    With more units than there are, with copies of them: as large as after widening.
+    """
+    group = network.group(i)
+    kept = np.arange(units) % group.units
     rows = [Gather(by_row(kept, port.outer * port.inner)) for port in group.readers]
     return apply(network, Change(group, (Columns(kept),) * len(group.writers), tuple(rows), kept))
 

@@ -12,11 +12,13 @@ from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
 from onnxsurgeon.graph.canonical.products import explain
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, is_output
 from onnxsurgeon.graph.canonical.rewriter import PRODUCTS, name_in_file
+from onnxsurgeon.graph.canonical.strided import VIEW
 
 __all__ = [
     "FLOATS",
     "LAYERS",
     "PRODUCTS",
+    "VIEW",
     "attributes_of",
     "bias_of",
     "by_channel",

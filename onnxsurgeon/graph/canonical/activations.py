@@ -11,6 +11,7 @@ from onnxsurgeon.graph.canonical.affine import AFFINE
 from onnxsurgeon.graph.canonical.elementwise import clip_bounds
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, like, producer_of, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
+from onnxsurgeon.graph.canonical.shapes import learn
 
 
 def clip(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -106,10 +107,8 @@ def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
             not isinstance(other, gs.Constant) or shape is None or not _spreads(list(other.shape), shape)
         ):
             return False
-    if isinstance(y, gs.Constant) or shape_of(y) is not None or shape_of(x) is None:
-        return False
-    y.shape = list(x.shape)
-    return True
+    shape = shape_of(x)
+    return shape is not None and learn(y, shape)
 
 
 def _spreads(shape: list[int], over: list[Any]) -> bool:

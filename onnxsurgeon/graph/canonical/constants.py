@@ -207,9 +207,19 @@ def _constant_of_shape(node: gs.Node, most: int) -> Array | None:
     return np.full(shape, value.reshape(()), value.dtype)
 
 
+def _where(node: gs.Node, most: int) -> Array | None:
+    parts = [_value(node, i) for i in range(3)]
+    return np.where(*parts) if math.prod(np.broadcast_shapes(*(part.shape for part in parts))) <= most else None
+
+
+def _equal(node: gs.Node, most: int) -> Array | None:
+    a, b = _value(node, 0), _value(node, 1)
+    return np.equal(a, b) if math.prod(np.broadcast_shapes(a.shape, b.shape)) <= most else None
+
+
 MOST_SIZES = 64  # in a constant that is made for its shape alone
 WIDEST = 8  # bytes of an element
-BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow")
+BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow", "Equal", "Where")
 VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
 FORMS_OF_ONE = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
 FOLDS: dict[str, Fold] = {
@@ -229,6 +239,8 @@ FOLDS: dict[str, Fold] = {
     "Mul": _binary(np.multiply),
     "Div": _binary(_divide),
     "Pow": _binary(np.power),
+    "Equal": _equal,
+    "Where": _where,
     "Neg": _unary(np.negative),
     "Sqrt": _unary(np.sqrt),
     "Exp": _unary(np.exp),

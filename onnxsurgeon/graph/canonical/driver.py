@@ -23,6 +23,8 @@ from onnxsurgeon.graph.canonical import (
     recognise,
     shapes,
     spread,
+    strided,
+    turned,
     unfold,
 )
 from onnxsurgeon.graph.canonical.dense import CONVOLUTION, LAYERS
@@ -42,7 +44,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Reshape": (noops.shaper, unfold.unfold, shapes.reshaped),
     "Squeeze": (noops.shaper, unfold.unfold),
     "Unsqueeze": (noops.shaper, unfold.unfold),
-    "Transpose": (noops.transpose, products.push_transpose, shapes.permuted),
+    "Transpose": (noops.transpose, products.push_transpose, turned.turned_back, shapes.permuted),
     "MatMul": (products.matmul,),
     "Gemm": (products.gemm,),
     "Einsum": (products.einsum,),
@@ -61,6 +63,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Expand": (recognise.expand, spread.own_shape),
     "Tile": (spread.own_shape,),
     "ConstantOfShape": (shapes.filled,),
+    "Gather": (shapes.looked_up, strided.view),
     "Max": (recognise.relu,),
     "Clip": (activations.clip,),
     "PRelu": (activations.prelu_slope,),

@@ -64,7 +64,7 @@ def shaper(rewriter: Rewriter, node: gs.Node) -> bool:
 
 def transpose(rewriter: Rewriter, node: gs.Node) -> bool:
     """Transpose(x) = x with axes in order; Transpose(Transpose(x)) = x where the second undoes the first."""
-    permutation = _permutation(node)
+    permutation = permutation_of(node)
     if permutation is None:
         return False
     if permutation == sorted(permutation):
@@ -72,13 +72,14 @@ def transpose(rewriter: Rewriter, node: gs.Node) -> bool:
     before = producer_of(node.inputs[0])
     if before is None or before.op != "Transpose" or before is node:
         return False
-    first = _permutation(before)
+    first = permutation_of(before)
     if first is None or len(first) != len(permutation):
         return False
     return [first[axis] for axis in permutation] == sorted(first) and rewriter.bypass(node, before.inputs[0])
 
 
-def _permutation(node: gs.Node) -> list[int] | None:
+def permutation_of(node: gs.Node) -> list[int] | None:
+    """The order of axes that a Transpose makes; None where it is not known."""
     permutation = node.attrs.get("perm")
     if permutation is None:
         shape = shape_of(node.inputs[0]) or shape_of(node.outputs[0])

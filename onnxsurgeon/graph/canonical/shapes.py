@@ -200,6 +200,19 @@ def permuted(rewriter: Rewriter, node: gs.Node) -> bool:
     return learn(node.outputs[0], shape[::-1] if order is None else [shape[axis] for axis in order])
 
 
+def looked_up(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Gather(Shape(x), i) → a constant, where the sizes that are looked up are known."""
+    source, indices, y = producer_of(node.inputs[0]), constant_values(node.inputs[1]), node.outputs[0]
+    if source is None or source.op != "Shape" or indices is None or indices.ndim > 1 or rewriter.is_pinned(y):
+        return False
+    sizes = computed_sizes(y)
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        return False
+    rewriter.redirect(y, gs.Constant(y.name, np.array(sizes, np.int64).reshape(indices.shape)))
+    rewriter.remove(node)
+    return True
+
+
 def filled(rewriter: Rewriter, node: gs.Node) -> bool:
     """ConstantOfShape(s) has the shape s."""
     wanted = computed_sizes(node.inputs[0])
@@ -238,7 +251,7 @@ def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
 
 # Operators of glue and of what leads to it; elementwise ones of one operand pass on shapes by a rule of their own.
 INFERRED = (
-    *("Transpose", "Concat", "Slice", "Split", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Expand"),
+    *("Transpose", "Concat", "Slice", "Split", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Tile"),
     *("ReduceMean", "ReduceSum", "Softmax", "LogSoftmax", "LayerNormalization", "Where", "Max", "Min"),
     *("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Resize", "ConvTranspose"),
     *("InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth"),

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from onnxsurgeon.report.pictures.accuracy import accuracy_picture, size_picture
 from onnxsurgeon.report.pictures.axes import gap
+from onnxsurgeon.report.pictures.change import change_picture
+from onnxsurgeon.report.pictures.front import front_picture
 from onnxsurgeon.report.pictures.outcome import outcome_picture
 from onnxsurgeon.report.pictures.spectra import MOST, lineage_spectra, other_spectra, others
 from onnxsurgeon.report.pictures.style import Scene, icon, operations, spoken, style
@@ -20,6 +22,11 @@ Draw = Callable[[Scene], Figure | None]
 
 # By name: how it is drawn, and what it shows, for those who do not see it.
 PICTURES: Mapping[str, tuple[Draw, str]] = {
+    "change": (
+        change_picture,
+        "The given network and the result, layer by layer; the topologies are in the table below",
+    ),
+    "front": (front_picture, "The networks that no other beats, by parameters; all are in the table beside it"),
     "accuracy": (accuracy_picture, "Accuracy of every branch by epoch; the figures are in the table of the family"),
     "size": (size_picture, "Accuracy of every branch against its parameters; the front is in the table beside it"),
     "widths": (widths_picture, "Widths of the hidden layers by epoch; the topologies are in the table below"),
@@ -69,8 +76,10 @@ def picture_files(scene: Scene) -> Iterator[tuple[str, bytes]]:
 
 
 def _drawable(scene: Scene) -> Mapping[str, tuple[Draw, str]]:
-    """None where nothing was measured yet."""
-    return PICTURES if scene.history.measured else {}
+    """None where nothing was measured yet; singular values only where the search went by them."""
+    if not scene.history.measured:
+        return {}
+    return {name: each for name, each in PICTURES.items() if scene.shows_spectra or "spectra" not in name}
 
 
 __all__ = ["MOST", "Scene", "gap", "others", "page_key", "page_pictures", "picture_files"]

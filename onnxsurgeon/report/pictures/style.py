@@ -79,6 +79,7 @@ class Scene:
         predictions: of the result on the test split, each head's.
         standalone: whether the picture is a file of its own, which needs a key; a page has one for all.
         truth: what predictions are held against: "true" labels, or those of a "teacher".
+        shows_spectra: whether the search went by singular values.
     """
 
     history: History
@@ -88,6 +89,7 @@ class Scene:
     predictions: tuple[Predictions, ...] = ()
     standalone: bool = False
     truth: str = "true"
+    shows_spectra: bool = True
     lineage: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:

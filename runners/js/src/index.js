@@ -102,6 +102,7 @@ export class Trainer {
           rate * rateFactor(schedule.kind, this.epoch * steps + done + i, total, warmup)));
         const chosen = order.subarray(done * size, done * size + run * width);
         const found = await this._steps(feeds, chosen, run, width, rates, state);
+        await breath();
         state = found.state;
         done += run;
         for (const loss of found.losses) sum += loss * width;
@@ -340,4 +341,17 @@ function r2({ data, shape }, errors) {
     sum += most > least ? 1 - errors[column] / spread : errors[column] > 0 ? 0 : 1;
   }
   return sum / width;
+}
+
+/** Lets the page be drawn, and timers and clicks be heard: what wasm awaits on one thread leaves no room for them. */
+function breath() {
+  if (typeof setImmediate === 'function') return new Promise((resolve) => setImmediate(resolve));
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
 }

@@ -1,0 +1,191 @@
+"""How much memory a model's tensors take at once while one row is computed, told from shapes alone.
+
+What a runtime for small devices has to set aside beside the weights: at every node in the file's order, the tensors
+that it reads and writes, and those that a later node still reads. It is an estimate, and says nothing of what a kernel
+needs while it computes.
+
+- One row: an input's first axis is 1 where the file leaves it open. A batch that the file fixes stays as it is.
+- An input is alive from the start to its last reader, an output from its node to the end.
+- A tensor is written over the one before it where the node works value by value (an activation, an Add of equal
+  shapes) or only gives another shape (Reshape, Flatten), and nothing else reads that one. Nothing else is reused.
+- Weights, and what is computed from constants alone, take none; nor do the insides of If, Loop and Scan, nor what is no
+  tensor, such as a ZipMap's output.
+- Of each tensor count its bytes by its type in the file. Where an operator that is not ONNX's own does not tell its
+  output's size, that is the most it can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.activations import ACTIVATIONS
+from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.files import Parts
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.sizes import bytes_of, types_of
+from onnxsurgeon.graph.writer import to_parts
+from onnxsurgeon.linear_algebra import Array
+
+# Written over what they read, if it has the same shape and type and nobody else reads it.
+_IN_PLACE = (
+    frozenset(
+        """Abs Add BatchNormalization Ceil Clip Cos Div Dropout Erf Exp Flatten Floor Identity Log Max Min Mul Neg Pow
+        Reciprocal Reshape Round Sign Sin Sqrt Squeeze Sub Sum Unsqueeze""".split()  # noqa: SIM905
+    )
+    | ACTIVATIONS.keys()
+)
+_VIEWS = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """When which tensors are in memory.
+
+    Attributes:
+        spans: the first and the last node, in the file's order, at which each buffer is in memory (buffers, 2).
+        names: the tensor that each buffer was made for.
+        sizes: bytes of each buffer (buffers,).
+        where: what each node is called.
+    """
+
+    spans: Array
+    names: tuple[str, ...]
+    sizes: Array
+    where: tuple[str, ...]
+
+    def at_nodes(self, values: Array) -> Array:
+        """Sums of a buffer's values (buffers, …) over those in memory at each node (nodes, …)."""
+        changes = np.zeros((len(self.where) + 1, *values.shape[1:]))
+        np.add.at(changes, self.spans[:, 0], values)
+        np.add.at(changes, np.minimum(self.spans[:, 1] + 1, len(self.where)), -values)
+        return np.asarray(changes.cumsum(axis=0)[:-1])
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the tensors at the node where they take most."""
+        return int(self.at_nodes(self.sizes).max(initial=0))
+
+    @property
+    def at(self) -> str:
+        """What the node is called where they take most; "" where there is none."""
+        return self.where[int(np.argmax(self.at_nodes(self.sizes)))] if self.where else ""
+
+
+def liveness(network: Network) -> Liveness | None:
+    """When which tensors of a network's file are in memory; None where an input's size is not known."""
+    parts = to_parts(network)
+    sizes = _bytes_by_name(parts)
+    return None if sizes is None else _liveness(parts.skeleton.graph, sizes)
+
+
+def peak_memory(network: Network) -> int | None:
+    """Bytes of the tensors that are in memory at once for one row, at most; None where an input's size is not known."""
+    found = liveness(network)
+    return None if found is None else found.peak
+
+
+def _bytes_by_name(parts: Parts) -> dict[str, tuple[int, tuple[object, ...]]] | None:
+    """Bytes, and type and shape, of every tensor that depends on an input; None where an input's size is not known."""
+    graph = parts.skeleton.graph
+    constants = {*parts.arrays, *(tensor.name for tensor in graph.initializer)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in graph.input:
+        if value.name in constants or not value.type.HasField("tensor_type"):
+            continue
+        sizes = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in value.type.tensor_type.shape.dim]
+        shape = tuple(1 if not axis and size <= 0 else size for axis, size in enumerate(sizes))
+        if not value.type.tensor_type.HasField("shape") or any(size <= 0 for size in shape):
+            return None
+        shapes[value.name] = shape
+    try:
+        types = types_of(parts.skeleton, shapes, parts.arrays)
+    except ModelError:  # too large to be run, or there is no telling
+        return None
+    found: dict[str, tuple[int, tuple[object, ...]]] = {}
+    wanted, read = {*shapes}, {value.name for value in graph.output}.union(*map(inputs_of, graph.node))
+    for node in graph.node:
+        if wanted.intersection(inputs_of(node)):
+            wanted.update(name for name in node.output if name in read)
+    for name in wanted:
+        kind, at_most = types.get(name, (onnx.TypeProto(), 0))
+        if kind.WhichOneof("value") in (None, "tensor_type"):
+            kind = _of_one_row(kind)
+            dims = tuple(dim.dim_value for dim in kind.tensor_type.shape.dim)
+            found[name] = bytes_of(kind, at_most), (kind.tensor_type.elem_type, dims)
+    return found
+
+
+def _of_one_row(kind: onnx.TypeProto) -> onnx.TypeProto:
+    """The type with a first axis of 1 where that is not known: the batch, behind operators that are not ONNX's own."""
+    dims = kind.tensor_type.shape.dim
+    if not dims or dims[0].HasField("dim_value"):
+        return kind
+    found = onnx.TypeProto()
+    found.CopyFrom(kind)
+    found.tensor_type.shape.dim[0].dim_value = 1
+    return found
+
+
+def _liveness(graph: onnx.GraphProto, tensors: dict[str, tuple[int, tuple[object, ...]]]) -> Liveness:
+    nodes = [node for node in graph.node if any(name in tensors for name in node.output)]
+    last: dict[str, int] = {}  # the last node that reads each tensor
+    for step, node in enumerate(nodes):
+        last.update(dict.fromkeys((name for name in inputs_of(node) if name in tensors), step))
+    last.update(dict.fromkeys((value.name for value in graph.output if value.name in tensors), len(nodes)))
+    buffer: dict[str, int] = {}
+    names: list[str] = []
+    spans: list[list[int]] = []  # the first and the last node at which each buffer is in memory
+
+    def add(name: str, step: int) -> None:
+        buffer[name] = len(names)
+        names.append(name)
+        spans.append([step, max(step, last.get(name, step))])
+
+    for value in graph.input:
+        if value.name in tensors:
+            add(value.name, 0)
+    given = set(buffer)
+    for step, node in enumerate(nodes):
+        for position, name in enumerate(node.output):
+            if name not in tensors:
+                continue
+            over = None if position else _written_over(node, name, tensors, last, step)
+            # An input belongs to the caller: it is not written over, but may be looked at in another shape.
+            if over is None or (over in given and node.op_type not in _VIEWS):
+                add(name, step)
+                continue
+            buffer[name] = buffer[over]
+            spans[buffer[name]][1] = max(step, last.get(name, step))
+            if over in given:
+                given.add(name)
+    sizes = np.array([tensors[name][0] for name in names], dtype=float)
+    where = tuple(node.name or node.output[0] for node in nodes)
+    return Liveness(np.array(spans, dtype=int).reshape(-1, 2), tuple(names), sizes, where)
+
+
+def _written_over(
+    node: onnx.NodeProto,
+    output: str,
+    tensors: dict[str, tuple[int, tuple[object, ...]]],
+    last: dict[str, int],
+    step: int,
+) -> str | None:
+    """The tensor whose place the node's output takes; None where it needs a place of its own."""
+    if node.op_type not in _IN_PLACE or node.domain not in ("", "ai.onnx"):
+        return None
+    read: Sequence[str] = node.input[:1] if node.op_type in (*_VIEWS, "BatchNormalization") else node.input
+    for name in read:
+        if name not in tensors or last[name] != step:
+            continue
+        size, (kind, shape) = tensors[name]
+        if node.op_type in _VIEWS:
+            if size == tensors[output][0]:
+                return name
+        elif (kind, shape) == tensors[output][1]:
+            return name
+    return None

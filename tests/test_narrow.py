@@ -1,0 +1,73 @@
+"""What the terminal shows in few columns: nothing is broken inside a number."""
+
+import re
+
+import pytest
+from rich.cells import cell_len
+
+from onnxsurgeon.cli import console
+from onnxsurgeon.cli.narrow import packed, shorten, sparkline
+from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
+
+LONG = "c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10"
+
+
+@pytest.mark.parametrize("width", range(8, 46))
+def test_a_long_topology_keeps_its_ends_and_whole_widths(width):
+    short = shorten(LONG, width)
+    assert len(short) <= width
+    if width >= 10:
+        head, mark, tail = short.partition("…")
+        assert mark == "…" or short == LONG
+        if mark:
+            assert LONG.startswith(head)
+            assert LONG.endswith(tail)
+            assert head[-1] in "-+"
+            assert tail[0] in "-+"
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest():
+    assert sparkline([0.1, 0.2, 0.8], 20) == "▁▂█"
+    assert sparkline([0.5, 0.5], 20) == "▁▁"
+    assert sparkline([], 20) == ""
+    many = sparkline([i / 999 for i in range(1000)], 30)
+    assert (len(many), many[0], many[-1]) == (30, "▁", "█")
+    assert list(many) == sorted(many)
+    assert sparkline([3, 1], 1) == "▁"
+
+
+def test_items_are_packed_whole():
+    items = [f"{i} (c1-c16+c16-…-32-10) 0.9{i}" for i in range(6)]
+    text = packed("epoch  40: keep", items, 80)
+    lines = text.splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 80 for line in lines)
+    assert re.findall(r"\d \(.*?\) 0\.9\d", text) == items
+    assert packed("a:", ["x" * 100], 80) == f"a: {'x' * 100}"
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "140"])
+@pytest.mark.parametrize("metric", ["accuracy", "balanced accuracy", "agreement and fidelity"])
+def test_the_box_holds_every_figure_whole(metric, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    before, after = Footprint(999_999, 2_140_000, 99.9), Footprint(888_888, 1_230_000, 0.0111)
+    found = [*figures(before, after), measured_figure(metric, 0.9876, 0.9676)]
+    console.figures_box(found)
+    text = capsys.readouterr().out
+    assert max(map(cell_len, text.splitlines())) <= int(columns)
+    for each in found:
+        assert f"{each.before} → {each.after}" in text
+        assert each.change in text
+        assert all(word in text for word in each.name.split())
+
+
+def test_a_candidates_line_fits_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    event = {"event": "trained", "branch": 1234, "surgery": "widen:2:8+widen:3:16", "topology": LONG}
+    event |= {"parameters": 1_234_567, "accuracy": 0.9876, "gain": -0.0123, "score": -0.1234}
+    console.EventPrinter()(event)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(line) <= 80
+    for words in ("1,234,567", "0.9876", "-0.0123", "-0.1234", "c1-c16+c16-…-10"):
+        assert words in line
+    assert line.count("…") == 2  # in the surgeries, and in the middle of the topology
