@@ -14,24 +14,31 @@ from onnxsurgeon.errors import RunError
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.command(cls=Command, context_settings=CONTEXT, epilog="Example: onnxsurgeon report runs/m-cifar10-1")(report)
+    app.command(
+        cls=Command,
+        context_settings=CONTEXT,
+        epilog="Examples: onnxsurgeon report runs/m-cifar10-1; onnxsurgeon report runs/m-1 runs/m-2",
+    )(report)
     app.command(cls=Command, context_settings=CONTEXT, epilog="Example: onnxsurgeon watch runs/m-cifar10-1")(watch)
 
 
 @with_trust
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    run2: Annotated[Path | None, typer.Argument(help="Another: side by side instead.", metavar="[RUN2]")] = None,
     plots: Annotated[bool, typer.Option("--plots", help="Also write the pictures to RUN/plots: SVG, PNG.")] = False,
 ) -> None:
     """Write RUN/report.html; also of a run that is still going or was killed.
 
+    Of two runs, write RUN/side_by_side.html: what each came to, how they went, in which settings they differ.
     Lines of its journal that are damaged are left out, told, and make the exit code 2.
     """
     from onnxsurgeon.cli import console
-    from onnxsurgeon.report import write_plots, write_report
+    from onnxsurgeon.report import write_plots, write_report, write_side_by_side
     from onnxsurgeon.runs.table import read_run
 
-    console.out.print(str(write_report(run)), markup=False, soft_wrap=True)
+    page = write_report(run) if run2 is None else write_side_by_side(run, run2)
+    console.out.print(str(page), markup=False, soft_wrap=True)
     for path in write_plots(run) if plots else ():
         console.out.print(str(path), markup=False, soft_wrap=True)
     damaged = read_run(run).damaged

@@ -45,7 +45,7 @@ def render(run: RunDirectory) -> str:
     scene = make_scene(history, invocation)
     script = resources.files("onnxsurgeon.report").joinpath("report.js").read_text(encoding="utf-8")
     return without_controls(
-        _environment()
+        environment()
         .get_template("report.html.jinja")
         .render(
             invocation=invocation,
@@ -62,7 +62,7 @@ def render(run: RunDirectory) -> str:
             headline=headline(history, invocation, scene.accuracy_name),
             choices=choices(history, run.path),
             snippets=snippets(run.best) if history.finish else [],
-            status=_status(run, history, invocation),
+            status=status(run, history, invocation),
             pictures=_pictures(scene),
             key=[(name, words, Markup(svg)) for name, words, svg in page_key(scene)],
             sketched=(min(MOST, len(others(scene))), len(others(scene))),
@@ -77,7 +77,8 @@ def render(run: RunDirectory) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What the templates of pages are read with: everything is escaped, and numbers are spelled."""
     environment = Environment(
         loader=PackageLoader("onnxsurgeon.report", "."),
         autoescape=True,
@@ -86,7 +87,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "fixed": _fixed,
+        "fixed": fixed,
         "signed": _signed,
         "thousands": _thousands,
         "plain": _plain,
@@ -105,7 +106,7 @@ def _result(history: History) -> Member | None:
     return None if history.result is None else history.members.get(history.result)
 
 
-def _status(run: RunDirectory, history: History, invocation: Invocation) -> str:
+def status(run: RunDirectory, history: History, invocation: Invocation) -> str:
     """How far the run is, in words."""
     if history.finish is not None:
         return "Finished"
@@ -145,9 +146,9 @@ def _title(scene: Scene, member: Member) -> str:
         lines.append(f"{member.topology}{size}")
     if member.latest is not None:
         gain = "" if member.gain is None else f", gain {_signed(member.gain)}"
-        lines.append(f"{scene.accuracy_name} {_fixed(member.latest.accuracy)}{gain}")
+        lines.append(f"{scene.accuracy_name} {fixed(member.latest.accuracy)}{gain}")
     if member.score is not None:
-        lines.append(f"score {_fixed(member.score)}")
+        lines.append(f"score {fixed(member.score)}")
     return "\n".join([*lines, scene.history.fate(member)])
 
 
@@ -183,7 +184,8 @@ def _recalls(classes: Classes) -> list[tuple[str, int, int, float]]:
     return [(classes.name(each), totals[each], right[each], right[each] / totals[each]) for each in sorted(totals)]
 
 
-def _fixed(value: float | None, places: int = 4) -> str:
+def fixed(value: float | None, places: int = 4) -> str:
+    """A number to so many places, with a true minus sign; a dash where there is none."""
     return NOTHING if value is None else f"{value:.{places}f}".replace("-", "−")
 
 

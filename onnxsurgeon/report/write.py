@@ -88,6 +88,21 @@ def render_report(run: Path) -> bytes:
     return render(directory).encode(errors="replace")
 
 
+def write_side_by_side(first: Path, second: Path) -> Path:
+    """Write side_by_side.html about two runs into the folder of the first; return the page's path.
+
+    Raises:
+        RunError: as ``write_report`` does, of either.
+    """
+    runs = [RunDirectory.open(Path(run)) for run in (first, second)]
+    require_extra()
+    from onnxsurgeon.report.side_by_side import render_side_by_side
+
+    path = runs[0].path / "side_by_side.html"
+    write_bytes(path, render_side_by_side(*runs).encode(errors="replace"), overwrite=True)
+    return path
+
+
 def require_extra() -> None:
     """Raise RunError where jinja2 or matplotlib, which are optional, is not installed."""
     for name in _EXTRA:

@@ -37,6 +37,7 @@ _NAMES = (
     "front",
     "teacher",
     "report.html",
+    "side_by_side.html",
     "plots",
     "tensorboard",
     "mlflow.json",
