@@ -21,13 +21,14 @@ from onnxsurgeon import (
     SurgeonSettings,
     TrainingSpec,
     evolve,
-    load,
     load_dataset,
     make_engine,
     prepare,
 )
+from onnxsurgeon.graph.opening import open_model
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "exports" / "torch-legacy-cnn.onnx"
+BACKBONE = ("*/Conv",)  # layers that stay as they are
 TIMED_EPOCHS = 3
 
 
@@ -69,15 +70,16 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path, default=MODEL)
     parser.add_argument("--epochs", type=int, default=12)
     arguments = parser.parse_args()
-    network, data = load(arguments.model), load_dataset("fashion-mnist")
+    network, data = open_model(arguments.model, freeze=BACKBONE).network, load_dataset("fashion-mnist")
     print(f"{arguments.model.name}: head {network.topology}, prefix of {len(network.frame.prefix)} nodes")
     time_cache(network, data)
     settings = SurgeonSettings.from_preset(
         "corrected", epochs=arguments.epochs, initial_epochs=2, epoch_step=2, learning_rate=0.01, seed=6
     )
     with tempfile.TemporaryDirectory() as folder:
-        evolved = evolve(arguments.model, "fashion-mnist", settings=settings, run_dir=Path(folder) / "run")
-        after = backbone(evolved.run / "best.onnx", load(evolved.run / "best.onnx"))
+        run = Path(folder) / "run"
+        evolved = evolve(arguments.model, "fashion-mnist", settings=settings, run_dir=run, freeze=BACKBONE)
+        after = backbone(evolved.run / "best.onnx", open_model(evolved.run / "best.onnx").network)
     same = after == backbone(arguments.model, network)
     print(f"evolved in {evolved.seconds:.1f} s: {network.topology} ({network.parameter_count:,} parameters)", end=" ")
     print(f"-> {evolved.network.topology} ({evolved.network.parameter_count:,})")
