@@ -1,5 +1,7 @@
 """Units that come and go together: proved by permuting them, without an oracle; and surgeries on shared widths."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,16 @@ import pytest
 from onnx import numpy_helper
 
 from onnxsurgeon import Dataset, Grow, ModelError, Split, SurgeryError, Widen, from_model, load, operate
+from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
+from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.perform import draw_sample, perform
 from onnxsurgeon.surgery import MergeDuplicates, Narrow, Prune
 from onnxsurgeon.surgery.proof import outputs_around, prove_group
 from tests.conftest import MODELS
+from tests.test_diff import branch
 from tests.test_segments import CASES, Graph
 from tests.test_shared import actor
 
@@ -243,3 +248,45 @@ def test_a_tensor_that_is_also_an_output_holds_its_units():
     network = from_model(model)
     assert network.group_count == network.hidden_count
     assert any("tensor 's2' is also an output of the model" in each.reason for each in network.units.pinned)
+
+
+@pytest.mark.parametrize("text", ["widen:4:5", "prune:4:8"])
+def test_diff_knows_a_shared_width_by_the_lineage(text):
+    before = from_model(residual())
+    if text.startswith("widen"):
+        after = branch(before, text)
+    else:
+        smaller, _ = pruned(before, Prune(STREAM, 8))
+        after = replace(smaller, metadata={f"{METADATA_PREFIX}lineage": json.dumps([text])})
+    for pair in ((before, after), (after, before)):
+        found = kinship(*pair)
+        assert found is not None
+        assert len(found.groups) == len(before.layers)  # each layer has come of its own
+
+
+def test_inspect_shows_what_is_tied_to_what_and_proves_it(cli, tmp_path):
+    onnx.save(residual(), tmp_path / "r.onnx")
+    code, out, _ = cli("inspect", "r.onnx", "--prove", "--json")
+    record = json.loads(out)
+    (width,) = record["shared_widths"]
+    assert (code, width["layer"], width["units"]) == (0, STREAM, 12)
+    assert (width["written_by"], width["read_by"]) == (["stem", "b0", "b1", "b2"], ["a0", "a1", "a2", "out"])
+    assert len(record["proofs"]) == 4
+    assert all(proof["together"] <= 1e-5 < 1e-3 < proof["alone"] for proof in record["proofs"])
+    _, out, _ = cli("inspect", "r.onnx", "--prove")
+    assert "Widths that several layers share" in out
+    assert "everywhere at once" in out
+
+
+def test_a_residual_net_becomes_half_as_large_with_its_stream(cli, tmp_path):
+    onnx.save(residual(), tmp_path / "r.onnx")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "rows.npz", x=rng.standard_normal((1500, 20)).astype("f"))
+    code, out, err = cli(
+        "evolve", "r.onnx", "--data", "rows.npz", "--shrink", 2, "--epochs", 3, "-o", "s.onnx", "--json"
+    )
+    assert code == 0, err
+    smaller, given = load(tmp_path / "s.onnx"), load(tmp_path / "r.onnx")
+    assert smaller.parameter_count <= given.parameter_count / 2
+    assert smaller.group(smaller.group_count).units < 12
+    assert smaller.frame.notes == ()
