@@ -282,9 +282,7 @@ def test_a_residual_net_becomes_half_as_large_with_its_stream(cli, tmp_path):
     onnx.save(residual(), tmp_path / "r.onnx")
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "rows.npz", x=rng.standard_normal((1500, 20)).astype("f"))
-    code, out, err = cli(
-        "evolve", "r.onnx", "--data", "rows.npz", "--shrink", 2, "--epochs", 3, "-o", "s.onnx", "--json"
-    )
+    code, _, err = cli("evolve", "r.onnx", "--data", "rows.npz", "--shrink", 2, "--epochs", 3, "-o", "s.onnx", "--json")
     assert code == 0, err
     smaller, given = load(tmp_path / "s.onnx"), load(tmp_path / "r.onnx")
     assert smaller.parameter_count <= given.parameter_count / 2
