@@ -47,7 +47,8 @@ class Processes:
         self.folder, self.file, self.started = folder, folder / "scheduler.json", []
         self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0")
         deadline = time.monotonic() + 60
-        while not self.file.exists() and time.monotonic() < deadline:
+        # It is there before it is full.
+        while not (self.file.exists() and self.file.read_text().strip()) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.address = json.loads(self.file.read_text())["address"]
         self.name = self.address.replace("tcp://", "dask://")

@@ -301,15 +301,16 @@ def test_the_report_begins_with_the_same_figures(worse, given):
 
     for evolved in (worse, given):
         page = write_report(evolved.run).read_text(encoding="utf-8")
-        head = " ".join(re.sub(r"<[^>]+>", " ", page.partition("<header>")[2].partition("</header>")[0]).split())
+        head = " ".join(re.sub(r"<[^>]+>", " ", page.partition("<header")[2].partition("</header>")[0]).split())
         for figure in (
             *figures(evolved.before, evolved.after, is_given=evolved.is_given),
             measured_figure("accuracy", evolved.start.accuracy, evolved.test.accuracy),
         ):
-            assert f"{figure.name} {figure.change} {figure.before} → {figure.after}" in head
-        for remark in evolved.remarks:
-            assert f"{remark}." in head
-        assert (f'<p class="notice">{evolved.remarks[0]}' in page) == evolved.is_worse
+            assert f"{figure.before} → {figure.after}" in head
+        said = [f"{remark[0].upper()}{remark[1:]}." for remark in evolved.remarks]
+        for remark in said:
+            assert remark in head
+        assert (f'<p class="notice">{said[0]}' in page) == evolved.is_worse
 
 
 def test_latencies_are_measured_in_turns_and_only_where_that_is_quick(trained, tmp_path, monkeypatch):

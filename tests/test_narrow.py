@@ -12,6 +12,13 @@ from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
 LONG = "c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10"
 
 
+def wide(monkeypatch, columns):
+    """As if the terminal had so many columns; rich looks when a console is made, and that may be long ago."""
+    monkeypatch.setenv("COLUMNS", columns)
+    for each in (console.out, console.err):
+        monkeypatch.setattr(each, "_width", int(columns))
+
+
 @pytest.mark.parametrize("width", range(8, 46))
 def test_a_long_topology_keeps_its_ends_and_whole_widths(width):
     short = shorten(LONG, width)
@@ -49,7 +56,7 @@ def test_items_are_packed_whole():
 @pytest.mark.parametrize("columns", ["60", "80", "140"])
 @pytest.mark.parametrize("metric", ["accuracy", "balanced accuracy", "agreement and fidelity"])
 def test_the_box_holds_every_figure_whole(metric, columns, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", columns)
+    wide(monkeypatch, columns)
     before, after = Footprint(999_999, 2_140_000, 99.9), Footprint(888_888, 1_230_000, 0.0111)
     found = [*figures(before, after), measured_figure(metric, 0.9876, 0.9676)]
     console.figures_box(found)
@@ -62,7 +69,7 @@ def test_the_box_holds_every_figure_whole(metric, columns, capsys, monkeypatch):
 
 
 def test_a_candidates_line_fits_eighty_columns(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+    wide(monkeypatch, "80")
     event = {"event": "trained", "branch": 1234, "surgery": "widen:2:8+widen:3:16", "topology": LONG}
     event |= {"parameters": 1_234_567, "accuracy": 0.9876, "gain": -0.0123, "score": -0.1234}
     console.EventPrinter()(event)

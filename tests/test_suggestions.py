@@ -28,7 +28,10 @@ def table(tmp_path, cli):
     [
         ("evolve a.onnx --data digits --epoch 3", "No such option: --epoch: did you mean --epochs?"),
         ("evolve a.onnx --data digits --learnin-rate 3", "did you mean --learning-rate?"),
-        ("evolve a.onnx --data digits --memry", "No such option: --memry\n"),  # an old name is not suggested
+        (
+            "evolve a.onnx --data digits --epsilon-relativ 1",
+            "No such option: --epsilon-relativ\n",
+        ),  # an old name is not suggested
         ("new --sofmax", "did you mean --softmax?"),
         ("evaluate a.onnx --data t.csv --target labl", "it has 'age', 'size', 'label': did you mean 'label'?"),
         ("evaluate a.onnx --data digts", "or a folder of images: did you mean 'digits'?"),
