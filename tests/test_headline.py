@@ -49,7 +49,7 @@ def test_larger_slower_worse():
 
 def test_what_is_the_same_and_what_was_not_measured():
     found = headline(ended(Footprint(100, 900), Footprint(100, 900), (0.9, 0.9)), invocation(), "")
-    assert numbers(found) == [("the same size", "1×", SAME), ("better", "±0", SAME)]
+    assert numbers(found) == [("the same size", "1×", SAME), ("as good", "±0", SAME)]
     found = headline(ended(Footprint(100, 900, 1.0), Footprint(100, 900, 1.05)), invocation(), "")
     assert numbers(found)[1] == ("the same speed", "≈ 1×", SAME)
 

@@ -28,10 +28,7 @@ def table(tmp_path, cli):
     [
         ("evolve a.onnx --data digits --epoch 3", "No such option: --epoch: did you mean --epochs?"),
         ("evolve a.onnx --data digits --learnin-rate 3", "did you mean --learning-rate?"),
-        (
-            "evolve a.onnx --data digits --epsilon-relativ 1",
-            "No such option: --epsilon-relativ\n",
-        ),  # an old name is not suggested
+        ("evolve a.onnx --data digits --memry", "--memry: did you mean --max-memory?\n"),  # and not an old name
         ("new --sofmax", "did you mean --softmax?"),
         ("evaluate a.onnx --data t.csv --target labl", "it has 'age', 'size', 'label': did you mean 'label'?"),
         ("evaluate a.onnx --data digts", "or a folder of images: did you mean 'digits'?"),

@@ -127,7 +127,7 @@ def _better(name: str, before: float, after: float) -> Large:
     details = (name + f" {spell_metric(before)} → {spell_metric(after)}".replace("-", "−"),)
     number = (f"{change:+.4f}" if abs(change) < 10 else f"{change:+.3g}").replace("-", "−")
     if not change:
-        return Large("better", "±0", details, SAME)
+        return Large("as good", "±0", details, SAME)
     return Large("better" if change > 0 else "worse", number, details, BETTER if change > 0 else WORSE)
 
 

@@ -203,8 +203,8 @@ def _plain(value: float) -> str:
 
 
 def _capitalised(text: str) -> str:
-    """With a capital at its beginning, and all else as it is."""
-    return text[:1].upper() + text[1:]
+    """With a capital at its beginning, unless that is a file's name, and all else as it is."""
+    return text if "." in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 def _breakable(topology: str) -> Markup:
