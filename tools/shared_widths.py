@@ -107,24 +107,25 @@ NETWORKS = {"residual": Residual, "skips": Skips, "trunk, two heads": Trunk, "to
 
 
 def main() -> None:
-    """Train, prune, and print the table."""
+    """Train, prune, and print the table, a row at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--exporters", nargs="*", default=list(EXPORTERS), choices=list(EXPORTERS))
     parser.add_argument("--cores", type=int, default=2)
     given = parser.parse_args()
     hold_cores(given.cores)
     (x, y), (x_test, y_test) = _rows()
-    lines = []
+    head = ("network", "exporter", "shared widths (ports)", "widened by", "given", "pruned", "without them", "evolved")
+    print(table(head, [], texts=3), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in given.networks:
             torch.manual_seed(0)
             network = _trained(NETWORKS[name](), x, y)
-            for exporter, dynamo in EXPORTERS.items():
+            for exporter in given.exporters:
                 path = Path(folder) / f"{name.partition(',')[0]}-{exporter}.onnx"
-                _export(network, x[:2], path, dynamo=dynamo)
-                lines.append([name, exporter, *_measured(path, (x, y), (x_test, y_test))])
-    head = ("network", "exporter", "shared widths (ports)", "widened by", "given", "pruned", "without them", "evolved")
-    print(table(head, lines, texts=3))
+                _export(network, x[:2], path, dynamo=EXPORTERS[exporter])
+                cells = [name, exporter, *_measured(path, (x, y), (x_test, y_test))]
+                print(f"| {' | '.join(cells)} |", flush=True)  # one takes minutes
 
 
 def _rows() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
