@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     given = parser.parse_args()
     hold_cores(given.cores)
+    torch.set_num_threads(given.cores)
     (x, y), (x_test, y_test) = _rows()
     head = ("network", "exporter", "shared widths (ports)", "widened by", "given", "pruned", "without them", "evolved")
     print(table(head, [], texts=3), flush=True)
