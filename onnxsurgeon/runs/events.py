@@ -101,13 +101,34 @@ class Resumed(TypedDict):
     seconds: float
 
 
-class Checkpoint(TypedDict):
+class _Resumable(TypedDict):
+    """What a run resumes from; see ``Checkpoint``."""
+
+    epoch: int
+    branches: list[int]
+    topologies: list[str]
+    parameters: list[int]
+    accuracies: list[float]
+    losses: list[float]
+    best: int
+    best_accuracy: float
+    files: dict[str, list[str]]
+    states: NotRequired[dict[str, str]]
+    next_number: int
+    stale: int
+    steps: int
+    seconds: float
+    training_seconds: float
+    search: NotRequired[dict[str, Any]]
+    front: NotRequired[list[dict[str, Any]]]
+
+
+class Checkpoint(_Resumable):
     """The given model is measured, or a decision is taken: a state that a run resumes from.
 
     In the journal it carries a "checksum" besides; see ``lines``.
 
     Attributes:
-        event: "started" or "decided".
         epoch: epochs trained.
         branches: numbers of the branches that go on.
         topologies: theirs, in the same order.
@@ -125,36 +146,18 @@ class Checkpoint(TypedDict):
         training_seconds: the part of it inside ONNX Runtime's training.
         search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
         front: the branches that no other dominates, of such a search.
+        event: "started" or "decided".
     """
 
     event: Literal["started", "decided"]
-    epoch: int
-    branches: list[int]
-    topologies: list[str]
-    parameters: list[int]
-    accuracies: list[float]
-    losses: list[float]
-    best: int
-    best_accuracy: float
-    files: dict[str, list[str]]
-    states: NotRequired[dict[str, str]]
-    next_number: int
-    stale: int
-    steps: int
-    seconds: float
-    training_seconds: float
-    search: NotRequired[dict[str, Any]]
-    front: NotRequired[list[dict[str, Any]]]
 
 
-class Extended(TypedDict):
+class Extended(_Resumable):
     """A run is to go on for longer than it was made for; a state that it resumes from, as at the checkpoint before.
 
     In the journal it carries a "checksum" besides; see ``lines``. All but "run_epochs" is as of ``Checkpoint``.
 
     Attributes:
-        event: "extended".
-        run_epochs: the length of the run from here on.
         epoch: epochs trained.
         branches: numbers of the branches that go on.
         topologies: theirs, in the same order.
@@ -172,27 +175,12 @@ class Extended(TypedDict):
         training_seconds: the part of it inside ONNX Runtime's training.
         search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
         front: the branches that no other dominates, of such a search.
+        event: "extended".
+        run_epochs: the length of the run from here on.
     """
 
     event: Literal["extended"]
     run_epochs: int
-    epoch: int
-    branches: list[int]
-    topologies: list[str]
-    parameters: list[int]
-    accuracies: list[float]
-    losses: list[float]
-    best: int
-    best_accuracy: float
-    files: dict[str, list[str]]
-    states: NotRequired[dict[str, str]]
-    next_number: int
-    stale: int
-    steps: int
-    seconds: float
-    training_seconds: float
-    search: NotRequired[dict[str, Any]]
-    front: NotRequired[list[dict[str, Any]]]
 
 
 class Proposed(TypedDict):
