@@ -65,6 +65,8 @@ class _Walk(Units):
             self.pin_tensor(name, why)
         for name, node in self.sizes.bypassed().items():
             self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
+        for name, node in self.sizes.turned().items():
+            self.pin_tensor(name, f"the file computes shapes from their number (node '{node}')")
 
     def _segment(self, number: int) -> None:
         segment = self.segments[number]

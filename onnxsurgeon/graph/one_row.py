@@ -26,15 +26,15 @@ ROWS = "rows"
 _FLOATS = frozenset(
     (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 )
-_ELEMENTWISE = (
+ELEMENTWISE = (
     frozenset(
         """Add Sub Mul Div Pow Min Max Where PRelu Neg Abs Sqrt Exp Log Erf Reciprocal Identity Dropout Cast Clip Sign
     Floor Ceil Round Sin Cos Not And Or Xor Equal Greater Less GreaterOrEqual LessOrEqual Mod IsNaN IsInf""".split()  # noqa: SIM905
     )
     | ACTIVATIONS.keys()
 )
-_LAST_AXIS = frozenset(("Softmax", "LogSoftmax", "LayerNormalization"))
-_REDUCE = frozenset(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"))
+LAST_AXIS = frozenset(("Softmax", "LogSoftmax", "LayerNormalization"))
+REDUCE = frozenset(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"))
 _RESHAPE = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 
@@ -76,7 +76,7 @@ def _is_multiplied(graph: onnx.GraphProto, vectors: set[str]) -> bool:
             other = next((name for name in node.input if name not in vectors), "")
             if shapes.get(other, ranks.get(other, 2)) >= 2:
                 return True
-        elif node.op_type in ("Unsqueeze", "Reshape", *_ELEMENTWISE) and rank == 2 and _begins_with_one(graph, node):
+        elif node.op_type in ("Unsqueeze", "Reshape", *ELEMENTWISE) and rank == 2 and _begins_with_one(graph, node):
             return True
         elif rank == 1 and node.op_type not in ("Shape", "ConstantOfShape"):
             vectors.update(node.output)
@@ -364,9 +364,9 @@ def _values(node: gs.Node, position: int) -> Array:
 
 _Rule = Callable[[_Lift, gs.Node, list[Any], list[Any]], bool]
 _RULES: dict[str, _Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _Lift.elementwise),
-    **dict.fromkeys(_LAST_AXIS, _Lift.last_axis),
-    **dict.fromkeys(_REDUCE, _Lift.reduce),
+    **dict.fromkeys(ELEMENTWISE, _Lift.elementwise),
+    **dict.fromkeys(LAST_AXIS, _Lift.last_axis),
+    **dict.fromkeys(REDUCE, _Lift.reduce),
     **dict.fromkeys(_RESHAPE, _Lift.reshape),
     **dict.fromkeys(("Split", "Gather"), _Lift.one_axis),
     "MatMul": _Lift.matmul,

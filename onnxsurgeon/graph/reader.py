@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.batch_first import batch_first
 from onnxsurgeon.graph.bias_last import biases_first
 from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
 from onnxsurgeon.graph.branches import without_constant_branches
@@ -102,10 +103,15 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     _refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
-    graph, idle, ranks = _import(model, parts.arrays, source, allowance, frozen)
+    imported = _import(model, parts.arrays, source, allowance, frozen)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     still = {name for number in held for name in model.graph.node[number].output}
-    structure = find_structure(graph, names, source, frozen.layers, still)
+    structure = find_structure(imported.graph, names, source, frozen.layers, still)
+    if any(tensor.name in imported.turned for tensor in (*structure.features, *structure.heads)):
+        # What enters or leaves the trained part has its rows in front in the file too.
+        imported = _import(model, parts.arrays, source, allowance, frozen, turns=False)
+        structure = find_structure(imported.graph, names, source, frozen.layers, still)
+    graph, idle, ranks = imported.graph, imported.idle, imported.ranks
     listed = {value.name for value in model.graph.input}
     ends: list[Ends] = []
     first = []
@@ -126,7 +132,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
             allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
         layers = [_layer(link, nodes, taken, copies, source) for link in links]
         side = [_layer(link, nodes, taken, copies, source) for link in behind]
-        chain = _segment(links, layers, links[0].dense.attrs["entry"], ranks, source)
+        chain = _segment(links, layers, links[0].dense.attrs["entry"], imported.ranks_in_file, source)
         if side:
             whole, readers = side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
@@ -150,6 +156,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         frozenset(listed & parameters),
         ranks is not None,
         frozen,
+        frozenset(imported.turned),
     )
     notes = (
         *branches,
@@ -260,14 +267,38 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(
-    model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance, frozen: Frozen
-) -> tuple[gs.Graph, list[str], dict[str, int] | None]:
+@dataclass(frozen=True)
+class _Imported:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
 
-    And names of products whose values nothing depends on; and of a model that takes one row at a time, how many axes
-    its tensors have in the file, None for others.
+    Attributes:
+        graph: that graph.
+        idle: names of products whose values nothing depends on.
+        ranks: of a model that takes one row at a time, how many axes its tensors have in the file; None of others.
+        turned: the same of the tensors whose rows are not their first axis in the file.
     """
+
+    graph: gs.Graph
+    idle: list[str]
+    ranks: dict[str, int] | None
+    turned: dict[str, int]
+
+    @property
+    def ranks_in_file(self) -> Mapping[str, int]:
+        """Numbers of axes of tensors that have others in the file."""
+        return {**(self.ranks or {}), **self.turned}
+
+
+def _import(
+    model: onnx.ModelProto,
+    arrays: dict[str, Array],
+    source: str,
+    allowance: Allowance,
+    frozen: Frozen,
+    *,
+    turns: bool = True,
+) -> _Imported:
+    """Import a model; with ``turns``, what has its rows elsewhere is read as if they were the first axis."""
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
@@ -293,9 +324,10 @@ def _import(
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
     _refuse_wrong_biases(graph, source)
     ranks = lift(graph) if is_one_row else None
+    turned = batch_first(graph, allowance) if turns and ranks is None else {}
     idle = canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)
-    return graph, idle, ranks
+    return _Imported(graph, idle, ranks, turned)
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
@@ -311,7 +343,7 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
 
 
 def _segment(
-    links: list[Link], layers: list[DenseLayer], entry: str, ranks: dict[str, int] | None, source: str
+    links: list[Link], layers: list[DenseLayer], entry: str, ranks: Mapping[str, int], source: str
 ) -> DenseChain:
     kinds = {np.asarray(link.dense.inputs[1].values).dtype for link in links}
     if len(kinds) > 1:
@@ -323,7 +355,7 @@ def _segment(
     x, y = links[0].dense.inputs[0], links[-1].output
     rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
     stored = None if kind in WORKING_TYPES else kind
-    own = 0 if ranks is None else ranks.get(entry, 0)
+    own = ranks.get(entry, 0)
     geometry = layers[0].geometry
     sizes = (None,) * rank if x.shape is None else shape_of(x)
     if geometry is not None:
