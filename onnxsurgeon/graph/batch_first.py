@@ -9,7 +9,6 @@ units). A part that is not understood as a whole is left as it is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +22,31 @@ from onnxsurgeon.graph.canonical.noops import permutation_of
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input, like, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.graph.canonical.shapes import computed_sizes, learn, target_shape
+from onnxsurgeon.graph.layouts import (
+    PLAIN,
+    ROWS,
+    Axis,
+    Layout,
+    NotToldError,
+    axis_of,
+    behind_rows,
+    factored,
+    place_of_rows,
+    product,
+    replaced,
+    sizes_of,
+    widest,
+    with_rows_in_front,
+    without_rows,
+)
 from onnxsurgeon.graph.normal_form import in_order
 from onnxsurgeon.graph.one_row import ELEMENTWISE, LAST_AXIS, REDUCE
 from onnxsurgeon.linear_algebra import Array
 
-ROWS = "rows"
-Axis = tuple[int | str, ...]  # an axis as a product of sizes, ``ROWS`` among them; () is an axis of size 1
-Layout = tuple[Axis, ...]
-PLAIN: Axis = (ROWS,)
 Edit = Callable[[], None]
 _SIZES = frozenset(("Shape", "Size"))
 _LOOK_UP = frozenset(("Shape", "Slice"))  # sizes as a vector, which is one in the file too
-_FIRST = {"Constant": (constants.constant,), **{op: (constants.fold,) for op in constants.FOLDS}}
+_FIRST = {"Constant": (constants.constant,), **dict.fromkeys(constants.FOLDS, (constants.fold,))}
 
 
 def batch_first(graph: gs.Graph, allowance: Allowance | None = None) -> dict[str, int]:
@@ -56,10 +68,6 @@ class _Step:
     edit: Edit | None
 
 
-class _NotTold(Exception):  # noqa: N818 - a finding, not an error
-    """What the node does of rows that are not its first axis is not told."""
-
-
 class _Turning:
     def __init__(self, graph: gs.Graph, allowance: Allowance | None) -> None:
         self.graph = graph
@@ -77,10 +85,8 @@ class _Turning:
         self.size = next(iter(sizes)) if len(sizes) == 1 else None
         for tensor in self.graph.inputs:
             self._assume(tensor)
-        steps = []
-        for node in in_order(self.graph):
-            if not self._is_known(node) and (step := self._step(node)) is not None:
-                steps.append(step)
+        order = in_order(self.graph)
+        steps = [step for node in order if not self._is_known(node) and (step := self._step(node)) is not None]
         turned = self._understood(steps)
         files = {key: list(tensor.shape) for key, tensor in turned.items()}
         self._tell_sizes(turned)
@@ -88,7 +94,7 @@ class _Turning:
             if any(id(tensor) in turned for tensor in step.tensors) and step.node.outputs and step.edit is not None:
                 step.edit()
         for key, tensor in turned.items():
-            tensor.shape = [self.size, *_sizes(self.layouts[key])]
+            tensor.shape = [self.size, *sizes_of(self.layouts[key])]
         self.rewriter.finish()
         return {tensor.name: len(files[key]) for key, tensor in turned.items()}
 
@@ -127,7 +133,7 @@ class _Turning:
         if axis == PLAIN:
             return self.size
         rows = self.size if ROWS in axis else 1
-        return rows * _product(axis) if isinstance(rows, int) else None
+        return rows * product(axis) if isinstance(rows, int) else None
 
     def _step(self, node: gs.Node) -> _Step | None:
         """Find the layouts of what the node writes; what becomes of the node, where one of its tensors is turned."""
@@ -139,7 +145,7 @@ class _Turning:
             made, edit = _RULES[node.op](self, node)
             for tensor, layout in zip(node.outputs, made, strict=True):
                 self._add(tensor, layout)
-        except (_NotTold, AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (NotToldError, AttributeError, IndexError, KeyError, TypeError, ValueError):
             edit = None
             for tensor in node.outputs:
                 self._assume(tensor)
@@ -182,25 +188,25 @@ class _Turning:
     def elementwise(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         read = self._read(node)
         whole = max(read, key=len)
-        place = _place(whole)
+        place = place_of_rows(whole)
         for layout in read:
             if len(layout) != len(whole) or layout[place] != whole[place]:
-                raise _NotTold
-        axes = [_widest([layout[axis] for layout in read]) for axis in range(len(whole))]
+                raise NotToldError
+        axes = [widest([layout[axis] for layout in read]) for axis in range(len(whole))]
         changed: dict[int, Any] = {}
         for position, tensor in enumerate(node.inputs):
             values = constant_values(tensor)
             if values is None or values.ndim < len(whole) - place:
                 continue
             if values.ndim > len(whole):
-                raise _NotTold
+                raise NotToldError
             have = (1,) * (len(whole) - values.ndim) + values.shape
             if have[place] != 1:
-                raise _NotTold
-            sizes = [have[axis] for axis, _ in _behind_rows(whole)]
+                raise NotToldError
+            sizes = [have[axis] for axis, _ in behind_rows(whole)]
             changed[position] = like(tensor, np.ascontiguousarray(values).reshape(1, *sizes))
             axes = [
-                _widest([mine, () if size == 1 else (size,)]) if axis != place else mine
+                widest([mine, () if size == 1 else (size,)]) if axis != place else mine
                 for axis, (mine, size) in enumerate(zip(axes, have, strict=True))
             ]
 
@@ -214,32 +220,32 @@ class _Turning:
         a, b = self._layout(node, 0), constant_values(node.inputs[1])
         if b is not None:
             if b.ndim != 2:
-                raise _NotTold
-            return [(*_without_rows(a, -1), _axis(b.shape[1]))], _nothing
+                raise NotToldError
+            return [(*without_rows(a, -1), axis_of(b.shape[1]))], _nothing
         other = self._layout(node, 1)
-        place = _place(a)
+        place = place_of_rows(a)
         if len(a) != len(other) or a[place] != other[place] or place >= len(a) - 2:
-            raise _NotTold
-        leading = [_widest([a[axis], other[axis]]) for axis in range(len(a) - 2)]
+            raise NotToldError
+        leading = [widest([a[axis], other[axis]]) for axis in range(len(a) - 2)]
         return [(*leading, a[-2], other[-1])], _nothing
 
     def gemm(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         weight = constant_values(node.inputs[1])
         if weight is None or weight.ndim != 2 or node.attrs.get("transA", 0):
-            raise _NotTold
+            raise NotToldError
         units = weight.shape[0 if node.attrs.get("transB", 0) else 1]
         if has_input(node, 2):
             bias = constant_values(node.inputs[2])
             if bias is None or (bias.ndim == 2 and bias.shape[0] != 1):
-                raise _NotTold
-        return [(*_without_rows(self._layout(node, 0), -1), _axis(units))], _nothing
+                raise NotToldError
+        return [(*without_rows(self._layout(node, 0), -1), axis_of(units))], _nothing
 
     def last_axis(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         layout = self._layout(node, 0)
         default = 1 if node.op != "LayerNormalization" and self.rewriter.opset < 13 else -1
         if int(node.attrs.get("axis", default)) not in (-1, len(layout) - 1) or len(self._read(node)) > 1:
-            raise _NotTold
-        _without_rows(layout, -1)
+            raise NotToldError
+        without_rows(layout, -1)
         return [layout] * len(node.outputs), lambda: node.attrs.update(axis=-1)
 
     def reduce(self, node: gs.Node) -> tuple[list[Layout], Edit]:
@@ -248,7 +254,7 @@ class _Turning:
         if axes is None:
             axes = _values(node, 1).ravel().tolist()
         axes = [int(axis) % len(layout) for axis in axes]
-        new = [_at(layout, axis) for axis in axes]
+        new = [with_rows_in_front(layout, axis) for axis in axes]
         kept = bool(node.attrs.get("keepdims", 1))
         made = tuple(() if i in axes else axis for i, axis in enumerate(layout) if kept or i not in axes)
         given = {"axes": sorted(new), "keepdims": int(kept)}
@@ -257,28 +263,28 @@ class _Turning:
     def concat(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         read = self._read(node)
         axis = int(node.attrs["axis"]) % len(read[0])
-        new = {_at(layout, axis) for layout in read}
+        new = {with_rows_in_front(layout, axis) for layout in read}
         alike = {layout[:axis] + layout[axis + 1 :] for layout in read}
         if len(read) != len(node.inputs) or len(alike) > 1 or len(new) > 1:
-            raise _NotTold
-        total = _axis(sum(_product(layout[axis]) for layout in read))
-        return [_replaced(read[0], axis, total)], lambda: node.attrs.update(axis=new.pop())
+            raise NotToldError
+        total = axis_of(sum(product(layout[axis]) for layout in read))
+        return [replaced(read[0], axis, total)], lambda: node.attrs.update(axis=new.pop())
 
     def split(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         layout = self._layout(node, 0)
         axis = int(node.attrs.get("axis", 0)) % len(layout)
-        size, count, new = _product(layout[axis]), len(node.outputs), _at(layout, axis)
+        size, count, new = product(layout[axis]), len(node.outputs), with_rows_in_front(layout, axis)
         sizes = _values(node, 1).ravel().tolist() if has_input(node, 1) else node.attrs.get("split")
         if sizes is None:
             chunk = -(-size // count)
             sizes = [min(chunk, size - i * chunk) for i in range(count)]
-        return [_replaced(layout, axis, _axis(int(each))) for each in sizes], lambda: node.attrs.update(axis=new)
+        return [replaced(layout, axis, axis_of(int(each))) for each in sizes], lambda: node.attrs.update(axis=new)
 
     def gather(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         layout, index = self._layout(node, 0), _values(node, 1)
         axis = int(node.attrs.get("axis", 0)) % len(layout)
-        new = _at(layout, axis)
-        made = (*layout[:axis], *(_axis(size) for size in index.shape), *layout[axis + 1 :])
+        new = with_rows_in_front(layout, axis)
+        made = (*layout[:axis], *(axis_of(size) for size in index.shape), *layout[axis + 1 :])
         return [made], lambda: node.attrs.update(axis=new)
 
     def slice(self, node: gs.Node) -> tuple[list[Layout], Edit]:
@@ -290,9 +296,9 @@ class _Turning:
             starts, ends = (_values(node, i).ravel().tolist() for i in (1, 2))
             axes, steps = (_values(node, i).ravel().tolist() if has_input(node, i) else None for i in (3, 4))
         axes = [int(axis) % len(layout) for axis in (range(len(starts)) if axes is None else axes)]
-        new, made = [_at(layout, axis) for axis in axes], layout
+        new, made = [with_rows_in_front(layout, axis) for axis in axes], layout
         for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(axes), strict=True):
-            made = _replaced(made, axis, _axis(len(range(_product(made[axis]))[start:end:step])))
+            made = replaced(made, axis, axis_of(len(range(product(made[axis]))[start:end:step])))
 
         def edit() -> None:
             if "starts" in node.attrs:
@@ -306,10 +312,10 @@ class _Turning:
     def transpose(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         layout, order = self._layout(node, 0), permutation_of(node)
         if order is None or len(order) != len(layout):
-            raise _NotTold
+            raise NotToldError
         made = tuple(layout[axis] for axis in order)
-        have = [axis for axis, _ in _behind_rows(layout)]
-        wanted = [order[axis] for axis, _ in _behind_rows(made)]
+        have = [axis for axis, _ in behind_rows(layout)]
+        wanted = [order[axis] for axis, _ in behind_rows(made)]
         # Both parts of an axis that holds rows between others keep their order.
         places = [have.index(axis) + wanted[:i].count(axis) for i, axis in enumerate(wanted)]
         perm = [0, *(place + 1 for place in places)]
@@ -319,10 +325,10 @@ class _Turning:
         """The rows in front, all else is in the same order before and after."""
         layout = self._layout(node, 0)
         made = _RESHAPED[node.op](self, node, layout)
-        sizes = _sizes(made)
+        sizes = sizes_of(made)
 
         def edit() -> None:
-            if sizes == _sizes(layout):
+            if sizes == sizes_of(layout):
                 self.rewriter.become(node, "Identity", [node.inputs[0]])
             else:
                 shape = gs.Constant(f"{node.outputs[0].name}/shape", np.array([-1, *sizes], np.int64))
@@ -333,8 +339,8 @@ class _Turning:
     def _target(self, node: gs.Node, layout: Layout) -> Layout:
         wanted = target_shape(node)
         if wanted is None:
-            raise _NotTold
-        return _factored(layout, wanted, self.size)
+            raise NotToldError
+        return factored(layout, wanted, self.size)
 
     def _flattened(self, node: gs.Node, layout: Layout) -> Layout:
         axis = int(node.attrs.get("axis", 1)) % (len(layout) + 1)
@@ -344,7 +350,7 @@ class _Turning:
         axes = _axes(node)
         gone = range(len(layout)) if axes is None else [axis % len(layout) for axis in axes]
         if axes is not None and any(layout[axis] != () for axis in gone):
-            raise _NotTold
+            raise NotToldError
         return tuple(axis for i, axis in enumerate(layout) if i not in gone or axis != ())
 
     def _unsqueezed(self, node: gs.Node, layout: Layout) -> Layout:
@@ -360,10 +366,10 @@ class _Turning:
         """Layouts of the inputs that hold rows.
 
         Raises:
-            _NotTold: another input is computed too, of which nothing is known.
+            NotToldError: another input is computed too, of which nothing is known.
         """
         if any(id(t) not in self.layouts and constant_values(t) is None for t in node.inputs if t.name):
-            raise _NotTold
+            raise NotToldError
         return [self.layouts[id(tensor)] for tensor in node.inputs if id(tensor) in self.layouts]
 
 
@@ -371,175 +377,10 @@ def _nothing() -> None:
     """The node stays as it is."""
 
 
-def _axis(size: int) -> Axis:
-    return () if size == 1 else (int(size),)
-
-
-def _product(axis: Axis) -> int:
-    """The size of an axis, rows left out."""
-    return math.prod(size for size in axis if isinstance(size, int))
-
-
-def _place(layout: Layout) -> int:
-    """The axis that holds the rows."""
-    return next(i for i, axis in enumerate(layout) if ROWS in axis)
-
-
-def _behind_rows(layout: Layout) -> list[tuple[int, int]]:
-    """The axes that stand behind the rows where these are in front: the file's axis of each, and its size."""
-    found = []
-    for number, axis in enumerate(layout):
-        if ROWS not in axis:
-            found.append((number, _product(axis)))
-            continue
-        at = axis.index(ROWS)
-        found += [(number, _product(part)) for part in (axis[:at], axis[at + 1 :]) if part]
-    return found
-
-
-def _sizes(layout: Layout) -> list[int]:
-    return [size for _, size in _behind_rows(layout)]
-
-
-def _at(layout: Layout, axis: int) -> int:
-    """Where one of the file's axes lies when the rows are in front.
-
-    Raises:
-        _NotTold: it holds the rows.
-    """
-    if ROWS in layout[axis]:
-        raise _NotTold
-    return 1 + [number for number, _ in _behind_rows(layout)].index(axis % len(layout))
-
-
-def _without_rows(layout: Layout, axis: int) -> Layout:
-    """The layout up to the axis.
-
-    Raises:
-        _NotTold: that axis holds the rows, or it is the only one.
-    """
-    if ROWS in layout[axis] or len(layout) < 2:
-        raise _NotTold
-    return layout[:axis]
-
-
-def _replaced(layout: Layout, axis: int, new: Axis) -> Layout:
-    return (*layout[:axis], new, *layout[axis + 1 :])
-
-
-def _widest(axes: Sequence[Axis]) -> Axis:
-    """What axes of one size or of size 1 are spread to.
-
-    Raises:
-        _NotTold: they differ.
-    """
-    wide = {axis for axis in axes if axis != ()}
-    sizes = {_product(axis) for axis in wide}
-    if len(sizes) > 1 or (len(wide) > 1 and any(ROWS in axis for axis in wide)):
-        raise _NotTold
-    return next((axis for axis in axes if axis != ()), ())
-
-
-def _factored(layout: Layout, wanted: Sequence[Any], rows: Any) -> Layout:
-    """What the axes hold that a Reshape makes, of the sizes ``wanted``; None: not known, as rows are not.
-
-    Raises:
-        _NotTold: it cannot be told which axis holds the rows, or what stands beside them.
-    """
-    left = [size for axis in layout for size in axis]
-    total = math.prod(size for size in left if isinstance(size, int))
-    sizes: list[int | None] = [size if isinstance(size, int) and size > 0 else None for size in wanted]
-    fixed = rows if isinstance(rows, int) else None
-    with_rows = [i for i, size in enumerate(sizes) if size is None]
-    beside = None
-    if len(with_rows) > 1 and isinstance(rows, str):  # one of them is told by its name, another by what is left
-        named = [i for i in with_rows if wanted[i] == rows]
-        if len(named) == 1 and len(with_rows) == 2:
-            other = next(i for i in with_rows if i != named[0])
-            sizes[other] = total // max(1, math.prod(size for size in sizes if size is not None))
-            with_rows, beside = named, 1
-    if fixed is not None:
-        whole = total * fixed
-        if len(with_rows) == 1:
-            sizes[with_rows[0]] = whole // max(1, math.prod(size for size in sizes if size is not None))
-        if None in sizes or math.prod(size or 0 for size in sizes) != whole:
-            raise _NotTold
-        return _factored_fixed(left, [size or 0 for size in sizes], fixed)
-    if len(with_rows) != 1:
-        raise _NotTold
-    known = math.prod(size for size in sizes if size is not None)
-    if known <= 0 or total % known or (beside is not None and total != known):
-        raise _NotTold
-    made = [_taken(left, size, total // known) for size in sizes]
-    if left:
-        raise _NotTold
-    return tuple(made)
-
-
-def _taken(left: list[int | str], size: int | None, beside: int) -> Axis:
-    """Take the factors of one axis from the front of what is ``left``: of ``size``, or rows and ``beside``."""
-    wanted, missing = (beside, True) if size is None else (size, False)
-    found: list[int | str] = []
-    while wanted > 1 or missing:
-        if not left:
-            raise _NotTold
-        first = left.pop(0)
-        if isinstance(first, str):
-            if not missing:
-                raise _NotTold
-            missing = False
-            found.append(first)
-        elif wanted % first == 0:
-            wanted //= first
-            found.append(first)
-        elif wanted > 1 and first % wanted == 0:
-            found.append(wanted)
-            left.insert(0, first // wanted)
-            wanted = 1
-        else:
-            raise _NotTold
-    return tuple(found)
-
-
-def _factored_fixed(left: list[int | str], sizes: list[int], rows: int) -> Layout:
-    """The same where the number of rows is fixed: rows of 1 go to an axis of 1, else to the next but the last one."""
-    made: list[Axis] = []
-    for number, size in enumerate(sizes):
-        found: list[int | str] = []
-        wanted = size
-        while left:
-            first = left[0]
-            if isinstance(first, str):
-                alone = rows == 1 and not found and size != 1 and number == len(sizes) - 1
-                later = rows == 1 and found and wanted == 1 and 1 in sizes[number + 1 : number + 2]
-                ahead = rows == 1 and found and wanted == 1 and number + 1 < len(sizes) - 1
-                if alone or wanted % rows or later or ahead:
-                    break
-                wanted //= rows
-                found.append(left.pop(0))
-            elif wanted == 1:
-                break
-            elif wanted % first == 0:
-                wanted //= first
-                found.append(left.pop(0))
-            elif first % wanted == 0:
-                left[0] = first // wanted
-                found.append(wanted)
-                wanted = 1
-            else:
-                raise _NotTold
-        if wanted != 1:
-            raise _NotTold
-        made.append(tuple(found))
-    if left:
-        raise _NotTold
-    return tuple(made)
-
-
 def _values(node: gs.Node, position: int) -> Array:
     values = constant_values(node.inputs[position])
     if values is None:
-        raise _NotTold
+        raise NotToldError
     return values
 
 
