@@ -39,7 +39,7 @@ test-tutorial: .venv-tutorial/installed
 # The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may be skipped.
 test-node: .venv-test/installed runners/js/node_modules/installed
 	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py \
-	  tests/test_demo_page.py tests/test_train_anywhere_speed.py
+	  tests/test_demo_page.py tests/test_train_anywhere_speed.py tests/test_accessibility.py
 
 # Scripts of packages are not run: onnxruntime-node's would fetch libraries for other devices.
 runners/js/node_modules/installed: runners/js/package.json

@@ -310,7 +310,7 @@ def test_a_network_is_pruned_and_evolved_and_measured_on_the_same_rows(tmp_path)
 
 def test_what_is_refused_is_a_result(tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise SurgeryError("no width can meet it")
+        raise SurgeryError("no width can meet it", "out-of-reach")
 
     monkeypatch.setattr(trained_networks, "evolve", refuse)
     run = trained_networks.perform(Job(OWN, "sklearn-gaps-arrays", tmp_path, 1, 10, 4))

@@ -108,11 +108,13 @@ class Moments:
         self.input_of(network, i)
         place = _place(network, i)
         if place not in self.gradients:
-            raise SurgeryError(f"layer {i} has no gradients: the calibration did not run backward through it")
+            raise SurgeryError(
+                f"layer {i} has no gradients: the calibration did not run backward through it", "unlike-moments"
+            )
         found, (_, following) = self.gradients[place], network.pair(i)
         if found.shape[1] != following.units:
             wrong = f"{found.shape[1]} values instead of {following.units}"
-            raise SurgeryError(f"layer {i}: these gradients are another network's: {wrong}")
+            raise SurgeryError(f"layer {i}: these gradients are another network's: {wrong}", "unlike-moments")
         return found
 
     def sensitivity_of(self, network: Network, i: int, step: int = 1) -> Array | None:
@@ -135,7 +137,8 @@ class Moments:
         if len(found) != layer.units:
             raise SurgeryError(
                 f"'{layer.names.node}': this sensitivity is another network's: {len(found)} values instead of "
-                f"{layer.units}"
+                f"{layer.units}",
+                "unlike-moments",
             )
         values, vt = eigen(found)
         return vt.T * np.sqrt(np.maximum(values, 0))
@@ -157,11 +160,12 @@ class Moments:
     def _known(self, place: Place, inputs: int, called: str) -> Moment:
         if place not in self.inputs:
             reason = self.missing.get(place, "the calibration saw no such layer")
-            raise SurgeryError(f"{called} has no moments: {reason}")
+            raise SurgeryError(f"{called} has no moments: {reason}", "unlike-moments")
         moment = self.inputs[place]
         if len(moment.mean) != inputs:
             raise SurgeryError(
-                f"{called}: these moments are another network's: {len(moment.mean)} values instead of {inputs}"
+                f"{called}: these moments are another network's: {len(moment.mean)} values instead of {inputs}",
+                "unlike-moments",
             )
         return moment
 

@@ -65,9 +65,10 @@ def print_json(record: Any) -> None:
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
 
 
-def fail(message: str) -> None:
-    """One line on standard error."""
-    err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+def fail(message: str, code: str = "") -> None:
+    """One line on standard error; behind it the code by which ``explain`` knows what it means."""
+    behind = f" [dim]{escape(f'[{code}]')}[/]" if code else ""
+    err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}{behind}", soft_wrap=True)
 
 
 def remarks(sentences: Sequence[str], *, as_json: bool = False) -> None:

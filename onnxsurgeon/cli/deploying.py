@@ -169,4 +169,4 @@ def _batch(text: str) -> int | None:
         return None
     if text.isdigit() and int(text) > 0:
         return int(text)
-    raise SettingsError(f"batch: '{text}' is neither dynamic nor a number of rows")
+    raise SettingsError(f"batch: '{text}' is neither dynamic nor a number of rows", "senseless-value")

@@ -66,7 +66,7 @@ def _netron() -> Path:
     """The folder of Netron's page."""
     found = find_spec("netron")
     if found is None or found.origin is None:
-        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'")
+        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'", "no-package")
     return Path(found.origin).resolve().parent
 
 
@@ -75,10 +75,12 @@ def _index(page: Path, name: str) -> bytes:
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"Netron's page cannot be read: {error.strerror}: {page}") from error
+        raise SettingsError(f"Netron's page cannot be read: {error.strerror}: {page}", "no-port") from error
     head, mark, tail = text.partition(_MARK)
     if not mark:
-        raise SettingsError("this version of Netron is not known: its page does not say where to name a model")
+        raise SettingsError(
+            "this version of Netron is not known: its page does not say where to name a model", "no-port"
+        )
     known = {"type": "Python", "file": f"{_DATA}{quote(name)}", "name": name, "identifier": name}
     lines = [f'<meta name="{key}" content="{html.escape(value)}">\n' for key, value in known.items()]
     return "".join((head, *lines, mark, tail)).encode()

@@ -68,7 +68,9 @@ def space(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
             return np.memmap(file, dtype, "w+", shape=shape)
     except OSError as error:
         place = tempfile.gettempdir()
-        raise DataError(f"targets of {size / 2**20:,.0f} MB find no room in {place}: {error.strerror}") from error
+        raise DataError(
+            f"targets of {size / 2**20:,.0f} MB find no room in {place}: {error.strerror}", "too-much-data"
+        ) from error
 
 
 def _sigmoid(values: Array) -> Array:

@@ -115,9 +115,9 @@ def export_trainer(
     _require_free(folder, overwrite=overwrite)
     settings.check(10**9)
     if settings.dropout or settings.input_dropout:
-        raise SettingsError("dropout: the files have none; leave it out")
+        raise SettingsError("dropout: the files have none; leave it out", "trainer-tells")
     if batch_size < 1:
-        raise SettingsError(f"batch: {batch_size} is no number of rows")
+        raise SettingsError(f"batch: {batch_size} is no number of rows", "senseless-value")
     frozen = frozen_names(network, freeze)
     plan = _trained_part(_plan(network, dataset, options, labels, rows, teacher), frozen)
     plan = replace(
@@ -175,7 +175,7 @@ def _plan(
         inputs, own, has_features = rows_of(network, rows, options.scale, options.mean, options.std)
         return Plan(network, network, tasks, inputs, own, has_features=has_features)
     if rows:
-        raise SettingsError("rows: with --data, rows are taken as the data set stores them")
+        raise SettingsError("rows: with --data, rows are taken as the data set stores them", "trainer-tells")
     if teacher is None:
         tasks = require_targets(network, dataset, dataset.train, options)
     else:
@@ -213,7 +213,7 @@ def _stored_type(source: np.dtype[Any], used: np.dtype[Any]) -> np.dtype[Any]:
 def _require_plain(tasks: Sequence[Task]) -> None:
     for task in tasks:
         if task.is_balanced:
-            raise SettingsError("metric: evaluate.onnx has no balanced accuracy; leave it out")
+            raise SettingsError("metric: evaluate.onnx has no balanced accuracy; leave it out", "trainer-tells")
 
 
 def _require_names(plan: Plan) -> None:
@@ -221,7 +221,7 @@ def _require_names(plan: Plan) -> None:
     seen: set[str] = set()
     for each in plan.parameters:
         if each.name in seen:
-            raise ModelError(f"'{plan.network.name}': two of its parameters are called '{each.name}'")
+            raise ModelError(f"'{plan.network.name}': two of its parameters are called '{each.name}'", "damaged-model")
         seen.add(each.name)
 
 
@@ -229,16 +229,18 @@ def _bytes(model: onnx.ModelProto, path: Path) -> bytes:
     try:
         return bytes(model.SerializeToString(deterministic=True))
     except Exception as error:  # protobuf's own errors share no base
-        raise ModelError(f"{path}: cannot be written: {first_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written: {first_line(error)}", "cannot-write") from error
 
 
 def _require_free(folder: Path, *, overwrite: bool) -> None:
     if not folder.parent.is_dir():
-        raise ModelError(f"{folder}: no such folder: {folder.parent}")
+        raise ModelError(f"{folder}: no such folder: {folder.parent}", "no-folder")
     if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{folder}: exists already, and is no folder")
+        raise ModelError(f"{folder}: exists already, and is no folder", "exists")
     if folder.is_dir() and list(folder.iterdir()) and not overwrite:
-        raise ModelError(f"{folder}: exists already, and is not empty; --force overwrites a trainer's files there")
+        raise ModelError(
+            f"{folder}: exists already, and is not empty; --force overwrites a trainer's files there", "exists"
+        )
 
 
 def _write(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool) -> None:
@@ -257,6 +259,6 @@ def _write(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool) -> N
             write_bytes(temporary / name, content, error=ModelError)
         temporary.replace(folder)
     except OSError as error:
-        raise ModelError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise ModelError(f"{folder}: cannot be written: {error.strerror or error}", "cannot-write") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

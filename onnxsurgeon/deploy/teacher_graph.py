@@ -39,7 +39,7 @@ def imitating_tasks(
     for head, output in zip(network.heads, _outputs(network, teacher), strict=True):
         chosen = imitated_loss(head, _squash(teacher.model, output)) if loss == "auto" else loss
         if (chosen == CROSS_ENTROPY and head.width < 2) or (chosen != CROSS_ENTROPY and head.squash == "Softmax"):
-            raise SettingsError(f"loss: the head '{head.tensor}' of '{network.name}' has no {chosen}")
+            raise SettingsError(f"loss: the head '{head.tensor}' of '{network.name}' has no {chosen}", "unlike-targets")
         positions = positions_of(network, head, head.width, labels)
         found.append(Task(chosen, head.width, head.squash, imitates=True, teacher_weight=1.0, positions=positions))
     return tuple(found)
@@ -108,7 +108,10 @@ def _outputs(network: Network, teacher: TeacherModel) -> list[str]:
         options = [*called, *(have[place] for place in places), *have[number : number + 1]]
         floats = [name for name in options if _is_float(teacher.model, name)]
         if not floats:
-            raise ModelError(f"{teacher.path}: none of its outputs is for the head '{head.tensor}' of '{network.name}'")
+            raise ModelError(
+                f"{teacher.path}: none of its outputs is for the head '{head.tensor}' of '{network.name}'",
+                "unlike-teacher",
+            )
         found.append(floats[0])
     return found
 
@@ -155,7 +158,7 @@ def _same_inputs(graph: onnx.GraphProto, inputs: Sequence[RowInput], path: Path)
     both = [each.source for each in inputs], [value.name for value in own]
     wanted, have = (", ".join(f"'{name}'" for name in found) for found in both)
     if set(both[0]) != set(both[1]):
-        raise ModelError(f"{path}: it has the inputs {have}, the student {wanted}")
+        raise ModelError(f"{path}: it has the inputs {have}, the student {wanted}", "unlike-teacher")
 
 
 def _try(
@@ -174,10 +177,11 @@ def _try(
     try:
         found = evaluator(model)(list(targets), feeds)
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-        raise ModelError(f"{path}: cannot teach: {first_line(error)}") from error
+        raise ModelError(f"{path}: cannot teach: {first_line(error)}", "runtime-failed") from error
     for head, task, values in zip(heads, tasks, found, strict=True):
         if len(values) != _TRIED or values.size != _TRIED * task.outputs * task.positions:
             raise ModelError(
                 f"{path}: for {_TRIED} rows it puts out {math.prod(values.shape)} values for the head '{head.tensor}', "
-                f"not {_TRIED * task.outputs * task.positions}"
+                f"not {_TRIED * task.outputs * task.positions}",
+                "unlike-teacher",
             )

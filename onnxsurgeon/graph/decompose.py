@@ -196,7 +196,7 @@ def decompose(
     """
     needed = {"Gelu": 9, "Clip": 8, "HardSigmoid": 8, "HardSwish": 8 if dtype == np.float64 else 7}
     if opset < needed.get(phi.op_type, 7) and phi.attributes.get("approximate") != "tanh":
-        raise ModelError(f"node '{base}': {phi.op_type} cannot be written in opset {opset}")
+        raise ModelError(f"node '{base}': {phi.op_type} cannot be written in opset {opset}", "opset")
     parts = Parts(x, base, np.dtype(dtype), slope)
     form = ACTIVATIONS[phi.op_type].form
     assert form is not None  # see is_native

@@ -47,9 +47,9 @@ def frozen_in(model: onnx.ModelProto, source: str) -> Frozen:
         record = json.loads(text)
         found = {key: record.get(key, []) for key in ("layers", "before")}
     except (ValueError, RecursionError, AttributeError) as error:
-        raise ModelError(f"{source}: its metadata '{KEY}' is damaged") from error
+        raise ModelError(f"{source}: its metadata '{KEY}' is damaged", "damaged-model") from error
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in found.values()):
-        raise ModelError(f"{source}: its metadata '{KEY}' is damaged")
+        raise ModelError(f"{source}: its metadata '{KEY}' is damaged", "damaged-model")
     return Frozen(tuple(found["layers"]), tuple(found["before"]))
 
 
@@ -106,7 +106,9 @@ def behind(model: onnx.ModelProto, tensors: Sequence[str], source: str) -> onnx.
     for name in stops:
         if name in names:
             if name not in types or not types[name].type.HasField("tensor_type"):
-                raise ModelError(f"{source}: the type of tensor '{name}', up to which it is frozen, is not known")
+                raise ModelError(
+                    f"{source}: the type of tensor '{name}', up to which it is frozen, is not known", "unsupported-form"
+                )
             rest.graph.input.append(types[name])
     rest.graph.value_info.extend(value for value in graph.value_info if value.name in names and value.name not in stops)
     return rest

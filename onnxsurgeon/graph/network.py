@@ -51,7 +51,8 @@ class Network:
         """
         if len(self.segments) != 1:
             raise SurgeryError(
-                f"'{self.name}' ({self.topology}) is no single chain: it has {len(self.segments)} segments"
+                f"'{self.name}' ({self.topology}) is no single chain: it has {len(self.segments)} segments",
+                "no-such-layer",
             )
         return self.segments[0]
 
@@ -202,10 +203,11 @@ class Network:
         if self.hidden_count < i <= self.group_count:
             raise SurgeryError(
                 f"'{self.name}' ({self.topology}): {i} is a width that several layers share, and no hidden layer: "
-                "units can be added there and taken away, and nothing else"
+                "units can be added there and taken away, and nothing else",
+                "no-such-layer",
             )
         held = "".join(f"; {note}" for note in self.frame.notes if any(words in note for words in _STAY))
-        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
+        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}", "no-such-layer")
 
     @cached_property
     def _starts(self) -> list[int]:

@@ -23,7 +23,9 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     if node.op == "PRelu":
         slope = constant_values(node.inputs[1])
         if slope is None or (units is not None and slope.size not in (1, units)):
-            raise ModelError(f"node '{label(node)}': PRelu's slope is not one value, or one for each unit")
+            raise ModelError(
+                f"node '{label(node)}': PRelu's slope is not one value, or one for each unit", "unsupported-form"
+            )
         if units is None:
             return Activation(node.op, slope=slope)
         return Activation(node.op, slope=np.broadcast_to(slope.reshape(-1), (units,)).astype(dtype))
@@ -31,7 +33,7 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     if node.op == "Clip":
         low, high = clip_bounds(node)
         if low is None or high is None:
-            raise ModelError(f"node '{label(node)}': Clip's bounds are not constant")
+            raise ModelError(f"node '{label(node)}': Clip's bounds are not constant", "unsupported-form")
         attributes = {"min": low, "max": high}
     changed = {name: value for name, value in attributes.items() if value != known.attributes[name]}
     return Activation(node.op, changed)

@@ -226,7 +226,9 @@ def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     try:
         return inliner.inline_local_functions(model)
     except Exception as error:  # it promises no type
-        raise ModelError(f"{source}: its local functions cannot be inlined: {first_line(error)}") from error
+        raise ModelError(
+            f"{source}: its local functions cannot be inlined: {first_line(error)}", "damaged-model"
+        ) from error
 
 
 def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int], source: str) -> None:
@@ -244,12 +246,14 @@ def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int
         elif node.op_type in QUANTIZERS:
             raise ModelError(
                 f"{source}: {describe(node)}: the model is quantized, its activations too, and these may live in the "
-                f"quantizer's saturation; {advice}"
+                f"quantizer's saturation; {advice}",
+                "quantized-model",
             )
         elif node.op_type in PACKED:
             raise ModelError(
                 f"{source}: {describe(node)}: the model is quantized: its weights are packed in a form of that "
-                f"operator's own, which is not unpacked; {advice}"
+                f"operator's own, which is not unpacked; {advice}",
+                "quantized-model",
             )
 
 
@@ -259,7 +263,8 @@ def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
         random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
         if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
             raise ModelError(
-                f"{source}: node '{label(node)}' ({node.op}) is in training mode; export the model for inference"
+                f"{source}: node '{label(node)}' ({node.op}) is in training mode; export the model for inference",
+                "training-mode",
             )
 
 
@@ -321,7 +326,7 @@ def _import(
     except ModelError:
         raise
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
-        raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
+        raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}", "damaged-model") from error
     _refuse_wrong_biases(graph, source)
     ranks = lift(graph) if is_one_row else None
     turned = batch_first(graph, allowance) if turns and ranks is None else {}
@@ -339,7 +344,9 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
         if weight is not None and bias is not None and weight.ndim == 2:
             units = weight.shape[0] if node.attrs.get("transB", 0) else weight.shape[1]
             if bias.ndim and bias.shape[-1] not in (1, units):
-                raise ModelError(f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units")
+                raise ModelError(
+                    f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units", "damaged-model"
+                )
 
 
 def _segment(
@@ -349,7 +356,8 @@ def _segment(
     if len(kinds) > 1:
         names = ", ".join(sorted(str(kind) for kind in kinds))
         raise ModelError(
-            f"{source}: node '{label(links[0].dense)}': the weights from here on are of several types: {names}"
+            f"{source}: node '{label(links[0].dense)}': the weights from here on are of several types: {names}",
+            "unsupported-form",
         )
     kind = kinds.pop()
     x, y = links[0].dense.inputs[0], links[-1].output
@@ -374,7 +382,7 @@ def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str,
     weight = _values(node, 1, source)
     bias = _values(node, 2, source) if len(node.inputs) > 2 else None
     if 0 in weight.shape:
-        raise ModelError(f"{source}: node '{label(node)}': weight of shape {weight.shape} is empty")
+        raise ModelError(f"{source}: node '{label(node)}': weight of shape {weight.shape} is empty", "damaged-model")
     base = label(node)
     while not node.name and base in nodes:
         base += "_"
@@ -389,7 +397,7 @@ def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str,
         try:
             activation = activation_of(link.activation, weight.shape[1], weight.dtype)
         except ModelError as error:
-            raise ModelError(f"{source}: {error}") from error
+            raise ModelError(f"{source}: {error}", error.kind) from error
         chosen["activation"] = link.activation.name or names.activation
         chosen["output"] = link.activation.outputs[0].name
         if activation.slope is not None:
@@ -429,7 +437,9 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
         values = values.astype(np.float32)
     parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix is large too
     if not all(bool(np.isfinite(part).all()) for part in parts):
-        raise ModelError(f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity")
+        raise ModelError(
+            f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity", "not-finite-weights"
+        )
     return values
 
 
@@ -465,7 +475,9 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
         last = 1 if tensor.shape and len(shape) == 1 else shape[-1]
         width = int(units[tensor.name]) if tensor.name in units else last
         if width is None:
-            raise ModelError(f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size")
+            raise ModelError(
+                f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size", "open-shape"
+            )
         ops = tuple(operator(node) for node in readers.get(id(tensor), ()))
         squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
         rank = 2 if tensor.shape is None else max(2, len(tensor.shape))

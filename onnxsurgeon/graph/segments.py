@@ -185,13 +185,15 @@ class _Search:
         self.notes, self.glue, self.obstacles, self.stops = [], {}, {}, []
         found = {id(node): node for node in self.order if is_dense(node)}
         if not found:
-            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}")
+            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}", "no-layers")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
         others = list(not_layers(self.order, found.keys(), alive, self.moved))
         self.fixed = {key: node for key, node in found.items() if self._is_frozen(node)}
         found = {key: node for key, node in found.items() if key not in self.fixed}
         if not found:
-            raise ModelError(f"{self.source}: every dense layer is frozen: nothing is left to be trained")
+            raise ModelError(
+                f"{self.source}: every dense layer is frozen: nothing is left to be trained", "nothing-to-train"
+            )
         found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
         found = self._without_fixed(found)
         reason = ""
@@ -227,7 +229,9 @@ class _Search:
                 reason = why_frozen(self.stops[-1:])
                 found = {key: dense for key, dense in found.items() if key not in frozen}
         if not found:
-            raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
+            raise ModelError(
+                f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}", "no-layers"
+            )
         self.notes[:0] = [*asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
         return found
 

@@ -217,11 +217,11 @@ class _Walk:
             self.runs += self.times
             if self.runs > MAX_BODY_RUNS:
                 raise ModelError(
-                    f"{where}: the bodies of Loop and Scan run more than {MAX_BODY_RUNS:,} nodes; {ADVICE}"
+                    f"{where}: the bodies of Loop and Scan run more than {MAX_BODY_RUNS:,} nodes; {ADVICE}", "too-large"
                 )
         self.joined += self.times if node.op_type == "StringConcat" else 0
         if self.joined > MOST_JOINED:
-            raise ModelError(f"{where}: how long its texts become cannot be told before it runs; {ADVICE}")
+            raise ModelError(f"{where}: how long its texts become cannot be told before it runs; {ADVICE}", "too-large")
         _refuse_huge_numbers(node, scope, where)
         types, counts = self._bodies(node, scope, where) if self._has_body(node) else ({}, [])
         read = [(scope.types.get(name, TypeProto()), scope.count(name)) for name in node.input if name]
@@ -235,7 +235,9 @@ class _Walk:
             kind = types.get(output, TypeProto())
             size = _elements(kind)
             if size is None and node.op_type in _ALLOCATING:
-                raise ModelError(f"{where}: how large its output becomes cannot be told before it runs; {ADVICE}")
+                raise ModelError(
+                    f"{where}: how large its output becomes cannot be told before it runs; {ADVICE}", "too-large"
+                )
             self._count(kind, at_most if size is None else size, where)
             scope.set(output, kind, None, at_most)
         _follow(node, scope, self.imports, self.ir_version)
@@ -249,13 +251,14 @@ class _Walk:
                 if "shape" in shape
                 else f"{shape} {size} elements, of at most {self.most}"
             )
-            raise ModelError(f"{where}: its output is too large: {shape} elements; {ADVICE}")
+            raise ModelError(f"{where}: its output is too large: {shape} elements; {ADVICE}", "too-large")
         self.largest = max(self.largest, size)
         self.total += self.times * size * _WIDTHS.get(kind.tensor_type.elem_type, 8)
         if self.total > MAX_LIVE_BYTES:
             raise ModelError(
                 f"{where}: with it, the tensors that are computed take more than {MAX_LIVE_BYTES:,} bytes, so they are "
-                f"too large; {ADVICE}"
+                f"too large; {ADVICE}",
+                "too-large",
             )
 
     def _bodies(self, node: NodeProto, scope: _Scope, where: str) -> tuple[dict[str, TypeProto], list[int]]:
@@ -267,7 +270,7 @@ class _Walk:
         if node.op_type in ("Loop", "Scan", "SequenceMap"):
             loop = read_loop(node, scope.value, scope.types.get, self.versions.get("", 1))
             if loop is None:
-                raise ModelError(f"{where}: how often it runs cannot be told before it runs; {ADVICE}")
+                raise ModelError(f"{where}: how often it runs cannot be told before it runs; {ADVICE}", "too-large")
             found = self._loop(loop, scope, where)
         else:
             for body in bodies:
@@ -297,7 +300,8 @@ class _Walk:
             self.largest, self.total, self.runs, self.joined = before
             if loop.trips > MOST_FOLLOWED or not loop.runs_all:
                 raise ModelError(
-                    f"{where}: what it carries changes its size, and it runs {loop.trips:,} times; {ADVICE}"
+                    f"{where}: what it carries changes its size, and it runs {loop.trips:,} times; {ADVICE}",
+                    "too-large",
                 )
             for trip in range(loop.trips):
                 inner = self._once(loop, scope, carried, values, counts, trip, outer)
@@ -357,7 +361,9 @@ class _Walk:
 def _refuse_huge_numbers(node: NodeProto, scope: _Scope, where: str) -> None:
     for attribute in node.attribute:
         if attribute.name in _SIZES and any(abs(number) > _LARGEST_NUMBER for number in (*attribute.ints, attribute.i)):
-            raise ModelError(f"{where}: its attribute '{attribute.name}' asks for too large a tensor; {ADVICE}")
+            raise ModelError(
+                f"{where}: its attribute '{attribute.name}' asks for too large a tensor; {ADVICE}", "too-large"
+            )
     if node.op_type not in _ALLOCATING or node.op_type == "Loop":
         return
     for name in node.input[0 if node.op_type in ("ConstantOfShape", "Range", "HannWindow") else 1 :]:
@@ -371,7 +377,7 @@ def _refuse_huge_numbers(node: NodeProto, scope: _Scope, where: str) -> None:
             except Exception:  # a type that numpy has not
                 continue
             if huge and node.op_type != "Pad":  # a Pad's third input is the value to fill with
-                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}")
+                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}", "too-large")
 
 
 def _elements(kind: TypeProto) -> int | None:

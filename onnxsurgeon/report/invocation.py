@@ -103,7 +103,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
             str(record.get("metric", "accuracy")),
         )
     except (KeyError, TypeError, AttributeError, SettingsError) as error:
-        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}", "settings-of-run") from error
 
 
 def _settings(recorded: Mapping[str, Any]) -> Iterator[Setting]:

@@ -142,7 +142,7 @@ def flush_branch(path: Path) -> None:
             if file.is_file():
                 flush_file(file)
         except OSError as error:
-            raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+            raise RunError(f"{file}: cannot be written: {error.strerror or error}", "cannot-write") from error
 
 
 def read_branch(path: Path) -> Branch:
@@ -169,10 +169,10 @@ def read_branch(path: Path) -> Branch:
             float(record["score"]),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: carries no branch's metadata") from error
+        raise RunError(f"{path}: carries no branch's metadata", "exchanged") from error
     # Files are called by it.
     if branch.number < 0 or (parent or 0) < 0 or not _OPERATION.fullmatch(branch.operation):
-        raise RunError(f"{path}: carries no branch's metadata")
+        raise RunError(f"{path}: carries no branch's metadata", "exchanged")
     state = state_path(path)
     return replace(branch, state=read_state(state, network)) if state.is_file() else branch
 
@@ -188,7 +188,7 @@ def digests(path: Path) -> dict[str, str]:
     try:
         found = {"digest": model_digest(path)}
     except OSError as error:
-        raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+        raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read") from error
     if state_path(path).is_file():
         found["state_digest"] = file_digest(state_path(path))
     return found

@@ -213,10 +213,10 @@ def restored(event: Event, folder: Path) -> State:
     for number, (name, digest) in event["files"].items():
         require_unchanged(folder / name, digest)
         if digests(folder / name).get("state_digest") != states.get(number):
-            raise RunError(f"{state_path(folder / name)}: {_CHANGED}")
+            raise RunError(f"{state_path(folder / name)}: {_CHANGED}", "exchanged")
         branch = read_branch(folder / name)
         if (str(branch.number), branch.file_name) != (number, name) or not branch.history:
-            raise RunError(f"{folder / name}: is another branch's file; the run cannot be resumed")
+            raise RunError(f"{folder / name}: is another branch's file; the run cannot be resumed", "exchanged")
         found[branch.number] = branch
     front = [Entry(**each) for each in event.get("front", ())]
     for entry in front:
@@ -250,19 +250,19 @@ def require_given(lines: Iterable[Line], folder: Path) -> None:
             require_unchanged(folder / name, digest)
     path = folder / f"0000-{START}.onnx"
     if not path.is_file():
-        raise RunError(f"{path}: is gone; the run cannot be resumed")
+        raise RunError(f"{path}: is gone; the run cannot be resumed", "gone")
     given = read_branch(path)
     if given.file_name != path.name or (is_measured and not given.history):
-        raise RunError(f"{path}: is another branch's file; the run cannot be resumed")
+        raise RunError(f"{path}: is another branch's file; the run cannot be resumed", "exchanged")
 
 
 def require_unchanged(path: Path, digest: str) -> None:
     """Raise RunError where a branch's file, or its external data, is not what the run wrote."""
     if not path.is_file():
-        raise RunError(f"{path}: is gone; the run cannot be resumed from this checkpoint")
+        raise RunError(f"{path}: is gone; the run cannot be resumed from this checkpoint", "gone")
     # The digests of earlier runs leave external data out.
     if digest not in (model_digest(path), file_digest(path)):
-        raise RunError(f"{path}: {_CHANGED}")
+        raise RunError(f"{path}: {_CHANGED}", "exchanged")
 
 
 def summary(state: State) -> Event:

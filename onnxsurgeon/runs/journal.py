@@ -125,7 +125,9 @@ class RunDirectory:
         parent = Path("runs") if path is None else path.parent
         try:
             if path is not None and os.path.lexists(path):
-                raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume")
+                raise RunError(
+                    f"{path}: exists already; choose another --run-dir, or continue it with --resume", "run-exists"
+                )
             parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=parent, prefix=".", suffix=TEMPORARY_SUFFIX) as temporary:
                 unfinished = cls(Path(temporary, "run"))
@@ -134,7 +136,9 @@ class RunDirectory:
                 names = [path] if path is not None else (parent / f"{stem}-{number}" for number in count(1))
                 return cls(_rename_to_first_free(unfinished.path, names))
         except OSError as error:
-            raise RunError(f"{error.filename or path}: cannot be made: {error.strerror or error}") from error
+            raise RunError(
+                f"{error.filename or path}: cannot be made: {error.strerror or error}", "cannot-write"
+            ) from error
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -147,12 +151,14 @@ class RunDirectory:
         try:
             for needed, is_there in ((run.settings_file, Path.is_file), (run.branches, Path.is_dir)):
                 if not is_there(needed):
-                    raise RunError(f"{path}: not a run directory: no {needed.name} in it")
+                    raise RunError(f"{path}: not a run directory: no {needed.name} in it", "not-a-run")
             for entry in path.iterdir():
                 if entry.name.startswith(_NAMES):
                     _refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
         except OSError as error:
-            raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+            raise RunError(
+                f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read"
+            ) from error
         return run
 
     def write_settings(self, record: Mapping[str, Any]) -> None:
@@ -169,9 +175,9 @@ class RunDirectory:
             record = json.loads(read_own_file(self.settings_file, _LARGEST_SETTINGS))
             check_settings(record, hints)
         except UnfitError as error:
-            raise RunError(f"{self.settings_file}: lacks or misnames an entry: {error}") from error
+            raise RunError(f"{self.settings_file}: lacks or misnames an entry: {error}", "settings-of-run") from error
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{self.settings_file}: cannot be read: {error}") from error
+            raise RunError(f"{self.settings_file}: cannot be read: {error}", "settings-of-run") from error
         assert isinstance(record, dict)
         return record
 
@@ -185,7 +191,7 @@ class RunDirectory:
         try:
             file = self.settings_file.open("rb")  # never replaced, unlike the other files
         except OSError as error:
-            raise RunError(f"{self.settings_file}: cannot be read: {error.strerror}") from error
+            raise RunError(f"{self.settings_file}: cannot be read: {error.strerror}", "cannot-read") from error
         with file:
             try:
                 import fcntl
@@ -201,7 +207,7 @@ class RunDirectory:
             except ImportError:
                 pass
             except OSError as error:
-                raise RunError(f"{self.path}: another process is working on this run") from error
+                raise RunError(f"{self.path}: another process is working on this run", "busy") from error
             yield
 
     def is_held(self) -> bool:
@@ -233,7 +239,9 @@ class RunDirectory:
             for old in self.front.glob("*.onnx"):
                 old.unlink()
         except OSError as error:
-            raise RunError(f"{error.filename or self.front}: cannot be written: {error.strerror}") from error
+            raise RunError(
+                f"{error.filename or self.front}: cannot be written: {error.strerror}", "cannot-write"
+            ) from error
         for branch, name in names.items():
             copy_model(self.branches / branch, self.front / name, overwrite=True)
 
@@ -252,7 +260,7 @@ class RunDirectory:
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
-            raise RunError(f"{self.journal}: cannot be written: {error.strerror or error}") from error
+            raise RunError(f"{self.journal}: cannot be written: {error.strerror or error}", "cannot-write") from error
 
     def lines(self) -> list[Line]:
         """The journal's lines; none where there is no journal yet.
@@ -292,17 +300,26 @@ class RunDirectory:
                 damaged = Line(line.number, line.content, None, damage)
         found = [line for line in kept if line.event is not None and line.event["event"] in _CHECKPOINTS]
         if wanted is None and damaged is not None:
-            raise RunError(f"{self.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}")
+            raise RunError(
+                f"{self.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}",
+                "damaged-journal",
+            )
         if wanted is None and not found and self._has_trained():
-            raise RunError(f"{self.journal}: holds no checkpoint, though branches were trained; {_onward(found)}")
+            raise RunError(
+                f"{self.journal}: holds no checkpoint, though branches were trained; {_onward(found)}",
+                "damaged-journal",
+            )
         if wanted == 0 or not found:
             if wanted:
-                raise RunError(f"{self.journal}: line {wanted} is no checkpoint; {_onward(found)}")
+                raise RunError(f"{self.journal}: line {wanted} is no checkpoint; {_onward(found)}", "damaged-journal")
             return Checkpoint((), None, {})
         chosen = next((line for line in found if line.number == wanted), found[-1] if wanted is None else None)
         if chosen is None:
             places = ", ".join(f"{line.number} (epoch {(line.event or {})['epoch']})" for line in found[-8:])
-            raise RunError(f"{self.journal}: line {wanted} is no checkpoint; the last ones are in lines {places}")
+            raise RunError(
+                f"{self.journal}: line {wanted} is no checkpoint; the last ones are in lines {places}",
+                "damaged-journal",
+            )
         later = found[found.index(chosen) + 1].number if chosen is not found[-1] else kept[-1].number + 1
         trained: dict[int, dict[str, str]] = {
             line.event["branch"]: {key: line.event[key] for key in ("digest", "state_digest") if key in line.event}
@@ -328,7 +345,9 @@ class RunDirectory:
             for leftover in (*self.path.glob(f".*{TEMPORARY_SUFFIX}"), *self.branches.glob(f".*{TEMPORARY_SUFFIX}")):
                 leftover.unlink()
         except OSError as error:
-            raise RunError(f"{error.filename or self.path}: cannot be removed: {error.strerror}") from error
+            raise RunError(
+                f"{error.filename or self.path}: cannot be removed: {error.strerror}", "cannot-write"
+            ) from error
         self.finished_training = found.trained
         write_bytes(self.journal, b"".join(line.content for line in found.kept), overwrite=True)
         return found.event
@@ -345,16 +364,20 @@ def read_own_file(path: Path, most: int | None = None) -> bytes:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
-                raise RunError(f"{path}: {size:,} bytes are more than such a file has")
+                raise RunError(f"{path}: {size:,} bytes are more than such a file has", "strange-file")
             return file.read()
     except (OSError, MemoryError) as error:
-        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}") from error
+        raise RunError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}", "cannot-read"
+        ) from error
 
 
 def _refuse_links(path: Path, *, inside: bool = True) -> None:
     """Raise RunError where ``path``, or anything ``inside`` it, is a link; where there is nothing, nothing is wrong."""
     if path.is_symlink():
-        raise RunError(f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own")
+        raise RunError(
+            f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own", "strange-file"
+        )
     if inside and path.is_dir():
         with os.scandir(path) as entries:
             for entry in entries:
@@ -379,7 +402,7 @@ def file_digest(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}", "cannot-read") from error
 
 
 def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:
@@ -391,4 +414,4 @@ def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-    raise RunError(f"{name}: exists already; choose another --run-dir, or continue it with --resume")
+    raise RunError(f"{name}: exists already; choose another --run-dir, or continue it with --resume", "run-exists")

@@ -132,7 +132,7 @@ class RunTable:
         except ModuleNotFoundError as error:
             if error.name != "pandas":
                 raise
-            raise RunError("to_frame needs pip install 'onnxsurgeon[pandas]'") from error
+            raise RunError("to_frame needs pip install 'onnxsurgeon[pandas]'", "no-package") from error
         types = dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_REAL, "float64")
         return pd.DataFrame(self.history, columns=list(COLUMNS)).astype(types)
 

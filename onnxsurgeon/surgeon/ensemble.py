@@ -23,7 +23,7 @@ def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
     """
     reason = reason_against([network])
     if settings.ensemble is not None and settings.ensemble > 1 and reason and network.hidden_count:
-        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
+        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}", "ensemble")
 
 
 def joined(

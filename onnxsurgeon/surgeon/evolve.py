@@ -60,7 +60,9 @@ def register(kind: T) -> T:
         taken.update({entry.name: search for entry in fields(settings)} if search != kind.name else {})
     for entry in fields(kind.settings_type) if kind.name not in OWN_SETTINGS else ():
         if entry.name in taken:
-            raise SettingsError(f"search {kind.name}: its setting '{entry.name}' is one of {taken[entry.name]}")
+            raise SettingsError(
+                f"search {kind.name}: its setting '{entry.name}' is one of {taken[entry.name]}", "other-search"
+            )
     SEARCHES[kind.name] = kind
     OWN_SETTINGS[kind.name] = kind.settings_type
     return kind
@@ -332,7 +334,8 @@ class Surgeon(ABC):
         trained = [done.branch for _, done in self.perform(state, jobs)]
         if not trained:
             raise DivergedError(
-                f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate"
+                f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate",
+                "diverged",
             )
         return trained
 

@@ -29,7 +29,7 @@ class NotebookProgress:
         try:
             from IPython.display import HTML, display
         except ImportError as error:
-            raise RunError("NotebookProgress is for notebooks: there is no IPython here") from error
+            raise RunError("NotebookProgress is for notebooks: there is no IPython here", "no-package") from error
         self._page: Any = HTML
         self._show: Any = display
         self._place: Any = None

@@ -291,9 +291,11 @@ def resume(
         rows: dict[str, Any] = {"target": tuple(given.get("target", ())), "impute": given.get("impute")}
         rows["validation_fraction"] = given.get("validation_fraction")
     except (KeyError, TypeError) as error:
-        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}", "settings-of-run") from error
     if data is None and given.get("in_memory"):
-        raise RunError(f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)")
+        raise RunError(
+            f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)", "other-data"
+        )
     settings = replace(settings, epochs=last.run_epochs or settings.epochs)
     if epochs is not None:
         settings = _lengthened(settings, epochs)
@@ -308,7 +310,8 @@ def resume(
         dataset = as_dataset(name if data is None else data, **rows)
         if dataset.digest != digest:
             raise RunError(
-                f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
+                f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ",
+                "other-data",
             )
         if last.event is not None:
             restored(last.event, run.branches)  # what cannot be gone on with is told before anything is written
@@ -329,7 +332,9 @@ def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
         SettingsError: it would be no longer than it is.
     """
     if epochs <= settings.epochs:
-        raise SettingsError(f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these")
+        raise SettingsError(
+            f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these", "longer-only"
+        )
     return replace(settings, epochs=epochs)
 
 
@@ -452,7 +457,9 @@ def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSetti
     if given is None or isinstance(given, Mapping):
         return SurgeonSettings.from_preset(**(given or {}))
     if not isinstance(given, SurgeonSettings):
-        raise SettingsError(f"settings: expected SurgeonSettings, or a mapping of some of them; found {kind_of(given)}")
+        raise SettingsError(
+            f"settings: expected SurgeonSettings, or a mapping of some of them; found {kind_of(given)}", "wrong-type"
+        )
     return given
 
 
@@ -465,7 +472,7 @@ def _texts(given: Sequence[str], name: str) -> tuple[str, ...]:
     texts = (given,) if isinstance(given, str) else tuple(given)
     for text in texts:
         if not isinstance(text, str):
-            raise SettingsError(f"{name}: expected names of layers; found {kind_of(text)}")
+            raise SettingsError(f"{name}: expected names of layers; found {kind_of(text)}", "wrong-type")
     return texts
 
 

@@ -212,13 +212,13 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         for name, other, both in _EXCLUSIVE:
             if getattr(self, name) is not None and getattr(self, other) is not None:
                 text = f"{option_name(name)}: {both}, as --{option_name(other)} does"
-                raise SettingsError(f"{text}: give one of them")
+                raise SettingsError(f"{text}: give one of them", "exclusive")
         if not self.heeds_wishes:
             self._require_no_wish()
         is_algorithm_1 = self.search == ALGORITHM_1
         if is_algorithm_1 and self.widen == BY_GRADIENTS:
             text = "widen: gradient is not one of Algorithm 1's: expected split, equal or fresh"
-            raise SettingsError(f"{text}; --preset corrected sets all that it needs")
+            raise SettingsError(f"{text}; --preset corrected sets all that it needs", "other-search")
         # Other searches warm up for a part of each cycle, and do so in a run of one epoch too.
         self.check(self.epochs if is_algorithm_1 else max(self.epochs, 2))
 
@@ -228,7 +228,9 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         for name in [*asked, *(["objective"] if self.objective != OBJECTIVES[0] else [])]:
             called = "Algorithm 1" if self.search == ALGORITHM_1 else self.search
             what = "front" if name == "objective" else "such network"
-            raise SettingsError(f"{option_name(name)}: {called} (--search {self.search}) looks for no {what}")
+            raise SettingsError(
+                f"{option_name(name)}: {called} (--search {self.search}) looks for no {what}", "other-search"
+            )
 
     @property
     def heeds_wishes(self) -> bool:
@@ -241,7 +243,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         for name in self.own if kind is not None or self.search == AUTO else ():
             if kind is None or name not in {entry.name for entry in fields(kind)}:
                 of = " or ".join(f"--search {search}" for search in owners(name))
-                raise SettingsError(f"{option_name(name)}: is for {of or 'no search that is known'}")
+                raise SettingsError(f"{option_name(name)}: is for {of or 'no search that is known'}", "other-search")
         if kind is not None:
             self.of(kind)
 
@@ -325,7 +327,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         for name in overrides:
             if name not in known and name not in own:
                 every = known | {entry.name for kind in OWN_SETTINGS.values() for entry in fields(kind)}
-                raise SettingsError(f"unknown setting '{name}'{did_you_mean(name, every)}")
+                raise SettingsError(f"unknown setting '{name}'{did_you_mean(name, every)}", "unknown-choice")
         given: dict[str, Any] = {name: value for name, value in overrides.items() if name not in own}
         return replace(cls(preset=preset), **{"own": own, **PRESETS[preset], **given})
 

@@ -94,7 +94,7 @@ class DataAware(Surgery):
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
         """Raise SurgeryError: without moments it cannot be done."""
-        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample")
+        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample", "needs-data")
 
     @abstractmethod
     def refit(self, network: Network, moments: Moments) -> Replacement | Change:
@@ -219,7 +219,8 @@ def parse(text: str, **options: Any) -> Surgery:
     if kind is None:
         known = sorted(name for name, each in SURGERIES.items() if each.is_for_one)
         raise SurgeryError(
-            f"unknown surgery '{operation}': expected one of {', '.join(known)}{did_you_mean(operation, known)}"
+            f"unknown surgery '{operation}': expected one of {', '.join(known)}{did_you_mean(operation, known)}",
+            "unknown-surgery",
         )
     names = _numbers(kind)
     try:
@@ -227,7 +228,7 @@ def parse(text: str, **options: Any) -> Surgery:
     except ValueError:
         values = []
     if len(values) != len(names):
-        raise SurgeryError(f"'{text}': expected {usage(kind)}")
+        raise SurgeryError(f"'{text}': expected {usage(kind)}", "unknown-surgery")
     taken = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(*values, **{key: value for key, value in options.items() if key in taken})
 
@@ -254,7 +255,9 @@ def operate(
     surgery.require(network)
     exact = surgery.is_exact(network)
     if require_exact and not exact:
-        raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
+        raise SurgeryError(
+            f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})", "not-exact"
+        )
     # Run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
     outputs = outputs_around(network, surgery.layer)
     expected = outputs(network)
@@ -268,10 +271,12 @@ def operate(
     try:
         check_parts(to_parts(done.network), name)
     except ModelError as error:
-        raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
+        raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}", "proof-failed") from error
     moved = difference(expected, outputs(done.network))
     if exact and not moved.relative <= EXACT_TOLERANCE:
-        raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
+        raise SurgeryError(
+            f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale", "proof-failed"
+        )
     counts = network.parameter_count, done.network.parameter_count
     record = SurgeryRecord(name, exact, moved.relative, *counts, rounding, made.predicted)
     return Operated(done.network, record, done.carry, done.places, done.follow)
@@ -315,7 +320,9 @@ def _require_finite(name: str, network: Network, result: Network) -> float:
     kept = {id(values) for _, values in network.parameters()}
     for (tensor, made), (_, values) in zip(result.parameters(), rounded.parameters(), strict=True):
         if id(made) not in kept and not np.isfinite(values).all():
-            raise SurgeryError(f"{name}: the new values of '{tensor}' are too large for their type")
+            raise SurgeryError(
+                f"{name}: the new values of '{tensor}' are too large for their type", "not-finite-inside"
+            )
     return rounding
 
 
@@ -323,7 +330,7 @@ def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -
     """Raise SurgeryError unless 1 ≤ ``amount`` ≤ ``most`` (None: no upper bound)."""
     if amount < 1 or (most is not None and amount > most):
         allowed = "at least 1" if most is None else f"1 to {most}"
-        raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}")
+        raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}", "amount")
 
 
 def _activation_name(network: Network, i: int) -> str:

@@ -62,7 +62,8 @@ class Grow(DataAware):
         if network.pair(self.layer).following.geometry is not None:
             raise SurgeryError(
                 f"{spell(self)}: gradients are known of dense layers alone, and layer {self.layer} is read by a "
-                f"convolution; widen:{self.layer}:{self.units} adds units by copying"
+                f"convolution; widen:{self.layer}:{self.units} adds units by copying",
+                "unlike-layer",
             )
         require_amount(self, self.units, None, "the number of units to add")
         require_size(self, network, self.units)

@@ -47,7 +47,8 @@ class Merge(Surgery):
         if not any(geometry is None or geometry.is_pointwise for geometry in geometries):
             raise SurgeryError(
                 f"{spell(self)}: of two convolutions that become one, one must have a single tap, and neither steps "
-                "nor padding"
+                "nor padding",
+                "unlike-layer",
             )
 
     def is_exact(self, network: Network) -> bool:

@@ -48,7 +48,8 @@ class MergeData(DataAware):
         """The layer must exist, and be no convolution."""
         if network.hidden(self.layer).geometry is not None:
             raise SurgeryError(
-                f"{spell(self)}: layer {self.layer} is a convolution; merge:{self.layer} goes by weights"
+                f"{spell(self)}: layer {self.layer} is a convolution; merge:{self.layer} goes by weights",
+                "unlike-layer",
             )
 
     def is_exact(self, network: Network) -> bool:

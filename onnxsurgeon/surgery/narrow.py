@@ -50,7 +50,8 @@ class Narrow(Surgery):
             raise SurgeryError(
                 f"{spell(self)}: narrow goes by the rank of the weight, {layer.inputs} × {layer.units}: the number of "
                 f"units that stay must be 1 to {most}; prune:{self.layer}:{min(self.units, layer.units)} with --data "
-                "keeps any number"
+                "keeps any number",
+                "amount",
             )
         require_amount(self, self.units, most, "the number of units that stay")
 

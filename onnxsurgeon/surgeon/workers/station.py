@@ -59,7 +59,9 @@ def unpack_files(files: Mapping[str, bytes], folder: Path) -> None:
     for name, content in files.items():
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
-            raise EngineError(f"a worker sent a file called '{name}', which leads out of the folder of branches")
+            raise EngineError(
+                f"a worker sent a file called '{name}', which leads out of the folder of branches", "leads-out"
+            )
         path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -139,7 +141,8 @@ def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]
     if found != wanted:
         raise EngineError(
             f"worker {address} has {', '.join(differences(wanted, found))}; here it is "
-            f"{', '.join(differences(found, wanted))}: the result could differ, install the same"
+            f"{', '.join(differences(found, wanted))}: the result could differ, install the same",
+            "unlike-workers",
         )
 
 
