@@ -19,7 +19,7 @@ from onnxsurgeon.surgery.apply import cut_to
 
 @dataclass(frozen=True)
 class Bounds:
-    """Upper bounds of what a network takes for one row; None: none.
+    """Upper bounds of what a network takes for one row; None where there is no bound.
 
     Attributes:
         multiplications: with weights (MACs).
