@@ -256,15 +256,15 @@ def require_given(lines: Iterable[Line], folder: Path) -> None:
     is_measured = False
     for line in lines:
         is_measured = True
-        given = cast(Resumable, line.record)["files"].get("0") if line.kind == "started" else None
-        if given is not None:
-            name, digest = given
+        file = cast(Resumable, line.record)["files"].get("0") if line.kind == "started" else None
+        if file is not None:
+            name, digest = file
             require_unchanged(folder / name, digest)
     path = folder / f"0000-{START}.onnx"
     if not path.is_file():
         raise RunError(f"{path}: is gone; the run cannot be resumed")
-    branch = read_branch(path)
-    if branch.file_name != path.name or (is_measured and not branch.history):
+    given = read_branch(path)
+    if given.file_name != path.name or (is_measured and not given.history):
         raise RunError(f"{path}: is another branch's file; the run cannot be resumed")
 
 
