@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from onnxsurgeon.training.predictions import Predicted
+from onnxsurgeon.task import Predicted
 
 # Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
 LARGEST = 1e15

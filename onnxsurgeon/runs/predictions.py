@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from onnxsurgeon.training.predictions import Predicted
+from onnxsurgeon.task import Predicted
 
 T = TypeVar("T")
 

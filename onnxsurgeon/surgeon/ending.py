@@ -22,8 +22,9 @@ from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
+from onnxsurgeon.task import Predicted
 from onnxsurgeon.training.metrics import Metrics
-from onnxsurgeon.training.predictions import Predicted, Watcher, watchers
+from onnxsurgeon.training.predictions import Watcher, watchers
 
 ITSELF = 0.9999  # agreement or fidelity, from which on the given model is the teacher: all others are worse than that
 

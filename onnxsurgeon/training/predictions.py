@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypedDict
+from typing import Protocol
 
 import numpy as np
 
 from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, ClassCounts, LabelCounts, Predicted, TargetValues, Task
 
 CLASSES = 64  # up to which a confusion matrix is kept whole
 CONFUSIONS = 50  # of more classes, only the most frequent confusions
 POINTS = 300  # rows of a regression that are kept
 TARGETS = 6  # and of how many of its targets
-
-
-class ClassCounts(TypedDict):
-    """How often a class was taken for another: rows of (true class, predicted class, how often)."""
-
-    kind: Literal["classes"]
-    classes: int
-    names: list[str]
-    cells: list[list[int]]
-
-
-class LabelCounts(TypedDict):
-    """For each of several labels: rows (rightly told to have it, wrongly, wrongly told to lack it, rightly)."""
-
-    kind: Literal["labels"]
-    names: list[str]
-    counts: list[list[int]]
-
-
-class TargetValues(TypedDict):
-    """For each target of a regression: (true, predicted) of some rows."""
-
-    kind: Literal["values"]
-    targets: list[list[list[float]]]
-
-
-Predicted = ClassCounts | LabelCounts | TargetValues
 
 
 class Watcher(Protocol):
