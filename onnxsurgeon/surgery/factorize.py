@@ -35,7 +35,7 @@ class Factorize(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:

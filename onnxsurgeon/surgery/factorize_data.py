@@ -47,7 +47,7 @@ class FactorizeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:

@@ -38,7 +38,7 @@ class InsertIdentity(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Followed()
 
     def require(self, network: Network) -> None:
@@ -58,7 +58,7 @@ class InsertIdentity(Surgery):
         return network.parameter_count + layer.units * (taps * layer.units + 1 + (not idempotent))
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
-        """X → φ(x) → φ(φ(x) I + 0)."""
+        """x → φ(x) → φ(φ(x) I + 0)."""
         before = network.hidden(self.layer)
         n, dtype = before.units, before.weight.dtype
         idempotent = before.activation is not None and before.activation.is_idempotent

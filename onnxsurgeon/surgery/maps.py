@@ -124,7 +124,7 @@ class Shift:
     rows: Array
 
     def of(self, block: Array) -> Array:
-        """C W, float64."""
+        """c W, float64."""
         return matmul(self.values, block[self.rows])
 
     def carried(self, past: Array, power: int, bias: Array | None) -> Array:

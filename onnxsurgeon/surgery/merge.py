@@ -38,7 +38,7 @@ class Merge(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Absorbed()
 
     def require(self, network: Network) -> None:
