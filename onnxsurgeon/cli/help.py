@@ -37,7 +37,7 @@ class Command(TyperCommand):
     """A command whose help has its options in groups; of an unknown one it says what may have been meant."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As of every command; an unknown option is compared with all that there are."""
+        """Parse as every command does; an unknown option is compared with all that there are."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:

@@ -72,7 +72,7 @@ class OperateCommand(Command):
     """Its help lists the surgeries that there are."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """As of every command, and what each surgery does to the layer that it names."""
+        """Write what every command's help has, and before it what each surgery does to the layer that it names."""
         from onnxsurgeon.surgery import SURGERIES
         from onnxsurgeon.surgery.base import usage
 

@@ -282,7 +282,7 @@ def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
 
 
 def _require_finite(path: Path, key: str, array: Array) -> None:
-    """In chunks, so that of a mapped file no more than one is in memory."""
+    """Raise DataError where a value is not finite; of a mapped file one chunk at a time is in memory."""
     if array.dtype.kind != "f":
         return
     for start, stop in chunks(array):

@@ -91,7 +91,7 @@ class Texts:
         return len(self.found) > _MOST_TEXTS
 
     def add(self, cells: Any) -> None:
-        """Gather those of an Arrow array of texts, or of a dictionary of them."""
+        """Gather the texts of an Arrow array of them, or of a dictionary."""
         if not self.is_full:
             self.found.update(text or "" for text in _encoded(cells).dictionary.to_pylist())
             if cells.null_count:

@@ -23,7 +23,7 @@ from onnxsurgeon.data.features import Piece, run_in_chunks
 from onnxsurgeon.data.heads import imitated_loss
 from onnxsurgeon.data.inputs import fitted_inputs, with_rows
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.data.soft import space
+from onnxsurgeon.data.soft import sigmoid, space
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import join, read_parts
@@ -250,7 +250,7 @@ def _squashes_to(squash: str, before: Array | None, after: Array) -> bool:
         return False
     t = before.astype(np.float64)
     if squash == "Sigmoid":
-        told = np.exp(-np.logaddexp(0, -t))
+        told = sigmoid(t)
     else:
         t -= t.max(axis=-1, keepdims=True)
         told = t - np.log(np.exp(t).sum(axis=-1, keepdims=True))

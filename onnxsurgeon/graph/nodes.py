@@ -40,7 +40,7 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
 
 
 def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[onnx.NodeProto]:
-    """Z = x W + b: a Conv, or a Gemm where x has two axes, else a MatMul and an Add."""
+    """z = x W + b: a Conv, or a Gemm where x has two axes, else a MatMul and an Add."""
     names = layer.names
     if layer.geometry is not None:
         inputs = [x, names.weight] if layer.bias is None else [x, names.weight, names.bias]

@@ -12,6 +12,7 @@ from onnxsurgeon.graph.files import flush_file, model_digest
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load
 from onnxsurgeon.graph.writer import save
+from onnxsurgeon.runs.events import Digests
 from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runs.state_file import read_state, state_path, write_state
 from onnxsurgeon.training.state import OptimizerState
@@ -177,7 +178,7 @@ def read_branch(path: Path) -> Branch:
     return replace(branch, state=read_state(state, network)) if state.is_file() else branch
 
 
-def digests(path: Path) -> dict[str, str]:
+def digests(path: Path) -> Digests:
     """SHA-256 of a branch's file and, where it has one, of its optimizer's state: as the journal holds them.
 
     The former is that of ``model_digest``, which external data is part of.
@@ -186,7 +187,7 @@ def digests(path: Path) -> dict[str, str]:
         RunError: a file cannot be read.
     """
     try:
-        found = {"digest": model_digest(path)}
+        found = Digests(digest=model_digest(path))
     except OSError as error:
         raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read") from error
     if state_path(path).is_file():

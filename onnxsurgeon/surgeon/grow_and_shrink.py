@@ -98,7 +98,7 @@ class GrowAndShrink(FrontSearch):
         return growths(branch.network, most, mode=self.settings.widen, branch=branch.number, bounds=bounds)
 
     def _growth_epochs(self, state: State, left: int) -> int:
-        """How many of the epochs left for growth this one gets: as many as each of those that there will be."""
+        """Epochs for this growth: an equal share of those that are left for growing."""
         (branch,) = state.branches
         ratio = self._most(branch) / branch.network.parameter_count
         rounds = max(1, math.ceil(math.log(ratio) / math.log(self.settings.growth_factor) - 1e-9))
@@ -189,13 +189,13 @@ class GrowAndShrink(FrontSearch):
             begin, until = until, min(stop, until + (until - start))
             jobs = done[: -(-len(done) // 2) if until < stop else 1]
             for job in done[len(jobs) :]:
-                self.tell(event="dropped", branch=job.branch.number, reason="score")
+                self.drop(job.branch.number)
             jobs = [replace(job, stop=until) for job in jobs]
         jobs = [replace(job, stop=stop, stage=TRAINED, cycle=cycle or (begin, stop)) for job in jobs]
         trained = self.perform(state, jobs)
         trained.sort(key=lambda pair: -pair[1].branch.score)  # several where there was no room for a rung
         for _, loser in trained[1:]:
-            self.tell(event="dropped", branch=loser.branch.number, reason="score")
+            self.drop(loser.branch.number)
         if not trained:
             epochs = (stop - start) // self.batches_per_epoch
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]

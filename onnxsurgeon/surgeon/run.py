@@ -22,6 +22,7 @@ from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.branch import START, Branch, write_branch
 from onnxsurgeon.runs.checkpoint import require_given, restored, why_damaged
+from onnxsurgeon.runs.events import Finished, Run, StartRecord
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
@@ -411,41 +412,41 @@ def _finish(
 ) -> Evolved:
     with surgeon.run.exclusive():  # which ends after the last of the workers' jobs
         with surgeon.workers:
-            surgeon.announce(**_opening(surgeon, splits, start, other_versions))
+            surgeon.announce(_opening(surgeon, splits, start, other_versions))
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
             told = copy_model(surgeon.run.best, out, overwrite=overwrite)
             evolved = replace(evolved, remarks=(*evolved.remarks, *told))
-        surgeon.tell(event="finished", **evolved.record(), predictions=predictions)
+        surgeon.tell(Finished(event="finished", **evolved.record(), predictions=predictions))
     return evolved
 
 
-def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> dict[str, Any]:
+def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> Run:
     """The event that begins the work of this process."""
     notes = list(splits.notes)
     if start.reason == ITSELF and surgeon.settings.has_no_wish:
         notes.append("nothing is asked for: the smallest network that has 0.99 of the given model is looked for")
-    return {
-        "event": "run",
-        "path": str(surgeon.run.path),
-        "settings": surgeon.settings.record(),
-        "rows": splits.given_rows,
-        "made_rows": surgeon.train.rows - splits.given_rows,
-        "batches_per_epoch": surgeon.batches_per_epoch,
-        "validation_rows": surgeon.validation.rows,
-        "validation": surgeon.settings.decide_by,
-        "engine": surgeon.engine.name,
-        "device": surgeon.engine.device,
-        "workers": surgeon.workers.count,
-        "cluster": surgeon.workers.cluster,
-        "classes": surgeon.train.classes,
-        "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
-        "metric": surgeon.train.metric,
-        "start": asdict(start),
-        "notes": notes,
-        "other_versions": list(other_versions),
-    }
+    return Run(
+        event="run",
+        path=str(surgeon.run.path),
+        settings=surgeon.settings.record(),
+        rows=splits.given_rows,
+        made_rows=surgeon.train.rows - splits.given_rows,
+        batches_per_epoch=surgeon.batches_per_epoch,
+        validation_rows=surgeon.validation.rows,
+        validation=surgeon.settings.decide_by,
+        engine=surgeon.engine.name,
+        device=surgeon.engine.device,
+        workers=surgeon.workers.count,
+        cluster=surgeon.workers.cluster,
+        classes=surgeon.train.classes,
+        task=" and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
+        metric=surgeon.train.metric,
+        start=StartRecord(is_trained=start.is_trained, reason=start.reason),
+        notes=notes,
+        other_versions=list(other_versions),
+    )
 
 
 def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSettings:

@@ -29,6 +29,7 @@ from onnxsurgeon.recommend.reduction import UNITS, by_units, kind_of, reductions
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
+from onnxsurgeon.runs.events import Chosen
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
@@ -296,7 +297,7 @@ class ShrinkTrained(FrontSearch):
         trained.sort(key=lambda pair: (_rank(*pair), pair[1].branch.number))
         for _, loser in trained[1:]:
             self.measured(loser.branch, state)
-            self.tell(event="dropped", branch=loser.branch.number, reason="score")
+            self.drop(loser.branch.number)
         job, done = trained[0]
         state.search = replace(
             state.search,
@@ -307,11 +308,13 @@ class ShrinkTrained(FrontSearch):
             end=state.epoch + epochs,
         )
         self.tell(
-            event="chosen",
-            branch=done.branch.number,
-            learning_rate=job.rate * self.settings.rate_of(done.branch.network.parameter_count),
-            uses_made=job.uses_made,
-            reason=f"the least loss of {len(trained)} after {epochs} epochs: {done.branch.history[-1].loss:.4g}",
+            Chosen(
+                event="chosen",
+                branch=done.branch.number,
+                learning_rate=job.rate * self.settings.rate_of(done.branch.network.parameter_count),
+                uses_made=job.uses_made,
+                reason=f"the least loss of {len(trained)} after {epochs} epochs: {done.branch.history[-1].loss:.4g}",
+            )
         )
         return [done.branch], epochs
 

@@ -15,7 +15,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.resize import resized
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.maps import Change, ColumnMap, Columns, Gather, Refit, RowMap, by_row
-from onnxsurgeon.surgery.parameters import add_bias, slope_of, unknown
+from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of
 
 
 def apply(network: Network, change: Change) -> Network:
@@ -44,7 +44,7 @@ def carry(past: Network, result: Network, change: Change, power: int) -> Network
         return np.asarray(moved + layer.bias)
 
     def rows(each: RowMap, block: Array, layer: DenseLayer) -> Array:
-        return each.carried(block, power, unknown(layer, power))
+        return each.carried(block, power, fill_for_new(layer, power))
 
     changed = _mapped(past, change, rows, bias, lambda each, layer: each.carried(layer, power))
     return replace(changed, frame=result.frame)

@@ -54,7 +54,7 @@ class Grow(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Widened(self.units)
 
     def require(self, network: Network) -> None:

@@ -14,7 +14,7 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgery.base import Replacement, Surgery, register
 from onnxsurgeon.surgery.effects import Effect, Followed
-from onnxsurgeon.surgery.parameters import unknown
+from onnxsurgeon.surgery.parameters import fill_for_new
 
 
 @register
@@ -38,7 +38,7 @@ class InsertIdentity(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Followed()
 
     def require(self, network: Network) -> None:
@@ -58,7 +58,7 @@ class InsertIdentity(Surgery):
         return network.parameter_count + layer.units * (taps * layer.units + 1 + (not idempotent))
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
-        """X → φ(x) → φ(φ(x) I + 0)."""
+        """x → φ(x) → φ(φ(x) I + 0)."""
         before = network.hidden(self.layer)
         n, dtype = before.units, before.weight.dtype
         idempotent = before.activation is not None and before.activation.is_idempotent
@@ -73,7 +73,7 @@ class InsertIdentity(Surgery):
         def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
             """The layer's own stay as they are; everything in the other is new."""
             (old,) = moments
-            fill = unknown(old, power)
+            fill = fill_for_new(old, power)
             return old, new.with_parameters(np.full(values.shape, fill) for _, values in new.parameters())
 
         return Replacement(1, (before, new), carry)

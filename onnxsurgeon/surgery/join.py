@@ -31,7 +31,7 @@ class Join(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Multiplied(self.members)
 
     def require(self, network: Network) -> None:

@@ -16,7 +16,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
 from onnxsurgeon.surgery.base import DataAware, Replacement, register, spell
 from onnxsurgeon.surgery.effects import Absorbed, Effect
-from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
+from onnxsurgeon.surgery.parameters import add_bias, slope_of, slots_for
 
 
 @register
@@ -41,7 +41,7 @@ class MergeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Absorbed()
 
     def require(self, network: Network) -> None:
@@ -90,7 +90,7 @@ class MergeData(DataAware):
                 moved = moved + second.bias
             if first.bias is not None:
                 moved = moved + matmul(first.bias * gains**power, outgoing)
-            return (moments_like(merged, through, moved, slope_of(second)),)
+            return (slots_for(merged, through, moved, slope_of(second)),)
 
         error = total - 2 * float((matmul(cross, following.weight) * weight).sum())
         error += variance_of(before.covariance, weight)

@@ -46,7 +46,7 @@ class MergeDuplicates(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Narrowed(None)
 
     def require(self, network: Network) -> None:

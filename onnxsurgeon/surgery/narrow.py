@@ -39,7 +39,7 @@ class Narrow(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Narrowed(self.units)
 
     def require(self, network: Network) -> None:

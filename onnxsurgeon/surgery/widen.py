@@ -44,7 +44,7 @@ class Widen(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Widened(self.units)
 
     def require(self, network: Network) -> None:

@@ -21,7 +21,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.training.builder import GraphBuilder
 
-INPUTS = 2**16  # number of the first mask of inputs: behind any that layers have
+FIRST_INPUT_MASK = 2**16  # behind any that layers have
 OFFSETS = 4096  # places in the pool that a mask may begin at
 POOL, INPUT_POOL = "mask", "input_mask"
 
@@ -94,7 +94,7 @@ def feeds(
             continue
         rows = OFFSETS - 1 + 2 ** (max(units) - 1).bit_length()  # the same pool while layers grow a little
         found[name] = pool(share, seed, rows, batch_size, network.dtype.str)
-        first = 0 if name == POOL else INPUTS
+        first = 0 if name == POOL else FIRST_INPUT_MASK
         for number in range(len(units)):
             hashed = _hashed(seed, first + number, positions)
             found[f"{_offset(name, number)}s"] = hashed.reshape(-1, 1) % OFFSETS

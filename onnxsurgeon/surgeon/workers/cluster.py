@@ -24,7 +24,7 @@ from onnxsurgeon.runtime import first_line
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.surgeon.workers.base import Workers
-from onnxsurgeon.surgeon.workers.station import Packed, Station, pack, perform, require_versions, unpack_files
+from onnxsurgeon.surgeon.workers.station import Packed, Station, do_at_station, pack, require_versions, unpack_files
 
 CONNECT_SECONDS = 10.0
 # For how long there may be no worker at all, as while a cluster restarts them, before a run gives up.
@@ -151,7 +151,7 @@ class Cluster(Workers):
             packed = pack(job, Path(folder))
         # Models are sent with the jobs on purpose: what is scattered is lost with the worker that holds it.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-            future: Future[Packed] = self._executor.submit(perform, self._name, packed)
+            future: Future[Packed] = self._executor.submit(do_at_station, self._name, packed)
         return future
 
     def receive(self, job: Job, future: Future[Packed]) -> Done:

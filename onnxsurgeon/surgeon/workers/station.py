@@ -119,7 +119,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         if self._bench is not None:
             self._bench.stop.set()
 
-    def perform(self, packed: Packed) -> Packed:
+    def do(self, packed: Packed) -> Packed:
         """Do a job."""
         assert self._bench is not None
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-", ignore_cleanup_errors=True) as given:
@@ -146,7 +146,7 @@ def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]
         )
 
 
-def perform(name: str, packed: Packed) -> Packed:
+def do_at_station(name: str, packed: Packed) -> Packed:
     """Do a job at this worker's station of that name."""
     station: Station = get_worker().plugins[name]
-    return station.perform(packed)
+    return station.do(packed)
