@@ -58,6 +58,8 @@ class Moments:
             layer that follows.
         sensitivities: for each layer, where they were asked for (``calibration.sensitivity``), the metric G (units,
             units) in which an error of its pre-activation counts.
+        corrections: where there were trials (``recommend.trials``), by a surgery's operation and its layer's number,
+            factors of what it is foretold to cost at the outputs, (amounts,).
         eliminations: what ``surgery.prune`` has worked out from these moments, to be used again; nobody else's.
     """
 
@@ -67,6 +69,7 @@ class Moments:
     missing: Mapping[Place, str]
     gradients: Mapping[Place, Array] = field(default_factory=dict)
     sensitivities: Mapping[Place, Array] = field(default_factory=dict)
+    corrections: Mapping[tuple[str, int], Array] = field(default_factory=dict)
     eliminations: dict[tuple[int, int, int], Eliminated] = field(default_factory=dict, repr=False)
 
     def rows_of(self, network: Network, i: int) -> int:
