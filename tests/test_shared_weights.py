@@ -480,3 +480,89 @@ def test_nothing_to_train_but_a_table_is_refused_with_the_reason():
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     with pytest.raises(ModelError, match=r"'head' stays as it is: its weight is a table that node 'embedding'"):
         from_model(model)
+
+
+def stacked(times, *, kinds=("Relu", "Relu"), same_bias=True):
+    """4-6, a block of two layers 6-8-6 that is applied several times, 3."""
+    g = Graph()
+    g.const(**{"p.W": g.weight(6, 8), "p.b": g.weight(8), "q.W": g.weight(8, 6), "q.b": g.weight(6)})
+    g.dense("d0", "x", "x0", 4, 6)
+    for i in range(times):
+        bias = "p.b" if same_bias or not i else f"p.b{i}"
+        if bias not in g.constants:
+            g.const(**{bias: g.weight(8)})
+        g.op("Gemm", f"x{i} p.W {bias}", f"h{i}", name=f"p{i}")
+        g.op(kinds[i % len(kinds)], f"h{i}", f"r{i}")
+        g.op("Gemm", f"r{i} q.W q.b", f"x{i + 1}", name=f"q{i}")
+    g.dense("out", f"x{times}", "y", 6, 3)
+    return g.model()
+
+
+def test_a_block_that_is_applied_several_times_is_one_segment_with_a_hidden_layer():
+    model = stacked(3)
+    network = from_model(model)
+    assert (network.topology, network.hidden_count) == ("4-6+6-8-6+6-8-6+6-8-6+6-3", 1)
+    assert network.tied == {2: 1, 3: 1}
+    assert network.group_count == 2
+    for surgery in (Widen(1, 3), Widen(2, 3), InsertIdentity(1), Factorize(1, 6)):
+        done = operate(network, surgery, np.random.default_rng(0), require_exact=True)
+        assert done.record.parameters == surgery.parameters_after(network)
+        assert compare_models(model, to_model(done.network), random_inputs(model)).relative <= 1e-5
+        assert from_model(to_model(done.network)).tied == network.tied
+
+
+@pytest.mark.parametrize("given", [{"kinds": ("Relu", "Tanh")}, {"same_bias": False}])
+def test_where_applications_differ_inside_each_layer_is_by_itself(given):
+    model = stacked(2, **given)
+    network = from_model(model)
+    assert (network.hidden_count, network.topology) == (0, "4-6+6-8+8-6+6-8+8-6+6-3")
+    assert network.tied == {3: 1, 4: 2}
+    assert network.parameter_count == sum(numpy_helper.to_array(t).size for t in model.graph.initializer)
+    for i in groups_of(network):
+        done = operate(network, Widen(i, 2), np.random.default_rng(0), require_exact=True)
+        assert done.record.parameters == count_of(network, {i: network.group(i).units + 2})
+        assert compare_models(model, to_model(done.network), random_inputs(model)).relative <= 1e-5
+
+
+def test_a_deep_stack_is_read_in_a_moment():
+    """As a recurrent layer that an exporter has unrolled."""
+    model = stacked(300)
+    network = from_model(model)
+    assert len(network.tied) == 299
+    assert network.parameter_count == sum(numpy_helper.to_array(t).size for t in model.graph.initializer)
+    assert len(to_model(network).graph.initializer) == len(model.graph.initializer)
+
+
+def test_a_weight_that_other_normalisations_are_folded_into_is_not_one():
+    """What is worked on are other values for each: two parameters, as is said."""
+    g = Graph()
+    g.inputs = {"x": ("batch", 4), "w": ("batch", 4)}
+    g.const(W=g.weight(4, 6))
+    for name, x in (("a", "x"), ("b", "w")):
+        scale = np.linspace(0.5, 2 if name == "a" else 3, 6, dtype="f")
+        g.const(**{f"{name}.s": scale, f"{name}.t": g.weight(6), f"{name}.m": g.weight(6), f"{name}.v": scale})
+        g.op("MatMul", f"{x} W", f"{name}0", name=f"{name}.layer")
+        g.op("BatchNormalization", " ".join([f"{name}0", *(f"{name}.{part}" for part in "stmv")]), f"{name}1")
+        g.op("Tanh", f"{name}1", f"{name}2")
+    g.op("Mul", "a2 b2", "c")
+    g.dense("out", "c", "y", 6, 3)
+    model = g.model()
+    network = from_model(model)
+    assert network.tied == {}
+    assert any("'W' is read elsewhere too: 'b.layer' has its own copy" in note for note in network.frame.notes)
+    assert compare_models(model, to_model(network), random_inputs(model)).relative <= 1e-5
+
+
+def test_a_killed_run_goes_on_with_tied_weights(tmp_path):
+    """Branches are files, and their optimizer's state holds each parameter once."""
+    network = load(FOLDER / "towers-subtracted-legacy.onnx")
+    examples, engine = many_rows(network), make_engine("loop")
+    spec = TrainingSpec(0.01, optimizer="adamw")
+    batches = [np.arange(400).reshape(25, 16)]
+    whole = engine.train(network, examples, batches * 2, spec)
+    first = engine.train(network, examples, batches, spec)
+    save(first.network, tmp_path / "branch.onnx")
+    second = engine.train(load(tmp_path / "branch.onnx"), examples, batches, spec, first.state)
+    for (name, a), (_, b) in zip(whole.network.parameters(), second.network.parameters(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    assert all(len(moment) == len(network.parameters()) for moment in first.state.moments)

@@ -239,9 +239,11 @@ class Network:
         kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
         segments = list(self.segments)
         segments[number] = replace(segment, layers=kept)
+        used = self._names() if number in self.tied.values() else set()
         for other in self.uses(number)[1:]:
-            own = applied_again(segment.layers, kept, segments[other].layers, self._names())
+            own = applied_again(segment.layers, kept, segments[other].layers, used)
             segments[other] = replace(segments[other], layers=own)
+            used.update(name for layer in own for name in layer.names.all())
         return replace(self, segments=tuple(segments))
 
     def with_layers(self, layers: Iterable[DenseLayer]) -> Network:

@@ -74,19 +74,17 @@ def ends_of_sharing(
     members: dict[int, list[int]] = {}
     for key, number in shared.items():
         members.setdefault(number, []).append(key)
-    cut: set[int] = set()
-    for key, after in following.items():
-        mine, others = shared.get(key), shared.get(after)
-        if mine is None and others is None:
-            continue
-        if mine is None or others is None or mine == others:
-            cut.add(key)
-            continue
-        goals = [following.get(member) for member in members[mine]]
-        same = len({looks(member) for member in members[mine]}) == len({looks(m) for m in members[others]}) == 1
-        if not same or len(goals) != len(members[others]) or set(goals) != set(members[others]):
-            cut.add(key)
-    return cut
+    alike = {number: len({looks(key) for key in keys}) == 1 for number, keys in members.items()}
+    everyone = {number: set[int | None](keys) for number, keys in members.items()}
+    goals = {number: {following.get(key) for key in keys} for number, keys in members.items()}
+
+    def goes_on(key: int) -> bool:
+        mine, others = shared.get(key), shared.get(following[key])
+        if mine is None or others is None:
+            return mine == others
+        return mine != others and alike[mine] and alike[others] and goals[mine] == everyone[others]
+
+    return {key for key in following if not goes_on(key)}
 
 
 def sharing_with_frozen(layers: Sequence[gs.Node], others: Sequence[gs.Node]) -> str:
