@@ -371,11 +371,15 @@ def test_float64_is_read_and_written_though_onnx_runtime_has_no_such_convolution
     }
 
 
-def test_a_weight_that_two_convolutions_share_becomes_two():
+def test_a_weight_that_two_convolutions_share_stays_one():
     nodes = [node("Conv", "x K", "a", name="one"), node("Relu", "a", "b"), node("Conv", "b K", "y", name="two")]
     network = same(model(nodes, {"K": values(3, 3, 3, 3)}))
-    assert network.topology == "c3-c3-c3"
-    assert network.frame.notes == ("'K' is read elsewhere too: 'two' has its own copy, 'K_'",)
+    assert network.topology == "c3-c3+c3-c3"
+    assert network.parameter_count == 3 * 3 * 3 * 3
+    assert [tensor.name for tensor in to_model(network).graph.initializer] == ["K"]
+    assert network.frame.notes == (
+        "the width of 'one' stays: a layer whose weights others have too reads or writes its units (node 'two')",
+    )
 
 
 def test_transposes_of_channels_last_files_cancel():

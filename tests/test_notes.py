@@ -132,7 +132,8 @@ def test_of_what_the_model_is_for_nothing_is_said(suffix):
 
 def noted_or_free(network):
     """Last layers of segments that lead on to another trained layer, are not free, and are not named in a note."""
-    free = {writer.segment for group in network.units.free for writer in group.writers if not group.is_hidden}
+    written = {writer.segment for group in network.units.free for writer in group.writers if not group.is_hidden}
+    free = {number for each in written for number in network.uses(each)}
     steps = [step for step in network.frame.trunk.steps if not isinstance(step, int)]
     reads = {name for step in steps for name in step.inputs} | {segment.input_name for segment in network.segments}
     heads = {head.tensor for head in network.heads}

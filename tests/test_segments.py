@@ -442,7 +442,7 @@ def dense_layers_that_lead_nowhere(g):
     g.dense("u2", "q", "r", 5, 2)
 
 
-@case("4-6-6-6-3", notes=("'d2.W' is read elsewhere too: 'd3' has its own copy, 'd2.W_'",))
+@case("4-6", "6-6", "6-6", "6-3", notes=(), shared=((6, 4),))
 def weights_tied_between_two_layers(g):
     g.dense("d1", "x", "a", 4, 6)
     g.op("Relu", "a", "b")
@@ -454,16 +454,7 @@ def weights_tied_between_two_layers(g):
     g.dense("d4", "f", "y", 6, 3)
 
 
-@case(
-    "4-6-5",
-    "4-6-5",
-    "10-2",
-    notes=(
-        "'d1.W' is read elsewhere too: 'e1' has its own copy, 'd1.W_'",
-        "'d1.b' is read elsewhere too: 'e1' has its own copy, 'd1.b_'",
-    ),
-    shared=((5, 2), (5, 2)),
-)
+@case("4-6", "6-5", "4-6", "6-5", "10-2", notes=(), shared=((6, 3), (5, 2), (5, 2)))
 def weights_tied_between_two_towers(g):
     g.inputs = {"x": ("batch", 4), "w": ("batch", 4)}
     g.dense("d1", "x", "a", 4, 6)

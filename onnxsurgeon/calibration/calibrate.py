@@ -6,7 +6,7 @@ exact as the float32 activations it is of, and dependence between units that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -29,6 +29,8 @@ from onnxsurgeon.training.trace import LayerTrace, Trace
 # Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096
 _NO_VARIANCE = 1e-13  # as a fraction of the squared mean
+# How often sums have what enters a segment's first layer as a factor.
+_POWERS = {"sum": 1, "gram": 2, "cross": 1, "gradient": 1}
 
 
 def calibrate(network: Network, examples: Examples, rows: Array | None = None) -> Moments:
@@ -101,6 +103,41 @@ def _sums_of_patches(
             yield Sum(f"cross_{base}", (layer.inputs, layer.units), (read, written))
 
 
+def entering_factor(network: Network, number: int, factors: Mapping[str, float]) -> float:
+    """What the sums of what enters a segment are still to be multiplied by; see ``pool``.
+
+    Gemm's alpha, which the factor is left to, is a float32.
+    """
+    first = network.segments[network.tied.get(number, number)]
+    return float(np.float32(factors.get(first.input_name, 1.0)))
+
+
+def pool(network: Network, totals: dict[str, Array], factors: Mapping[str, float]) -> None:
+    """Let sums of segments that have the same weights be those over all of what they are applied to, in each.
+
+    Args:
+        network: whose segments they are.
+        totals: sums by KIND_SEGMENT or KIND_SEGMENT_POSITION; the first of such segments has the sums, and the others
+            the same arrays' values.
+        factors: what features are still to be multiplied by; sums are as of the first segment's.
+    """
+    for number, first in network.tied.items():
+        entered = (network.segments[each].input_name for each in (number, first))
+        own, other = (float(np.float32(factors.get(name, 1.0))) for name in entered)
+        for name in [each for each in totals if each.split("_")[1] == str(first)]:
+            kind, _, *position = name.split("_")
+            again = "_".join([kind, str(number), *position])
+            if again in totals:
+                scale = (own / other) ** _POWERS.get(kind, 0) if position == ["0"] else 1.0
+                totals[name] = totals[name] + scale * totals[again]
+    for number, first in network.tied.items():
+        for name in [each for each in totals if each.split("_")[1] == str(first)]:
+            kind, _, *position = name.split("_")
+            again = "_".join([kind, str(number), *position])
+            if again in totals:
+                totals[again] = totals[name].copy()
+
+
 def _why_without(segment: DenseChain, position: int) -> str:
     """Why there are no moments of what a layer reads; "" where there are."""
     layer = segment.layers[position]
@@ -119,6 +156,7 @@ def _moments(network: Network, totals: dict[str, Array], factors: dict[str, floa
     inputs: dict[Place, Moment] = {}
     crosses: dict[Place, Array] = {}
     missing: dict[Place, str] = {}
+    pool(network, totals, factors)
     for number, segment in enumerate(network.segments):
         counts = {name: float(total[0]) for name, total in totals.items() if name.startswith(f"rows_{number}_")}
         rows[number] = int(min(counts.values(), default=0) if segment.is_convolution else totals[f"rows_{number}"][0])
@@ -128,8 +166,7 @@ def _moments(network: Network, totals: dict[str, Array], factors: dict[str, floa
                 missing[place] = reason
                 continue
             count = counts.get(f"rows_{base}", float(rows[number]))
-            # Gemm's alpha, which the factor is left to, is a float32.
-            factor = float(np.float32(factors.get(segment.input_name, 1.0))) if position == 0 else 1.0
+            factor = entering_factor(network, number, factors) if position == 0 else 1.0
             mean = totals[f"sum_{base}"] * (factor / count)
             gram = totals.pop(f"gram_{base}")
             gram *= factor**2 / count

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxsurgeon.calibration.calibrate import WIDEST
+from onnxsurgeon.calibration.calibrate import WIDEST, entering_factor, pool
 from onnxsurgeon.calibration.moments import Moments, Place
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.calibration.sensitivity import by_unit
@@ -93,14 +93,14 @@ def _gradients(
         if task.scale and not task.is_weighed
     }
     found: dict[Place, Array] = {}
+    pool(network, totals, factors)
     for number, segment in enumerate(network.segments):
         rows = moments.rows[number]
         for position in range(segment.hidden_count):
             name = f"gradient_{number}_{position}"
             if name not in totals:
                 continue
-            # Gemm's alpha, which the factor is left to, is a float32.
-            factor = float(np.float32(factors.get(segment.input_name, 1.0))) if position == 0 else 1.0
+            factor = entering_factor(network, number, factors) if position == 0 else 1.0
             mean = moments.inputs[number, position].mean
             covariance = totals[name] * (factor / rows) - np.outer(mean, totals[f"slope_{number}_{position}"] / rows)
             scale = segment.over_ends(units, 1.0) if position == segment.hidden_count - 1 else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxsurgeon.calibration.calibrate import WIDEST
+from onnxsurgeon.calibration.calibrate import WIDEST, pool
 from onnxsurgeon.calibration.moments import Moments, Place
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.data.examples import Examples
@@ -135,6 +135,7 @@ def _sensitivities(network: Network, examples: Examples, totals: dict[str, Array
         if task.scale and not task.is_weighed
     }
     found: dict[Place, Array] = {}
+    pool(network, totals, {})  # an error of weights that are applied several times is made several times
     for name, total in totals.items():
         number, position = (int(part) for part in name.split("_")[1:])
         segment = network.segments[number]

@@ -160,15 +160,15 @@ def _shared_widths(network: Network) -> None:
     out.print("\n[bold]Widths that several layers share[/]: units come and go in all of them at once")
     rows = []
     for i in range(network.hidden_count + 1, network.group_count + 1):
-        group, (writers, readers) = network.group(i), network.layers_of(i)
+        group = network.group(i)
         besides = [each.tensor for each in group.followers]
         besides += [network.segments[number].layers[0].names.node for number, _ in group.each]
         rows.append(
             (
                 str(i),
                 str(group.units),
-                [layer.names.node for layer in writers],
-                [layer.names.node for layer in readers],
+                network.nodes_of(group.writers),
+                network.nodes_of(group.readers),
                 besides + [f"{group.normalised} (normalises)"] * bool(group.normalised),
             )
         )
@@ -189,17 +189,20 @@ def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
     several, in_space = len(network.segments) > 1, any(segment.is_convolution for segment in network.segments)
     rows, remaining = [], iter(reports)
     for number, segment in enumerate(network.segments, start=1):
-        for position, (layer, count) in enumerate(zip(segment.layers, segment.multiplications(), strict=True)):
-            report = next(remaining) if position < segment.hidden_count else None
+        own = zip(segment.layers, network.same_as(number - 1), segment.multiplications(), strict=True)
+        for position, (layer, first, count) in enumerate(own):
+            report = next(remaining) if first is None and position < segment.hidden_count else None
+            what = "output" if report is None else str(report.layer)
+            size = f"{sum(values.size for _, values in layer.parameters()):,}"
             kind = "dense" if layer.geometry is None else str(layer.geometry)
             cells = [
                 *([str(number)] if several else []),
-                "output" if report is None else str(report.layer),
+                what if first is None else "",
                 layer.names.node,
                 f"{layer.channels} × {layer.units}",
                 *([kind] if in_space else []),
                 "–" if report is None else str(layer.activation or "linear"),
-                f"{sum(values.size for _, values in layer.parameters()):,}",
+                size if first is None else f"of {first.names.node}",
                 *(["?" if count is None else f"{count:,}"] if in_space else []),
                 "" if report is None else f"{report.removable} of {report.units}",
             ]

@@ -258,19 +258,19 @@ def inspect(
 
 def _shared(network: Network, i: int) -> dict[str, Any]:
     """A width that several layers share."""
-    group, (writers, readers) = network.group(i), network.layers_of(i)
+    group = network.group(i)
     return {
         "layer": i,
         "units": group.units,
-        "written_by": [layer.names.node for layer in writers],
-        "read_by": [layer.names.node for layer in readers],
+        "written_by": network.nodes_of(group.writers),
+        "read_by": network.nodes_of(group.readers),
         "followers": [each.tensor for each in group.followers],
         "normalised_by": group.normalised,
     }
 
 
 def _layers(network: Network) -> list[dict[str, Any]]:
-    """Every layer, those that are no hidden layers too."""
+    """Every layer, those that are no hidden layers too; one whose weights are another's says whose."""
     return [
         {
             "node": layer.names.node,
@@ -280,9 +280,10 @@ def _layers(network: Network) -> list[dict[str, Any]]:
             "parameters": sum(values.size for _, values in layer.parameters()),
             "multiplications": count,
             **({} if layer.geometry is None else asdict(layer.geometry)),
+            **({} if first is None else {"weights_of": first.names.node}),
         }
-        for segment in network.segments
-        for layer, count in zip(segment.layers, segment.multiplications(), strict=True)
+        for number, segment in enumerate(network.segments)
+        for layer, first, count in zip(segment.layers, network.same_as(number), segment.multiplications(), strict=True)
     ]
 
 

@@ -83,15 +83,18 @@ def layer_changes(first: Network, second: Network, groups: Sequence[Group]) -> t
 
 
 def _summaries(network: Network) -> list[LayerSummary]:
-    summaries, number = [], 0
-    for segment, chain in enumerate(network.segments, start=1):
+    summaries: list[LayerSummary] = []
+    count, before = 0, list[int]()
+    for segment, chain in enumerate(network.segments):
+        first = network.tied.get(segment, segment)  # layers that share their weights have one number
+        before.append(count)
+        count += chain.hidden_count if first == segment else 0
         for position, layer in enumerate(chain.layers):
             hidden = position < chain.hidden_count
-            number += hidden
             summaries.append(
                 LayerSummary(
-                    segment,
-                    number if hidden else None,
+                    segment + 1,
+                    before[first] + position + 1 if hidden else None,
                     layer.names.node,
                     layer.inputs,
                     layer.units,

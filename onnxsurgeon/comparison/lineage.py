@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 from onnxsurgeon.comparison.groups import Group, by_origin
@@ -79,23 +79,33 @@ def _ways(
     first: Network, second: Network, undone: tuple[str, ...], done: tuple[str, ...]
 ) -> Iterator[list[frozenset[int]]]:
     """For each way that leads from the one to the other: what each of the second's layers descends from."""
+    if first.tied != second.tied or len(first.segments) != len(second.segments):
+        return
+    # Of segments that share their weights the first stands for all.
+    own = [number for number in range(len(first.segments)) if number not in first.tied]
+    place = {number: i for i, number in enumerate(own)}
     shared = [group for group in first.units.free if not group.is_hidden]
-    tied = {port.segment for group in shared for port in group.readers}
-    fixed = [[s.widths[0] for number, s in enumerate(each.segments) if number not in tied] for each in (first, second)]
+    read = {port.segment for group in shared for port in group.readers}
+    fixed = [[each.segments[number].widths[0] for number in own if number not in read] for each in (first, second)]
     if fixed[0] != fixed[1]:
         return
-    ends = [[port.segment for port in group.writers] for group in shared]
-    numbers = iter(range(len(first.layers)))
+    ends = [[place[port.segment] for port in group.writers] for group in shared]
+    begins = [0, *accumulate(len(segment.layers) for segment in first.segments)]
     start = tuple(
-        tuple(_Layer(layer.units, frozenset([next(numbers)])) for layer in segment.layers) for segment in first.segments
+        tuple(_Layer(layer.units, frozenset([begins[n] + i])) for i, layer in enumerate(first.segments[n].layers))
+        for n in own
     )
-    wanted = [[layer.units for layer in segment.layers] for segment in second.segments]
+    wanted = [[layer.units for layer in second.segments[number].layers] for number in own]
     for ancestor in _back(start, [parse(text) for text in undone], ends):
         found: _Segments | None = ancestor
         for surgery in (parse(text) for text in done):
             found = None if found is None else _forth(found, surgery, ends)
         if found is not None and _fits(found, wanted):
-            yield [layer.origin for segment in found for layer in segment]
+            yield [
+                frozenset(origin - begins[whose] + begins[number] for origin in layer.origin)
+                for number, whose in ((n, first.tied.get(n, n)) for n in range(len(first.segments)))
+                for layer in found[place[whose]]
+            ]
 
 
 def _fits(found: _Segments, wanted: list[list[int]]) -> bool:

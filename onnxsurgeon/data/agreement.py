@@ -103,8 +103,12 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
     if not 0 < largest < 1:
         return False
     factor = MAGNIFIED / largest
-    segments = tuple(_scaled(each, head.tensor, factor) for each in network.segments)
-    if all(head.tensor not in each.ends for each in segments):
+    # A layer that is applied elsewhere too is not multiplied.
+    alone = {number for number, each in enumerate(network.segments) if network.is_alone(number)}
+    segments = tuple(
+        _scaled(each, head.tensor, factor) if number in alone else each for number, each in enumerate(network.segments)
+    )
+    if all(head.tensor not in network.segments[number].ends for number in alone):
         feeds = {
             name: (values * factor).astype(values.dtype) if values.dtype.kind == "f" else values
             for name, values in feeds.items()

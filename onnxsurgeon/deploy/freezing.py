@@ -54,6 +54,7 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
     """
     trunk = network.frame.trunk
     known: dict[str, Shape] = dict(trunk.features)
+    counts = _leading(network, frozen)
     features: dict[str, Shape] = {}
     steps: list[int | Glue] = []
     segments: list[DenseChain] = []
@@ -65,7 +66,7 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
     for step in trunk.steps:
         if isinstance(step, int):
             segment = network.segments[step]
-            count = _leading(segment, frozen) if segment.input_name in known else 0
+            count = counts[step] if segment.input_name in known else 0
             if count == len(segment.layers):
                 known |= {name: shape_of(network, name) for name in segment.ends}
                 continue
@@ -93,9 +94,14 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
     return replace(network, segments=tuple(segments), frame=replace(network.frame, trunk=part))
 
 
-def _leading(segment: DenseChain, frozen: frozenset[str]) -> int:
-    """How many of its first layers are frozen whole."""
-    for count, layer in enumerate(segment.layers):
-        if not all(name in frozen for name, _ in layer.parameters()):
-            return count
-    return len(segment.layers)
+def _leading(network: Network, frozen: frozenset[str]) -> list[int]:
+    """For each segment, how many of its first layers are frozen whole.
+
+    Where others have its weights, some of its layers cannot be taken away alone: all, or none.
+    """
+    found = []
+    for number, segment in enumerate(network.segments):
+        whole = [all(name in frozen for name, _ in layer.parameters()) for layer in segment.layers]
+        count = next((i for i, each in enumerate(whole) if not each), len(whole))
+        found.append(count if count == len(whole) or network.is_alone(number) else 0)
+    return found

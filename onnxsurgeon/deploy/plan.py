@@ -141,4 +141,4 @@ def factors_of(network: Network, tasks: Sequence[Task]) -> list[Array | None]:
         for layer in segment.layers:
             factor = segment.over_ends(units, 1.0) if layer is segment.layers[-1] else None
             found += [factor for _ in layer.parameters()]
-    return found
+    return network.once(found)

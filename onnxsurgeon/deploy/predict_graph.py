@@ -38,7 +38,7 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
             for (name, values), role in zip(
                 layer.parameters(), ("weight", *_roles(layer.bias is not None)), strict=False
             ):
-                if name not in known:
+                if name not in known or name in replaced:  # layers may share one
                     continue
                 source = names.parameter(name)
                 if layer.geometry is not None and role != "bias":

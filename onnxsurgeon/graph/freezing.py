@@ -60,7 +60,7 @@ def _frozen(
         named = _found(freeze, network, network, source, "freeze")
         return from_parts(parts, name=name, source=source, frozen=Frozen((*marked.layers, *named), marked.before))
     whole = _unmarked(parts, network, name, source)
-    named = _found(train_only, network, whole, source, "train-only")
+    named = _with_partners(whole, _found(train_only, network, whole, source, "train-only"))
     inner = _names(network)
     if marked.before and named <= inner.keys():
         return from_parts(
@@ -87,6 +87,17 @@ def _names(network: Network) -> dict[str, None]:
         own = segment.layers[:-1] if segment.readers else segment.layers
         found.update((layer.names.node, None) for layer in own)
         found.update((reader.names.node, None) for reader in segment.readers)
+    return found
+
+
+def _with_partners(network: Network, named: set[str]) -> set[str]:
+    """Names of layers, and of all that have the weights of one of them."""
+    found = set(named)
+    for number in {*network.tied.values()}:
+        uses = [network.segments[each].layers for each in network.uses(number)]
+        for layers in zip(*uses, strict=True):
+            names = {layer.names.node for layer in layers}
+            found |= names if names & named else set()
     return found
 
 

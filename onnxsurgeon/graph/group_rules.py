@@ -49,7 +49,7 @@ def _together(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
                 )
     wide = [at for at in known if _size(at) > 1] or known
     for other in wide[1:]:
-        if not _alike(other, wide[0]):
+        if not alike(other, wide[0]):
             units.pin_all(known, f"{step.op} joins them with others along another axis ({node_of(step)})")
             return None
         units.tie(wide[0].ids, other.ids)
@@ -59,7 +59,8 @@ def _together(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
     return wide[0]
 
 
-def _alike(first: Axis, second: Axis) -> bool:
+def alike(first: Axis, second: Axis) -> bool:
+    """Whether two axes hold as many units in the same way."""
     return (first.axis, first.outer, first.inner, len(first.ids)) == (
         second.axis,
         second.outer,
@@ -85,7 +86,7 @@ def _concat(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | Non
                 units.pin(ids, "no trained layer writes them")
             parts.append(ids)
         return Axis(axis, np.concatenate(parts))
-    if len(known) < len(read) or any(not _alike(at, known[0]) or at.axis == axis for at in known):
+    if len(known) < len(read) or any(not alike(at, known[0]) or at.axis == axis for at in known):
         units.pin_all(known, f"Concat joins them with others along another axis ({node_of(step)})")
         return None
     for at in known[1:]:

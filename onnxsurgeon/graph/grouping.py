@@ -1,9 +1,9 @@
 """Find the groups of a network's units.
 
 Every unit of every segment's last layer is followed through the trunk. An Add makes the units that it adds one by one
-the same; a Concat puts them beside others; a Flatten gives each several places. Units that are written and read by the
-same layers everywhere are a group: its number of units is free. What is not in the table of rules fixes the units that
-reach it, and says why.
+the same; a Concat puts them beside others; a Flatten gives each several places. Layers that share their weights write
+the same units, and those that they read are the same too. Units that are written and read by the same layers everywhere
+are a group: its number of units is free. What is not in the table of rules fixes the units that reach it, and says why.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import onnx
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.frame import Frame
 from onnxsurgeon.graph.glue import Glue
-from onnxsurgeon.graph.group_rules import RULES
+from onnxsurgeon.graph.group_rules import RULES, alike
 from onnxsurgeon.graph.group_units import Axis, Units, node_of
 from onnxsurgeon.graph.groups import Follower, Groups, Pinned, Place, Reader, UnitGroup, Writer
 from onnxsurgeon.graph.layers import DenseChain
+from onnxsurgeon.graph.tied import tied_segments
 from onnxsurgeon.linear_algebra import Array
 
 
 def find_groups(segments: Sequence[DenseChain], frame: Frame) -> Groups:
     """The groups of units of a network of these ``segments`` in this ``frame``."""
+    tied = tied_segments(segments)
     hidden = [
         UnitGroup(
             segment.layers[i].units,
@@ -34,6 +36,7 @@ def find_groups(segments: Sequence[DenseChain], frame: Frame) -> Groups:
             (Reader(number, i + 1, 0, inner=segment.layers[i + 1].inputs // segment.layers[i].units),),
         )
         for number, segment in enumerate(segments)
+        if number not in tied
         for i in range(segment.hidden_count)
     ]
     if len(segments) == 1 and all(isinstance(step, int) for step in frame.trunk.steps):
@@ -52,6 +55,9 @@ class _Walk(Units):
         self.writers: list[tuple[int, int, int]] = []  # segment, first id, units
         self.readers: list[tuple[int, Axis]] = []
         self.each: list[tuple[int, Array]] = []
+        self.tied = tied_segments(segments)
+        self.entered: dict[int, Axis | None] = {}  # what the first of segments that share their weights reads
+        self.written: dict[int, Array] = {}  # and writes
 
     def run(self) -> None:
         for step in self.frame.trunk.steps:
@@ -77,25 +83,43 @@ class _Walk(Units):
         if read is not None and read.axis != axis:
             self.pin(read.ids, f"'{first.names.node}' works along another axis than theirs")
             read = None
+        if number in self.tied:
+            self._again(number, read, axis)
+            return
+        self.entered[number] = read
         if geometry is not None and geometry.groups > 1:
             units = last.units
             if read is not None and geometry.groups == units == len(read.ids) and len(segment.layers) == 1:
                 self.each.append((number, read.ids))
-                self.tensors[segment.output_name] = read
+                self.tensors[segment.output_name], self.written[number] = read, read.ids
                 return
             if read is not None:
                 self.pin(read.ids, f"'{first.names.node}' reads them in {geometry.groups} groups")
             ids = self.new(units)
             self.writers.append((number, int(ids[0]), units))
             self.pin(ids, f"'{last.names.node}' computes them in {geometry.groups} groups")
-            self.tensors[segment.output_name] = Axis(1, ids)
+            self.tensors[segment.output_name], self.written[number] = Axis(1, ids), ids
             return
         if read is not None:
             taps = 1 if geometry is None else geometry.taps
             self.readers.append((number, read._replace(inner=read.inner * taps)))
         ids = self.new(last.units)
         self.writers.append((number, int(ids[0]), last.units))
-        self.tensors[segment.output_name] = Axis(axis, ids)
+        self.tensors[segment.output_name], self.written[number] = Axis(axis, ids), ids
+
+    def _again(self, number: int, read: Axis | None, axis: int) -> None:
+        """A segment with the weights of one before: it writes the same units, and those that it reads are the same too.
+
+        Where only one of the two reads units of layers, their number must stay.
+        """
+        segment, first = self.segments[number], self.tied[number]
+        before = self.entered[first]
+        if read is not None and before is not None and alike(read, before):
+            self.tie(before.ids, read.ids)
+        else:
+            names = self.segments[first].layers[0].names.node, segment.layers[0].names.node
+            self.pin_all((read, before), f"'{names[0]}' and '{names[1]}' read them and others with the same weights")
+        self.tensors[segment.output_name] = Axis(axis, self.written[first])
 
     def _glue(self, step: Glue) -> None:
         read = [self.tensors.get(name) for name in step.inputs]

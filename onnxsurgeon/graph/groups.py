@@ -111,6 +111,7 @@ class LayerSize(NamedTuple):
         units: columns that no free group has.
         columns: groups whose units are columns.
         each: values for each unit besides its weights: bias and slope.
+        is_own: whether its weights are counted here; where layers share them, they are at the first.
     """
 
     inputs: int
@@ -118,6 +119,11 @@ class LayerSize(NamedTuple):
     units: int
     columns: tuple[int, ...]
     each: int
+    is_own: bool = True
+
+    def parameters(self, inputs: int, units: int) -> int:
+        """How many there are of so many inputs and units."""
+        return units * (self.is_own * inputs + self.each)
 
 
 class Groups(NamedTuple):
@@ -127,8 +133,13 @@ class Groups(NamedTuple):
     pinned: tuple[Pinned, ...]
 
 
-def layer_sizes(segments: Sequence[DenseChain], groups: Sequence[UnitGroup]) -> list[LayerSize]:
-    """Sizes of all layers, segment by segment; groups are counted from 1."""
+def layer_sizes(
+    segments: Sequence[DenseChain], groups: Sequence[UnitGroup], tied: Mapping[int, int]
+) -> list[LayerSize]:
+    """Sizes of all layers, segment by segment; groups are counted from 1.
+
+    ``tied`` says of segments that apply another's weights which one that is.
+    """
     rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
     columns: dict[tuple[int, int], list[int]] = {}
     for i, group in enumerate(groups, start=1):
@@ -141,16 +152,19 @@ def layer_sizes(segments: Sequence[DenseChain], groups: Sequence[UnitGroup]) -> 
             columns.setdefault((number, layer), []).append(i)
     found = []
     for number, segment in enumerate(segments):
+        first = tied.get(number, number)
         for position, own in enumerate(segment.layers):
-            read, written = rows.get((number, position), []), columns.get((number, position), [])
-            slopes = own.activation is not None and own.activation.slope is not None
+            read, written = rows.get((first, position), []), columns.get((first, position), [])
+            counted = {} if first == number else dict(segments[first].layers[position].parameters())
+            each = sum(name not in counted for name, values in own.parameters() if values is not own.weight)
             found.append(
                 LayerSize(
                     own.inputs - sum(groups[i - 1].units * taps for i, taps in read),
                     tuple(read),
                     own.units - sum(groups[i - 1].units for i in written),
                     tuple(written),
-                    (own.bias is not None) + slopes,
+                    each,
+                    first == number,
                 )
             )
     return found

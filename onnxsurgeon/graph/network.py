@@ -6,20 +6,24 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
-from typing import Any, NamedTuple
+from itertools import accumulate, chain
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.grouping import find_groups
-from onnxsurgeon.graph.groups import Groups, LayerSize, UnitGroup, layer_sizes
+from onnxsurgeon.graph.groups import Groups, LayerSize, Reader, UnitGroup, Writer, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.graph.tied import applied_again, parameter_places, tied_segments
 from onnxsurgeon.linear_algebra import Array
 
 # In notes of widths and of layers that are not worked on (graph/notes.py, graph/left_alone.py).
 _STAY = (" stays: ", " stay: ", " stays as it is: ", " stay as they are: ")
+
+
+T = TypeVar("T")
 
 
 class Pair(NamedTuple):
@@ -34,7 +38,8 @@ class Network:
     """A model as dense segments in a frame; never changed, only replaced.
 
     A plain perceptron has one segment. Hidden layers are counted from 1, segment by segment in the order in which they
-    are computed. ``name`` is the file's stem, for messages and file names.
+    are computed; a segment that applies the weights of one before it again (``tied``) has none of its own. ``name`` is
+    the file's stem, for messages and file names.
     """
 
     segments: tuple[DenseChain, ...]
@@ -68,11 +73,33 @@ class Network:
 
     @cached_property
     def direct_heads(self) -> frozenset[str]:
-        """Heads that a dense layer puts out, and that nothing else in the trunk reads: that layer may be rescaled."""
+        """Heads that a dense layer puts out, and that nothing else in the trunk reads: that layer may be rescaled.
+
+        A layer that is applied elsewhere too may not.
+        """
         read = {name for step in self.frame.trunk.steps if not isinstance(step, int) for name in step.inputs}
         read |= {segment.input_name for segment in self.segments}
-        written = {name for segment in self.segments for name in segment.ends}
+        alone = [segment for number, segment in enumerate(self.segments) if self.is_alone(number)]
+        written = {name for segment in alone for name in segment.ends}
         return frozenset(head.tensor for head in self.heads if head.tensor in written - read)
+
+    @cached_property
+    def tied(self) -> dict[int, int]:
+        """For each segment that applies the weights of one before it again, that one's number; see ``graph.tied``."""
+        return tied_segments(self.segments)
+
+    def uses(self, number: int) -> tuple[int, ...]:
+        """Numbers of the segments that apply the weights of segment ``number``, which is the first of them."""
+        return (number, *(each for each, first in self.tied.items() if first == number))
+
+    def is_alone(self, number: int) -> bool:
+        """Whether no other segment has the weights of segment ``number``."""
+        return number not in self.tied and number not in self.tied.values()
+
+    @cached_property
+    def parameter_places(self) -> list[list[int]]:
+        """For each segment, the places of its parameters in ``parameters()``."""
+        return parameter_places(self.segments)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -82,7 +109,7 @@ class Network:
     @cached_property
     def hidden_count(self) -> int:
         """Number of hidden layers, h."""
-        return sum(segment.hidden_count for segment in self.segments)
+        return sum(self._hidden_counts)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -101,7 +128,7 @@ class Network:
     @cached_property
     def parameter_count(self) -> int:
         """Number of trainable values: weights, biases and PRelu slopes."""
-        return sum(segment.parameter_count for segment in self.segments)
+        return sum(values.size for _, values in self.parameters())
 
     @cached_property
     def multiplications(self) -> int | None:
@@ -116,13 +143,26 @@ class Network:
         return all(bool(np.isfinite(values).all()) for _, values in self.parameters())
 
     def parameters(self) -> list[tuple[str, Array]]:
-        """Trainable tensors of all segments as (name, values)."""
-        return [pair for segment in self.segments for pair in segment.parameters()]
+        """Trainable tensors of all segments as (name, values); what several segments share is there once."""
+        return self.once([pair for segment in self.segments for pair in segment.parameters()])
+
+    def once(self, values: Sequence[T]) -> list[T]:
+        """Of values for all parameters of all segments, in order, one for each that ``parameters()`` has."""
+        if not self.tied:
+            return list(values)
+        found: dict[int, T] = {}
+        for place, value in zip(chain.from_iterable(self.parameter_places), values, strict=True):
+            found.setdefault(place, value)
+        return list(found.values())
 
     def with_parameters(self, values: Iterable[Array]) -> Network:
         """The same topology with other values, in the order of ``parameters()``."""
         iterator = iter(values)
-        return replace(self, segments=tuple(segment.with_parameters(iterator) for segment in self.segments))
+        if not self.tied:
+            return replace(self, segments=tuple(segment.with_parameters(iterator) for segment in self.segments))
+        given = list(iterator)
+        pairs = zip(self.segments, self.parameter_places, strict=True)
+        return replace(self, segments=tuple(each.with_parameters(given[i] for i in places) for each, places in pairs))
 
     @cached_property
     def units(self) -> Groups:
@@ -137,7 +177,7 @@ class Network:
     @cached_property
     def layer_sizes(self) -> list[LayerSize]:
         """Of all layers, in terms of groups."""
-        return layer_sizes(self.segments, self.units.free)
+        return layer_sizes(self.segments, self.units.free, self.tied)
 
     def group(self, i: int) -> UnitGroup:
         """Group ``i`` of units, counted from 1: those of hidden layer i, then those that several segments share.
@@ -157,6 +197,17 @@ class Network:
         group = self.group(i)
         writers = [self.segments[port.segment].layers[port.layer] for port in group.writers]
         return writers, [self.segments[port.segment].layers[port.layer] for port in group.readers]
+
+    def same_as(self, number: int) -> tuple[DenseLayer | None, ...]:
+        """For each layer of segment ``number`` the one before it that has its weights; None: there is none."""
+        first = self.tied.get(number)
+        return (None,) * len(self.segments[number].layers) if first is None else self.segments[first].layers
+
+    def nodes_of(self, ports: Sequence[Reader | Writer]) -> list[str]:
+        """Names of the nodes of the layers at a group's ports, and of those that have the same weights."""
+        return [
+            self.segments[number].layers[port.layer].names.node for port in ports for number in self.uses(port.segment)
+        ]
 
     def hidden(self, i: int) -> DenseLayer:
         """Hidden layer ``i``, counted from 1.
@@ -187,8 +238,14 @@ class Network:
         number, position = self._site(i)
         segment = self.segments[number]
         kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
-        changed = replace(segment, layers=kept)
-        return replace(self, segments=(*self.segments[:number], changed, *self.segments[number + 1 :]))
+        segments = list(self.segments)
+        segments[number] = replace(segment, layers=kept)
+        used = self._names() if number in self.tied.values() else set()
+        for other in self.uses(number)[1:]:
+            own = applied_again(segment.layers, kept, segments[other].layers, used)
+            segments[other] = replace(segments[other], layers=own)
+            used.update(name for layer in own for name in layer.names.all())
+        return replace(self, segments=tuple(segments))
 
     def with_layers(self, layers: Iterable[DenseLayer]) -> Network:
         """The same surroundings with other layers in the only segment."""
@@ -212,10 +269,23 @@ class Network:
     @cached_property
     def _starts(self) -> list[int]:
         """How many hidden layers are in the segments before each."""
-        return [0, *accumulate(segment.hidden_count for segment in self.segments[:-1])]
+        return [0, *accumulate(self._hidden_counts[:-1])]
+
+    @property
+    def _hidden_counts(self) -> list[int]:
+        """Of each segment's own hidden layers."""
+        return [0 if number in self.tied else each.hidden_count for number, each in enumerate(self.segments)]
 
     def fresh_names(self) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet."""
+        used = self._names()
+        number = 1
+        while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):
+            number += 1
+        return LayerNames.derived(f"dense_{number}")
+
+    def _names(self) -> set[str]:
+        """Every name that a node or a tensor bears."""
         used = set(self.frame.names)
         for segment in self.segments:
             used.update((segment.input_name, segment.output_name, segment.entry, *segment.ends))
@@ -223,10 +293,7 @@ class Network:
                 used.update(reader.names.all())
         for layer in self.layers:
             used.update(layer.names.all())
-        number = 1
-        while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):
-            number += 1
-        return LayerNames.derived(f"dense_{number}")
+        return used
 
     def as_stored(self) -> tuple[Network, float]:
         """The network with its values rounded to the file's types, and the largest rounding error of a value.
@@ -235,12 +302,15 @@ class Network:
         """
         if all(segment.stored is None for segment in self.segments):
             return self, 0.0
-        rounded, largest = [], 0.0
-        for segment in self.segments:
-            for _, values in segment.parameters():
+        rounded: dict[int, Array] = {}
+        largest = 0.0
+        for segment, places in zip(self.segments, self.parameter_places, strict=True):
+            for place, (_, values) in zip(places, segment.parameters(), strict=True):
+                if place in rounded:
+                    continue
                 stored = values.astype(segment.file_dtype).astype(values.dtype)
                 if segment.stored is not None and values.size:
                     scale = float(np.abs(values).max()) or 1.0
                     largest = max(largest, float(np.abs(values - stored).max()) / scale)
-                rounded.append(values if segment.stored is None else stored)
-        return self.with_parameters(rounded), largest
+                rounded[place] = values if segment.stored is None else stored
+        return self.with_parameters(rounded.values()), largest

@@ -23,10 +23,12 @@ _DOES = {
     **dict.fromkeys(("Slice", "Split", "Gather"), "takes parts of {its} output"),
     "a grouped convolution": "reads {its} units in groups",
     "the next layer": "works along another axis than {its} units",
+    "a layer whose weights others have too": "reads or writes {its} units",
     "Concat": "puts {its} output beside others'",
 }
 _IN_A_ROW = "more than one activation"
 _GROUPS, _ACROSS = "a grouped convolution", "the next layer"
+_TIED = "a layer whose weights others have too"
 _FAR = 64  # nodes behind a layer that are looked at
 _STANDS = "stands between {it} and the next layer"
 
@@ -42,11 +44,13 @@ def pinned_widths(
     segments: Sequence[Sequence[Link]],
     readers: Mapping[int, Sequence[gs.Node]],
     leading: Collection[int],
+    tied: Collection[int],
     free: Collection[int],
 ) -> Iterator[str]:
     """Why the width of a segment's last layer stays; one sentence for all with the same reason.
 
-    Nothing is said of the layers whose nodes' ids are in ``free``.
+    Nothing is said of the layers whose nodes' ids are in ``free``; ``tied`` has the ids of those whose weights others
+    have too.
 
     Of the layers that write what the model is for there is nothing to say: only of those with a trained layer behind
     them, whose nodes' ids are in ``leading``, and of those whose output is read further.
@@ -73,6 +77,8 @@ def pinned_widths(
             shared.append((label(last), behind))
         elif behind:
             op, holder = _holder(behind, activation)
+            if is_dense(behind[0]) and op != _GROUPS and (id(last) in tied or id(behind[0]) in tied):
+                op, holder = _TIED, behind[0]
             held.setdefault(op, []).append((label(last), label(holder)))
     yield from _of_outputs_and_groups(outputs, grouped)
     yield from _of_shared(shared)

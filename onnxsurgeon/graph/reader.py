@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ from onnxsurgeon.graph.one_row import lift, takes_one_row
 from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.segments import Structure, find_structure, written_by
 from onnxsurgeon.graph.structure import describe
+from onnxsurgeon.graph.tied import sharing, tied_segments
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
@@ -122,21 +123,25 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
-    copies: list[tuple[str, str, str]] = []
     segments: list[DenseChain] = []
-    nodes = {node.name for node in model.graph.node}
+    counted: set[int | None] = set()
+    naming = _Naming({node.name for node in model.graph.node}, taken, structure.shared)
     for number, links in enumerate(structure.segments):
         behind = structure.readers.get(number, [])
         for link in (*links, *behind):
-            # Layers that share a weight each get their own; many may share one.
-            allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
-        layers = [_layer(link, nodes, taken, copies, source) for link in links]
-        side = [_layer(link, nodes, taken, copies, source) for link in behind]
+            # What is called by one name may be several layers' in several forms, and each gets its own.
+            kind = structure.shared.get(id(link.dense))
+            if kind is None or kind not in counted:
+                allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
+            counted.add(kind)
+        layers = [_layer(link, naming, source) for link in links]
+        side = [_layer(link, naming, source) for link in behind]
         chain = _segment(links, layers, links[0].dense.attrs["entry"], imported.ranks_in_file, source)
         if side:
             whole, readers = side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
         segments.append(chain)
+    segments = list(sharing(segments))
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     own.pop(FROZEN, None)
@@ -168,7 +173,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         *structure.ends,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
         *_of_branches(rest, parts.arrays),
-        *own_copies(copies),
+        *own_copies(naming.copies),
     )
     return Network(tuple(segments), replace(frame, notes=notes), name, own)
 
@@ -176,6 +181,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
     """Ids of the dense nodes whose units are all of groups that segments share."""
     free: dict[int, int] = {}
+    tied = tied_segments(segments)
     for group in groups.free:
         for writer in () if group.is_hidden else group.writers:
             if writer.segment not in structure.readers:
@@ -189,6 +195,8 @@ def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain
         for number, _ in group.each:
             dense = structure.segments[number][0].dense
             free[id(dense)] = free.get(id(dense), 0) + group.units
+    for number, first in tied.items():
+        free[id(structure.segments[number][-1].dense)] = free.get(id(structure.segments[first][-1].dense), 0)
     links = [link for links in (*structure.segments, *structure.readers.values()) for link in links]
     return {id(link.dense) for link in links if free.get(id(link.dense)) == link.dense.inputs[1].shape[1]}
 
@@ -373,7 +381,43 @@ def _segment(
     return DenseChain(tuple(layers), x.name, y.name, before, rank, stored, file_rank=own, space=space)
 
 
-def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str, str, str]], source: str) -> DenseLayer:
+@dataclass
+class _Naming:
+    """Names of layers and of their tensors, as they are given one after the other.
+
+    Attributes:
+        nodes: names of nodes.
+        taken: names of tensors.
+        shared: as of ``Structure``.
+        copies: tensors that others read too, the layers with copies of their own, and what these are called.
+    """
+
+    nodes: set[str]
+    taken: set[str]
+    shared: dict[int, int]
+    copies: list[tuple[str, str, str]] = field(default_factory=list)
+    _known: dict[tuple[int, str, str, bytes], str] = field(default_factory=dict)
+
+    def tensor(self, link: Link, part: str, given: str, values: Array | None, names: LayerNames) -> str:
+        """What a layer's weight, bias or slope is called, ``given`` in the file, or "".
+
+        Layers that share their weights share what else the file has once. What something else reads too keeps its name
+        for that; the layer gets its own copy.
+        """
+        derived, layer = str(getattr(names, part)), names.node
+        look = b"" if values is None or part == "weight" else values.tobytes()
+        key = self.shared.get(id(link.dense), -1), part, given, look
+        if key[0] >= 0 and key in self._known:
+            return self._known[key]
+        wanted = _free(given or derived, self.taken)
+        if given and wanted != given:
+            self.copies.append((given, layer, wanted))
+        self.taken.add(wanted)
+        self._known[key] = wanted
+        return wanted
+
+
+def _layer(link: Link, naming: _Naming, source: str) -> DenseLayer:
     """The dense layer that a link stands for; names that others bear already get an underscore.
 
     A node without a name gets that of the tensor it writes.
@@ -384,9 +428,9 @@ def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str,
     if 0 in weight.shape:
         raise ModelError(f"{source}: node '{label(node)}': weight of shape {weight.shape} is empty", "damaged-model")
     base = label(node)
-    while not node.name and base in nodes:
+    while not node.name and base in naming.nodes:
         base += "_"
-    nodes.add(base)
+    naming.nodes.add(base)
     names = LayerNames.derived(base)
     chosen = {"node": names.node, "weight": node.inputs[1].name, "pre_activation": node.outputs[0].name}
     if bias is not None:
@@ -402,16 +446,11 @@ def _layer(link: Link, nodes: set[str], taken: set[str], copies: list[tuple[str,
         chosen["output"] = link.activation.outputs[0].name
         if activation.slope is not None:
             chosen["slope"] = link.activation.inputs[1].name
-    for field in ("weight", "bias", "slope"):
-        # A tensor that something else reads too keeps its name for the others; this layer gets its own copy.
-        given = wanted = chosen.get(field, getattr(names, field))
-        wanted = _free(given, taken)
-        if wanted != given and field in chosen:
-            copies.append((given, names.node, wanted))
-        chosen[field] = wanted
-        taken.add(wanted)
-    derived = {field: getattr(names, field) for field in LayerNames.__dataclass_fields__}
-    taken.update({**derived, **chosen}.values())
+    slope = None if activation is None else activation.slope
+    for part, values in (("weight", weight), ("bias", bias), ("slope", slope)):
+        chosen[part] = naming.tensor(link, part, chosen.get(part, ""), values, names)
+    derived = {part: getattr(names, part) for part in LayerNames.__dataclass_fields__}
+    naming.taken.update({**derived, **chosen}.values())
     return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}), geometry_of(node))
 
 

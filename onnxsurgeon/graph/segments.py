@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.bodies import READ_INSIDE
-from onnxsurgeon.graph.canonical import LAYERS, PRODUCTS, explain, geometry_of, is_dense
+from onnxsurgeon.graph.canonical import LAYERS, PRODUCTS, constant_values, explain, geometry_of, is_dense
 from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, data_inputs, read_glue, shape_of
@@ -31,6 +31,13 @@ from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths, summed_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
+from onnxsurgeon.graph.shared_weights import (
+    ends_of_sharing,
+    read_by_gathers,
+    sharing_weights,
+    sharing_with_frozen,
+    sharing_with_tables,
+)
 
 NEW_HEAD = "'onnxsurgeon head' puts new ones on it"
 
@@ -51,6 +58,7 @@ class Structure:
         notes: what is left alone, and why.
         ends: what is to be said of the model's inputs and outputs.
         stopped: why training stops at a head, where what reads it cannot be trained through.
+        shared: for the dense nodes, by id, whose weight others have too, a number that is the same for all of them.
     """
 
     segments: list[list[Link]]
@@ -63,6 +71,7 @@ class Structure:
     ends: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
+    shared: dict[int, int] = field(default_factory=dict)
 
 
 def find_structure(
@@ -97,6 +106,11 @@ class _Search:
             for tensor in reads(node):
                 self.readers.setdefault(id(tensor), []).append(node)
         self.moved = depends_on_input(graph, self.order)
+        alive = self._upstream(tensor for tensor in graph.outputs)
+        living = [node for node in self.order if is_dense(node) and id(node) in alive]
+        self.sharing = sharing_weights(living)
+        self.tables = read_by_gathers(self.order, living, self.moved)  # layers whose weights such nodes read too
+        self.partners: dict[int, gs.Node] = {}  # layers with the weights of what stays
         self.notes: list[str] = []
         self.glue: dict[int, list[Glue]] = {}
         # Nodes behind the last layers before which training stops, and why.
@@ -140,8 +154,12 @@ class _Search:
             *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
             *without_targets(self.graph, self.order, heads, dense, self.moved),
         ]
-        widths = partial(pinned_widths, self.graph, alone, self.readers, leading)
-        return Structure(segments, steps, heads, features, constants, widths, self.notes, ends, readers, _told(stopped))
+        widths = partial(pinned_widths, self.graph, alone, self.readers, leading, self.sharing.keys())
+        return Structure(
+            *(segments, steps, heads, features, constants, widths, self.notes, ends, readers),
+            _told(stopped),
+            self.sharing,
+        )
 
     def _without_unsized(self, heads: list[gs.Variable]) -> bool:
         """Look at the convolutions no more that write heads of unknown size; whether there are any."""
@@ -195,13 +213,14 @@ class _Search:
                 f"{self.source}: every dense layer is frozen: nothing is left to be trained", "nothing-to-train"
             )
         found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
+        self.partners = {}
         found = self._without_fixed(found)
         reason = ""
         if self.unsized:
             names = [label(node) for node in self.unsized.values()]
             reason = f"the size of what {listed(names)} {'writes' if len(names) == 1 else 'write'} is not known"
             self.notes.append(f"{listed(names)} {stay(names)}: {reason}")
-        while found:
+        while found := self._without_partners(found):
             trained = self._downstream(found)
             before = self._upstream(t for node in found.values() for t in node.inputs)
             inside = {id(link.activation) for links in self._segments(found) for link in links}
@@ -228,18 +247,42 @@ class _Search:
                 self.stops.append(Stop(node, why, behind))
                 reason = why_frozen(self.stops[-1:])
                 found = {key: dense for key, dense in found.items() if key not in frozen}
+        kept = self._of_partners()
         if not found:
+            reason = "; ".join(filter(None, [reason, *kept]))
             raise ModelError(
                 f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}", "no-layers"
             )
-        self.notes[:0] = [*asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
+        self.notes[:0] = [*kept, *asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
         return found
+
+    def _without_partners(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
+        """The dense nodes but for those that share their weights with what stays: these stay too."""
+        while True:
+            broken = {number for key, number in self.sharing.items() if key not in found}
+            lost = {key for key in found if key in self.tables or self.sharing.get(key) in broken}
+            if not lost:
+                return found
+            self.partners |= {key: node for key, node in found.items() if key in lost}
+            found = {key: node for key, node in found.items() if key not in lost}
+
+    def _of_partners(self) -> list[str]:
+        """Why the layers stay that share their weights with what does."""
+        by_table = [node for key, node in self.partners.items() if key in self.tables]
+        others = [node for key, node in self.partners.items() if key not in self.tables]
+        notes = [sharing_with_tables(by_table, [self.tables[id(node)] for node in by_table])] if by_table else []
+        if others:
+            numbers = {self.sharing[id(node)] for node in others}
+            firsts = [node for node in self.order if self.sharing.get(id(node)) in numbers]
+            notes.append(sharing_with_frozen(others, [node for node in firsts if id(node) not in self.partners]))
+        return notes
 
     def _is_frozen(self, node: gs.Node) -> bool:
         return label(node) in self.frozen or node.outputs[0].name in self.held
 
     def _as_glue(self, node: gs.Node) -> list[Glue]:
-        return frozen_dense(node) if id(node) in self.fixed and is_dense(node) else read_glue(node)
+        is_still = id(node) in self.fixed or id(node) in self.partners
+        return frozen_dense(node) if is_still and is_dense(node) else read_glue(node)
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for constant matrices on the model's input; these are noted."""
@@ -393,16 +436,7 @@ class _Search:
     # Which dense nodes follow one another with nothing between them that others read.
 
     def _segments(self, dense: dict[int, gs.Node]) -> list[list[Link]]:
-        links = {key: Link(node) for key, node in dense.items()}
-        following: dict[int, int] = {}
-        for key, link in links.items():
-            reader = self._only_reader(link.dense.outputs[0])
-            if self._activates(reader, link.dense):
-                after = self._only_reader(reader.outputs[0])
-                if after is not None and id(after) in links and may_follow(link.dense, after):
-                    link.activation, reader = reader, after
-            if reader is not None and id(reader) in links and may_follow(link.dense, reader):
-                following[key] = id(reader)
+        links, following = self._linked(dense)
         for key, link in links.items():
             # What ONNX Runtime fused has no tensor of its own between the product and its activation.
             if key not in following and link.dense.attrs.get("exit") is None:
@@ -418,6 +452,37 @@ class _Search:
                     segment.append(links[following[id(segment[-1].dense)]])
                 segments.append(segment)
         return segments
+
+    def _linked(self, dense: dict[int, gs.Node]) -> tuple[dict[int, Link], dict[int, int]]:
+        """The layers, and for each the one that follows it in its segment, if any."""
+        links = {key: Link(node) for key, node in dense.items()}
+        following: dict[int, int] = {}
+        between: dict[int, gs.Node] = {}
+        for key, link in links.items():
+            reader = self._only_reader(link.dense.outputs[0])
+            if self._activates(reader, link.dense):
+                after = self._only_reader(reader.outputs[0])
+                if after is not None and id(after) in links and may_follow(link.dense, after):
+                    between[key], reader = reader, after
+            if reader is not None and id(reader) in links and may_follow(link.dense, reader):
+                following[key] = id(reader)
+        shared = {key: number for key, number in self.sharing.items() if key in links}
+        for key in ends_of_sharing(following, shared, lambda key: self._look(dense[key])):
+            del following[key]
+        for key in following.keys() & between.keys():
+            links[key].activation = between[key]
+        return links, following
+
+    def _look(self, layer: gs.Node) -> tuple[object, ...]:
+        """What layers of one segment have in common with others of the same weights: bias and activation."""
+        behind = self._only_reader(layer.outputs[0])
+        constants = list(layer.inputs[2:])
+        kind = ""
+        if self._activates(behind, layer):
+            kind = f"{behind.op} {sorted(behind.attrs.items())}"
+            constants += behind.inputs[1:]
+        held = [(tensor.name, constant_values(tensor)) for tensor in constants]
+        return kind, *((name, None if values is None else values.tobytes()) for name, values in held)
 
     def _activates(self, reader: gs.Node | None, layer: gs.Node) -> TypeGuard[gs.Node]:
         """Whether what alone reads a layer is an activation that may become a part of it."""
@@ -444,7 +509,7 @@ class _Search:
             if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
                 continue
             layers = [links[0].dense, *(each[0].dense for each in heads)]
-            if any(geometry_of(layer) for layer in layers):
+            if any(geometry_of(layer) or id(layer) in self.sharing for layer in layers):
                 continue
             if len({layer.inputs[1].values.dtype for layer in layers}) > 1:
                 continue

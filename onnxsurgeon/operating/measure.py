@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import onnx
 from onnx import helper
@@ -31,24 +33,47 @@ def found_error(network: Network, operated: Operated, examples: Examples, rows: 
     Raises:
         EngineError: ONNX Runtime is missing or fails.
     """
-    error = variance = 0.0
+    found: dict[Place, _Sums] = {}
     for before, after in operated.places:
-        lost, all_of_it = _at(network, operated.network, examples, rows, before, after)
-        error, variance = error + lost, variance + all_of_it
+        first = network.tied.get(before[0], before[0]), before[1]  # of weights that are applied several times, all rows
+        sums = _at(network, operated.network, examples, rows, before, after)
+        found[first] = sums.plus(found[first]) if first in found else sums
+    error = sum(each.error / each.rows for each in found.values())
+    variance = sum(each.square / each.rows - float(((each.total / each.rows) ** 2).sum()) for each in found.values())
     return relative(error, variance)
 
 
-def _at(
-    network: Network, result: Network, examples: Examples, rows: Array, before: Place, after: Place
-) -> tuple[float, float]:
-    """Mean square of what a layer's pre-activation is off, and its variance."""
+class _Sums(NamedTuple):
+    """Sums over rows of a layer's pre-activation.
+
+    Attributes:
+        error: of squares of what it is off.
+        square: of its squares.
+        total: of itself (units,).
+        rows: how many.
+    """
+
+    error: float
+    square: float
+    total: Array
+    rows: int
+
+    def plus(self, other: _Sums) -> _Sums:
+        """Over the rows of both."""
+        return _Sums(
+            self.error + other.error, self.square + other.square, self.total + other.total, self.rows + other.rows
+        )
+
+
+def _at(network: Network, result: Network, examples: Examples, rows: Array, before: Place, after: Place) -> _Sums:
+    """What a layer's pre-activation is off, and itself."""
     both = [
         (each, session(_pre_activation_graph(each, examples, place)))
         for each, place in ((network, before), (result, after))
     ]
     layer = network.segments[before[0]].layers[before[1]]
     units, at_once = layer.units, _ROWS if layer.geometry is None else ROWS
-    error = square = count = 0.0
+    error, square, count = 0.0, 0.0, 0
     total: Array = np.zeros(units)
     for start in range(0, len(rows), at_once):
         for part in tiles(rows[start : start + at_once]):
@@ -57,7 +82,7 @@ def _at(
             error += float(((new - old) ** 2).sum())
             square += float((old**2).sum())
             total, count = total + old.sum(axis=0), count + len(old)
-    return error / count, square / count - float(((total / count) ** 2).sum())
+    return _Sums(error, square, total, count)
 
 
 def _pre_activation_graph(network: Network, examples: Examples, place: Place) -> onnx.ModelProto:

@@ -8,8 +8,9 @@ from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.resources import Bounds, Budget
-from onnxsurgeon.recommend.shrinking import UNBOUNDED, count_of
+from onnxsurgeon.recommend.shrinking import UNBOUNDED
 from onnxsurgeon.surgery import Grow, InsertIdentity, Surgery, Widen, operate
+from onnxsurgeon.surgery.apply import count_of
 
 DEEPEST = 4  # hidden layers of a segment up to which another is proposed
 # Widths of the hidden layers from the first on, as powers of this: all alike, or each half as wide as the one before.

@@ -9,7 +9,7 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
-from onnxsurgeon.recommend.shrinking import count_of
+from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
 
 # Largest error of a layer that is recommended, of the next layer's standard deviation: 1 % of its variance.

@@ -16,9 +16,10 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.resources import Bounds
-from onnxsurgeon.recommend.shrinking import UNBOUNDED, count_of, widths_for
+from onnxsurgeon.recommend.shrinking import UNBOUNDED, widths_for
 from onnxsurgeon.recommend.trials import corrected
 from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
+from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.factorize_data import factorization_costs
 from onnxsurgeon.surgery.prune import pruning_costs
 

@@ -11,6 +11,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.resources import Bounds, Budget
+from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
 
 STEP = 0.02  # share of a layer's units taken at a time
@@ -65,16 +66,6 @@ def _fewer(units: int, block: int) -> int:
     if block == 1:
         return units - max(1, round(STEP * units))
     return (units - 1) // block * block or units // 2
-
-
-def count_of(network: Network, widths: Mapping[int, int]) -> int:
-    """Parameter count with these numbers of units in the groups, by number; those left out keep theirs."""
-    present = {i: network.group(i).units for i in range(1, network.group_count + 1)} | dict(widths)
-    count = 0
-    for size in network.layer_sizes:
-        inputs = size.inputs + sum(present[i] * taps for i, taps in size.rows)
-        count += (size.units + sum(present[i] for i in size.columns)) * (inputs + size.each)
-    return count
 
 
 def least_count(network: Network) -> int:

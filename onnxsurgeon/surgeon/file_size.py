@@ -24,7 +24,9 @@ def bytes_as_written(network: Branch | Network, name: str = RESULT) -> int:
 
 def bytes_of_parameters(network: Network) -> int:
     """Bytes of the trainable values alone, in the file's own types."""
-    return sum(segment.parameter_count * segment.file_dtype.itemsize for segment in network.segments)
+    kinds = network.once([segment.file_dtype for segment in network.segments for _ in segment.parameters()])
+    pairs = zip(network.parameters(), kinds, strict=True)
+    return sum(values.size * kind.itemsize for (_, values), kind in pairs)
 
 
 def bytes_besides_parameters(network: Branch | Network, name: str = RESULT) -> int:

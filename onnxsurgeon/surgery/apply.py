@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,9 +14,13 @@ from onnxsurgeon.graph.groups import Reader, Writer
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.resize import resized
+from onnxsurgeon.graph.tied import sharing
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.maps import Change, ColumnMap, Columns, Gather, Refit, RowMap, by_row
-from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of
+from onnxsurgeon.surgery.parameters import add_bias, fill_for_new
+
+P = TypeVar("P", Reader, Writer)
+M = TypeVar("M")
 
 
 def apply(network: Network, change: Change) -> Network:
@@ -97,39 +102,49 @@ def _mapped(
 ) -> Network:
     """Every layer that reads or writes the group mapped: parameters, or their moments.
 
-    Ports of one layer are taken from the last unit to the first, so that those before are where they were.
+    Ports of one layer are taken from the last unit to the first, so that those before are where they were. Where the
+    layer's weights are applied elsewhere too, it is mapped alike there.
     """
     segments, units = list(network.segments), change.group.units
     more = len(change.origin) - units
     readers = sorted(zip(change.group.readers, change.rows, strict=True), key=lambda pair: -pair[0].begin)
-    for reader, rows in readers:
+    for reader, rows in _everywhere(network, readers):
         layer = segments[reader.segment].layers[reader.layer]
         block = block_of(layer, reader, units)
         weight = _with_block(layer, reader, units, rows_of_block(rows, block, layer))
         _put(segments, reader, replace(layer, weight=weight, bias=bias_of(layer, block, rows)))
     writers = sorted(zip(change.group.writers, change.columns, strict=True), key=lambda pair: -pair[0].begin)
-    for writer, columns in writers:
+    for writer, columns in _everywhere(network, writers):
         layer = segments[writer.segment].layers[writer.layer]
         made = _columns(layer, writer.begin, units, partial(columns_of, columns))
         _put(segments, writer, made)
         if writer.layer == len(segments[writer.segment].layers) - 1:
             segments[writer.segment] = _side_by_side(segments[writer.segment], writer.begin, more)
-    for number, begin in change.group.each:
-        layer = segments[number].layers[0]
-        taken = _columns(layer, begin, units, partial(columns_of, Columns(change.origin)))
+    each = [(Writer(number, 0, begin), Columns(change.origin)) for number, begin in change.group.each]
+    for port, columns in _everywhere(network, each):
+        layer = segments[port.segment].layers[0]
+        taken = _columns(layer, port.begin, units, partial(columns_of, columns))
         if taken.geometry is not None:
             taken = replace(taken, geometry=replace(taken.geometry, groups=taken.units))
-        _put(segments, Writer(number, 0, begin), taken)
-    return replace(network, segments=tuple(segments))
+        _put(segments, port, taken)
+    return replace(network, segments=sharing(segments))
 
 
-def parameters_per_unit(network: Network, i: int) -> int:
-    """How many trained values come and go with each unit of group ``i``."""
-    group, (writers, readers) = network.group(i), network.layers_of(i)
-    count = sum(each.inputs + (each.bias is not None) + (slope_of(each) is not None) for each in writers)
-    count += sum(port.outer * port.inner * each.units for port, each in zip(group.readers, readers, strict=True))
-    alone = [network.segments[number].layers[0] for number, _ in group.each]
-    return count + sum(each.inputs + (each.bias is not None) for each in alone)
+def _everywhere(network: Network, ports: Sequence[tuple[P, M]]) -> Iterator[tuple[P, M]]:
+    """Ports, and those of all segments that have the same weights, each with its map."""
+    for port, mapped in ports:
+        for number in network.uses(port.segment):
+            yield replace(port, segment=number), mapped
+
+
+def count_of(network: Network, widths: Mapping[int, int]) -> int:
+    """Parameter count with these numbers of units in the groups, by number; those left out keep theirs."""
+    present = {i: network.group(i).units for i in range(1, network.group_count + 1)} | dict(widths)
+    count = 0
+    for size in network.layer_sizes:
+        inputs = size.inputs + sum(present[i] * taps for i, taps in size.rows)
+        count += size.parameters(inputs, size.units + sum(present[i] for i in size.columns))
+    return count
 
 
 def rows_of(layer: DenseLayer, reader: Reader, units: int) -> Array:

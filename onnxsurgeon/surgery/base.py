@@ -293,7 +293,7 @@ class _Done(NamedTuple):
 
 def _of_units(network: Network, change: Change) -> _Done:
     result = apply(network, change)
-    ports = dict.fromkeys((port.segment, port.layer) for port in change.group.readers)
+    ports = dict.fromkeys((each, port.layer) for port in change.group.readers for each in network.uses(port.segment))
 
     def moments(past: Network, power: int) -> Network:
         return carry(past, result, change, power)
@@ -306,12 +306,13 @@ def _of_units(network: Network, change: Change) -> _Done:
 def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
     result = network.splice(i, made.replaced, made.layers)
     number, first = network.segment_of(i), network.depth(i)[0] - 1
-    places = (number, first + made.replaced - 1), (number, first + len(made.layers) - 1)
+    last = first + made.replaced - 1, first + len(made.layers) - 1
+    places = tuple(((each, last[0]), (each, last[1])) for each in network.uses(number))
 
     def moments(past: Network, power: int) -> Network:
         return past.splice(i, made.replaced, made.carry(_layers(past, i, made.replaced), power))
 
-    return _Done(result, moments, (places,), lambda known: known)
+    return _Done(result, moments, places, lambda known: known)
 
 
 def _require_finite(name: str, network: Network, result: Network) -> float:

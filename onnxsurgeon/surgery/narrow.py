@@ -10,7 +10,7 @@ import numpy as np
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import rank, truncated_svd
-from onnxsurgeon.surgery.apply import parameters_per_unit
+from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Narrowed
 from onnxsurgeon.surgery.maps import Change, Outside, Rotation, Turn
@@ -65,8 +65,7 @@ class Narrow(Surgery):
         """Exact, and without a decomposition or a product of the weights."""
         layer, following = network.pair(self.layer)
         gained = following.units if layer.bias is not None and following.bias is None else 0
-        gone = layer.units - self.units
-        return network.parameter_count - gone * parameters_per_unit(network, self.layer) + gained
+        return count_of(network, {self.layer: self.units}) + gained
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
         """Rotate the layer's outputs onto the leading right singular vectors."""

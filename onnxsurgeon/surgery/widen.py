@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from onnxsurgeon.graph.groups import Reader
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import LARGE, Array
-from onnxsurgeon.surgery.apply import parameters_per_unit
+from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.base import Surgery, register, require_amount, spell
 from onnxsurgeon.surgery.effects import Effect, Widened
 from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather, by_row
@@ -69,23 +70,27 @@ class Widen(Surgery):
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
-        return network.parameter_count + self.units * parameters_per_unit(network, self.layer)
+        return count_of(network, {self.layer: network.group(self.layer).units + self.units})
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
         """Each writer: W → [W, new columns], b likewise; each reader: rows shared out so that their sums stay."""
         group, (writers, readers) = network.group(self.layer), network.layers_of(self.layer)
         n = group.units
         origin = np.concatenate([np.arange(n), np.arange(self.units) % n])
-        columns = [Columns(origin, self._fresh(layer, n, rng)) for layer in writers]
+        more = Counter((port.segment, port.layer) for port in group.readers for _ in range(port.outer * port.inner))
+        columns = [
+            Columns(origin, self._fresh(layer.inputs + self.units * more[port.segment, port.layer], n, rng))
+            for port, layer in zip(group.writers, writers, strict=True)
+        ]
         rows = [self._rows(port, layer, origin, n, rng) for port, layer in zip(group.readers, readers, strict=True)]
         return Change(group, tuple(columns), tuple(rows), origin)
 
-    def _fresh(self, layer: DenseLayer, units: int, rng: np.random.Generator) -> Fresh | None:
-        """Glorot's values for new units, where they are asked for."""
+    def _fresh(self, inputs: int, units: int, rng: np.random.Generator) -> Fresh | None:
+        """Glorot's values for new units of so many inputs, where they are asked for."""
         if self.mode != "fresh":
             return None
-        limit = np.sqrt(6.0 / (layer.inputs + units + self.units))
-        return Fresh(rng.uniform(-limit, limit, (layer.inputs, self.units)))
+        limit = np.sqrt(6.0 / (inputs + units + self.units))
+        return Fresh(rng.uniform(-limit, limit, (inputs, self.units)))
 
     def _rows(self, port: Reader, layer: DenseLayer, origin: Array, n: int, rng: np.random.Generator) -> Gather:
         """What each row of a reader's becomes; a unit has ``taps`` of them."""

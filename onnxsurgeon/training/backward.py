@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from onnxsurgeon.graph.activation_gradients import Point
@@ -12,7 +13,7 @@ from onnxsurgeon.training import convolution
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.gradients import activation_gradients
-from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient
+from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient, SummedGradient
 from onnxsurgeon.training.steps import steps_of
 from onnxsurgeon.training.trace import Trace
 
@@ -26,12 +27,14 @@ def backward(
 ) -> dict[str, str]:
     """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
 
-    ``update`` is called with every parameter's name and its gradient, from the last layer to the first.
+    ``update`` is called with every parameter's name and its gradient, from the last layer to the first; in the end,
+    with the sum of all its gradients, for those that several segments share.
 
     Returns:
         The name of each layer's weight → that of ∂L/∂z, laid out as z is.
     """
     deltas: dict[str, str] = {}
+    shared = _Shared(network, trace, update)
     flow: dict[str, str] = dict(gradients)
     trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
     steps = steps_of(network)
@@ -48,14 +51,40 @@ def backward(
         if isinstance(step, int):
             segment = network.segments[step]
             wanted = segment.input_name in trained
-            found = _back_through(build, segment, trace, step, delta, update, deltas, wanted=wanted)
+            found = _back_through(build, segment, trace, step, delta, shared.update, deltas, wanted=wanted)
             inputs = {segment.input_name: found}
         else:
             inputs = _glue_gradients(build, step, trace, delta, trained)
         for name, gradient in inputs.items():
             if gradient and name in trained:
                 flow[name] = build.add("Add", flow[name], gradient) if name in flow else gradient
+    shared.finish()
     return deltas
+
+
+class _Shared:
+    """Gradients of parameters that several segments share, kept until all are known."""
+
+    def __init__(self, network: Network, trace: Trace, update: Callable[[str, Gradient], None]) -> None:
+        self._update = update
+        tied = {*network.tied, *network.tied.values()}
+        names = Counter(
+            name for number in tied for at in trace.layers[number] for name in (at.weight, at.bias, at.slope) if name
+        )
+        self._kept: dict[str, list[Gradient]] = {name: [] for name, count in names.items() if count > 1}
+
+    def update(self, parameter: str, gradient: Gradient) -> None:
+        """Keep the gradient, or pass it on where the parameter is one segment's alone."""
+        if parameter in self._kept:
+            self._kept[parameter].append(gradient)
+        else:
+            self._update(parameter, gradient)
+
+    def finish(self) -> None:
+        """Pass the sums on."""
+        for parameter, found in self._kept.items():
+            if found:
+                self._update(parameter, found[0] if len(found) == 1 else SummedGradient(found))
 
 
 def _back_through(

@@ -61,8 +61,8 @@ def forward(
     for number, (name, values) in enumerate(trunk.constants.items()):
         tensors[name] = f"constant_{number}"
         build.constants[tensors[name]] = numpy_helper.from_array(values.astype(build.dtype), tensors[name])
-    names = iter(parameter_names(network))
-    by_segment = [[next(names) for _ in segment.parameters()] for segment in network.segments]
+    names = parameter_names(network)
+    by_segment = [[names[place] for place in places] for places in network.parameter_places]
     layers: dict[int, list[LayerTrace]] = {}
     for step in steps_of(network):
         if isinstance(step, int):
@@ -150,7 +150,7 @@ def by_unit_arrays(network: Network) -> list[Array]:
                 continue
             shape = (1, -1) if layer is segment.layers[-1] else (-1, 1)
             arrays += [values.T if values.ndim == 2 else values.reshape(shape) for values in own]
-    return arrays
+    return network.once(arrays)
 
 
 def from_by_unit(network: Network, arrays: Iterable[Array]) -> Network:

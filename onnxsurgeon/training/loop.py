@@ -219,4 +219,5 @@ def _signature(network: Network) -> tuple[Any, ...]:
         )
         for segment in network.segments
     )
-    return network.frame.trunk.digest, segments
+    places = tuple(map(tuple, network.parameter_places)) if network.tied else ()
+    return network.frame.trunk.digest, segments, places

@@ -9,7 +9,7 @@ nodes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,6 +77,28 @@ class DeferredGradient:
     def alone(self, build: GraphBuilder) -> str:
         """Make the gradient, and append its nodes."""
         return self._make().alone(build)
+
+
+class SummedGradient:
+    """Of a parameter that is applied several times: the sum of what each application gives."""
+
+    def __init__(self, gradients: Sequence[Gradient]) -> None:
+        self._first, *self._others = gradients
+
+    def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
+        """One after the other."""
+        *before, last = self._others
+        total = self._first.add_to(build, term, factor=factor)
+        for each in before:
+            total = each.add_to(build, total)
+        return last.add_to(build, total, output)
+
+    def alone(self, build: GraphBuilder) -> str:
+        """One after the other."""
+        total = self._first.alone(build)
+        for each in self._others:
+            total = each.add_to(build, total)
+        return total
 
 
 def _times(build: GraphBuilder, term: str, factor: float) -> str:

@@ -9,7 +9,7 @@ predictions of 654 ± 20 towards 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,12 +76,13 @@ class Standardised:
         rows = sample_rows(examples, ROWS, seed, "standardise")
         free_inputs, free_heads = standardisable(network) if free is None else free
         inputs, pixels = {}, set()
-        for tensor, features in zip(tensors, examples.stored, strict=True):
-            if tensor in free_inputs:
-                values = features.take(rows)
-                if features.source.dtype == np.uint8 or are_like_pixels(values):
-                    pixels.add(tensor)
-                inputs[tensor] = _statistics(values, OF_PIXELS if tensor in pixels else OF_COLUMNS)
+        stored = dict(zip(tensors, examples.stored, strict=True))
+        for together in _read_alike(network, [tensor for tensor in tensors if tensor in free_inputs]):
+            values = np.concatenate([stored[tensor].take(rows) for tensor in together])
+            if all(stored[t].source.dtype == np.uint8 for t in together) or are_like_pixels(values):
+                pixels.update(together)
+            found = _statistics(values, OF_PIXELS if together[0] in pixels else OF_COLUMNS)
+            inputs.update(dict.fromkeys(together, found))
         direct = {segment.input_name for segment in entering(network)}
         targets = _target_means(network, examples, free_heads)
         return cls(examples, inputs, targets, tensors, frozenset(pixels), direct <= set(inputs)).on(examples)
@@ -174,9 +175,13 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
         if is_read_by_dense_layers_alone(network, tensor)
         and all(segment.layers[0].bias is not None for segment in network.segments if segment.input_name == tensor)
     }
+    # Where a layer's weights are applied to several tensors, all of these are standardised alike, or none.
+    while kept := [each for each in _entered(network) if each & inputs and not each <= inputs]:
+        inputs.difference_update(*kept)
     read = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
     read |= {segment.input_name for segment in network.segments}
-    last = {name: segment.layers[-1] for segment in network.segments for name in segment.ends}
+    alone = [segment for number, segment in enumerate(network.segments) if network.is_alone(number)]
+    last = {name: segment.layers[-1] for segment in alone for name in segment.ends}
     heads = {
         head.tensor
         for head in network.heads
@@ -186,6 +191,23 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
         and last[head.tensor].activation is None
     }
     return frozenset(inputs), frozenset(heads)
+
+
+def _entered(network: Network) -> list[set[str]]:
+    """For all segments that have the same weights, what they read."""
+    firsts = set(network.tied.values())
+    return [{network.segments[each].input_name for each in network.uses(number)} for number in sorted(firsts)]
+
+
+def _read_alike(network: Network, tensors: Sequence[str]) -> list[list[str]]:
+    """The tensors, those together that layers of the same weights read."""
+    found = [[tensor] for tensor in tensors]
+    for entered in _entered(network):
+        touched = [each for each in found if entered & set(each)]
+        if len(touched) > 1:
+            together = [tensor for each in touched for tensor in each]
+            found = [together, *(each for each in found if each not in touched)]
+    return found
 
 
 def _target_means(network: Network, examples: Examples, free: frozenset[str]) -> dict[str, Array | None]:

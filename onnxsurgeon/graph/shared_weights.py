@@ -1,0 +1,102 @@
+"""Layers of a canonical graph that share their weights, while segments are being found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.canonical import constant_values, geometry_of, name_in_file
+from onnxsurgeon.graph.normal_form import label
+from onnxsurgeon.graph.notes import listed
+
+
+def sharing_weights(layers: Sequence[gs.Node]) -> dict[int, int]:
+    """For each layer whose weight others have too, by its node's id, a number that is the same for all of them.
+
+    Weights are one where they have one name and are the same values, used as the same kind of layer. A transposed one,
+    or one that another BatchNormalization is folded into, is not.
+    """
+    by_name: dict[str, list[gs.Node]] = {}
+    for node in layers:
+        by_name.setdefault(name_in_file(node.inputs[1].name), []).append(node)
+    found: dict[int, int] = {}
+    for nodes in by_name.values():
+        kinds: list[list[gs.Node]] = []
+        for node in nodes if len(nodes) > 1 else ():
+            alike = next((kind for kind in kinds if _are_alike(kind[0], node)), None)
+            if alike is None:
+                kinds.append([node])
+            else:
+                alike.append(node)
+        for kind in kinds:
+            if len(kind) > 1:
+                found.update((id(node), len(found)) for node in kind[:1])
+                found.update((id(node), found[id(kind[0])]) for node in kind[1:])
+    return found
+
+
+def _are_alike(first: gs.Node, second: gs.Node) -> bool:
+    a, b = constant_values(first.inputs[1]), constant_values(second.inputs[1])
+    if a is None or b is None or geometry_of(first) != geometry_of(second) or a.dtype != b.dtype:
+        return False
+    return a is b or bool(np.array_equal(a, b))
+
+
+def read_by_gathers(order: Sequence[gs.Node], layers: Sequence[gs.Node], moved: Collection[int]) -> dict[int, gs.Node]:
+    """Layers, by id, whose weight is a table that rows are taken from too, and the node that takes them.
+
+    Args:
+        order: all nodes.
+        layers: those that are layers.
+        moved: ids of the tensors that depend on the model's inputs.
+    """
+    tables = {
+        name_in_file(node.inputs[0].name): node
+        for node in order
+        if node.op == "Gather" and isinstance(node.inputs[0], gs.Constant) and id(node.outputs[0]) in moved
+    }
+    named = ((node, tables.get(name_in_file(node.inputs[1].name))) for node in layers)
+    return {id(node): taker for node, taker in named if taker is not None}
+
+
+def ends_of_sharing(
+    following: Mapping[int, int], shared: Mapping[int, int], looks: Callable[[int], object]
+) -> set[int]:
+    """The layers that do not go on in one segment, since those with the same weights do not go on as they do.
+
+    Args:
+        following: for each layer the one that would follow it in its segment.
+        shared: as of ``sharing_weights``, of the layers that are trained.
+        looks: what layers of one segment must have in common with those of the same weights besides these.
+    """
+    members: dict[int, list[int]] = {}
+    for key, number in shared.items():
+        members.setdefault(number, []).append(key)
+    alike = {number: len({looks(key) for key in keys}) == 1 for number, keys in members.items()}
+    everyone = {number: set[int | None](keys) for number, keys in members.items()}
+    goals = {number: {following.get(key) for key in keys} for number, keys in members.items()}
+
+    def goes_on(key: int) -> bool:
+        mine, others = shared.get(key), shared.get(following[key])
+        if mine is None or others is None:
+            return mine == others
+        return mine != others and alike[mine] and alike[others] and goals[mine] == everyone[others]
+
+    return {key for key in following if not goes_on(key)}
+
+
+def sharing_with_frozen(layers: Sequence[gs.Node], others: Sequence[gs.Node]) -> str:
+    """That layers stay since those that have the same weights do."""
+    names, firsts = [label(node) for node in layers], list(dict.fromkeys(label(node) for node in others))
+    stays = "stays as it is: it has" if len(names) == 1 else "stay as they are: they have"
+    does = "which does" if len(firsts) == 1 else "which do"
+    return f"{listed(names)} {stays} the weights of {listed(firsts)}, {does}"
+
+
+def sharing_with_tables(layers: Sequence[gs.Node], takers: Sequence[gs.Node]) -> str:
+    """That layers stay since their weights are tables that rows are taken from."""
+    names, nodes = [label(node) for node in layers], list(dict.fromkeys(label(node) for node in takers))
+    stays = "stays as it is: its weight is a table" if len(names) == 1 else "stay as they are: their weights are tables"
+    return f"{listed(names)} {stays} that {'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)} (Gather) reads too"

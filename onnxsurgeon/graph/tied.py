@@ -1,0 +1,102 @@
+"""Segments that apply the same weights to other tensors: towers that share their layers, a layer applied twice.
+
+A parameter is what layers call by one name. Each application is a segment of its own, with nodes and tensors of its
+own; the first one stands for all: hidden layers, groups of units and parameters are counted there, and whatever becomes
+of it becomes of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.linear_algebra import Array
+
+
+def tied_segments(segments: Sequence[DenseChain]) -> dict[int, int]:
+    """For each segment that has the weights of one before it, that one's number."""
+    firsts: dict[str, int] = {}
+    found = {}
+    for number, segment in enumerate(segments):
+        first = firsts.setdefault(segment.layers[0].names.weight, number)
+        if first != number:
+            found[number] = first
+    return found
+
+
+def parameter_places(segments: Sequence[DenseChain]) -> list[list[int]]:
+    """For each segment the numbers of its parameters, counted through all; one that was counted keeps its number."""
+    numbers: dict[str, int] = {}
+    is_tied = bool(tied_segments(segments))
+    count, found = 0, []
+    for segment in segments:
+        own = []
+        for name, _ in segment.parameters():
+            number = numbers.setdefault(name, count) if is_tied else count
+            count += number == count
+            own.append(number)
+        found.append(own)
+    return found
+
+
+def sharing(segments: Sequence[DenseChain]) -> tuple[DenseChain, ...]:
+    """The segments, those that are tied with the first one's arrays in the place of their own, equal ones."""
+    tied = tied_segments(segments)
+    if not tied:
+        return tuple(segments)
+    found = list(segments)
+    for number, first in tied.items():
+        pairs = zip(segments[number].layers, segments[first].layers, strict=True)
+        found[number] = replace(segments[number], layers=tuple(_with_arrays(own, other) for own, other in pairs))
+    return tuple(found)
+
+
+def _with_arrays(layer: DenseLayer, first: DenseLayer) -> DenseLayer:
+    held: dict[str, Array] = dict(first.parameters())
+    return layer.with_parameters(iter([held.get(name, values) for name, values in layer.parameters()]))
+
+
+def applied_again(
+    before: Sequence[DenseLayer], after: Sequence[DenseLayer], layers: Sequence[DenseLayer], used: Collection[str]
+) -> tuple[DenseLayer, ...]:
+    """The layers of a tied segment once the first one's have become others.
+
+    Args:
+        before: the first segment's layers as they were.
+        after: what they are now.
+        layers: the tied segment's as they were, one for each of ``before``.
+        used: names that nodes and tensors bear.
+    """
+    own: dict[str, str] = {}
+    for first, layer in zip(before, layers, strict=True):
+        own.update(zip(first.names.all(), layer.names.all(), strict=True))
+    taken = set(used) | {name for layer in after for name in layer.names.all()}
+    found = []
+    for layer in after:
+        names = layer.names
+        if names.node not in own:
+            own.update(zip(names.all(), _fresh(names.node, taken).all(), strict=True))
+        found.append(
+            replace(
+                layer,
+                names=replace(
+                    names,
+                    node=own[names.node],
+                    activation=own.get(names.activation, names.activation),
+                    pre_activation=own.get(names.pre_activation, names.pre_activation),
+                    output=own.get(names.output, names.output),
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _fresh(node: str, taken: set[str]) -> LayerNames:
+    """Names for another application of a layer that onnxsurgeon made."""
+    number = 2
+    while taken & set(LayerNames.derived(f"{node}.{number}").all()):
+        number += 1
+    names = LayerNames.derived(f"{node}.{number}")
+    taken.update(names.all())
+    return names
