@@ -5,8 +5,11 @@
 
 Each network is trained by the loop engine in float32, and by the runners in Python, in Node (onnxruntime-node and
 onnxruntime-web's WebAssembly), in headless Chromium (WebAssembly) and in C++ (where its example is built). A figure is
-the largest difference of a weight from the loop engine's, relative to the largest weight of its tensor. Beside it
-stands how far the loop engine itself in float32 is from itself in float64: what rounding alone does.
+the largest difference of a weight from the loop engine's, relative to the largest weight of its tensor.
+
+A second table tells what rounding alone does to the loop engine: how far a step in float32 is from one in float64 from
+the same state, the farthest of all steps; how far a training is from one whose first weights are each one rounding of
+float32 away, median and largest of nine; and how far it is from the same in float64.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,7 @@ from playwright.sync_api import Browser, sync_playwright
 from train_anywhere_speed import HERE, NODE, RUNNER, served
 
 from onnxsurgeon import (
+    EngineError,
     Examples,
     InputOptions,
     Network,
@@ -46,11 +51,12 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.training.loop import LoopEngine
+from onnxsurgeon.training.state import OptimizerState
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPORTS = ROOT / "models" / "exports"
 CPP = ROOT / "runners" / "cpp" / "build" / "example"
-BATCH, SEED = 16, 4
+BATCH, SEED, NUDGES = 16, 4, 9
 SOFTWARE_GPU = ["--enable-features=Vulkan", "--disable-vulkan-surface", "--enable-unsafe-webgpu"]
 SOFTWARE_GPU += ["--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader"]
 SETTINGS = {
@@ -157,21 +163,61 @@ def by_engine(network: Network, case: Case, examples: Examples) -> Found:
     return dict(trained.parameters()), LoopEngine().evaluate(trained, examples).accuracy
 
 
-def in_float64(case: Case) -> Weights:
-    """What the loop engine makes of the same network in float64."""
-    model = onnx.ModelProto()
-    model.CopyFrom(case.network.frame.model)
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-            value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            wide = onnx.numpy_helper.to_array(tensor).astype(np.float64)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
-    network = case.network.with_parameters(values.astype(np.float64) for _, values in case.network.parameters())
-    network = replace(network, frame=replace(network.frame, model=model))
-    examples = prepare(network, case.dataset, case.dataset.train, case.options)
-    return by_engine(network, case, examples)[0]
+class Wide:
+    """A case's network and rows in float64."""
+
+    def __init__(self, case: Case) -> None:
+        """Convert what surrounds the weights."""
+        model = onnx.ModelProto()
+        model.CopyFrom(case.network.frame.model)
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+            if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+                value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                values = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        self._frame = replace(case.network.frame, model=model)
+        self.network = self.of(case.network)
+        self.examples = prepare(self.network, case.dataset, case.dataset.train, case.options)
+
+    def of(self, network: Network) -> Network:
+        """The same network in float64."""
+        wide = network.with_parameters(values.astype(np.float64) for _, values in network.parameters())
+        return replace(wide, frame=self._frame)
+
+
+def widened(state: OptimizerState | None) -> OptimizerState | None:
+    """An optimizer's state in float64."""
+    if state is None:
+        return None
+    moments = tuple(tuple(values.astype(np.float64) for values in each) for each in state.moments)
+    return OptimizerState(state.steps, moments)
+
+
+def step_by_step(case: Case, wide: Wide) -> float:
+    """How far a step in float32 is from one in float64 that starts from the same state: the farthest of all steps."""
+    engine, network, state, found = LoopEngine(), case.network, None, 0.0
+    for position, batch in enumerate(batch for part in case.batches() for batch in part):
+        spec = case.settings.spec(case.epochs, 1, position=position)
+        after = engine.train(network, case.examples, [batch[None]], spec, state)
+        exact = engine.train(wide.of(network), wide.examples, [batch[None]], spec, widened(state)).network
+        found = max(found, apart(dict(after.network.parameters()), dict(exact.parameters())))
+        network, state = after.network, after.state
+    return found
+
+
+def nudged(case: Case, seed: int) -> Weights:
+    """What the loop engine makes of the same network with every weight a rounding away, up or down by chance."""
+    rng = np.random.default_rng(seed)
+
+    def neighbour(values: np.ndarray) -> np.ndarray:
+        towards = np.where(rng.random(values.shape) < 0.5, -np.inf, np.inf)
+        found: np.ndarray = np.nextafter(values, towards.astype(values.dtype))
+        return found
+
+    network = case.network.with_parameters(neighbour(values) for _, values in case.network.parameters())
+    return by_engine(network, case, case.examples)[0]
 
 
 def parameters_in(case: Case, state: Mapping[str, np.ndarray]) -> Weights:
@@ -243,11 +289,22 @@ def apart(weights: Weights, others: Weights) -> float:
     )
 
 
-def row(name: str, optimizer: str, entry: Entry, folder: Path, steps: int, peers: Mapping[str, Any]) -> list[str]:
-    """One network's cells."""
-    case = Case(entry, SETTINGS[optimizer], folder, steps)
+def rounding(name: str, optimizer: str, case: Case) -> list[str]:
+    """The cells of what rounding alone does to a network's training."""
+    weights, wide = by_engine(case.network, case, case.examples)[0], Wide(case)
+    away = [apart(nudged(case, seed), weights) for seed in range(NUDGES)]
+    try:
+        whole = f"{apart(weights, by_engine(wide.network, case, wide.examples)[0]):.0e}"
+        step = f"{step_by_step(case, wide):.0e}"
+    except EngineError:  # ONNX Runtime has no Conv of float64
+        whole = step = NONE
+    return [name, optimizer, step, f"{median(away):.0e}", f"{max(away):.0e}", whole]
+
+
+def row(name: str, optimizer: str, case: Case, peers: Mapping[str, Any]) -> list[str]:
+    """The cells of how far its trainings are apart."""
     weights, metric = by_engine(case.network, case, case.examples)
-    cells, others = [f"{apart(weights, in_float64(case)):.0e}"], []
+    cells, others = [], []
     for train in peers.values():
         if train is None:
             cells.append(NONE)
@@ -286,15 +343,20 @@ def main() -> None:
         if given.webgpu:
             peers["Chromium, WebGPU"] = functools.partial(by_page, browser, ["webgpu"])
         rows: list[list[str]] = []
+        roundings: list[list[str]] = []
         for name in given.only:
-            for optimizer in SETTINGS:
+            for optimizer, settings in SETTINGS.items():
                 place = folder / f"{len(rows)}"
                 place.mkdir()
-                rows.append(row(name, optimizer, ENTRIES[name], place, given.steps, peers))
+                case = Case(ENTRIES[name], settings, place, given.steps)
+                rows.append(row(name, optimizer, case, peers))
                 print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+                roundings.append(rounding(name, optimizer, case))
+                print(" | ".join(roundings[-1]), file=sys.stderr, flush=True)
         browser.close()
-    head = ["network", "optimizer", "accuracy or R²", "float32 to float64", *peers, "metrics apart"]
-    print(table(head, rows, texts=2))
+    print(table(["network", "optimizer", "accuracy or R²", *peers, "metrics apart"], rows, texts=2))
+    head = ["network", "optimizer", "a step, to float64", "a rounding away, median", "largest", "all steps, to float64"]
+    print(f"\n{table(head, roundings, texts=2)}")
 
 
 if __name__ == "__main__":
