@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
 MOST_DROPOUT = 0.5
-OF_MAPS = 16  # times as many count the parameters of what has convolutions, for dropout
+OF_MAPS = 8  # times as many count the parameters of what has convolutions, for dropout
 RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
 VALIDATIONS = ("held-out", "test")
 STARTS = ("auto", "trained", "untrained")
