@@ -593,6 +593,10 @@ def test_the_papers_figure_is_shown_for_its_network(copy, tmp_path):
         (["8-4-3-2", "factorize:1:2 8-2-4-3-2"], [{0: 4, 1: 3}, {2: 2, 0: 4, 1: 3}]),
         (["8-4-3-2", "merge:1 8-3-2", "identity 8-3-2"], [{0: 4, 1: 3}, {1: 3}]),
         (["8-4-2+4-3-1", "narrow:2:1 8-4-2+4-1-1"], [{0: 4, 1: 3}, {0: 4, 1: 1}]),
+        (
+            ["c1-c8+c8-c4-c16+784-10", "insert_identity:2+insert_identity:4+widen:2:2 c1-c8-c8+c8-c6-c16-c16+784-10"],
+            [{0: 4}, {1: 8, 0: 6, 2: 16}],
+        ),
         (["8-4-2", "widen:x 8-4-9-9-2"], [{0: 4}, {1: 4, 2: 9, 3: 9}]),  # what no such surgery makes
         (["no topology"], []),
     ],

@@ -233,9 +233,28 @@ class Network:
         layers = self.segments[segment].layers
         return Pair(layers[position], layers[position + 1])
 
-    def splice(self, i: int, count: int, layers: Sequence[DenseLayer]) -> Network:
-        """The network with ``count`` layers of a segment, from hidden layer ``i`` on, replaced by ``layers``."""
-        number, position = self._site(i)
+    def place(self, i: int) -> tuple[int, int]:
+        """Segment of the only layer that writes group ``i``, counted from 0, and the layer's index there.
+
+        Raises:
+            SurgeryError: there is no such group; several layers write it, or a part of one's units.
+        """
+        if i <= self.hidden_count:
+            return self._site(i)
+        group = self.group(i)
+        first = group.writers[0]
+        segment = self.segments[first.segment]
+        if len(group.writers) > 1 or segment.layers[first.layer].units != group.units or segment.readers:
+            raise SurgeryError(
+                f"'{self.name}' ({self.topology}): width {i} is no single layer's: units can be added there and taken "
+                "away, and nothing else",
+                "no-such-layer",
+            )
+        return first.segment, first.layer
+
+    def splice(self, place: tuple[int, int], count: int, layers: Sequence[DenseLayer]) -> Network:
+        """The network with ``count`` layers of a segment, from a place (segment, index) on, replaced by ``layers``."""
+        number, position = place
         segment = self.segments[number]
         kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
         segments = list(self.segments)
@@ -276,9 +295,9 @@ class Network:
         """Of each segment's own hidden layers."""
         return [0 if number in self.tied else each.hidden_count for number, each in enumerate(self.segments)]
 
-    def fresh_names(self) -> LayerNames:
-        """Names for a new layer that nothing in the file bears yet."""
-        used = self._names()
+    def fresh_names(self, besides: Iterable[str] = ()) -> LayerNames:
+        """Names for a new layer that nothing in the file bears yet, nor are ``besides``."""
+        used = self._names() | set(besides)
         number = 1
         while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):
             number += 1

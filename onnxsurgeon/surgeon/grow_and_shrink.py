@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
+from onnxsurgeon.recommend.channels import channels
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
@@ -139,9 +140,14 @@ class GrowAndShrink(FrontSearch):
         return max(PARAMETERS_PER_ROW * self.train.rows, UNITS * inputs)
 
     def _overgrowth(self, limit: int | None) -> float:
-        """How many times as large as a limit allows the network grows, to be pruned to it."""
+        """How many times as large as a limit allows the network grows, to be pruned to it.
+
+        Of what has convolutions not at all: epochs of three times the multiplications are as much longer, and what that
+        gains of dense networks is little.
+        """
         settings = self.settings
         is_plain = limit is None or limit >= self._enough or settings.shrinkage == 0 or settings.epochs < FEWEST
+        is_plain = is_plain or bool(channels(self.given_branch.network))
         return 1.0 if is_plain or settings.objective == "pareto" else settings.overgrowth
 
     def _settling(self, state: State) -> int:

@@ -304,13 +304,14 @@ def _of_units(network: Network, change: Change) -> _Done:
 
 
 def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
-    result = network.splice(i, made.replaced, made.layers)
-    number, first = network.segment_of(i), network.depth(i)[0] - 1
+    number, first = network.place(i)
+    result = network.splice((number, first), made.replaced, made.layers)
     last = first + made.replaced - 1, first + len(made.layers) - 1
     places = tuple(((each, last[0]), (each, last[1])) for each in network.uses(number))
 
     def moments(past: Network, power: int) -> Network:
-        return past.splice(i, made.replaced, made.carry(_layers(past, i, made.replaced), power))
+        replaced = past.segments[number].layers[first : first + made.replaced]
+        return past.splice((number, first), made.replaced, made.carry(replaced, power))
 
     return _Done(result, moments, places, lambda known: known)
 
@@ -338,8 +339,3 @@ def _activation_name(network: Network, i: int) -> str:
     if i > network.hidden_count:
         return "a width that several layers share"
     return str(network.hidden(i).activation or "linear")
-
-
-def _layers(network: Network, i: int, count: int) -> tuple[DenseLayer, ...]:
-    """Hidden layer ``i`` and, with a ``count`` of 2, the one that reads it."""
-    return network.pair(i) if count == 2 else (network.hidden(i),)
