@@ -1,4 +1,4 @@
-"""axe-core finds no serious fault of accessibility: pages that onnxsurgeon writes, serves, documents; light and dark."""
+"""axe-core finds no serious fault of accessibility: pages that are written, served, and read; light and dark."""
 
 import os
 import threading
