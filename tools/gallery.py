@@ -18,13 +18,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reprint import BLOCK, COMMAND, run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ViewportSize
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "gallery.md"
 PICTURE = re.compile(r"!\[[^]]*\]\(([\w/-]+\.png)\)")
-DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 860}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 COLOURS = 128  # of a picture's palette: a page has few
 
 
