@@ -1,4 +1,4 @@
-"""axe-core finds no serious fault of accessibility in pages that are written, served or documented, light and dark."""
+"""axe-core finds no serious fault of accessibility: pages that are written, served, and read; light and dark."""
 
 import os
 import threading

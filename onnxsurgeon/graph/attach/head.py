@@ -17,7 +17,7 @@ from onnxsurgeon.graph.attach.layout import FLOATS, POOLS, described, layout_of
 from onnxsurgeon.graph.attach.nodes import Nodes, class_outputs, pooled
 from onnxsurgeon.graph.attach.where import place_of
 from onnxsurgeon.graph.create import MOST_PARAMETERS
-from onnxsurgeon.graph.files import Parts, check_parts
+from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.opening import ModelSource, parts_of
@@ -81,39 +81,10 @@ def attach_head(
         ModelError: the model cannot be read, or the tensor does not exist or cannot be read by a head; says why.
         SettingsError: the classes or the hidden layers make no sense.
     """
-    parts, source, path = parts_of(model)
-    return put_head(
-        parts,
-        classes,
-        at=at,
-        hidden=hidden,
-        pool=pool,
-        softmax=softmax,
-        freeze=freeze,
-        seed=seed,
-        name=source if path is None else path.stem,
-        source=source,
-    )
-
-
-def put_head(
-    parts: Parts,
-    classes: int | str | Sequence[str] | Sequence[int],
-    *,
-    at: str | None = None,
-    hidden: int | Sequence[int] = 128,
-    pool: str = "auto",
-    softmax: bool = True,
-    freeze: bool = True,
-    seed: int = 0,
-    name: str = "model",
-    source: str = "model",
-) -> NewHead:
-    """The same for a model taken apart; see ``attach_head``."""
-    names = _names(classes)
-    hidden = _units(hidden)
+    names, hidden = _names(classes), _units(hidden)
     if pool not in POOLS:
         raise SettingsError(f"pool: '{pool}' is unknown: expected one of {', '.join(POOLS)}", "unknown-choice")
+    parts, source, path = parts_of(model)
     constants = {tensor.name for tensor in parts.skeleton.graph.initializer} | parts.arrays.keys()
     constants |= {name for node in parts.skeleton.graph.node if node.op_type == "Constant" for name in node.output}
     place = place_of(parts.skeleton, at, constants, source)
@@ -159,7 +130,7 @@ def put_head(
     values = class_outputs(made, logits, names, outputs, shape[0], softmax=softmax)
     whole = joined(rest, made, values, place.tensor, kind, shape, frozen, source)
     check_parts(whole, source)
-    return NewHead(from_parts(whole, name=name, source=source), tuple(notes))
+    return NewHead(from_parts(whole, name=source if path is None else path.stem, source=source), tuple(notes))
 
 
 def _names(classes: int | str | Sequence[str] | Sequence[int]) -> list[Any]:
