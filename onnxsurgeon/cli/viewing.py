@@ -52,14 +52,17 @@ class ViewServer(LoopbackServer):
             return BytesIO(self.index), len(self.index), TYPES[".html"]
         file = self.files.get(path)
         kind = _BYTES
-        if file is None and not path.startswith(_DATA) and "\0" not in path:
-            file = (self.pages / path.lstrip("/")).resolve()
-            kind = TYPES.get(file.suffix, "")
-            if not kind or not file.is_relative_to(self.pages):
+        try:
+            if file is None and not path.startswith(_DATA):
+                file = (self.pages / path.lstrip("/")).resolve()
+                kind = TYPES.get(file.suffix, "")
+                if not kind or not file.is_relative_to(self.pages):
+                    return None
+            if file is None or not file.is_file():
                 return None
-        if file is None or not file.is_file():
+            return file.open("rb"), file.stat().st_size, kind
+        except (OSError, ValueError):  # a name that is too long, or that no file can have
             return None
-        return file.open("rb"), file.stat().st_size, kind
 
 
 def _netron() -> Path:

@@ -78,7 +78,7 @@ class _Turning:
         self.rows: dict[int, Any] = {}  # sizes of the rows of inputs, as the file says them
 
     def run(self) -> dict[str, int]:
-        self.rewriter.touch_all()
+        self.rewriter.touch_all(_FIRST)
         self.rewriter.drain(_FIRST, 1000 + 50 * len(self.graph.nodes))
         self.rewriter.finish()
         sizes = {tensor.shape[0] for tensor in self.graph.inputs if tensor.shape}

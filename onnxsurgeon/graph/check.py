@@ -136,12 +136,14 @@ def _check_declared(model: ModelProto, name: str) -> None:
 
 def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
     """Refuse operators that ONNX itself does not have; onnx.checker would not say which node it is."""
+    known: set[str] = set()
     for node in graph.node:
-        if node.domain in ("", "ai.onnx"):
+        if node.op_type not in known and node.domain in ("", "ai.onnx"):
             try:
                 onnx.defs.get_schema(node.op_type, opset)
             except onnx.defs.SchemaError as error:
                 raise ModelError(f"{name}: {describe(node)}: opset {opset} has no such operator", "opset") from error
+            known.add(node.op_type)
         for attribute in node.attribute:
             for subgraph in subgraphs(attribute) if attribute.HasField("g") or attribute.graphs else ():
                 _check_operators(subgraph, opset, name)
@@ -191,7 +193,12 @@ def _check_interface(graph: GraphProto, name: str) -> None:
 
 def _check_sizes(graph: GraphProto, name: str) -> None:
     """Refuse negative dimensions, and tensors that nothing could hold."""
+    seen: set[bytes] = set()  # types: many tensors have the same
     for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.SerializeToString()
+        if kind in seen:
+            continue
+        seen.add(kind)
         for tensor in tensor_types(value.type):
             dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
             if any(dim < 0 for dim in dims):

@@ -55,6 +55,8 @@ def frozen_in(model: onnx.ModelProto, source: str) -> Frozen:
 
 def nodes_before(graph: onnx.GraphProto, tensors: Sequence[str]) -> set[int]:
     """Positions of the nodes that these tensors are computed from."""
+    if not tensors:
+        return set()
     makers = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
     found: set[int] = set()
     todo = list(tensors)
@@ -79,6 +81,8 @@ def behind(model: onnx.ModelProto, tensors: Sequence[str], source: str) -> onnx.
     Raises:
         ModelError: the type of one of the tensors is not known.
     """
+    if not tensors:
+        return model
     graph = model.graph
     written = {name for node in graph.node for name in node.output if name}
     stops = [name for name in tensors if name in written]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,8 @@ def in_order(graph: gs.Graph) -> list[gs.Node]:
     """Nodes in an order in which each comes after what it reads."""
     nodes = [node for node in graph.nodes if node.outputs]
     producers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    if _are_in_order(nodes, producers):
+        return nodes
     order: list[gs.Node] = []
     state: dict[int, int] = {}
     for root in nodes:
@@ -89,3 +92,12 @@ def in_order(graph: gs.Graph) -> list[gs.Node]:
                 needed = [producers[id(tensor)] for tensor in reads(node) if id(tensor) in producers]
                 stack.extend((needs, False) for needs in reversed(needed) if id(needs) not in state)
     return order
+
+
+def _are_in_order(nodes: Sequence[gs.Node], producers: Mapping[int, gs.Node]) -> bool:
+    seen: set[int] = set()
+    for node in nodes:
+        if any(id(tensor) in producers and id(tensor) not in seen for tensor in reads(node)):
+            return False
+        seen.update(id(tensor) for tensor in node.outputs)
+    return True

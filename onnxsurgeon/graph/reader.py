@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups
 from onnxsurgeon.graph.held import held_otherwise
+from onnxsurgeon.graph.importing import imported, without_collecting
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
@@ -66,20 +65,8 @@ def load(path: str | os.PathLike[str]) -> Network:
     Raises:
         ModelError: the file is no usable model, or nothing in it can be trained; names file and node.
     """
-    with _without_collecting():
+    with without_collecting():
         return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Leave cyclic garbage for later: of a graph of 100,000 nodes all is alive, and is searched again and again."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:
@@ -163,19 +150,22 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         frozen,
         frozenset(imported.turned),
     )
+    groups = find_groups(segments, frame)
     notes = (
         *branches,
         *dropouts,
         *_of_frozen(frozen),
         *_of_idle(idle),
         *structure.notes,
-        *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
+        *structure.widths(_free_widths(structure, groups, segments)),
         *structure.ends,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
         *_of_branches(rest, parts.arrays),
         *own_copies(naming.copies),
     )
-    return Network(tuple(segments), replace(frame, notes=notes), name, own)
+    network = Network(tuple(segments), replace(frame, notes=notes), name, own)
+    vars(network)["units"] = groups  # which do not depend on notes
+    return network
 
 
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
@@ -244,6 +234,8 @@ def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int
 
     Nor is what the nodes with the numbers ``held`` do, which are frozen.
     """
+    if not any(node.op_type in QUANTIZERS or node.op_type in PACKED for node in model.graph.node):
+        return
     constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
     advice = "evolve the float model it was made from, and quantize the result again"
     for number, node in enumerate(model.graph.node):
@@ -324,7 +316,7 @@ def _import(
         is_one_row = takes_one_row(typed, arrays.keys())
         constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
         bodies = without_bodies(typed, constant, PRODUCTS)
-        graph = gs.import_onnx(typed)
+        graph = imported(typed)
         mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
