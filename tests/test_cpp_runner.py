@@ -14,7 +14,7 @@ import pytest
 from onnxsurgeon_runner import Trainer, read_state, write_state
 
 from tests.conftest import MODELS
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given
+from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
 from tests.test_train_anywhere import STRANGE, Case
 
 RUNNER = MODELS.parent / "runners" / "cpp"
@@ -55,7 +55,7 @@ def small(tmp_path_factory):
 def test_five_hundred_steps_are_those_of_python(tmp_path, example, name, optimizer):
     model, options = PARITY[name]
     case = Case(tmp_path, fresh(model), **options, schedule="cosine", **SETTINGS[optimizer])
-    epochs = -(-500 // -(-case.examples.rows // 16))
+    epochs = whole_epochs(name, case)
     rows, targets = given(case)
     trainer = Trainer(case.folder)
     losses = [epoch.loss for epoch in trainer.train(rows, targets, epochs=epochs, seed=4)]

@@ -15,7 +15,7 @@ from onnxsurgeon_runner import Trainer, read_state
 
 from onnxsurgeon import InputOptions, TrainingSettings, export_trainer, load, load_dataset
 from tests.conftest import MODELS
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given
+from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
 from tests.test_train_anywhere import CASES, EXPORTS, STRANGE, Case
 
 RUNNER = MODELS.parent / "runners" / "js"
@@ -109,7 +109,7 @@ def difference(state, other):
 def test_five_hundred_steps_are_those_of_python(tmp_path, name, optimizer, runtime):
     model, options = PARITY[name]
     case = Case(tmp_path, fresh(model), **options, **SETTINGS[optimizer])
-    epochs = -(-500 // -(-case.examples.rows // 16))
+    epochs = whole_epochs(name, case)
     trainer = Trainer(case.folder)
     rows, targets = given(case)
     losses = [epoch.loss for epoch in trainer.train(rows, targets, epochs=epochs, seed=4)]

@@ -214,7 +214,7 @@ def nudged(case: Case, seed: int) -> Weights:
     def neighbour(values: np.ndarray) -> np.ndarray:
         towards = np.where(rng.random(values.shape) < 0.5, -np.inf, np.inf)
         found: np.ndarray = np.nextafter(values, towards.astype(values.dtype))
-        return found
+        return np.where(values == 0, values, found)  # a bias of 0 is no rounded one
 
     network = case.network.with_parameters(neighbour(values) for _, values in case.network.parameters())
     return by_engine(network, case, case.examples)[0]
