@@ -16,7 +16,7 @@ from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups, LayerSize, Reader, UnitGroup, Writer, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
-from onnxsurgeon.graph.tied import applied_again, parameter_places, tied_segments
+from onnxsurgeon.graph.tied import applied_again, has_shared, parameter_places, parted, shared_weights, tied_segments
 from onnxsurgeon.linear_algebra import Array
 
 # In notes of widths and of layers that are not worked on (graph/notes.py, graph/left_alone.py).
@@ -92,8 +92,22 @@ class Network:
         return (number, *(each for each, first in self.tied.items() if first == number))
 
     def is_alone(self, number: int) -> bool:
-        """Whether no other segment has the weights of segment ``number``."""
-        return number not in self.tied and number not in self.tied.values()
+        """Whether no other layer has a weight of segment ``number``."""
+        return not any(layer.names.weight in self._shared_weights for layer in self.segments[number].layers)
+
+    @cached_property
+    def _shared_weights(self) -> set[str]:
+        return shared_weights(self.segments)
+
+    @cached_property
+    def _has_shared(self) -> bool:
+        return has_shared(self.segments)
+
+    def parted(self) -> Network:
+        """The network with a matrix and its transpose as two parameters, where they are one: as surgeries take it."""
+        if not any(layer.is_turned for layer in self.layers):
+            return self
+        return replace(self, segments=parted(self.segments, self._names()))
 
     @cached_property
     def parameter_places(self) -> list[list[int]]:
@@ -147,7 +161,7 @@ class Network:
 
     def once(self, values: Sequence[T]) -> list[T]:
         """Of values for all parameters of all segments, in order, one for each that ``parameters()`` has."""
-        if not self.tied:
+        if not self._has_shared:
             return list(values)
         found: dict[int, T] = {}
         for place, value in zip(chain.from_iterable(self.parameter_places), values, strict=True):
@@ -157,7 +171,7 @@ class Network:
     def with_parameters(self, values: Iterable[Array]) -> Network:
         """The same topology with other values, in the order of ``parameters()``."""
         iterator = iter(values)
-        if not self.tied:
+        if not self._has_shared:
             return replace(self, segments=tuple(segment.with_parameters(iterator) for segment in self.segments))
         given = list(iterator)
         pairs = zip(self.segments, self.parameter_places, strict=True)
