@@ -369,6 +369,7 @@ def test_inspect_says_whose_weights_a_layer_has(cli, tmp_path):
     assert (code, record["parameters"]) == (0, network.parameter_count)
     nodes = [layer["node"] for layer in record["layers"]]
     assert [layer.get("weights_of") for layer in record["layers"]] == [None, None, nodes[0], nodes[1], None]
+    assert sum(layer["parameters"] for layer in record["layers"]) == record["parameters"]
     assert len(record["hidden_layers"]) == 1
     assert all(proof["together"] <= 1e-5 < 1e-3 < proof["alone"] for proof in record["proofs"])
     (width,) = record["shared_widths"]
@@ -667,6 +668,17 @@ def test_an_autoencoder_of_tied_matrices_becomes_half_as_large(cli, tmp_path):
     code, _, err = cli(*given, "-o", "s.onnx", "--json")
     assert code == 0, err
     assert load(tmp_path / "s.onnx").parameter_count <= load(TRANSPOSED[0]).parameter_count / 2
+
+
+def test_inspect_says_whose_transpose_a_weight_is(cli):
+    code, out, _ = cli("inspect", str(TRANSPOSED[0]), "--json")
+    record = json.loads(out)
+    nodes = [layer["node"] for layer in record["layers"]]
+    assert (code, [layer.get("weights_of") for layer in record["layers"]]) == (0, [None, None, nodes[1], nodes[0]])
+    assert [layer["parameters"] for layer in record["layers"]] == [64 * 32 + 32, 32 * 16 + 16, 32, 64]
+    code, out, _ = cli("inspect", str(TRANSPOSED[0]), "--prove")
+    assert code == 0
+    assert f"32 + of {nodes[1]}" in out
 
 
 def test_one_of_a_matrix_and_its_transpose_is_not_frozen_alone():

@@ -212,9 +212,21 @@ class Network:
         return writers, [self.segments[port.segment].layers[port.layer] for port in group.readers]
 
     def same_as(self, number: int) -> tuple[DenseLayer | None, ...]:
-        """For each layer of segment ``number`` the one before it that has its weights; None: there is none."""
-        first = self.tied.get(number)
-        return (None,) * len(self.segments[number].layers) if first is None else self.segments[first].layers
+        """For each layer of segment ``number`` the one before it that has its weight; None: there is none."""
+        firsts = (self._firsts[layer.names.weight] for layer in self.segments[number].layers)
+        own = zip(self.segments[number].layers, firsts, strict=True)
+        return tuple(None if first is layer else first for layer, first in own)
+
+    def own_count(self, layer: DenseLayer) -> int:
+        """Number of a layer's trainable values but for those that it has from one before it; they add up to all."""
+        first = self._firsts[layer.names.weight]
+        held = set() if first is layer else {name for name, _ in first.parameters()}
+        return sum(values.size for name, values in layer.parameters() if name not in held)
+
+    @cached_property
+    def _firsts(self) -> dict[str, DenseLayer]:
+        """By name of a weight, the first layer that has it."""
+        return {layer.names.weight: layer for layer in reversed(self.layers)}
 
     def nodes_of(self, ports: Sequence[Reader | Writer]) -> list[str]:
         """Names of the nodes of the layers at a group's ports, and of those that have the same weights."""
