@@ -35,11 +35,12 @@ from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
 from onnxsurgeon.graph.left_alone import stay
+from onnxsurgeon.graph.lifting import lift
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, operator
 from onnxsurgeon.graph.notes import listed, own_copies
-from onnxsurgeon.graph.one_row import lift, takes_one_row
+from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.segments import Structure, find_structure, written_by
 from onnxsurgeon.graph.shared_weights import SharedWeights, of_turned
