@@ -30,11 +30,13 @@ from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
 from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.data.features import compute_features
+from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.files import read_parts
 from onnxsurgeon.graph.freezing import frozen_network
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.measure import found_error
+from onnxsurgeon.recommend.candidates import count_after
 from onnxsurgeon.recommend.resources import multiplications_of
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgery import FactorizeData, Grow, MergeData, MergeDuplicates, Narrow, Prune
@@ -44,11 +46,11 @@ from onnxsurgeon.task import SQUARED, Task
 from onnxsurgeon.training.forward import from_by_unit
 from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.resident import arrays
-from tests.conftest import needs_training
+from tests.conftest import MODELS, needs_training
 from tests.convolutional import loop_feeds
 from tests.test_diff import branch
 from tests.test_segments import Graph
-from tests.test_train_anywhere import OPTIMIZERS, Case, largest_difference
+from tests.test_train_anywhere import OPTIMIZERS, PIXELS, Case, largest_difference
 
 FOLDER = Path(__file__).parent / "shared_weights"
 FILES = sorted(FOLDER.glob("*.onnx"))
@@ -367,6 +369,7 @@ def test_inspect_says_whose_weights_a_layer_has(cli, tmp_path):
     assert (code, record["parameters"]) == (0, network.parameter_count)
     nodes = [layer["node"] for layer in record["layers"]]
     assert [layer.get("weights_of") for layer in record["layers"]] == [None, None, nodes[0], nodes[1], None]
+    assert sum(layer["parameters"] for layer in record["layers"]) == record["parameters"]
     assert len(record["hidden_layers"]) == 1
     assert all(proof["together"] <= 1e-5 < 1e-3 < proof["alone"] for proof in record["proofs"])
     (width,) = record["shared_widths"]
@@ -566,3 +569,146 @@ def test_a_killed_run_goes_on_with_tied_weights(tmp_path):
     for (name, a), (_, b) in zip(whole.network.parameters(), second.network.parameters(), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
     assert all(len(moment) == len(network.parameters()) for moment in first.state.moments)
+
+
+TRANSPOSED = [MODELS / "exports" / f"{name}-tied.onnx" for name in ("torch-legacy", "torch-dynamo", "ort")]
+
+
+def pixels(rows=64):
+    x = np.random.default_rng(0).standard_normal((rows, 64)).astype("f")
+    return Examples((x,), (x.astype(np.float64),), (Task(SQUARED, 64),))
+
+
+@pytest.mark.parametrize("path", TRANSPOSED, ids=lambda path: path.stem)
+def test_a_matrix_and_its_transpose_stay_one_in_training(path, tmp_path):
+    """Of an autoencoder that decodes with its encoder's matrices."""
+    network = load(path)
+    assert network.topology == "64-32-16-32-64"
+    assert network.parameter_count == 64 * 32 + 32 * 16 + 32 + 16 + 32 + 64
+    assert sum("transposed: they are trained as one" in note for note in network.frame.notes) == 2
+    examples, engine = pixels(), make_engine("loop")
+    spec = TrainingSpec(0.01, optimizer="adamw")
+    trained = engine.train(network, examples, [np.arange(64).reshape(4, 16)] * 20, spec).network
+    assert engine.evaluate(trained, examples).loss < 0.9 * engine.evaluate(network, examples).loss
+    outer, inner, back, out = trained.layers
+    assert np.array_equal(outer.weight.T, out.weight)
+    assert np.array_equal(inner.weight.T, back.weight)
+    save(trained, tmp_path / "trained.onnx")
+    again = load(tmp_path / "trained.onnx")
+    assert (tmp_path / "trained.onnx").stat().st_size <= path.stat().st_size
+    assert [name for name, _ in again.parameters()] == [name for name, _ in network.parameters()]
+    y = run(onnx.load(tmp_path / "trained.onnx"), {again.frame.model.graph.input[0].name: examples.features[0]})[0]
+    assert np.mean((y - examples.features[0]) ** 2) == pytest.approx(engine.evaluate(trained, examples).loss, rel=1e-4)
+
+
+def test_gradients_of_a_matrix_and_its_transpose_are_difference_quotients():
+    network = load(TRANSPOSED[0])
+    network = network.with_parameters([values.astype(np.float64) for _, values in network.parameters()])
+    x = np.random.default_rng(1).standard_normal((5, 64))
+    examples = Examples((x,), (x[:, ::-1].copy(),), (Task(SQUARED, 64),))
+    found = gradients(network, examples)
+
+    def loss(net):
+        y = x
+        for layer in net.layers:
+            y = y @ layer.weight + layer.bias
+            y = y if layer.activation is None else layer.activation(y)
+        return np.mean((y - examples.labels[0]) ** 2)
+
+    rng = np.random.default_rng(2)
+    names = [name for name, _ in network.parameters()]
+    for number, name in enumerate(names):
+        direction = rng.standard_normal(found[name].shape)
+        sides = []
+        for sign in (1, -1):
+            moved = [values for _, values in network.parameters()]
+            moved[number] = moved[number] + sign * 1e-6 * direction
+            sides.append(loss(network.with_parameters(moved)))
+        assert (found[name] * direction).sum() == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("path", TRANSPOSED, ids=lambda path: path.stem)
+def test_a_surgery_makes_two_of_a_matrix_and_its_transpose(path):
+    network = load(path)
+    given = to_model(network)
+    for surgery in (Widen(1, 3), Widen(2, 4), InsertIdentity(2), Factorize(1, 32)):
+        done = operate(network, surgery, np.random.default_rng(0), require_exact=True)
+        assert done.record.parameters_before == network.parameter_count
+        assert done.record.parameters == count_after(network, surgery) == done.network.parameter_count
+        assert compare_models(given, to_model(done.network), random_inputs(given)).relative <= 1e-5
+        step = [np.random.default_rng(3).standard_normal(v.shape).astype("f") for _, v in network.parameters()]
+        carried = done.carry(network.with_parameters(step), 1)
+        assert [v.shape for _, v in carried.parameters()] == [v.shape for _, v in done.network.parameters()]
+    for i in groups_of(network):
+        proof = prove_group(network, i)
+        assert proof.together <= 1e-5 < 1e-3 < proof.alone
+
+
+def test_an_exported_trainer_keeps_a_matrix_and_its_transpose(tmp_path):
+    network = load(TRANSPOSED[0])
+    made = Case(tmp_path, TRANSPOSED[0].name, "digits-autoencoder.npz", options=PIXELS, **OPTIMIZERS["adamw"])
+    batches = made.batches(21)
+    state, _ = made.train("train", batches)
+    found = import_state(network, state).network
+    assert largest_difference(found, made.expected(batches).network) <= 1e-4
+    outer, inner, back, out = found.layers
+    assert np.array_equal(outer.weight.T, out.weight)
+    assert np.array_equal(inner.weight.T, back.weight)
+    parameters = {name: values for name, values in state.items() if name.startswith("parameter/")}
+    raw = {name: values[:8] for name, values in made.raw().items()}
+    (output,) = made.run("predict", {**raw, **parameters}).values()
+    held = model_inputs(network, made.dataset, made.dataset.train, PIXELS)
+    own = {name: rows.take(slice(0, 8)) for name, rows in held.items()}
+    np.testing.assert_allclose(output, run(to_model(found), own)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_an_autoencoder_of_tied_matrices_becomes_half_as_large(cli, tmp_path):
+    data = MODELS / "exports" / "data" / "digits-autoencoder.npz"
+    given = ("evolve", str(TRANSPOSED[0]), "--data", str(data), "--scale", 1 / 16, "--shrink", 2, "--epochs", 2)
+    code, _, err = cli(*given, "-o", "s.onnx", "--json")
+    assert code == 0, err
+    assert load(tmp_path / "s.onnx").parameter_count <= load(TRANSPOSED[0]).parameter_count / 2
+
+
+def test_inspect_says_whose_transpose_a_weight_is(cli):
+    code, out, _ = cli("inspect", str(TRANSPOSED[0]), "--json")
+    record = json.loads(out)
+    nodes = [layer["node"] for layer in record["layers"]]
+    assert (code, [layer.get("weights_of") for layer in record["layers"]]) == (0, [None, None, nodes[1], nodes[0]])
+    assert [layer["parameters"] for layer in record["layers"]] == [64 * 32 + 32, 32 * 16 + 16, 32, 64]
+    code, out, _ = cli("inspect", str(TRANSPOSED[0]), "--prove")
+    assert code == 0
+    assert f"32 + of {nodes[1]}" in out
+
+
+def test_one_of_a_matrix_and_its_transpose_is_not_frozen_alone():
+    path = TRANSPOSED[0]
+    network = load(path)
+    nodes = [layer.names.node for layer in network.layers]
+    frozen = frozen_network(read_parts(path), [nodes[1]], [])
+    assert [layer.names.node for layer in frozen.layers] == [nodes[0], nodes[3]]
+    assert f"'{nodes[2]}' stays as it is: it has the weights of '{nodes[1]}', which does" in frozen.frame.notes
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_transpose_is_written_whatever_the_axes(opset, axes):
+    """A Gemm transposes by itself; a MatMul reads what a Transpose writes."""
+    g = Graph()
+    shape = ("batch", 4) if axes == 2 else ("batch", 5, 4)
+    g.opset, g.inputs["x"], g.outputs["y"] = opset, shape, shape
+    g.const(W=g.weight(4, 6))
+    g.op("MatMul", "x W", "a", name="there")
+    g.op("Tanh", "a", "b")
+    g.op("Transpose", "W", "t", perm=[1, 0])
+    g.op("MatMul", "b t", "y", name="back")
+    model = g.model()
+    network = from_model(model)
+    assert network.parameter_count == 24
+    written = to_model(network)
+    onnx.checker.check_model(written, full_check=True)
+    assert [tensor.name for tensor in written.graph.initializer] == ["W"]
+    assert compare_models(model, written, random_inputs(model)).relative <= 1e-6
+    assert to_model(from_model(written)) == written
+    wider = operate(network, Widen(1, 2), np.random.default_rng(0), require_exact=True).network
+    assert compare_models(model, to_model(wider), random_inputs(model)).relative <= 1e-5

@@ -191,18 +191,19 @@ def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
     for number, segment in enumerate(network.segments, start=1):
         own = zip(segment.layers, network.same_as(number - 1), segment.multiplications(), strict=True)
         for position, (layer, first, count) in enumerate(own):
-            report = next(remaining) if first is None and position < segment.hidden_count else None
+            is_own = number - 1 not in network.tied
+            report = next(remaining) if is_own and position < segment.hidden_count else None
             what = "output" if report is None else str(report.layer)
-            size = f"{sum(values.size for _, values in layer.parameters()):,}"
+            size = f"{network.own_count(layer):,}"
             kind = "dense" if layer.geometry is None else str(layer.geometry)
             cells = [
                 *([str(number)] if several else []),
-                what if first is None else "",
+                what if is_own else "",
                 layer.names.node,
                 f"{layer.channels} × {layer.units}",
                 *([kind] if in_space else []),
                 "–" if report is None else str(layer.activation or "linear"),
-                size if first is None else f"of {first.names.node}",
+                size if first is None else f"{size} + of {first.names.node}",
                 *(["?" if count is None else f"{count:,}"] if in_space else []),
                 "" if report is None else f"{report.removable} of {report.units}",
             ]

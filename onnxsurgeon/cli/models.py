@@ -277,7 +277,7 @@ def _layers(network: Network) -> list[dict[str, Any]]:
             "kind": "dense" if layer.geometry is None else "convolution",
             "channels": layer.channels,
             "units": layer.units,
-            "parameters": sum(values.size for _, values in layer.parameters()),
+            "parameters": network.own_count(layer),
             "multiplications": count,
             **({} if layer.geometry is None else asdict(layer.geometry)),
             **({} if first is None else {"weights_of": first.names.node}),

@@ -39,8 +39,8 @@ from onnxsurgeon.graph.layouts import (
     with_rows_in_front,
     without_rows,
 )
+from onnxsurgeon.graph.lifting import ELEMENTWISE, LAST_AXIS, REDUCE
 from onnxsurgeon.graph.normal_form import in_order
-from onnxsurgeon.graph.one_row import ELEMENTWISE, LAST_AXIS, REDUCE
 from onnxsurgeon.linear_algebra import Array
 
 Edit = Callable[[], None]

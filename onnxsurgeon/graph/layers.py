@@ -61,6 +61,8 @@ class DenseLayer:
         bias: b, shape (n_out,), or None.
         activation: φ, or None for a linear layer (a segment's output layer always is: what follows it is the frame's).
         geometry: how a convolution is applied in space; None for a dense layer.
+        is_turned: whether W is the transpose of what bears its name, which is another layer's weight; only while both
+            are as the file has them (``Network.parted``).
     """
 
     weight: Array
@@ -68,6 +70,7 @@ class DenseLayer:
     activation: Activation | None
     names: LayerNames
     geometry: Geometry | None = None
+    is_turned: bool = False
 
     @property
     def inputs(self) -> int:
@@ -91,7 +94,7 @@ class DenseLayer:
 
     def parameters(self) -> Iterator[tuple[str, Array]]:
         """Trainable tensors as (name in the file, values): W, then b, then PRelu's slopes."""
-        yield self.names.weight, self.weight
+        yield self.names.weight, self.weight.T if self.is_turned else self.weight
         if self.bias is not None:
             yield self.names.bias, self.bias
         if self.activation is not None and self.activation.slope is not None:
@@ -110,7 +113,8 @@ class DenseLayer:
 
     def with_parameters(self, values: Iterator[Array]) -> DenseLayer:
         """The same layer with other values, taken from ``values`` in the order of ``parameters()``."""
-        weight = next(values)
+        given = next(values)
+        weight = given.T if self.is_turned else given
         bias = None if self.bias is None else next(values)
         activation = self.activation
         if activation is not None and activation.slope is not None:

@@ -16,7 +16,7 @@ from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups, LayerSize, Reader, UnitGroup, Writer, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
-from onnxsurgeon.graph.tied import applied_again, parameter_places, tied_segments
+from onnxsurgeon.graph.tied import applied_again, has_shared, parameter_places, parted, shared_weights, tied_segments
 from onnxsurgeon.linear_algebra import Array
 
 # In notes of widths and of layers that are not worked on (graph/notes.py, graph/left_alone.py).
@@ -93,8 +93,22 @@ class Network:
         return (number, *(each for each, first in self.tied.items() if first == number))
 
     def is_alone(self, number: int) -> bool:
-        """Whether no other segment has the weights of segment ``number``."""
-        return number not in self.tied and number not in self.tied.values()
+        """Whether no other layer has a weight of segment ``number``."""
+        return not any(layer.names.weight in self._shared_weights for layer in self.segments[number].layers)
+
+    @cached_property
+    def _shared_weights(self) -> set[str]:
+        return shared_weights(self.segments)
+
+    @cached_property
+    def _has_shared(self) -> bool:
+        return has_shared(self.segments)
+
+    def parted(self) -> Network:
+        """The network with a matrix and its transpose as two parameters, where they are one: as surgeries take it."""
+        if not any(layer.is_turned for layer in self.layers):
+            return self
+        return replace(self, segments=parted(self.segments, self._names()))
 
     @cached_property
     def parameter_places(self) -> list[list[int]]:
@@ -148,7 +162,7 @@ class Network:
 
     def once(self, values: Sequence[T]) -> list[T]:
         """Of values for all parameters of all segments, in order, one for each that ``parameters()`` has."""
-        if not self.tied:
+        if not self._has_shared:
             return list(values)
         found: dict[int, T] = {}
         for place, value in zip(chain.from_iterable(self.parameter_places), values, strict=True):
@@ -158,7 +172,7 @@ class Network:
     def with_parameters(self, values: Iterable[Array]) -> Network:
         """The same topology with other values, in the order of ``parameters()``."""
         iterator = iter(values)
-        if not self.tied:
+        if not self._has_shared:
             return replace(self, segments=tuple(segment.with_parameters(iterator) for segment in self.segments))
         given = list(iterator)
         pairs = zip(self.segments, self.parameter_places, strict=True)
@@ -199,9 +213,21 @@ class Network:
         return writers, [self.segments[port.segment].layers[port.layer] for port in group.readers]
 
     def same_as(self, number: int) -> tuple[DenseLayer | None, ...]:
-        """For each layer of segment ``number`` the one before it that has its weights; None: there is none."""
-        first = self.tied.get(number)
-        return (None,) * len(self.segments[number].layers) if first is None else self.segments[first].layers
+        """For each layer of segment ``number`` the one before it that has its weight; None: there is none."""
+        firsts = (self._firsts[layer.names.weight] for layer in self.segments[number].layers)
+        own = zip(self.segments[number].layers, firsts, strict=True)
+        return tuple(None if first is layer else first for layer, first in own)
+
+    def own_count(self, layer: DenseLayer) -> int:
+        """Number of a layer's trainable values but for those that it has from one before it; they add up to all."""
+        first = self._firsts[layer.names.weight]
+        held = set() if first is layer else {name for name, _ in first.parameters()}
+        return sum(values.size for name, values in layer.parameters() if name not in held)
+
+    @cached_property
+    def _firsts(self) -> dict[str, DenseLayer]:
+        """By name of a weight, the first layer that has it."""
+        return {layer.names.weight: layer for layer in reversed(self.layers)}
 
     def nodes_of(self, ports: Sequence[Reader | Writer]) -> list[str]:
         """Names of the nodes of the layers at a group's ports, and of those that have the same weights."""

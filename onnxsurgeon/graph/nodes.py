@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -42,6 +43,13 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
 def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[onnx.NodeProto]:
     """z = x W + b: a Conv, or a Gemm where x has two axes, else a MatMul and an Add."""
     names = layer.names
+    if layer.is_turned:
+        if rank == 2 and layer.bias is not None:
+            return [helper.make_node("Gemm", [x, names.weight, names.bias], [z], name=names.node, transB=1)]
+        turned = f"{names.node}/turned"
+        upright = replace(layer, is_turned=False, names=replace(names, weight=turned))
+        transpose = helper.make_node("Transpose", [names.weight], [turned], name=turned, perm=[1, 0])
+        return [transpose, *_product(upright, x, z, rank, opset)]
     if layer.geometry is not None:
         inputs = [x, names.weight] if layer.bias is None else [x, names.weight, names.bias]
         return [helper.make_node("Conv", inputs, [z], name=names.node, **_attributes(layer.geometry))]
@@ -78,12 +86,11 @@ def chain_model(chain: DenseChain, opset: int = 17) -> onnx.ModelProto:
 
     Its parameters are inputs, as ``parameters_in_file`` gives them, so that nothing is copied.
     """
-    from dataclasses import replace
-
     flat = replace(chain, rank=chain.rank if chain.is_convolution else 2, stored=None, readers=(), file_rank=0)
     nodes, initializers = chain_nodes(flat, opset)
     kind = helper.np_dtype_to_tensor_dtype(flat.dtype)
-    parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in flat.parameters_in_file()]
+    held = dict(flat.parameters_in_file())  # layers may share them
+    parameters = [helper.make_tensor_value_info(name, kind, values.shape) for name, values in held.items()]
     space = [None] * (flat.rank - 2)
     graph = helper.make_graph(
         nodes,

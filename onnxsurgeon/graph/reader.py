@@ -35,13 +35,15 @@ from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
 from onnxsurgeon.graph.left_alone import stay
+from onnxsurgeon.graph.lifting import lift
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import activation_of, label, operator
 from onnxsurgeon.graph.notes import listed, own_copies
-from onnxsurgeon.graph.one_row import lift, takes_one_row
+from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.segments import Structure, find_structure, written_by
+from onnxsurgeon.graph.shared_weights import SharedWeights, of_turned
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.graph.tied import sharing, tied_segments
 from onnxsurgeon.linear_algebra import Array
@@ -117,7 +119,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         behind = structure.readers.get(number, [])
         for link in (*links, *behind):
             # What is called by one name may be several layers' in several forms, and each gets its own.
-            kind = structure.shared.get(id(link.dense))
+            kind = structure.shared.one.get(id(link.dense))
             if kind is None or kind not in counted:
                 allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
             counted.add(kind)
@@ -161,6 +163,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         *structure.ends,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
         *_of_branches(rest, parts.arrays),
+        *of_turned(segments),
         *own_copies(naming.copies),
     )
     network = Network(tuple(segments), replace(frame, notes=notes), name, own)
@@ -386,7 +389,7 @@ class _Naming:
 
     nodes: set[str]
     taken: set[str]
-    shared: dict[int, int]
+    shared: SharedWeights
     copies: list[tuple[str, str, str]] = field(default_factory=list)
     _known: dict[tuple[int, str, str, bytes], str] = field(default_factory=dict)
 
@@ -398,7 +401,8 @@ class _Naming:
         """
         derived, layer = str(getattr(names, part)), names.node
         look = b"" if values is None or part == "weight" else values.tobytes()
-        key = self.shared.get(id(link.dense), -1), part, given, look
+        sharing = self.shared.one if part == "weight" else self.shared.alike
+        key = sharing.get(id(link.dense), -1), part, given, look
         if key[0] >= 0 and key in self._known:
             return self._known[key]
         wanted = _free(given or derived, self.taken)
@@ -443,7 +447,8 @@ def _layer(link: Link, naming: _Naming, source: str) -> DenseLayer:
         chosen[part] = naming.tensor(link, part, chosen.get(part, ""), values, names)
     derived = {part: getattr(names, part) for part in LayerNames.__dataclass_fields__}
     naming.taken.update({**derived, **chosen}.values())
-    return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}), geometry_of(node))
+    is_turned = id(node) in naming.shared.turned
+    return DenseLayer(weight, bias, activation, LayerNames(**{**derived, **chosen}), geometry_of(node), is_turned)
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -32,6 +32,7 @@ from onnxsurgeon.graph.normal_form import in_order, label, reads
 from onnxsurgeon.graph.notes import depends_on_input, idle_ends, listed, pinned_widths, summed_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
 from onnxsurgeon.graph.shared_weights import (
+    SharedWeights,
     ends_of_sharing,
     read_by_gathers,
     sharing_weights,
@@ -58,7 +59,7 @@ class Structure:
         notes: what is left alone, and why.
         ends: what is to be said of the model's inputs and outputs.
         stopped: why training stops at a head, where what reads it cannot be trained through.
-        shared: for the dense nodes, by id, whose weight others have too, a number that is the same for all of them.
+        shared: the layers that share their weights.
     """
 
     segments: list[list[Link]]
@@ -71,7 +72,7 @@ class Structure:
     ends: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
-    shared: dict[int, int] = field(default_factory=dict)
+    shared: SharedWeights = field(default_factory=lambda: SharedWeights({}, {}, frozenset()))
 
 
 def find_structure(
@@ -160,7 +161,7 @@ class _Search:
             *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
             *without_targets(self.graph, self.order, heads, dense, self.moved),
         ]
-        widths = partial(pinned_widths, self.graph, alone, self.readers, leading, self.sharing.keys())
+        widths = partial(pinned_widths, self.graph, alone, self.readers, leading, self.sharing.alike.keys())
         return Structure(
             *(segments, steps, heads, features, constants, widths, self.notes, ends, readers),
             _told(stopped),
@@ -265,8 +266,8 @@ class _Search:
     def _without_partners(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes but for those that share their weights with what stays: these stay too."""
         while True:
-            broken = {number for key, number in self.sharing.items() if key not in found}
-            lost = {key for key in found if key in self.tables or self.sharing.get(key) in broken}
+            broken = {number for key, number in self.sharing.one.items() if key not in found}
+            lost = {key for key in found if key in self.tables or self.sharing.one.get(key) in broken}
             if not lost:
                 return found
             self.partners |= {key: node for key, node in found.items() if key in lost}
@@ -278,8 +279,8 @@ class _Search:
         others = [node for key, node in self.partners.items() if key not in self.tables]
         notes = [sharing_with_tables(by_table, [self.tables[id(node)] for node in by_table])] if by_table else []
         if others:
-            numbers = {self.sharing[id(node)] for node in others}
-            firsts = [node for node in self.order if self.sharing.get(id(node)) in numbers]
+            numbers = {self.sharing.one[id(node)] for node in others}
+            firsts = [node for node in self.order if self.sharing.one.get(id(node)) in numbers]
             notes.append(sharing_with_frozen(others, [node for node in firsts if id(node) not in self.partners]))
         return notes
 
@@ -470,7 +471,7 @@ class _Search:
                     between[key], reader = reader, after
             if reader is not None and id(reader) in links and may_follow(link.dense, reader):
                 following[key] = id(reader)
-        shared = {key: number for key, number in self.sharing.items() if key in links}
+        shared = {key: number for key, number in self.sharing.alike.items() if key in links}
         for key in ends_of_sharing(following, shared, lambda key: self._look(dense[key])):
             del following[key]
         for key in following.keys() & between.keys():
@@ -513,7 +514,7 @@ class _Search:
             if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
                 continue
             layers = [links[0].dense, *(each[0].dense for each in heads)]
-            if any(geometry_of(layer) or id(layer) in self.sharing for layer in layers):
+            if any(geometry_of(layer) or id(layer) in self.sharing.one for layer in layers):
                 continue
             if len({layer.inputs[1].values.dtype for layer in layers}) > 1:
                 continue

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical import constant_values, geometry_of, name_in_file
+from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.notes import listed
 
 
-def sharing_weights(layers: Sequence[gs.Node]) -> dict[int, int]:
-    """For each layer whose weight others have too, by its node's id, a number that is the same for all of them.
+class SharedWeights(NamedTuple):
+    """Layers that share their weights, by their nodes' ids.
 
-    Weights are one where they have one name and are the same values, used as the same kind of layer. A transposed one,
-    or one that another BatchNormalization is folded into, is not.
+    Attributes:
+        alike: of layers that have the same weight, a number that is the same for all of them.
+        one: the same, of layers that have it or its transpose.
+        turned: those that have the transpose of what the first of them has.
+    """
+
+    alike: dict[int, int]
+    one: dict[int, int]
+    turned: frozenset[int]
+
+
+def sharing_weights(layers: Sequence[gs.Node]) -> SharedWeights:
+    """Which of the layers share their weights.
+
+    Weights are one where they have one name and are the same values, used as the same kind of layer, or are a matrix
+    and its transpose. One that another normalisation is folded into is another.
     """
     by_name: dict[str, list[gs.Node]] = {}
     for node in layers:
         by_name.setdefault(name_in_file(node.inputs[1].name), []).append(node)
-    found: dict[int, int] = {}
+    alike: dict[int, int] = {}
+    one: dict[int, int] = {}
+    turned: set[int] = set()
     for nodes in by_name.values():
         kinds: list[list[gs.Node]] = []
         for node in nodes if len(nodes) > 1 else ():
-            alike = next((kind for kind in kinds if _are_alike(kind[0], node)), None)
-            if alike is None:
+            known = next((kind for kind in kinds if _are_alike(kind[0], node)), None)
+            if known is None:
                 kinds.append([node])
             else:
-                alike.append(node)
+                known.append(node)
         for kind in kinds:
             if len(kind) > 1:
-                found.update((id(node), len(found)) for node in kind[:1])
-                found.update((id(node), found[id(kind[0])]) for node in kind[1:])
-    return found
+                alike |= dict.fromkeys(map(id, kind), id(kind[0]))
+        whole = [kind for kind in kinds[1:] if _is_transpose(kind[0], kinds[0][0])]
+        turned.update(id(node) for kind in whole for node in kind)
+        for kind in kinds:
+            if len(kind) > 1 or whole:
+                first = kinds[0][0] if kind in whole else kind[0]
+                one |= dict.fromkeys(map(id, kind), id(first))
+    return SharedWeights(alike, one, frozenset(turned))
+
+
+def _is_transpose(second: gs.Node, first: gs.Node) -> bool:
+    """Whether the second layer's weight is the transpose of the first one's; of convolutions it is never one."""
+    a, b = constant_values(first.inputs[1]), constant_values(second.inputs[1])
+    if a is None or b is None or geometry_of(first) is not None or geometry_of(second) is not None:
+        return False
+    return a.dtype == b.dtype and bool(np.array_equal(a.T, b))
 
 
 def _are_alike(first: gs.Node, second: gs.Node) -> bool:
@@ -68,7 +99,7 @@ def ends_of_sharing(
 
     Args:
         following: for each layer the one that would follow it in its segment.
-        shared: as of ``sharing_weights``, of the layers that are trained.
+        shared: as of ``SharedWeights.alike``, of the layers that are trained.
         looks: what layers of one segment must have in common with those of the same weights besides these.
     """
     members: dict[int, list[int]] = {}
@@ -100,3 +131,15 @@ def sharing_with_tables(layers: Sequence[gs.Node], takers: Sequence[gs.Node]) ->
     names, nodes = [label(node) for node in layers], list(dict.fromkeys(label(node) for node in takers))
     stays = "stays as it is: its weight is a table" if len(names) == 1 else "stay as they are: their weights are tables"
     return f"{listed(names)} {stays} that {'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)} (Gather) reads too"
+
+
+def of_turned(segments: Sequence[DenseChain]) -> list[str]:
+    """That layers have other layers' weights transposed."""
+    layers = [layer for segment in segments for layer in segment.layers]
+    firsts = {layer.names.weight: layer.names.node for layer in layers if not layer.is_turned}
+    return [
+        f"'{layer.names.node}' has the weight of '{firsts[layer.names.weight]}', transposed: they are trained as one; "
+        "surgeries make two of it"
+        for layer in layers
+        if layer.is_turned
+    ]

@@ -7,8 +7,11 @@ of it becomes of the others.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.linear_algebra import Array
@@ -25,10 +28,39 @@ def tied_segments(segments: Sequence[DenseChain]) -> dict[int, int]:
     return found
 
 
+def shared_weights(segments: Sequence[DenseChain]) -> set[str]:
+    """Names of weights that several layers have."""
+    counts = Counter(layer.names.weight for segment in segments for layer in segment.layers)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def has_shared(segments: Sequence[DenseChain]) -> bool:
+    """Whether parameters are counted by their names: some are several layers'."""
+    return bool(tied_segments(segments)) or any(layer.is_turned for each in segments for layer in each.layers)
+
+
+def parted(segments: Sequence[DenseChain], used: Collection[str]) -> tuple[DenseChain, ...]:
+    """The segments, weights that are others' transposed having names of their own, which are not among ``used``."""
+    found, taken = [], set(used)
+    for segment in segments:
+        layers = []
+        for layer in segment.layers:
+            if layer.is_turned:
+                name = f"{layer.names.node}.weight"
+                while name in taken:
+                    name += "_"
+                taken.add(name)
+                weight = np.ascontiguousarray(layer.weight)
+                layer = replace(layer, weight=weight, names=replace(layer.names, weight=name), is_turned=False)
+            layers.append(layer)
+        found.append(replace(segment, layers=tuple(layers)))
+    return tuple(found)
+
+
 def parameter_places(segments: Sequence[DenseChain]) -> list[list[int]]:
     """For each segment the numbers of its parameters, counted through all; one that was counted keeps its number."""
     numbers: dict[str, int] = {}
-    is_tied = bool(tied_segments(segments))
+    is_tied = has_shared(segments)
     count, found = 0, []
     for segment in segments:
         own = []

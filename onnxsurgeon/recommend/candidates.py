@@ -144,7 +144,7 @@ def _can_be_done(surgery: Surgery, network: Network) -> bool:
 
 def count_after(network: Network, surgery: Surgery) -> int:
     """Parameter count of the surgery's result, without performing it where that can be."""
-    count = surgery.parameters_after(network)
+    count = surgery.parameters_after(network.parted())
     return operate(network, surgery).network.parameter_count if count is None else count
 
 

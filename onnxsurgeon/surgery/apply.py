@@ -29,6 +29,7 @@ def apply(network: Network, change: Change) -> Network:
     Raises:
         SurgeryError: the file's own constants cannot follow.
     """
+    network = network.parted()
 
     def bias(layer: DenseLayer, block: Array, rows: RowMap) -> Array | None:
         return add_bias(layer.bias, None if rows.shift is None else rows.shift.of(block), layer.weight.dtype)

@@ -251,7 +251,8 @@ def operate(
     Raises:
         SurgeryError: it cannot be done; it is not exact though ``require_exact`` is set; or the proof fails.
     """
-    name = spell(surgery)
+    name, given = spell(surgery), network
+    network = network.parted()
     surgery.require(network)
     exact = surgery.is_exact(network)
     if require_exact and not exact:
@@ -277,9 +278,13 @@ def operate(
         raise SurgeryError(
             f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale", "proof-failed"
         )
-    counts = network.parameter_count, done.network.parameter_count
+    counts = given.parameter_count, done.network.parameter_count
     record = SurgeryRecord(name, exact, moved.relative, *counts, rounding, made.predicted)
-    return Operated(done.network, record, done.carry, done.places, done.follow)
+
+    def moments_of(past: Network, power: int) -> Network:
+        return done.carry(past.parted(), power)
+
+    return Operated(done.network, record, moments_of, done.places, done.follow)
 
 
 class _Done(NamedTuple):

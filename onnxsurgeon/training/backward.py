@@ -15,7 +15,7 @@ from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.optimizers import GemmGradient, Gradient, StoredGradient, SummedGradient
 from onnxsurgeon.training.steps import steps_of
-from onnxsurgeon.training.trace import Trace
+from onnxsurgeon.training.trace import LayerTrace, Trace
 
 
 def backward(
@@ -69,9 +69,13 @@ class _Shared:
 
     def __init__(self, network: Network, trace: Trace, update: Callable[[str, Gradient], None]) -> None:
         self._update = update
-        tied = {*network.tied, *network.tied.values()}
+        alone = {number for number in trace.layers if network.is_alone(number)}
         names = Counter(
-            name for number in tied for at in trace.layers[number] for name in (at.weight, at.bias, at.slope) if name
+            name
+            for number in trace.layers.keys() - alone
+            for at in trace.layers[number]
+            for name in (at.parameter or at.weight, at.bias, at.slope)
+            if name
         )
         self._kept: dict[str, list[Gradient]] = {name: [] for name, count in names.items() if count > 1}
 
@@ -117,8 +121,7 @@ def _back_through(
             if at.slope:
                 update(at.slope, StoredGradient(gradients.slope))
         deltas[at.weight] = delta
-        # ∂L/∂W = δᵀ x as (units, n_in)
-        update(at.weight, GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha))
+        update(at.parameter or at.weight, _weight_gradient(at, delta))
         if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
             update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
         elif at.bias:
@@ -132,6 +135,13 @@ def _back_through(
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.add("Shape", trace.tensors[segment.input_name]))
     return delta
+
+
+def _weight_gradient(at: LayerTrace, delta: str) -> GemmGradient:
+    """∂L/∂W = δᵀ x as (units, n_in); of what W is the transpose of, xᵀ δ as (n_in, units)."""
+    if at.parameter:
+        return GemmGradient(at.x, delta, transA=not at.x_columns, transB=at.columns, alpha=at.alpha)
+    return GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha)
 
 
 def _glue_gradients(build: GraphBuilder, step: Glue, trace: Trace, delta: str, trained: set[str]) -> dict[str, str]:

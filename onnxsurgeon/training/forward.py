@@ -126,7 +126,9 @@ def _layers(
     x_columns = False
     for layer in segment.layers:
         columns = by_unit and layer is not segment.layers[-1]
-        weight = next(remaining)
+        parameter = weight = next(remaining)
+        if layer.is_turned:
+            weight = build.add("Transpose", parameter, perm=[1, 0])
         bias = next(remaining) if layer.bias is not None else ""
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
@@ -136,7 +138,8 @@ def _layers(
             z = build.gemm(x, weight, bias, transA=x_columns, transB=by_unit, alpha=alpha)
         y = activated(build, layer.activation, z, slope, prelu_in_parts=prelu_in_parts)
         dropped = mask(layer.units) if mask is not None and columns else ""
-        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha, dropped))
+        turned = parameter if layer.is_turned else ""
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, x_columns, columns, alpha, dropped, turned))
         x, x_columns, alpha = build.add("Mul", y, dropped) if dropped else y, columns, 1.0
     return traces
 

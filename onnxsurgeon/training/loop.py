@@ -215,9 +215,12 @@ def _signature(network: Network) -> tuple[Any, ...]:
             segment.space,
             segment.widths,
             str(segment.dtype),
-            tuple((layer.bias is not None, str(layer.activation), layer.geometry) for layer in segment.layers),
+            tuple(
+                (layer.bias is not None, str(layer.activation), layer.geometry, layer.is_turned)
+                for layer in segment.layers
+            ),
         )
         for segment in network.segments
     )
-    places = tuple(map(tuple, network.parameter_places)) if network.tied else ()
+    places = tuple(map(tuple, network.parameter_places))
     return network.frame.trunk.digest, segments, places

@@ -176,6 +176,8 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
         and all(segment.layers[0].bias is not None for segment in network.segments if segment.input_name == tensor)
     }
     # Where a layer's weights are applied to several tensors, all of these are standardised alike, or none.
+    turned = {layer.names.weight for layer in network.layers if layer.is_turned}
+    inputs -= {each.input_name for each in network.segments for layer in each.layers if layer.names.weight in turned}
     while kept := [each for each in _entered(network) if each & inputs and not each <= inputs]:
         inputs.difference_update(*kept)
     read = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}

@@ -13,7 +13,8 @@ class LayerTrace(NamedTuple):
     """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), its parameters and its mask ("" if absent).
 
     ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
-    factor that x is still to be multiplied by. ``space`` is what the axes of space of a convolution's x measure.
+    factor that x is still to be multiplied by. ``parameter`` is what the weight is the transpose of, where it is that.
+    ``space`` is what the axes of space of a convolution's x measure.
     """
 
     x: str
@@ -26,6 +27,7 @@ class LayerTrace(NamedTuple):
     columns: bool = False
     alpha: float = 1.0
     mask: str = ""
+    parameter: str = ""
     space: Space = None
 
 

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxsurgeon.graph.allowance import Allowance
-from onnxsurgeon.graph.bodies import READ_INSIDE
+from onnxsurgeon.graph.canonical.held_by_name import pinned_tensors, untie_small_constants
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
 from onnxsurgeon.linear_algebra import Array
 
@@ -24,7 +23,6 @@ from onnxsurgeon.linear_algebra import Array
 G_LOGGER.severity = G_LOGGER.ERROR
 
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "Conv", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
-MANY_READERS, SMALL = 16, 4096
 # What follows the name of the tensor after which a new one is named.
 _NEW = re.compile(r"(\.canonical\d+)+$")
 # Fewest inputs of the operators that rules look at; 1 where it is not said.
@@ -63,8 +61,8 @@ class Rewriter:
         self.spread: dict[int, tuple[Any, Array]] = {}
         self.lost: list[str] = []
         self.steps: dict[int, tuple[int, bool]] = {}
-        self._pinned, self._kept = self._find_pinned(graph), [graph]
-        self._untie_small_constants()
+        self._pinned = pinned_tensors(graph)
+        self._kept = [graph, *untie_small_constants(graph, self._pinned)]
         self._file = {id(t): t for n in graph.nodes for t in (*n.inputs, *n.outputs)}
         self._file.update((id(t), t) for t in (*graph.inputs, *graph.outputs))
         self._inserted: dict[int, list[gs.Node]] = {}
@@ -74,41 +72,6 @@ class Rewriter:
         self._fresh = 0
 
     # --- what stays -----------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _find_pinned(graph: gs.Graph) -> dict[int, Any]:
-        """Outputs of the graph, and every tensor that a subgraph reads: their names must go on to exist."""
-        pinned = {id(tensor): tensor for tensor in graph.outputs}
-        for node in graph.nodes:
-            pinned.update((id(tensor), tensor) for tensor in node.attrs.get(READ_INSIDE, ()))
-        todo, seen = [inner for node in graph.nodes for inner in _subgraphs(node)], set()
-        while todo:
-            inner = todo.pop()
-            if id(inner) in seen:
-                continue
-            seen.add(id(inner))
-            pinned.update((id(tensor), tensor) for tensor in inner.outputs)
-            for node in inner.nodes:
-                pinned.update((id(tensor), tensor) for tensor in node.inputs)
-                todo.extend(_subgraphs(node))
-        return pinned
-
-    def _untie_small_constants(self) -> None:
-        """A scalar that thousands of nodes read becomes one for each of them: removal searches the readers."""
-        seen: set[int] = set()
-        for node in self.graph.nodes:
-            for position, tensor in enumerate(node.inputs):
-                if isinstance(tensor, gs.Constant) and id(tensor) not in self._pinned:
-                    if len(tensor.outputs) <= MANY_READERS or int(np.prod(tensor.shape)) > SMALL:
-                        continue
-                    if id(tensor) not in seen:
-                        seen.add(id(tensor))
-                        self._kept.append(tensor)
-                    own = gs.Constant(tensor.name, tensor.values)
-                    list.__setitem__(node.inputs, position, own)
-                    list.append(own.outputs, node)
-        for tensor in self._kept[1:]:
-            list.clear(tensor.outputs)
 
     def is_pinned(self, tensor: Any) -> bool:
         """Whether the tensor is an output of the graph or is read inside a subgraph."""
@@ -325,13 +288,6 @@ class Rewriter:
 
 
 Rule = Callable[[Rewriter, gs.Node], bool]
-
-
-def _subgraphs(node: gs.Node) -> Iterator[gs.Graph]:
-    for value in node.attrs.values():
-        for entry in value if isinstance(value, list) else (value,):
-            if isinstance(entry, gs.Graph):
-                yield entry
 
 
 def _discard(entries: list[Any], wanted: Any) -> None:

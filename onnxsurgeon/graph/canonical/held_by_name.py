@@ -1,0 +1,59 @@
+"""What rewriting must leave: tensors whose names go on to exist, and constants that are told apart before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxsurgeon.graph.bodies import READ_INSIDE
+
+MANY_READERS, SMALL = 16, 4096
+
+
+def pinned_tensors(graph: gs.Graph) -> dict[int, Any]:
+    """Outputs of the graph, and every tensor that a subgraph reads, by id: their names must go on to exist."""
+    pinned = {id(tensor): tensor for tensor in graph.outputs}
+    for node in graph.nodes:
+        pinned.update((id(tensor), tensor) for tensor in node.attrs.get(READ_INSIDE, ()))
+    todo, seen = [inner for node in graph.nodes for inner in _subgraphs(node)], set()
+    while todo:
+        inner = todo.pop()
+        if id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        pinned.update((id(tensor), tensor) for tensor in inner.outputs)
+        for node in inner.nodes:
+            pinned.update((id(tensor), tensor) for tensor in node.inputs)
+            todo.extend(_subgraphs(node))
+    return pinned
+
+
+def untie_small_constants(graph: gs.Graph, pinned: Collection[int]) -> list[gs.Constant]:
+    """Let each of thousands of nodes that read one scalar have one of its own: removal searches the readers.
+
+    Returns:
+        The constants that nothing reads any more, to be kept alive: tensors are known by their ids.
+    """
+    found: dict[int, gs.Constant] = {}
+    for node in graph.nodes:
+        for position, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant) and id(tensor) not in pinned:
+                if len(tensor.outputs) <= MANY_READERS or int(np.prod(tensor.shape)) > SMALL:
+                    continue
+                found.setdefault(id(tensor), tensor)
+                own = gs.Constant(tensor.name, tensor.values)
+                list.__setitem__(node.inputs, position, own)
+                list.append(own.outputs, node)
+    for tensor in found.values():
+        list.clear(tensor.outputs)
+    return list(found.values())
+
+
+def _subgraphs(node: gs.Node) -> Iterator[gs.Graph]:
+    for value in node.attrs.values():
+        for entry in value if isinstance(value, list) else (value,):
+            if isinstance(entry, gs.Graph):
+                yield entry
