@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from shlex import quote
 from typing import Any, NamedTuple
 
 import onnx_graphsurgeon as gs
@@ -39,6 +40,22 @@ def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
     for found in by_reason.values():
         names = [name for stop in found for name in stop.frozen]
         yield f"{listed(names)} {stay(names)}: {why_frozen(found)}"
+
+
+def open_sizes(graph: gs.Graph, stops: Sequence[Stop]) -> Iterator[str]:
+    """That more could be trained through were it known how many steps, rows of an image and the like an input has."""
+    names = {
+        size: tensor.name
+        for tensor in graph.inputs
+        for size in (tensor.shape or ())[1:]
+        if isinstance(size, str) and size and not size.startswith("unk__")
+    }
+    if stops and names:
+        size, name = next(iter(names.items()))
+        yield (
+            f"input '{name}' leaves the size '{size}' open; with a number in its place, more may be trained through: "
+            f"python -m onnxruntime.tools.make_dynamic_shape_fixed --dim_param {quote(size)} --dim_value N MODEL FIXED"
+        )
 
 
 def why_frozen(stops: Sequence[Stop]) -> str:

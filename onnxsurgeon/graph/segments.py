@@ -24,6 +24,7 @@ from onnxsurgeon.graph.left_alone import (
     ends_of_training,
     frozen_layers,
     not_layers,
+    open_sizes,
     stay,
     why_frozen,
 )
@@ -260,7 +261,8 @@ class _Search:
             raise ModelError(
                 f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}", "no-layers"
             )
-        self.notes[:0] = [*kept, *asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
+        stopped = [*frozen_layers(self.stops), *open_sizes(self.graph, self.stops)]
+        self.notes[:0] = [*kept, *asked_to_stay(list(self.fixed.values())), *stopped, *others]
         return found
 
     def _without_partners(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
