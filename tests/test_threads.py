@@ -79,12 +79,12 @@ def test_the_faster_way_is_gone(seconds, chosen):
 
 def test_of_long_steps_fewer_are_tried():
     machine = Machine({1: 4e-3, 2: 1e-3})
-    tried = [(1, 0, 2), (2, 0, 2), (1, 2, 4), (2, 4, 6), (2, 6, 32)]
-    assert outcome(Threads(), machine, steps=32, flops=rule.TRIED_FLOPS / 2) == (32, tried)
-    assert outcome(Threads(), machine, steps=31, flops=rule.TRIED_FLOPS / 2) == (31, [(1, 0, 31)])
+    tried = [(1, 0, 4), (2, 0, 4), (1, 4, 8), (2, 8, 12), (2, 12, 64)]
+    assert outcome(Threads(), machine, steps=64, flops=rule.TRIED_FLOPS / 4) == (64, tried)
+    assert outcome(Threads(), machine, steps=63, flops=rule.TRIED_FLOPS / 4) == (63, [(1, 0, 63)])
     assert outcome(Threads(), machine, steps=127, flops=rule.FLOPS) == (127, [(1, 0, 127)])
-    heavy = outcome(Threads(), machine, steps=16, flops=1000 * rule.TRIED_FLOPS)
-    assert heavy == (16, [(1, 0, 1), (2, 0, 1), (1, 1, 2), (2, 2, 3), (2, 3, 16)])
+    heavy = outcome(Threads(), machine, steps=48, flops=1000 * rule.TRIED_FLOPS)
+    assert heavy == (48, [(1, 0, 3), (2, 0, 3), (1, 3, 6), (2, 6, 9), (2, 9, 48)])
 
 
 def test_a_network_whose_bits_differ_is_trained_with_one_thread_from_there_on():

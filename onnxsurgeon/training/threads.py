@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 FLOPS = 4e6
 # Steps that are run one way and the other: one in so many, but at least so many, and none of fewer than so many. Where
-# these would be more than so many operations, as of convolutions, fewer do.
+# these would be more than so many operations, as of convolutions, fewer do, but no fewer than so many: the first are
+# slow, since they ask for memory.
 ONE_IN, AT_LEAST, TOO_FEW = 64, 8, 128
-TRIED_FLOPS = 5e8
+TRIED_FLOPS, FEWEST = 5e8, 3
 # Several threads must be this much faster: they take cores from whatever else runs.
 GAIN = 1.1
 
@@ -71,7 +72,7 @@ class Threads:
         ``key`` is the same for what trains alike, ``flops`` are a step's operations.
         """
         key = (key, threads)
-        least = min(AT_LEAST, math.ceil(TRIED_FLOPS / flops)) if flops else AT_LEAST
+        least = min(AT_LEAST, max(FEWEST, math.ceil(TRIED_FLOPS / flops))) if flops else AT_LEAST
         if threads == 1 or not self._same.get(key, True):
             yield run(1, parameters, slice(0, steps))
             return

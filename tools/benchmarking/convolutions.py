@@ -32,7 +32,7 @@ HEADER = (
 )
 LOOP, ONNXSIM = "loop engine", "onnxsim.compile_training_loop"
 # The untimed steps are so many at least, that the engine finds out whether threads pay.
-ROWS, WARM_UP = 1_024, 16
+ROWS, WARM_UP = 1_024, 48
 TOOLS = Path(__file__).resolve().parent.parent
 
 Step = Callable[[Array], list[Array]]  # trains on batches (steps, batch); the parameters in the end
