@@ -31,7 +31,7 @@ from onnxsurgeon.training.resident import arrays, index_feeds, signature
 from onnxsurgeon.training.sessions import Sessions
 from onnxsurgeon.training.settings import TrainingSpec
 from onnxsurgeon.training.state import OptimizerState, initial_state
-from onnxsurgeon.training.threads import Threads, useful_threads
+from onnxsurgeon.training.threads import Threads, step_flops, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
 # Values that one run of an evaluation returns, and its rows: numbers, logits and losses of all take memory at once.
@@ -64,10 +64,10 @@ class LoopEngine:
         training = _Training(self, in_units(network, examples.tasks), examples, spec, state)
         steps = rows = 0
         for indices in batches:
-            free = spec.threads() if self.device == "cpu" else 1
-            threads = useful_threads(network, indices.shape[1], free)
-            run = functools.partial(training.run, indices, steps)
-            for outputs in self._threads.run(run, training.carried, len(indices), threads, training.key):
+            flops = step_flops(network, indices.shape[1])
+            threads = useful_threads(flops, spec.threads() if self.device == "cpu" else 1)
+            run, key = functools.partial(training.run, indices, steps), (training.key, indices.shape[1])
+            for outputs in self._threads.run(run, training.carried, len(indices), threads, key, flops):
                 training.keep(outputs)
             steps, rows = steps + len(indices), rows + indices.size
         trained, after = training.result(steps)
