@@ -213,7 +213,7 @@ class _Search:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}", "no-layers")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
-        others = list(not_layers(self.order, found.keys(), alive, self.moved))
+        others = list(not_layers(self.order, found.keys(), alive, self.moved, self.graph.outputs))
         self.fixed = {key: node for key, node in found.items() if self._is_frozen(node)}
         found = {key: node for key, node in found.items() if key not in self.fixed}
         if not found:
