@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxsurgeon.choices import AUGMENTATIONS
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
@@ -264,6 +265,8 @@ class ArtifactsEngine:
         require_trainable(network, examples, spec)
         if why_not(spec):
             raise EngineError(f"'{network.name}': {why_not(spec)}")
+        if spec.augment != AUGMENTATIONS[0]:
+            raise EngineError(f"'{network.name}': the artifacts engine moves no images; use the loop")
         task = _only_task(network, examples)
         network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:
