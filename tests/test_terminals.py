@@ -181,7 +181,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_read_only_disk_is_told_in_a_line(finished, cli, read_only, tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib.font_manager")  # which, where it is imported first, looks for a folder to write to
     commands = [
         ("evolve", "--resume", finished),
         ("evolve", finished.parent / "model.onnx", "--data", finished.parent / "data.npz", "--run-dir", "new"),
