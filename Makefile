@@ -4,7 +4,7 @@ PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
 PYTEST := -m pytest -q -n 2
 
-.PHONY: demo demo-page serve-demo test test-current test-training test-tutorial test-node compare compare-anywhere docs test-docs wheel lint clean
+.PHONY: demo demo-page serve-demo test test-current test-training test-tutorial test-node test-cpp compare compare-anywhere parity-anywhere docs test-docs wheel lint clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/onnxsurgeon evolve models/digits-small.onnx --data digits --epochs 50 --max-parameters 2000 --seed 6
@@ -39,7 +39,20 @@ test-tutorial: .venv-tutorial/installed
 # The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may be skipped.
 test-node: .venv-test/installed runners/js/node_modules/installed
 	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py \
-	  tests/test_demo_page.py tests/test_train_anywhere_speed.py
+	  tests/test_demo_page.py tests/test_train_anywhere_speed.py tests/test_accessibility.py
+
+# The C++ runner, built by CMake with the library of ONNX Runtime's package for Python. CPP: none may be skipped.
+test-cpp: .venv-test/installed
+	CPP=1 .venv-test/bin/python -m pytest -q tests/test_cpp_runner.py
+
+# Its example by itself: runners/cpp/build/example.
+runners/cpp/build/example: .venv-test/installed runners/cpp/onnxsurgeon_runner.hpp runners/cpp/example.cpp runners/cpp/CMakeLists.txt
+	mkdir -p runners/cpp/build
+	ln -sf $$(.venv-test/bin/python -c "import onnxruntime, pathlib; print(*pathlib.Path(onnxruntime.__file__).parent.glob('capi/libonnxruntime.so*'))") \
+	  runners/cpp/build/libonnxruntime.so.1
+	cmake -S runners/cpp -B runners/cpp/build -DONNXRUNTIME_LIBRARY=$(CURDIR)/runners/cpp/build/libonnxruntime.so.1 -DCMAKE_BUILD_TYPE=Release
+	cmake --build runners/cpp/build
+	@touch $@
 
 # Scripts of packages are not run: onnxruntime-node's would fetch libraries for other devices.
 runners/js/node_modules/installed: runners/js/package.json
@@ -53,6 +66,10 @@ compare-anywhere: .venv-test/installed runners/js/node_modules/installed tools/t
 tools/train_anywhere/node_modules/installed: tools/train_anywhere/package.json
 	npm --prefix tools/train_anywhere install --no-package-lock --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+# Eight networks trained by the loop engine and by every runner, and how far they are apart. Some five minutes.
+parity-anywhere: .venv-test/installed runners/js/node_modules/installed runners/cpp/build/example
+	.venv-test/bin/python tools/train_anywhere_parity.py
 
 # Three quarters of an hour for onnxsurgeon, Optuna over PyTorch and MLPClassifier; goes on where it was stopped.
 compare: .venv-compare/installed
@@ -114,4 +131,4 @@ lint: .venv-test/installed
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site build/demo-page runners/js/node_modules tools/train_anywhere/node_modules .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site build/demo-page runners/cpp/build runners/js/node_modules tools/train_anywhere/node_modules .mypy_cache .pytest_cache .ruff_cache

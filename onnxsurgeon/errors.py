@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from onnxsurgeon.printable import shown
+from onnxsurgeon.refusals import refusal
+
+if TYPE_CHECKING:
+    from onnxsurgeon.refusals import Kind
 
 LONGEST_TEXT = 600
 
 
 class OnnxSurgeonError(Exception):
-    """Base of every error a user can cause and mend. Its text is one line, whatever names a file holds."""
+    """Base of every error a user can cause and mend. Its text is one line, whatever names a file holds.
 
-    def __init__(self, text: str = "") -> None:
+    Attributes:
+        kind: what the user can do about it: an entry of ``refusals.toml``.
+    """
+
+    def __init__(self, text: str, kind: Kind) -> None:
         text = shown(text)
         if len(text) > LONGEST_TEXT:
             text = f"{text[: LONGEST_TEXT - 150]} … {text[-140:]}"
         super().__init__(text)
+        self.kind: Kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers' errors are sent to the process that waits for them."""
+        return type(self), (str(self), self.kind)
+
+    @property
+    def code(self) -> str:
+        """A short code, such as "D12", by which the kind is looked up; the command line ends its message with it."""
+        return refusal(self.kind).code
+
+    @property
+    def explanation(self) -> str:
+        """What it means and what to do about it, in a few lines."""
+        return str(refusal(self.kind))
+
+    @property
+    def link(self) -> str:
+        """Where that stands in docs/, such as "troubleshooting.md#D12"."""
+        return refusal(self.kind).link
 
 
 class ModelError(OnnxSurgeonError):

@@ -42,11 +42,13 @@ class Quantity:
         """
         number = self._read(value)
         if number is None:
-            raise SettingsError(f"{name}: '{value}' is no {self.what}: expected such as {' or '.join(self.examples)}")
+            raise SettingsError(
+                f"{name}: '{value}' is no {self.what}: expected such as {' or '.join(self.examples)}", "senseless-value"
+            )
         if not self.is_whole:
             return float(number)
         if not number.is_finite() or number != int(number):
-            raise SettingsError(f"{name}: '{value}' is no whole {self.what}")
+            raise SettingsError(f"{name}: '{value}' is no whole {self.what}", "senseless-value")
         return int(number)
 
     def _read(self, value: str | float) -> Decimal | None:

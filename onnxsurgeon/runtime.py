@@ -53,7 +53,7 @@ def onnxruntime() -> Any:
         with _root_logger_kept():
             import onnxruntime as module
     except ImportError as error:
-        raise EngineError(f"ONNX Runtime is not installed; {INSTALL_ADVICE}") from error
+        raise EngineError(f"ONNX Runtime is not installed; {INSTALL_ADVICE}", "no-package") from error
     return module
 
 
@@ -64,12 +64,15 @@ def provider(device: str) -> str:
         EngineError: the device is unknown, or this ONNX Runtime cannot use it.
     """
     if device not in _PROVIDERS:
-        raise EngineError(f"unknown device '{device}': expected cpu or cuda{did_you_mean(device, _PROVIDERS)}")
+        raise EngineError(
+            f"unknown device '{device}': expected cpu or cuda{did_you_mean(device, _PROVIDERS)}", "unknown-choice"
+        )
     ort = onnxruntime()
     if _PROVIDERS[device] not in ort.get_available_providers():
         raise EngineError(
             f"device '{device}' is not available: ONNX Runtime {ort.__version__} as installed here offers "
-            f"{', '.join(ort.get_available_providers())}"
+            f"{', '.join(ort.get_available_providers())}",
+            "no-device",
         )
     return _PROVIDERS[device]
 
@@ -101,10 +104,12 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) ->
     try:
         made = ort.InferenceSession(model.SerializeToString(), session_options(threads), providers=[wanted])
     except Exception as error:  # its exceptions share no narrower base
-        raise EngineError(f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}") from error
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}", "runtime-refuses"
+        ) from error
     if wanted not in made.get_providers():
         # ONNX Runtime falls back to the CPU with no more than a log line; asked for CUDA, that is an error.
-        raise EngineError(f"device '{device}' is not available: ONNX Runtime could not start {wanted}")
+        raise EngineError(f"device '{device}' is not available: ONNX Runtime could not start {wanted}", "no-device")
     return made
 
 
@@ -196,7 +201,7 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: Sequence[st
     except EngineError:
         raise
     except Exception as error:
-        raise EngineError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+        raise EngineError(f"ONNX Runtime cannot run the model: {first_line(error)}", "runtime-failed") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -1,8 +1,9 @@
-"""What a network is trained for: a loss and a metric for each of its heads."""
+"""What a network is trained for, a loss and a metric for each of its heads; and how its predictions are told in few."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 CROSS_ENTROPY = "cross-entropy"
 BINARY = "binary-cross-entropy"
@@ -91,3 +92,30 @@ class Task:
         if self.loss == CROSS_ENTROPY:
             return "multi-class"
         return "binary" if self.outputs == 1 else "multi-label"
+
+
+class ClassCounts(TypedDict):
+    """How often a class was taken for another: rows of (true class, predicted class, how often)."""
+
+    kind: Literal["classes"]
+    classes: int
+    names: list[str]
+    cells: list[list[int]]
+
+
+class LabelCounts(TypedDict):
+    """For each of several labels: rows (rightly told to have it, wrongly, wrongly told to lack it, rightly)."""
+
+    kind: Literal["labels"]
+    names: list[str]
+    counts: list[list[int]]
+
+
+class TargetValues(TypedDict):
+    """For each target of a regression: (true, predicted) of some rows."""
+
+    kind: Literal["values"]
+    targets: list[list[list[float]]]
+
+
+Predicted = ClassCounts | LabelCounts | TargetValues

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -132,8 +133,15 @@ def digit_examples(digits):
     return prepare(network, digits, digits.train, InputOptions()), prepare(network, digits, digits.test)
 
 
+def without_code(err):
+    """What a refusal says on standard error, without the code that must stand at its end."""
+    said, found = re.subn(r" \[[A-Z]\d\d\]\n\Z", "\n", err)
+    assert found == 1, err
+    return said
+
+
 @pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
+def refused(monkeypatch, capsys, tmp_path):
     """Run the command line in an empty folder; returns (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -145,5 +153,16 @@ def cli(monkeypatch, capsys, tmp_path):
             main()
         captured = capsys.readouterr()
         return stopped.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def cli(refused):
+    """The same; where something is refused, the code behind what is said must be there, and is left out."""
+
+    def call(*arguments):
+        code, out, err = refused(*arguments)
+        return code, out, without_code(err) if code == 2 else err
 
     return call

@@ -19,8 +19,8 @@ from onnxsurgeon import (
     prepare,
     save,
 )
-from onnxsurgeon.graph.attach import attach_head, put_head, read_classes
-from onnxsurgeon.graph.files import check_model, read_parts, split
+from onnxsurgeon.graph.attach import attach_head, read_classes
+from onnxsurgeon.graph.files import check_model
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import evaluator, run
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -79,7 +79,7 @@ def encoder(shape=("n", "t", 6), opset=17, mask=True):
 
 def attached(model, classes=3, **options):
     """The head's model, checked, and its notes."""
-    made = put_head(split(model), classes, **{"hidden": (5,), **options})
+    made = attach_head(model, classes, **{"hidden": (5,), **options})
     whole = to_model(made.network)
     check_model(whole, "m")
     onnx.checker.check_model(whole, full_check=True)
@@ -149,7 +149,7 @@ def test_channels_that_come_last():
     model = convolution()
     model.graph.node.append(helper.make_node("Transpose", ["maps"], ["last"], perm=[0, 2, 3, 1]))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("last", TensorProto.FLOAT, ["n", 4, 4, 7]))
-    model.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="last"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("last", TensorProto.FLOAT, None))
     kernel = np.random.default_rng(3).standard_normal((7, 2, 3, 3)).astype("f")
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "K"))
     del model.graph.value_info[:]
@@ -200,7 +200,7 @@ def test_a_backbone_of_unknown_shapes_is_measured():
         helper.make_node("FusedConv", ["image", "K"], ["maps"], name="fused", domain="com.microsoft", activation="Relu")
     )
     model.opset_import.add(domain="com.microsoft", version=1)
-    model.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="maps"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("maps", TensorProto.FLOAT, None))
     whole, made = attached(model)
     assert made.network.topology == "4-5-3"
     declared = next(value for value in whole.graph.value_info if value.name == "maps").type.tensor_type
@@ -265,7 +265,7 @@ def test_without_freezing_the_body_is_trained_too(tmp_path):
 
 
 def test_a_head_is_trained_on_rows_with_the_names_it_has(tmp_path):
-    made = put_head(split(convolution(size=8)), NAMES, hidden=(8,))
+    made = attach_head(convolution(size=8), NAMES, hidden=(8,))
     rng = np.random.default_rng(0)
     names = np.array(NAMES)[rng.integers(0, 3, 90)]
     x = (rng.standard_normal((90, 2, 8, 8)) + 2 * (names == "dog")[:, None, None, None]).astype("f")
@@ -380,7 +380,7 @@ def test_no_dense_layers_points_to_the_command(cli, tmp_path):
 
 @pytest.mark.parametrize("text", ["[1]", '{"layers": 3}', '{"before": [1]}', "x", "[" * 5000])
 def test_a_damaged_mark_is_told(text):
-    made = put_head(split(convolution()), 3)
+    made = attach_head(convolution(), 3)
     model = to_model(made.network)
     entry = next(entry for entry in model.metadata_props if entry.key == "onnxsurgeon.frozen")
     assert json.loads(entry.value) == {"layers": [], "before": ["maps"]}
@@ -405,11 +405,11 @@ def test_classes_as_numbers_that_are_names():
         {"classes": 3, "hidden": [0]},
     ):
         with pytest.raises(SettingsError, match=r"(classes|hidden): .*(expected|is no number of units)"):
-            put_head(split(convolution()), **wrong)
+            attach_head(convolution(), **wrong)
     assert read_classes("7") == 7
     assert read_classes("a, b") == ("a", "b")
     with pytest.raises(SettingsError, match="too few"):
-        put_head(split(convolution()), 0)
+        attach_head(convolution(), 0)
 
 
 def test_a_file_that_asks_for_very_much_is_not_run(cli, tmp_path):
@@ -434,7 +434,9 @@ def test_a_file_that_asks_for_very_much_is_not_run(cli, tmp_path):
 
 def test_the_file_is_not_changed(tmp_path):
     onnx.save(convolution(), tmp_path / "b.onnx")
-    parts = read_parts(tmp_path / "b.onnx")
-    before = parts.skeleton.SerializeToString()
-    put_head(parts, 3)
-    assert parts.skeleton.SerializeToString() == before
+    model, content = onnx.load(tmp_path / "b.onnx"), (tmp_path / "b.onnx").read_bytes()
+    before = model.SerializeToString(deterministic=True)
+    attach_head(model, 3)
+    attach_head(tmp_path / "b.onnx", 3)
+    assert model.SerializeToString(deterministic=True) == before
+    assert (tmp_path / "b.onnx").read_bytes() == content

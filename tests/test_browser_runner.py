@@ -14,7 +14,7 @@ from onnxsurgeon import load, save
 from onnxsurgeon.training.loop import LoopEngine
 from tests.browser import Visit, browser  # noqa: F401 - a fixture
 from tests.conftest import MODELS
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given
+from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
 from tests.test_train_anywhere import Case, largest_difference
 
 RUNNER = MODELS.parent / "runners" / "js"
@@ -70,7 +70,7 @@ def test_five_hundred_steps_in_chromium_are_those_of_python(tmp_path, served, br
     (folder / "trainer").symlink_to(case.folder)
     rows, targets = given(case)
     ((_, values),) = rows.items()
-    asked = {"options": {"epochs": -(-500 // -(-len(values) // 16)), "seed": 4}}
+    asked = {"options": {"epochs": whole_epochs(name, case), "seed": 4}}
     for key, array in (("rows", values), ("targets", np.asarray(targets))):
         array.tofile(folder / f"{key}.bin")
         asked[key] = {"file": f"/{key}.bin", "dtype": str(array.dtype)}

@@ -194,13 +194,15 @@ def test_a_network_is_widened_up_to_its_bounds():
     most = widened_within(network, bounds)
     assert most == count_of(network, {1: 12, 2: 17})  # memory ends it: 13 of the first layer take more
     found = growths(network, 10 * most, mode="split", bounds=bounds)
-    assert found
+    peaks = []
     for candidate in found:
         grown = network
         for surgery in candidate.surgeries:
             grown = operate(grown, surgery, np.random.default_rng(0)).network
-        assert CNN_MEMORY < peak_memory(grown) <= bounds.memory
+        peaks.append(peak_memory(grown))
+        assert CNN_MEMORY <= peaks[-1] <= bounds.memory  # a convolution more may take none
         assert CNN_MACS < grown.multiplications <= bounds.multiplications
+    assert max(peaks) > CNN_MEMORY
 
 
 @pytest.mark.parametrize(

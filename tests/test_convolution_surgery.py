@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxsurgeon import Factorize, InsertIdentity, Merge, SurgeryError, operate
+from onnxsurgeon import Factorize, InsertIdentity, Merge, SurgeryError, create_convolutional, operate
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.reader import from_model
@@ -188,3 +188,48 @@ def test_sizes_that_the_file_does_not_tell_are_large_enough_for_the_proof():
     assert record.exact
     assert record.deviation <= 1e-6
     assert compare_models(given, to_model(result), {"x": values(2, 3, 20, 19)}).relative <= 1e-5
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Tanh"])
+@pytest.mark.parametrize(("layer", "topology"), [(1, "c2-c3-c3+c3-c4+16-5"), (2, "c2-c3+c3-c4-c4+16-5")])
+def test_an_identity_before_a_pool_is_behind_the_width_that_is_pooled(layer, topology, activation):
+    network = create_convolutional("8x8x2-c3-p-c4-p-5", seed=1, activation=activation)
+    given = to_model(network)
+    expected = InsertIdentity(layer).parameters_after(network)
+    operated = operate(network, InsertIdentity(layer))
+    result, record = operated
+    assert record.exact
+    assert record.deviation == 0
+    assert result.topology == topology
+    assert result.parameter_count == expected
+    assert str(result.hidden(1).activation) == ("Relu" if activation == "Relu" else "PRelu")
+    written = to_model(result)
+    onnx.checker.check_model(written, full_check=True)
+    assert compare_models(given, written, random_inputs(given, rows=3)).relative == 0
+    again = from_model(written)
+    assert (again.topology, again.group_count) == (topology, 3)
+    assert len({each.names.node for each in again.layers}) == 4
+    squares = network.with_parameters(np.full(array.shape, 2, np.float32) for _, array in network.parameters())
+    carried = operated.carry(squares, 2)
+    assert [array.shape for _, array in carried.parameters()] == [array.shape for _, array in result.parameters()]
+    assert all((array == 2).all() for _, array in carried.parameters())
+    twice, _ = operate(result, InsertIdentity(result.group_count if layer == 2 else 2))
+    assert twice.hidden_count == 2
+    assert compare_models(given, to_model(twice), random_inputs(given, rows=3)).relative == 0
+
+
+def test_no_identity_goes_behind_a_sum_of_convolutions():
+    nodes = [
+        node("Conv", "x K", "a", name="first", pads=[1] * 4),
+        node("Conv", "x L", "b", name="second", pads=[1] * 4),
+        node("Add", "a b", "s"),
+        node("Relu", "s", "h"),
+        node("Conv", "h M", "y", name="third"),
+    ]
+    given = model(
+        nodes, {"K": values(4, 3, 3, 3), "L": values(4, 3, 3, 3), "M": values(5, 4, 3, 3)}, ("batch", 3, 9, 9)
+    )
+    network = from_model(given)
+    assert network.hidden_count == 0
+    with pytest.raises(SurgeryError, match=r"width 1 is no single layer's: units can be added there and taken away"):
+        operate(network, InsertIdentity(1))

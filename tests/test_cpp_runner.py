@@ -1,30 +1,43 @@
-"""The C++ runner gives the Python runner's numbers, where ONNX Runtime's C header and library are told.
+"""The C++ runner gives the Python runner's numbers; built by CMake with the library of ONNX Runtime's Python package.
 
-ONNXRUNTIME_INCLUDE=…/include ONNXRUNTIME_LIBRARY=…/libonnxruntime.so pytest tests/test_cpp_runner.py
+ONNXRUNTIME_LIBRARY=…/libonnxruntime.so.1 and ONNXRUNTIME_INCLUDE=… tell of others. CPP: none may be skipped.
 """
 
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-from onnxsurgeon_runner import Trainer, read_state
+from onnxsurgeon_runner import Trainer, read_state, write_state
 
 from tests.conftest import MODELS
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given
-from tests.test_train_anywhere import Case
+from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
+from tests.test_train_anywhere import STRANGE, Case
 
 RUNNER = MODELS.parent / "runners" / "cpp"
-TOLD = [os.environ.get(name, "") for name in ("ONNXRUNTIME_INCLUDE", "ONNXRUNTIME_LIBRARY")]
-if not all(TOLD) or shutil.which("cmake") is None:
-    pytest.skip("needs CMake, and where ONNX Runtime's header and library are", allow_module_level=True)
+INCLUDE = os.environ.get("ONNXRUNTIME_INCLUDE", "")
+LIBRARIES = [
+    Path(each)
+    for each in (
+        os.environ.get("ONNXRUNTIME_LIBRARY", ""),
+        *sorted(map(str, (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))),
+    )
+    if each
+]
+if not os.environ.get("CPP") and not (LIBRARIES and shutil.which("cmake") and shutil.which("c++")):
+    pytest.skip("needs CMake, a compiler and ONNX Runtime's library", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cpp")
-    options = [f"-DONNXRUNTIME_INCLUDE={TOLD[0]}", f"-DONNXRUNTIME_LIBRARY={TOLD[1]}", "-DCMAKE_BUILD_TYPE=Release"]
+    library = folder / "libonnxruntime.so.1"  # as what is linked with it asks for it
+    library.symlink_to(LIBRARIES[0])
+    options = [f"-DONNXRUNTIME_LIBRARY={library}", "-DCMAKE_BUILD_TYPE=Release"]
+    options += [f"-DONNXRUNTIME_INCLUDE={INCLUDE}"] if INCLUDE else []
     for command in (["cmake", *options, str(RUNNER)], ["cmake", "--build", "."]):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -32,12 +45,17 @@ def example(tmp_path_factory):
     return folder / "example"
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return Case(tmp_path_factory.mktemp("small"), "torch-dynamo-documented.onnx")
+
+
 @pytest.mark.parametrize("optimizer", SETTINGS)
 @pytest.mark.parametrize("name", PARITY)
 def test_five_hundred_steps_are_those_of_python(tmp_path, example, name, optimizer):
     model, options = PARITY[name]
     case = Case(tmp_path, fresh(model), **options, schedule="cosine", **SETTINGS[optimizer])
-    epochs = -(-500 // -(-case.examples.rows // 16))
+    epochs = whole_epochs(name, case)
     rows, targets = given(case)
     trainer = Trainer(case.folder)
     losses = [epoch.loss for epoch in trainer.train(rows, targets, epochs=epochs, seed=4)]
@@ -72,3 +90,43 @@ def test_what_does_not_fit_is_told(tmp_path, example):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 1
         assert told in done.stderr
+
+
+@pytest.mark.parametrize("damage", STRANGE)
+def test_a_strangers_state_is_refused(tmp_path, example, small, damage):
+    """As a state to go on from: the folder's own is replaced."""
+    folder = tmp_path / "trainer"
+    shutil.copytree(small.folder, folder)
+    (folder / "state.safetensors").write_bytes(STRANGE[damage])
+    command = [example, folder, "rows.bin", "rows.bin", "1", "0", "s"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is no file of safetensors" in done.stderr
+
+
+def test_a_state_that_diverged_is_refused(tmp_path, example, small):
+    folder = tmp_path / "trainer"
+    shutil.copytree(small.folder, folder)
+    state, _ = read_state(folder / "state.safetensors")
+    name = next(iter(state))
+    state[name] = np.full_like(state[name], np.nan)
+    write_state(folder / "state.safetensors", state)
+    command = [example, folder, "rows.bin", "rows.bin", "1", "0", "s"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "not finite: the training diverged" in done.stderr
+
+
+@pytest.mark.parametrize("optimizer", SETTINGS)
+def test_dropout_leaves_out_the_same_as_in_python(tmp_path, example, optimizer):
+    case = Case(tmp_path, "torch-dynamo-documented.onnx", dropout=0.25, input_dropout=0.1, **SETTINGS[optimizer])
+    rows, targets = given(case)
+    trainer = Trainer(case.folder)
+    losses = [epoch.loss for epoch in trainer.train(rows, targets, epochs=2, seed=2**32 - 3)]
+    ((_, values),) = rows.items()
+    values.tofile(tmp_path / "rows.bin")
+    np.ascontiguousarray(targets).tofile(tmp_path / "targets.bin")
+    command = [example, case.folder, "rows.bin", "targets.bin", "2", str(2**32 - 3), "s"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [float(line.rpartition(" ")[2]) for line in done.stdout.splitlines()[:2]] == pytest.approx(losses, rel=1e-5)

@@ -192,19 +192,26 @@ def test_it_works_without_its_server(browser, folder):  # noqa: F811
         assert visit.elsewhere == []
 
 
-def test_what_does_not_fit_the_file_is_not_written(browser, folder):  # noqa: F811
-    script = """async ([length, name, shape]) => {
-      const { withParameters } = await import('./onnx_file.js');
-      const file = new Uint8Array(await (await fetch('digits.onnx')).arrayBuffer()).subarray(0, length);
-      const data = new Float32Array(shape.reduce((a, b) => a * b));
-      try { return withParameters(file, { [name]: { shape, data } }).length; } catch (error) { return error.message; }
+def test_another_file_is_not_written(browser, folder):  # noqa: F811
+    script = """async ([from, to, name, shape]) => {
+      const { patchModel } = await import('./runner/index.js');
+      const file = new Uint8Array(await (await fetch('digits.onnx')).arrayBuffer()).subarray(from, to);
+      const description = await (await fetch('trainer/trainer.json')).json();
+      const state = {};
+      for (const each of description.state) {
+        state[each.name] = { data: new Float32Array(each.shape.reduce((a, b) => a * b, 1)) };
+      }
+      Object.assign(description.state[0], { of: name, shape });
+      try { return patchModel(file, description, state).length; } catch (error) { return error.message; }
     }"""
     size = (folder / "digits.onnx").stat().st_size
     with opened(browser, folder, **DESKTOP) as page:
-        assert page.evaluate(script, [size, "layer1.weight", [40, 64]]) == size
-        assert page.evaluate(script, [size, "layer1.weight", [40, 63]]).startswith("'layer1.weight' of this file")
-        assert page.evaluate(script, [size, "layer9.weight", [40, 64]]) == "the file has no layer9.weight"
-        assert page.evaluate(script, [size - 900, "layer1.weight", [40, 64]]) == "the file is cut off"
+        assert page.evaluate(script, [0, size, "layer1.weight", [40, 64]]) == size
+        told = page.evaluate(script, [0, size, "layer1.weight", [40, 63]])
+        assert told.startswith("'layer1.weight' of this file is not written to")
+        told = page.evaluate(script, [0, size, "layer9.weight", [40, 64]])
+        assert told == "the file has no 'layer9.weight': it is another model's"
+        assert page.evaluate(script, [0, size - 900, "layer1.weight", [40, 64]]) == "the file is cut off"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fuzzing.byte_mutations import mutate_bytes
 from fuzzing.corpus import corpus
+from fuzzing.data_files import run_data
 from fuzzing.graph_mutations import mutate_graph
 from fuzzing.pipeline import furnish, make_input, run_input
 from fuzzing.runs import run_damaged
@@ -72,6 +73,14 @@ def test_seeds(path, folder):
 def test_damaged_runs(index, tmp_path):
     pytest.importorskip("matplotlib")
     ending = run_damaged(1, index, tmp_path)
+    assert ending.kind != "BUG", ending.what
+
+
+@pytest.mark.parametrize("index", range(150))
+def test_damaged_data(index, tmp_path):
+    for package in ("PIL", "pyarrow"):
+        pytest.importorskip(package)
+    ending = run_data(1, index, tmp_path / "data")
     assert ending.kind != "BUG", ending.what
 
 

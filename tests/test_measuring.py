@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 
+import convolution_search
 import numpy as np
 import pytest
 import shrink_images
@@ -310,7 +311,7 @@ def test_a_network_is_pruned_and_evolved_and_measured_on_the_same_rows(tmp_path)
 
 def test_what_is_refused_is_a_result(tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise SurgeryError("no width can meet it")
+        raise SurgeryError("no width can meet it", "out-of-reach")
 
     monkeypatch.setattr(trained_networks, "evolve", refuse)
     run = trained_networks.perform(Job(OWN, "sklearn-gaps-arrays", tmp_path, 1, 10, 4))
@@ -387,3 +388,32 @@ def test_a_run_is_found_by_all_that_it_was_made_with(tmp_path):
     assert again.find("a", 1, limit=20) == {"method": "a", "seed": 1, "limit": 20, "value": 2}
     assert again.find("a", 1, limit=30) is None
     assert again.find("a", 1, policy="go1") is None
+
+
+def test_the_table_of_grown_convolutions_says_how_much_is_missing():
+    results = Results({}, None)
+    run = {"method": "evolve", "limit": 20_000, "topology": "c1-c8+c8-c16+784-10", "parameters": 19_000}
+    run |= {"bytes": 80_000, "latency": 0.05, "multiplications": 2_500_000, "seconds": 120.0}
+    results.add({**run, "seed": 1, "test": 0.915})
+    results.add({**run, "seed": 2, "test": 0.917})
+    results.add({**run, "seed": 1, "limit": 60_000, "test": 0.93})
+    results.add({**run, "seed": 1, "limit": 10_000, "test": 0.9})
+    lines = convolution_search.report(results, [10_000, 20_000, 60_000, 200_000], [1, 2]).splitlines()
+    assert (
+        "| 20,000 | 2 | 0.9160 ± 0.0014 | 0.918 | 19,000 | 2.50 | 0.050 | 80,000 | 2.0 | c1-c8+c8-c16+784-10 |" in lines
+    )
+    assert "- 10,000: the limit is not met" in lines
+    assert "- 20,000: 0.0020 short of 0.918" in lines
+    assert "- 60,000: as it has to be" in lines
+    assert not any("200,000" in line for line in lines)
+
+
+def test_a_convolution_is_grown_on_some_images(tmp_path, monkeypatch):
+    digits = load_dataset("digits")
+    monkeypatch.setattr(convolution_search, "load_dataset", lambda name: digits)
+    monkeypatch.setattr(convolution_search, "test_accuracy", lambda path: 0.5)
+    rules = convolution_search.Rules(tmp_path, "8x8x1-c2-p-10", 300, 2, 1)
+    run = convolution_search.measure(rules, 1000, 1)
+    assert 0 < run["parameters"] <= 1000
+    assert run["multiplications"] > 0
+    assert load(tmp_path / "1000-1.onnx").topology == run["topology"]

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnxsurgeon_runner import Trainer, read_state
 
-from onnxsurgeon import TrainingSettings, export_trainer, load
+from onnxsurgeon import InputOptions, TrainingSettings, export_trainer, load, load_dataset
 from tests.conftest import MODELS
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given
-from tests.test_train_anywhere import CASES, Case
+from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
+from tests.test_train_anywhere import CASES, EXPORTS, STRANGE, Case
 
 RUNNER = MODELS.parent / "runners" / "js"
 if not os.environ.get("NODE") and (shutil.which("node") is None or not (RUNNER / "node_modules").is_dir()):
@@ -108,7 +109,7 @@ def difference(state, other):
 def test_five_hundred_steps_are_those_of_python(tmp_path, name, optimizer, runtime):
     model, options = PARITY[name]
     case = Case(tmp_path, fresh(model), **options, **SETTINGS[optimizer])
-    epochs = -(-500 // -(-case.examples.rows // 16))
+    epochs = whole_epochs(name, case)
     trainer = Trainer(case.folder)
     rows, targets = given(case)
     losses = [epoch.loss for epoch in trainer.train(rows, targets, epochs=epochs, seed=4)]
@@ -124,6 +125,127 @@ def test_five_hundred_steps_are_those_of_python(tmp_path, name, optimizer, runti
         assert found["outputs"][name]["shape"] == list(values.shape)
         if values.dtype.kind == "f":
             np.testing.assert_allclose(found["outputs"][name]["data"], values.reshape(-1), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_dropout_leaves_out_the_same_everywhere(tmp_path, runtime):
+    how = {"learning_rate": 0.01, "dropout": 0.25, "input_dropout": 0.1}
+    case = Case(tmp_path, "torch-dynamo-documented.onnx", **how)
+    rows, targets = given(case)
+    trainer = Trainer(case.folder)
+    losses = [epoch.loss for epoch in trainer.train(rows, targets, epochs=3, seed=2**32 - 7)]
+    for step in (False, True):
+        state, found, _ = trained_in_node(case, tmp_path / f"{step}", runtime, step=step, epochs=3, seed=2**32 - 7)
+        assert difference(state, trainer.state) <= 1e-4
+        assert found["losses"] == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["torch-dynamo-documented.onnx", "torch-legacy-float16.onnx", "sklearn-float64.onnx"])
+def test_node_writes_the_model_and_python_reads_it(tmp_path, name):
+    path = EXPORTS / name
+    network, dataset = load(path), load_dataset("digits", networks=(load(path),))
+    how = TrainingSettings(optimizer="adamw", learning_rate=0.002)
+    export_trainer(network, tmp_path / "t", dataset=dataset, settings=how, file=path)
+    split = dataset.train.stored
+    rows, labels = split.source[split.numbers][:400], dataset.train.labels[:400]
+    rows.tofile(tmp_path / "rows.bin")
+    labels.astype(np.int32).tofile(tmp_path / "labels.bin")
+    script = """
+    import { readFileSync, writeFileSync } from 'node:fs';
+    const { Trainer } = await import(process.env.RUNNER + '/src/index.js');
+    const { fromFolder } = await import(process.env.RUNNER + '/src/node.js');
+    const ort = await import(process.env.RUNNER + '/node_modules/onnxruntime-node/dist/index.js');
+    const trainer = await Trainer.load(fromFolder('t'), { ort });
+    const rows = new Uint8Array(readFileSync('rows.bin'));
+    const labels = new Int32Array(new Uint8Array(readFileSync('labels.bin')).buffer);
+    for await (const _ of trainer.train(rows, labels, { epochs: 2 }));
+    writeFileSync('patched.onnx', trainer.patchModel(new Uint8Array(readFileSync(process.env.MODEL))));
+    writeFileSync('s.safetensors', trainer.save());
+    const found = await trainer.predict(rows);
+    const told = Object.entries(found).map(([name, { data }]) => [name, Array.from(data, Number)]);
+    console.log(JSON.stringify(Object.fromEntries(told)));
+    """
+    (tmp_path / "s.mjs").write_text(script)
+    done = node(tmp_path, "s.mjs", MODEL=str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    trainer = Trainer(tmp_path / "t", tmp_path / "s.safetensors")
+    content = (tmp_path / "patched.onnx").read_bytes()
+    assert content == trainer.patch_model(path.read_bytes())  # byte by byte what the Python runner writes
+    assert content != path.read_bytes()
+    session = onnxruntime.InferenceSession(content)
+    (value,) = session.get_inputs()
+    kind = {"tensor(float)": "f", "tensor(float16)": np.float16, "tensor(double)": np.float64}[value.type]
+    pixels = (rows / 16).astype(kind).reshape(len(rows), *value.shape[1:])
+    names = [each.name for each in session.get_outputs()]
+    told = json.loads(done.stdout)
+    for output, values in zip(names, session.run(names, {value.name: pixels}), strict=True):
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f" and output in told:
+            rtol = 2e-2 if values.dtype == np.float16 else 1e-4
+            given = np.array(told[output])
+            if values.dtype == np.float16:  # which JavaScript has as bits
+                given = given.astype(np.uint16).view(np.float16)
+            np.testing.assert_allclose(values.reshape(-1), given, rtol=rtol, atol=rtol / 10)
+
+
+def test_float16_is_rounded_as_numpy_does(tmp_path):
+    """Ties to even, subnormals, the largest; what float16 cannot hold is refused."""
+    path = EXPORTS / "torch-legacy-float16.onnx"
+    exported = export_trainer(load(path), tmp_path / "t", options=InputOptions(loss="cross-entropy"), file=path)
+    trainer = Trainer(exported.folder)
+    name = next(each["name"] for each in exported.description["state"] if each["shape"][1:])
+    rng, shape = np.random.default_rng(0), trainer.state[name].shape
+    values = (rng.standard_normal(shape) * 2.0 ** rng.integers(-30, 15, shape)).astype("f").reshape(-1)
+    special = [
+        65519.996,
+        -65504,
+        2**-24,
+        2**-25,
+        1.5 * 2**-24,
+        2.5 * 2**-24,
+        2**-14,
+        2**-14 - 2**-25,
+        1 + 2**-11,
+        0.0,
+        -0.0,
+    ]
+    values[: len(special)] = special
+    values[20:40] = 1 + np.arange(20) * 2.0**-11
+    trainer.state[name] = values.reshape(shape)
+    trainer.save(tmp_path / "s.safetensors")
+    script = """
+    import { readFileSync, writeFileSync } from 'node:fs';
+    const { Trainer } = await import(process.env.RUNNER + '/src/index.js');
+    const { fromFolder } = await import(process.env.RUNNER + '/src/node.js');
+    const ort = await import(process.env.RUNNER + '/node_modules/onnxruntime-node/dist/index.js');
+    const trainer = await Trainer.load(fromFolder('t'), { ort, state: new Uint8Array(readFileSync('s.safetensors')) });
+    const model = new Uint8Array(readFileSync(process.env.MODEL));
+    writeFileSync('patched.onnx', trainer.patchModel(model));
+    trainer.state[process.env.NAME].data[3] = 65520;
+    try { trainer.patchModel(model); } catch (error) { console.log(error.message); }
+    """
+    (tmp_path / "s.mjs").write_text(script)
+    done = node(tmp_path, "s.mjs", MODEL=str(path), NAME=name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is 65520 in the state, which float16 cannot hold" in done.stdout
+    assert (tmp_path / "patched.onnx").read_bytes() == trainer.patch_model(path.read_bytes())
+
+
+def test_a_strangers_states_are_refused(tmp_path):
+    for name, content in STRANGE.items():
+        (tmp_path / f"{name}.bin").write_bytes(content)
+    script = """
+    import { readdirSync, readFileSync } from 'node:fs';
+    const { TrainerError, readState } = await import(process.env.RUNNER + '/src/index.js');
+    for (const name of readdirSync('.').filter((each) => each.endsWith('.bin'))) {
+      try { readState(new Uint8Array(readFileSync(name))); console.log(`${name}: taken`); } catch (error) {
+        console.log(`${name}: ${error instanceof TrainerError}`);
+      }
+    }
+    """
+    (tmp_path / "s.mjs").write_text(script)
+    done = node(tmp_path, "s.mjs")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == sorted(f"{name}.bin: true" for name in STRANGE)
 
 
 @pytest.mark.parametrize("name", ["two inputs", "two heads", "names", "float64", "three axes"])
@@ -184,6 +306,11 @@ def test_orders_and_rates_are_those_of_python(tmp_path):
         ("trainer.evaluate(new Float32Array(64 * 9).fill(0.5), new Int32Array(9))", "0.5 at 0 is no uint8"),
         ("trainer.evaluate({ x: new Uint8Array(64) }, new Int32Array(1))", "no array for the input"),
         ("trainer.restore(new Uint8Array(5))", "no file of safetensors"),
+        (
+            "(trainer.state[trainer.description.state[0].name].data[3] = NaN, trainer.restore(trainer.save()))",
+            "holds values that are not finite: the training diverged",
+        ),
+        ("trainer.patchModel(new Uint8Array(50))", "use onnxsurgeon import-state"),
         ("trainer.restore(trainer.save().subarray(0, 900))", "no file of safetensors"),
         ("Trainer.load({ 'trainer.json': new TextEncoder().encode('{}') }, { ort })", "no trainer of version 1"),
         (
@@ -242,7 +369,8 @@ def test_the_package_is_installed_in_an_empty_folder_and_its_readmes_example_run
 def test_the_types_are_those_of_the_code(tmp_path):
     """TypeScript accepts a use of every name, and refuses a wrong one."""
     use = """
-import { Trainer, TrainerError, Prepared, orderOf, rateFactor, readState, writeState } from 'onnxsurgeon-runner';
+import { Trainer, TrainerError, Prepared, patchModel } from 'onnxsurgeon-runner';
+import { orderOf, rateFactor, readState, writeState } from 'onnxsurgeon-runner';
 import type { Epoch } from 'onnxsurgeon-runner';
 import { fromFolder, saveTo } from 'onnxsurgeon-runner/node';
 const trainer: Trainer = await Trainer.load(fromFolder('t'), { session: {}, step: true });
@@ -253,6 +381,7 @@ for await (const epoch of trainer.train(prepared, ['no', 'yes'], options)) {
 }
 const { accuracy, loss } = await trainer.evaluate({ x: { data: new Uint8Array(4), shape: [2, 2] } }, [0, 1]);
 await saveTo('s', writeState(readState(trainer.save()).arrays, { epoch: '1' }));
+patchModel(trainer.patchModel(new Uint8Array(4)), trainer.description, trainer.state);
 orderOf(0, 1, 5).length + rateFactor('cosine', 1, 2) + (accuracy ?? 0) + loss;
 if (trainer.description.targets[0].loss === 'squared-error') throw new TrainerError('no');
 """

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -26,6 +27,7 @@ from onnxsurgeon.report import write_plots, write_report
 from onnxsurgeon.report.invocation import read_invocation
 from onnxsurgeon.report.layers import stages
 from onnxsurgeon.report.pictures import PICTURES, gap, page_pictures
+from onnxsurgeon.report.pictures.style import operations, spoken, style_of, styles
 from onnxsurgeon.report.scene import make_scene
 from onnxsurgeon.runs.family import Member
 from onnxsurgeon.runs.history import read_history
@@ -228,6 +230,14 @@ def test_the_fates_are_the_runs(finished):
         evolved.branch.lineage
     )
     assert history.members[0].parameters == 1620
+
+
+@pytest.mark.parametrize("step", ["standardise", "refit"])
+def test_what_a_search_does_besides_surgeries_is_named(finished, step):
+    member = replace(read_history(RunDirectory(finished[0].run)).members[0], surgery=step)
+    assert operations([member]) == [step]
+    assert spoken(step).startswith(f"{step}: ")
+    assert style_of(member) not in [styles()[other] for other in styles() if other != step]
 
 
 def test_the_pictures_can_be_read_on_white_and_on_black(page):
@@ -593,6 +603,10 @@ def test_the_papers_figure_is_shown_for_its_network(copy, tmp_path):
         (["8-4-3-2", "factorize:1:2 8-2-4-3-2"], [{0: 4, 1: 3}, {2: 2, 0: 4, 1: 3}]),
         (["8-4-3-2", "merge:1 8-3-2", "identity 8-3-2"], [{0: 4, 1: 3}, {1: 3}]),
         (["8-4-2+4-3-1", "narrow:2:1 8-4-2+4-1-1"], [{0: 4, 1: 3}, {0: 4, 1: 1}]),
+        (
+            ["c1-c8+c8-c4-c16+784-10", "insert_identity:2+insert_identity:4+widen:2:2 c1-c8-c8+c8-c6-c16-c16+784-10"],
+            [{0: 4}, {1: 8, 0: 6, 2: 16}],
+        ),
         (["8-4-2", "widen:x 8-4-9-9-2"], [{0: 4}, {1: 4, 2: 9, 3: 9}]),  # what no such surgery makes
         (["no topology"], []),
     ],

@@ -35,7 +35,7 @@ from tests.conftest import MODELS, randomised
 
 EXPORTS = MODELS / "exports"
 SCHEMA = json.loads((MODELS.parent / "docs" / "trainer.schema.json").read_text())
-STEPS, BATCH = 60, 16
+STEPS, BATCH, SEED = 60, 16, 2**31 - 5
 PIXELS = InputOptions(scale=1 / 16)  # of the .npz files
 
 
@@ -51,7 +51,7 @@ class Case:
         self.network, self.examples = network, prepare(network, self.dataset, self.dataset.train, self.options)
         how = {
             name: given.pop(name)
-            for name in ("optimizer", "learning_rate", "weight_decay", "schedule")
+            for name in ("optimizer", "learning_rate", "weight_decay", "schedule", "dropout", "input_dropout")
             if name in given
         }
         self.settings = TrainingSettings(**how)
@@ -102,6 +102,8 @@ class Case:
     def train(self, name, batches):
         """The state afterwards, and the mean losses of the batches."""
         state, losses, fed = self.state, [], self.fed()
+        if "dropout" in self.description:
+            fed["seed"] = np.array(SEED, np.int32)
         for part in np.split(batches, len(batches) if name == "step" else 3):
             rates = np.full(len(part), self.settings.learning_rate, np.float32)
             found = self.run(name, {**fed, **state, "batches": part.astype(np.int32), "rates": rates})
@@ -112,6 +114,39 @@ class Case:
     def expected(self, batches):
         spec = self.settings.spec(1, len(batches), report_loss=True)
         return LoopEngine().train(self.network, self.examples, [batches], spec)
+
+
+def tensors(header, body=b"", length=None):
+    """A file of safetensors with this header, whatever it says."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + body
+
+
+def entry(begin, end, shape=(1,), dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+STRANGE = {  # files of safetensors that no reader may take
+    "a header longer than the file": tensors({}, length=2**40),
+    "a header longer than any": tensors(b"{}", b" " * 2**10, length=2**63 - 1),
+    "no JSON": tensors(b"{'a': 1}"),
+    "nested": tensors(b"[" * 100_000),
+    "a list": tensors(b"[]"),
+    "overlapping": tensors({"a": entry(0, 4), "b": entry(0, 4)}, bytes(4)),
+    "partly overlapping": tensors({"a": entry(0, 8, (2,)), "b": entry(4, 12, (2,))}, bytes(12)),
+    "a gap": tensors({"a": entry(0, 4), "b": entry(8, 12)}, bytes(12)),
+    "what no name has": tensors({"a": entry(0, 4)}, bytes(8)),
+    "beyond the end": tensors({"a": entry(0, 8, (2,))}, bytes(4)),
+    "backwards": tensors({"a": entry(4, 0)}, bytes(4)),
+    "negative": tensors({"a": entry(-4, 0)}, bytes(4)),
+    "another size": tensors({"a": entry(0, 4, (2,))}, bytes(4)),
+    "a size beyond integers": tensors({"a": entry(0, 4, (2**62, 2**62))}, bytes(4)),
+    "a negative size": tensors({"a": entry(0, 4, (-1,))}, bytes(4)),
+    "another type": tensors({"a": entry(0, 4, dtype="F99")}, bytes(4)),
+    "no offsets": tensors({"a": {"dtype": "F32", "shape": [1]}}, bytes(4)),
+    "offsets of texts": tensors({"a": entry("0", "4")}, bytes(4)),
+    "notes of numbers": tensors({"__metadata__": {"epoch": 1}}),
+}
 
 
 def largest_difference(one, two):
@@ -138,6 +173,7 @@ CASES = {
     "float16": ("torch-legacy-float16.onnx", {}),
     "slopes": ("torch-legacy-piecewise.onnx", {}),
     "convolutions": (create_convolutional("8x8x1-c6-c4-p-12-10", seed=5), {}),
+    "transformer": (load(MODELS.parent / "tests" / "transformers" / "torch-dynamo.onnx"), {}),
     "names": ("sklearn-column-inputs.onnx", {"data": "iris-sizes.csv", "target": ("species",)}),
 }
 OPTIMIZERS = {  # at rates that float32 holds, so that what is left is rounding
@@ -394,7 +430,9 @@ def test_a_trainer_is_three_times_its_model_at_most(tmp_path):
         ({"labels": 2}, "a row of 'model' has 1 for its head"),
         ({"options": InputOptions(loss="squared-error")}, "ends in a Softmax"),
         ({"rows": "uint8", "options": InputOptions(mean=(1.0, 2.0))}, "one value each"),
-        ({"settings": TrainingSettings(dropout=0.5)}, "the files have none"),
+        ({"settings": TrainingSettings(dropout=1.0)}, "dropout: 1.0 is not at least 0 and below 1"),
+        ({"temperature": 2.0}, "temperature: there is no teacher"),
+        ({"temperature": -1.0}, "temperature: -1.0 is no positive number"),
         ({"batch_size": 0}, "batch: 0"),
     ],
 )
@@ -466,6 +504,29 @@ class TestImportingAState:
         trained = made.state["parameter/1.weight"]
         assert not np.array_equal(found["1.weight"].T, trained)
         np.testing.assert_allclose(found["1.weight"].T, state["parameter/1.weight"], atol=1e-3)
+
+    def test_a_state_of_another_model_is_refused_by_name_and_nothing_is_written(self, tmp_path, cli):
+        save(create((6, 5, 3)), tmp_path / "m.onnx")
+        state = {"parameter/layer1.weight": np.zeros((5, 6), "f"), "parameter/extra": np.zeros(2, "f")}
+        (tmp_path / "s.safetensors").write_bytes(state_file.to_bytes(state))
+        code, _, errors = cli(
+            "import-state", tmp_path / "m.onnx", tmp_path / "s.safetensors", "-o", tmp_path / "n.onnx"
+        )
+        assert code == 2
+        assert "s.safetensors: 'extra' is no parameter of 'm', which has 'layer1.weight'" in errors
+        assert not (tmp_path / "n.onnx").exists()
+        state = {"parameter/layer1.weight": np.zeros((5, 6), "f")}
+        (tmp_path / "s.safetensors").write_bytes(state_file.to_bytes(state))
+        code, told, _ = cli("import-state", tmp_path / "m.onnx", tmp_path / "s.safetensors", "-o", tmp_path / "n.onnx")
+        assert code == 0
+        assert "1 parameters taken from" in told
+        assert "3 stay as they are" in told
+
+    @pytest.mark.parametrize("damage", STRANGE)
+    def test_a_strangers_file_is_refused(self, tmp_path, damage):
+        (tmp_path / "s.safetensors").write_bytes(STRANGE[damage])
+        with pytest.raises(ModelError, match="holds no tensors that can be read"):
+            state_file.read(tmp_path / "s.safetensors")
 
     @pytest.mark.parametrize("cut", [0, 4, 9, 60, -1])
     def test_a_damaged_file_is_told(self, tmp_path, cut):

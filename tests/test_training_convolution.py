@@ -4,15 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from measuring.reference import evaluate
 
 from onnxsurgeon import Examples, TrainingSpec, make_engine
 from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.training import dropout
 from onnxsurgeon.training.evaluation import rows_of_tile
+from onnxsurgeon.training.forward import from_by_unit
+from onnxsurgeon.training.loop_graph import training_loop
 from tests.conftest import needs_training
 from tests.convolutional import (
     convolution,
     difference_quotients,
     geometry,
+    loop_feeds,
     loop_gradients,
     network_of,
     rows_for,
@@ -142,3 +147,45 @@ def test_large_maps_are_evaluated_few_rows_at_a_time():
     assert rows == slice(0, 40)
     ((_, (alone,)),) = engine.outputs(net, Examples((data.features[0][33:34],), (data.labels[0][33:34],), data.tasks))
     assert outputs[33] == pytest.approx(alone[0], abs=1e-5)
+
+
+def test_what_is_left_out_of_maps_has_no_part_in_gradients():
+    """Of a convolution behind a pool, and of the dense layer behind the maps; both by the masks of one step."""
+
+    def pool(name, shape, output):
+        half = (None, shape[1], shape[2] // 2, shape[3] // 2)
+        return [Glue("MaxPool", (name,), output, (shape,), half, {"geometry": geometry((2, 2), 2)})]
+
+    around = geometry((3, 3), pads=1)
+    parts = [[convolution(2, 4, around, "Tanh", seed=1)], pool, [convolution(4, 3, around, "Tanh", seed=2)]]
+    net, data = network_of((2, 6, 6), parts), rows_for((2, 6, 6))
+    assert dropout.masked_maps(net) == {1: (4, 3, 3), 2: (27,)}
+    assert dropout.masked_layers(net) == [36, 27]
+    masks = dropout.feeds(net, 0.25, 3, np.array([5]), data.rows)
+    graph = training_loop(net, data, report_loss=True, drops=True)
+
+    def step(values):
+        moved = net.with_parameters(values)
+        *trained, losses = evaluate(graph, {**loop_feeds(moved, data), **masks})
+        return from_by_unit(moved, trained), losses[0] / data.rows
+
+    values, rng = [each for _, each in net.parameters()], np.random.default_rng(1)
+    trained, _ = step(values)
+    plain = loop_gradients(net, data)
+    for number, ((name, before), (_, after)) in enumerate(zip(net.parameters(), trained.parameters(), strict=True)):
+        direction = rng.standard_normal(before.shape)
+        ahead, back = (
+            step([v + sign * 1e-6 * direction if i == number else v for i, v in enumerate(values)])[1]
+            for sign in (1, -1)
+        )
+        assert np.vdot(before - after, direction) == pytest.approx((ahead - back) / 2e-6, rel=1e-6, abs=1e-9), name
+        assert not np.allclose(before - after, plain[number]), name
+
+
+def test_channels_in_groups_and_large_maps_are_left_whole():
+    depthwise, wide = geometry((3, 3), pads=1, groups=4), geometry((1, 1))
+    first = [convolution(2, 4, geometry((1, 1)), seed=1)]
+    net = network_of((2, 6, 6), [first, [convolution(4, 4, depthwise, seed=2)], [convolution(4, 3, wide, seed=3)]])
+    assert dropout.masked_maps(net) == {2: (4, 6, 6), 3: (108,)}
+    large = network_of((2, 300, 300), [first, [convolution(4, 1, geometry((3, 3), 60), seed=2)]])
+    assert dropout.masked_maps(large) == {2: (25,)}

@@ -91,6 +91,17 @@ def test_its_own_names_are_answered(name, served):
         "127.0.0.1:1",
         "0.0.0.0:{port}",
         "[::1]:{port}",
+        "[::ffff:127.0.0.1]:{port}",
+        "2130706433:{port}",
+        "0x7f000001:{port}",
+        "127.1:{port}",
+        "localhost.:{port}",
+        "localhost:{port}:{port}",
+        "localhost:{port},evil.example",
+        "localhost:{port}@evil.example",
+        "user@localhost:{port}",
+        "http://localhost:{port}",
+        "loc\u0430lhost:{port}".encode().decode("latin-1"),
         "",
         None,
         ["127.0.0.1:{port}", "evil.example"],
@@ -142,12 +153,31 @@ def test_the_page_says_which_model_and_serves_its_files(served):
         "//etc/passwd",
         "/%00.js",
         "/none.js",
+        "/%2e%2e%2foutside.js",
+        "/%252e%252e/outside.js",
+        "/..%5coutside.js",
+        "/%c0%ae%c0%ae/outside.js",
+        "/view.js/../../outside.js",
+        "/view.js%00.js",
+        "/view.js%0a.js",
+        "/server.py%20",
+        "/./server.py",
+        "/data/%00",
+        "/data/%2e%2e/models/secret.txt",
+        "/data/sub/%2e%2e/%2e%2e/secret.txt",
+        "/%ff%fe.js",
+        "/%ed%a0%80.js",
+        "/%zz.js",
+        pytest.param(f"/{'a' * 300}.js", id="name too long"),
+        pytest.param(f"/{'a/' * 5000}b.js", id="path too long"),
+        pytest.param(f"/data/{'a' * 300}", id="data too long"),
     ],
 )
-def test_nothing_else_is_served(target, served):
+def test_nothing_else_is_served(target, served, capsys):
     status, body, _ = served[2](target)
     assert status == 404
     assert b"secret" not in body
+    assert capsys.readouterr().err == ""
 
 
 def test_a_page_that_is_not_known_is_told(pages):

@@ -1,11 +1,14 @@
 """``watch``: the report on loopback, renewed while a run goes on, and what is said of the run."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from http.client import HTTPConnection
 
 import pytest
@@ -19,7 +22,7 @@ from onnxsurgeon.runs.history import read_history
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.liveness import FINISHED, GOING_ON, STOPPED, UNKNOWN, Watch
 from tests.browser import Visit, browser  # noqa: F401
-from tests.conftest import start_model
+from tests.conftest import MODELS, start_model
 from tests.killed_run import SETTINGS
 
 
@@ -170,6 +173,50 @@ def test_it_serves_the_runs_models_and_nothing_else(served, run):
 def test_what_is_no_run_is_told_in_a_line(tmp_path):
     with pytest.raises(RunError, match="not a run directory"):
         WatchServer(tmp_path, None)
+
+
+@contextmanager
+def begun(folder):
+    """A run in a process of its own, which stands still once it has begun; the function lets it go on."""
+    command = [sys.executable, "-m", "onnxsurgeon", "evolve", str(start_model(folder)), "--data", "digits", "--quiet"]
+    command += ["--objective", "pareto", "--epochs", "6", "--seed", "1", "--run-dir", str(folder / "run")]
+    with subprocess.Popen(command, cwd=MODELS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            while not (folder / "run" / "journal.jsonl").is_file():
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.02)
+            os.kill(process.pid, signal.SIGSTOP)
+
+            def finish():
+                os.kill(process.pid, signal.SIGCONT)
+                assert process.wait(timeout=300) == 0, process.stderr.read()
+
+            yield folder / "run", finish
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_run_of_another_process_is_watched_to_its_end_and_a_point_of_its_front_downloaded(browser, tmp_path):  # noqa: F811
+    with begun(tmp_path) as (run, finish), WatchServer(run, None) as server, Visit(browser) as visit:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        page = visit.page
+        page.goto(server.url)
+        page.locator("#words", has_text="The run goes on").wait_for()
+        finish()
+        page.locator(".finished #words", has_text="The run has finished.").wait_for(timeout=120_000)
+        report = page.frame_locator("iframe.shown")
+        report.get_by_text("Finished", exact=True).wait_for(timeout=120_000)
+        points = report.locator(".picker .mark")
+        assert points.count() >= 2
+        points.first.click()
+        with page.expect_download() as download:
+            report.locator("#pick").get_by_role("link", name="Download").click()
+        file = run / "front" / download.value.suggested_filename
+        assert download.value.path().read_bytes() == file.read_bytes()
+        assert visit.errors == []
+        assert visit.elsewhere == []
+        server.shutdown()
 
 
 def test_the_page_follows_a_run_to_its_end(browser, served, run):  # noqa: F811

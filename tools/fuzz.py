@@ -1,12 +1,13 @@
-"""Fuzz everything that touches a model file or a run directory, and say how each input ended.
+"""Fuzz everything that touches a model file, a run directory or rows, and say how each input ended.
 
-    python tools/fuzz.py --inputs 20000 --seed 0 --kind both --jobs 2
-    python tools/fuzz.py --inputs 1000 --kind runs --jobs 2    # damaged run directories
+    python tools/fuzz.py --inputs 20000 --seed 0 --jobs 2
+    python tools/fuzz.py --inputs 1000 --kind runs --jobs 2    # damaged run directories alone
     python tools/fuzz.py --atheris fuzz-corpus    # coverage-guided, where atheris is installed
 
-Each input is read, taken apart and written, loaded, inspected, and operated on by one surgery, in a process that may
-take 10 seconds and 1 GB. It must end in a result or a named error; what ends otherwise is saved, made smaller where
-that is easy, and listed. Inputs depend on kind, seed and index alone.
+Each model is read, taken apart and written, loaded, inspected, and operated on by one surgery, in a process that may
+take 10 seconds of a processor and 1 GB; each run is read, compared, reported and resumed; on each table, array or
+folder of images a network is evaluated. It must end in a result or a named error; what ends otherwise is saved, made
+smaller where that is easy, and listed. Inputs depend on kind, seed and index alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+MODELS = ("bytes", "structure")
+KINDS = (*MODELS, "data", "runs")
+# Of twenty inputs, so many of each: a run takes some hundred times as long as a model.
+MIXED = (*MODELS * 7, *("data",) * 5, "runs")
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 
@@ -32,7 +37,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="index of the first input")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", choices=("bytes", "structure", "both", "runs"), default="both")
+    parser.add_argument("--kind", choices=("all", "both", *KINDS), default="all", help="both: of models")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("fuzz-bugs"), help="folder for inputs that found bugs")
     parser.add_argument("--atheris", type=Path, metavar="FOLDER", help="run atheris on a corpus in FOLDER instead")
@@ -41,7 +46,7 @@ def main() -> int:
     if options.worker:
         from fuzzing.workers import work
 
-        work("runs" if options.kind == "runs" else "bytes")
+        work(options.kind)
         return 0
     if options.atheris:
         from fuzzing.guided import guided
@@ -52,16 +57,15 @@ def main() -> int:
 
 def fuzz(options: argparse.Namespace) -> int:
     """Run all inputs on ``options.jobs`` processes and print the table."""
-    from fuzzing.pipeline import KINDS
     from fuzzing.workers import Worker
 
-    kinds = KINDS if options.kind == "both" else (options.kind,)
+    kinds = {"all": MIXED, "both": MODELS}.get(options.kind, (options.kind,))
     indices = range(options.start, options.start + options.inputs)
     requests = [{"kind": kinds[i % len(kinds)], "seed": options.seed, "index": i} for i in indices]
     start = time.perf_counter()
 
     def share(number: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        worker, done = Worker("runs" if options.kind == "runs" else "bytes"), []
+        worker, done = Worker(options.kind), []
         for position, request in enumerate(requests[number :: options.jobs]):
             done.append((request, worker.run(request)))
             if done[-1][1]["kind"] == "BUG":
@@ -75,11 +79,12 @@ def fuzz(options: argparse.Namespace) -> int:
         ended = [pair for done in pool.map(share, range(options.jobs)) for pair in done]
     bugs = [(request, answer) for request, answer in ended if answer["kind"] == "BUG"]
     _print_table(ended, time.perf_counter() - start)
-    if options.kind == "runs":
-        for request, answer in bugs:
-            print(f"BUG {request['index']}: {answer['what']}")
-    elif bugs:
-        _keep(bugs, options.output)
+    for request, answer in bugs:
+        if request["kind"] not in MODELS:  # a folder, which its kind, seed and index make again
+            print(f"BUG {request['kind']} {request['index']}: {answer['what']}")
+    models = [(request, answer) for request, answer in bugs if request["kind"] in MODELS]
+    if models:
+        _keep(models, options.output)
     return 1 if bugs else 0
 
 

@@ -38,7 +38,8 @@ SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
 
 
 FAMILIES: dict[str, list[str]] = {
-    "torch": ["torch_activations", "torch_structures", "torch_tasks"],
+    "torch": ["torch_activations", "torch_structures", "torch_tasks", "torch_attention"],
+    "attention": ["torch_attention"],
     "cnn": ["torch_cnn"],
     "sklearn": ["sklearn_exports"],
     "keras": ["keras_exports"],

@@ -265,7 +265,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often everyone is measured")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each is measured in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured in a round")
     parser.add_argument("--batch", type=int, default=16, help="rows in a batch")
     parser.add_argument("--rows", type=int, default=3_200, help="rows of an epoch; whole batches")
     parser.add_argument("--memory", action="store_true", help="the browser's memory and the files' sizes alone")

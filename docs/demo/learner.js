@@ -2,7 +2,6 @@
 
 import * as ort from './ort/ort.wasm.bundle.min.mjs';
 import { Trainer, orderOf, readState } from './runner/index.js';
-import { withParameters } from './onnx_file.js';
 
 const BATCH = 16;
 const OWN = 6; // rows of a batch that are of what was taught, the others are of the digits it came with
@@ -108,11 +107,7 @@ export class Learner {
 
   /** The model with its weights as they are now. */
   model() {
-    const parameters = {};
-    for (const { name, kind, of } of this.trainer.description.state) {
-      if (kind === 'parameter') parameters[of] = this.trainer.state[name];
-    }
-    return withParameters(this._model, parameters);
+    return this.trainer.patchModel(this._model);
   }
 
   state() {

@@ -43,7 +43,9 @@ def calibrate(network: Network, examples: Examples, rows: Array | None = None) -
     model, sums, factors = calibration_graph(network, examples, len(rows))
     totals = totals_of(model, sums, network, examples, rows)
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
-        raise EngineError(f"'{network.name}': values inside the network are not finite on the calibration sample")
+        raise EngineError(
+            f"'{network.name}': values inside the network are not finite on the calibration sample", "not-finite-inside"
+        )
     return _moments(network, totals, factors)
 
 

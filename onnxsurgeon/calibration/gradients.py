@@ -57,7 +57,7 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
     model = scan_model("gradients", build, work, examples, sums=shapes, targets=True)
     totals = totals_of(model, sums, work, examples, rows, targets=True)
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
-        raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample")
+        raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample", "not-finite-inside")
     return replace(moments, gradients=_gradients(network, examples, moments, totals, factors))
 
 

@@ -58,6 +58,8 @@ class Moments:
             layer that follows.
         sensitivities: for each layer, where they were asked for (``calibration.sensitivity``), the metric G (units,
             units) in which an error of its pre-activation counts.
+        corrections: where there were trials (``recommend.trials``), by a surgery's operation and its layer's number,
+            factors of what it is foretold to cost at the outputs, (amounts,).
         eliminations: what ``surgery.prune`` has worked out from these moments, to be used again; nobody else's.
     """
 
@@ -67,6 +69,7 @@ class Moments:
     missing: Mapping[Place, str]
     gradients: Mapping[Place, Array] = field(default_factory=dict)
     sensitivities: Mapping[Place, Array] = field(default_factory=dict)
+    corrections: Mapping[tuple[str, int], Array] = field(default_factory=dict)
     eliminations: dict[tuple[int, int, int], Eliminated] = field(default_factory=dict, repr=False)
 
     def rows_of(self, network: Network, i: int) -> int:
@@ -108,11 +111,13 @@ class Moments:
         self.input_of(network, i)
         place = _place(network, i)
         if place not in self.gradients:
-            raise SurgeryError(f"layer {i} has no gradients: the calibration did not run backward through it")
+            raise SurgeryError(
+                f"layer {i} has no gradients: the calibration did not run backward through it", "unlike-moments"
+            )
         found, (_, following) = self.gradients[place], network.pair(i)
         if found.shape[1] != following.units:
             wrong = f"{found.shape[1]} values instead of {following.units}"
-            raise SurgeryError(f"layer {i}: these gradients are another network's: {wrong}")
+            raise SurgeryError(f"layer {i}: these gradients are another network's: {wrong}", "unlike-moments")
         return found
 
     def sensitivity_of(self, network: Network, i: int, step: int = 1) -> Array | None:
@@ -135,7 +140,8 @@ class Moments:
         if len(found) != layer.units:
             raise SurgeryError(
                 f"'{layer.names.node}': this sensitivity is another network's: {len(found)} values instead of "
-                f"{layer.units}"
+                f"{layer.units}",
+                "unlike-moments",
             )
         values, vt = eigen(found)
         return vt.T * np.sqrt(np.maximum(values, 0))
@@ -157,11 +163,12 @@ class Moments:
     def _known(self, place: Place, inputs: int, called: str) -> Moment:
         if place not in self.inputs:
             reason = self.missing.get(place, "the calibration saw no such layer")
-            raise SurgeryError(f"{called} has no moments: {reason}")
+            raise SurgeryError(f"{called} has no moments: {reason}", "unlike-moments")
         moment = self.inputs[place]
         if len(moment.mean) != inputs:
             raise SurgeryError(
-                f"{called}: these moments are another network's: {len(moment.mean)} values instead of {inputs}"
+                f"{called}: these moments are another network's: {len(moment.mean)} values instead of {inputs}",
+                "unlike-moments",
             )
         return moment
 

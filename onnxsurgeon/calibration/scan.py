@@ -155,4 +155,4 @@ def run_tiles(made: Any, network: Network, examples: Examples, part: Array, *, t
     try:
         return list(made.run(None, feeds))
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-        raise EngineError(f"calibration failed inside ONNX Runtime: {first_line(error)}") from error
+        raise EngineError(f"calibration failed inside ONNX Runtime: {first_line(error)}", "runtime-failed") from error

@@ -71,7 +71,7 @@ def with_sensitivities(moments: Moments, network: Network, examples: Examples, r
     model = scan_model("sensitivities", build, work, sample, sums=shapes, targets=True)
     totals = totals_of(model, sums, work, sample, np.arange(sample.rows), targets=True)
     if not all(bool(np.isfinite(total).all()) for total in totals.values()):
-        raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample")
+        raise EngineError(f"'{network.name}': gradients are not finite on the calibration sample", "not-finite-inside")
     return replace(moments, sensitivities=_sensitivities(network, examples, totals, sample.rows))
 
 

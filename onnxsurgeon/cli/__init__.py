@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import comparing, data, deploying, learning, models, reporting
+from onnxsurgeon.cli import comparing, data, deploying, explaining, learning, models, reporting
 from onnxsurgeon.cli.encoding import make_printable
+from onnxsurgeon.cli.help import Program
 from onnxsurgeon.cli.streams import OutputError, give_up, written_out
 from onnxsurgeon.errors import OnnxSurgeonError
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -35,11 +37,12 @@ learning.register(app)
 reporting.register(app)
 comparing.register(app)
 deploying.register(app)
+explaining.register(app)
 app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Entry point: every error a user can cause is one line and exit code 2."""
+    """Entry point: every error a user can cause is one line, which ends with its kind's code, and exit code 2."""
     make_printable()
     learning.renew()
     try:
@@ -53,14 +56,15 @@ def main() -> None:
 def _fail(error: OnnxSurgeonError | OSError) -> None:
     """One line on standard error, where that can be written to."""
     from onnxsurgeon.cli import console
+    from onnxsurgeon.refusals import refusal
 
     if isinstance(error, OutputError):
         give_up(1)
-    text = str(error)
+    text, kind = str(error), refusal("system" if isinstance(error, OSError) else error.kind)
     if isinstance(error, OSError):  # of the disk, the network or a library
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror or text
     try:
-        console.fail(text or type(error).__name__)
+        console.fail(text or type(error).__name__, kind.code)
     except OSError:
         give_up(2)
 

@@ -20,13 +20,14 @@ from onnxsurgeon.cli.narrow import packed, shorten
 from onnxsurgeon.cli.spectra import spectra
 from onnxsurgeon.printable import shown
 from onnxsurgeon.runs.footprint import Figure, figures, measured_figure
-from onnxsurgeon.surgeon.log import near_chance
+from onnxsurgeon.surgeon.log import SCORE, near_chance
 
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.operating.perform import Performed
     from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.runs.entry import Entry
+    from onnxsurgeon.runs.events import Event, Measured, Run
     from onnxsurgeon.surgeon.result import Evolved
     from onnxsurgeon.surgery.proof import GroupProof
 
@@ -65,9 +66,10 @@ def print_json(record: Any) -> None:
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
 
 
-def fail(message: str) -> None:
-    """One line on standard error."""
-    err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+def fail(message: str, code: str = "") -> None:
+    """One line on standard error; behind it the code by which ``explain`` knows what it means."""
+    behind = f" [dim]{escape(f'[{code}]')}[/]" if code else ""
+    err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}{behind}", soft_wrap=True)
 
 
 def remarks(sentences: Sequence[str], *, as_json: bool = False) -> None:
@@ -292,51 +294,53 @@ class EventPrinter:
         """What to do about an interrupted run."""
         return f"continue with: onnxsurgeon evolve --resume {self.run}" if self.run else "nothing was written"
 
-    def remember(self, event: dict[str, Any]) -> None:
+    def remember(self, event: Event) -> None:
         """Print nothing; only remember where the run is."""
         if event["event"] == "run":
             self.run = event["path"]
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Print ``event``, or nothing."""
         self.remember(event)
-        kind = event["event"]
-        if kind == "run":
+        if event["event"] == "run":
             self._opening(event)
-        elif kind == "started":
+        elif event["event"] == "started":
             _plain(f"epoch   0: given model {event['topologies'][0]}, {self.metric} {event['best_accuracy']:.4f}")
             if near_chance(event["best_accuracy"], self.classes):
                 _plain("[dim]near chance: untrained, or in need of another --scale, --mean, --std or --layout[/]")
             self._column_names()
-        elif kind == "resumed":
+        elif event["event"] == "resumed":
             going_on = [(each["branch"], each["topology"], each["accuracy"]) for each in event["branches"]]
             _plain(_branches(f"epoch {event['epoch']:>3}: resumed with", going_on))
             self._column_names()
-        elif kind == "extended":
+        elif event["event"] == "extended":
             _plain(f"epoch {event['epoch']:>3}: goes on to epoch {event['run_epochs']}")
-        elif kind in ("recuperated", "trained"):
-            word = "tried" if kind == "recuperated" else "trained"
-            surgery = event["surgery"]
-            surgery = surgery if len(surgery) <= SURGERY else f"{surgery[: SURGERY - 1]}…"
-            columns = _topology_columns()
-            line = (
-                f"{word:<7} {event['branch']:>4} {surgery:<{SURGERY}} "
-                f"{shorten(event['topology'], columns):<{columns}} "
-                f"{event['parameters']:>9,} {event['accuracy']:.4f} {event['gain']:+.4f} {event['score']:.4f}"
-            )
-            _plain(f"[dim]{line}[/]" if kind == "recuperated" else line)
-        elif kind == "chosen":
+        elif event["event"] == "recuperated" or event["event"] == "trained":
+            self._measured(event)
+        elif event["event"] == "chosen":
             made = ", on made rows as well" if event["uses_made"] else ""
             rate = f"learning rate {event['learning_rate']:.2g}{made}"
             _plain(f"[dim]chosen  {event['branch']:>4} {rate}: {escape(event['reason'])}[/]")
-        elif kind == "dropped" and event["reason"] != "score":
+        elif event["event"] == "dropped" and event["reason"] != SCORE:
             _plain(f"[dim]dropped {event['branch']:>4} {escape(event['reason'])}[/]")
-        elif kind == "decided":
+        elif event["event"] == "decided":
             kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
             epoch = f"epoch {event['epoch']:>3}"
             _plain(f"[bold]{epoch}[/]{_branches(f'{epoch}: keep', list(kept)).removeprefix(epoch)}")
 
-    def _opening(self, event: dict[str, Any]) -> None:
+    @staticmethod
+    def _measured(event: Measured) -> None:
+        word = "tried" if event["event"] == "recuperated" else "trained"
+        surgery = event["surgery"]
+        surgery = surgery if len(surgery) <= SURGERY else f"{surgery[: SURGERY - 1]}…"
+        columns = _topology_columns()
+        line = (
+            f"{word:<7} {event['branch']:>4} {surgery:<{SURGERY}} {shorten(event['topology'], columns):<{columns}} "
+            f"{event['parameters']:>9,} {event['accuracy']:.4f} {event['gain']:+.4f} {event['score']:.4f}"
+        )
+        _plain(f"[dim]{line}[/]" if event["event"] == "recuperated" else line)
+
+    def _opening(self, event: Run) -> None:
         made = f" and {event['made_rows']:,} made of them" if event["made_rows"] else ""
         _plain(
             f"run [bold]{escape(self.run)}[/]: {event['rows']:,} rows to train on{made}, "
@@ -366,7 +370,7 @@ class EventPrinter:
 class SilentPrinter(EventPrinter):
     """Prints nothing."""
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Only remember where the run is."""
         self.remember(event)
 

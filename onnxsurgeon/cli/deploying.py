@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 @interruptible
 @with_trust
-@with_fields(TrainingSettings, skip=("dropout", "input_dropout"))
+@with_fields(TrainingSettings)
 @with_fields(ReadingOptions, skip=("metric",))
 def export_trainer(
     model: ModelArgument,
@@ -75,6 +75,9 @@ def export_trainer(
         bool, typer.Option("--report-loss/--no-report-loss", help="Put out each step's mean loss.")
     ] = True,
     teacher: TeacherOption = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Softens the classes that a teacher tells; 1: as they are.")
+    ] = 1.0,
     step: Annotated[bool, typer.Option("--step", help="Write step.onnx too: one step without a loop.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -103,6 +106,8 @@ def export_trainer(
         report_loss=report_loss,
         step=step,
         teacher=None if teacher is None else TeacherModel.read(teacher),
+        temperature=temperature,
+        file=model,
         overwrite=force,
     )
     if as_json:
@@ -169,4 +174,4 @@ def _batch(text: str) -> int | None:
         return None
     if text.isdigit() and int(text) > 0:
         return int(text)
-    raise SettingsError(f"batch: '{text}' is neither dynamic nor a number of rows")
+    raise SettingsError(f"batch: '{text}' is neither dynamic nor a number of rows", "senseless-value")

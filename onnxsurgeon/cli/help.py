@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from onnxsurgeon.choices import GROUPS
 from onnxsurgeon.suggestions import nearest
@@ -16,6 +17,7 @@ FIRST, ABOUT = "Options", "Help"
 WIDEST = 24  # characters of an option and its value beside which the text begins on the same line
 CONTEXT = {"max_content_width": 110}
 _ALL = "onnxsurgeon.help_all"
+_UsageError: Any = typer.BadParameter.__mro__[1]  # which Typer has, but does not name
 
 
 class Group(str):
@@ -35,7 +37,7 @@ class Command(TyperCommand):
     """A command whose help has its options in groups; of an unknown one it says what may have been meant."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As of every command; an unknown option is compared with all that there are."""
+        """Parse as every command does; an unknown option is compared with all that there are."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -66,6 +68,33 @@ class Command(TyperCommand):
         for name in sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name == ABOUT)):
             with formatter.section(name):
                 _write(formatter, found[name], width)
+
+
+class Program(TyperGroup):
+    """All commands; what is wrong with how one is called ends with a code, as every other error."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of every group."""
+        with _coded():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As of every group."""
+        with _coded():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _coded() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        from onnxsurgeon.refusals import refusal
+
+        if type(error).show is _UsageError.show:  # the error of a group without a command shows its help
+            text = f"{error.format_message()} [{refusal('usage').code}]"
+            error.format_message = lambda: text
+        raise
 
 
 def _suggest(error: Any, flags: list[str]) -> None:

@@ -158,7 +158,7 @@ def evaluate(
     network, dataset, chosen = _prepare(model, data, reading, engine, device)
     splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
     if split not in splits:
-        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}")
+        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}", "unknown-choice")
     if teacher is None:
         examples = prepare(network, dataset, splits[split](), options)
         told = data_notes(network, dataset, options)
@@ -281,13 +281,15 @@ def evolve(
             if resume is not None:
                 epochs = given.pop("epochs", None)
                 if any((model, data, given, teacher, freeze, train_only, reading != ReadingOptions())):
-                    raise SettingsError("--resume takes model, data and settings from the run: give none of them")
+                    raise SettingsError(
+                        "--resume takes model, data and settings from the run: give none of them", "not-with-resume"
+                    )
                 watcher.run = str(resume) if resume.is_dir() else ""
                 evolved = runs.resume(resume, from_checkpoint=from_checkpoint, epochs=epochs, **common)
             elif from_checkpoint is not None:
-                raise SettingsError("from-checkpoint: is for a run that goes on: give --resume RUN")
+                raise SettingsError("from-checkpoint: is for a run that goes on: give --resume RUN", "incomplete")
             elif model is None or not data:
-                raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
+                raise SettingsError("evolve needs a MODEL and --data, or --resume RUN", "incomplete")
             else:
                 evolved = runs.evolve(
                     model,
@@ -306,7 +308,7 @@ def evolve(
                 )
             page = _write_report(evolved.run)
     except OutputError as error:
-        raise OutputError(f"{error}; {watcher.onward}") from error
+        raise OutputError(f"{error}; {watcher.onward}", error.kind) from error
     except KeyboardInterrupt:
         console.fail(f"interrupted; {watcher.onward}")
         if interrupts.is_disturbed:
@@ -354,9 +356,11 @@ def _rehearse(
     from onnxsurgeon.surgeon.dry_run import dry_run
 
     if resume is not None:
-        raise SettingsError("dry-run: is for a run that begins: give MODEL and --data, and not --resume")
+        raise SettingsError(
+            "dry-run: is for a run that begins: give MODEL and --data, and not --resume", "not-with-resume"
+        )
     if model is None or not data:
-        raise SettingsError("evolve needs a MODEL and --data, or --resume RUN")
+        raise SettingsError("evolve needs a MODEL and --data, or --resume RUN", "incomplete")
     reading = taken(ReadingOptions, settings)
     given = _given(settings)
     found = dry_run(
@@ -401,7 +405,7 @@ def _write_report(run: Path) -> Path | None:
     try:
         return write_report(run)
     except OnnxSurgeonError as error:
-        console.fail(f"no report was written: {error}")
+        console.fail(f"no report was written: {error}", error.code)
         return None
 
 

@@ -16,9 +16,9 @@ from rich.text import Text
 from onnxsurgeon.cli import console
 from onnxsurgeon.cli.narrow import shorten, sparkline
 from onnxsurgeon.cli.run_state import Row, RunState
-from onnxsurgeon.runs.journal import Event
+from onnxsurgeon.runs.events import Event
 from onnxsurgeon.surgeon.log import SCORE
-from onnxsurgeon.surgeon.progress import TrainingProgress, Underway
+from onnxsurgeon.surgeon.progress import ActiveJob, TrainingProgress
 
 # A repaint takes some milliseconds of Python, during which no worker can go on to its next piece of work.
 REPAINTS = 4  # a second
@@ -184,7 +184,7 @@ def _line(text: str, width: int) -> Text:
     return line
 
 
-def _candidates(state: RunState, underway: Mapping[int, Underway]) -> list[Row]:
+def _candidates(state: RunState, underway: Mapping[int, ActiveJob]) -> list[Row]:
     """Those of this decision point, and branches that are trained on without surgery, in the order of their numbers."""
     rows = dict(state.candidates)
     for each in underway.values():
@@ -195,7 +195,7 @@ def _candidates(state: RunState, underway: Mapping[int, Underway]) -> list[Row]:
     return [rows[number] for number in sorted(rows)]
 
 
-def _is_over(state: RunState, each: Underway) -> bool:
+def _is_over(state: RunState, each: ActiveJob) -> bool:
     return each.branch not in state.candidates and any(row.branch >= each.branch for row in state.branches)
 
 
@@ -226,7 +226,7 @@ class _Columns:
 
 
 def _table(
-    name: str, fitting: tuple[list[Row], int], columns: _Columns, state: RunState, underway: Mapping[int, Underway]
+    name: str, fitting: tuple[list[Row], int], columns: _Columns, state: RunState, underway: Mapping[int, ActiveJob]
 ) -> list[Text]:
     """Branches, with their gains, or candidates, with scores and outcomes."""
     rows, left_out = fitting
@@ -257,7 +257,7 @@ def _count(row: Row) -> str:
     return "–" if row.parameters is None else f"{row.parameters:,}"
 
 
-def _outcome(row: Row, state: RunState, underway: Mapping[int, Underway], *, is_wide: bool) -> tuple[str, str]:
+def _outcome(row: Row, state: RunState, underway: Mapping[int, ActiveJob], *, is_wide: bool) -> tuple[str, str]:
     """What becomes of a candidate, and the style of its line."""
     each = underway.get(row.branch)
     if row.stage == "dropped":

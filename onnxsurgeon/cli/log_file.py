@@ -56,7 +56,7 @@ class _File(logging.FileHandler):
 
 
 def _unwritable(path: str | Path, error: OSError) -> SettingsError:
-    return SettingsError(f"log-file: {path}: cannot be written: {error.strerror or error}")
+    return SettingsError(f"log-file: {path}: cannot be written: {error.strerror or error}", "cannot-write")
 
 
 @contextmanager

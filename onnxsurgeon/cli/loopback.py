@@ -40,7 +40,7 @@ class LoopbackServer(ThreadingHTTPServer):
             except OSError as error:
                 if candidate == candidates[-1]:
                     reason = f"port {candidate}: cannot be used: {error.strerror}; give another --port"
-                    raise SettingsError(reason) from error
+                    raise SettingsError(reason, "no-port") from error
             else:
                 break
         names = (HOST, "localhost")

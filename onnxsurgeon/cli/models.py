@@ -72,7 +72,7 @@ class OperateCommand(Command):
     """Its help lists the surgeries that there are."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """As of every command, and what each surgery does to the layer that it names."""
+        """Write what every command's help has, and before it what each surgery does to the layer that it names."""
         from onnxsurgeon.surgery import SURGERIES
         from onnxsurgeon.surgery.base import usage
 
@@ -107,7 +107,7 @@ def new(
 
     if is_convolutional(sizes):
         if input_shape:
-            raise SettingsError(f"--input-shape: '{sizes}' begins with the shape of an input row already")
+            raise SettingsError(f"--input-shape: '{sizes}' begins with the shape of an input row already", "exclusive")
         network = create_convolutional(sizes, seed=seed, activation=activation, softmax=softmax, name=out.stem)
     else:
         rows = shape(input_shape) if input_shape else None
@@ -376,10 +376,12 @@ def operate(
     try:
         chosen = [parse(text, mode=widen) for text in surgeries]
     except SurgeryError as error:
-        raise SurgeryError(f"{error}{_layers_meant(model, surgeries)}") from error
+        raise SurgeryError(f"{error}{_layers_meant(model, surgeries)}", error.kind) from error
     for surgery in chosen:
         if surgery.needs and not data:
-            raise SettingsError(f"{spell(surgery)}: --data is needed: this surgery goes by what the data show")
+            raise SettingsError(
+                f"{spell(surgery)}: --data is needed: this surgery goes by what the data show", "needs-data"
+            )
     require_writable(out, overwrite=force)
     network = load(model)
     dataset = reading.load(data, network) if data else None

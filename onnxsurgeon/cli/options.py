@@ -324,7 +324,9 @@ def numbers(text: str, what: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise SettingsError(f"{what}: '{text}' is no list of numbers such as 0.5 or 0.49,0.48,0.45") from error
+        raise SettingsError(
+            f"{what}: '{text}' is no list of numbers such as 0.5 or 0.49,0.48,0.45", "senseless-value"
+        ) from error
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -336,7 +338,7 @@ def shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.replace(",", "x").split("x"))
     except ValueError as error:
-        raise SettingsError(f"input-shape: '{text}' is no shape such as 28x28x1") from error
+        raise SettingsError(f"input-shape: '{text}' is no shape such as 28x28x1", "senseless-value") from error
 
 
 def units(text: str, what: str) -> tuple[int, ...]:
@@ -348,7 +350,9 @@ def units(text: str, what: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("-"))
     except ValueError as error:
-        raise SettingsError(f"{what}: '{text}' is no number of units, such as 128, or 256-64 for two layers") from error
+        raise SettingsError(
+            f"{what}: '{text}' is no number of units, such as 128, or 256-64 for two layers", "senseless-value"
+        ) from error
 
 
 def _spell(value: object) -> str:

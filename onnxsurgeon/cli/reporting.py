@@ -45,7 +45,7 @@ def report(
     if damaged:
         lines = f"line{'s' if len(damaged) > 1 else ''} {', '.join(map(str, damaged[:10]))}"
         more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
-        raise RunError(f"{run / 'journal.jsonl'}: {lines}{more}: damaged, and left out of the report")
+        raise RunError(f"{run / 'journal.jsonl'}: {lines}{more}: damaged, and left out of the report", "left-out")
 
 
 @with_trust

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxsurgeon.recommend.candidates import PROPOSED
+from onnxsurgeon.runs.events import Checkpoint, Event, Known, Measured, Proposed
 from onnxsurgeon.surgeon.own_settings import ALGORITHM_1
 from onnxsurgeon.surgeon.progress import TrainingProgress
 
@@ -43,11 +44,10 @@ class Row:
     stage: str = "proposed"
     reason: str = ""
 
-    def update(self, event: dict[str, Any]) -> None:
-        """Take over what an event says of it."""
-        for name in ("surgery", "topology", "parameters", "accuracy", "gain", "score"):
-            if name in event:
-                setattr(self, name, event[name])
+    def update(self, found: Known | Measured) -> None:
+        """Take over what was measured of it."""
+        self.surgery, self.topology, self.parameters = found["surgery"], found["topology"], found["parameters"]
+        self.accuracy, self.gain, self.score = found["accuracy"], found["gain"], found["score"]
 
 
 class RunState:
@@ -80,29 +80,34 @@ class RunState:
         self._costs: list[int] = []  # steps of every decision point so far
         self._samples: deque[tuple[float, int]] = deque()
 
-    def consume(self, event: dict[str, Any]) -> None:
+    def consume(self, event: Event) -> None:
         """Take an event in."""
-        kind = event["event"]
-        if kind == "run":
+        if event["event"] == "run":
             self.path, self.metric = event["path"], event["metric"]
             self._settings, self._per_epoch = event["settings"], event["batches_per_epoch"]
             self._begun = self._clock()
-        elif kind == "resumed":
+        elif event["event"] == "resumed":
             self.epoch, self._before, self._steps_before = event["epoch"], event["seconds"], event["steps"]
             self.branches = [self._kept(each) for each in event["branches"]]
             self.best = self._kept(event["best"])
-        elif kind == "proposed":
+        elif event["event"] == "proposed":
             self._propose(event)
-        elif kind in ("recuperated", "trained", "dropped"):
-            row = self.candidates.setdefault(event["branch"], Row(event["branch"], draw=self.draw))
+        elif event["event"] == "recuperated" or event["event"] == "trained":
+            row = self._candidate(event["branch"])
             row.update(event)
-            row.stage, row.reason = kind, event.get("reason", "")
-        elif kind in ("started", "decided"):
+            row.stage, row.reason = event["event"], ""
+        elif event["event"] == "dropped":
+            row = self._candidate(event["branch"])
+            row.stage, row.reason = event["event"], event["reason"]
+        elif event["event"] == "started" or event["event"] == "decided":
             self._decide(event)
-        elif kind == "finished":
+        elif event["event"] == "finished":
             self.is_finished = True
 
-    def _propose(self, event: dict[str, Any]) -> None:
+    def _candidate(self, branch: int) -> Row:
+        return self.candidates.setdefault(branch, Row(branch, draw=self.draw))
+
+    def _propose(self, event: Proposed) -> None:
         if all(row.stage in ("kept", "dropped") for row in self.candidates.values()):
             self.candidates.clear()
         self.draw = event["draw"]
@@ -111,7 +116,7 @@ class RunState:
             event["branch"], event["surgery"], parameters=event["parameters"], draw=self.draw
         )
 
-    def _decide(self, event: dict[str, Any]) -> None:
+    def _decide(self, event: Checkpoint) -> None:
         known = {row.branch: row for row in (*self.branches, *self.candidates.values())}
         if self.best is not None:
             known.setdefault(self.best.branch, self.best)
@@ -128,14 +133,14 @@ class RunState:
             self._costs.append(done - self._decided_at)
         self._decided_at = done
 
-    def _kept(self, described: dict[str, Any]) -> Row:
-        row = Row(described["branch"], stage="kept")
-        row.update(described)
+    def _kept(self, branch: Known) -> Row:
+        row = Row(branch["branch"], stage="kept")
+        row.update(branch)
         return row
 
     @property
     def is_algorithm_1(self) -> bool:
-        """Whether the run is the paper's search; one from before there were others is."""
+        """Whether the run is the paper's search; runs recorded before there was a choice are."""
         return bool(self._settings.get("search", ALGORITHM_1) == ALGORITHM_1)
 
     @property

@@ -32,10 +32,12 @@ def read_settings_file(path: Path, parameters: Iterable[Any]) -> dict[str, Any]:
     for key, value in _entries(path).items():
         name = key.replace("_", "-")
         if name not in known:
-            raise SettingsError(f"{path}: '{key}' is no option of this command{did_you_mean(name, known)}")
+            raise SettingsError(
+                f"{path}: '{key}' is no option of this command{did_you_mean(name, known)}", "settings-file"
+            )
         parameter = known[name]
         if parameter.name in values:
-            raise SettingsError(f"{path}: '{key}' is there twice")
+            raise SettingsError(f"{path}: '{key}' is there twice", "settings-file")
         values[parameter.name] = _value(parameter, value, f"{path}: {key}")
     return values
 
@@ -47,15 +49,15 @@ def _entries(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}", "cannot-read") from error
     if len(content) > LARGEST:
-        raise SettingsError(f"{path}: has more than {LARGEST:,} bytes; expected a few options")
+        raise SettingsError(f"{path}: has more than {LARGEST:,} bytes; expected a few options", "settings-file")
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is no UTF-8; expected TOML, such as epochs = 20") from error
+        raise SettingsError(f"{path}: is no UTF-8; expected TOML, such as epochs = 20", "settings-file") from error
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: is no TOML, such as epochs = 20: {error}") from error
+        raise SettingsError(f"{path}: is no TOML, such as epochs = 20: {error}", "settings-file") from error
 
 
 def _names(parameter: Any) -> list[str]:
@@ -69,7 +71,7 @@ def _value(parameter: Any, value: Any, name: str) -> Any:
     """The value as it would be given: texts are read by Click, which refuses 2.5 where an integer is meant."""
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
-            raise SettingsError(f"{name}: expected true or false")
+            raise SettingsError(f"{name}: expected true or false", "settings-file")
         return value
     is_several = bool(getattr(parameter, "multiple", False)) or getattr(parameter, "nargs", 1) != 1
     if isinstance(value, list) and is_several:
@@ -79,7 +81,7 @@ def _value(parameter: Any, value: Any, name: str) -> Any:
 
 def _text(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SettingsError(f"{name}: expected a text or a number")
+        raise SettingsError(f"{name}: expected a text or a number", "settings-file")
     return str(value)
 
 

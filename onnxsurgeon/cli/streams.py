@@ -33,7 +33,7 @@ class _Output(io.TextIOWrapper):
 
 
 def _failed(error: OSError) -> OutputError:
-    return OutputError(f"standard output cannot be written to: {error.strerror or error}")
+    return OutputError(f"standard output cannot be written to: {error.strerror or error}", "standard-output")
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def written_out() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for as long as the process lives
     if sys.stdout is None:
         _occupy(1)
-        raise OutputError("standard output is closed; > /dev/null lets it be")
+        raise OutputError("standard output is closed; > /dev/null lets it be", "standard-output")
     if type(sys.stdout) is io.TextIOWrapper:
         how = {name: getattr(sys.stdout, name) for name in ("encoding", "errors", "line_buffering", "write_through")}
         sys.stdout = _Output(sys.stdout.detach(), **how)

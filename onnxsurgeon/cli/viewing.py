@@ -52,21 +52,24 @@ class ViewServer(LoopbackServer):
             return BytesIO(self.index), len(self.index), TYPES[".html"]
         file = self.files.get(path)
         kind = _BYTES
-        if file is None and not path.startswith(_DATA) and "\0" not in path:
-            file = (self.pages / path.lstrip("/")).resolve()
-            kind = TYPES.get(file.suffix, "")
-            if not kind or not file.is_relative_to(self.pages):
+        try:
+            if file is None and not path.startswith(_DATA):
+                file = (self.pages / path.lstrip("/")).resolve()
+                kind = TYPES.get(file.suffix, "")
+                if not kind or not file.is_relative_to(self.pages):
+                    return None
+            if file is None or not file.is_file():
                 return None
-        if file is None or not file.is_file():
+            return file.open("rb"), file.stat().st_size, kind
+        except (OSError, ValueError):  # a name that is too long, or that no file can have
             return None
-        return file.open("rb"), file.stat().st_size, kind
 
 
 def _netron() -> Path:
     """The folder of Netron's page."""
     found = find_spec("netron")
     if found is None or found.origin is None:
-        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'")
+        raise SettingsError("view needs Netron: pip install 'onnxsurgeon[view]'", "no-package")
     return Path(found.origin).resolve().parent
 
 
@@ -75,10 +78,12 @@ def _index(page: Path, name: str) -> bytes:
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"Netron's page cannot be read: {error.strerror}: {page}") from error
+        raise SettingsError(f"Netron's page cannot be read: {error.strerror}: {page}", "no-port") from error
     head, mark, tail = text.partition(_MARK)
     if not mark:
-        raise SettingsError("this version of Netron is not known: its page does not say where to name a model")
+        raise SettingsError(
+            "this version of Netron is not known: its page does not say where to name a model", "no-port"
+        )
     known = {"type": "Python", "file": f"{_DATA}{quote(name)}", "name": name, "identifier": name}
     lines = [f'<meta name="{key}" content="{html.escape(value)}">\n' for key, value in known.items()]
     return "".join((head, *lines, mark, tail)).encode()

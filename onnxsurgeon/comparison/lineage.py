@@ -127,6 +127,11 @@ def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterato
         if parted is not None:
             yield from _back(parted, surgeries[:-1], ends)
         return
+    if isinstance(effect, Followed):
+        before = _without_end(segments, layer, ends)
+        if before is not None:
+            yield from _back(before, surgeries[:-1], ends)
+            return
     tied = _ends_at(segments, layer, ends) if isinstance(effect, Widened | Narrowed) else None
     if tied is not None:
         less = -effect.added if isinstance(effect, Widened) else None
@@ -204,6 +209,27 @@ def _with_ends(segments: _Segments, tied: Sequence[int], more: int | None) -> _S
     return tuple(found)
 
 
+def _without_end(segments: _Segments, layer: int, ends: _Ends) -> _Segments | None:
+    """Before a layer was put behind the one that writes a shared width; None: it cannot have been."""
+    number = layer - 1 - sum(len(segment) - 1 for segment in segments) + 1  # then there was a hidden layer less
+    if not 0 <= number < len(ends) or len(ends[number]) != 1 or len(segments[ends[number][0]]) < 2:
+        return None
+    (at,) = ends[number]
+    *others, here, end = segments[at]
+    if None not in (here.units, end.units) and here.units != end.units:
+        return None
+    return (*segments[:at], (*others, here), *segments[at + 1 :])
+
+
+def _with_another_end(segments: _Segments, tied: Sequence[int]) -> _Segments | None:
+    """With a layer behind the one that writes a shared width; None: several layers write it."""
+    if len(tied) != 1:
+        return None
+    (at,) = tied
+    last = segments[at][-1]
+    return (*segments[:at], (*segments[at], _Layer(last.units, frozenset())), *segments[at + 1 :])
+
+
 def _forth(segments: _Segments, surgery: Surgery, ends: _Ends) -> _Segments | None:
     """The network after the surgery; None: there is no such layer."""
     effect, left = surgery.effect, surgery.layer - 1
@@ -219,6 +245,8 @@ def _forth(segments: _Segments, surgery: Surgery, ends: _Ends) -> _Segments | No
     tied = _ends_at(segments, surgery.layer, ends)
     if tied is None:
         return None
+    if isinstance(effect, Followed):
+        return _with_another_end(segments, tied)
     return _with_ends(segments, tied, effect.added if isinstance(effect, Widened) else None)
 
 

@@ -69,7 +69,7 @@ def compare_on_data(
         for model, given in zip(models, inputs, strict=True):
             missing = [value.name for value in free_inputs(model) if value.name not in given]
             if missing:
-                raise ModelError(f"the data has nothing for the input '{missing[0]}'")
+                raise ModelError(f"the data has nothing for the input '{missing[0]}'", "unlike-models")
         names = networks[0].name, networks[1].name
         outputs = compare(*models, _feeds(models, inputs, split.rows, names))
     except (EngineError, ModelError) as error:
@@ -87,7 +87,7 @@ def _feeds(
         if not are_rows(ranks_of(model), {name: len(values.shape) for name, values in given.items()})
     } - {0}
     if len(sizes) > 1:
-        raise ModelError(f"the models take batches of different sizes, {min(sizes)} and {max(sizes)}")
+        raise ModelError(f"the models take batches of different sizes, {min(sizes)} and {max(sizes)}", "unlike-models")
     step, fixed = max(sizes, default=CHUNK), bool(sizes)
     for model, given, name in zip(models, inputs, names, strict=True):
         read = {value.name for value in model.graph.input}

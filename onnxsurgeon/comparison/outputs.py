@@ -90,7 +90,7 @@ def in_memory(network: Network) -> onnx.ModelProto:
     """
     parts = to_parts(network)
     if parts.skeleton.ByteSize() + sum(array.nbytes for array in parts.arrays.values()) > LARGEST_FILE // 2:
-        raise ModelError(f"'{network.name}' is larger than 1 GB, too large to be run as a whole")
+        raise ModelError(f"'{network.name}' is larger than 1 GB, too large to be run as a whole", "beyond-one-file")
     return to_model(network)
 
 
@@ -112,7 +112,7 @@ def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Iterable[tup
             left = run[0]([a for a, _ in pairs], for_first)
             right = run[1]([b for _, b in pairs], for_second)
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-            raise EngineError(f"a model cannot be run on these rows: {first_line(error)}") from error
+            raise EngineError(f"a model cannot be run on these rows: {first_line(error)}", "runtime-failed") from error
         for tally, x, y in zip(tallies, left, right, strict=True):
             tally.add(as_table(x), as_table(y))
     for tally in tallies:

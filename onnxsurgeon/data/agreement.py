@@ -69,13 +69,15 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
         if not np.isfinite(logits).all():
             raise DataError(
                 f"'{network.name}': what its head '{head.tensor}' puts out is not finite for these rows: their values, "
-                "or the model's own, are too large"
+                "or the model's own, are too large",
+                "outputs-not-finite",
             )
         positions = logits.size // max(1, len(logits) * head.width)  # a head of one number may lack its last axis
         if positions != task.positions:
             raise DataError(
                 f"'{network.name}': its head '{head.tensor}' has {positions} positions a row; the labels have "
-                f"{task.positions}"
+                f"{task.positions}",
+                "label-columns",
             )
         logits = logits.reshape(-1, head.width)
         outputs = [as_table(found[name]) for name in names]
@@ -85,7 +87,8 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
             readers = f" ({', '.join(head.readers)} behind it)" if head.readers else ""
             raise ModelError(
                 f"'{network.name}': no output follows tensor '{head.tensor}'{readers} as {task.kind} with {task.loss} "
-                f"needs: {head.obstacle or _CHANGED}"
+                f"needs: {head.obstacle or _CHANGED}",
+                "outputs-not-followed",
             )
 
 

@@ -78,7 +78,7 @@ def _require_one_shape(path: Path, splits: dict[str, Split]) -> None:
         for (name, shape, *_), (_, expected, *_) in zip(split.blocks(), first.blocks(), strict=True):
             if shape[1:] != expected[1:]:
                 of = f" of '{name}'" if name else ""
-                raise DataError(f"{path}: rows{of} of shape {shape[1:]} and {expected[1:]} in one set")
+                raise DataError(f"{path}: rows{of} of shape {shape[1:]} and {expected[1:]} in one set", "unlike-rows")
 
 
 def read_npy(path: Path, target: Path | None = None, networks: Sequence[Network] = ()) -> Dataset:
@@ -124,7 +124,7 @@ def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset
 def require_file(path: Path) -> None:
     """Raise DataError where there is no such file, or what would have to be waited for, such as a pipe."""
     if not path.is_file():
-        raise DataError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
+        raise DataError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}", "no-such-file")
 
 
 def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
@@ -132,7 +132,9 @@ def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
         return read(path)
     except Exception as error:  # damaged files make zipfile, zlib, tokenize and numpy raise what shares no base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a readable {what}: {reason}") from error
+        raise DataError(
+            f"{path}: not a readable {what}: {reason}", "pickled-data" if "pickle" in reason else "unreadable-data"
+        ) from error
 
 
 def _load_archive(path: Path, keys: set[str]) -> dict[str, Array]:
@@ -225,7 +227,7 @@ def _unlabelled_keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[di
 
 
 def _unexpected(path: Path, arrays: dict[str, Array]) -> DataError:
-    return DataError(f"{path}: expected the keys {NPZ_KEYS}; found {', '.join(sorted(arrays)) or 'none'}")
+    return DataError(f"{path}: expected the keys {NPZ_KEYS}; found {', '.join(sorted(arrays)) or 'none'}", "npz-keys")
 
 
 def _same_names(path: Path, found: dict[str, tuple[dict[str, str], str]]) -> dict[str, tuple[dict[str, str], str]]:
@@ -234,13 +236,15 @@ def _same_names(path: Path, found: dict[str, tuple[dict[str, str], str]]) -> dic
         for name in names:
             if name not in keys:
                 expected = name if label == "y" else f"{name}_{part}"
-                raise DataError(f"{path}: '{label or next(iter(keys.values()))}' has no '{expected}' beside it")
+                raise DataError(
+                    f"{path}: '{label or next(iter(keys.values()))}' has no '{expected}' beside it", "npz-keys"
+                )
     return {part: ({name: keys[name] for name in names}, label) for part, (keys, label) in found.items()}
 
 
 def _split(path: Path, arrays: dict[str, Array], keys: dict[str, str], y_key: str) -> Split:
     if y_key and y_key not in arrays:
-        raise DataError(f"{path}: '{keys['']}' has no '{y_key}' beside it")
+        raise DataError(f"{path}: '{keys['']}' has no '{y_key}' beside it", "npz-keys")
     several = "" not in keys
     for key in keys.values():
         _check_inputs(path, f"'{key}'", arrays[key], least=1 if several else 2, texts=several)
@@ -248,7 +252,7 @@ def _split(path: Path, arrays: dict[str, Array], keys: dict[str, str], y_key: st
     rows = {len(array) for array in inputs.values()}
     if len(rows) > 1:
         found = ", ".join(f"{len(array)} of '{keys[name]}'" for name, array in inputs.items())
-        raise DataError(f"{path}: inputs of one split must have the same number of rows; found {found}")
+        raise DataError(f"{path}: inputs of one split must have the same number of rows; found {found}", "unlike-rows")
     count = rows.pop()
     labels = _check_labels(path, f"'{y_key}'", arrays[y_key], count) if y_key else unlabelled(count)
     return Split(inputs if several else inputs[""], labels)
@@ -257,9 +261,11 @@ def _split(path: Path, arrays: dict[str, Array], keys: dict[str, str], y_key: st
 def _check_inputs(path: Path, key: str, inputs: Array, *, least: int, texts: bool) -> None:
     if inputs.ndim < least or inputs.dtype.kind not in ("fiubU" if texts else "fiub"):
         shape = "(rows, …)" if least == 2 else "(rows,) or (rows, …)"
-        raise DataError(f"{path}: {key} must be numbers of shape {shape}; it is {inputs.dtype} {inputs.shape}")
+        raise DataError(
+            f"{path}: {key} must be numbers of shape {shape}; it is {inputs.dtype} {inputs.shape}", "not-numbers"
+        )
     if len(inputs) == 0:
-        raise DataError(f"{path}: {key} has no rows")
+        raise DataError(f"{path}: {key} has no rows", "no-rows")
 
 
 def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
@@ -267,15 +273,16 @@ def _check_labels(path: Path, key: str, labels: Array, rows: int) -> Array:
         labels = labels[:, 0]
     if labels.ndim < 1 or len(labels) != rows or 0 in labels.shape:
         raise DataError(
-            f"{path}: {key} must have shape ({rows},), one label a row, or ({rows}, …, k); it has {labels.shape}"
+            f"{path}: {key} must have shape ({rows},), one label a row, or ({rows}, …, k); it has {labels.shape}",
+            "label-form",
         )
     if labels.dtype.kind not in "fiubU":
-        raise DataError(f"{path}: {key} must hold numbers or texts; it is {labels.dtype}")
+        raise DataError(f"{path}: {key} must hold numbers or texts; it is {labels.dtype}", "not-numbers")
     return labels
 
 
 def _require_finite(path: Path, key: str, array: Array) -> None:
-    """In chunks, so that of a mapped file no more than one is in memory."""
+    """Raise DataError where a value is not finite; of a mapped file one chunk at a time is in memory."""
     if array.dtype.kind != "f":
         return
     for start, stop in chunks(array):
@@ -284,4 +291,4 @@ def _require_finite(path: Path, key: str, array: Array) -> None:
             row, column = (int(i) for i in bad[0])
             value = array[start + row].reshape(-1)[column]
             place = f"row {start + row}" + (f", column {column}" if array.ndim > 1 else "")
-            raise DataError(f"{path}: {key} holds {value} in {place}")
+            raise DataError(f"{path}: {key} holds {value} in {place}", "missing-value")

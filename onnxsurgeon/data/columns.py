@@ -91,7 +91,7 @@ class Texts:
         return len(self.found) > _MOST_TEXTS
 
     def add(self, cells: Any) -> None:
-        """Gather those of an Arrow array of texts, or of a dictionary of them."""
+        """Gather the texts of an Arrow array of them, or of a dictionary."""
         if not self.is_full:
             self.found.update(text or "" for text in _encoded(cells).dictionary.to_pylist())
             if cells.null_count:
@@ -105,11 +105,15 @@ class Texts:
         """
         if self.is_full:
             raise DataError(
-                f"{path}: column '{name}' holds {len(self.found)} different texts; leave it out or encode it"
+                f"{path}: column '{name}' holds {len(self.found)} different texts; leave it out or encode it",
+                "text-column",
             )
         longest = max((len(text) for text in self.found), default=0)
         if longest > _LONGEST_TEXT:
-            raise DataError(f"{path}: column '{name}' holds a text of {longest} characters; leave it out or encode it")
+            raise DataError(
+                f"{path}: column '{name}' holds a text of {longest} characters; leave it out or encode it",
+                "text-column",
+            )
         return Told(np.dtype(f"<U{max(1, longest)}"), missing, tuple(sorted(self.found)))
 
 
@@ -140,12 +144,16 @@ def is_exact(cells: Any) -> bool:
 def require_names(path: Path, names: list[str]) -> None:
     """Raise DataError unless every column has a name of its own."""
     if not names:
-        raise DataError(f"{path}: has no columns")
+        raise DataError(f"{path}: has no columns", "no-rows")
     for position, name in enumerate(names):
         if not name:
-            raise DataError(f"{path}: column {position + 1} has no name (of pandas' index? write with index=False)")
+            raise DataError(
+                f"{path}: column {position + 1} has no name (of pandas' index? write with index=False)", "table-form"
+            )
         if name in names[:position]:
-            raise DataError(f"{path}: column '{name}' is there twice, as {names.index(name) + 1} and {position + 1}")
+            raise DataError(
+                f"{path}: column '{name}' is there twice, as {names.index(name) + 1} and {position + 1}", "table-form"
+            )
 
 
 def named(names: list[str] | dict[str, Any]) -> str:
@@ -171,11 +179,11 @@ def arrow(path: Path, what: str) -> Iterator[Any]:
     try:
         import pyarrow
     except ImportError as error:
-        raise DataError(f"{path}: reading {what} files needs pip install 'onnxsurgeon[data]'") from error
+        raise DataError(f"{path}: reading {what} files needs pip install 'onnxsurgeon[data]'", "no-package") from error
     try:
         yield pyarrow
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: not a readable {what} file: {reason}") from error
+        raise DataError(f"{path}: not a readable {what} file: {reason}", "unreadable-data") from error
     finally:
         pyarrow.default_memory_pool().release_unused()  # it keeps what it may need again, which here is much

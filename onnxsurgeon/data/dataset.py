@@ -216,7 +216,7 @@ def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]
     total = math.ceil(fraction * len(labels))
     if total == 0 or total == len(labels):
         few = "1 row is" if len(labels) == 1 else f"{len(labels)} rows are"
-        raise DataError(f"{name}: {few} too few to hold out {fraction:.0%} of them")
+        raise DataError(f"{name}: {few} too few to hold out {fraction:.0%} of them", "too-few-rows")
     shares = counts * fraction
     wanted = np.floor(shares).astype(np.int64)
     for position in np.argsort(-(shares - wanted), kind="stable")[: max(0, total - int(wanted.sum()))]:

@@ -71,7 +71,7 @@ class CsvFile(TableFile):
                 column.look(cells[position], self.rows)
             self.rows += len(cells[0])
         if not self.rows:
-            raise DataError(f"{self.path}: has no rows below its names")
+            raise DataError(f"{self.path}: has no rows below its names", "no-rows")
         again = [position for position, column in enumerate(known) if column.is_text and not column.has_all_texts]
         for position in again:
             known[position].require_texts(self, self._names[position])
@@ -134,9 +134,9 @@ def _header(path: Path) -> tuple[list[str], str]:
     delimiter = max(headers, key=lambda delimiter: len(headers[delimiter]))
     names = [name.strip() for name in headers[delimiter]]
     if not names:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty", "no-rows")
     if all(_is_number(name) for name in names):
-        raise DataError(f"{path}: line 1 holds numbers only; expected the columns' names")
+        raise DataError(f"{path}: line 1 holds numbers only; expected the columns' names", "table-form")
     require_names(path, names)
     return names, delimiter
 
@@ -197,7 +197,9 @@ class _Column:
         for count, row, advice in zip(self.counts, self.first, ("", _POINT), strict=True):
             if 2 * count > self.present:
                 found = file.cell(row, name).strip()[:40]
-                raise DataError(f"{file.place(row)}, column '{name}': expected a number, found '{found}'{advice}")
+                raise DataError(
+                    f"{file.place(row)}, column '{name}': expected a number, found '{found}'{advice}", "missing-value"
+                )
 
     def told(self, file: CsvFile, name: str) -> Told:
         """What the column holds.
@@ -253,7 +255,9 @@ def _explain(path: Path, delimiter: str, count: int) -> None:
     """Raise DataError with the line of what Arrow cannot parse, if it can be found."""
     for row, (line, record) in enumerate(_records(path, delimiter)):
         if len(record) != count:
-            raise DataError(f"{path}: row {row} (line {line}): expected {count} cells, found {len(record)}")
+            raise DataError(
+                f"{path}: row {row} (line {line}): expected {count} cells, found {len(record)}", "table-form"
+            )
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -268,9 +272,9 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 before = reader.line_num
     except UnicodeDecodeError as error:
         _explain_encoding(path)
-        raise DataError(f"{path}: not UTF-8 text") from error
+        raise DataError(f"{path}: not UTF-8 text", "unreadable-data") from error
     except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}") from error
+        raise DataError(f"{path}: not a readable CSV file: {error}", "unreadable-data") from error
 
 
 def _explain_encoding(path: Path) -> None:
@@ -282,7 +286,8 @@ def _explain_encoding(path: Path) -> None:
             except UnicodeDecodeError as error:
                 byte = line[error.start]
                 raise DataError(
-                    f"{path}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save the table as UTF-8"
+                    f"{path}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save the table as UTF-8",
+                    "unreadable-data",
                 ) from error
 
 

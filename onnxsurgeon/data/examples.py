@@ -136,7 +136,9 @@ class Examples:
         if not weight:
             return self
         if any(task.class_weights for task in self.tasks):
-            raise DataError("class-weight: balanced is for labels alone; where a teacher is followed, leave it out")
+            raise DataError(
+                "class-weight: balanced is for labels alone; where a teacher is followed, leave it out", "classes-only"
+            )
         _require_rows(outputs, self.rows)
         tasks = tuple(
             replace(task, teacher_weight=weight, temperature=1.0 if task.loss == SQUARED else temperature)
@@ -172,7 +174,7 @@ def _taken(arrays: tuple[Array, ...], order: Array) -> tuple[Array, ...]:
 def _require_rows(outputs: Sequence[Array], rows: int) -> None:
     for values in outputs:
         if len(values) != rows:
-            raise DataError(f"a teacher's outputs for {len(values)} rows do not fit {rows}")
+            raise DataError(f"a teacher's outputs for {len(values)} rows do not fit {rows}", "unlike-teacher")
 
 
 def _are_of_one_source(one: Rows, two: Rows) -> bool:

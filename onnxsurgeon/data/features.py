@@ -76,7 +76,8 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Rows], rows: i
         for name, values in zip(names, piece.outputs, strict=True):
             if not piece.has_rows(values):
                 raise DataError(
-                    f"'{network.name}': its tensor '{name}', which the dense layers read, has no row for each row"
+                    f"'{network.name}': its tensor '{name}', which the dense layers read, has no row for each row",
+                    "rows-depend",
                 )
             parts[name].append(piece.cut(np.asarray(values)))
     return {name: np.concatenate(found) for name, found in parts.items()}
@@ -139,7 +140,7 @@ def run_in_chunks(
         try:
             outputs = run(names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-            raise DataError(f"'{name}': {what} fails on these rows: {first_line(error)}") from error
+            raise DataError(f"'{name}': {what} fails on these rows: {first_line(error)}", "runtime-failed") from error
         yield Piece(start, count, fixed or count, outputs)
 
 
@@ -174,7 +175,8 @@ def _require_by_row(
                 raise DataError(
                     f"'{name}': its tensor '{tensor}', which the dense layers read, changes for a row with the other "
                     "rows of the batch, or by chance, and cannot be computed once for each row; take what does that "
-                    "out of the model"
+                    "out of the model",
+                    "rows-depend",
                 )
 
 

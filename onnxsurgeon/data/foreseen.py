@@ -21,7 +21,8 @@ def require_room(where: str, wanted: int, stored: int) -> None:
         raise DataError(
             f"{where}: {_megabytes(stored)} on the disk would take {_megabytes(wanted)} of memory; at most "
             f"{_megabytes(limit)} are allowed, {MAX_DATA_EXPANSION} times as much or {_megabytes(MAX_DATA_BYTES)} "
-            f"({ADVICE})"
+            f"({ADVICE})",
+            "too-much-data",
         )
 
 

@@ -81,26 +81,28 @@ def as_dataset(
             networks=networks,
         )
     if validation_fraction is not None and not 0 < validation_fraction < 1:
-        raise DataError(f"validation-fraction: {validation_fraction:g} does not lie between 0 and 1")
+        raise DataError(f"validation-fraction: {validation_fraction:g} does not lie between 0 and 1", "senseless-value")
     pair = given if isinstance(given, tuple) and len(given) == 2 else None
     if _is_table(given) or (pair is not None and _is_table(pair[0])):
         table, names = (given, names) if pair is None else _with_target(*pair, names)
         return _of_table(table, names, impute, validation_fraction, networks)
     for option, value in (("target", names), ("impute", impute)):
         if value:
-            raise DataError(f"{option}: is for tables; found {kind_of(given)}")
+            raise DataError(f"{option}: is for tables; found {kind_of(given)}", "tables-only")
     if isinstance(given, Dataset):
         dataset = given
     elif isinstance(given, Mapping) or (isinstance(given, tuple) and len(given) == 2):
         arrays = given if isinstance(given, Mapping) else _of_pair(*given)
         dataset = from_memory({str(key): _array(values, str(key)) for key, values in arrays.items()}, IN_MEMORY[0])
     else:
-        raise DataError(f"data: expected {KINDS}; found {kind_of(given)}")
+        raise DataError(f"data: expected {KINDS}; found {kind_of(given)}", "wrong-type")
     require_fit(networks, dataset.name, dataset.train.inputs)
     if validation_fraction is None:
         return dataset
     if dataset.validation is not None:
-        raise DataError(f"{dataset.name}: brings validation rows of its own; validation_fraction holds out none")
+        raise DataError(
+            f"{dataset.name}: brings validation rows of its own; validation_fraction holds out none", "own-validation"
+        )
     return replace(dataset, validation_fraction=validation_fraction)
 
 
@@ -119,11 +121,11 @@ def _array(values: Any, name: str) -> Array:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors on other devices
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"data: '{name}' is no array: {kind_of(values)}: {reason}") from error
+        raise DataError(f"data: '{name}' is no array: {kind_of(values)}: {reason}", "not-numbers") from error
     if array.dtype.kind == "O" and array.size and all(isinstance(value, str) for value in array.flat):
         array = array.astype(str)  # a column of texts of pandas
     if array.dtype.kind not in "fiubU":
-        raise DataError(f"data: '{name}' must hold numbers or texts; found {kind_of(values)}")
+        raise DataError(f"data: '{name}' must hold numbers or texts; found {kind_of(values)}", "not-numbers")
     return array
 
 
@@ -140,7 +142,9 @@ def _with_target(table: Any, y: Any, names: tuple[str, ...]) -> tuple[Any, tuple
         DataError: y has another number of rows, or the target is named as well.
     """
     if names:
-        raise DataError("target: names columns of the table; the pair's second part is the target already")
+        raise DataError(
+            "target: names columns of the table; the pair's second part is the target already", "target-column"
+        )
     columns = y if _is_table(y) else None
     values = [y] if columns is None else [columns[name] for name in columns]
     found = {}
@@ -152,7 +156,7 @@ def _with_target(table: Any, y: Any, names: tuple[str, ...]) -> tuple[Any, tuple
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.shape != (len(table),):
-            raise DataError(f"data: {len(table)} rows in the table; y is {kind_of(y)}")
+            raise DataError(f"data: {len(table)} rows in the table; y is {kind_of(y)}", "unlike-rows")
         found[own] = (array, position)
     return table.assign(**{name: array for name, (array, _) in found.items()}), tuple(found)
 
@@ -169,20 +173,22 @@ def _of_table(
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError("data: a DataFrame needs pip install 'onnxsurgeon[data]'") from error
+        raise DataError("data: a DataFrame needs pip install 'onnxsurgeon[data]'", "no-package") from error
     name = IN_MEMORY[1]
     unnamed = [column for column in table.columns if not isinstance(column, str)]
     if unnamed:
-        raise DataError(f"{name}: its columns must have names that are texts; found {kind_of(unnamed[0])}")
+        raise DataError(
+            f"{name}: its columns must have names that are texts; found {kind_of(unnamed[0])}", "table-form"
+        )
     with TemporaryDirectory(prefix="onnxsurgeon-") as folder:
         path = Path(folder) / f"{name}.parquet"
         try:
             parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=False), path)
         except (pyarrow.ArrowException, ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise DataError(f"{name}: cannot be read: {reason}") from error
+            raise DataError(f"{name}: cannot be read: {reason}", "not-numbers") from error
         try:
             dataset = read_tables(name, {"train": path}, names, impute, fraction, networks)
         except DataError as error:
-            raise DataError(str(error).replace(str(path), name)) from error
+            raise DataError(str(error).replace(str(path), name), error.kind) from error
     return dataset

@@ -39,7 +39,9 @@ def resolve_tasks(
         tasks = tuple(_task(network, dataset, head, y, loss) for head, y in zip(network.heads, columns, strict=True))
     for option, value in (("class-weight", class_weight), ("metric", metric)):
         if value.startswith("balanced") and not any(task.has_classes for task in tasks):
-            raise DataError(f"{option}: {value} is for classes, one a row; '{network.name}' is trained for none")
+            raise DataError(
+                f"{option}: {value} is for classes, one a row; '{network.name}' is trained for none", "classes-only"
+            )
     if class_weight == "balanced":
         labels = encode(network, dataset, dataset.train, tasks)
         tasks = tuple(
@@ -67,12 +69,18 @@ def with_class_names(network: Network, names: Sequence[str]) -> Network:
     if not names:
         return network
     if len(network.heads) > 1:
-        raise DataError(f"classes: '{network.name}' has {len(network.heads)} heads; names are for one alone")
+        raise DataError(
+            f"classes: '{network.name}' has {len(network.heads)} heads; names are for one alone", "class-names"
+        )
     (head,) = network.heads
     if head.labels:
-        raise DataError(f"classes: '{network.name}' names its classes itself: {', '.join(map(str, head.labels))}")
+        raise DataError(
+            f"classes: '{network.name}' names its classes itself: {', '.join(map(str, head.labels))}", "class-names"
+        )
     if len(names) != max(2, head.width):
-        raise DataError(f"classes: {len(names)} names for the {max(2, head.width)} classes of '{network.name}'")
+        raise DataError(
+            f"classes: {len(names)} names for the {max(2, head.width)} classes of '{network.name}'", "class-names"
+        )
     trunk = replace(network.frame.trunk, heads=(replace(head, labels=tuple(names)),))
     return replace(network, frame=replace(network.frame, trunk=trunk))
 
@@ -85,7 +93,7 @@ def _obstacle_told(network: Network, dataset: Dataset) -> Iterator[None]:
     except DataError as error:
         obstacle = next((head.obstacle for head in network.heads if head.obstacle), "")
         if obstacle and dataset.is_labelled:
-            raise DataError(f"{error}; '{network.name}': {obstacle}") from error
+            raise DataError(f"{error}; '{network.name}': {obstacle}", error.kind) from error
         raise
 
 
@@ -176,7 +184,8 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     if labels.shape[1:] == (0,):
         raise DataError(
             f"{dataset.name}: its rows have no labels, which this needs: give them (--target, or y in an .npz), or let "
-            "a teacher give the targets (evolve; evaluate --teacher MODEL)"
+            "a teacher give the targets (evolve; evaluate --teacher MODEL)",
+            "no-labels",
         )
     heads = network.heads
     labels = _without_single_axes(labels, max(head.rank for head in heads))
@@ -184,7 +193,10 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     if len(heads) == 1:
         return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels]
     if labels.ndim > 2 or any(head.rank > 2 for head in heads):
-        raise DataError(f"{dataset.name}: '{network.name}' has {len(heads)} heads; labels of 3 axes are for one alone")
+        raise DataError(
+            f"{dataset.name}: '{network.name}' has {len(heads)} heads; labels of 3 axes are for one alone",
+            "label-columns",
+        )
     count = 1 if labels.ndim == 1 else labels.shape[1]
     widths = [head.width for head in heads]
     if count == len(heads):
@@ -194,7 +206,8 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
     raise DataError(
         f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
-        f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order"
+        f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order",
+        "label-columns",
     )
 
 
@@ -223,7 +236,8 @@ def _require_representable(network: Network, dataset: Dataset, labels: Array) ->
     row, *place = (int(i) for i in np.argwhere(~(np.abs(labels) <= most))[0])
     raise DataError(
         f"{dataset.name}: target {labels[(row, *place)]:g} in row {row} is too large for '{network.name}', which "
-        f"computes in {network.dtype}"
+        f"computes in {network.dtype}",
+        "value-too-large",
     )
 
 
@@ -247,7 +261,8 @@ def _by_position(network: Network, dataset: Dataset, head: Head, y: Array) -> Ar
         if y.ndim > 2:
             raise DataError(
                 f"{dataset.name}: labels of shape {y.shape[1:]} a row; the head '{head.tensor}' of '{network.name}' "
-                f"has {head.width} outputs a row"
+                f"has {head.width} outputs a row",
+                "label-columns",
             )
         return y
     if head.width == 1 and y.ndim == head.rank - 1:
@@ -256,16 +271,22 @@ def _by_position(network: Network, dataset: Dataset, head: Head, y: Array) -> Ar
     if not classes and (y.ndim != head.rank or y.shape[-1] != head.width):
         raise DataError(
             f"{dataset.name}: the head '{head.tensor}' of '{network.name}' has {head.rank} axes, the last of them "
-            f"{head.width} wide: expected labels of that shape, or a class for each position; found {y.shape[1:]} a row"
+            f"{head.width} wide: expected labels of that shape, or a class for each position; found {y.shape[1:]} a "
+            "row",
+            "label-columns",
         )
     return y
 
 
 def _require_fit(network: Network, head: Head, loss: str) -> None:
     if loss == CROSS_ENTROPY and head.width < 2:
-        raise DataError(f"'{network.name}': its head '{head.tensor}' has a single output, which has no {loss}")
+        raise DataError(
+            f"'{network.name}': its head '{head.tensor}' has a single output, which has no {loss}", "unlike-targets"
+        )
     if loss != CROSS_ENTROPY and head.squash == "Softmax":
-        raise DataError(f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {loss}")
+        raise DataError(
+            f"'{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {loss}", "unlike-targets"
+        )
 
 
 def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ...]:
@@ -296,7 +317,9 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
             several = len(network.heads) > 1
             what = f"the head '{head.tensor}' of '{network.name}'" if several else f"'{network.name}'"
             wanted = "a class for each position" if head.rank > 2 else "one column of classes"
-            raise DataError(f"{dataset.name}: {what} ends in a Softmax; expected {wanted}{' for it' * several}")
+            raise DataError(
+                f"{dataset.name}: {what} ends in a Softmax; expected {wanted}{' for it' * several}", "unlike-targets"
+            )
         return CROSS_ENTROPY
     if classes and head.width > 1:
         return CROSS_ENTROPY
@@ -307,7 +330,8 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     if classes and (head.squash == "Sigmoid" or head.labels):
         count, of = len(_names(dataset, y)), "" if len(network.heads) == 1 else f"head '{head.tensor}' of "
         raise DataError(
-            f"{dataset.name}: {count} classes in the data, {of}the model '{network.name}' has one output (2 classes)"
+            f"{dataset.name}: {count} classes in the data, {of}the model '{network.name}' has one output (2 classes)",
+            "other-classes",
         )
     between = bool(((y == 0) | (y == 1)).all())
     if between and (head.squash == "Sigmoid" or y.dtype.kind in "iub"):
@@ -334,7 +358,9 @@ def _names(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:
 def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
     """Labels (rows,) as the head's columns, by the names that the model gives its classes, where it does."""
     if y.ndim != head.rank - 1 or y.dtype.kind not in "iub":
-        raise DataError(f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}")
+        raise DataError(
+            f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}", "label-form"
+        )
     if y.ndim > 1:
         return _at_positions(network, dataset, head, y)
     if not head.labels:
@@ -348,7 +374,8 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
         expected = ", ".join(map(str, head.labels[:12])) + (", …" if len(head.labels) > 12 else "")
         raise DataError(
             f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is not among the classes of '{network.name}': "
-            f"{expected}"
+            f"{expected}",
+            "other-classes",
         )
     return encoded
 
@@ -360,7 +387,8 @@ def _at_positions(network: Network, dataset: Dataset, head: Head, y: Array) -> A
         place = np.argwhere(wrong)[0]
         raise DataError(
             f"{dataset.name}: label {y[tuple(place)]} in row {place[0]} is outside the {head.width} classes of "
-            f"'{network.name}' (0 to {head.width - 1})"
+            f"'{network.name}' (0 to {head.width - 1})",
+            "other-classes",
         )
     return y.astype(np.int64, copy=False)
 
@@ -378,7 +406,8 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
     if isinstance(names[0], str):
         raise DataError(
             f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
-            f"{head.width}, and gives them no names"
+            f"{head.width}, and gives them no names",
+            "other-classes",
         )
     if numbers == list(range(len(numbers))):
         return y.astype(np.int64, copy=False)
@@ -387,7 +416,8 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
         row = int(np.argmax(encoded < 0))
         raise DataError(
             f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is outside the {head.width} classes of "
-            f"'{network.name}' (0 to {head.width - 1})"
+            f"'{network.name}' (0 to {head.width - 1})",
+            "other-classes",
         )
     return encoded
 
@@ -400,7 +430,7 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
             return _classes(network, dataset, two, y).astype(np.float64)[:, None]
         names = _names(dataset, y)
         if any(isinstance(name, str) for name in names):
-            raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers")
+            raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers", "label-form")
         return np.array(names, np.float64)[y][:, None]
     if task.loss == BINARY and head.width == 1 and head.labels:  # floats that are 0 and 1 are names of classes here too
         known = _numbers(head)
@@ -409,7 +439,8 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
             row, expected = int(np.argmax(unknown.reshape(-1))), ", ".join(map(str, head.labels))
             raise DataError(
                 f"{dataset.name}: label {y.reshape(-1)[row]:g} in row {row} is not among the classes of "
-                f"'{network.name}': {expected}"
+                f"'{network.name}': {expected}",
+                "other-classes",
             )
         second: Array = y.reshape(-1, 1) == known[1]
         return second.astype(np.float64)
@@ -417,12 +448,14 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
     if values.shape[-1] != head.width:
         raise DataError(
             f"{dataset.name}: expected {head.width} targets a row, one for each output of {_of(network, head)}; found "
-            f"{values.shape[-1]}"
+            f"{values.shape[-1]}",
+            "label-columns",
         )
     if task.loss == BINARY and ((values != 0) & (values != 1)).any():
         row, *column = (int(i) for i in np.argwhere((values != 0) & (values != 1))[0])
         raise DataError(
             f"{dataset.name}: target {values[(row, *column)]:g} in row {row}, column {', '.join(map(str, column))}; "
-            "expected 0 or 1"
+            "expected 0 or 1",
+            "label-form",
         )
     return values

@@ -57,7 +57,9 @@ def read_images(root: Path, networks: Sequence[Network] = ()) -> Dataset:
             with _opened(path) as image:
                 own = _shape(path, image)
                 if own != shape:
-                    raise DataError(f"{path}: expected {_spelled(shape)} as {paths[0]} is; found {_spelled(own)}")
+                    raise DataError(
+                        f"{path}: expected {_spelled(shape)} as {paths[0]} is; found {_spelled(own)}", "unlike-rows"
+                    )
                 inputs[row] = np.asarray(image)
         labels = np.array([name for _, name in found]) if is_labelled else unlabelled(len(found))
         splits[part] = Split(inputs, labels)
@@ -86,7 +88,9 @@ def _split_folders(root: Path, *, is_labelled: bool) -> dict[str, Path]:
     for folder in _folders(root, root):
         part = _SPLITS.get(folder.name)
         if part is None or part in found:
-            raise DataError(f"{folder}: expected the folders train, test and validation (or val) beside one another")
+            raise DataError(
+                f"{folder}: expected the folders train, test and validation (or val) beside one another", "folder-form"
+            )
         found[part] = folder
     return {"train": found.pop("train"), **found}
 
@@ -95,11 +99,11 @@ def _images(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     """Every image below ``folder`` with its class, in the order of their names."""
     classes = list(_folders(root, folder))
     if not classes:
-        raise DataError(f"{folder}: expected a folder of images for each class; found none")
+        raise DataError(f"{folder}: expected a folder of images for each class; found none", "folder-form")
     for name in classes:
         files = list(_files(root, name))
         if not files:
-            raise DataError(f"{name}: holds no images; expected files such as .png or .jpg")
+            raise DataError(f"{name}: holds no images; expected files such as .png or .jpg", "no-rows")
         for file in files:
             yield file, name.name
 
@@ -108,7 +112,7 @@ def _images_alone(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     """Every image in ``folder``, in the order of their names."""
     files = list(_files(root, folder))
     if not files:
-        raise DataError(f"{folder}: holds no images; expected files such as .png or .jpg")
+        raise DataError(f"{folder}: holds no images; expected files such as .png or .jpg", "no-rows")
     for file in files:
         yield file, ""
 
@@ -122,7 +126,7 @@ def _files(root: Path, folder: Path) -> Iterator[Path]:
         if entry.suffix.lower() not in SUFFIXES or entry.is_dir():
             continue
         if not entry.is_file():  # a pipe would have to be waited for
-            raise DataError(f"{entry}: is no regular file; expected an image")
+            raise DataError(f"{entry}: is no regular file; expected an image", "no-such-file")
         yield entry
 
 
@@ -132,13 +136,13 @@ def _entries(root: Path, folder: Path) -> Iterator[Path]:
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{folder}: cannot be read: {error.strerror}", "cannot-read") from error
     for entry in entries:
         if entry.name.startswith("."):
             continue
         # Not Path.resolve, which raises at links that lead to one another.
         if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(inside):
-            raise DataError(f"{entry}: is a link that leads out of {root}; put the file itself there")
+            raise DataError(f"{entry}: is a link that leads out of {root}; put the file itself there", "leads-out")
         yield entry
 
 
@@ -148,7 +152,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'") from error
+        raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'", "no-package") from error
     # Without a handler, what Pillow logs of damaged files would reach standard error beside our own line.
     logging.getLogger("PIL").addHandler(_SILENT)
     most = Image.MAX_IMAGE_PIXELS
@@ -161,12 +165,12 @@ def _opened(path: Path) -> Iterator[Any]:
             with Image.open(path, formats=_FORMATS) as image:
                 yield image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: has more than {most:,} pixels; refused ({ADVICE})") from error
+            raise DataError(f"{path}: has more than {most:,} pixels; refused ({ADVICE})", "too-much-data") from error
         except DataError:
             raise
         except Exception as error:  # what Pillow's readers of damaged files raise shares no base
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{path}: not a readable image: {reason}") from error
+            raise DataError(f"{path}: not a readable image: {reason}", "unreadable-data") from error
         finally:
             Image.MAX_IMAGE_PIXELS = most
 
@@ -179,14 +183,16 @@ def _shape(path: Path, image: Any) -> tuple[int, ...]:
 
 def _require_mode(path: Path, image: Any) -> None:
     if image.mode not in _CHANNELS:
-        raise DataError(f"{path}: expected a greyscale (L) or RGB image; found mode {image.mode}")
+        raise DataError(f"{path}: expected a greyscale (L) or RGB image; found mode {image.mode}", "unreadable-data")
 
 
 def _empty(root: Path, shape: tuple[int, ...]) -> Array:
     try:
         return np.empty(shape, np.uint8)
     except MemoryError as error:
-        raise DataError(f"{root}: {shape[0]} images of {_spelled(shape[1:])} do not fit into memory") from error
+        raise DataError(
+            f"{root}: {shape[0]} images of {_spelled(shape[1:])} do not fit into memory", "too-much-data"
+        ) from error
 
 
 def _spelled(shape: tuple[int, ...]) -> str:

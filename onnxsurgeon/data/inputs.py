@@ -52,7 +52,7 @@ def fitted_inputs(
     """
     for value in declared:
         if not value.type.HasField("tensor_type"):
-            raise ModelError(f"'{model}': its input '{value.name}' is no tensor")
+            raise ModelError(f"'{model}': its input '{value.name}' is no tensor", "open-shape")
     if len(declared) == 1 and split.table is not None and declared[0].name not in split.names:
         whole, names = split.table
         _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
@@ -60,7 +60,7 @@ def fitted_inputs(
     rows = split.stored
     if isinstance(rows, Rows):
         if len(declared) != 1:
-            raise DataError(_several(model, dataset.name, declared))
+            raise DataError(_several(model, dataset.name, declared), "names-of-inputs")
         return {declared[0].name: _fitted(model, dataset, declared[0], rows, options)}
     if len(declared) == 1 and declared[0].name not in rows:
         table, names = matrix({name: column.source for name, column in rows.items()}, dataset.categories)
@@ -70,7 +70,8 @@ def fitted_inputs(
     if missing:
         raise DataError(
             f"{dataset.name}: the input '{missing[0]}' of '{model}' has no column of that name; found {_quoted(rows)}"
-            f"{did_you_mean(missing[0], rows)}"
+            f"{did_you_mean(missing[0], rows)}",
+            "names-of-inputs",
         )
     return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
 
@@ -86,7 +87,7 @@ def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Arr
     elif len(declared) == 1:
         pairs = [(declared[0], inputs)]
     else:
-        raise DataError(_several(network.name, dataset, declared))
+        raise DataError(_several(network.name, dataset, declared), "names-of-inputs")
     for value, array in pairs:
         shape = _sizes(value)
         if len(shape) > 1 and array.dtype.kind in "fiub":
@@ -138,7 +139,8 @@ def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
     if other:
         raise DataError(
             f"{dataset.name}: '{other[0]}' is no input of '{network.name}', which takes {_quoted(inputs)}; if it is "
-            "the labels, name it with --target in a table, or call it y in an .npz"
+            "the labels, name it with --target in a table, or call it y in an .npz",
+            "names-of-inputs",
         )
 
 
@@ -181,7 +183,8 @@ def _require_width(
     if len(shape) == 2 and shape[1] is not None and (len(names) > shape[1] if is_least else len(names) != shape[1]):
         raise DataError(
             f"{dataset}: expected {shape[1]} columns for the input '{value.name}' of '{model}', found "
-            f"{len(names)}: {_quoted(names)}{'' if is_labelled else '; --target says which are labels'}"
+            f"{len(names)}: {_quoted(names)}{'' if is_labelled else '; --target says which are labels'}",
+            "columns-for-input",
         )
 
 
@@ -190,7 +193,10 @@ def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Row
     kind = value.type.tensor_type.elem_type
     if (column.dtype.kind in "UO") != (kind == onnx.TensorProto.STRING):
         takes, found = ("texts", "numbers") if kind == onnx.TensorProto.STRING else ("numbers", "texts")
-        raise DataError(f"{dataset.name}: column '{value.name}' holds {found}; the input of '{model}' takes {takes}")
+        raise DataError(
+            f"{dataset.name}: column '{value.name}' holds {found}; the input of '{model}' takes {takes}",
+            "value-too-large",
+        )
     rows = column.reshaped(1) if len(column.shape) == 1 and len(_sizes(value)) == 2 else column
     if kind == onnx.TensorProto.STRING:
         return replace(rows, dtype=np.dtype(object))
@@ -230,7 +236,8 @@ def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoPr
             raise DataError(
                 f"{dataset.name}: {rows.source[(row, *place)]:g} in row {row}, column {column} is too large for the "
                 f"input '{value.name}' of '{model}', which takes {rows.dtype}"
-                + (", after --scale, --mean and --std" if rows.is_scaled else "")
+                + (", after --scale, --mean and --std" if rows.is_scaled else ""),
+                "value-too-large",
             )
 
 
@@ -247,7 +254,8 @@ def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, row
             first = tuple(np.argwhere(broken)[0])
             raise DataError(
                 f"{dataset.name}: {values[first]:g} in row {start + first[0]} for the input '{value.name}' of "
-                f"'{model}', which takes integers"
+                f"'{model}', which takes integers",
+                "value-too-large",
             )
 
 
@@ -264,7 +272,8 @@ def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, 
             return replace(rows, source=candidate)
     raise DataError(
         f"{dataset}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
-        f"({', '.join('?' if size is None else str(size) for size in wanted)})"
+        f"({', '.join('?' if size is None else str(size) for size in wanted)})",
+        "unlike-inputs",
     )
 
 
@@ -300,7 +309,7 @@ def _wanted(have: Sequence[int], shape: Sequence[int | None]) -> tuple[int, ...]
     if len(wanted) == len(have) - 1:
         return tuple(have[1:])
     if sum(size is None for size in wanted) > 1:
-        raise DataError("the model's input has more than one unknown size beside the batch")
+        raise DataError("the model's input has more than one unknown size beside the batch", "open-shape")
     rest = math.prod(have[1:]) // max(1, math.prod(size for size in wanted if size is not None))
     return tuple(rest if size is None else size for size in wanted)
 
@@ -328,5 +337,5 @@ def _along_channels(values: tuple[float, ...], shape: tuple[int, ...], *, channe
         if shape[axis] == len(values):
             break
     else:
-        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {shape[1:]}")
+        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {shape[1:]}", "unlike-inputs")
     return array.reshape([-1 if position == axis else 1 for position in range(1, len(shape))])

@@ -52,17 +52,22 @@ def load_dataset(
     """
     fraction = validation_fraction
     if fraction is not None and not 0 < fraction < 1:
-        raise DataError(f"validation-fraction: {fraction:g} does not lie between 0 and 1")
+        raise DataError(f"validation-fraction: {fraction:g} does not lie between 0 and 1", "senseless-value")
     if name.partition(":")[0] not in CATALOGUE and is_users(name):
         dataset = read_user(name, target, impute, fraction, networks)
     else:
         lookup(name)
         for option, given in (("target", target), ("impute", impute)):
             if given:
-                raise DataError(f"{name}: --{option} is for tables and arrays of your own; this set has its labels")
+                raise DataError(
+                    f"{name}: --{option} is for tables and arrays of your own; this set has its labels", "tables-only"
+                )
         dataset = _load_named(name, folder, progress, networks)
     if validation_fraction is not None and dataset.validation is not None:
-        raise DataError(f"{name}: brings validation rows of its own; --validation-fraction has nothing to hold out")
+        raise DataError(
+            f"{name}: brings validation rows of its own; --validation-fraction has nothing to hold out",
+            "own-validation",
+        )
     return replace(dataset, name=name, validation_fraction=fraction)
 
 
@@ -71,7 +76,7 @@ def _load_named(name: str, folder: Path | None, progress: ProgressBar | None, ne
     found = locate(key, folder)
     if found is None and folder is not None:
         missing = next(file.name for file in source.files if not (folder / file.name).is_file())
-        raise DataError(f"{key}: no file '{missing}' in {folder}")
+        raise DataError(f"{key}: no file '{missing}' in {folder}", "no-download")
     require_fit(networks, name, hollow((1, *source.shape), np.dtype(np.uint8)))
     if found is None:
         found = fetch(key, progress=progress)
@@ -91,11 +96,11 @@ def lookup(name: str) -> tuple[str, Source, str]:
     if source is None:
         known = ", ".join(CATALOGUE)
         text = f"unknown data set '{name}': expected one of {known}, or the path of {FORMS}"
-        raise DataError(f"{text}{did_you_mean(name, _candidates(name))}")
+        raise DataError(f"{text}{did_you_mean(name, _candidates(name))}", "unknown-data")
     if variant and variant not in source.variants:
         choices = ", ".join(source.variants) or "none"
         hint = did_you_mean(variant, source.variants)
-        raise DataError(f"{key}: unknown split '{variant}': expected one of {choices}{hint}")
+        raise DataError(f"{key}: unknown split '{variant}': expected one of {choices}{hint}", "unknown-data")
     return key, source, variant or (source.variants[0] if source.variants else "")
 
 
@@ -178,7 +183,9 @@ def _download(key: str, source: Source, file: RemoteFile, folder: Path, progress
     try:
         import pooch
     except ImportError as error:
-        raise DataError(f"{key}: downloading needs pip install 'onnxsurgeon[data]'; or {manual}") from error
+        raise DataError(
+            f"{key}: downloading needs pip install 'onnxsurgeon[data]'; or {manual}", "no-package"
+        ) from error
     pooch.get_logger().setLevel(logging.WARNING)
     downloader = pooch.HTTPDownloader(progressbar=progress(file.name) if progress else False, timeout=30)
     try:
@@ -186,15 +193,15 @@ def _download(key: str, source: Source, file: RemoteFile, folder: Path, progress
         pooch.retrieve(file.url, file.checksum, fname=file.name, path=folder, downloader=downloader)
     except Exception as error:  # requests' and pooch's exceptions share no narrower base
         reason = "its checksum is wrong" if "hash" in str(error) else f"no connection ({type(error).__name__})"
-        raise DataError(f"{key}: {file.name} cannot be downloaded: {reason}; {manual}") from error
+        raise DataError(f"{key}: {file.name} cannot be downloaded: {reason}; {manual}", "no-download") from error
 
 
 def _check(dataset: Dataset, key: str, source: Source) -> None:
     for part, split in (("training", dataset.train), ("test", dataset.test)):
         if split.rows == 0:
-            raise DataError(f"{key}: its {part} split is empty")
+            raise DataError(f"{key}: its {part} split is empty", "no-rows")
         shape = next(split.blocks())[1][1:]
         if shape != source.shape:
-            raise DataError(f"{key}: its {part} rows have shape {shape}, expected {source.shape}")
+            raise DataError(f"{key}: its {part} rows have shape {shape}, expected {source.shape}", "unlike-rows")
         if split.labels.min() < 0 or split.labels.max() >= dataset.classes:
-            raise DataError(f"{key}: its {part} labels are not all within 0 to {dataset.classes - 1}")
+            raise DataError(f"{key}: its {part} labels are not all within 0 to {dataset.classes - 1}", "label-form")

@@ -12,7 +12,7 @@ from onnxsurgeon.linear_algebra import Array
 def require_imputation(impute: str | None) -> None:
     """Raise DataError unless ``impute`` is None or one of ``IMPUTATIONS``."""
     if impute is not None and impute not in IMPUTATIONS:
-        raise DataError(f"impute: '{impute}' is unknown: expected one of {', '.join(IMPUTATIONS)}")
+        raise DataError(f"impute: '{impute}' is unknown: expected one of {', '.join(IMPUTATIONS)}", "unknown-choice")
 
 
 def stand_in(what: str, present: Array, impute: str) -> tuple[Array, np.dtype[np.generic]]:
@@ -39,10 +39,10 @@ def stand_in(what: str, present: Array, impute: str) -> tuple[Array, np.dtype[np
     with np.errstate(over="ignore"):
         value = np.mean(present, dtype=np.float64) if impute == "mean" else np.median(present.astype(np.float64))
     if not np.isfinite(value):
-        raise DataError(f"{what}: its values are too large for their {impute}")
+        raise DataError(f"{what}: its values are too large for their {impute}", "value-too-large")
     return np.asarray(value, dtype), dtype
 
 
 def no_value(what: str) -> DataError:
     """That all training rows lack the value."""
-    return DataError(f"{what}: no training row has a value; leave the column out")
+    return DataError(f"{what}: no training row has a value; leave the column out", "missing-value")

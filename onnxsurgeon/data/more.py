@@ -44,7 +44,9 @@ def more_rows(split: Split, count: int, rng: np.random.Generator, name: str = "d
     """
     arrays = {"": split.stored} if isinstance(split.stored, Rows) else split.stored
     if not any(_is_mixed(rows.source) for rows in arrays.values()):
-        raise DataError(f"{name}: no more rows can be made: all inputs are integers or texts, which cannot be mixed")
+        raise DataError(
+            f"{name}: no more rows can be made: all inputs are integers or texts, which cannot be mixed", "no-mixing"
+        )
     recipe = _Recipe(
         rng.integers(split.rows, size=count),
         rng.integers(split.rows, size=count),

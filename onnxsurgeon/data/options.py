@@ -38,22 +38,30 @@ class InputOptions:
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
-            raise DataError(f"unknown layout '{self.layout}': expected hwc or chw{did_you_mean(self.layout, LAYOUTS)}")
+            raise DataError(
+                f"unknown layout '{self.layout}': expected hwc or chw{did_you_mean(self.layout, LAYOUTS)}",
+                "unknown-choice",
+            )
         if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
-            raise DataError("scale, mean and std must be finite numbers")
+            raise DataError("scale, mean and std must be finite numbers", "senseless-value")
         if 0 in self.std:
-            raise DataError("a standard deviation of 0 cannot divide")
+            raise DataError("a standard deviation of 0 cannot divide", "senseless-value")
         if self.loss not in ("auto", *LOSSES):
             text = f"unknown loss '{self.loss}': expected auto, {', '.join(LOSSES)}"
-            raise DataError(f"{text}{did_you_mean(self.loss, LOSSES)}")
+            raise DataError(f"{text}{did_you_mean(self.loss, LOSSES)}", "unknown-choice")
         for name, value, known in (
             ("class-weight", self.class_weight, CLASS_WEIGHTS),
             ("metric", self.metric, METRICS),
         ):
             if value not in known:
-                raise DataError(f"unknown {name} '{value}': expected {' or '.join(known)}{did_you_mean(value, known)}")
+                raise DataError(
+                    f"unknown {name} '{value}': expected {' or '.join(known)}{did_you_mean(value, known)}",
+                    "unknown-choice",
+                )
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
-            raise DataError(f"classes: {', '.join(self.classes)}: expected a name for each, no two alike")
+            raise DataError(
+                f"classes: {', '.join(self.classes)}: expected a name for each, no two alike", "class-names"
+            )
 
 
 def input_options(given: InputOptions | None) -> InputOptions:
@@ -63,5 +71,5 @@ def input_options(given: InputOptions | None) -> InputOptions:
         DataError: it is something else.
     """
     if given is not None and not isinstance(given, InputOptions):
-        raise DataError(f"options: expected InputOptions; found {kind_of(given)}")
+        raise DataError(f"options: expected InputOptions; found {kind_of(given)}", "wrong-type")
     return given or InputOptions()

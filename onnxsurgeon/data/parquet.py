@@ -49,7 +49,7 @@ class ParquetFile(TableFile):
                 )
             require_names(path, schema.names)
             if not self.rows:
-                raise DataError(f"{path}: has no rows")
+                raise DataError(f"{path}: has no rows", "no-rows")
             self._kinds = {field.name: _wanted(pyarrow, path, field) for field in schema}
             is_text = [kind == pyarrow.large_string() for kind in self._kinds.values()]
             expect(schema.names, is_text)
@@ -79,7 +79,10 @@ class ParquetFile(TableFile):
                 if kind == pyarrow.int64() and not is_exact(cells):
                     exact.discard(name)
         if rows != self.rows:
-            raise DataError(f"{self.path}: not a readable Parquet file: {rows} rows, and not {self.rows} as it says")
+            raise DataError(
+                f"{self.path}: not a readable Parquet file: {rows} rows, and not {self.rows} as it says",
+                "unreadable-data",
+            )
         return {
             name: texts[name].told(self.path, name, missing[name])
             if kind == pyarrow.large_string()
@@ -142,4 +145,4 @@ def _wanted(pyarrow: Any, path: Path, field: Any) -> Any:
         return pyarrow.float64()
     if types.is_string(kind) or types.is_large_string(kind):
         return pyarrow.large_string()
-    raise DataError(f"{path}: column '{field.name}' holds {kind}; expected numbers or texts")
+    raise DataError(f"{path}: column '{field.name}' holds {kind}; expected numbers or texts", "not-numbers")

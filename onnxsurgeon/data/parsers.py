@@ -90,15 +90,15 @@ def parse_idx(content: bytes | bytearray, name: str) -> Array:
         DataError: the content is no such array, or shorter or longer than its sizes say.
     """
     if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{name}: not an IDX file of unsigned bytes")
+        raise DataError(f"{name}: not an IDX file of unsigned bytes", "unreadable-data")
     dimensions = content[3]
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise DataError(f"{name}: its IDX header is cut off")
+        raise DataError(f"{name}: its IDX header is cut off", "unreadable-data")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
     expected = header + int(np.prod([int(size) for size in shape], dtype=object))
     if len(content) != expected:
-        raise DataError(f"{name}: expected {expected} bytes for shape {shape}, found {len(content)}")
+        raise DataError(f"{name}: expected {expected} bytes for shape {shape}, found {len(content)}", "unreadable-data")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -123,7 +123,9 @@ def read_cifar100(folder: Path, variant: str) -> Dataset:
 def _cifar(content: bytes, label_bytes: int, archive: Path) -> Split:
     record = label_bytes + int(np.prod(_CIFAR_PIXELS))
     if not content or len(content) % record:
-        raise DataError(f"{archive}: {len(content)} bytes are no whole number of {record}-byte records")
+        raise DataError(
+            f"{archive}: {len(content)} bytes are no whole number of {record}-byte records", "unreadable-data"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, record)
     pixels = records[:, label_bytes:].reshape(-1, *_CIFAR_PIXELS).transpose(0, 2, 3, 1)
     return Split(np.ascontiguousarray(pixels), records[:, label_bytes - 1].astype(np.int64))
@@ -183,7 +185,7 @@ def read_svhn(folder: Path, variant: str) -> Dataset:
     try:
         from scipy.io import loadmat, whosmat
     except ImportError as error:
-        raise DataError("svhn: its MATLAB files need scipy: pip install 'onnxsurgeon[data]'") from error
+        raise DataError("svhn: its MATLAB files need scipy: pip install 'onnxsurgeon[data]'", "no-package") from error
     splits = []
     for part in ("train", "test"):
         path = folder / f"{part}_32x32.mat"
@@ -201,7 +203,7 @@ def read_eurosat(folder: Path, variant: str) -> Dataset:
     try:
         from PIL import Image
     except ImportError as error:
-        raise DataError("eurosat: its JPEG files need pillow: pip install 'onnxsurgeon[data]'") from error
+        raise DataError("eurosat: its JPEG files need pillow: pip install 'onnxsurgeon[data]'", "no-package") from error
     archive = folder / "EuroSAT_RGB.zip"
     with _reading(archive), zipfile.ZipFile(archive) as files:
         names = sorted(name for name in files.namelist() if name.endswith(".jpg"))
@@ -220,7 +222,7 @@ def read_eurosat(folder: Path, variant: str) -> Dataset:
 
 def _split(inputs: Array, labels: Array, source: Path) -> Split:
     if len(inputs) != len(labels):
-        raise DataError(f"{source}: {len(inputs)} images, but {len(labels)} labels")
+        raise DataError(f"{source}: {len(inputs)} images, but {len(labels)} labels", "unreadable-data")
     return Split(inputs, labels.astype(np.int64))
 
 
@@ -230,4 +232,6 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, KeyError, IndexError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
-        raise DataError(f"{path}: cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
+        raise DataError(
+            f"{path}: cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}", "unreadable-data"
+        ) from e

@@ -61,7 +61,8 @@ def _features(network: Network, dataset: Dataset, split: Split, inputs: dict[str
             takes = f"{wanted[0]} values" if len(wanted) == 1 else str(wanted)
             raise DataError(
                 f"{dataset.name}: its rows of shape {found} reach the dense layers of '{network.name}' as "
-                f"{rows.shape[1:]}, which takes {takes}"
+                f"{rows.shape[1:]}, which takes {takes}",
+                "unlike-inputs",
             )
     return tuple(replace(rows, dtype=network.dtype) for rows in features.values())
 
@@ -81,7 +82,9 @@ def require_plain_classes(options: InputOptions) -> None:
     """Raise DataError where classes are to be named, weighed or balanced, and a teacher is the only measure."""
     for name, value in (("class-weight", options.class_weight), ("metric", options.metric)):
         if value.startswith("balanced"):
-            raise DataError(f"{name}: {value} goes by labels; here a teacher's outputs are what is measured by")
+            raise DataError(
+                f"{name}: {value} goes by labels; here a teacher's outputs are what is measured by", "no-labels"
+            )
 
 
 def _targets(

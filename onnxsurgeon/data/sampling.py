@@ -26,5 +26,5 @@ def sample_rows(
         DataError: there are none.
     """
     if examples.rows < 1 or count < 1:
-        raise DataError("calibration needs at least one row")
+        raise DataError("calibration needs at least one row", "no-rows")
     return np.sort(generator(seed, purpose).permutation(among or examples.rows)[:count])

@@ -131,7 +131,7 @@ def matrix(columns: dict[str, Array], categories: dict[str, tuple[str, ...]]) ->
     """
     for name, column in columns.items():
         if column.ndim != 1:
-            raise DataError(f"'{name}' has shape {column.shape}; expected a column, one value a row")
+            raise DataError(f"'{name}' has shape {column.shape}; expected a column, one value a row", "not-numbers")
     names = [
         part
         for name, column in columns.items()
@@ -157,6 +157,7 @@ def _positions(name: str, column: Array, texts: Sequence[str]) -> Array:
     unknown = np.flatnonzero(known[positions] != column)
     if len(unknown):
         raise DataError(
-            f"column '{name}' holds '{column[unknown[0]]}' in row {unknown[0] + 1}; known are {named(list(texts))}"
+            f"column '{name}' holds '{column[unknown[0]]}' in row {unknown[0] + 1}; known are {named(list(texts))}",
+            "text-column",
         )
     return np.asarray(positions)

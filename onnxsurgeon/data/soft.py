@@ -23,7 +23,7 @@ def soft_targets(outputs: Array, task: Task, temperature: float) -> Array:
     def soften(values: Array) -> Array:
         t = values.astype(np.float64) / temperature
         if task.loss != CROSS_ENTROPY:
-            return _sigmoid(t).astype(np.float32)
+            return sigmoid(t).astype(np.float32)
         exponentials = np.exp(t - t.max(axis=-1, keepdims=True))
         shares: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
         return shares.astype(np.float32)
@@ -34,7 +34,7 @@ def soft_targets(outputs: Array, task: Task, temperature: float) -> Array:
 def prediction(outputs: Array, task: Task) -> Array:
     """What a regression's head makes of a teacher's ``outputs``: the same, or σ of them where that follows."""
     if task.squash == "Sigmoid":
-        return mapped(lambda values: _sigmoid(values.astype(np.float64)).astype(np.float32), outputs)
+        return mapped(lambda values: sigmoid(values.astype(np.float64)).astype(np.float32), outputs)
     return outputs
 
 
@@ -68,9 +68,12 @@ def space(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
             return np.memmap(file, dtype, "w+", shape=shape)
     except OSError as error:
         place = tempfile.gettempdir()
-        raise DataError(f"targets of {size / 2**20:,.0f} MB find no room in {place}: {error.strerror}") from error
+        raise DataError(
+            f"targets of {size / 2**20:,.0f} MB find no room in {place}: {error.strerror}", "too-much-data"
+        ) from error
 
 
-def _sigmoid(values: Array) -> Array:
+def sigmoid(values: Array) -> Array:
+    """σ(z) of any size of z, without overflow, in its type."""
     result: Array = np.exp(-np.logaddexp(0, -values))
     return result

@@ -149,13 +149,13 @@ class _Held:
             for pieces in table.pieces(columns):
                 count = len(next(iter(pieces.values()))[0])
                 if start - begun + count > table.rows:
-                    raise DataError(f"{table.path}: was changed while it was read")
+                    raise DataError(f"{table.path}: was changed while it was read", "changed-while-read")
                 for name, (values, missing) in pieces.items():
                     self._put(name, columns[name], table.columns[name], start, values, missing)
                     _note_first(first, name, values, missing, start - begun, name in targets or impute is None)
                 start += count
             if start - begun != table.rows:
-                raise DataError(f"{table.path}: was changed while it was read")
+                raise DataError(f"{table.path}: was changed while it was read", "changed-while-read")
             _require_values(table, first, columns, targets)
 
     def _put(self, name: str, told: Told, own: Told, start: int, values: Array, missing: Array) -> None:
@@ -220,7 +220,9 @@ def _joined(tables: dict[str, TableFile]) -> dict[str, Told]:
         for missing, present in ((table, train), (train, table)):
             lacking = [name for name in present.columns if name not in missing.columns]
             if lacking:
-                raise DataError(f"{missing.path}: lacks the column '{lacking[0]}' that {present.path} has")
+                raise DataError(
+                    f"{missing.path}: lacks the column '{lacking[0]}' that {present.path} has", "table-form"
+                )
     columns = {}
     for name in train.columns:
         every = [table.columns[name] for table in tables.values()]
@@ -230,7 +232,9 @@ def _joined(tables: dict[str, TableFile]) -> dict[str, Told]:
             found = " and ".join(
                 f"{'texts' if table.columns[name].is_text else 'numbers'} in {table.path}" for table in tables.values()
             )
-            raise DataError(f"{train.path}: column '{name}' must be of one kind in all splits; found {found}")
+            raise DataError(
+                f"{train.path}: column '{name}' must be of one kind in all splits; found {found}", "table-form"
+            )
         dtype = np.result_type(*(told.dtype for told in some))
         if len(some) < len(every) and not some[0].is_text:
             dtype = np.result_type(dtype, np.int64)  # of the zeros that stand for what is missing
@@ -242,7 +246,7 @@ def _joined(tables: dict[str, TableFile]) -> dict[str, Told]:
 
 def _no_target(path: Path, name: str, columns: Sequence[str]) -> DataError:
     text = f"{path}: no column '{name}' to predict; it has {named(list(columns))}"
-    return DataError(f"{text}{did_you_mean(name, columns)}")
+    return DataError(f"{text}{did_you_mean(name, columns)}", "target-column")
 
 
 def _target_names(table: TableFile, target: Sequence[str]) -> list[str]:
@@ -253,9 +257,9 @@ def _target_names(table: TableFile, target: Sequence[str]) -> list[str]:
         if name not in table.columns:
             raise _no_target(table.path, name, list(table.columns))
         if name in names[:position]:
-            raise DataError(f"{table.path}: target '{name}' is given twice")
+            raise DataError(f"{table.path}: target '{name}' is given twice", "target-column")
     if len(names) == len(table.columns):
-        raise DataError(f"{table.path}: has no column beside the target; expected inputs as well")
+        raise DataError(f"{table.path}: has no column beside the target; expected inputs as well", "target-column")
     return names
 
 
@@ -280,10 +284,14 @@ def _require_values(
             continue
         row, value = first[name]
         if value is not None:
-            raise DataError(f"{table.place(row)}, column '{name}': expected a finite number, found {value}")
+            raise DataError(
+                f"{table.place(row)}, column '{name}': expected a finite number, found {value}", "missing-value"
+            )
         expected = "target" if name in targets else "text" if table.columns[name].is_text else "number"
         advice = "" if name in targets else f"; --impute {'|'.join(IMPUTATIONS)} fills them"
-        raise DataError(f"{table.place(row)}, column '{name}': expected a {expected}, found nothing{advice}")
+        raise DataError(
+            f"{table.place(row)}, column '{name}': expected a {expected}, found nothing{advice}", "missing-value"
+        )
 
 
 def _parts(name: str, tables: dict[str, TableFile], labels: Array) -> dict[str, Array]:

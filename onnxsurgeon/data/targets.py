@@ -48,7 +48,7 @@ def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Arra
     columns = {labels.shape[1:] for labels in arrays}
     if len(kinds) > 1 or len(columns) > 1:
         found = " and ".join(sorted({f"{labels.dtype} {labels.shape}" for labels in arrays}))
-        raise DataError(f"{where}: the labels of its splits must be of one kind and width; found {found}")
+        raise DataError(f"{where}: the labels of its splits must be of one kind and width; found {found}", "label-form")
     labels = np.concatenate(arrays)
     if labels.ndim == 1:
         whole = labels.dtype.kind != "f" or _are_integers(labels)
@@ -80,7 +80,7 @@ def from_columns(where: str, columns: dict[str, Array]) -> Targets:
         return Targets(_floats(column))
     for name, column in columns.items():
         if column.dtype.kind == "U":
-            raise DataError(f"{where}: target '{name}' holds texts; several targets must all be numbers")
+            raise DataError(f"{where}: target '{name}' holds texts; several targets must all be numbers", "label-form")
     if all(column.dtype.kind in "ib" and column.min() >= 0 and _few(column) for column in values):
         return Targets(np.stack([column.astype(np.int64) for column in values], axis=1))
     return Targets(np.stack([_floats(column) for column in values], axis=1))
@@ -108,13 +108,14 @@ def _few(column: Array) -> bool:
 
 def _columns(where: str, labels: Array) -> Targets:
     if labels.dtype.kind == "U":
-        raise DataError(f"{where}: labels in several columns must be numbers; found texts")
+        raise DataError(f"{where}: labels in several columns must be numbers; found texts", "label-form")
     if labels.dtype.kind == "f":
         return Targets(_floats(labels))
     integers = _integers(where, labels)
     if integers.min() < 0:
         raise DataError(
-            f"{where}: labels in several columns count from 0; found {integers.min()} (write a regression's as floats)"
+            f"{where}: labels in several columns count from 0; found {integers.min()} (write a regression's as floats)",
+            "label-form",
         )
     return Targets(integers)
 
@@ -122,7 +123,7 @@ def _columns(where: str, labels: Array) -> Targets:
 def _integers(where: str, labels: Array) -> Array:
     info = np.iinfo(np.int64)
     if labels.dtype.kind != "b" and (labels.min() < info.min or labels.max() >= 2**63):
-        raise DataError(f"{where}: label {labels.max()} is beyond the integers of 64 bits")
+        raise DataError(f"{where}: label {labels.max()} is beyond the integers of 64 bits", "label-form")
     return labels.astype(np.int64)
 
 

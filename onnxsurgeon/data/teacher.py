@@ -23,7 +23,7 @@ from onnxsurgeon.data.features import Piece, run_in_chunks
 from onnxsurgeon.data.heads import imitated_loss
 from onnxsurgeon.data.inputs import fitted_inputs, with_rows
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.data.soft import space
+from onnxsurgeon.data.soft import sigmoid, space
 from onnxsurgeon.errors import DataError, ModelError
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import join, read_parts
@@ -97,7 +97,7 @@ class TeacherModel:
         try:
             model = join(parts)
         except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
+            raise ModelError(f"{path}: {error}", error.kind) from error
         content = model.SerializeToString(deterministic=True) if parts.external else path.read_bytes()
         return cls(path, model, hashlib.sha256(content).hexdigest())
 
@@ -150,7 +150,10 @@ class TeacherModel:
                 finite = np.isfinite(each).reshape(len(each), -1).all(axis=1)
                 if not finite.all():
                     row = piece.start + int(np.argmin(finite))
-                    raise DataError(f"{name}: what it puts out for the head '{head.tensor}' is not finite in row {row}")
+                    raise DataError(
+                        f"{name}: what it puts out for the head '{head.tensor}' is not finite in row {row}",
+                        "outputs-not-finite",
+                    )
                 whole[rows] = each
         return Taught(tuple(found), tuple(source.squash for source in sources))
 
@@ -203,7 +206,8 @@ class TeacherModel:
             listed = ", ".join(f"'{each.name}' ({', '.join(map(str, each.values.shape[1:]))})" for each in outputs)
             raise DataError(
                 f"{self.path}: no output fits the head '{missing[0].tensor}' of '{network.name}', "
-                f"{missing[0].width} wide; of floats a row it has {listed or 'none'}"
+                f"{missing[0].width} wide; of floats a row it has {listed or 'none'}",
+                "unlike-teacher",
             )
         return [taken[number] for number in range(len(network.heads))]
 
@@ -246,7 +250,7 @@ def _squashes_to(squash: str, before: Array | None, after: Array) -> bool:
         return False
     t = before.astype(np.float64)
     if squash == "Sigmoid":
-        told = np.exp(-np.logaddexp(0, -t))
+        told = sigmoid(t)
     else:
         t -= t.max(axis=-1, keepdims=True)
         told = t - np.log(np.exp(t).sum(axis=-1, keepdims=True))

@@ -50,7 +50,7 @@ def read_user(
         if text.isprintable():
             raise
         # A cell or a column's name may hold line ends; an error is one line.
-        raise DataError("".join(c if c.isprintable() else repr(c)[1:-1] for c in text)) from error
+        raise DataError("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), error.kind) from error
 
 
 def _read(
@@ -65,14 +65,16 @@ def _read(
     if tables:
         return read_tables(name, tables, target, impute, validation_fraction, networks)
     if impute is not None:
-        raise DataError(f"{name}: --impute fills missing values of tables; this is none")
+        raise DataError(f"{name}: --impute fills missing values of tables; this is none", "tables-only")
     if path.suffix.lower() == ".npy" and not path.is_dir():
         if len(target) > 1 or (target and not target[0].lower().endswith(".npy")):
-            raise DataError(f"{name}: expected --target with the .npy file of its labels; found {_spelled(target)}")
+            raise DataError(
+                f"{name}: expected --target with the .npy file of its labels; found {_spelled(target)}", "target-column"
+            )
         dataset = read_npy(path, Path(target[0]) if target else None, networks)
     elif target:
         where = "folders are its classes" if path.is_dir() else "labels are in the file"
-        raise DataError(f"{name}: takes no --target, its {where}; found {_spelled(target)}")
+        raise DataError(f"{name}: takes no --target, its {where}; found {_spelled(target)}", "target-column")
     else:
         dataset = read_images(path, networks) if path.is_dir() else read_npz(path, networks)
     return replace(dataset, name=name, validation_fraction=validation_fraction)
@@ -89,12 +91,17 @@ def _tables(path: Path) -> dict[str, Path]:
     for part in _PARTS:
         files = [path / f"{part}{suffix}" for suffix in READERS if (path / f"{part}{suffix}").exists()]
         if len(files) > 1:
-            raise DataError(f"{path}: expected one table for the {part} split; found {files[0].name}, {files[1].name}")
+            raise DataError(
+                f"{path}: expected one table for the {part} split; found {files[0].name}, {files[1].name}",
+                "folder-form",
+            )
         if files:
             require_file(files[0])
             found[part] = files[0]
     if found and "train" not in found:
-        raise DataError(f"{path}: holds {next(iter(found.values())).name}, but no training table beside it")
+        raise DataError(
+            f"{path}: holds {next(iter(found.values())).name}, but no training table beside it", "folder-form"
+        )
     return found
 
 

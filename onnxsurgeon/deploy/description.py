@@ -63,10 +63,19 @@ def describe(
             "learning_rate": settings.learning_rate,
             **{name: getattr(settings, name) for name in _OPTIMIZER_FIELDS[settings.optimizer]},
         },
+        **_dropout(plan),
         "schedule": {"kind": settings.schedule, "warmup": settings.warmup},
         "shuffle": "lowbias32",
         "reports_losses": plan.report_loss,
     }
+
+
+def _dropout(plan: Plan) -> dict[str, Any]:
+    """What train.onnx and step.onnx leave out, and by which input."""
+    if not plan.has_masks:
+        return {}
+    units, inputs = (share if widths else 0 for share, widths in plan.masks)
+    return {"dropout": {"units": units, "inputs": inputs, "seed": names.SEED}}
 
 
 def _asked(found: Operators | None) -> dict[str, Any]:
@@ -129,7 +138,11 @@ def _output(value: onnx.ValueInfoProto) -> dict[str, Any]:
 def _state(plan: Plan) -> list[dict[str, Any]]:
     dtype = str(plan.network.dtype)
     found: list[dict[str, Any]] = [
-        {"name": names.parameter(e.name), "kind": "parameter", "of": e.name, "shape": list(e.shape), "dtype": dtype}
+        {
+            **{"name": names.parameter(e.name), "kind": "parameter", "of": e.name, "shape": list(e.shape)},
+            "dtype": dtype,
+            **({"stored": plan.layouts[e.name]} if e.name in plan.layouts else {}),
+        }
         for e in plan.trained
     ]
     for number in range(plan.optimizer.moments):

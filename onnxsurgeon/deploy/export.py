@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from onnxsurgeon.deploy import names, state_file
 from onnxsurgeon.deploy.description import describe
 from onnxsurgeon.deploy.evaluate_graph import evaluate_graph
 from onnxsurgeon.deploy.freezing import frozen_names, trained_part
+from onnxsurgeon.deploy.layouts import layouts
 from onnxsurgeon.deploy.operators import Operators, operators_of
 from onnxsurgeon.deploy.plan import Plan, RowInput
 from onnxsurgeon.deploy.predict_graph import features_graph, predict_graph
@@ -83,6 +85,8 @@ def export_trainer(
     report_loss: bool = True,
     step: bool = False,
     teacher: TeacherModel | None = None,
+    temperature: float = 1.0,
+    file: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write the training loop of ``network`` to ``folder``, complete or not at all.
@@ -102,6 +106,9 @@ def export_trainer(
         report_loss: whether each step's loss is put out.
         step: whether to write step.onnx too.
         teacher: a model with the same inputs, whose outputs are the targets.
+        temperature: that softens a teacher's classes, 1 as they are.
+        file: the file that the network was read from: trainer.json then says how it holds each weight, so that runners
+            can write trained ones there.
         overwrite: whether files of an older trainer there may be replaced.
 
     Raises:
@@ -114,12 +121,14 @@ def export_trainer(
     folder = Path(folder)
     _require_free(folder, overwrite=overwrite)
     settings.check(10**9)
-    if settings.dropout or settings.input_dropout:
-        raise SettingsError("dropout: the files have none; leave it out")
     if batch_size < 1:
-        raise SettingsError(f"batch: {batch_size} is no number of rows")
+        raise SettingsError(f"batch: {batch_size} is no number of rows", "senseless-value")
+    if not 0 < temperature < math.inf:
+        raise SettingsError(f"temperature: {temperature} is no positive number", "senseless-value")
+    if temperature != 1 and teacher is None:
+        raise SettingsError("temperature: there is no teacher whose classes it could soften", "trainer-tells")
     frozen = frozen_names(network, freeze)
-    plan = _trained_part(_plan(network, dataset, options, labels, rows, teacher), frozen)
+    plan = _trained_part(_plan(network, dataset, options, labels, rows, teacher, temperature), frozen)
     plan = replace(
         plan,
         settings=settings,
@@ -127,9 +136,12 @@ def export_trainer(
         is_fixed=fixed_batch,
         frozen=frozen,
         report_loss=report_loss,
+        layouts={} if file is None else layouts(network, file),
     )
     _require_names(plan)
     predict, remarks = predict_graph(plan)
+    if (settings.dropout or settings.input_dropout) and not plan.has_masks:
+        remarks = [*remarks, f"dropout: nothing of '{network.name}' is left out: it has no hidden layer of two axes"]
     models = {names.TRAIN: train_graph(plan), names.EVALUATE: evaluate_graph(plan), names.PREDICT: predict}
     if step:
         models[names.STEP] = train_graph(plan, single=True)
@@ -165,22 +177,23 @@ def _plan(
     labels: int | None,
     rows: str,
     teacher: TeacherModel | None,
+    temperature: float,
 ) -> Plan:
     """What is trained, and by what rows."""
     if dataset is None:
         if teacher is None:
             tasks = tasks_of(network, options.loss, labels)
         else:
-            tasks = imitating_tasks(network, teacher, options.loss, labels)
+            tasks = imitating_tasks(network, teacher, options.loss, labels, temperature)
         inputs, own, has_features = rows_of(network, rows, options.scale, options.mean, options.std)
         return Plan(network, network, tasks, inputs, own, has_features=has_features)
     if rows:
-        raise SettingsError("rows: with --data, rows are taken as the data set stores them")
+        raise SettingsError("rows: with --data, rows are taken as the data set stores them", "trainer-tells")
     if teacher is None:
         tasks = require_targets(network, dataset, dataset.train, options)
     else:
         taught = teacher.outputs(network, dataset, dataset.train, options)
-        tasks = imitation_tasks(network, taught.outputs, options.loss, squashes=taught.squashes)
+        tasks = imitation_tasks(network, taught.outputs, options.loss, temperature, taught.squashes)
     _require_plain(tasks)
     inputs, own, has_features = rows_of(network)
     stored = {
@@ -213,7 +226,7 @@ def _stored_type(source: np.dtype[Any], used: np.dtype[Any]) -> np.dtype[Any]:
 def _require_plain(tasks: Sequence[Task]) -> None:
     for task in tasks:
         if task.is_balanced:
-            raise SettingsError("metric: evaluate.onnx has no balanced accuracy; leave it out")
+            raise SettingsError("metric: evaluate.onnx has no balanced accuracy; leave it out", "trainer-tells")
 
 
 def _require_names(plan: Plan) -> None:
@@ -221,7 +234,7 @@ def _require_names(plan: Plan) -> None:
     seen: set[str] = set()
     for each in plan.parameters:
         if each.name in seen:
-            raise ModelError(f"'{plan.network.name}': two of its parameters are called '{each.name}'")
+            raise ModelError(f"'{plan.network.name}': two of its parameters are called '{each.name}'", "damaged-model")
         seen.add(each.name)
 
 
@@ -229,16 +242,18 @@ def _bytes(model: onnx.ModelProto, path: Path) -> bytes:
     try:
         return bytes(model.SerializeToString(deterministic=True))
     except Exception as error:  # protobuf's own errors share no base
-        raise ModelError(f"{path}: cannot be written: {first_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written: {first_line(error)}", "cannot-write") from error
 
 
 def _require_free(folder: Path, *, overwrite: bool) -> None:
     if not folder.parent.is_dir():
-        raise ModelError(f"{folder}: no such folder: {folder.parent}")
+        raise ModelError(f"{folder}: no such folder: {folder.parent}", "no-folder")
     if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{folder}: exists already, and is no folder")
+        raise ModelError(f"{folder}: exists already, and is no folder", "exists")
     if folder.is_dir() and list(folder.iterdir()) and not overwrite:
-        raise ModelError(f"{folder}: exists already, and is not empty; --force overwrites a trainer's files there")
+        raise ModelError(
+            f"{folder}: exists already, and is not empty; --force overwrites a trainer's files there", "exists"
+        )
 
 
 def _write(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool) -> None:
@@ -257,6 +272,6 @@ def _write(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool) -> N
             write_bytes(temporary / name, content, error=ModelError)
         temporary.replace(folder)
     except OSError as error:
-        raise ModelError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise ModelError(f"{folder}: cannot be written: {error.strerror or error}", "cannot-write") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

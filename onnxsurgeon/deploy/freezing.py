@@ -35,11 +35,12 @@ def frozen_names(network: Network, chosen: Sequence[str]) -> frozenset[str]:
             known = ", ".join(f"'{layer.names.node}'" for layer in network.layers[:12])
             raise SettingsError(
                 f"freeze: '{text}' is no layer of '{network.name}': give a hidden layer's number (1 to "
-                f"{network.hidden_count}), a parameter's name or a node's: {known}"
+                f"{network.hidden_count}), a parameter's name or a node's: {known}",
+                "layer-names",
             )
         frozen |= found
     if len(frozen) == len(network.parameters()):
-        raise SettingsError(f"freeze: nothing of '{network.name}' is left to train")
+        raise SettingsError(f"freeze: nothing of '{network.name}' is left to train", "nothing-to-train")
     return frozenset(frozen)
 
 
@@ -84,7 +85,9 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
             steps.append(step)
     for head in trunk.heads:
         if head.tensor in known:
-            raise SettingsError(f"freeze: of what leads to the head '{head.tensor}', nothing is left to train")
+            raise SettingsError(
+                f"freeze: of what leads to the head '{head.tensor}', nothing is left to train", "nothing-to-train"
+            )
     if list(features) == list(trunk.features) and len(steps) == len(trunk.steps):
         return network
     part = Trunk(features, tuple(steps), trunk.heads, trunk.constants)

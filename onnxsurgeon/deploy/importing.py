@@ -49,7 +49,9 @@ def import_state(network: Network, state: Mapping[str, Array], *, source: str = 
     for name in given:
         if name not in known:
             have = ", ".join(f"'{each}'" for each in list(known)[:8]) + (", …" if len(known) > 8 else "")
-            raise ModelError(f"{source}: '{name}' is no parameter of '{network.name}', which has {have}")
+            raise ModelError(
+                f"{source}: '{name}' is no parameter of '{network.name}', which has {have}", "unlike-state"
+            )
     values = [_fitted(network, name, old, given[name], source) if name in given else old for name, old in known.items()]
     trained, rounding = network.with_parameters(values).as_stored()
     kept = tuple(name for name in known if name not in given)
@@ -66,9 +68,9 @@ def _parameters(state: Mapping[str, Array], source: str) -> dict[str, Array]:
     else:
         found, strange = {name: values for name, values in state.items() if name != names.STEPS}, []
     if strange:
-        raise ModelError(f"{source}: '{strange[0]}' is no tensor of a trainer's state")
+        raise ModelError(f"{source}: '{strange[0]}' is no tensor of a trainer's state", "unlike-state")
     if not found:
-        raise ModelError(f"{source}: holds no parameter")
+        raise ModelError(f"{source}: holds no parameter", "unlike-state")
     return found
 
 
@@ -79,15 +81,16 @@ def _fitted(network: Network, name: str, old: Array, values: Array, source: str)
     if values.shape != wanted:
         raise ModelError(
             f"{source}: '{name}' has the shape {values.shape}; in '{network.name}' it is {wanted}"
-            + (", one row a unit" if old.ndim == 2 else "")
+            + (", one row a unit" if old.ndim == 2 else ""),
+            "unlike-state",
         )
     if values.dtype.kind != "f":
-        raise ModelError(f"{source}: '{name}' holds {values.dtype}, no floating point numbers")
+        raise ModelError(f"{source}: '{name}' holds {values.dtype}, no floating point numbers", "unlike-state")
     if not np.isfinite(values).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise ModelError(f"{source}: '{name}' is {values[place]:g} at {place}: the training diverged")
+        raise ModelError(f"{source}: '{name}' is {values[place]:g} at {place}: the training diverged", "diverged-state")
     with np.errstate(over="ignore"):
         own = np.ascontiguousarray(values.T if old.ndim == 2 else values, old.dtype)
     if not np.isfinite(own).all():
-        raise ModelError(f"{source}: '{name}' holds values that {old.dtype} cannot")
+        raise ModelError(f"{source}: '{name}' holds values that {old.dtype} cannot", "diverged-state")
     return own

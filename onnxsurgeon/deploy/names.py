@@ -12,7 +12,7 @@ STATE, DESCRIPTION = "state.safetensors", "trainer.json"
 ROWS, TARGETS = "rows", "targets"
 BATCHES, RATES, LOSSES = "batches", "rates", "losses"
 NUMBERS, LOSS, CORRECT, SQUARED_ERROR = "numbers", "loss", "correct", "squared_error"
-STEPS = "steps"
+STEPS, SEED = "steps", "seed"
 
 
 def parameter(name: str) -> str:

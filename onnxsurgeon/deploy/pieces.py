@@ -95,7 +95,7 @@ def converted(build: GraphBuilder, x: str, dtype: np.dtype[Any]) -> str:
 
 
 def scaled(build: GraphBuilder, x: str, rows: RowInput) -> str:
-    """X · scale + offset."""
+    """x · scale + offset."""
     if np.any(np.not_equal(rows.scale, 1.0)):
         x = build.add("Mul", x, build.array(np.asarray(rows.scale)))
     return build.add("Add", x, build.array(np.asarray(rows.offset))) if np.any(rows.offset) else x

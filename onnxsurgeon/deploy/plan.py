@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from onnxsurgeon.deploy import names
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
+from onnxsurgeon.training.dropout import masked_inputs, masked_layers
 from onnxsurgeon.training.forward import by_unit_arrays, parameter_names
 from onnxsurgeon.training.optimizers import Optimizer, make_optimizer
 from onnxsurgeon.training.resident import numbered
@@ -84,6 +85,7 @@ class Plan:
         report_loss: whether train.onnx puts out each step's loss.
         has_features: whether features.onnx makes ``rows`` of ``inputs``.
         classes: what each head's classes are called; () where they are numbers.
+        layouts: how the user's file holds parameters, by name; see ``deploy.layouts``.
     """
 
     network: Network
@@ -98,6 +100,7 @@ class Plan:
     report_loss: bool = True
     has_features: bool = False
     classes: tuple[tuple[str, ...], ...] = ()
+    layouts: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def optimizer(self) -> Optimizer:
@@ -122,6 +125,20 @@ class Plan:
     def trained(self) -> tuple[Parameter, ...]:
         """Those that are not frozen: the state's."""
         return tuple(each for each in self.parameters if not each.frozen)
+
+    @property
+    def masks(self) -> tuple[tuple[float, list[int]], tuple[float, list[int]]]:
+        """Of units and of inputs: the share that is left out, and how many each mask of a step is of."""
+        units, inputs = self.settings.dropout, self.settings.input_dropout
+        return (units, masked_layers(self.network) if units else []), (
+            inputs,
+            masked_inputs(self.network) if inputs else [],
+        )
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether anything is left out while it is trained."""
+        return any(widths for _, widths in self.masks)
 
     @property
     def targets(self) -> list[str]:

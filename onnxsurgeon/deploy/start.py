@@ -58,10 +58,13 @@ def tasks_of(network: Network, loss: str = "auto", labels: int | None = None) ->
     for head in network.heads:
         chosen = _loss(network, head) if loss == "auto" else loss
         if chosen == CROSS_ENTROPY and head.width < 2:
-            raise SettingsError(f"loss: '{network.name}': its head '{head.tensor}' has a single output, no classes")
+            raise SettingsError(
+                f"loss: '{network.name}': its head '{head.tensor}' has a single output, no classes", "unlike-targets"
+            )
         if chosen != CROSS_ENTROPY and head.squash == "Softmax":
             raise SettingsError(
-                f"loss: '{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}"
+                f"loss: '{network.name}': its head '{head.tensor}' ends in a Softmax, which has no {chosen}",
+                "unlike-targets",
             )
         positions = positions_of(network, head, 1 if chosen == CROSS_ENTROPY else head.width, labels)
         found.append(Task(chosen, head.width, head.squash, positions=positions))
@@ -73,7 +76,8 @@ def _loss(network: Network, head: Head) -> str:
     if told == SQUARED and not head.squash:
         raise SettingsError(
             f"loss: the output '{head.tensor}' of '{network.name}' may be logits or values: say --loss "
-            f"{CROSS_ENTROPY}, {BINARY} or {SQUARED}, or give --data, whose labels tell"
+            f"{CROSS_ENTROPY}, {BINARY} or {SQUARED}, or give --data, whose labels tell",
+            "trainer-tells",
         )
     return told
 
@@ -86,15 +90,19 @@ def positions_of(network: Network, head: Head, each: int, labels: int | None) ->
         if known is None:
             raise SettingsError(
                 f"labels: how many labels a row has, '{network.name}' does not say: its head '{head.tensor}' has "
-                f"{head.rank} axes of unknown sizes; give --labels"
+                f"{head.rank} axes of unknown sizes; give --labels",
+                "trainer-tells",
             )
         return known
     if known is not None and labels != known * each:
         raise SettingsError(
-            f"labels: a row of '{network.name}' has {known * each} for its head '{head.tensor}', not {labels}"
+            f"labels: a row of '{network.name}' has {known * each} for its head '{head.tensor}', not {labels}",
+            "trainer-tells",
         )
     if labels % each:
-        raise SettingsError(f"labels: {labels} are no multiple of the {each} outputs of the head '{head.tensor}'")
+        raise SettingsError(
+            f"labels: {labels} are no multiple of the {each} outputs of the head '{head.tensor}'", "trainer-tells"
+        )
     return labels // each
 
 
@@ -132,7 +140,7 @@ def rows_of(
     inputs = []
     for value in declared_inputs(network):
         if not value.type.HasField("tensor_type"):
-            raise ModelError(f"'{network.name}': its input '{value.name}' is no tensor")
+            raise ModelError(f"'{network.name}': its input '{value.name}' is no tensor", "open-shape")
         own = numpy_type(value.type.tensor_type.elem_type)
         sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
         given = np.dtype(dtype or own)
@@ -160,10 +168,10 @@ def _scaling(
     std: Sequence[float],
 ) -> tuple[float, float]:
     if len(mean) > 1 or len(std) > 1:
-        raise SettingsError("mean and std: without --data one value each, for all channels")
+        raise SettingsError("mean and std: without --data one value each, for all channels", "trainer-tells")
     if own.kind not in "f":
         if given != own or scale is not None or mean or std:
-            raise SettingsError(f"rows: the model takes {own}, which is neither converted nor scaled")
+            raise SettingsError(f"rows: the model takes {own}, which is neither converted nor scaled", "trainer-tells")
         return 1.0, 0.0
     factor = (1 / 255 if given == np.uint8 else 1.0) if scale is None else scale
     divisor = std[0] if std else 1.0

@@ -30,6 +30,6 @@ def read(path: Path) -> dict[str, Array]:
         with open_regular(path) as file:
             return dict(load(file.read()))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}", "cannot-read") from error
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: holds no tensors that can be read: {error}") from error
+        raise ModelError(f"{path}: holds no tensors that can be read: {error}", "unlike-state") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runtime import evaluator, first_line
-from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+from onnxsurgeon.task import CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.resident import numbered
 
 _SQUASHES = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -32,16 +33,22 @@ _ENTERED = "onnxsurgeon/entered"
 
 
 def imitating_tasks(
-    network: Network, teacher: TeacherModel, loss: str = "auto", labels: int | None = None
+    network: Network,
+    teacher: TeacherModel,
+    loss: str = "auto",
+    labels: int | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Task, ...]:
-    """What each head is trained for where ``teacher``'s outputs are the targets."""
+    """What each head is trained for where ``teacher``'s outputs are the targets; ``temperature`` softens classes."""
     found = []
     for head, output in zip(network.heads, _outputs(network, teacher), strict=True):
-        chosen = imitated_loss(head, _squash(teacher.model, output)) if loss == "auto" else loss
+        chosen = imitated_loss(head, _squash(teacher.model, output)[0]) if loss == "auto" else loss
         if (chosen == CROSS_ENTROPY and head.width < 2) or (chosen != CROSS_ENTROPY and head.squash == "Softmax"):
-            raise SettingsError(f"loss: the head '{head.tensor}' of '{network.name}' has no {chosen}")
+            raise SettingsError(f"loss: the head '{head.tensor}' of '{network.name}' has no {chosen}", "unlike-targets")
         positions = positions_of(network, head, head.width, labels)
-        found.append(Task(chosen, head.width, head.squash, imitates=True, teacher_weight=1.0, positions=positions))
+        softened = 1.0 if chosen == SQUARED else temperature
+        task = Task(chosen, head.width, head.squash, imitates=True, temperature=softened, teacher_weight=1.0)
+        found.append(replace(task, positions=positions))
     return tuple(found)
 
 
@@ -50,7 +57,8 @@ def teacher_graph(
 ) -> tuple[onnx.ModelProto, list[str]]:
     """The teacher from the student's inputs to "targets", "targets_1", …; and what is to be told about it.
 
-    Of classes the targets are distributions, of labels probabilities, else values.
+    Of classes the targets are distributions, of labels probabilities, both softened by the tasks' temperature; else
+    values.
 
     Raises:
         ModelError: it takes other inputs than the student, or its outputs do not fit the heads.
@@ -65,16 +73,19 @@ def teacher_graph(
     exits = Entry(network.dtype, "onnxsurgeon/target")
     targets = numbered(names.TARGETS, len(tasks))
     for head, task, output, target in zip(network.heads, tasks, outputs, targets, strict=True):
+        shape = exits.integers(-1, *((task.positions,) if head.rank == 3 else ()), task.outputs)
+        squash, before = _squash(teacher.model, output)
+        if task.temperature != 1:
+            squash, output = "", before or output
         x = exits.add("Cast", output, to=kind_of(network.dtype))
-        squash = _squash(teacher.model, output)
         if squash == "LogSoftmax":
             x = exits.add("Exp", x)
-        elif not squash and task.loss == CROSS_ENTROPY:
-            x = exits.add("Softmax", x, axis=-1)
-        elif not squash and task.loss == BINARY:
-            x = exits.add("Sigmoid", x)
-        sizes = [-1, *((task.positions,) if head.rank == 3 else ()), task.outputs]
-        exits.add("Reshape", x, exits.integers(*sizes), output=target)
+        elif not squash and task.loss != SQUARED:
+            x = exits.add("Reshape", x, shape)
+            if task.temperature != 1:
+                x = exits.add("Mul", x, exits.scalar(1 / task.temperature))
+            x = exits.add("Softmax", x, axis=-1) if task.loss == CROSS_ENTROPY else exits.add("Sigmoid", x)
+        exits.add("Reshape", x, shape, output=target)
     nodes = [*entry.nodes, *graph.node, *exits.nodes]
     del graph.node[:], graph.output[:], graph.value_info[:]
     graph.node.extend(pruned(nodes, targets))
@@ -108,7 +119,10 @@ def _outputs(network: Network, teacher: TeacherModel) -> list[str]:
         options = [*called, *(have[place] for place in places), *have[number : number + 1]]
         floats = [name for name in options if _is_float(teacher.model, name)]
         if not floats:
-            raise ModelError(f"{teacher.path}: none of its outputs is for the head '{head.tensor}' of '{network.name}'")
+            raise ModelError(
+                f"{teacher.path}: none of its outputs is for the head '{head.tensor}' of '{network.name}'",
+                "unlike-teacher",
+            )
         found.append(floats[0])
     return found
 
@@ -118,13 +132,14 @@ def _is_float(model: onnx.ModelProto, name: str) -> bool:
     return any(value.name == name and value.type.tensor_type.elem_type in floats for value in model.graph.output)
 
 
-def _squash(model: onnx.ModelProto, output: str) -> str:
-    """What an output ends in: "Softmax", "LogSoftmax", "Sigmoid" or ""."""
+def _squash(model: onnx.ModelProto, output: str) -> tuple[str, str]:
+    """What an output ends in, "Softmax", "LogSoftmax" or "Sigmoid", and what enters that; "" for both where in none."""
     made = {name: node for node in model.graph.node for name in node.output if name}
     node = made.get(output)
     while node is not None and node.op_type in _TRANSPARENT:
         node = made.get(node.input[0])
-    return str(node.op_type) if node is not None and node.op_type in _SQUASHES else ""
+    is_squash = node is not None and node.op_type in _SQUASHES
+    return (str(node.op_type), str(node.input[0])) if node is not None and is_squash else ("", "")
 
 
 def _same_inputs(graph: onnx.GraphProto, inputs: Sequence[RowInput], path: Path) -> None:
@@ -155,7 +170,7 @@ def _same_inputs(graph: onnx.GraphProto, inputs: Sequence[RowInput], path: Path)
     both = [each.source for each in inputs], [value.name for value in own]
     wanted, have = (", ".join(f"'{name}'" for name in found) for found in both)
     if set(both[0]) != set(both[1]):
-        raise ModelError(f"{path}: it has the inputs {have}, the student {wanted}")
+        raise ModelError(f"{path}: it has the inputs {have}, the student {wanted}", "unlike-teacher")
 
 
 def _try(
@@ -174,10 +189,11 @@ def _try(
     try:
         found = evaluator(model)(list(targets), feeds)
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-        raise ModelError(f"{path}: cannot teach: {first_line(error)}") from error
+        raise ModelError(f"{path}: cannot teach: {first_line(error)}", "runtime-failed") from error
     for head, task, values in zip(heads, tasks, found, strict=True):
         if len(values) != _TRIED or values.size != _TRIED * task.outputs * task.positions:
             raise ModelError(
                 f"{path}: for {_TRIED} rows it puts out {math.prod(values.shape)} values for the head '{head.tensor}', "
-                f"not {_TRIED * task.outputs * task.positions}"
+                f"not {_TRIED * task.outputs * task.positions}",
+                "unlike-teacher",
             )

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxsurgeon.deploy import names
+from onnxsurgeon.deploy import dropout, names
 from onnxsurgeon.deploy.pieces import (
     INTEGERS,
     OuterBuilder,
@@ -39,7 +39,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
     """The training loop of ``plan``; with ``single`` one step, without a Scan.
 
     Inputs: the rows and targets; "batches" (steps, batch) int32, row numbers; "rates" (steps,) float32, the learning
-    rates; the state: parameters, moments and "steps" (), the number of steps taken before.
+    rates; the state: parameters, moments and "steps" (), the number of steps taken before; with dropout "seed" ().
     Outputs: the state afterwards, "next/…"; with ``report_loss`` "losses" (steps,), the mean loss of each batch.
 
     Raises:
@@ -74,7 +74,13 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         for name, tensor in series.items():
             body.add("Reshape", tensor, body.constant("no_axes", np.zeros(0, np.int64)), output=name)
         body.add("Reshape", names.BATCHES, body.integers(-1), output=BATCH)
-    total = _step(body, plan)
+    run = dropout.Run(names.SEED, names.STEPS, count, rows, single)
+    masks = [
+        dropout.Masks(outer, body, run, rate, purpose, max(widths)) if widths else None
+        for purpose, (rate, widths) in enumerate(plan.masks)
+    ]
+    total = _step(body, plan, *masks)
+    offsets = [name for each in masks if each is not None for name in each.offsets]
     if single:
         outer.nodes = substituted(outer, [*outer.nodes, *body.nodes])
         trained = {inner: updated(inner) for inner in carried}
@@ -86,6 +92,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         scanned = [
             helper.make_tensor_value_info(BATCH, INTEGERS, [size]),
             *(helper.make_tensor_value_info(name, kind, []) for name in series),
+            *(helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in offsets),
         ]
         graph = helper.make_graph(
             pruned(body.nodes, wanted),
@@ -101,7 +108,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         outer.append(
             helper.make_node(
                 "Scan",
-                [*carried.values(), names.BATCHES, *series.values()],
+                [*carried.values(), names.BATCHES, *series.values(), *(f"{name}s" for name in offsets)],
                 [*trained.values(), *([totals] if plan.report_loss else [])],
                 name="training",
                 num_scan_inputs=len(scanned),
@@ -120,6 +127,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         *target_declarations(plan),
         helper.make_tensor_value_info(names.BATCHES, INTEGERS, [steps, size]),
         helper.make_tensor_value_info(names.RATES, onnx.TensorProto.FLOAT, [steps]),
+        *([helper.make_tensor_value_info(names.SEED, INTEGERS, [])] if plan.has_masks else []),
         *state_declarations(plan),
     ]
     return finished("step" if single else "train", outer, inputs, outputs)
@@ -151,12 +159,15 @@ def _following(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     return found
 
 
-def _step(build: GraphBuilder, plan: Plan) -> str:
+def _step(
+    build: GraphBuilder, plan: Plan, masks: dropout.Masks | None = None, input_masks: dropout.Masks | None = None
+) -> str:
     """Append one training step; return the name of its loss, summed over the batch."""
     network = plan.network
     features, factors = read_rows(build, plan, BATCH)
     targets = read_targets(build, plan, BATCH)
-    trace = forward(build, network, features, factors=factors, by_unit=True)
+    input_mask = input_masks and input_masks.by_row
+    trace = forward(build, network, features, factors=factors, by_unit=True, mask=masks, input_mask=input_mask)
     totals, gradients = [], {}
     for head, task, target in zip(network.heads, plan.tasks, targets, strict=True):
         loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=plan.report_loss)

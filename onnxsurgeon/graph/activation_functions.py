@@ -29,7 +29,7 @@ def hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
 
 
 def gelu(x: Array, approximate: str) -> Array:
-    """X Φ(x), with the normal distribution function Φ or its approximation by tanh."""
+    """x Φ(x), with the normal distribution function Φ or its approximation by tanh."""
     if approximate == "tanh":
         inner = TANH_GELU_SCALE * (x + TANH_GELU_CUBIC * x**3)
         return np.asarray(0.5 * x * (1 + np.tanh(inner)))

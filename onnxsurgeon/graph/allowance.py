@@ -22,7 +22,8 @@ class Allowance:
         if size > self._left:
             raise ModelError(
                 f"{self._source}: {what}: with it, the constants that are computed from the file's own take more than "
-                f"{self._most:,} bytes in all; {ADVICE}"
+                f"{self._most:,} bytes in all; {ADVICE}",
+                "too-large",
             )
 
     def take(self, size: int, what: str) -> None:

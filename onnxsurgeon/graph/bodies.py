@@ -23,7 +23,8 @@ MOST_INFERRED = 2**20
 
 def has_body(node: NodeProto) -> bool:
     """Whether the node holds graphs."""
-    return any(attribute.HasField("g") or len(attribute.graphs) for attribute in node.attribute)
+    given = node.attribute
+    return bool(given) and any(attribute.HasField("g") or len(attribute.graphs) for attribute in given)
 
 
 def branching(nodes: Iterable[NodeProto], inputs: Collection[str]) -> list[str]:

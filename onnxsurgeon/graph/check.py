@@ -71,9 +71,9 @@ def check_graph(parts: Parts, name: str) -> None:
 
 def _require_new(initializer: str, seen: set[str], name: str) -> None:
     if not initializer:
-        raise ModelError(f"{name}: an initializer has no name")
+        raise ModelError(f"{name}: an initializer has no name", "damaged-model")
     if initializer in seen:
-        raise ModelError(f"{name}: two initializers are called '{initializer}'")
+        raise ModelError(f"{name}: two initializers are called '{initializer}'", "damaged-model")
 
 
 def _declare(
@@ -87,7 +87,9 @@ def _declare(
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
     fits = len(dims) == len(shape) and all(a is None or a == b for a, b in zip(dims, shape, strict=True))
     if declared.elem_type != kind or (declared.HasField("shape") and not fits):
-        raise ModelError(f"{file}: initializer '{name}' has another type or shape than the input of that name")
+        raise ModelError(
+            f"{file}: initializer '{name}' has another type or shape than the input of that name", "damaged-model"
+        )
 
 
 def check_opsets(model: ModelProto, name: str) -> None:
@@ -98,19 +100,21 @@ def check_opsets(model: ModelProto, name: str) -> None:
     """
     newest = onnx.defs.onnx_opset_version()
     if not model.HasField("graph") or not model.opset_import:
-        raise ModelError(f"{name}: not an ONNX model (it holds no graph or no opset)")
+        raise ModelError(f"{name}: not an ONNX model (it holds no graph or no opset)", "not-a-model")
     for owner in (model, *model.functions):
         seen = set()
         for entry in owner.opset_import:
             domain = "" if entry.domain == "ai.onnx" else entry.domain
             if domain in seen:
-                raise ModelError(f"{name}: two opsets of domain {domain!r} are imported")
+                raise ModelError(f"{name}: two opsets of domain {domain!r} are imported", "opset")
             seen.add(domain)
             if domain == "" and not OLDEST_OPSET <= entry.version <= newest:
                 # Below 7, Gemm and Add broadcast by attributes of their own; the checker lets the future pass.
-                raise ModelError(f"{name}: opset {entry.version} is not supported ({OLDEST_OPSET} to {newest} are)")
+                raise ModelError(
+                    f"{name}: opset {entry.version} is not supported ({OLDEST_OPSET} to {newest} are)", "opset"
+                )
         if owner is model and "" not in seen:
-            raise ModelError(f"{name}: no version of ONNX's own operator set is imported")
+            raise ModelError(f"{name}: no version of ONNX's own operator set is imported", "opset")
 
 
 def _check_declared(model: ModelProto, name: str) -> None:
@@ -126,18 +130,20 @@ def _check_declared(model: ModelProto, name: str) -> None:
         onnx.checker.check_model(content)
         inferred = _inferred(content)
     except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ lets through
-        raise ModelError(f"{name}: invalid model: {first_line(error)}") from error
+        raise ModelError(f"{name}: invalid model: {first_line(error)}", "damaged-model") from error
     _check_sizes(inferred.graph, name)
 
 
 def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
     """Refuse operators that ONNX itself does not have; onnx.checker would not say which node it is."""
+    known: set[str] = set()
     for node in graph.node:
-        if node.domain in ("", "ai.onnx"):
+        if node.op_type not in known and node.domain in ("", "ai.onnx"):
             try:
                 onnx.defs.get_schema(node.op_type, opset)
             except onnx.defs.SchemaError as error:
-                raise ModelError(f"{name}: {describe(node)}: opset {opset} has no such operator") from error
+                raise ModelError(f"{name}: {describe(node)}: opset {opset} has no such operator", "opset") from error
+            known.add(node.op_type)
         for attribute in node.attribute:
             for subgraph in subgraphs(attribute) if attribute.HasField("g") or attribute.graphs else ():
                 _check_operators(subgraph, opset, name)
@@ -173,10 +179,11 @@ def _check_interface(graph: GraphProto, name: str) -> None:
         if not kind.HasField("shape"):
             raise ModelError(
                 f"{name}: input '{value.name}' has no shape; declare one, with a size or a name for "
-                "each axis: (batch, features)"
+                "each axis: (batch, features)",
+                "open-shape",
             )
         if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in kind.shape.dim):
-            raise ModelError(f"{name}: input '{value.name}' has a dimension of size zero: {_dims(kind)}")
+            raise ModelError(f"{name}: input '{value.name}' has a dimension of size zero: {_dims(kind)}", "open-shape")
     outputs = GraphProto(output=graph.output).output
     del graph.output[:]
     for value in outputs:
@@ -186,13 +193,22 @@ def _check_interface(graph: GraphProto, name: str) -> None:
 
 def _check_sizes(graph: GraphProto, name: str) -> None:
     """Refuse negative dimensions, and tensors that nothing could hold."""
+    seen: set[bytes] = set()  # types: many tensors have the same
     for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.SerializeToString()
+        if kind in seen:
+            continue
+        seen.add(kind)
         for tensor in tensor_types(value.type):
             dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
             if any(dim < 0 for dim in dims):
-                raise ModelError(f"{name}: tensor '{value.name}' has a negative dimension: {_dims(tensor)}")
+                raise ModelError(
+                    f"{name}: tensor '{value.name}' has a negative dimension: {_dims(tensor)}", "damaged-model"
+                )
             if math.prod(dims) > bound(MAX_DECLARED_ELEMENTS):
-                raise ModelError(f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}; {ADVICE}")
+                raise ModelError(
+                    f"{name}: tensor '{value.name}' is too large: shape {_dims(tensor)}; {ADVICE}", "too-large"
+                )
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:

@@ -33,7 +33,9 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if len(sizes) < 2 or min(sizes) < 1:
-        raise ModelError(f"'{text}' is no topology: expected two or more positive numbers such as 784-10-10")
+        raise ModelError(
+            f"'{text}' is no topology: expected two or more positive numbers such as 784-10-10", "topology"
+        )
     return sizes
 
 
@@ -41,7 +43,7 @@ def require_activation(name: str) -> None:
     """Raise ModelError unless there is an activation of that name, without parameters, in opset ``OPSET``."""
     if name not in ACTIVATIONS or ACTIVATIONS[name].slope or ACTIVATIONS[name].since > OPSET:
         known = [each for each, record in ACTIVATIONS.items() if not record.slope and record.since <= OPSET]
-        raise ModelError(f"unknown activation '{name}'{did_you_mean(name, known)}")
+        raise ModelError(f"unknown activation '{name}'{did_you_mean(name, known)}", "unknown-choice")
 
 
 def glorot_uniform(generator: np.random.Generator, n_in: int, n_out: int) -> Array:
@@ -75,11 +77,16 @@ def create(
     sizes = tuple(sizes)
     shape = tuple(input_shape) if input_shape is not None else sizes[:1]
     if int(np.prod(shape, dtype=np.int64)) != sizes[0] or min(shape, default=0) < 1:
-        raise ModelError(f"input shape {'x'.join(map(str, shape))} does not hold the first layer's {sizes[0]} inputs")
+        raise ModelError(
+            f"input shape {'x'.join(map(str, shape))} does not hold the first layer's {sizes[0]} inputs", "topology"
+        )
     require_activation(activation)
     count = sum(a * b + b for a, b in pairwise(sizes))
     if count > MOST_PARAMETERS:
-        raise ModelError(f"{'-'.join(map(str, sizes))} has {count} parameters; at most {MOST_PARAMETERS} fit one file")
+        raise ModelError(
+            f"{'-'.join(map(str, sizes))} has {count} parameters; at most {MOST_PARAMETERS} fit one file",
+            "beyond-one-file",
+        )
     rng = np.random.default_rng(seed)
     layers = []
     for number, (n_in, n_out) in enumerate(pairwise(sizes), start=1):

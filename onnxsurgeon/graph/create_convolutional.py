@@ -82,15 +82,17 @@ def parse_plan(text: str) -> Plan:
     first, *rest = text.split("-")
     sizes = first.split("x")
     if not 2 <= len(sizes) <= MOST_AXES + 1 or not all(_is_size(size) for size in sizes):
-        raise ModelError(f"'{text}': '{first}' is no shape of a row such as 28x28x1, one to three sizes and channels")
+        raise ModelError(
+            f"'{text}': '{first}' is no shape of a row such as 28x28x1, one to three sizes and channels", "topology"
+        )
     *space, channels = (int(size) for size in sizes)
     parts = tuple(_part(part, text) for part in rest)
     if not parts or not isinstance(parts[-1], Dense):
-        raise ModelError(f"'{text}' ends in no number of outputs: expected such as {EXAMPLE}")
+        raise ModelError(f"'{text}' ends in no number of outputs: expected such as {EXAMPLE}", "topology")
     flat = next(i for i, part in enumerate(parts) if isinstance(part, Dense) or part == Pool(0))
     if any(not isinstance(part, Dense) for part in parts[flat + 1 :]):
         raise ModelError(
-            f"'{text}': '{rest[flat + 1]}' stands behind '{rest[flat]}', where there are no places any more"
+            f"'{text}': '{rest[flat + 1]}' stands behind '{rest[flat]}', where there are no places any more", "topology"
         )
     return Plan(channels, tuple(space), parts)
 
@@ -101,7 +103,7 @@ def _is_size(text: str) -> bool:
 
 def _part(text: str, whole: str) -> Part:
     if any(len(number) > _LONGEST for number in re.findall(r"\d+", text)):
-        raise ModelError(f"'{whole}': '{text}' is too large")
+        raise ModelError(f"'{whole}': '{text}' is too large", "beyond-one-file")
     if found := _CONVOLUTION.fullmatch(text):
         numbers = {name: int(number) for name, number in found.groupdict().items() if number}
         return Convolve(**numbers)
@@ -113,7 +115,8 @@ def _part(text: str, whole: str) -> Part:
         return Dense(int(text))
     raise ModelError(
         f"'{whole}': '{text}' is none of c16 (a convolution; c16k5s2 of 5 taps with steps of 2), p (pooling; p3 by 3), "
-        "g (the mean of each channel) and 10 (a dense layer)"
+        "g (the mean of each channel) and 10 (a dense layer)",
+        "topology",
     )
 
 
@@ -164,7 +167,9 @@ class _Build:
         self.layers += 1
         self.parameters += units * (inputs * taps + 1)
         if self.parameters > MOST_PARAMETERS:
-            raise ModelError(f"'{self.text}' has more than {MOST_PARAMETERS} parameters: they do not fit one file")
+            raise ModelError(
+                f"'{self.text}' has more than {MOST_PARAMETERS} parameters: they do not fit one file", "beyond-one-file"
+            )
         base, limit = f"layer{self.layers}", math.sqrt(6.0 / (taps * (inputs + units)))
         weight: Array = self.rng.uniform(-limit, limit, (inputs * taps, units)).astype(np.float32)
         stored = weight.T.reshape(units, inputs, *kernel) if op == "Conv" else weight
@@ -212,7 +217,7 @@ class _Build:
             self.nodes.append(helper.make_node("MaxPool", [self.x], [f"{name}/output"], name=name, **sizes))
             if min(self.space) < window:
                 left = "x".join(map(str, self.space))
-                raise ModelError(f"'{self.text}': nothing is left to pool by {window} of a map of {left}")
+                raise ModelError(f"'{self.text}': nothing is left to pool by {window} of a map of {left}", "topology")
             self.space = tuple(size // window for size in self.space)
         self.x = f"{name}/output"
 

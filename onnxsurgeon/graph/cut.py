@@ -9,6 +9,8 @@ import onnx
 
 from onnxsurgeon.graph.declared import inputs_of
 
+_FEW = 64  # nodes that are taken out one by one, while the others stay where they are
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -57,8 +59,12 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
     rest.CopyFrom(model)
     kept_nodes = [index for index in range(len(graph.node)) if index not in removed]
     places = {index: position for position, index in enumerate(kept_nodes)}
-    del rest.graph.node[:]
-    rest.graph.node.extend(graph.node[index] for index in kept_nodes)
+    if len(removed) <= _FEW:
+        for index in sorted(removed, reverse=True):
+            del rest.graph.node[index]
+    else:
+        del rest.graph.node[:]
+        rest.graph.node.extend(graph.node[index] for index in kept_nodes)
     for field in (rest.graph.initializer, rest.graph.sparse_initializer, rest.graph.value_info):
         stay = [entry for entry in field if _name(entry) not in gone]
         del field[:]
@@ -105,7 +111,7 @@ class _Flow:
 
     @classmethod
     def of(cls, graph: onnx.GraphProto) -> _Flow:
-        reads = [list(inputs_of(node)) for node in graph.node]
+        reads = [inputs_of(node) for node in graph.node]
         writes = [list(node.output) for node in graph.node]
         return cls(reads, writes, {name: index for index, names in enumerate(writes) for name in names if name})
 

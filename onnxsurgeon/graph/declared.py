@@ -13,14 +13,15 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
     return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
 
 
-def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
+def inputs_of(node: onnx.NodeProto) -> list[str]:
     """Names that a node reads, those read inside its subgraphs included."""
-    yield from (name for name in node.input if name)
+    found = [name for name in node.input if name]
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:
-                yield from inputs_of(inner)
-            yield from (value.name for value in graph.output)
+                found += inputs_of(inner)
+            found += [value.name for value in graph.output]
+    return found
 
 
 def forget_negative_sizes(graph: GraphProto) -> None:

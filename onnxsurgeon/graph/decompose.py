@@ -19,7 +19,7 @@ from onnxsurgeon.graph.activation import ACTIVATIONS, Activation
 from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SCALE
 
 
-class Parts:
+class NodeWriter:
     """Nodes of one activation under construction: the last one bears its name and writes its output."""
 
     def __init__(self, x: str, base: str, dtype: np.dtype[Any], slope: str = "") -> None:
@@ -46,7 +46,7 @@ class Parts:
         return self.nodes, list(self.constants.values())
 
 
-def clip(p: Parts, phi: Activation) -> None:
+def clip(p: NodeWriter, phi: Activation) -> None:
     """Min(Max(x, low), high)."""
     y = p.x
     for op, bound in (("Max", phi.attribute("min")), ("Min", phi.attribute("max"))):
@@ -56,77 +56,77 @@ def clip(p: Parts, phi: Activation) -> None:
         p.add("Identity", p.x)
 
 
-def prelu(p: Parts, _: Activation) -> None:
+def prelu(p: NodeWriter, _: Activation) -> None:
     """Relu(x) − s Relu(−x)."""
     negative = p.add("Relu", p.add("Neg", p.x))
     p.add("Sub", p.add("Relu", p.x), p.add("Mul", p.slope, negative))
 
 
-def leaky_relu(p: Parts, phi: Activation) -> None:
+def leaky_relu(p: NodeWriter, phi: Activation) -> None:
     """Relu(x) − α Relu(−x)."""
     negative = p.add("Relu", p.add("Neg", p.x))
     p.add("Sub", p.add("Relu", p.x), p.add("Mul", p.scalar(phi.attribute("alpha")), negative))
 
 
-def _below(p: Parts, scale: float) -> str:
+def _below(p: NodeWriter, scale: float) -> str:
     """Scale · (exp(min(x, 0)) − 1)."""
     power = p.add("Exp", p.add("Neg", p.add("Relu", p.add("Neg", p.x))))
     return p.add("Mul", p.scalar(scale), p.add("Sub", power, p.scalar(1.0)))
 
 
-def elu(p: Parts, phi: Activation) -> None:
+def elu(p: NodeWriter, phi: Activation) -> None:
     """Relu(x) + α (exp(min(x, 0)) − 1)."""
     p.add("Add", p.add("Relu", p.x), _below(p, phi.attribute("alpha")))
 
 
-def selu(p: Parts, phi: Activation) -> None:
+def selu(p: NodeWriter, phi: Activation) -> None:
     """γ Relu(x) + γα (exp(min(x, 0)) − 1)."""
     gamma = phi.attribute("gamma")
     above = p.add("Mul", p.scalar(gamma), p.add("Relu", p.x))
     p.add("Add", above, _below(p, gamma * phi.attribute("alpha")))
 
 
-def hard_sigmoid(p: Parts, phi: Activation) -> None:
+def hard_sigmoid(p: NodeWriter, phi: Activation) -> None:
     """Min(Max(αx + β, 0), 1)."""
     _hard_sigmoid(p, phi.attribute("alpha"), phi.attribute("beta"))
 
 
-def _hard_sigmoid(p: Parts, alpha: float, beta: float) -> str:
+def _hard_sigmoid(p: NodeWriter, alpha: float, beta: float) -> str:
     line = p.add("Add", p.add("Mul", p.x, p.scalar(alpha)), p.scalar(beta))
     return p.add("Min", p.add("Max", line, p.scalar(0.0)), p.scalar(1.0))
 
 
-def softplus(p: Parts, _: Activation) -> None:
+def softplus(p: NodeWriter, _: Activation) -> None:
     """Relu(x) + log(1 + exp(−|x|))."""
     _softplus(p)
 
 
-def _softplus(p: Parts) -> str:
+def _softplus(p: NodeWriter) -> str:
     if p.dtype != np.float64:
         return p.add("Softplus", p.x)
     small = p.add("Exp", p.add("Neg", p.add("Abs", p.x)))
     return p.add("Add", p.add("Relu", p.x), p.add("Log", p.add("Add", small, p.scalar(1.0))))
 
 
-def softsign(p: Parts, _: Activation) -> None:
+def softsign(p: NodeWriter, _: Activation) -> None:
     """X / (1 + |x|)."""
     p.add("Div", p.x, p.add("Add", p.add("Abs", p.x), p.scalar(1.0)))
 
 
-def hard_swish(p: Parts, _: Activation) -> None:
-    """X · HardSigmoid(x; 1/6, 1/2)."""
+def hard_swish(p: NodeWriter, _: Activation) -> None:
+    """x · HardSigmoid(x; 1/6, 1/2)."""
     if p.dtype == np.float64:
         p.add("Mul", p.x, _hard_sigmoid(p, 1 / 6, 0.5))
     else:
         p.add("Mul", p.x, p.add("HardSigmoid", p.x, alpha=1 / 6, beta=0.5))
 
 
-def mish(p: Parts, _: Activation) -> None:
+def mish(p: NodeWriter, _: Activation) -> None:
     """X tanh(Softplus(x))."""
     p.add("Mul", p.x, p.add("Tanh", _softplus(p)))
 
 
-def gelu(p: Parts, phi: Activation) -> None:
+def gelu(p: NodeWriter, phi: Activation) -> None:
     """X/2 · (1 + erf(x/√2)), erf in float32 at most; or x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
     if phi.attribute("approximate") == "tanh":
         cubic = p.add("Mul", p.add("Mul", p.x, p.x), p.scalar(TANH_GELU_SCALE * TANH_GELU_CUBIC))
@@ -142,8 +142,8 @@ def gelu(p: Parts, phi: Activation) -> None:
     p.add("Mul", p.add("Mul", p.x, p.scalar(0.5)), p.add("Add", step, p.scalar(1.0)))
 
 
-def swish(p: Parts, phi: Activation) -> None:
-    """X · σ(αx); in float64 x · (1 + tanh(αx/2))/2, as ONNX Runtime 1.19 fuses the former into what it cannot run."""
+def swish(p: NodeWriter, phi: Activation) -> None:
+    """x · σ(αx); in float64 x · (1 + tanh(αx/2))/2, as ONNX Runtime 1.19 fuses the former into what it cannot run."""
     alpha = phi.attribute("alpha")
     if p.dtype == np.float64:
         half = p.scalar(0.5)
@@ -157,7 +157,7 @@ def swish(p: Parts, phi: Activation) -> None:
 def activation_nodes(
     phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
+    """y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
 
     The last node bears the name ``base``, and every new name starts with it. ``slope`` names the tensor with
     PRelu's slopes.
@@ -189,15 +189,15 @@ def is_native(phi: Activation, dtype: np.dtype[Any], opset: int) -> bool:
 def decompose(
     phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Y = φ(x) as nodes that every ONNX Runtime computes.
+    """y = φ(x) as nodes that every ONNX Runtime computes.
 
     Raises:
         ModelError: the opset lacks the parts too.
     """
     needed = {"Gelu": 9, "Clip": 8, "HardSigmoid": 8, "HardSwish": 8 if dtype == np.float64 else 7}
     if opset < needed.get(phi.op_type, 7) and phi.attributes.get("approximate") != "tanh":
-        raise ModelError(f"node '{base}': {phi.op_type} cannot be written in opset {opset}")
-    parts = Parts(x, base, np.dtype(dtype), slope)
+        raise ModelError(f"node '{base}': {phi.op_type} cannot be written in opset {opset}", "opset")
+    parts = NodeWriter(x, base, np.dtype(dtype), slope)
     form = ACTIVATIONS[phi.op_type].form
     assert form is not None  # see is_native
     form(parts, phi)

@@ -30,6 +30,8 @@ def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
 
 def _random(graph: GraphProto) -> Iterator[NodeProto]:
     """Dropout nodes whose training_mode is constantly true."""
+    if all(node.op_type != "Dropout" for node in graph.node):
+        return
     true = {tensor.name for tensor in graph.initializer if tensor.data_type == tensor.BOOL and _holds_true(tensor)}
     for node in graph.node:
         if node.op_type == "Constant" and node.output:

@@ -51,6 +51,8 @@ def is_mere_shape(node: gs.Node) -> bool:
 
 def with_columns(steps: Sequence[int | Glue], heads: Collection[str]) -> list[int | Glue]:
     """The steps, in which those heads, numbers (rows,), become (rows, 1); what else reads them gets the numbers."""
+    if not heads:
+        return list(steps)
     found: list[int | Glue] = []
     for step in steps:
         if not isinstance(step, int):

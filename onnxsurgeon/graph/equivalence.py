@@ -57,7 +57,7 @@ def compare_models(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Mappi
     """
     a, b = run(first, feeds), run(second, feeds)
     if len(a) != len(b):
-        raise ModelError(f"the models have {len(a)} and {len(b)} outputs")
+        raise ModelError(f"the models have {len(a)} and {len(b)} outputs", "unlike-models")
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if isinstance(x, np.ndarray) and x.dtype.kind in "fiu"]
     return difference([x for x, _ in pairs], [y for _, y in pairs])
 

@@ -53,16 +53,18 @@ def locate(tensor: TensorProto, folder: Path, where: str) -> Place:
     entries: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key in entries:
-            raise ModelError(f"{where} has an invalid entry: {entry.key} is given twice")
+            raise ModelError(f"{where} has an invalid entry: {entry.key} is given twice", "damaged-model")
         entries[entry.key] = entry.value
     numbers = {key: _number(entries[key], key, where) for key in ("offset", "length") if key in entries}
     path = _resolve(entries.get("location", ""), folder, where)
     offset, length = numbers.get("offset", 0), numbers.get("length", expected)
     size, name = path.stat().st_size, entries["location"]
     if offset + length > size:
-        raise ModelError(f"{where} ends beyond the file '{name}': {offset} + {length} of {size} bytes")
+        raise ModelError(f"{where} ends beyond the file '{name}': {offset} + {length} of {size} bytes", "external-data")
     if length != expected:
-        raise ModelError(f"{where} is {length} bytes long, but shape {tuple(tensor.dims)} needs {expected}")
+        raise ModelError(
+            f"{where} is {length} bytes long, but shape {tuple(tensor.dims)} needs {expected}", "damaged-model"
+        )
     return Place(path, offset, length)
 
 
@@ -75,7 +77,7 @@ def size_on_disk(path: Path) -> int:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # neither onnx nor protobuf promises a type
-        raise ModelError(f"{path}: cannot be read: {first_line(error)}") from error
+        raise ModelError(f"{path}: cannot be read: {first_line(error)}", "cannot-read") from error
     outside = [tensor for tensor in model.graph.initializer if is_external(tensor)]
     files = {locate(tensor, path.parent, f"{path}: tensor '{tensor.name}'").path for tensor in outside}
     return sum(file.stat().st_size for file in (path, *files))
@@ -84,27 +86,29 @@ def size_on_disk(path: Path) -> int:
 def _number(text: str, key: str, where: str) -> int:
     # int() would also take signs, spaces, underscores and other scripts' digits; no file has 20 digits of bytes.
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ModelError(f"{where} has an invalid entry: {key} is {text[:30]!r}, not a number of bytes")
+        raise ModelError(
+            f"{where} has an invalid entry: {key} is {text[:30]!r}, not a number of bytes", "damaged-model"
+        )
     return int(text)
 
 
 def _resolve(location: str, folder: Path, where: str) -> Path:
     shown = f"'{location}'" if location.isprintable() and len(location) < 200 else repr(location[:200])
     if not location or "\0" in location:
-        raise ModelError(f"{where} has an invalid entry: location is {shown}, not the name of a file")
+        raise ModelError(f"{where} has an invalid entry: location is {shown}, not the name of a file", "damaged-model")
     try:
         root = folder.resolve()
         target = (root / location).resolve()
         windows = PureWindowsPath(location)
         if Path(location).is_absolute() or windows.is_absolute() or windows.drive or not target.is_relative_to(root):
-            raise ModelError(f"{where} leads out of the model's folder: {shown}")
+            raise ModelError(f"{where} leads out of the model's folder: {shown}", "leads-out")
         if not target.exists():
-            raise ModelError(f"{where} is missing: no file {shown} beside the model")
+            raise ModelError(f"{where} is missing: no file {shown} beside the model", "external-data")
         if not target.is_file():
-            raise ModelError(f"{where} is missing: {shown} is no regular file")
+            raise ModelError(f"{where} is missing: {shown} is no regular file", "external-data")
     except (OSError, RuntimeError, ValueError) as error:  # names too long, loops of links
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise ModelError(f"{where} cannot be found: {shown}: {reason}") from error
+        raise ModelError(f"{where} cannot be found: {shown}: {reason}", "external-data") from error
     return target
 
 
@@ -115,7 +119,7 @@ def load(tensor: TensorProto, folder: Path, where: str) -> Array | None:
         ModelError: as for ``locate``, or the file cannot be read.
     """
     if tensor.data_type == TensorProto.STRING:
-        raise ModelError(f"{where} holds strings, which cannot be external data")
+        raise ModelError(f"{where} holds strings, which cannot be external data", "damaged-model")
     place = locate(tensor, folder, where)
     dtype = ARRAY_TYPES.get(tensor.data_type)
     try:
@@ -123,7 +127,9 @@ def load(tensor: TensorProto, folder: Path, where: str) -> Array | None:
             return np.memmap(place.path, dtype, "r", place.offset, tuple(tensor.dims))
         load_inline(tensor, place)
     except OSError as error:
-        raise ModelError(f"{where}: its external data cannot be read: {error.strerror or error}") from error
+        raise ModelError(
+            f"{where}: its external data cannot be read: {error.strerror or error}", "cannot-read"
+        ) from error
     return None
 
 

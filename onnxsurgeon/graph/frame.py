@@ -86,6 +86,7 @@ class Frame:
         overridable: initializers of the segments that the file lists among its inputs too.
         takes_one_row: whether the model has no batch axis: it is run row by row. In the trunk all tensors have one.
         frozen: what is not trained, nor operated on; the file's metadata says so.
+        turned: names of tensors whose rows are not their first axis in the file; in the trunk they are.
     """
 
     model: onnx.ModelProto
@@ -100,6 +101,7 @@ class Frame:
     overridable: frozenset[str] = frozenset()
     takes_one_row: bool = False
     frozen: Frozen = field(default_factory=Frozen)
+    turned: frozenset[str] = frozenset()
 
     @property
     def opset(self) -> int:

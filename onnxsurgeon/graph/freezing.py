@@ -36,7 +36,7 @@ def frozen_network(
     if not freeze and not train_only:
         return network
     if freeze and train_only:
-        raise SettingsError("freeze, train-only: each says what the other leaves: give one of them")
+        raise SettingsError("freeze, train-only: each says what the other leaves: give one of them", "exclusive")
     return _checked(_frozen(parts, network, freeze, train_only, name, source), source)
 
 
@@ -48,7 +48,7 @@ def _checked(network: Network, source: str) -> Network:
     """
     loose = [layer for layer in _names(network) if layer in network.frame.frozen.layers]
     if loose:
-        raise ModelError(f"{source}: node '{loose[0]}' cannot be frozen: another bears its name")
+        raise ModelError(f"{source}: node '{loose[0]}' cannot be frozen: another bears its name", "damaged-model")
     return network
 
 
@@ -118,9 +118,11 @@ def _matching(text: str, known: Iterable[str], numbered: Network, source: str, o
         number, count = int(text), numbered.hidden_count
         if not 1 <= number <= count:
             have = f"they are numbered 1 to {count}" if count else "it has none"
-            raise SettingsError(f"{option}: {source} has no hidden layer {number}: {have}")
+            raise SettingsError(f"{option}: {source} has no hidden layer {number}: {have}", "layer-names")
         return {numbered.hidden(number).names.node}
     found = {name for name in known if fnmatchcase(name, text)} if _PATTERN & set(text) else set()
     if not found:
-        raise SettingsError(f"{option}: {source} has no layer called '{text}'{did_you_mean(text, known)}")
+        raise SettingsError(
+            f"{option}: {source} has no layer called '{text}'{did_you_mean(text, known)}", "layer-names"
+        )
     return found

@@ -47,14 +47,16 @@ def frozen_in(model: onnx.ModelProto, source: str) -> Frozen:
         record = json.loads(text)
         found = {key: record.get(key, []) for key in ("layers", "before")}
     except (ValueError, RecursionError, AttributeError) as error:
-        raise ModelError(f"{source}: its metadata '{KEY}' is damaged") from error
+        raise ModelError(f"{source}: its metadata '{KEY}' is damaged", "damaged-model") from error
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in found.values()):
-        raise ModelError(f"{source}: its metadata '{KEY}' is damaged")
+        raise ModelError(f"{source}: its metadata '{KEY}' is damaged", "damaged-model")
     return Frozen(tuple(found["layers"]), tuple(found["before"]))
 
 
 def nodes_before(graph: onnx.GraphProto, tensors: Sequence[str]) -> set[int]:
     """Positions of the nodes that these tensors are computed from."""
+    if not tensors:
+        return set()
     makers = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
     found: set[int] = set()
     todo = list(tensors)
@@ -79,6 +81,8 @@ def behind(model: onnx.ModelProto, tensors: Sequence[str], source: str) -> onnx.
     Raises:
         ModelError: the type of one of the tensors is not known.
     """
+    if not tensors:
+        return model
     graph = model.graph
     written = {name for node in graph.node for name in node.output if name}
     stops = [name for name in tensors if name in written]
@@ -106,7 +110,9 @@ def behind(model: onnx.ModelProto, tensors: Sequence[str], source: str) -> onnx.
     for name in stops:
         if name in names:
             if name not in types or not types[name].type.HasField("tensor_type"):
-                raise ModelError(f"{source}: the type of tensor '{name}', up to which it is frozen, is not known")
+                raise ModelError(
+                    f"{source}: the type of tensor '{name}', up to which it is frozen, is not known", "unsupported-form"
+                )
             rest.graph.input.append(types[name])
     rest.graph.value_info.extend(value for value in graph.value_info if value.name in names and value.name not in stops)
     return rest

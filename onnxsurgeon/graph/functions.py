@@ -23,7 +23,10 @@ def check_functions(model: ModelProto, name: str) -> None:
     for function in model.functions:
         key = (function.domain, function.name, function.overload)
         if key in bodies:
-            raise ModelError(f"{name}: two local functions are called '{function.name}' in domain '{function.domain}'")
+            raise ModelError(
+                f"{name}: two local functions are called '{function.name}' in domain '{function.domain}'",
+                "damaged-model",
+            )
         bodies[key] = function
     if bodies:
         expansion = _Expansion(bodies, name)
@@ -42,7 +45,7 @@ class _Expansion:
 
     def of(self, key: Key, callers: tuple[Key, ...]) -> tuple[int, int]:
         if key in callers:
-            raise ModelError(f"{self._name}: local function '{key[1]}' calls itself")
+            raise ModelError(f"{self._name}: local function '{key[1]}' calls itself", "damaged-model")
         if len(callers) > bound(MAX_CALL_DEPTH):
             self._too_deep()
         if key not in self._known:
@@ -60,14 +63,17 @@ class _Expansion:
             if total > bound(MAX_INLINED_NODES):
                 raise ModelError(
                     f"{self._name}: with its local functions written out, it has over {MAX_INLINED_NODES} nodes; "
-                    f"{ADVICE}"
+                    f"{ADVICE}",
+                    "too-large",
                 )
         if deepest > bound(MAX_CALL_DEPTH):
             self._too_deep()
         return total, deepest
 
     def _too_deep(self) -> None:
-        raise ModelError(f"{self._name}: local functions call one another more than {MAX_CALL_DEPTH} deep; {ADVICE}")
+        raise ModelError(
+            f"{self._name}: local functions call one another more than {MAX_CALL_DEPTH} deep; {ADVICE}", "too-large"
+        )
 
 
 def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

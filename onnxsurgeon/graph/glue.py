@@ -33,13 +33,16 @@ def read_glue(node: gs.Node) -> list[Glue]:
     return READERS[node.op](node)
 
 
-def data_inputs(node: gs.Node) -> list[Any]:
-    """Tensors whose values flow through the node: a shape, an axis or a split is not among them."""
+def data_inputs(node: gs.Node, read: list[Any] | None = None) -> list[Any]:
+    """Tensors whose values flow through the node: a shape, an axis or a split is not among them.
+
+    ``read`` has what the node reads, where that is known already.
+    """
     if node.op in ("Shape", "Size"):
         return []
     if node.op in _ONE_INPUT:
         return tensors_of(node)[:1]
-    return reads(node)
+    return reads(node) if read is None else read
 
 
 # Whose other inputs are shapes, axes, indices and the like.

@@ -71,6 +71,8 @@ class _Walk(Units):
             self.pin_tensor(name, why)
         for name, node in self.sizes.bypassed().items():
             self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
+        for name, node in self.sizes.turned().items():
+            self.pin_tensor(name, f"the file computes shapes from their number (node '{node}')")
 
     def _segment(self, number: int) -> None:
         segment = self.segments[number]
@@ -138,11 +140,11 @@ class _Walk(Units):
         for unit, reason in sorted(self.reasons.items()):
             pinned.setdefault(int(roots[unit]), reason)
         # Each tensor's units as roots; a group's must lie side by side in the same order everywhere.
-        at = {name: (axis, roots[axis.ids]) for name, axis in self.tensors.items()}
+        # Many tensors hold the same: a row of a hundred thousand nodes.
+        at = {axis.ids.tobytes(): roots[axis.ids] for axis in self.tensors.values()}
         seen: dict[int, list[tuple[int, int]]] = {}
-        holders = list(at)
-        for number, name in enumerate(holders):
-            for place, root in enumerate(at[name][1].tolist()):
+        for number, held in enumerate(at.values()):
+            for place, root in enumerate(held.tolist()):
                 seen.setdefault(root, []).append((number, place))
         # Neighbours with the same holders, and in each the next place, belong together.
         runs: list[list[int]] = []
@@ -154,7 +156,7 @@ class _Walk(Units):
             else:
                 runs.append([root])
         found, stuck = [], []
-        for run, ports in zip(runs, self._ports([run[0] for run in runs], roots, at), strict=True):
+        for run, ports in zip(runs, self._ports([run[0] for run in runs], roots), strict=True):
             reason = next((pinned[root] for root in run if root in pinned), "")
             if reason:
                 stuck += [Pinned(writer.segment, len(run), reason) for writer in ports.writers]
@@ -165,7 +167,7 @@ class _Walk(Units):
                 found.append(UnitGroup(len(run), writers, readers, followers, each, ports.normalised, places))
         return found, tuple(stuck)
 
-    def _ports(self, firsts: list[int], roots: Array, at: dict[str, tuple[Axis, Array]]) -> list[_Ports]:
+    def _ports(self, firsts: list[int], roots: Array) -> list[_Ports]:
         """For each run of units, by its first one, where it is written, read and held."""
         numbers = np.full(self.count, -1)
         numbers[firsts] = np.arange(len(firsts))
@@ -180,10 +182,10 @@ class _Walk(Units):
         for segment, ids in self.each:
             for ports, place in found.begins(ids):
                 ports.each.append((segment, place))
-        self._add_frame(found, at)
+        self._add_frame(found)
         return found.ports
 
-    def _add_frame(self, found: _Found, at: dict[str, tuple[Axis, Array]]) -> None:
+    def _add_frame(self, found: _Found) -> None:
         """What the file holds besides the layers."""
         for name, number, ids in self.followers:
             for ports, place in found.begins(ids):
@@ -191,8 +193,12 @@ class _Walk(Units):
         for node, ids in reversed(self.normalised):
             for ports, _ in found.begins(ids):
                 ports.normalised = node
-        for name, (axis, _) in at.items():
-            for ports, place in found.begins(axis.ids):
+        begins: dict[bytes, list[tuple[_Ports, int]]] = {}
+        for name, axis in self.tensors.items():
+            key = axis.ids.tobytes()
+            if key not in begins:
+                begins[key] = list(found.begins(axis.ids))
+            for ports, place in begins[key]:
                 ports.places.setdefault(name, []).append(Place(axis.axis, place, axis.outer, axis.inner))
 
 
@@ -227,15 +233,18 @@ def _read_elsewhere(frame: Frame, segments: Sequence[DenseChain], tensors: Mappi
     stops = {step.output for step in frame.trunk.steps if not isinstance(step, int)}
     stops |= {segment.input_name for segment in segments} | {segment.file_input for segment in segments}
     stops |= {head.tensor for head in frame.trunk.heads}
+    outputs = {value.name for value in graph.output}
+    leading = _leading(graph, outputs, stops)
     readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
+    for node in graph.node if leading else ():
         for name in inputs_of(node):
             readers.setdefault(name, []).append(node)
-    outputs = {value.name for value in graph.output}
     found: dict[str, str] = {}
     for name in tensors:
         if name in outputs:
             found[name] = f"tensor '{name}' is also an output of the model"
+            continue
+        if name not in leading:
             continue
         todo, seen = [name], {name}
         while todo and name not in found:
@@ -246,4 +255,19 @@ def _read_elsewhere(frame: Frame, segments: Sequence[DenseChain], tensors: Mappi
                     if output not in stops and output not in seen:
                         seen.add(output)
                         todo.append(output)
+    return found
+
+
+def _leading(graph: onnx.GraphProto, outputs: set[str], stops: set[str]) -> set[str]:
+    """Tensors from which an output can be reached on a way that goes through none of ``stops``, and ends at none."""
+    todo = list(outputs - stops)
+    makers = {name: node for node in graph.node for name in node.output} if todo else {}
+    found: set[str] = set()
+    while todo:
+        node = makers.get(todo.pop())
+        for name in () if node is None else inputs_of(node):
+            if name not in found:
+                found.add(name)
+                if name not in stops:
+                    todo.append(name)
     return found

@@ -7,7 +7,12 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from onnxsurgeon.bounds import MAX_FOLLOWED_SIZES
 from onnxsurgeon.graph.bodies import are_many, as_foreign
+from onnxsurgeon.graph.kept_types import OF_ONE, OF_TWO
 
+# Operators whose outputs' shapes go by no tensor's values.
+_BY_SHAPE = (
+    OF_ONE | OF_TWO | {"MatMul", "Gemm", "Conv", "Softmax", "LogSoftmax", "Flatten", "Transpose", "PRelu", "Pow"}
+)
 # ai.onnx.ml's operators that write floats of the shape they read; onnx infers no shapes for them.
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
@@ -17,6 +22,8 @@ def inferred(model: ModelProto) -> ModelProto:
     if are_many(model):
         return _merged(model, inferred(as_foreign(model)))
     plain = onnx.shape_inference.infer_shapes(model)
+    if all(node.op_type in _BY_SHAPE and node.domain in ("", "ai.onnx") for node in model.graph.node):
+        return plain
     # Values of shape tensors are followed too; of a Range or a long vector, onnx would write down every number.
     follow = not any(node.op_type == "Range" for node in model.graph.node)
     follow = follow and sum(map(_vector_length, (*plain.graph.value_info, *plain.graph.output))) <= MAX_FOLLOWED_SIZES

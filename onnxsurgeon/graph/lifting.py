@@ -26,8 +26,8 @@ ELEMENTWISE = (
     )
     | ACTIVATIONS.keys()
 )
-_LAST_AXIS = frozenset(("Softmax", "LogSoftmax", "LayerNormalization"))
-_REDUCE = frozenset(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"))
+LAST_AXIS = frozenset(("Softmax", "LogSoftmax", "LayerNormalization"))
+REDUCE = frozenset(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"))
 _RESHAPE = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 
@@ -272,8 +272,8 @@ def _values(node: gs.Node, position: int) -> Array:
 _Rule = Callable[[_Lift, gs.Node, list[Any], list[Any]], bool]
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(ELEMENTWISE, _Lift.elementwise),
-    **dict.fromkeys(_LAST_AXIS, _Lift.last_axis),
-    **dict.fromkeys(_REDUCE, _Lift.reduce),
+    **dict.fromkeys(LAST_AXIS, _Lift.last_axis),
+    **dict.fromkeys(REDUCE, _Lift.reduce),
     **dict.fromkeys(_RESHAPE, _Lift.reshape),
     **dict.fromkeys(("Split", "Gather"), _Lift.one_axis),
     "MatMul": _Lift.matmul,

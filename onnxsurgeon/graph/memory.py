@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import Parts
+from onnxsurgeon.graph.importing import without_collecting
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.sizes import bytes_of, types_of
 from onnxsurgeon.graph.writer import to_parts
@@ -78,9 +80,22 @@ class Liveness:
 
 def liveness(network: Network) -> Liveness | None:
     """When which tensors of a network's file are in memory; None where an input's size is not known."""
-    parts = to_parts(network)
-    sizes = _bytes_by_name(parts)
-    return None if sizes is None else _liveness(parts.skeleton.graph, sizes)
+    with without_collecting():
+        return _of_parts(to_parts(network))
+
+
+def _of_parts(parts: Parts) -> Liveness | None:
+    steps = [_Step(node, inputs_of(node), list(node.output)) for node in parts.skeleton.graph.node]
+    sizes = _bytes_by_name(parts, steps)
+    return None if sizes is None else _liveness(parts.skeleton.graph, steps, sizes)
+
+
+class _Step(NamedTuple):
+    """A node, and the names of what it reads and writes."""
+
+    node: onnx.NodeProto
+    reads: list[str]
+    writes: list[str]
 
 
 def peak_memory(network: Network) -> int | None:
@@ -89,7 +104,7 @@ def peak_memory(network: Network) -> int | None:
     return None if found is None else found.peak
 
 
-def _bytes_by_name(parts: Parts) -> dict[str, tuple[int, tuple[object, ...]]] | None:
+def _bytes_by_name(parts: Parts, steps: Sequence[_Step]) -> dict[str, tuple[int, tuple[object, ...]]] | None:
     """Bytes, and type and shape, of every tensor that depends on an input; None where an input's size is not known."""
     graph = parts.skeleton.graph
     constants = {*parts.arrays, *(tensor.name for tensor in graph.initializer)}
@@ -107,16 +122,21 @@ def _bytes_by_name(parts: Parts) -> dict[str, tuple[int, tuple[object, ...]]] | 
     except ModelError:  # too large to be run, or there is no telling
         return None
     found: dict[str, tuple[int, tuple[object, ...]]] = {}
-    wanted, read = {*shapes}, {value.name for value in graph.output}.union(*map(inputs_of, graph.node))
-    for node in graph.node:
-        if wanted.intersection(inputs_of(node)):
-            wanted.update(name for name in node.output if name in read)
+    wanted, read = {*shapes}, {value.name for value in graph.output}.union(*(step.reads for step in steps))
+    for step in steps:
+        if not wanted.isdisjoint(step.reads):
+            wanted.update(name for name in step.writes if name in read)
+    seen: dict[tuple[int, int], tuple[int, tuple[object, ...]]] = {}  # of types, many tensors have the same
+    unknown = onnx.TypeProto()
     for name in wanted:
-        kind, at_most = types.get(name, (onnx.TypeProto(), 0))
-        if kind.WhichOneof("value") in (None, "tensor_type"):
-            kind = _of_one_row(kind)
-            dims = tuple(dim.dim_value for dim in kind.tensor_type.shape.dim)
-            found[name] = bytes_of(kind, at_most), (kind.tensor_type.elem_type, dims)
+        kind, at_most = types.get(name, (unknown, 0))
+        key = id(kind), at_most
+        if key not in seen and kind.WhichOneof("value") in (None, "tensor_type"):
+            row = _of_one_row(kind)
+            dims = tuple(dim.dim_value for dim in row.tensor_type.shape.dim)
+            seen[key] = bytes_of(row, at_most), (row.tensor_type.elem_type, dims)
+        if key in seen:
+            found[name] = seen[key]
     return found
 
 
@@ -131,12 +151,15 @@ def _of_one_row(kind: onnx.TypeProto) -> onnx.TypeProto:
     return found
 
 
-def _liveness(graph: onnx.GraphProto, tensors: dict[str, tuple[int, tuple[object, ...]]]) -> Liveness:
-    nodes = [node for node in graph.node if any(name in tensors for name in node.output)]
+def _liveness(
+    graph: onnx.GraphProto, steps: Sequence[_Step], tensors: dict[str, tuple[int, tuple[object, ...]]]
+) -> Liveness:
+    steps = [step for step in steps if any(name in tensors for name in step.writes)]
     last: dict[str, int] = {}  # the last node that reads each tensor
-    for step, node in enumerate(nodes):
-        last.update(dict.fromkeys((name for name in inputs_of(node) if name in tensors), step))
-    last.update(dict.fromkeys((value.name for value in graph.output if value.name in tensors), len(nodes)))
+    for number, (_, reads, _) in enumerate(steps):
+        for name in reads:
+            last[name] = number
+    last.update(dict.fromkeys((value.name for value in graph.output), len(steps)))
     buffer: dict[str, int] = {}
     names: list[str] = []
     spans: list[list[int]] = []  # the first and the last node at which each buffer is in memory
@@ -150,21 +173,21 @@ def _liveness(graph: onnx.GraphProto, tensors: dict[str, tuple[int, tuple[object
         if value.name in tensors:
             add(value.name, 0)
     given = set(buffer)
-    for step, node in enumerate(nodes):
-        for position, name in enumerate(node.output):
+    for number, (node, _, writes) in enumerate(steps):
+        for position, name in enumerate(writes):
             if name not in tensors:
                 continue
-            over = None if position else _written_over(node, name, tensors, last, step)
+            over = None if position else _written_over(node, name, tensors, last, number)
             # An input belongs to the caller: it is not written over, but may be looked at in another shape.
             if over is None or (over in given and node.op_type not in _VIEWS):
-                add(name, step)
+                add(name, number)
                 continue
             buffer[name] = buffer[over]
-            spans[buffer[name]][1] = max(step, last.get(name, step))
+            spans[buffer[name]][1] = max(number, last.get(name, number))
             if over in given:
                 given.add(name)
     sizes = np.array([tensors[name][0] for name in names], dtype=float)
-    where = tuple(node.name or node.output[0] for node in nodes)
+    where = tuple(node.name or writes[0] for node, _, writes in steps)
     return Liveness(np.array(spans, dtype=int).reshape(-1, 2), tuple(names), sizes, where)
 
 

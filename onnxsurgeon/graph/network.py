@@ -56,7 +56,8 @@ class Network:
         """
         if len(self.segments) != 1:
             raise SurgeryError(
-                f"'{self.name}' ({self.topology}) is no single chain: it has {len(self.segments)} segments"
+                f"'{self.name}' ({self.topology}) is no single chain: it has {len(self.segments)} segments",
+                "no-such-layer",
             )
         return self.segments[0]
 
@@ -258,9 +259,28 @@ class Network:
         layers = self.segments[segment].layers
         return Pair(layers[position], layers[position + 1])
 
-    def splice(self, i: int, count: int, layers: Sequence[DenseLayer]) -> Network:
-        """The network with ``count`` layers of a segment, from hidden layer ``i`` on, replaced by ``layers``."""
-        number, position = self._site(i)
+    def place(self, i: int) -> tuple[int, int]:
+        """Segment of the only layer that writes group ``i``, counted from 0, and the layer's index there.
+
+        Raises:
+            SurgeryError: there is no such group; several layers write it, or a part of one's units.
+        """
+        if i <= self.hidden_count:
+            return self._site(i)
+        group = self.group(i)
+        first = group.writers[0]
+        segment = self.segments[first.segment]
+        if len(group.writers) > 1 or segment.layers[first.layer].units != group.units or segment.readers:
+            raise SurgeryError(
+                f"'{self.name}' ({self.topology}): width {i} is no single layer's: units can be added there and taken "
+                "away, and nothing else",
+                "no-such-layer",
+            )
+        return first.segment, first.layer
+
+    def splice(self, place: tuple[int, int], count: int, layers: Sequence[DenseLayer]) -> Network:
+        """The network with ``count`` layers of a segment, from a place (segment, index) on, replaced by ``layers``."""
+        number, position = place
         segment = self.segments[number]
         kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
         segments = list(self.segments)
@@ -285,10 +305,11 @@ class Network:
         if self.hidden_count < i <= self.group_count:
             raise SurgeryError(
                 f"'{self.name}' ({self.topology}): {i} is a width that several layers share, and no hidden layer: "
-                "units can be added there and taken away, and nothing else"
+                "units can be added there and taken away, and nothing else",
+                "no-such-layer",
             )
         held = "".join(f"; {note}" for note in self.frame.notes if any(words in note for words in _STAY))
-        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}")
+        raise SurgeryError(f"'{self.name}' ({self.topology}) has no hidden layer {i}: {have}{held}", "no-such-layer")
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -300,9 +321,9 @@ class Network:
         """Of each segment's own hidden layers."""
         return [0 if number in self.tied else each.hidden_count for number, each in enumerate(self.segments)]
 
-    def fresh_names(self) -> LayerNames:
-        """Names for a new layer that nothing in the file bears yet."""
-        used = self._names()
+    def fresh_names(self, besides: Iterable[str] = ()) -> LayerNames:
+        """Names for a new layer that nothing in the file bears yet, nor are ``besides``."""
+        used = self._names() | set(besides)
         number = 1
         while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):
             number += 1

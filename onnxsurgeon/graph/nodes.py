@@ -41,7 +41,7 @@ def chain_nodes(chain: DenseChain, opset: int) -> tuple[list[onnx.NodeProto], li
 
 
 def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[onnx.NodeProto]:
-    """Z = x W + b: a Conv, or a Gemm where x has two axes, else a MatMul and an Add."""
+    """z = x W + b: a Conv, or a Gemm where x has two axes, else a MatMul and an Add."""
     names = layer.names
     if layer.is_turned:
         if rank == 2 and layer.bias is not None:

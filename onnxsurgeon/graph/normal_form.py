@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     if node.op == "PRelu":
         slope = constant_values(node.inputs[1])
         if slope is None or (units is not None and slope.size not in (1, units)):
-            raise ModelError(f"node '{label(node)}': PRelu's slope is not one value, or one for each unit")
+            raise ModelError(
+                f"node '{label(node)}': PRelu's slope is not one value, or one for each unit", "unsupported-form"
+            )
         if units is None:
             return Activation(node.op, slope=slope)
         return Activation(node.op, slope=np.broadcast_to(slope.reshape(-1), (units,)).astype(dtype))
@@ -31,7 +34,7 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     if node.op == "Clip":
         low, high = clip_bounds(node)
         if low is None or high is None:
-            raise ModelError(f"node '{label(node)}': Clip's bounds are not constant")
+            raise ModelError(f"node '{label(node)}': Clip's bounds are not constant", "unsupported-form")
         attributes = {"min": low, "max": high}
     changed = {name: value for name, value in attributes.items() if value != known.attributes[name]}
     return Activation(node.op, changed)
@@ -72,6 +75,8 @@ def in_order(graph: gs.Graph) -> list[gs.Node]:
     """Nodes in an order in which each comes after what it reads."""
     nodes = [node for node in graph.nodes if node.outputs]
     producers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    if _are_in_order(nodes, producers):
+        return nodes
     order: list[gs.Node] = []
     state: dict[int, int] = {}
     for root in nodes:
@@ -87,3 +92,12 @@ def in_order(graph: gs.Graph) -> list[gs.Node]:
                 needed = [producers[id(tensor)] for tensor in reads(node) if id(tensor) in producers]
                 stack.extend((needs, False) for needs in reversed(needed) if id(needs) not in state)
     return order
+
+
+def _are_in_order(nodes: Sequence[gs.Node], producers: Mapping[int, gs.Node]) -> bool:
+    seen: set[int] = set()
+    for node in nodes:
+        if any(id(tensor) in producers and id(tensor) not in seen for tensor in reads(node)):
+            return False
+        seen.update(id(tensor) for tensor in node.outputs)
+    return True

@@ -89,14 +89,14 @@ def parts_of(given: ModelSource, name: str = "model") -> tuple[Parts, str, Path 
         try:
             model.ParseFromString(content)
         except (DecodeError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{name}: not an ONNX model ({why_unreadable(content)})") from error
+            raise ModelError(f"{name}: not an ONNX model ({why_unreadable(content)})", "not-a-model") from error
     elif isinstance(given, onnx.ModelProto):
         model = given
     else:
-        raise ModelError(f"model: expected {KINDS}; found {kind_of(given)}")
+        raise ModelError(f"model: expected {KINDS}; found {kind_of(given)}", "wrong-type")
     check_opsets(model, name)
     for tensor, where in tensors(model, name):
         if is_external(tensor):
-            raise ModelError(f"{where}: its data is in another file: give the model's path instead")
+            raise ModelError(f"{where}: its data is in another file: give the model's path instead", "external-data")
     check_model(model, name)
     return split(model, name), name, None

@@ -54,7 +54,7 @@ def split(model: ModelProto, name: str = "model") -> Parts:
         if array is None:
             skeleton.graph.initializer.add().CopyFrom(tensor)
         elif tensor.name in arrays:
-            raise ModelError(f"{name}: two initializers are called '{tensor.name}'")
+            raise ModelError(f"{name}: two initializers are called '{tensor.name}'", "damaged-model")
         else:
             arrays[tensor.name] = array
     return Parts(skeleton, arrays, headers=headers_of(model))
@@ -68,7 +68,10 @@ def join(parts: Parts) -> ModelProto:
     """
     total = sum(array.nbytes for array in parts.arrays.values()) + parts.skeleton.ByteSize()
     if total > LARGEST_FILE:
-        raise ModelError(f"a model of {total / 1e9:.1f} GB does not fit into one protobuf, which holds at most 2 GB")
+        raise ModelError(
+            f"a model of {total / 1e9:.1f} GB does not fit into one protobuf, which holds at most 2 GB",
+            "beyond-one-file",
+        )
 
     def hold(tensor: TensorProto, name: str) -> None:
         tensor.raw_data = parts.arrays[name].tobytes()
@@ -118,7 +121,7 @@ def kind_of(array: Array, where: str) -> int:
     """
     kind = _KINDS.get(array.dtype)
     if kind is None:
-        raise ModelError(f"{where} is of type {array.dtype}, which ONNX files cannot hold")
+        raise ModelError(f"{where} is of type {array.dtype}, which ONNX files cannot hold", "unsupported-form")
     return kind
 
 

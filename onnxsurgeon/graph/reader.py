@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.batch_first import batch_first
 from onnxsurgeon.graph.bias_last import biases_first
 from onnxsurgeon.graph.bodies import branching, mark_bodies, without_bodies
 from onnxsurgeon.graph.branches import without_constant_branches
@@ -31,6 +30,7 @@ from onnxsurgeon.graph.glue import shape_of
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups
 from onnxsurgeon.graph.held import held_otherwise
+from onnxsurgeon.graph.importing import imported, without_collecting
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
@@ -67,20 +67,8 @@ def load(path: str | os.PathLike[str]) -> Network:
     Raises:
         ModelError: the file is no usable model, or nothing in it can be trained; names file and node.
     """
-    with _without_collecting():
+    with without_collecting():
         return from_parts(read_parts(path), name=Path(path).stem, source=str(path))
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Leave cyclic garbage for later: of a graph of 100,000 nodes all is alive, and is searched again and again."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:
@@ -105,10 +93,15 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     _refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
-    graph, idle, ranks = _import(model, parts.arrays, source, allowance, frozen)
+    imported = _import(model, parts.arrays, source, allowance, frozen)
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     still = {name for number in held for name in model.graph.node[number].output}
-    structure = find_structure(graph, names, source, frozen.layers, still)
+    structure = find_structure(imported.graph, names, source, frozen.layers, still)
+    if any(tensor.name in imported.turned for tensor in (*structure.features, *structure.heads)):
+        # What enters or leaves the trained part has its rows in front in the file too.
+        imported = _import(model, parts.arrays, source, allowance, frozen, turns=False)
+        structure = find_structure(imported.graph, names, source, frozen.layers, still)
+    graph, idle, ranks = imported.graph, imported.idle, imported.ranks
     listed = {value.name for value in model.graph.input}
     ends: list[Ends] = []
     first = []
@@ -132,7 +125,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
             counted.add(kind)
         layers = [_layer(link, naming, source) for link in links]
         side = [_layer(link, naming, source) for link in behind]
-        chain = _segment(links, layers, links[0].dense.attrs["entry"], ranks, source)
+        chain = _segment(links, layers, links[0].dense.attrs["entry"], imported.ranks_in_file, source)
         if side:
             whole, readers = side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
@@ -157,21 +150,25 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         frozenset(listed & parameters),
         ranks is not None,
         frozen,
+        frozenset(imported.turned),
     )
+    groups = find_groups(segments, frame)
     notes = (
         *branches,
         *dropouts,
         *_of_frozen(frozen),
         *_of_idle(idle),
         *structure.notes,
-        *structure.widths(_free_widths(structure, find_groups(segments, frame), segments)),
+        *structure.widths(_free_widths(structure, groups, segments)),
         *structure.ends,
         *held_otherwise(structure, rest.removed, model, parts.arrays),
         *_of_branches(rest, parts.arrays),
         *of_turned(segments),
         *own_copies(naming.copies),
     )
-    return Network(tuple(segments), replace(frame, notes=notes), name, own)
+    network = Network(tuple(segments), replace(frame, notes=notes), name, own)
+    vars(network)["units"] = groups  # which do not depend on notes
+    return network
 
 
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
@@ -230,7 +227,9 @@ def _inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     try:
         return inliner.inline_local_functions(model)
     except Exception as error:  # it promises no type
-        raise ModelError(f"{source}: its local functions cannot be inlined: {first_line(error)}") from error
+        raise ModelError(
+            f"{source}: its local functions cannot be inlined: {first_line(error)}", "damaged-model"
+        ) from error
 
 
 def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int], source: str) -> None:
@@ -238,6 +237,8 @@ def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int
 
     Nor is what the nodes with the numbers ``held`` do, which are frozen.
     """
+    if not any(node.op_type in QUANTIZERS or node.op_type in PACKED for node in model.graph.node):
+        return
     constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
     advice = "evolve the float model it was made from, and quantize the result again"
     for number, node in enumerate(model.graph.node):
@@ -248,12 +249,14 @@ def _refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int
         elif node.op_type in QUANTIZERS:
             raise ModelError(
                 f"{source}: {describe(node)}: the model is quantized, its activations too, and these may live in the "
-                f"quantizer's saturation; {advice}"
+                f"quantizer's saturation; {advice}",
+                "quantized-model",
             )
         elif node.op_type in PACKED:
             raise ModelError(
                 f"{source}: {describe(node)}: the model is quantized: its weights are packed in a form of that "
-                f"operator's own, which is not unpacked; {advice}"
+                f"operator's own, which is not unpacked; {advice}",
+                "quantized-model",
             )
 
 
@@ -263,7 +266,8 @@ def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
         random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
         if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
             raise ModelError(
-                f"{source}: node '{label(node)}' ({node.op}) is in training mode; export the model for inference"
+                f"{source}: node '{label(node)}' ({node.op}) is in training mode; export the model for inference",
+                "training-mode",
             )
 
 
@@ -271,14 +275,38 @@ def _updates_statistics(node: gs.Node) -> bool:
     return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
 
 
-def _import(
-    model: onnx.ModelProto, arrays: dict[str, Array], source: str, allowance: Allowance, frozen: Frozen
-) -> tuple[gs.Graph, list[str], dict[str, int] | None]:
+@dataclass(frozen=True)
+class _Imported:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
 
-    And names of products whose values nothing depends on; and of a model that takes one row at a time, how many axes
-    its tensors have in the file, None for others.
+    Attributes:
+        graph: that graph.
+        idle: names of products whose values nothing depends on.
+        ranks: of a model that takes one row at a time, how many axes its tensors have in the file; None of others.
+        turned: the same of the tensors whose rows are not their first axis in the file.
     """
+
+    graph: gs.Graph
+    idle: list[str]
+    ranks: dict[str, int] | None
+    turned: dict[str, int]
+
+    @property
+    def ranks_in_file(self) -> Mapping[str, int]:
+        """Numbers of axes of tensors that have others in the file."""
+        return {**(self.ranks or {}), **self.turned}
+
+
+def _import(
+    model: onnx.ModelProto,
+    arrays: dict[str, Array],
+    source: str,
+    allowance: Allowance,
+    frozen: Frozen,
+    *,
+    turns: bool = True,
+) -> _Imported:
+    """Import a model; with ``turns``, what has its rows elsewhere is read as if they were the first axis."""
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
@@ -291,7 +319,7 @@ def _import(
         is_one_row = takes_one_row(typed, arrays.keys())
         constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
         bodies = without_bodies(typed, constant, PRODUCTS)
-        graph = gs.import_onnx(typed)
+        graph = imported(typed)
         mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
@@ -301,12 +329,13 @@ def _import(
     except ModelError:
         raise
     except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
-        raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}") from error
+        raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}", "damaged-model") from error
     _refuse_wrong_biases(graph, source)
     ranks = lift(graph) if is_one_row else None
+    turned = batch_first(graph, allowance) if turns and ranks is None else {}
     idle = canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)
-    return graph, idle, ranks
+    return _Imported(graph, idle, ranks, turned)
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
@@ -318,23 +347,26 @@ def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
         if weight is not None and bias is not None and weight.ndim == 2:
             units = weight.shape[0] if node.attrs.get("transB", 0) else weight.shape[1]
             if bias.ndim and bias.shape[-1] not in (1, units):
-                raise ModelError(f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units")
+                raise ModelError(
+                    f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units", "damaged-model"
+                )
 
 
 def _segment(
-    links: list[Link], layers: list[DenseLayer], entry: str, ranks: dict[str, int] | None, source: str
+    links: list[Link], layers: list[DenseLayer], entry: str, ranks: Mapping[str, int], source: str
 ) -> DenseChain:
     kinds = {np.asarray(link.dense.inputs[1].values).dtype for link in links}
     if len(kinds) > 1:
         names = ", ".join(sorted(str(kind) for kind in kinds))
         raise ModelError(
-            f"{source}: node '{label(links[0].dense)}': the weights from here on are of several types: {names}"
+            f"{source}: node '{label(links[0].dense)}': the weights from here on are of several types: {names}",
+            "unsupported-form",
         )
     kind = kinds.pop()
     x, y = links[0].dense.inputs[0], links[-1].output
     rank = next((len(tensor.shape) for tensor in (x, y) if tensor.shape is not None), 2)
     stored = None if kind in WORKING_TYPES else kind
-    own = 0 if ranks is None else ranks.get(entry, 0)
+    own = ranks.get(entry, 0)
     geometry = layers[0].geometry
     sizes = (None,) * rank if x.shape is None else shape_of(x)
     if geometry is not None:
@@ -390,7 +422,7 @@ def _layer(link: Link, naming: _Naming, source: str) -> DenseLayer:
     weight = _values(node, 1, source)
     bias = _values(node, 2, source) if len(node.inputs) > 2 else None
     if 0 in weight.shape:
-        raise ModelError(f"{source}: node '{label(node)}': weight of shape {weight.shape} is empty")
+        raise ModelError(f"{source}: node '{label(node)}': weight of shape {weight.shape} is empty", "damaged-model")
     base = label(node)
     while not node.name and base in naming.nodes:
         base += "_"
@@ -405,7 +437,7 @@ def _layer(link: Link, naming: _Naming, source: str) -> DenseLayer:
         try:
             activation = activation_of(link.activation, weight.shape[1], weight.dtype)
         except ModelError as error:
-            raise ModelError(f"{source}: {error}") from error
+            raise ModelError(f"{source}: {error}", error.kind) from error
         chosen["activation"] = link.activation.name or names.activation
         chosen["output"] = link.activation.outputs[0].name
         if activation.slope is not None:
@@ -441,7 +473,9 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
         values = values.astype(np.float32)
     parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix is large too
     if not all(bool(np.isfinite(part).all()) for part in parts):
-        raise ModelError(f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity")
+        raise ModelError(
+            f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity", "not-finite-weights"
+        )
     return values
 
 
@@ -477,7 +511,9 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
         last = 1 if tensor.shape and len(shape) == 1 else shape[-1]
         width = int(units[tensor.name]) if tensor.name in units else last
         if width is None:
-            raise ModelError(f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size")
+            raise ModelError(
+                f"{source}: tensor '{tensor.name}', which is trained, has a last axis of unknown size", "open-shape"
+            )
         ops = tuple(operator(node) for node in readers.get(id(tensor), ()))
         squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
         rank = 2 if tensor.shape is None else max(2, len(tensor.shape))

@@ -33,7 +33,7 @@ def resized(frame: Frame, group: UnitGroup, origin: Array) -> Frame:
     for follower in group.followers:
         old = values.get(follower.tensor, own_values(frame, follower.tensor))
         if old is None or old.ndim < -follower.axis or old.shape[follower.axis] < follower.begin + group.units:
-            raise SurgeryError(f"'{follower.tensor}' has no value for each of the units")
+            raise SurgeryError(f"'{follower.tensor}' has no value for each of the units", "unlike-layer")
         values[follower.tensor] = _taken(old, follower.axis, follower.begin, group.units, origin)
     steps = tuple(step if isinstance(step, int) else _step(step, group, origin, values) for step in frame.trunk.steps)
     constants = {name: values.get(name, old) for name, old in frame.trunk.constants.items()}

@@ -97,14 +97,20 @@ class _Search:
         self.frozen, self.held = frozen, held
         self.fixed: dict[int, gs.Node] = {}  # frozen layers
         self.order = in_order(graph)
+        read = {id(node): reads(node) for node in self.order}
         self.places = {id(node): place for place, node in enumerate(self.order)}
-        self.flow = {id(node): data_inputs(node) for node in self.order}
+        self.flow = {id(node): data_inputs(node, read[id(node)]) for node in self.order}
+        # The nodes that write what flows through each.
+        self.sources = {
+            key: [id(producer) for tensor in tensors for producer in tensor.inputs]
+            for key, tensors in self.flow.items()
+        }
         self.outputs = {id(tensor) for tensor in graph.outputs}
         self.readers: dict[int, list[gs.Node]] = {}
         for node in self.order:
             if node.op == "Softmax":  # the default depends on the opset, which a node does not know
                 node.attrs.setdefault("axis", -1 if int(graph.opset or 0) >= 13 else 1)
-            for tensor in reads(node):
+            for tensor in read[id(node)]:
                 self.readers.setdefault(id(tensor), []).append(node)
         self.moved = depends_on_input(graph, self.order)
         alive = self._upstream(tensor for tensor in graph.outputs)
@@ -204,13 +210,15 @@ class _Search:
         self.notes, self.glue, self.obstacles, self.stops = [], {}, {}, []
         found = {id(node): node for node in self.order if is_dense(node)}
         if not found:
-            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}")
+            raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}", "no-layers")
         alive = self._upstream(tensor for tensor in self.graph.outputs)
         others = list(not_layers(self.order, found.keys(), alive, self.moved))
         self.fixed = {key: node for key, node in found.items() if self._is_frozen(node)}
         found = {key: node for key, node in found.items() if key not in self.fixed}
         if not found:
-            raise ModelError(f"{self.source}: every dense layer is frozen: nothing is left to be trained")
+            raise ModelError(
+                f"{self.source}: every dense layer is frozen: nothing is left to be trained", "nothing-to-train"
+            )
         found = {key: node for key, node in found.items() if key in alive and key not in self.unsized}
         self.partners = {}
         found = self._without_fixed(found)
@@ -249,7 +257,9 @@ class _Search:
         kept = self._of_partners()
         if not found:
             reason = "; ".join(filter(None, [reason, *kept]))
-            raise ModelError(f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}")
+            raise ModelError(
+                f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}", "no-layers"
+            )
         self.notes[:0] = [*kept, *asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
         return found
 
@@ -287,7 +297,7 @@ class _Search:
         before = self._upstream(tensor for node in found.values() for tensor in self.flow[id(node)])
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.order:
-            if any(id(producer) in trained for tensor in self.flow[id(node)] for producer in tensor.inputs):
+            if not trained.isdisjoint(self.sources[id(node)]):
                 trained.add(id(node))
             elif id(node) in found:
                 behind = self.readers.get(id(node.outputs[0]), [])
@@ -328,24 +338,22 @@ class _Search:
     def _downstream(self, start: dict[int, gs.Node]) -> set[int]:
         """Nodes that depend on the output of a node of ``start``, those themselves included."""
         found = set(start)
-        for node in self.order:
-            if id(node) not in found and any(
-                id(producer) in found for tensor in self.flow[id(node)] for producer in tensor.inputs
-            ):
-                found.add(id(node))
+        for key, sources in self.sources.items():
+            if key not in found and not found.isdisjoint(sources):
+                found.add(key)
         return found
 
     def _upstream(self, tensors: Iterator[gs.Tensor], seen: set[int] | None = None) -> set[int]:
         """Nodes that the tensors depend on; without those in ``seen``, to which they are added."""
         found: set[int] = set()
         seen = set() if seen is None else seen
-        todo = list(tensors)
+        todo = [id(producer) for tensor in tensors for producer in tensor.inputs]
         while todo:
-            for producer in todo.pop().inputs:
-                if id(producer) not in seen:
-                    seen.add(id(producer))
-                    found.add(id(producer))
-                    todo.extend(self.flow[id(producer)])
+            key = todo.pop()
+            if key not in seen:
+                seen.add(key)
+                found.add(key)
+                todo += self.sources[key]
         return found
 
     # What is trained through.
@@ -358,8 +366,8 @@ class _Search:
         for node in self.order:
             if id(node) in trunk or id(node) not in trained:
                 continue
-            sources = [p for tensor in self.flow[id(node)] for p in tensor.inputs if id(p) in trained]
-            if all(id(source) in trunk for source in sources) and not self._ends(node, trained):
+            sources = [source for source in self.sources[id(node)] if source in trained]
+            if trunk.issuperset(sources) and not self._ends(node, trained):
                 try:
                     self.glue[id(node)] = self._as_glue(node)
                 except (NotGlue, ModelError) as problem:
@@ -413,10 +421,10 @@ class _Search:
             other = self.order[heapq.heappop(todo)]
             if id(other) in behind:
                 continue
-            producers = [producer for tensor in self.flow[id(other)] for producer in tensor.inputs]
-            if not any(id(producer) in behind for producer in producers):
+            sources = self.sources[id(other)]
+            if behind.isdisjoint(sources):
                 continue  # it reads a shape, not the values
-            if any(id(producer) in trained and id(producer) not in behind for producer in producers):
+            if any(source in trained and source not in behind for source in sources):
                 return True
             behind.add(id(other))
             for tensor in other.outputs:

@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxsurgeon.bounds import ADVICE, MAX_BODY_RUNS, MAX_LIVE_BYTES, MAX_TENSOR_ELEMENTS, are_lifted
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.kept_types import kept_type
 from onnxsurgeon.graph.repeated import Repeated, read_loop
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.graph.unknown_sizes import dims_of, foreign_types, most_elements
@@ -54,7 +55,7 @@ _FOLLOWED = frozenset(
 
 @dataclass
 class _Scope:
-    """What is known where a node stands: types of tensors, values of small ones, and bounds on unknown sizes."""
+    """What is known where a node stands: types of tensors, values of small ones, sizes and bounds on unknown ones."""
 
     types: MutableMapping[str, TypeProto] = field(default_factory=dict)
     values: MutableMapping[str, TensorProto] = field(default_factory=dict)
@@ -66,8 +67,9 @@ class _Scope:
 
     def set(self, name: str, kind: TypeProto, value: TensorProto | None = None, count: int | None = None) -> None:
         """Make a tensor known under a name that an outer scope may have too."""
+        size = _elements(kind)
         self.types[name] = kind
-        self.counts[name] = _elements(kind) or 0 if count is None else count
+        self.counts[name] = (count or 0) if size is None else size
         if value is not None:
             self.values[name] = value
         elif name in self.values:
@@ -80,8 +82,7 @@ class _Scope:
 
     def count(self, name: str) -> int:
         """How many elements the tensor has, at most."""
-        size = _elements(self.types.get(name, TypeProto()))
-        return self.counts.get(name, 0) if size is None else size
+        return self.counts.get(name, 0)
 
 
 def largest_tensor(
@@ -212,16 +213,30 @@ class _Walk:
             self._node(node, scope)
 
     def _node(self, node: NodeProto, scope: _Scope) -> None:
-        where = f"{self.name}: {describe(node)}"
         if self.depth:
             self.runs += self.times
             if self.runs > MAX_BODY_RUNS:
                 raise ModelError(
-                    f"{where}: the bodies of Loop and Scan run more than {MAX_BODY_RUNS:,} nodes; {ADVICE}"
+                    f"{self._where(node)}: the bodies of Loop and Scan run more than {MAX_BODY_RUNS:,} nodes; {ADVICE}",
+                    "too-large",
                 )
+        kept = kept_type(node, scope.types.get)
+        if kept is not None and _elements(kept) is not None:
+            self._count(kept, scope.count(node.input[0]), node)
+            scope.set(node.output[0], kept)
+        else:
+            self._told(node, scope)
+        _follow(node, scope, self.imports, self.ir_version)
+
+    def _where(self, node: NodeProto) -> str:
+        return f"{self.name}: {describe(node)}"
+
+    def _told(self, node: NodeProto, scope: _Scope) -> None:
+        """Make known what the node writes."""
+        where = self._where(node)
         self.joined += self.times if node.op_type == "StringConcat" else 0
         if self.joined > MOST_JOINED:
-            raise ModelError(f"{where}: how long its texts become cannot be told before it runs; {ADVICE}")
+            raise ModelError(f"{where}: how long its texts become cannot be told before it runs; {ADVICE}", "too-large")
         _refuse_huge_numbers(node, scope, where)
         types, counts = self._bodies(node, scope, where) if self._has_body(node) else ({}, [])
         read = [(scope.types.get(name, TypeProto()), scope.count(name)) for name in node.input if name]
@@ -235,13 +250,14 @@ class _Walk:
             kind = types.get(output, TypeProto())
             size = _elements(kind)
             if size is None and node.op_type in _ALLOCATING:
-                raise ModelError(f"{where}: how large its output becomes cannot be told before it runs; {ADVICE}")
-            self._count(kind, at_most if size is None else size, where)
+                raise ModelError(
+                    f"{where}: how large its output becomes cannot be told before it runs; {ADVICE}", "too-large"
+                )
+            self._count(kind, at_most if size is None else size, node)
             scope.set(output, kind, None, at_most)
-        _follow(node, scope, self.imports, self.ir_version)
 
-    def _count(self, kind: TypeProto, size: int, where: str) -> None:
-        """Take in a tensor that is computed ``times`` times."""
+    def _count(self, kind: TypeProto, size: int, node: NodeProto) -> None:
+        """Take in a tensor that the node writes ``times`` times."""
         if size > self.most:
             shape = f"shape {_shape(kind)}, of" if _elements(kind) is not None else "up to"
             shape = (
@@ -249,13 +265,14 @@ class _Walk:
                 if "shape" in shape
                 else f"{shape} {size} elements, of at most {self.most}"
             )
-            raise ModelError(f"{where}: its output is too large: {shape} elements; {ADVICE}")
+            raise ModelError(f"{self._where(node)}: its output is too large: {shape} elements; {ADVICE}", "too-large")
         self.largest = max(self.largest, size)
         self.total += self.times * size * _WIDTHS.get(kind.tensor_type.elem_type, 8)
         if self.total > MAX_LIVE_BYTES:
             raise ModelError(
-                f"{where}: with it, the tensors that are computed take more than {MAX_LIVE_BYTES:,} bytes, so they are "
-                f"too large; {ADVICE}"
+                f"{self._where(node)}: with it, the tensors that are computed take more than {MAX_LIVE_BYTES:,} bytes, "
+                f"so they are too large; {ADVICE}",
+                "too-large",
             )
 
     def _bodies(self, node: NodeProto, scope: _Scope, where: str) -> tuple[dict[str, TypeProto], list[int]]:
@@ -267,7 +284,7 @@ class _Walk:
         if node.op_type in ("Loop", "Scan", "SequenceMap"):
             loop = read_loop(node, scope.value, scope.types.get, self.versions.get("", 1))
             if loop is None:
-                raise ModelError(f"{where}: how often it runs cannot be told before it runs; {ADVICE}")
+                raise ModelError(f"{where}: how often it runs cannot be told before it runs; {ADVICE}", "too-large")
             found = self._loop(loop, scope, where)
         else:
             for body in bodies:
@@ -297,7 +314,8 @@ class _Walk:
             self.largest, self.total, self.runs, self.joined = before
             if loop.trips > MOST_FOLLOWED or not loop.runs_all:
                 raise ModelError(
-                    f"{where}: what it carries changes its size, and it runs {loop.trips:,} times; {ADVICE}"
+                    f"{where}: what it carries changes its size, and it runs {loop.trips:,} times; {ADVICE}",
+                    "too-large",
                 )
             for trip in range(loop.trips):
                 inner = self._once(loop, scope, carried, values, counts, trip, outer)
@@ -357,7 +375,9 @@ class _Walk:
 def _refuse_huge_numbers(node: NodeProto, scope: _Scope, where: str) -> None:
     for attribute in node.attribute:
         if attribute.name in _SIZES and any(abs(number) > _LARGEST_NUMBER for number in (*attribute.ints, attribute.i)):
-            raise ModelError(f"{where}: its attribute '{attribute.name}' asks for too large a tensor; {ADVICE}")
+            raise ModelError(
+                f"{where}: its attribute '{attribute.name}' asks for too large a tensor; {ADVICE}", "too-large"
+            )
     if node.op_type not in _ALLOCATING or node.op_type == "Loop":
         return
     for name in node.input[0 if node.op_type in ("ConstantOfShape", "Range", "HannWindow") else 1 :]:
@@ -371,14 +391,22 @@ def _refuse_huge_numbers(node: NodeProto, scope: _Scope, where: str) -> None:
             except Exception:  # a type that numpy has not
                 continue
             if huge and node.op_type != "Pad":  # a Pad's third input is the value to fill with
-                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}")
+                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}", "too-large")
 
 
 def _elements(kind: TypeProto) -> int | None:
     """Number of elements; None where that is not known."""
-    if not kind.HasField("tensor_type") or _is_unknown(kind):
+    if not kind.HasField("tensor_type"):
         return None
-    return math.prod(int(dim.dim_value) for dim in kind.tensor_type.shape.dim)
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    count = 1
+    for dim in tensor.shape.dim:
+        if not dim.HasField("dim_value") or dim.dim_value < 0:
+            return None
+        count *= dim.dim_value
+    return count
 
 
 def _is_unknown(kind: TypeProto) -> bool:
@@ -407,10 +435,10 @@ def _follow(node: NodeProto, scope: _Scope, imports: list[onnx.OperatorSetIdProt
             )
         return
     read = [name for name in node.input if name]
-    sizes_known = all(0 <= (_elements(scope.types[name]) or 0) <= SMALL for name in node.output if name)
-    if node.op_type not in _FOLLOWED or any(scope.value(name) is None for name in read) or not sizes_known:
+    if node.op_type not in _FOLLOWED or any(scope.value(name) is None for name in read):
         return
-    if any(_is_unknown(scope.types[name]) for name in node.output if name):
+    sizes = [_elements(scope.types[name]) for name in node.output if name]
+    if any(size is None or size > SMALL for size in sizes):
         return
     try:
         single = helper.make_graph(

@@ -42,9 +42,11 @@ def _walk(
     if isinstance(message, GraphProto):
         depth += 1
         if depth > bound(MAX_SUBGRAPH_DEPTH) + 1:
-            raise ModelError(f"{where}: its subgraphs are nested more than {MAX_SUBGRAPH_DEPTH} deep; {ADVICE}")
+            raise ModelError(
+                f"{where}: its subgraphs are nested more than {MAX_SUBGRAPH_DEPTH} deep; {ADVICE}", "too-large"
+            )
     elif isinstance(message, onnx.SparseTensorProto):
-        raise ModelError(f"{where}: has a sparse tensor, which is not supported")
+        raise ModelError(f"{where}: has a sparse tensor, which is not supported", "unsupported-form")
     for field, value in message.ListFields():
         if field.type == _STRING:
             _check_texts((value,) if isinstance(value, str | bytes) else value, f"{where}: its {field.name}")
@@ -73,7 +75,7 @@ def _check_texts(texts: Iterable[str | bytes], what: str) -> None:
     # Protobuf gives bytes where it could not decode a string.
     for text in texts:
         if isinstance(text, bytes):
-            raise ModelError(f"{what}: a text is not valid UTF-8: {text[:40]!r}")
+            raise ModelError(f"{what}: a text is not valid UTF-8: {text[:40]!r}", "damaged-model")
 
 
 def tensor_place(tensor: TensorProto, field: str, where: str) -> str:
@@ -97,7 +99,7 @@ def check_tensors(model: ModelProto, name: str) -> None:
     """
     for tensor, where in tensors(model, name):
         if is_external(tensor):
-            raise ModelError(f"{where}: its external data has not been loaded")
+            raise ModelError(f"{where}: its external data has not been loaded", "external-data")
         check_tensor(tensor, where)
 
 
@@ -122,7 +124,7 @@ def _check_graph(graph: GraphProto, outer: Sequence[set[str]], where: str) -> No
     inputs = _unique((value.name for value in graph.input), "input", where)
     known = inputs | _unique((tensor.name for tensor in graph.initializer), "initializer", where)
     if "" in known:
-        raise ModelError(f"{where}: an input or initializer has no name")
+        raise ModelError(f"{where}: an input or initializer has no name", "damaged-model")
     scopes = [*outer, known]
     _check_nodes(graph.node, scopes, where)
     outputs = [value.name for value in graph.output]
@@ -134,7 +136,7 @@ def _unique(names: Iterable[str], what: str, where: str) -> set[str]:
     found: set[str] = set()
     for name in names:
         if name in found:
-            raise ModelError(f"{where}: two {what}s are called '{name}'")
+            raise ModelError(f"{where}: two {what}s are called '{name}'", "damaged-model")
         found.add(name)
     return found
 
@@ -143,7 +145,7 @@ def _check_outputs(outputs: Sequence[str], scopes: Sequence[set[str]], where: st
     _unique(outputs, "output", where)
     for output in outputs:
         if not any(output in known for known in scopes):
-            raise ModelError(f"{where}: nothing produces output '{output}'")
+            raise ModelError(f"{where}: nothing produces output '{output}'", "damaged-model")
 
 
 def _check_nodes(nodes: Sequence[NodeProto], scopes: Sequence[set[str]], where: str) -> None:
@@ -151,14 +153,14 @@ def _check_nodes(nodes: Sequence[NodeProto], scopes: Sequence[set[str]], where: 
     for node in nodes:
         for read in node.input:
             if read and read not in known and not any(read in scope for scope in scopes):
-                raise ModelError(f"{where}: {_why_unknown(nodes, node, read)}")
+                raise ModelError(f"{where}: {_why_unknown(nodes, node, read)}", "damaged-model")
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:
                 for graph in subgraphs(attribute):
                     _check_graph(graph, scopes, f"{where}: {describe(node)}")
         for written in node.output:
             if written and written in known:
-                raise ModelError(f"{where}: {describe(node)} writes '{written}', which exists already")
+                raise ModelError(f"{where}: {describe(node)} writes '{written}', which exists already", "damaged-model")
             known.add(written)
     known.discard("")
 

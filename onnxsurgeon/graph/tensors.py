@@ -59,10 +59,10 @@ def size_of(tensor: TensorProto, where: str) -> int:
         ModelError: a dimension is negative, or the product does not fit into 64 bits; starts with ``where``.
     """
     if any(dim < 0 for dim in tensor.dims):
-        raise ModelError(f"{where} has a negative dimension: {_shape(tensor)}")
+        raise ModelError(f"{where} has a negative dimension: {_shape(tensor)}", "damaged-model")
     # Zeros last: [2^40, 2^40, 0] holds nothing, but overflows in whatever multiplies in order.
     if math.prod(dim for dim in tensor.dims if dim) > _LARGEST_SIZE:
-        raise ModelError(f"{where} declares more elements than 64 bits can count: {_shape(tensor)}")
+        raise ModelError(f"{where} declares more elements than 64 bits can count: {_shape(tensor)}", "damaged-model")
     return math.prod(tensor.dims)
 
 
@@ -74,7 +74,7 @@ def bytes_of(tensor: TensorProto, where: str) -> int:
     """
     size = size_of(tensor, where)
     if tensor.data_type not in _BITS:
-        raise ModelError(f"{where} is of a type that cannot be read: {type_name(tensor.data_type)}")
+        raise ModelError(f"{where} is of a type that cannot be read: {type_name(tensor.data_type)}", "unsupported-form")
     return -(-size * _BITS[tensor.data_type] // 8)
 
 
@@ -87,25 +87,32 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
     size = size_of(tensor, where)
     held = holds_values(tensor)
     if tensor.HasField("segment"):
-        raise ModelError(f"{where} is one segment of a tensor, which is not supported")
+        raise ModelError(f"{where} is one segment of a tensor, which is not supported", "unsupported-form")
     if tensor.HasField("raw_data"):
         expected, found = bytes_of(tensor, where), len(tensor.raw_data)
         if held:
-            raise ModelError(f"{where} holds its values twice, as raw_data and as {held[0]}")
+            raise ModelError(f"{where} holds its values twice, as raw_data and as {held[0]}", "damaged-model")
         if found != expected:
-            raise ModelError(f"{where} of shape {_shape(tensor)} needs {expected} bytes but holds {found}")
+            raise ModelError(
+                f"{where} of shape {_shape(tensor)} needs {expected} bytes but holds {found}", "damaged-model"
+            )
         return
     if tensor.data_type != TensorProto.STRING and tensor.data_type not in _BITS:
-        raise ModelError(f"{where} is of a type that cannot be read: {type_name(tensor.data_type)}")
+        raise ModelError(f"{where} is of a type that cannot be read: {type_name(tensor.data_type)}", "unsupported-form")
     field, entries = _FIELDS.get(tensor.data_type, ("int32_data", 1))
     bits = _BITS.get(tensor.data_type, 8)
     expected = -(-size * bits // 8) if bits < 8 else size * entries
     if any(other != field for other in held):
         wrong = next(other for other in held if other != field)
-        raise ModelError(f"{where} of type {type_name(tensor.data_type)} holds its values as {wrong}, not as {field}")
+        raise ModelError(
+            f"{where} of type {type_name(tensor.data_type)} holds its values as {wrong}, not as {field}",
+            "damaged-model",
+        )
     found = len(getattr(tensor, field))
     if found != expected:
-        raise ModelError(f"{where} of shape {_shape(tensor)} needs {expected} values but holds {found}")
+        raise ModelError(
+            f"{where} of shape {_shape(tensor)} needs {expected} values but holds {found}", "damaged-model"
+        )
 
 
 def holds_values(tensor: TensorProto) -> list[str]:

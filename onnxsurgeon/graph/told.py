@@ -105,6 +105,17 @@ class ToldSizes:
                 found.setdefault(self.origin(node.input[0]), node.name or node.output[0])
         return found
 
+    def turned(self) -> dict[str, str]:
+        """What the trunk has in another order of axes, where the file looks up its sizes: the tensor and the node."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if node.op_type in ("Shape", "Size") and node.input[0] in self.frame.turned:
+                name = node.input[0]
+                while name not in self.ranks and name in self.writers:
+                    name = self.nodes[self.writers[name]].input[0]
+                found.setdefault(name, node.name or node.output[0])
+        return found
+
     def entry(self, number: int, position: int, entry: int, length: int | None, depth: int) -> Size:
         """Where entry ``entry`` of a node's input ``position`` comes from, which has ``length`` entries, if known."""
         name = self.nodes[number].input[position]
@@ -118,6 +129,8 @@ class ToldSizes:
         number = self.writers[name]
         node = self.nodes[number]
         if node.op_type == "Shape":
+            if node.input[0] in self.frame.turned:
+                raise _NotTold
             return Measured(self._known(node.input[0]), self._first(node) + entry)
         if self.readers[name] > 1:
             return self._looked_up(self._through(number, entry, length, depth))

@@ -63,9 +63,11 @@ def to_parts(network: Network) -> Parts:
         }
     kept = list(model.graph.node)
     del model.graph.node[:]
-    for index in range(len(kept) + 1):
-        model.graph.node.extend(_with_remark(node, frame.remarks) for node in inserted[index])
-        model.graph.node.extend(kept[index : index + 1])
+    begin = 0
+    for position in (*sorted(inserted), len(kept)):
+        model.graph.node.extend(kept[begin:position])
+        model.graph.node.extend(_with_remark(node, frame.remarks) for node in inserted.pop(position, ()))
+        begin = position
     model.graph.initializer.extend(constants)
     _declare(model, parameters, constants, frame)
     if frame.frozen:

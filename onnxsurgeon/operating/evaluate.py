@@ -75,7 +75,9 @@ def evaluate(
 def require_split(split: str) -> None:
     """Raise SettingsError where there is no such split."""
     if split not in SPLITS:
-        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(SPLITS)}{_near(split)}")
+        raise SettingsError(
+            f"split: '{split}' is unknown: expected one of {', '.join(SPLITS)}{_near(split)}", "unknown-choice"
+        )
 
 
 def rows_of(dataset: Dataset, split: str) -> Split:

@@ -61,7 +61,9 @@ def operate(
     if isinstance(surgery, str):
         surgery = parse(surgery)
     elif not isinstance(surgery, Surgery):
-        raise SurgeryError(f"surgery: expected one such as Widen(1, 8), or 'widen:1:8'; found {kind_of(surgery)}")
+        raise SurgeryError(
+            f"surgery: expected one such as Widen(1, 8), or 'widen:1:8'; found {kind_of(surgery)}", "unknown-surgery"
+        )
     network = open_model(model).network
     if data is not None and moments is None and surgery.needs:
         folder = None if data_dir is None else Path(data_dir)

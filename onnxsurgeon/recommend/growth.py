@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.recommend.candidates import Candidate
-from onnxsurgeon.recommend.resources import Bounds, Budget
+from onnxsurgeon.recommend.channels import channels, deeper_convolutions, is_of_channels, profiles_of_channels
+from onnxsurgeon.recommend.resources import Bounds, Budget, multiplications_of
 from onnxsurgeon.recommend.shrinking import UNBOUNDED
 from onnxsurgeon.surgery import Grow, InsertIdentity, Surgery, Widen, operate
 from onnxsurgeon.surgery.apply import count_of
@@ -15,6 +16,8 @@ from onnxsurgeon.surgery.apply import count_of
 DEEPEST = 4  # hidden layers of a segment up to which another is proposed
 # Widths of the hidden layers from the first on, as powers of this: all alike, or each half as wide as the one before.
 PROFILES = {"even": 1.0, "tapered": 0.5}
+# Times the multiplications of the cheapest shape with convolutions that another may take: an epoch is as much longer.
+SLOWEST = 2.0
 LEAST = 1.05  # times the parameters: less is no growth
 
 
@@ -22,7 +25,7 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
     """Candidates of nearly ``most`` parameters, each another shape.
 
     One layer deeper in each of its segments, and as deep as the network is; with layers of even and of tapered width,
-    and as the network's own are. No layer gets narrower.
+    and as the network's own are. No layer gets narrower. Of what has convolutions see ``recommend.channels``.
 
     One hidden layer stays one only where there is no room for two: a wide network does as well with one, but not once
     it has to be small. Of 784-10-10 grown on Fashion-MNIST and shrunk to 10,000 parameters, seven results with one had
@@ -36,12 +39,16 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
         branch: the branch's number, passed on.
         bounds: of what is computed, which must not be exceeded either.
     """
-    found: dict[tuple[int, ...], Candidate] = {}
-    for inserted, deeper in _depths(network):
-        if found and not inserted and network.group_count == 1:
+    found: dict[tuple[object, ...], Candidate] = {}
+    costs: dict[tuple[object, ...], int] = {}
+    has_channels = bool(channels(network))
+    convolutions = [segment for segment in network.segments if segment.is_convolution]
+    is_shallow = not any(each.hidden_count for each in convolutions) if has_channels else network.group_count == 1
+    for inserted, deeper in deeper_convolutions(network) if has_channels else _depths(network):
+        if found and not inserted and is_shallow:
             continue
         budget = Budget(deeper, bounds)
-        for name, profile in _profiles(deeper).items():
+        for name, profile in (profiles_of_channels(deeper) if has_channels else _profiles(deeper)).items():
             widths = _fill(deeper, profile, most, budget)
             count = count_of(deeper, widths)
             surgeries: list[Surgery] = [*inserted]
@@ -53,8 +60,11 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
             times = count / network.parameter_count
             reason = f"{name} widths, {shape}: {times:.2f} times the parameters"
             candidate = Candidate(surgeries[0], 0.0, count, reason, branch, tuple(surgeries[1:]))
-            found.setdefault((len(inserted), *widths.values()), candidate)
-    return list(found.values())
+            key = (tuple(inserted) if has_channels else len(inserted), *widths.values())
+            found.setdefault(key, candidate)
+            costs.setdefault(key, (multiplications_of(deeper, widths) if has_channels else None) or 0)
+    affordable = SLOWEST * min(costs.values(), default=0)
+    return [candidate for key, candidate in found.items() if costs[key] <= affordable]
 
 
 def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
@@ -68,11 +78,12 @@ def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
 
 
 def _wider(network: Network, i: int, units: int, mode: str) -> Surgery:
-    """So many units more in a group; gradients are known of hidden dense layers alone."""
+    """So many units more in a group; gradients are known of hidden dense layers alone, and channels are new ones."""
     if mode != BY_GRADIENTS:
         return Widen(i, units, mode)
-    is_dense = i <= network.hidden_count and network.hidden(i).geometry is None
-    return Grow(i, units) if is_dense else Widen(i, units)
+    if i <= network.hidden_count and network.hidden(i).geometry is None:
+        return Grow(i, units)
+    return Widen(i, units, "fresh") if is_of_channels(network, i) else Widen(i, units)
 
 
 def _profiles(network: Network) -> dict[str, dict[int, float]]:

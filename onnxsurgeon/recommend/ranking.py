@@ -34,7 +34,9 @@ def select(
         return top_n(candidates, n)
     if selection == "random-walk":
         return random_walk(candidates, rng)
-    raise SettingsError(f"selection: '{selection}' is unknown: expected one of {', '.join(SELECTIONS)}")
+    raise SettingsError(
+        f"selection: '{selection}' is unknown: expected one of {', '.join(SELECTIONS)}", "unknown-choice"
+    )
 
 
 def best_of_each(candidates: Sequence[Candidate], rng: np.random.Generator, *, random_draw: bool) -> list[Candidate]:

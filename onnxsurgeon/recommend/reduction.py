@@ -17,6 +17,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.resources import Bounds
 from onnxsurgeon.recommend.shrinking import UNBOUNDED, widths_for
+from onnxsurgeon.recommend.trials import corrected
 from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
 from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.factorize_data import factorization_costs
@@ -75,18 +76,20 @@ def reductions(
 
 
 def by_units(
-    network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED
+    network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED, block: int = 1
 ) -> Candidate | None:
     """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go.
 
-    ``most`` and ``bounds`` are those of ``widths_for``.
+    ``most``, ``bounds`` and ``block`` are those of ``widths_for``.
     """
-    plan = _units(network, moments, most, branch, bounds)
+    plan = _units(network, moments, most, branch, bounds, block)
     return None if plan is None else plan[0]
 
 
-def _units(network: Network, moments: Moments, most: int | None, branch: int, bounds: Bounds) -> Plan | None:
-    surgeries, cost = _pruned(network, moments, most, bounds)
+def _units(
+    network: Network, moments: Moments, most: int | None, branch: int, bounds: Bounds, block: int = 1
+) -> Plan | None:
+    surgeries, cost = _pruned(network, moments, most, bounds, block)
     if not surgeries:
         return None
     widths = {each.layer: each.units for each in surgeries}
@@ -126,6 +129,7 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int, bound
         if network.depth(i)[1] < 2:  # of its last hidden layer a segment is not robbed
             continue
         try:
+            MergeData(i).require(network)
             predicted = MergeData(i).refit(network, moments).predicted or 0.0
         except SurgeryError:
             continue
@@ -142,15 +146,17 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int, bound
     yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch), 0.0
 
 
-def _pruned(network: Network, moments: Moments, most: int | None, bounds: Bounds) -> tuple[list[Prune], float]:
+def _pruned(
+    network: Network, moments: Moments, most: int | None, bounds: Bounds, block: int = 1
+) -> tuple[list[Prune], float]:
     """Units that stay in each group, where any go, and what that costs."""
     costs: dict[int, Array] = {}
     for i in range(1, network.group_count + 1):
         try:
-            costs[i] = pruning_costs(network, i, moments)
+            costs[i] = corrected(moments, Prune.operation, i, pruning_costs(network, i, moments))
         except SurgeryError:  # too wide for moments
             continue
-    widths = widths_for(network, costs, most, bounds)
+    widths = widths_for(network, costs, most, bounds, block)
     chosen = [Prune(i, units) for i, units in widths.items() if units < network.group(i).units]
     return chosen, sum(float(costs[each.layer][each.units - 1]) for each in chosen)
 
@@ -163,7 +169,7 @@ def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[Fac
     costs: dict[int, Array] = {}
     for i in range(1, network.hidden_count + 1):
         try:
-            costs[i] = factorization_costs(network, i, moments)
+            costs[i] = corrected(moments, FactorizeData.operation, i, factorization_costs(network, i, moments))
         except SurgeryError:
             continue
     ranks = _ranks_for(network, costs, most)

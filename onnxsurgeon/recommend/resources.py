@@ -19,7 +19,7 @@ from onnxsurgeon.surgery.apply import cut_to
 
 @dataclass(frozen=True)
 class Bounds:
-    """Upper bounds of what a network takes for one row; None: none.
+    """Upper bounds of what a network takes for one row; None where there is no bound.
 
     Attributes:
         multiplications: with weights (MACs).
@@ -79,7 +79,7 @@ def multiplications_of(network: Network, widths: Mapping[int, int]) -> int | Non
 
 
 def memory_of(network: Network, widths: Mapping[int, int]) -> int | None:
-    """Bytes of the tensors in memory at once for one row, likewise."""
+    """Bytes of the tensors that are in memory at once for one row, with ``widths`` as in ``multiplications_of``."""
     model = memory_model(network)
     return None if model is None else round(model.over(widths, present_units(network)).max(initial=0))
 

@@ -20,7 +20,7 @@ SCALES = 40  # bisections of a factor for all widths
 
 
 def widths_for(
-    network: Network, losses: Mapping[int, Array], most: int | None, bounds: Bounds = UNBOUNDED
+    network: Network, losses: Mapping[int, Array], most: int | None, bounds: Bounds = UNBOUNDED, block: int = 1
 ) -> dict[int, int]:
     """Units that stay in each group, by its number, for at most ``most`` parameters; as near as they come.
 
@@ -32,6 +32,7 @@ def widths_for(
         losses: for each group what is lost where 1, 2, …, n_i units stay (n_i,); one without keeps all.
         most: parameter count at which it ends, whether the bounds are met or not; None: it ends where they are.
         bounds: of what the network takes besides parameters.
+        block: units go until a multiple of it is left; fewer than it are halved.
     """
     widths = {i: network.group(i).units for i in range(1, network.group_count + 1)}
     budget = Budget(network, bounds)
@@ -41,7 +42,7 @@ def widths_for(
         found: tuple[float, int, int] | None = None
         have = excess(widths)
         for i, curve in losses.items():
-            fewer = widths[i] - max(1, round(STEP * widths[i]))
+            fewer = _fewer(widths[i], block)
             saved = have - excess({**widths, i: fewer}) if fewer >= 1 else 0
             if saved <= 0:
                 continue
@@ -59,6 +60,12 @@ def widths_for(
             break
         widths[given[0]] = given[1]
     return widths
+
+
+def _fewer(units: int, block: int) -> int:
+    if block == 1:
+        return units - max(1, round(STEP * units))
+    return (units - 1) // block * block or units // 2
 
 
 def least_count(network: Network) -> int:

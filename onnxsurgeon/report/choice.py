@@ -56,16 +56,16 @@ def choices(history: History, folder: Path | None) -> list[Choice]:
     if history.finish is not None and len(history.finish.front) > 1:
         return [
             Choice(
-                entry["branch"],
-                entry["topology"],
-                entry["parameters"],
-                entry["accuracy"],
-                _there(folder, entry["file"]),
-                spell_size(entry["size"]),
-                spell_latency(entry["latency"]) if entry.get("latency") else "",
-                entry["branch"] == history.result,
+                entry.branch,
+                entry.topology,
+                entry.parameters,
+                entry.accuracy,
+                _there(folder, entry.file),
+                spell_size(entry.size),
+                spell_latency(entry.latency) if entry.latency else "",
+                entry.branch == history.result,
             )
-            for entry in sorted(history.finish.front, key=lambda entry: (entry["parameters"], entry["branch"]))
+            for entry in sorted(history.finish.front, key=lambda entry: (entry.parameters, entry.branch))
         ]
     found = []
     for member in history.front():

@@ -38,7 +38,7 @@ class Invocation:
         model: the model's file, as it was given.
         data: the data set's name, as it was given.
         settings: every hyperparameter.
-        circumstances: engine, device, and what else settings.json records, by name.
+        recorded: engine, device, and what else settings.json records, by name.
         versions: of everything the result may depend on.
         command: the command that would run the same again, or why none would.
         metric: what decides, "accuracy" or "R²", "agreement" or "fidelity".
@@ -47,7 +47,7 @@ class Invocation:
     model: str
     data: str
     settings: tuple[Setting, ...]
-    circumstances: dict[str, str]
+    recorded: dict[str, str]
     versions: dict[str, str]
     command: str
     metric: str = "accuracy"
@@ -82,7 +82,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
     try:
         settings = tuple(_settings(record["settings"]))
         data, model = record["data"], record["model"]
-        circumstances = {
+        recorded = {
             "engine": record["engine"],
             "device": record["device"],
             "data folder": data["folder"] or "",
@@ -95,7 +95,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
             str(model["file"]),
             str(data["name"]),
             settings,
-            {name: str(value) for name, value in circumstances.items() if value},
+            {name: str(value) for name, value in recorded.items() if value},
             {name: str(version) for name, version in record["versions"].items()},
             FROM_MEMORY
             if data.get("in_memory")
@@ -103,7 +103,7 @@ def read_invocation(run: RunDirectory) -> Invocation:
             str(record.get("metric", "accuracy")),
         )
     except (KeyError, TypeError, AttributeError, SettingsError) as error:
-        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}", "settings-of-run") from error
 
 
 def _settings(recorded: Mapping[str, Any]) -> Iterator[Setting]:

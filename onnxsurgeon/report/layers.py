@@ -53,7 +53,8 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
             found[-1] = replace(found[-1], end=end)
             continue
         order = list(found[-1].layers) if found else []
-        order = _after(member.surgery, order, fresh) if member.surgery != START else []
+        counts = (_counts(found[-1].member.topology), _counts(member.topology)) if found else ([], [])
+        order = _after(member.surgery, order, fresh, *counts) if member.surgery != START else []
         if len(order) != count:  # the given model; or what came before cannot be read
             order = list(range(fresh, fresh + count))
         fresh = max([fresh, *(layer + 1 for layer in order)])
@@ -70,11 +71,24 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
     return found
 
 
-def _after(surgeries: str, layers: list[int], fresh: int) -> list[int]:
-    """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first that they make."""
+def _after(
+    surgeries: str, layers: list[int], fresh: int, counts: Sequence[int] = (), wanted: Sequence[int] = ()
+) -> list[int]:
+    """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first that they make.
+
+    ``counts`` are the hidden layers of each segment before, ``wanted`` those after all: what is put behind a segment's
+    last layer is put there where one is missing.
+    """
+    have = list(counts)
     for surgery in surgeries.split("+"):
         effect, i = _effect(surgery), _position(surgery)
-        if isinstance(effect, Followed):
+        if isinstance(effect, Followed) and i >= len(layers):
+            at = next((n for n, (few, many) in enumerate(zip(have, wanted, strict=False)) if few < many), None)
+            if at is not None:
+                have[at] += 1
+                end = sum(have[: at + 1]) - 1
+                layers, fresh = [*layers[:end], fresh, *layers[end:]], fresh + 1
+        elif isinstance(effect, Followed):
             layers, fresh = [*layers[: i + 1], fresh, *layers[i + 1 :]], fresh + 1
         elif isinstance(effect, Preceded):
             layers, fresh = [*layers[:i], fresh, *layers[i:]], fresh + 1
@@ -103,6 +117,11 @@ def _widths(topology: str) -> tuple[int, ...] | None:
     if len(parts) < 2 or not all(part.isdigit() and 0 < len(part) < 10 and int(part) for part in parts):
         return None
     return tuple(map(int, parts))
+
+
+def _counts(topology: str) -> list[int]:
+    """How many hidden layers each segment has."""
+    return [max(0, segment.count("-") - 1) for segment in topology.split("+")]
 
 
 def _hidden(topology: str) -> list[int]:

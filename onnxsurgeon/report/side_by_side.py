@@ -164,12 +164,12 @@ def _remarks(sides: Sequence[Side]) -> list[str]:
     """Why the figures of the two may not be comparable."""
     first, second = (side.invocation for side in sides)
     said = []
-    if first.circumstances.get("digest of the data set") != second.circumstances.get("digest of the data set"):
+    if first.recorded.get("digest of the data set") != second.recorded.get("digest of the data set"):
         said.append("The runs saw different data: their figures cannot be compared.")
     if first.metric != second.metric or sides[0].scene.accuracy_name != sides[1].scene.accuracy_name:
         names = " and ".join(side.scene.accuracy_name for side in sides)
         said.append(f"The runs were judged by different measures, {names}: those cannot be compared.")
-    if first.circumstances.get("SHA-256 of the model") != second.circumstances.get("SHA-256 of the model"):
+    if first.recorded.get("SHA-256 of the model") != second.recorded.get("SHA-256 of the model"):
         said.append("The given models are different.")
     return said
 

@@ -31,7 +31,7 @@ def write_plots(run: Path) -> list[Path]:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise RunError(f"{folder}: cannot be made: {error.strerror}", "cannot-write") from error
     for name, content in picture_files(make_scene(read_history(directory), read_invocation(directory))):
         write_bytes(folder / name, content, overwrite=True)
         paths.append(folder / name)
@@ -53,10 +53,10 @@ def draw_picture(run: Path, name: str) -> Any:
 
     if name not in PICTURES:
         near = did_you_mean(name, PICTURES)
-        raise RunError(f"plot: '{name}' is unknown: expected one of {', '.join(PICTURES)}{near}")
+        raise RunError(f"plot: '{name}' is unknown: expected one of {', '.join(PICTURES)}{near}", "unknown-choice")
     figure = figure_of(make_scene(read_history(directory), read_invocation(directory)), name)
     if figure is None:
-        raise RunError(f"{run}: has nothing to show as '{name}'")
+        raise RunError(f"{run}: has nothing to show as '{name}'", "nothing-to-show")
     return figure
 
 
@@ -109,4 +109,4 @@ def require_extra() -> None:
         try:
             import_module(name)
         except ModuleNotFoundError as error:
-            raise RunError("report needs pip install 'onnxsurgeon[report]'") from error
+            raise RunError("report needs pip install 'onnxsurgeon[report]'", "no-package") from error

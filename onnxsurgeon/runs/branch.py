@@ -12,6 +12,7 @@ from onnxsurgeon.graph.files import flush_file, model_digest
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load
 from onnxsurgeon.graph.writer import save
+from onnxsurgeon.runs.events import Digests
 from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runs.state_file import read_state, state_path, write_state
 from onnxsurgeon.training.state import OptimizerState
@@ -142,7 +143,7 @@ def flush_branch(path: Path) -> None:
             if file.is_file():
                 flush_file(file)
         except OSError as error:
-            raise RunError(f"{file}: cannot be written: {error.strerror or error}") from error
+            raise RunError(f"{file}: cannot be written: {error.strerror or error}", "cannot-write") from error
 
 
 def read_branch(path: Path) -> Branch:
@@ -169,15 +170,15 @@ def read_branch(path: Path) -> Branch:
             float(record["score"]),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: carries no branch's metadata") from error
+        raise RunError(f"{path}: carries no branch's metadata", "exchanged") from error
     # Files are called by it.
     if branch.number < 0 or (parent or 0) < 0 or not _OPERATION.fullmatch(branch.operation):
-        raise RunError(f"{path}: carries no branch's metadata")
+        raise RunError(f"{path}: carries no branch's metadata", "exchanged")
     state = state_path(path)
     return replace(branch, state=read_state(state, network)) if state.is_file() else branch
 
 
-def digests(path: Path) -> dict[str, str]:
+def digests(path: Path) -> Digests:
     """SHA-256 of a branch's file and, where it has one, of its optimizer's state: as the journal holds them.
 
     The former is that of ``model_digest``, which external data is part of.
@@ -186,9 +187,9 @@ def digests(path: Path) -> dict[str, str]:
         RunError: a file cannot be read.
     """
     try:
-        found = {"digest": model_digest(path)}
+        found = Digests(digest=model_digest(path))
     except OSError as error:
-        raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+        raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read") from error
     if state_path(path).is_file():
         found["state_digest"] = file_digest(state_path(path))
     return found

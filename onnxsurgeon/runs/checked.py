@@ -1,17 +1,19 @@
-"""The journal's lines, and values taken from an event only if they are what they should be."""
+"""A stranger's journal: its lines, and events whose entries are taken only if they are what their types say."""
 
 from __future__ import annotations
 
 import os
+import types
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from onnxsurgeon.runs import lines
-from onnxsurgeon.runs.journal import Event, read_own_file
-
-# Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
-_LARGEST = 1e15
-FINITE = 1e300  # of what may have diverged
+from onnxsurgeon.runs.events import EVENTS, Bounds, Event
+from onnxsurgeon.runs.journal import read_own_file
+from onnxsurgeon.runs.lines import Record
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,13 @@ class Lines:
     """A journal, line by line.
 
     Attributes:
-        events: the events that can be read, each with its line's number, counted from 1.
+        records: the lines that can be read, each with its number, counted from 1.
         damaged: numbers of the other lines.
         cut_off: whether the last line has no end: it is being written, or the run was killed in that moment. It is
             not counted among the damaged.
     """
 
-    events: tuple[tuple[int, Event], ...]
+    records: tuple[tuple[int, Record], ...]
     damaged: tuple[int, ...]
     cut_off: bool
 
@@ -38,87 +40,92 @@ def read_lines(journal: Path) -> Lines:
     """
     found = list(lines.read_lines(read_own_file(journal) if os.path.lexists(journal) else b""))
     return Lines(
-        tuple((line.number, line.event) for line in found if line.event is not None),
-        tuple(line.number for line in found if line.event is None and not line.is_cut_off),
+        tuple((line.number, line.record) for line in found if line.record is not None),
+        tuple(line.number for line in found if line.record is None and not line.is_cut_off),
         any(line.is_cut_off for line in found),
     )
 
 
-def number(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> float:
-    """A number between ``least`` and ``most``.
+def event_of(record: Record) -> Event:
+    """The event that a line tells of; what it holds is checked entry by entry, when the entry is read.
 
-    Raises:
-        KeyError: there is none.
-        TypeError: it is no number.
-        ValueError: it lies outside, or is NaN.
+    So a reader gets what it needs of a line that an older version wrote, or that is damaged where it does not look.
+    Reading an entry raises KeyError where it is missing, TypeError where it is of another type, and ValueError where
+    it is out of its bounds, or NaN.
     """
-    return _number(event[key], least, most)
+    return cast(Event, _Checked(record, EVENTS[record["event"]]))
 
 
-def numbers(event: Event, key: str, least: float = -_LARGEST, most: float = _LARGEST) -> tuple[float, ...]:
-    """A list of numbers; raises what ``number`` does."""
-    return tuple(_number(value, least, most) for value in _list(event[key]))
+class _Checked(dict[str, Any]):
+    """A record whose entries are checked against the hints of a typed dict when they are read."""
+
+    def __init__(self, record: Mapping[str, Any], kind: type) -> None:
+        super().__init__(record)
+        self._hints = _hints(kind)
+
+    def __getitem__(self, key: str) -> Any:
+        return _fit(super().__getitem__(key), self._hints[key])
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The entry of that name, or ``default`` where there is none."""
+        if key not in self:
+            return default
+        return self[key]
 
 
-def integer(event: Event, key: str) -> int:
-    """An integer from 0 on; raises what ``number`` does."""
-    return _integer(event[key])
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
-def integers(event: Event, key: str) -> tuple[int, ...]:
-    """A list of integers from 0 on; raises what ``number`` does."""
-    return tuple(_integer(value) for value in _list(event[key]))
+def _fit(value: object, hint: Any) -> Any:
+    """The value, where it is what the hint says; else TypeError or ValueError."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is NotRequired:
+        return _fit(value, inner[0])
+    if origin in (Union, types.UnionType):
+        return _one_of(value, inner)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in inner:
+            raise ValueError(f"{value!r}: expected one of {inner}")
+        return value
+    if origin is list:
+        return [_fit(each, inner[0]) for each in _of(value, list)]
+    if origin is dict:
+        return _of(value, dict)
+    if is_typeddict(hint):
+        return _Checked(_of(value, dict), hint)
+    kind, bounds = (inner[0], inner[1]) if origin is Annotated else (hint, None)
+    if kind is int:
+        return _within(_of(value, int), bounds or Bounds(0))
+    if kind is float:
+        return float(_within(_of(value, int, float), bounds or Bounds()))
+    if kind is str:
+        return _of(value, str).encode(errors="replace").decode()  # damage can hold half of a surrogate pair
+    return _of(value, kind)
 
 
-def text(event: Event, key: str) -> str:
-    """A text; raises what ``number`` does."""
-    return _text(event[key])
+def _one_of(value: object, kinds: tuple[Any, ...]) -> Any:
+    """A value that may be None, or a record of several kinds, which are told apart by their "kind"."""
+    if value is None and type(None) in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not type(None)]
+    if len(others) > 1:
+        wanted = _of(value, dict)["kind"]
+        others = [kind for kind in others if wanted in get_args(_hints(kind)["kind"])]
+        if not others:
+            raise ValueError(f"unknown kind: {wanted!r}")
+    return _fit(value, others[0])
 
 
-def texts(event: Event, key: str) -> tuple[str, ...]:
-    """A list of texts; raises what ``number`` does."""
-    return tuple(_text(value) for value in _list(event[key]))
-
-
-def entries(event: Event, key: str) -> list[Event | None]:
-    """A list of records, or of None in their places; raises what ``number`` does."""
-    found = _list(event[key])
-    if not all(each is None or isinstance(each, dict) for each in found):
-        raise TypeError("no record")
-    return found  # type: ignore[return-value]
-
-
-def table(event: Event, key: str, width: int) -> list[tuple[float, ...]]:
-    """A list of rows of so many numbers; raises what ``number`` does."""
-    rows = [tuple(_number(value, -_LARGEST, _LARGEST) for value in _list(row)) for row in _list(event[key])]
-    if any(len(row) != width for row in rows):
-        raise ValueError(f"{key}: expected rows of {width} numbers")
-    return rows
-
-
-def _number(value: object, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("no number")
-    if not least <= value <= most:
-        raise ValueError(f"{value} is out of range")
-    return float(value)
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("no integer")
-    if not 0 <= value <= _LARGEST:
-        raise ValueError("out of range")
+def _of(value: object, *kinds: type) -> Any:
+    """The value, where it is of one of these types; true and false are no numbers."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"no {kinds[-1].__name__}")
     return value
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("no text")
-    return value.encode(errors="replace").decode()  # damage can hold half of a surrogate pair
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
+def _within(value: float, bounds: Bounds) -> float:
+    if not bounds.least <= value <= bounds.most:
+        raise ValueError(f"{value} is out of range")
     return value

@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import model_digest
 from onnxsurgeon.runs.branch import START, TRAINED, Branch, digests, flush_branch, read_branch
 from onnxsurgeon.runs.entry import Entry
-from onnxsurgeon.runs.events import EVENTS
-from onnxsurgeon.runs.journal import Event, file_digest
-from onnxsurgeon.runs.lines import Line
+from onnxsurgeon.runs.events import EVENTS, FrontModel, Known, Resumable, Resumed
+from onnxsurgeon.runs.journal import file_digest
+from onnxsurgeon.runs.lines import Line, Record
 from onnxsurgeon.runs.state_file import state_path
 from onnxsurgeon.typed import UnfitError, check
 
@@ -40,7 +41,7 @@ _NEEDED = (
 
 
 @dataclass(frozen=True)
-class Search:
+class CyclePosition:
     """Where in its phases a search is; see ``GrowAndShrink`` and ``ShrinkTrained``.
 
     Attributes:
@@ -95,11 +96,20 @@ class State:
     steps: int = 0
     seconds: float = 0.0
     training_seconds: float = 0.0
-    search: Search = field(default_factory=Search)
+    search: CyclePosition = field(default_factory=CyclePosition)
     front: list[Entry] = field(default_factory=list)
 
 
-def checkpoint(state: State, folder: Path) -> Event:
+class _States(TypedDict, total=False):
+    states: dict[str, str]
+
+
+class _Front(TypedDict, total=False):
+    search: dict[str, Any]
+    front: list[FrontModel]
+
+
+def checkpoint(state: State, folder: Path) -> Resumable:
     """What a run is resumed from, for the journal: all but what is in its branches' files, which are on the disk then.
 
     Raises:
@@ -110,47 +120,51 @@ def checkpoint(state: State, folder: Path) -> Event:
         flush_branch(folder / name)
     found = {number: digests(folder / name) for number, name in paths.items()}
     states = {str(number): each["state_digest"] for number, each in found.items() if "state_digest" in each}
-    return {
-        "epoch": state.epoch,
-        "branches": [branch.number for branch in state.branches],
-        "topologies": [branch.network.topology for branch in state.branches],
-        "parameters": [branch.network.parameter_count for branch in state.branches],
-        "accuracies": [branch.accuracy for branch in state.branches],
-        "losses": [branch.history[-1].loss for branch in state.branches],
-        "best": state.best.number,
-        "best_accuracy": state.best.accuracy,
-        "files": {str(number): [name, found[number]["digest"]] for number, name in paths.items()},
-        **({"states": states} if states else {}),
-        "next_number": state.next_number,
-        "stale": state.stale,
-        "steps": state.steps,
-        "seconds": state.seconds,
-        "training_seconds": state.training_seconds,
-        **({"search": asdict(state.search), "front": [asdict(each) for each in state.front]} if state.front else {}),
-    }
+    of_optimizers: _States = {"states": states} if states else {}
+    of_front: _Front = {}
+    if state.front:
+        of_front = {"search": asdict(state.search), "front": [entry.record() for entry in state.front]}
+    return Resumable(
+        epoch=state.epoch,
+        branches=[branch.number for branch in state.branches],
+        topologies=[branch.network.topology for branch in state.branches],
+        parameters=[branch.network.parameter_count for branch in state.branches],
+        accuracies=[branch.accuracy for branch in state.branches],
+        losses=[branch.history[-1].loss for branch in state.branches],
+        best=state.best.number,
+        best_accuracy=state.best.accuracy,
+        files={str(number): [name, found[number]["digest"]] for number, name in paths.items()},
+        **of_optimizers,
+        next_number=state.next_number,
+        stale=state.stale,
+        steps=state.steps,
+        seconds=state.seconds,
+        training_seconds=state.training_seconds,
+        **of_front,
+    )
 
 
-def why_damaged(event: Event) -> str:
-    """Why a run cannot go on from a line of its journal that tells of this event; "" where it can.
+def why_damaged(record: Record) -> str:
+    """Why a run cannot go on from a line of its journal that tells of this; "" where it can.
 
     Only what a resumption reads is looked at: checkpoints, and the digests of branches that were trained since.
     """
-    kind = event["event"]
+    kind = record["event"]
     try:
         if kind == "trained":
-            check({key: event[key] for key in _TRAINED if key in event}, EVENTS[kind], "", needed=_TRAINED[:1])
-            _require(event["branch"] >= 0, "branch")
+            check({key: record[key] for key in _TRAINED if key in record}, EVENTS[kind], "", needed=_TRAINED[:1])
+            _require(record["branch"] >= 0, "branch")
         elif kind in ("started", "decided", "extended"):
             needed = (*_NEEDED, "run_epochs") if kind == "extended" else _NEEDED
-            check(event, EVENTS[kind], "", needed=needed)
-            _check_checkpoint(event)
-            _require(event.get("run_epochs", 1) > 0, "run_epochs")
+            check(record, EVENTS[kind], "", needed=needed)
+            _check_checkpoint(cast(Resumable, record))
+            _require(record.get("run_epochs", 1) > 0, "run_epochs")
     except UnfitError as error:
         return str(error)
     return ""
 
 
-def _check_checkpoint(event: Event) -> None:
+def _check_checkpoint(event: Resumable) -> None:
     """Raise UnfitError where numbers of a checkpoint, each of the right type, do not go together."""
     files = {}
     for number, described in event["files"].items():
@@ -163,12 +177,10 @@ def _check_checkpoint(event: Event) -> None:
     _require(bool(event["branches"]) and set(event["branches"]) <= files.keys(), "branches")
     _require(event["best"] in files, "best")
     _require(event["next_number"] > max(files), "next_number")
-    for key in ("epoch", "stale", "steps"):
-        _require(event[key] >= 0, key)
-    for key in ("seconds", "training_seconds"):
+    for key in ("epoch", "stale", "steps", "seconds", "training_seconds"):
         _require(0 <= event[key] < math.inf, key)
-    check(event.get("search", {}), Search, "search")
-    search = Search(**event.get("search", {}))
+    check(event.get("search", {}), CyclePosition, "search")
+    search = CyclePosition(**event.get("search", {}))
     _require(search.phase in _PHASES, "search.phase")
     for key in ("begin", "root", "top", "halvings"):
         _require(getattr(search, key) >= 0, f"search.{key}")
@@ -177,14 +189,13 @@ def _check_checkpoint(event: Event) -> None:
     _require(0 < search.rate < math.inf, "search.rate")
     for position, entry in enumerate(event.get("front", ())):
         name = f"front[{position}]"
-        check(entry, Entry, name)
         _require(_number(entry["file"], f"{name}.file") == entry["branch"], f"{name}.file")
         _require(_DIGEST.fullmatch(entry["digest"]) is not None, f"{name}.digest")
         _require(entry["parameters"] > 0, f"{name}.parameters")
         _require(entry["size"] > 0, f"{name}.size")
         _require(0 <= (entry.get("latency") or 0.0) < math.inf, f"{name}.latency")
-        for key in ("multiplications", "memory"):
-            _require((entry.get(key) or 0) >= 0, f"{name}.{key}")
+        for cost, count in (("multiplications", entry.get("multiplications")), ("memory", entry.get("memory"))):
+            _require((count or 0) >= 0, f"{name}.{cost}")
 
 
 def _number(name: str, where: str) -> int:
@@ -200,7 +211,7 @@ def _require(is_fit: bool, name: str) -> None:
         raise UnfitError(f"'{name}' makes no sense")
 
 
-def restored(event: Event, folder: Path) -> State:
+def restored(event: Resumable, folder: Path) -> State:
     """The state that a checkpoint describes, its branches read from their files.
 
     ``why_damaged`` has nothing against the event.
@@ -213,10 +224,10 @@ def restored(event: Event, folder: Path) -> State:
     for number, (name, digest) in event["files"].items():
         require_unchanged(folder / name, digest)
         if digests(folder / name).get("state_digest") != states.get(number):
-            raise RunError(f"{state_path(folder / name)}: {_CHANGED}")
+            raise RunError(f"{state_path(folder / name)}: {_CHANGED}", "exchanged")
         branch = read_branch(folder / name)
         if (str(branch.number), branch.file_name) != (number, name) or not branch.history:
-            raise RunError(f"{folder / name}: is another branch's file; the run cannot be resumed")
+            raise RunError(f"{folder / name}: is another branch's file; the run cannot be resumed", "exchanged")
         found[branch.number] = branch
     front = [Entry(**each) for each in event.get("front", ())]
     for entry in front:
@@ -231,7 +242,7 @@ def restored(event: Event, folder: Path) -> State:
         event["steps"],
         event["seconds"],
         event["training_seconds"],
-        Search(**event.get("search", {})),
+        CyclePosition(**event.get("search", {})),
         front,
     )
 
@@ -245,46 +256,48 @@ def require_given(lines: Iterable[Line], folder: Path) -> None:
     is_measured = False
     for line in lines:
         is_measured = True
-        if line.event is not None and line.event["event"] == "started" and "0" in line.event["files"]:
-            name, digest = line.event["files"]["0"]
+        file = cast(Resumable, line.record)["files"].get("0") if line.kind == "started" else None
+        if file is not None:
+            name, digest = file
             require_unchanged(folder / name, digest)
     path = folder / f"0000-{START}.onnx"
     if not path.is_file():
-        raise RunError(f"{path}: is gone; the run cannot be resumed")
+        raise RunError(f"{path}: is gone; the run cannot be resumed", "gone")
     given = read_branch(path)
     if given.file_name != path.name or (is_measured and not given.history):
-        raise RunError(f"{path}: is another branch's file; the run cannot be resumed")
+        raise RunError(f"{path}: is another branch's file; the run cannot be resumed", "exchanged")
 
 
 def require_unchanged(path: Path, digest: str) -> None:
     """Raise RunError where a branch's file, or its external data, is not what the run wrote."""
     if not path.is_file():
-        raise RunError(f"{path}: is gone; the run cannot be resumed from this checkpoint")
+        raise RunError(f"{path}: is gone; the run cannot be resumed from this checkpoint", "gone")
     # The digests of earlier runs leave external data out.
     if digest not in (model_digest(path), file_digest(path)):
-        raise RunError(f"{path}: {_CHANGED}")
+        raise RunError(f"{path}: {_CHANGED}", "exchanged")
 
 
-def summary(state: State) -> Event:
+def resumed(state: State) -> Resumed:
     """What callbacks are told of the state that a run resumes from: what they would have heard of its branches."""
-    return {
-        "epoch": state.epoch,
-        "branches": [_described(branch) for branch in state.branches],
-        "best": _described(state.best),
-        "steps": state.steps,
-        "seconds": state.seconds,
-    }
+    return Resumed(
+        event="resumed",
+        epoch=state.epoch,
+        branches=[_known(branch) for branch in state.branches],
+        best=_known(state.best),
+        steps=state.steps,
+        seconds=state.seconds,
+    )
 
 
-def _described(branch: Branch) -> Event:
+def _known(branch: Branch) -> Known:
     ends = [entry.accuracy for entry in branch.history if entry.stage == TRAINED]
-    return {
-        "branch": branch.number,
-        "parent": branch.parent,
-        "surgery": branch.surgery,
-        "topology": branch.network.topology,
-        "parameters": branch.network.parameter_count,
-        "accuracy": branch.accuracy,
-        "gain": ends[-1] - ends[-2] if len(ends) > 1 else 0.0,
-        "score": branch.score,
-    }
+    return Known(
+        branch=branch.number,
+        parent=branch.parent,
+        surgery=branch.surgery,
+        topology=branch.network.topology,
+        parameters=branch.network.parameter_count,
+        accuracy=branch.accuracy,
+        gain=ends[-1] - ends[-2] if len(ends) > 1 else 0.0,
+        score=branch.score,
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxsurgeon.runs.events import FrontModel
+
 SAME_LATENCY = 1.25
 
 
@@ -36,6 +38,22 @@ class Entry:
     latency: float | None = None
     multiplications: int | None = None
     memory: int | None = None
+
+    def record(self) -> FrontModel:
+        """The same as plain values, for the journal."""
+        return FrontModel(
+            branch=self.branch,
+            file=self.file,
+            digest=self.digest,
+            topology=self.topology,
+            accuracy=self.accuracy,
+            loss=self.loss,
+            parameters=self.parameters,
+            size=self.size,
+            latency=self.latency,
+            multiplications=self.multiplications,
+            memory=self.memory,
+        )
 
     def is_dominated_by(self, other: Entry) -> bool:
         """Whether ``other`` is nowhere worse, and somewhere better, in accuracy, parameters and latency.

@@ -1,5 +1,9 @@
 """Every event of a run and its fields: the lines of journal.jsonl, and what callbacks are given.
 
+One file: a table that is read as a whole. The searches build these types, and whatever is told of a run reads them;
+``runs/lines.py`` writes them as lines, and ``runs/checked.py`` takes them from the lines of a stranger's journal, where
+an entry is checked against its type and the bounds that stand in it.
+
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
 this order: "run", then "started" ("resumed" in a resumed run, and "extended" where it goes on for longer), then for
 every decision point "proposed", "operated", "dropped", "recuperated", "trained" and "chosen", some of them several
@@ -9,7 +13,44 @@ branches: the given model is branch 0.
 
 # Annotations are evaluated here: as texts they would hide from TypedDict which keys are NotRequired.
 from collections.abc import Mapping
-from typing import Any, Literal, NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from onnxsurgeon.task import Predicted
+
+# Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
+LARGEST = 1e15
+FINITE = 1e300  # of what may have diverged
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number of a journal may be: an integer without bounds of its own lies between 0 and ``LARGEST``.
+
+    Attributes:
+        least: as small as it can be.
+        most: as large as it can be.
+    """
+
+    least: float = -LARGEST
+    most: float = LARGEST
+
+
+Epochs = Annotated[float, Bounds(0)]
+Accuracy = Annotated[float, Bounds(-FINITE, 1)]  # or R², which has no least value
+Diverging = Annotated[float, Bounds(-FINITE, FINITE)]  # what training lets become very large, such as a loss
+
+
+class StartRecord(TypedDict):
+    """Whether the given model is trained.
+
+    Attributes:
+        is_trained: whether it is, or was said to be.
+        reason: why, in words.
+    """
+
+    is_trained: bool
+    reason: str
 
 
 class Run(TypedDict):
@@ -52,7 +93,7 @@ class Run(TypedDict):
     classes: int
     task: str
     metric: str
-    start: dict[str, Any]
+    start: StartRecord
     notes: list[str]
     other_versions: list[str]
 
@@ -76,9 +117,9 @@ class Known(TypedDict):
     surgery: str
     topology: str
     parameters: int
-    accuracy: float
-    gain: float
-    score: float
+    accuracy: Accuracy
+    gain: Diverging
+    score: Diverging
 
 
 class Resumed(TypedDict):
@@ -101,17 +142,47 @@ class Resumed(TypedDict):
     seconds: float
 
 
-class _Resumable(TypedDict):
+class FrontModel(TypedDict):
+    """A network that no other dominates; see ``Entry``.
+
+    Attributes:
+        branch: its number.
+        file: name of its file among the branches, or its path in the run directory.
+        digest: SHA-256 of that.
+        topology: widths of its layers.
+        accuracy: on the validation rows.
+        loss: there.
+        parameters: how many it has.
+        size: of its file, in bytes.
+        latency: milliseconds for a row; None where nothing asks for it.
+        multiplications: with weights, for a row (MACs); None where nothing asks for it.
+        memory: bytes of the tensors that are in memory at once for a row; None where nothing asks for it.
+    """
+
+    branch: int
+    file: str
+    digest: str
+    topology: str
+    accuracy: Accuracy
+    loss: Diverging
+    parameters: int
+    size: int
+    latency: NotRequired[Annotated[float, Bounds(0)] | None]
+    multiplications: NotRequired[int | None]
+    memory: NotRequired[int | None]
+
+
+class Resumable(TypedDict):
     """What a run resumes from; see ``Checkpoint``."""
 
     epoch: int
     branches: list[int]
     topologies: list[str]
     parameters: list[int]
-    accuracies: list[float]
-    losses: list[float]
+    accuracies: list[Accuracy]
+    losses: list[Diverging]
     best: int
-    best_accuracy: float
+    best_accuracy: Accuracy
     files: dict[str, list[str]]
     states: NotRequired[dict[str, str]]
     next_number: int
@@ -120,10 +191,10 @@ class _Resumable(TypedDict):
     seconds: float
     training_seconds: float
     search: NotRequired[dict[str, Any]]
-    front: NotRequired[list[dict[str, Any]]]
+    front: NotRequired[list[FrontModel]]
 
 
-class Checkpoint(_Resumable):
+class Checkpoint(Resumable):
     """The given model is measured, or a decision is taken: a state that a run resumes from.
 
     In the journal it carries a "checksum" besides; see ``lines``.
@@ -152,7 +223,7 @@ class Checkpoint(_Resumable):
     event: Literal["started", "decided"]
 
 
-class Extended(_Resumable):
+class Extended(Resumable):
     """A run is to go on for longer than it was made for; a state that it resumes from, as at the checkpoint before.
 
     In the journal it carries a "checksum" besides; see ``lines``. All but "run_epochs" is as of ``Checkpoint``.
@@ -209,33 +280,67 @@ class Proposed(TypedDict):
     draw: int
 
 
-class Operated(TypedDict):
-    """A surgery is performed.
-
-    A spectrum is a dict of "count", its length, and "values", up to 128 of its singular values, descending; None where
-    a large layer's would have to be computed for this alone.
+class Spectrum(TypedDict):
+    """Singular values of a layer.
 
     Attributes:
-        event: "operated".
-        branch: number of the branch that it makes.
+        count: how many there are.
+        values: up to 128 of them, descending.
+    """
+
+    count: int
+    values: list[Annotated[float, Bounds(0, FINITE)]]
+
+
+class Spectra(TypedDict):
+    """What a surgery does to singular values; None where a large layer's would have to be computed for this alone.
+
+    Attributes:
         layer: the hidden layer, counted from 1.
         before: the layer's spectrum.
         after: spectra of the layers in its place.
     """
 
+    layer: int
+    before: Spectrum | None
+    after: list[Spectrum | None]
+
+
+class Operated(Spectra):
+    """A surgery is performed. A spectrum is None where a large layer's would have to be computed for this alone.
+
+    Attributes:
+        layer: the hidden layer, counted from 1.
+        before: the layer's spectrum.
+        after: spectra of the layers in its place.
+        event: "operated".
+        branch: number of the branch that it makes.
+    """
+
     event: Literal["operated"]
     branch: int
-    layer: int
-    before: dict[str, Any] | None
-    after: list[dict[str, Any] | None]
 
 
-class Measured(TypedDict):
+class Digests(TypedDict):
+    """What the files of a branch are known by.
+
+    Attributes:
+        digest: SHA-256 of its file.
+        state_digest: SHA-256 of its optimizer's state, where that has one.
+    """
+
+    digest: str
+    state_digest: NotRequired[str]
+
+
+class Measured(Digests):
     """A branch is trained and then measured.
 
     It is "recuperated" after the few batches that follow its surgery, and "trained" at the end of the epoch step.
 
     Attributes:
+        digest: SHA-256 of its file.
+        state_digest: SHA-256 of its optimizer's state, where that has one.
         event: "recuperated" or "trained".
         branch: its number.
         parent: number of the branch it was made from.
@@ -247,8 +352,6 @@ class Measured(TypedDict):
         gain: accuracy less the parent's.
         loss: the mean there.
         score: by eq. 16.
-        digest: SHA-256 of its file.
-        state_digest: SHA-256 of its optimizer's state, where that has one.
     """
 
     event: Literal["recuperated", "trained"]
@@ -257,13 +360,11 @@ class Measured(TypedDict):
     surgery: str
     topology: str
     parameters: int
-    epoch: float
-    accuracy: float
-    gain: float
-    loss: float
-    score: float
-    digest: str
-    state_digest: NotRequired[str]
+    epoch: Epochs
+    accuracy: Accuracy
+    gain: Diverging
+    loss: Diverging
+    score: Diverging
 
 
 class Chosen(TypedDict):
@@ -311,16 +412,40 @@ class Costs(TypedDict):
 
     parameters: int
     size: int
-    latency: float | None
+    latency: Annotated[float, Bounds(0)] | None
     multiplications: NotRequired[int | None]
     memory: NotRequired[int | None]
 
 
-class Finished(TypedDict):
+class Result(TypedDict):
+    """What a run came to; see ``Finished``."""
+
+    run: str
+    best: str
+    branch: int
+    topology: str
+    parameters: int
+    surgeries: list[str]
+    validation_accuracy: Accuracy
+    test_accuracy: Accuracy
+    test_loss: Diverging
+    start_test_accuracy: Accuracy
+    steps: int
+    seconds: float
+    training_seconds: float
+    before: Costs
+    after: Costs
+    is_worse: bool
+    remarks: list[str]
+    front: NotRequired[list[FrontModel]]
+    is_refitted: NotRequired[bool]
+    shortfall: NotRequired[str]
+
+
+class Finished(Result):
     """The run has ended, and its result is measured on the test split.
 
     Attributes:
-        event: "finished".
         run: the run directory.
         best: path of the result's file.
         branch: number of the branch that is the result.
@@ -338,35 +463,16 @@ class Finished(TypedDict):
         after: what the result takes.
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
         remarks: what is to be said of it, in sentences.
-        predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
-            for each of several labels, or some of the true and predicted values.
         front: with objective pareto the networks that no other dominates, as files in the run directory.
         is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
         shortfall: what was asked for and not found, in words.
+        event: "finished".
+        predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
+            for each of several labels, or some of the true and predicted values.
     """
 
     event: Literal["finished"]
-    run: str
-    best: str
-    branch: int
-    topology: str
-    parameters: int
-    surgeries: list[str]
-    validation_accuracy: float
-    test_accuracy: float
-    test_loss: float
-    start_test_accuracy: float
-    steps: int
-    seconds: float
-    training_seconds: float
-    before: Costs
-    after: Costs
-    is_worse: bool
-    remarks: list[str]
-    predictions: list[dict[str, Any]]
-    front: NotRequired[list[dict[str, Any]]]
-    is_refitted: NotRequired[bool]
-    shortfall: NotRequired[str]
+    predictions: list[Predicted]
 
 
 EVENTS: Mapping[str, type] = {
@@ -383,3 +489,6 @@ EVENTS: Mapping[str, type] = {
     "extended": Extended,
     "finished": Finished,
 }
+
+JournalEvent = Checkpoint | Extended | Proposed | Operated | Measured | Chosen | Dropped | Finished
+Event = Run | Resumed | JournalEvent

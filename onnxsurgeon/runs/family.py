@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from onnxsurgeon.recommend.candidates import IDENTITY
 from onnxsurgeon.runs.branch import START, TRAINED
+from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.predictions import Predictions
 
@@ -20,7 +20,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
-class Operated:
+class LayerSpectra:
     """A layer's singular values before a surgery, and those of what stands in its place; None: not computed."""
 
     layer: int
@@ -76,7 +76,7 @@ class Member:
     dropped: str = ""
     kept: bool = False
     file: str = ""
-    operated: Operated | None = None
+    operated: LayerSpectra | None = None
 
     @property
     def operation(self) -> str:
@@ -124,7 +124,7 @@ class Finish:
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
         remarks: what is to be said of it, in sentences.
         shortfall: what was asked for and not found.
-        front: with objective pareto the models of RUN/front, each as a record; see ``Entry``.
+        front: with objective pareto the models of RUN/front, the largest first.
     """
 
     branch: int
@@ -139,7 +139,7 @@ class Finish:
     is_worse: bool = False
     remarks: tuple[str, ...] = ()
     shortfall: str = ""
-    front: tuple[dict[str, Any], ...] = ()
+    front: tuple[Entry, ...] = ()
 
 
 @dataclass

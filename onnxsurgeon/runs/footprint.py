@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxsurgeon.quantities import spell_count, spell_latency, spell_size
+from onnxsurgeon.runs.events import Costs
 
 SAME_LATENCY = 1.1  # latencies are measured: nearer ones than by this factor are about the same
 
@@ -27,6 +28,16 @@ class Footprint:
     latency: float | None = None
     multiplications: int | None = None
     memory: int | None = None
+
+    def record(self) -> Costs:
+        """The same as plain values, for the journal."""
+        return Costs(
+            parameters=self.parameters,
+            size=self.size,
+            latency=self.latency,
+            multiplications=self.multiplications,
+            memory=self.memory,
+        )
 
 
 @dataclass(frozen=True)

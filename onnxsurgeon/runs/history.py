@@ -11,15 +11,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from onnxsurgeon.errors import OnnxSurgeonError
+from onnxsurgeon.runs import events
 from onnxsurgeon.runs.branch import RECUPERATED, START, TRAINED, read_branch
-from onnxsurgeon.runs.checked import FINITE, entries, integer, integers, number, numbers, read_lines, text, texts
+from onnxsurgeon.runs.checked import event_of, read_lines
 from onnxsurgeon.runs.checkpoint import why_damaged
-from onnxsurgeon.runs.family import Decision, Finish, History, Member, Operated, Point, Spectrum
+from onnxsurgeon.runs.entry import Entry
+from onnxsurgeon.runs.family import Decision, Finish, History, LayerSpectra, Member, Point, Spectrum
 from onnxsurgeon.runs.footprint import Footprint
-from onnxsurgeon.runs.journal import Event, RunDirectory
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.predictions import read_predictions
 
 _FRONT_FILE = re.compile(r"front/\d+(-\d+)?\.onnx")
@@ -30,72 +31,83 @@ def read_history(run: RunDirectory) -> History:
     """What is in ``run``; whatever is damaged is left out."""
     lines = read_lines(run.journal)
     history = History(damaged=list(lines.damaged), cut_off=lines.cut_off)
-    for line, event in lines.events:
+    for line, record in lines.records:
         try:
-            _enter(history, event)
+            _enter(history, event_of(record))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             history.damaged.append(line)
             continue
-        if why_damaged(event):  # of no concern for the page, but a run would not go on from it
+        if why_damaged(record):  # of no concern for the page, but a run would not go on from it
             history.damaged.append(line)
     history.damaged.sort()
     _complete(history, run.branches)
     return history
 
 
-def _enter(history: History, event: Event) -> None:
+def _enter(history: History, event: events.Event) -> None:
     """Enter one event; nothing is changed where it cannot be read."""
-    match event["event"]:
-        case "started" | "decided":
-            _decide(history, event)
-        case "proposed":
-            _propose(history, event)
-        case "recuperated" | "trained":
-            _measure(history, event)
-        case "operated":
-            _update(history, integer(event, "branch"), operated=_operated(event))
-        case "dropped":
-            _update(history, integer(event, "branch"), dropped=text(event, "reason"))
-        case "finished":
-            history.finish = Finish(
-                integer(event, "branch"),
-                text(event, "topology"),
-                integer(event, "parameters"),
-                texts(event, "surgeries"),
-                number(event, "validation_accuracy", -FINITE, 1),
-                number(event, "test_accuracy", -FINITE, 1),
-                number(event, "start_test_accuracy", -FINITE, 1),
-                read_predictions(event),
-                (_footprint(event["before"]), _footprint(event["after"])) if "before" in event else None,
-                event.get("is_worse") is True,
-                texts(event, "remarks") if "remarks" in event else (),
-                text(event, "shortfall") if "shortfall" in event else "",
-                tuple(map(_front, event.get("front", ()))),
-            )
+    if event["event"] == "started" or event["event"] == "decided":
+        _decide(history, event)
+    elif event["event"] == "proposed":
+        _propose(history, event)
+    elif event["event"] == "recuperated" or event["event"] == "trained":
+        _measure(history, event)
+    elif event["event"] == "operated":
+        _update(history, event["branch"], operated=_operated(event))
+    elif event["event"] == "dropped":
+        _update(history, event["branch"], dropped=event["reason"])
+    elif event["event"] == "finished":
+        history.finish = _finish(event)
 
 
-def _front(record: Event) -> dict[str, Any]:
-    """A model of RUN/front; raises what ``number`` does."""
-    file = text(record, "file")
-    if not _FRONT_FILE.fullmatch(file):  # a stranger's journal leads nowhere else
-        raise ValueError(file)
-    found: dict[str, Any] = {key: integer(record, key) for key in ("branch", "parameters", "size")}
-    found |= {"file": file, "topology": text(record, "topology"), "accuracy": number(record, "accuracy", -FINITE, 1)}
-    found |= {"loss": number(record, "loss", -FINITE, FINITE), "digest": text(record, "digest")}
-    found |= {key: integer(record, key) for key in ("multiplications", "memory") if record.get(key) is not None}
-    return found | ({} if record.get("latency") is None else {"latency": number(record, "latency", 0)})
+def _finish(event: events.Finished) -> Finish:
+    """What the run came to; runs from before some of it was told do not have it."""
+    return Finish(
+        event["branch"],
+        event["topology"],
+        event["parameters"],
+        tuple(event["surgeries"]),
+        event["validation_accuracy"],
+        event["test_accuracy"],
+        event["start_test_accuracy"],
+        read_predictions(event.get("predictions", ())),
+        (_footprint(event["before"]), _footprint(event["after"])) if "before" in event else None,
+        event.get("is_worse", False),
+        tuple(event.get("remarks", ())),
+        event.get("shortfall", ""),
+        tuple(map(_front, event.get("front", ()))),
+    )
 
 
-def _decide(history: History, event: Event) -> None:
+def _front(model: events.FrontModel) -> Entry:
+    """A model of RUN/front; ValueError where its file is none there: a stranger's journal leads nowhere else."""
+    if not _FRONT_FILE.fullmatch(model["file"]):
+        raise ValueError(model["file"])
+    return Entry(
+        model["branch"],
+        model["file"],
+        model["digest"],
+        model["topology"],
+        model["accuracy"],
+        model["loss"],
+        model["parameters"],
+        model["size"],
+        model.get("latency"),
+        model.get("multiplications"),
+        model.get("memory"),
+    )
+
+
+def _decide(history: History, event: events.Checkpoint) -> None:
     decision = Decision(
-        number(event, "epoch", 0),
-        integers(event, "branches"),
-        texts(event, "topologies"),
-        integer(event, "best"),
-        number(event, "best_accuracy", -FINITE, 1),
-        integer(event, "steps"),
-        number(event, "seconds"),
-        number(event, "training_seconds"),
+        float(event["epoch"]),
+        tuple(event["branches"]),
+        tuple(event["topologies"]),
+        event["best"],
+        event["best_accuracy"],
+        event["steps"],
+        event["seconds"],
+        event["training_seconds"],
     )
     if not decision.kept or len(decision.topologies) != len(decision.kept):
         raise ValueError("not one topology a branch")
@@ -105,58 +117,56 @@ def _decide(history: History, event: Event) -> None:
         _update(history, decision.best, surgery=START, topology=decision.topologies[0], points=(point,))
 
 
-def _footprint(found: Event) -> Footprint:
-    latency = None if found["latency"] is None else number(found, "latency", 0)
-    more = {key: integer(found, key) for key in ("multiplications", "memory") if found.get(key) is not None}
-    return Footprint(integer(found, "parameters"), integer(found, "size"), latency, **more)
-
-
-def _propose(history: History, event: Event) -> None:
-    _update(
-        history,
-        integer(event, "branch"),
-        parent=integer(event, "parent"),
-        surgery=text(event, "surgery"),
-        epoch=number(event, "epoch", 0),
-        draw=integer(event, "draw"),
-        proposal=number(event, "score"),
-        parameters=integer(event, "parameters"),
-        reason=text(event, "reason"),
+def _footprint(costs: events.Costs) -> Footprint:
+    return Footprint(
+        costs["parameters"], costs["size"], costs["latency"], costs.get("multiplications"), costs.get("memory")
     )
 
 
-def _measure(history: History, event: Event) -> None:
-    branch = integer(event, "branch")
+def _propose(history: History, event: events.Proposed) -> None:
+    _update(
+        history,
+        event["branch"],
+        parent=event["parent"],
+        surgery=event["surgery"],
+        epoch=float(event["epoch"]),
+        draw=event["draw"],
+        proposal=event["score"],
+        parameters=event["parameters"],
+        reason=event["reason"],
+    )
+
+
+def _measure(history: History, event: events.Measured) -> None:
+    branch = event["branch"]
     loss = None
     with contextlib.suppress(KeyError, TypeError, ValueError):  # a loss may have become infinite
-        loss = number(event, "loss", -FINITE, FINITE)
-    point = Point(number(event, "epoch", 0), text(event, "event"), number(event, "accuracy", -FINITE, 1), loss)
+        loss = event["loss"]
+    point = Point(event["epoch"], event["event"], event["accuracy"], loss)
     known = history.members.get(branch)
     _update(
         history,
         branch,
-        parent=integer(event, "parent"),
-        surgery=text(event, "surgery"),
-        topology=text(event, "topology"),
-        parameters=integer(event, "parameters"),
-        gain=number(event, "gain", -FINITE, FINITE),
-        score=number(event, "score", -FINITE, FINITE),
+        parent=event["parent"],
+        surgery=event["surgery"],
+        topology=event["topology"],
+        parameters=event["parameters"],
+        gain=event["gain"],
+        score=event["score"],
         # A branch that was trained on without surgery is not proposed before.
         epoch=known.epoch if known else max((each.epoch for each in history.decisions), default=0.0),
         points=(*(known.points if known else ()), point),
     )
 
 
-def _operated(event: Event) -> Operated:
-    after = tuple(_spectrum(each) for each in entries(event, "after"))
-    return Operated(integer(event, "layer"), _spectrum(event["before"]), after)
+def _operated(event: events.Operated) -> LayerSpectra:
+    after = tuple(None if each is None else _spectrum(each) for each in event["after"])
+    return LayerSpectra(event["layer"], None if event["before"] is None else _spectrum(event["before"]), after)
 
 
-def _spectrum(found: Event | None) -> Spectrum | None:
-    if found is None:
-        return None
-    values = numbers(found, "values", 0, FINITE)
-    if not values or integer(found, "count") < len(values):
+def _spectrum(found: events.Spectrum) -> Spectrum:
+    values = tuple(found["values"])
+    if not values or found["count"] < len(values):
         raise ValueError("fewer singular values than are told")
     return Spectrum(found["count"], values)
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, open_regular, sha256_of, write_bytes
-from onnxsurgeon.runs.lines import Event as Event  # for those who read journals
-from onnxsurgeon.runs.lines import Line, plain, read_lines, sealed
+from onnxsurgeon.runs.events import Digests, Extended, JournalEvent, Measured, Resumable
+from onnxsurgeon.runs.lines import Line, Record, plain, read_lines, sealed
 from onnxsurgeon.runs.records import check_settings
 from onnxsurgeon.typed import UnfitError
 
@@ -49,7 +49,7 @@ _CHECKPOINTS = ("started", "decided", "extended")
 _NEEDED = (*_CHECKPOINTS, "finished")
 
 
-WhyDamaged = Callable[[Event], str]
+WhyDamaged = Callable[[Record], str]
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,20 @@ class Checkpoint:
 
     Attributes:
         kept: the journal's lines up to it.
-        event: its own; None: the run begins anew.
+        event: what its own line tells of; None: the run begins anew.
         trained: by branch number, the digests of its files as they were when its training had ended; only of branches
             since this checkpoint and up to the next.
     """
 
     kept: tuple[Line, ...]
-    event: Event | None
-    trained: dict[int, dict[str, str]]
+    event: Resumable | None
+    trained: dict[int, Digests]
 
     @property
     def run_epochs(self) -> int | None:
         """How long the run is by then, where it was made longer; None: as long as its settings say."""
-        events = [line.event for line in self.kept if line.event is not None and line.event["event"] == "extended"]
-        return int(events[-1]["run_epochs"]) if events else None
+        found = [cast(Extended, line.record) for line in self.kept if line.kind == "extended"]
+        return found[-1]["run_epochs"] if found else None
 
 
 @dataclass
@@ -85,7 +85,7 @@ class RunDirectory:
     """
 
     path: Path
-    finished_training: dict[int, dict[str, str]] = field(default_factory=dict)
+    finished_training: dict[int, Digests] = field(default_factory=dict)
 
     @property
     def branches(self) -> Path:
@@ -125,7 +125,9 @@ class RunDirectory:
         parent = Path("runs") if path is None else path.parent
         try:
             if path is not None and os.path.lexists(path):
-                raise RunError(f"{path}: exists already; choose another --run-dir, or continue it with --resume")
+                raise RunError(
+                    f"{path}: exists already; choose another --run-dir, or continue it with --resume", "run-exists"
+                )
             parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=parent, prefix=".", suffix=TEMPORARY_SUFFIX) as temporary:
                 unfinished = cls(Path(temporary, "run"))
@@ -134,7 +136,9 @@ class RunDirectory:
                 names = [path] if path is not None else (parent / f"{stem}-{number}" for number in count(1))
                 return cls(_rename_to_first_free(unfinished.path, names))
         except OSError as error:
-            raise RunError(f"{error.filename or path}: cannot be made: {error.strerror or error}") from error
+            raise RunError(
+                f"{error.filename or path}: cannot be made: {error.strerror or error}", "cannot-write"
+            ) from error
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -147,12 +151,14 @@ class RunDirectory:
         try:
             for needed, is_there in ((run.settings_file, Path.is_file), (run.branches, Path.is_dir)):
                 if not is_there(needed):
-                    raise RunError(f"{path}: not a run directory: no {needed.name} in it")
+                    raise RunError(f"{path}: not a run directory: no {needed.name} in it", "not-a-run")
             for entry in path.iterdir():
                 if entry.name.startswith(_NAMES):
                     _refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
         except OSError as error:
-            raise RunError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+            raise RunError(
+                f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read"
+            ) from error
         return run
 
     def write_settings(self, record: Mapping[str, Any]) -> None:
@@ -169,9 +175,9 @@ class RunDirectory:
             record = json.loads(read_own_file(self.settings_file, _LARGEST_SETTINGS))
             check_settings(record, hints)
         except UnfitError as error:
-            raise RunError(f"{self.settings_file}: lacks or misnames an entry: {error}") from error
+            raise RunError(f"{self.settings_file}: lacks or misnames an entry: {error}", "settings-of-run") from error
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{self.settings_file}: cannot be read: {error}") from error
+            raise RunError(f"{self.settings_file}: cannot be read: {error}", "settings-of-run") from error
         assert isinstance(record, dict)
         return record
 
@@ -185,7 +191,7 @@ class RunDirectory:
         try:
             file = self.settings_file.open("rb")  # never replaced, unlike the other files
         except OSError as error:
-            raise RunError(f"{self.settings_file}: cannot be read: {error.strerror}") from error
+            raise RunError(f"{self.settings_file}: cannot be read: {error.strerror}", "cannot-read") from error
         with file:
             try:
                 import fcntl
@@ -201,7 +207,7 @@ class RunDirectory:
             except ImportError:
                 pass
             except OSError as error:
-                raise RunError(f"{self.path}: another process is working on this run") from error
+                raise RunError(f"{self.path}: another process is working on this run", "busy") from error
             yield
 
     def is_held(self) -> bool:
@@ -233,11 +239,13 @@ class RunDirectory:
             for old in self.front.glob("*.onnx"):
                 old.unlink()
         except OSError as error:
-            raise RunError(f"{error.filename or self.front}: cannot be written: {error.strerror}") from error
+            raise RunError(
+                f"{error.filename or self.front}: cannot be written: {error.strerror}", "cannot-write"
+            ) from error
         for branch, name in names.items():
             copy_model(self.branches / branch, self.front / name, overwrite=True)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: JournalEvent) -> None:
         """Append one event to the journal; one that a resumed run needs is on the disk afterwards.
 
         A checkpoint carries a checksum.
@@ -252,7 +260,7 @@ class RunDirectory:
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
-            raise RunError(f"{self.journal}: cannot be written: {error.strerror or error}") from error
+            raise RunError(f"{self.journal}: cannot be written: {error.strerror or error}", "cannot-write") from error
 
     def lines(self) -> list[Line]:
         """The journal's lines; none where there is no journal yet.
@@ -262,20 +270,20 @@ class RunDirectory:
         """
         return list(read_lines(read_own_file(self.journal))) if os.path.lexists(self.journal) else []
 
-    def read_journal(self) -> list[Event]:
-        """The journal's events up to the first line that is damaged: a kill can cut off the last one."""
-        events: list[Event] = []
+    def read_journal(self) -> list[Record]:
+        """What the journal tells up to the first line that is damaged: a kill can cut off the last one."""
+        records: list[Record] = []
         for line in self.lines():
-            if line.event is None:
+            if line.record is None:
                 break
-            events.append(line.event)
-        return events
+            records.append(line.record)
+        return records
 
     def checkpoint(self, why_damaged: WhyDamaged, wanted: int | None = None) -> Checkpoint:
         """Where the run goes on from; nothing is changed.
 
         Args:
-            why_damaged: says of an event why a run cannot go on from it, or "".
+            why_damaged: says of a line why a run cannot go on from it, or "".
             wanted: number of the line of a checkpoint; 0: the run begins anew; None: the last checkpoint.
 
         Raises:
@@ -285,37 +293,44 @@ class RunDirectory:
         kept: list[Line] = []
         damaged: Line | None = None
         for line in self.lines():
-            damage = line.damage or why_damaged(line.event or {})
+            damage = line.damage or why_damaged(line.record or {})
             if not damage:
                 kept.append(line)
             elif not line.is_cut_off and damaged is None:
                 damaged = Line(line.number, line.content, None, damage)
-        found = [line for line in kept if line.event is not None and line.event["event"] in _CHECKPOINTS]
+        found = [line for line in kept if line.kind in _CHECKPOINTS]
         if wanted is None and damaged is not None:
-            raise RunError(f"{self.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}")
+            raise RunError(
+                f"{self.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}",
+                "damaged-journal",
+            )
         if wanted is None and not found and self._has_trained():
-            raise RunError(f"{self.journal}: holds no checkpoint, though branches were trained; {_onward(found)}")
+            raise RunError(
+                f"{self.journal}: holds no checkpoint, though branches were trained; {_onward(found)}",
+                "damaged-journal",
+            )
         if wanted == 0 or not found:
             if wanted:
-                raise RunError(f"{self.journal}: line {wanted} is no checkpoint; {_onward(found)}")
+                raise RunError(f"{self.journal}: line {wanted} is no checkpoint; {_onward(found)}", "damaged-journal")
             return Checkpoint((), None, {})
         chosen = next((line for line in found if line.number == wanted), found[-1] if wanted is None else None)
         if chosen is None:
-            places = ", ".join(f"{line.number} (epoch {(line.event or {})['epoch']})" for line in found[-8:])
-            raise RunError(f"{self.journal}: line {wanted} is no checkpoint; the last ones are in lines {places}")
+            places = ", ".join(f"{line.number} (epoch {_epoch(line)})" for line in found[-8:])
+            raise RunError(
+                f"{self.journal}: line {wanted} is no checkpoint; the last ones are in lines {places}",
+                "damaged-journal",
+            )
         later = found[found.index(chosen) + 1].number if chosen is not found[-1] else kept[-1].number + 1
-        trained: dict[int, dict[str, str]] = {
-            line.event["branch"]: {key: line.event[key] for key in ("digest", "state_digest") if key in line.event}
-            for line in kept
-            if line.event is not None and line.event["event"] == "trained" and chosen.number < line.number < later
-        }
-        return Checkpoint(tuple(line for line in kept if line.number <= chosen.number), chosen.event, trained)
+        since = (line for line in kept if line.kind == "trained" and chosen.number < line.number < later)
+        trained = {event["branch"]: _digests(event) for event in (cast(Measured, line.record) for line in since)}
+        upto = tuple(line for line in kept if line.number <= chosen.number)
+        return Checkpoint(upto, cast(Resumable, chosen.record), trained)
 
     def _has_trained(self) -> bool:
         names = (path.name for path in self.branches.iterdir())
         return any(name.endswith(".onnx") and not name.startswith(("0000-", ".")) for name in names)
 
-    def rewind(self, why_damaged: WhyDamaged = lambda event: "", wanted: int | None = None) -> Event | None:
+    def rewind(self, why_damaged: WhyDamaged = lambda event: "", wanted: int | None = None) -> Resumable | None:
         """Cut the journal back to a checkpoint, which is returned; None: there is none, start afresh.
 
         Unfinished temporary files are removed. Lines that are damaged are, too, where a checkpoint was ``wanted``.
@@ -328,7 +343,9 @@ class RunDirectory:
             for leftover in (*self.path.glob(f".*{TEMPORARY_SUFFIX}"), *self.branches.glob(f".*{TEMPORARY_SUFFIX}")):
                 leftover.unlink()
         except OSError as error:
-            raise RunError(f"{error.filename or self.path}: cannot be removed: {error.strerror}") from error
+            raise RunError(
+                f"{error.filename or self.path}: cannot be removed: {error.strerror}", "cannot-write"
+            ) from error
         self.finished_training = found.trained
         write_bytes(self.journal, b"".join(line.content for line in found.kept), overwrite=True)
         return found.event
@@ -345,16 +362,20 @@ def read_own_file(path: Path, most: int | None = None) -> bytes:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
-                raise RunError(f"{path}: {size:,} bytes are more than such a file has")
+                raise RunError(f"{path}: {size:,} bytes are more than such a file has", "strange-file")
             return file.read()
     except (OSError, MemoryError) as error:
-        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}") from error
+        raise RunError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}", "cannot-read"
+        ) from error
 
 
 def _refuse_links(path: Path, *, inside: bool = True) -> None:
     """Raise RunError where ``path``, or anything ``inside`` it, is a link; where there is nothing, nothing is wrong."""
     if path.is_symlink():
-        raise RunError(f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own")
+        raise RunError(
+            f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own", "strange-file"
+        )
     if inside and path.is_dir():
         with os.scandir(path) as entries:
             for entry in entries:
@@ -362,11 +383,20 @@ def _refuse_links(path: Path, *, inside: bool = True) -> None:
                     _refuse_links(Path(entry.path))
 
 
+def _digests(event: Measured) -> Digests:
+    """Those that the event tells: runs whose optimizer has no state lack one, and a stranger's may lack both."""
+    return cast(Digests, {key: event[key] for key in ("digest", "state_digest") if key in event})
+
+
+def _epoch(checkpoint: Line) -> int:
+    return cast(Resumable, checkpoint.record)["epoch"]
+
+
 def _onward(found: list[Line]) -> str:
     """How a run can go on whose journal is damaged."""
     if not found:
         return "there is no checkpoint to go on from: --from-checkpoint 0 begins anew"
-    line, epoch = found[-1].number, (found[-1].event or {})["epoch"]
+    line, epoch = found[-1].number, _epoch(found[-1])
     return f"the last whole checkpoint is in line {line} (epoch {epoch}): --from-checkpoint {line} goes on from there"
 
 
@@ -379,7 +409,7 @@ def file_digest(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}", "cannot-read") from error
 
 
 def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:
@@ -391,4 +421,4 @@ def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-    raise RunError(f"{name}: exists already; choose another --run-dir, or continue it with --resume")
+    raise RunError(f"{name}: exists already; choose another --run-dir, or continue it with --resume", "run-exists")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from onnxsurgeon.runs.events import EVENTS
 
-Event = dict[str, Any]
+Record = dict[str, Any]  # what a line tells of, of which only the kind is sure: ``checked.event_of`` makes it an event
 # The last entry of a sealed line: SHA-256 of the line as it is without this entry and without the line's end.
 _SEAL = re.compile(rb'(\{.*), "checksum": "([0-9a-f]{64})"\}')
 
@@ -23,25 +23,30 @@ class Line:
     Attributes:
         number: counted from 1.
         content: its bytes, with its end where it has one.
-        event: what it tells, the checksum left out; None: it is damaged.
+        record: what it tells of, the checksum left out; None: it is damaged.
         damage: why it is, in words; "" where it is not.
         is_cut_off: whether it is the last one and has no end: it is being written, or a run was killed in that moment.
     """
 
     number: int
     content: bytes
-    event: Event | None
+    record: Record | None
     damage: str = ""
     is_cut_off: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The kind of the event that it tells of; "" where it is damaged."""
+        return "" if self.record is None else str(self.record["event"])
 
-def sealed(event: Event) -> bytes:
+
+def sealed(event: Mapping[str, object]) -> bytes:
     """An event as a line that carries a checksum over itself."""
     plain = json.dumps(event).encode()
     return plain[:-1] + f', "checksum": "{hashlib.sha256(plain).hexdigest()}"}}\n'.encode()
 
 
-def plain(event: Event) -> bytes:
+def plain(event: Mapping[str, object]) -> bytes:
     """An event as a line."""
     return json.dumps(event).encode() + b"\n"
 
@@ -50,24 +55,24 @@ def read_lines(content: bytes) -> Iterator[Line]:
     """The lines of a journal, the damaged ones included."""
     *whole, rest = content.split(b"\n")
     for number, encoded in enumerate(whole, start=1):
-        event, damage = _read(encoded)
-        yield Line(number, encoded + b"\n", event, damage)
+        record, damage = _read(encoded)
+        yield Line(number, encoded + b"\n", record, damage)
     if rest:
         yield Line(len(whole) + 1, rest, None, "it is cut off", is_cut_off=True)
 
 
-def _read(encoded: bytes) -> tuple[Event | None, str]:
+def _read(encoded: bytes) -> tuple[Record | None, str]:
     try:
-        event = json.loads(encoded)
+        record = json.loads(encoded)
     except (ValueError, RecursionError):
         return None, "it is no JSON"
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
         return None, "it tells of no event"
-    if event["event"] not in EVENTS:
+    if record["event"] not in EVENTS:
         return None, "it tells of an unknown event"
-    if "checksum" in event:
+    if "checksum" in record:
         found = _SEAL.fullmatch(encoded)
         if found is None or hashlib.sha256(found[1] + b"}").hexdigest().encode() != found[2]:
             return None, "its checksum does not fit it"
-        del event["checksum"]
-    return event, ""
+        del record["checksum"]
+    return record, ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from onnxsurgeon.runs.checked import entries, integer, table, texts
-from onnxsurgeon.runs.journal import Event
+from onnxsurgeon.task import Predicted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,29 @@ class Values:
 Predictions = Classes | Labels | Values
 
 
-def read_predictions(event: Event) -> tuple[Predictions, ...]:
-    """Of each head; () where the run is from before they were written.
+def read_predictions(heads: Iterable[Predicted]) -> tuple[Predictions, ...]:
+    """Of each head.
 
     Raises:
         KeyError, TypeError, ValueError: they are damaged.
     """
-    return tuple(_read(each) for each in entries(event, "predictions") if each) if "predictions" in event else ()
+    return tuple(map(_read, heads))
 
 
-def _read(record: Event) -> Predictions:
-    kind = record["kind"]
-    if kind == "classes":
-        count = integer(record, "classes")
-        cells = tuple((int(true), int(told), int(rows)) for true, told, rows in table(record, "cells", 3))
-        if not all(0 <= true < count and 0 <= told < count and rows > 0 for true, told, rows in cells):
+def _read(head: Predicted) -> Predictions:
+    if head["kind"] == "classes":
+        count = head["classes"]
+        cells = tuple((true, told, rows) for true, told, rows in _of_width(head["cells"], 3))
+        if not all(true < count and told < count and rows > 0 for true, told, rows in cells):
             raise ValueError("a class that there is not")
-        return Classes(count, texts(record, "names"), cells)
-    if kind == "labels":
-        counts = tuple(tuple(map(int, row)) for row in table(record, "counts", 4))
-        return Labels(texts(record, "names"), counts)
-    if kind == "values":
-        columns = record["targets"]
-        return Values(tuple(tuple(table({"rows": column}, "rows", 2)) for column in columns))
-    raise ValueError(f"unknown kind of predictions: {kind}")
+        return Classes(count, tuple(head["names"]), cells)
+    if head["kind"] == "labels":
+        return Labels(tuple(head["names"]), tuple(_of_width(head["counts"], 4)))
+    return Values(tuple(tuple(_of_width(column, 2)) for column in head["targets"]))
+
+
+def _of_width(rows: Iterable[list[T]], width: int) -> list[tuple[T, ...]]:
+    found = [tuple(row) for row in rows]
+    if any(len(row) != width for row in found):
+        raise ValueError(f"expected rows of {width} numbers")
+    return found

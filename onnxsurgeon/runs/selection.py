@@ -27,7 +27,7 @@ def model_file(path: str | os.PathLike[str], branch: int | None = None) -> Path:
     try:
         return _model_file(path, branch)
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}", "cannot-read") from error
 
 
 def _model_file(path: str | os.PathLike[str], branch: int | None) -> Path:
@@ -35,20 +35,22 @@ def _model_file(path: str | os.PathLike[str], branch: int | None) -> Path:
     suffix = _BRANCH_OF_RUN.fullmatch(str(path))
     if suffix and not given.exists():
         if branch is not None:
-            raise RunError(f"{path}: names a branch already; --branch {branch} asks for another")
+            raise RunError(f"{path}: names a branch already; --branch {branch} asks for another", "no-such-branch")
         given, branch = Path(suffix[1]), int(suffix[2])
     if branch is None and not given.is_dir():
         return given
     if not given.is_dir():
-        raise RunError(f"{given}: {'is a file' if given.exists() else 'no such folder'}; only a run has branches")
+        raise RunError(
+            f"{given}: {'is a file' if given.exists() else 'no such folder'}; only a run has branches", "not-a-run"
+        )
     run = RunDirectory.open(given)
     files = branch_files(run)
     if branch is None:
         if not run.best.is_file():
-            raise RunError(f"{given}: has no best.onnx yet; it has {_listed(files)}")
+            raise RunError(f"{given}: has no best.onnx yet; it has {_listed(files)}", "no-such-branch")
         return run.best
     if branch not in files:
-        raise RunError(f"{given}: has no branch {branch}; it has {_listed(files)}")
+        raise RunError(f"{given}: has no branch {branch}; it has {_listed(files)}", "no-such-branch")
     return files[branch]
 
 

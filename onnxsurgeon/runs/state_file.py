@@ -62,9 +62,9 @@ def read_state(path: Path, network: Network) -> OptimizerState:
     except (
         Exception
     ) as error:  # damaged archives and headers make zipfile, tokenize and numpy raise what shares no base
-        raise RunError(f"{path}: holds no optimizer's state") from error
+        raise RunError(f"{path}: holds no optimizer's state", "exchanged") from error
     if rest or not state.fits(network, count) or any(a.dtype != network.dtype for each in moments for a in each):
-        raise RunError(f"{path}: holds the optimizer's state of another network")
+        raise RunError(f"{path}: holds the optimizer's state of another network", "exchanged")
     return state
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
 from importlib import import_module
@@ -88,7 +88,7 @@ class RunTable:
         """
         finish = self._read.finish
         if finish is not None and finish.front:
-            return tuple(RunModel(self.run, **record) for record in finish.front)
+            return tuple(RunModel(self.run, **asdict(entry)) for entry in finish.front)
         found = [
             RunModel(
                 self.run,
@@ -132,7 +132,7 @@ class RunTable:
         except ModuleNotFoundError as error:
             if error.name != "pandas":
                 raise
-            raise RunError("to_frame needs pip install 'onnxsurgeon[pandas]'") from error
+            raise RunError("to_frame needs pip install 'onnxsurgeon[pandas]'", "no-package") from error
         types = dict.fromkeys(_WHOLE, "Int64") | dict.fromkeys(_REAL, "float64")
         return pd.DataFrame(self.history, columns=list(COLUMNS)).astype(types)
 

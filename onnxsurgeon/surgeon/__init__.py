@@ -1,1 +1,1 @@
-"""The Surgeon: a genetic algorithm that trains and operates in turn (paper, Algorithm 1)."""
+"""The searches, which train and operate in turn: growing and shrinking, and the paper's Algorithm 1."""

@@ -64,7 +64,7 @@ class Algorithm1(Surgeon):
             ranked = sorted(recuperated, key=lambda job: (-job.branch.score, size_then_number(job.branch)))
             kept = ranked[: own.branches]
             for job in ranked[own.branches :]:
-                self.tell(event="dropped", branch=job.branch.number, reason="score")
+                self.drop(job.branch.number)
             trained = self._finish_step(state, kept, epochs)
             pool += trained
             good = [branch for branch in trained if branch.accuracy >= before or not own.step_back]
@@ -78,7 +78,7 @@ class Algorithm1(Surgeon):
     def _keep(self, kept: list[Branch], pool: Sequence[Branch]) -> list[Branch]:
         for branch in pool:
             if branch not in kept:
-                self.tell(event="dropped", branch=branch.number, reason="less accurate than before")
+                self.drop(branch.number, "less accurate than before")
         return kept
 
     def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from onnxsurgeon.errors import StopRun
-from onnxsurgeon.runs.journal import Event
+from onnxsurgeon.runs.events import Event
 
-Callback = Callable[[Event], object]
+Callback = Callable[[Any], object]  # of an ``Event``; whoever asks for a dict gets one as well
 
 
 class Callbacks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.external import size_on_disk
@@ -23,6 +22,7 @@ from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
+from onnxsurgeon.task import Predicted
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.predictions import Watcher, watchers
 
@@ -31,7 +31,7 @@ ITSELF = 0.9999  # agreement or fidelity, from which on the given model is the t
 
 def ended(
     surgeon: Surgeon, state: State, test_rows: Examples, classes: tuple[tuple[str, ...], ...]
-) -> tuple[Evolved, list[dict[str, Any]]]:
+) -> tuple[Evolved, list[Predicted]]:
     """What the run has come to, and for each head what the result predicts of the test rows, as plain values.
 
     ``classes`` are what each head's classes are called. RUN/front is written where the front is the objective.

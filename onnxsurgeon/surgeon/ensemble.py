@@ -23,7 +23,7 @@ def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
     """
     reason = reason_against([network])
     if settings.ensemble is not None and settings.ensemble > 1 and reason and network.hidden_count:
-        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}")
+        raise SettingsError(f"ensemble: '{network.name}' cannot be one of several: it has {reason}", "ensemble")
 
 
 def joined(
@@ -41,20 +41,10 @@ def joined(
     if replaces:
         same = parent.network.topology
         state.front = [entry for entry in state.front if entry.topology != same or not entry.branch]
-    number, state.next_number = state.next_number, state.next_number + 1
     network, rounding = join([branch.network for branch in members]).as_stored()
     surgery = spell(Join(len(members)))
-    surgeon.tell(
-        event="proposed",
-        branch=number,
-        parent=parent.number,
-        surgery=surgery,
-        score=1.0,
-        parameters=network.parameter_count,
-        reason=f"the mean of branches {', '.join(str(branch.number) for branch in members)}",
-        epoch=state.epoch,
-        draw=0,
-    )
+    reason = f"the mean of branches {', '.join(str(branch.number) for branch in members)}"
+    number = surgeon.propose(state, parent, surgery, network.parameter_count, reason)
     measurement = replace(parent.history[-1], rounding=rounding)
     if not refits:
         metrics = surgeon.engine.evaluate(network, surgeon.validation)
@@ -69,10 +59,11 @@ def joined(
 
 
 def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Branch:
-    """The network settled once more in as many copies, from where it began to, on all rows; ``settled`` if that fails.
+    """Settle ``count`` copies once more on all rows, from the state in which settling began, and join them.
 
     It is trained for as long as ``settled`` was, which may be less than a cycle: where rows are few, a network can get
     worse while it settles. No row is left to measure it by: it has the figures of ``settled``, which it was chosen by.
+    Where the training of every copy diverges, it is ``settled`` that is returned.
     """
     (path,) = surgeon.run.branches.glob(f"{state.search.root:04d}-*.onnx")
     root = read_branch(path)

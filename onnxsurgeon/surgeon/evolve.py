@@ -20,7 +20,9 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.operating.perform import moments_for
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.recommend import Candidate
+from onnxsurgeon.runs import events
 from onnxsurgeon.runs.branch import (
+    RECUPERATED,
     START,
     TRAINED,
     Branch,
@@ -29,13 +31,13 @@ from onnxsurgeon.runs.branch import (
     read_branch,
     write_branch,
 )
-from onnxsurgeon.runs.checkpoint import DONE, GROW, Search, State, checkpoint, restored, summary, why_damaged
-from onnxsurgeon.runs.journal import Event, RunDirectory
+from onnxsurgeon.runs.checkpoint import DONE, GROW, CyclePosition, State, checkpoint, restored, resumed, why_damaged
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.jobs import Done, Job, Manner
-from onnxsurgeon.surgeon.log import log_event, logger, near_chance
+from onnxsurgeon.surgeon.log import SCORE, log_event, logger, near_chance
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
@@ -60,7 +62,9 @@ def register(kind: T) -> T:
         taken.update({entry.name: search for entry in fields(settings)} if search != kind.name else {})
     for entry in fields(kind.settings_type) if kind.name not in OWN_SETTINGS else ():
         if entry.name in taken:
-            raise SettingsError(f"search {kind.name}: its setting '{entry.name}' is one of {taken[entry.name]}")
+            raise SettingsError(
+                f"search {kind.name}: its setting '{entry.name}' is one of {taken[entry.name]}", "other-search"
+            )
     SEARCHES[kind.name] = kind
     OWN_SETTINGS[kind.name] = kind.settings_type
     return kind
@@ -156,7 +160,8 @@ class Surgeon(ABC):
         state = self._start() if last is None else self._restored(last)
         if self.is_extended:
             self.lengthen(state)
-            self._checkpoint("extended", state, run_epochs=self.settings.epochs)
+            told = events.Extended(event="extended", **self._resumable(state), run_epochs=self.settings.epochs)
+            self.tell(told)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
             self.decide(state, branches, state.epoch + epochs)
@@ -194,7 +199,7 @@ class Surgeon(ABC):
             state.search = replace(state.search, phase=self.first_phase)
 
     def leading(self, state: State) -> float:
-        """The accuracy that --patience waits for a better one than."""
+        """The best accuracy so far: --patience counts the checkpoints without a better one."""
         return state.best.accuracy
 
     def is_allowed(self, branch: Branch) -> bool:
@@ -210,21 +215,21 @@ class Surgeon(ABC):
         metrics = self.engine.evaluate(branch.network, self.validation)
         measurement = Measurement(0, 0.0, TRAINED, metrics.accuracy, metrics.loss)
         branch = replace(branch, history=(measurement,))
-        state = State(0, [branch], branch, search=Search(phase=self.first_phase))
+        state = State(0, [branch], branch, search=CyclePosition(phase=self.first_phase))
         write_branch(branch, self.run.branches)
         self.measured(branch, state)
         self.run.write_best(branch.file_name)  # there is a result from the first checkpoint on
-        self._checkpoint("started", state)
+        self.tell(events.Checkpoint(event="started", **self._resumable(state)))
         if near_chance(metrics.accuracy, self.train.classes):
             logger.warning("near chance: untrained, or in need of another scale, mean, std or layout")
         return state
 
-    def _restored(self, last: Event) -> State:
+    def _restored(self, last: events.Resumable) -> State:
         """The state of a checkpoint, which only callbacks are told of: the journal has it."""
         state = restored(last, self.run.branches)
-        if not self.run.best.exists():  # a run of before the first checkpoint came with it
+        if not self.run.best.exists():  # runs did not always write it at the first checkpoint
             self.run.write_best(state.best.file_name)
-        self.announce(event="resumed", **summary(state))
+        self.announce(resumed(state))
         return state
 
     def _is_over(self, state: State) -> bool:
@@ -262,22 +267,40 @@ class Surgeon(ABC):
         known = {branch.number: branch for branch in (state.branches if parents is None else parents)}
         for candidate in chosen:
             parent = known[candidate.branch]
-            number, state.next_number = state.next_number, state.next_number + 1
-            self.tell(
-                event="proposed",
-                branch=number,
-                parent=parent.number,
-                surgery=str(candidate),
-                score=candidate.score,
-                parameters=candidate.parameters,
-                reason=candidate.reason,
-                epoch=state.epoch,
-                draw=draw,
-            )
+            what, reason = str(candidate), candidate.reason
+            number = self.propose(state, parent, what, candidate.parameters, reason, score=candidate.score, draw=draw)
             try:
                 yield candidate, parent, self._operate(parent, candidate, number, state.epoch)
             except SurgeryError as error:
-                self.tell(event="dropped", branch=number, reason=str(error))
+                self.drop(number, str(error))
+
+    def propose(
+        self,
+        state: State,
+        parent: Branch,
+        surgery: str,
+        parameters: int,
+        reason: str,
+        *,
+        score: float = 1.0,
+        draw: int = 0,
+    ) -> int:
+        """Tell of a surgery that is about to be tried; the number of the branch that it will make."""
+        number, state.next_number = state.next_number, state.next_number + 1
+        self.tell(
+            events.Proposed(
+                event="proposed",
+                branch=number,
+                parent=parent.number,
+                surgery=surgery,
+                score=score,
+                parameters=parameters,
+                reason=reason,
+                epoch=state.epoch,
+                draw=draw,
+            )
+        )
+        return number
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
         network, lineage, state = parent.network, parent.lineage, parent.state
@@ -286,7 +309,7 @@ class Surgeon(ABC):
             moments = self.moments_for(surgery, network)
             operated = operate(network, surgery, rng, moments=moments)
             self.heed(operated)
-            self.tell(event="operated", branch=number, **spectra(network, surgery, operated.network))
+            self.tell(events.Operated(event="operated", branch=number, **spectra(network, surgery, operated.network)))
             if state is not None:
                 state = state.mapped(network, operated.carry)
             # A branch is what its file holds, wherever it is trained.
@@ -332,7 +355,8 @@ class Surgeon(ABC):
         trained = [done.branch for _, done in self.perform(state, jobs)]
         if not trained:
             raise DivergedError(
-                f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate"
+                f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate",
+                "diverged",
             )
         return trained
 
@@ -353,7 +377,7 @@ class Surgeon(ABC):
         for job, each in performed:
             branch = each.branch
             if not each.finite:
-                self.tell(event="dropped", branch=branch.number, reason="its weights became NaN or infinite")
+                self.drop(branch.number, "its weights became NaN or infinite")
                 continue
             survivors.append((job, each))
             self.tell_measured(branch, job.parent_accuracy)
@@ -362,20 +386,27 @@ class Surgeon(ABC):
     def tell_measured(self, branch: Branch, parent_accuracy: float) -> None:
         """Tell of a branch's latest measurement; its file is written."""
         latest = branch.history[-1]
+        assert branch.parent is not None, "a checkpoint tells of the given model"
         self.tell(
-            event=latest.stage,
-            branch=branch.number,
-            parent=branch.parent,
-            surgery=branch.surgery,
-            topology=branch.network.topology,
-            parameters=branch.network.parameter_count,
-            epoch=latest.epoch,
-            accuracy=latest.accuracy,
-            gain=latest.accuracy - parent_accuracy,
-            loss=latest.loss,
-            score=branch.score,
-            **digests(self.run.branches / branch.file_name),
+            events.Measured(
+                event="recuperated" if latest.stage == RECUPERATED else "trained",
+                branch=branch.number,
+                parent=branch.parent,
+                surgery=branch.surgery,
+                topology=branch.network.topology,
+                parameters=branch.network.parameter_count,
+                epoch=latest.epoch,
+                accuracy=latest.accuracy,
+                gain=latest.accuracy - parent_accuracy,
+                loss=latest.loss,
+                score=branch.score,
+                **digests(self.run.branches / branch.file_name),
+            )
         )
+
+    def drop(self, branch: int, reason: str = SCORE) -> None:
+        """Tell that a branch does not go on; by default since others score higher."""
+        self.tell(events.Dropped(event="dropped", branch=branch, reason=reason))
 
     def _train(self, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
         """What comes of each job; a branch whose training had ended before a kill is read from its file."""
@@ -396,7 +427,7 @@ class Surgeon(ABC):
                     finished = False
                 yield replace(job, keep_file=finished)
 
-        found.update((done.branch.number, done) for done in self.workers.perform(unfinished()))
+        found.update((done.branch.number, done) for done in self.workers.run(unfinished()))
         return [(job, found[job.branch.number]) for job in every]
 
     def decide(self, state: State, branches: list[Branch], epoch: int) -> None:
@@ -411,19 +442,19 @@ class Surgeon(ABC):
         state.best = best
         state.stale = 0 if self.leading(state) > before else state.stale + is_trained
         self.run.write_best(best.file_name)
-        self._checkpoint("decided", state)
+        self.tell(events.Checkpoint(event="decided", **self._resumable(state)))
 
-    def _checkpoint(self, event: str, state: State, **more: int) -> None:
+    def _resumable(self, state: State) -> events.Resumable:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
-        self.tell(event=event, **checkpoint(state, self.run.branches), **more)
+        return checkpoint(state, self.run.branches)
 
-    def tell(self, **event: object) -> None:
+    def tell(self, event: events.JournalEvent) -> None:
         """Write an event to the journal and pass it to the callbacks."""
         self.run.append(event)
-        self.announce(**event)
+        self.announce(event)
 
-    def announce(self, **event: object) -> None:
+    def announce(self, event: events.Event) -> None:
         """Pass an event to the log and the callbacks only."""
         log_event(event)
         self.callbacks(event)

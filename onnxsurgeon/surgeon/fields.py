@@ -36,8 +36,10 @@ class Range:
         if self.most < math.inf:
             is_percentage = self.most == 1 and 1 < value <= 100
             hint = f": did you mean {value / 100:g}, or {value:g}%?" if is_percentage else ""
-            raise SettingsError(f"{name}: {shown} is not {self}{hint}")
-        raise SettingsError(f"{name}: {shown} is too {'large' if is_above else 'small'}: expected {self}")
+            raise SettingsError(f"{name}: {shown} is not {self}{hint}", "senseless-value")
+        raise SettingsError(
+            f"{name}: {shown} is too {'large' if is_above else 'small'}: expected {self}", "senseless-value"
+        )
 
     def __str__(self) -> str:
         least = f"{'at least' if self.is_least_in else 'more than'} {self.least:g}"
@@ -95,7 +97,7 @@ def require_choice(value: str, choices: Iterable[str], name: str) -> None:
     known = tuple(choices)
     if value not in known:
         text = f"{option_name(name)}: '{value}' is unknown: expected one of {', '.join(known)}"
-        raise SettingsError(f"{text}{did_you_mean(str(value), known)}")
+        raise SettingsError(f"{text}{did_you_mean(str(value), known)}", "unknown-choice")
 
 
 def choices_of(choices: Any) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.recommend import Candidate
+from onnxsurgeon.recommend.channels import channels
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
@@ -98,7 +99,7 @@ class GrowAndShrink(FrontSearch):
         return growths(branch.network, most, mode=self.settings.widen, branch=branch.number, bounds=bounds)
 
     def _growth_epochs(self, state: State, left: int) -> int:
-        """How many of the epochs left for growth this one gets: as many as each of those that there will be."""
+        """Epochs for this growth: an equal share of those that are left for growing."""
         (branch,) = state.branches
         ratio = self._most(branch) / branch.network.parameter_count
         rounds = max(1, math.ceil(math.log(ratio) / math.log(self.settings.growth_factor) - 1e-9))
@@ -139,9 +140,14 @@ class GrowAndShrink(FrontSearch):
         return max(PARAMETERS_PER_ROW * self.train.rows, UNITS * inputs)
 
     def _overgrowth(self, limit: int | None) -> float:
-        """How many times as large as a limit allows the network grows, to be pruned to it."""
+        """How many times as large as a limit allows the network grows, to be pruned to it.
+
+        Of what has convolutions not at all: epochs of three times the multiplications are as much longer, and what that
+        gains of dense networks is little.
+        """
         settings = self.settings
         is_plain = limit is None or limit >= self._enough or settings.shrinkage == 0 or settings.epochs < FEWEST
+        is_plain = is_plain or bool(channels(self.given_branch.network))
         return 1.0 if is_plain or settings.objective == "pareto" else settings.overgrowth
 
     def _settling(self, state: State) -> int:
@@ -189,13 +195,13 @@ class GrowAndShrink(FrontSearch):
             begin, until = until, min(stop, until + (until - start))
             jobs = done[: -(-len(done) // 2) if until < stop else 1]
             for job in done[len(jobs) :]:
-                self.tell(event="dropped", branch=job.branch.number, reason="score")
+                self.drop(job.branch.number)
             jobs = [replace(job, stop=until) for job in jobs]
         jobs = [replace(job, stop=stop, stage=TRAINED, cycle=cycle or (begin, stop)) for job in jobs]
         trained = self.perform(state, jobs)
         trained.sort(key=lambda pair: -pair[1].branch.score)  # several where there was no room for a rung
         for _, loser in trained[1:]:
-            self.tell(event="dropped", branch=loser.branch.number, reason="score")
+            self.drop(loser.branch.number)
         if not trained:
             epochs = (stop - start) // self.batches_per_epoch
             return self.train_on(state, state.branches, epochs, what="every branch", cycle=cycle)[0]

@@ -24,7 +24,7 @@ class Job:
         is_trained: whether the given network was trained before: unasked, nothing is dropped out then.
         uses_made: whether rows that were made of the given ones are trained on too.
         refits: whether it is trained on the rows that decide as well; positions count batches of all rows then, and
-            the measurement stays that of before.
+            the measurement stays the previous one.
         keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
     """
 

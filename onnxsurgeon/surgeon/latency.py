@@ -101,7 +101,9 @@ def _stopwatch(path: Path) -> Callable[[], float]:
         try:
             made.run(None, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-            raise EngineError(f"{path}: ONNX Runtime cannot run the model: {first_line(error)}") from error
+            raise EngineError(
+                f"{path}: ONNX Runtime cannot run the model: {first_line(error)}", "runtime-failed"
+            ) from error
         return time.perf_counter() - start
 
     return once

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxsurgeon.runs.journal import Event
+    from onnxsurgeon.runs import events
+    from onnxsurgeon.runs.events import Event
 
 # Nothing is shown unless the program that calls wants it. Here and not in the package's __init__: every command's
 # --help would wait for ``logging``.
@@ -50,13 +51,12 @@ def near_chance(accuracy: float, classes: int) -> bool:
 
 
 def _level(event: Event) -> int:
-    kind = event["event"]
-    if kind == "dropped":
+    if event["event"] == "dropped":
         return logging.WARNING if "NaN" in event["reason"] else logging.DEBUG
-    return logging.DEBUG if kind in ("proposed", "operated", "recuperated") else logging.INFO
+    return logging.DEBUG if event["event"] in ("proposed", "operated", "recuperated") else logging.INFO
 
 
-def _run(event: Event) -> str:
+def _run(event: events.Run) -> str:
     where = f" at {event['cluster']}" if event["cluster"] else ""
     return (
         f"run {event['path']}: {event['rows']} rows to train on, {event['validation_rows']} to choose by, "
@@ -65,48 +65,48 @@ def _run(event: Event) -> str:
     )
 
 
-def _started(event: Event) -> str:
+def _started(event: events.Checkpoint) -> str:
     return f"epoch 0: the given model, {event['topologies'][0]}, has {event['best_accuracy']:.4f}"
 
 
-def _resumed(event: Event) -> str:
+def _resumed(event: events.Resumed) -> str:
     return f"epoch {event['epoch']}: resumed with {', '.join(_branch(each) for each in event['branches'])}"
 
 
-def _proposed(event: Event) -> str:
+def _proposed(event: events.Proposed) -> str:
     return (
         f"branch {event['branch']}: {event['surgery']} of branch {event['parent']} proposed, score "
         f"{event['score']:.4f}, {event['parameters']} parameters: {event['reason']}"
     )
 
 
-def _operated(event: Event) -> str:
+def _operated(event: events.Operated) -> str:
     return f"branch {event['branch']}: layer {event['layer']} operated on"
 
 
-def _measured(event: Event) -> str:
+def _measured(event: events.Measured) -> str:
     return (
         f"{_branch(event)} {event['event']} to epoch {event['epoch']:.2f}: {event['parameters']} parameters, "
         f"accuracy {event['accuracy']:.4f}, gain {event['gain']:+.4f}, score {event['score']:.4f}"
     )
 
 
-def _dropped(event: Event) -> str:
+def _dropped(event: events.Dropped) -> str:
     reason = "others have better scores" if event["reason"] == SCORE else event["reason"]
     return f"branch {event['branch']} dropped: {reason}"
 
 
-def _decided(event: Event) -> str:
+def _decided(event: events.Checkpoint) -> str:
     kept = zip(event["branches"], event["topologies"], event["accuracies"], strict=True)
     text = ", ".join(f"branch {number} ({topology}) {accuracy:.4f}" for number, topology, accuracy in kept)
     return f"epoch {event['epoch']}: kept {text}; best is branch {event['best']}, {event['best_accuracy']:.4f}"
 
 
-def _extended(event: Event) -> str:
+def _extended(event: events.Extended) -> str:
     return f"epoch {event['epoch']}: goes on to epoch {event['run_epochs']}"
 
 
-def _finished(event: Event) -> str:
+def _finished(event: events.Finished) -> str:
     return (
         f"finished: branch {event['branch']}, {event['topology']}, {event['parameters']} parameters, validation "
         f"{event['validation_accuracy']:.4f}, test {event['test_accuracy']:.4f}; {event['steps']} steps in "
@@ -114,11 +114,12 @@ def _finished(event: Event) -> str:
     )
 
 
-def _branch(event: Event) -> str:
-    return f"branch {event['branch']} ({event['surgery']}, {event['topology']})"
+def _branch(branch: events.Known | events.Measured) -> str:
+    return f"branch {branch['branch']} ({branch['surgery']}, {branch['topology']})"
 
 
-_LINES: Mapping[str, Callable[[Event], str]] = {
+# Each for the kind of event that its argument says.
+_LINES: Mapping[str, Callable[[Any], str]] = {
     "run": _run,
     "started": _started,
     "resumed": _resumed,

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.runs.journal import Event
+from onnxsurgeon.runs.events import Event
 from onnxsurgeon.surgeon.log import line_of
 
 SHOWN = 8  # lines
@@ -29,7 +29,7 @@ class NotebookProgress:
         try:
             from IPython.display import HTML, display
         except ImportError as error:
-            raise RunError("NotebookProgress is for notebooks: there is no IPython here") from error
+            raise RunError("NotebookProgress is for notebooks: there is no IPython here", "no-package") from error
         self._page: Any = HTML
         self._show: Any = display
         self._place: Any = None
@@ -39,13 +39,13 @@ class NotebookProgress:
 
     def __call__(self, event: Event) -> None:
         """Show the event."""
-        kind = event["event"]
-        if kind == "run":
+        if event["event"] == "run":
             self._epochs, self._metric = float(event["settings"].get("epochs") or 0), event["metric"]
-        if kind in ("started", "resumed", "decided"):
-            self._epoch = float(event.get("epoch", self._epoch))
-            self._best = f"{event['best_accuracy']:.4f}" if "best_accuracy" in event else self._best
-        if kind == "finished":
+        elif event["event"] == "resumed":
+            self._epoch = float(event["epoch"])
+        elif event["event"] == "started" or event["event"] == "decided":
+            self._epoch, self._best = float(event["epoch"]), f"{event['best_accuracy']:.4f}"
+        elif event["event"] == "finished":
             self._epoch, self._best = self._epochs, f"{event['test_accuracy']:.4f} on the test rows"
         line = line_of(event)
         if not line:

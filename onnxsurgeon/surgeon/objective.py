@@ -24,7 +24,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds of the result; None: none."""
+    """Upper bounds of the result; None where there is no bound."""
 
     parameters: int | None = None
     size: int | None = None

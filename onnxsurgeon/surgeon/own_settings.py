@@ -15,7 +15,7 @@ from onnxsurgeon.quantities import SHARE
 from onnxsurgeon.surgeon.fields import A_SHARE, NOT_NEGATIVE, WHOLE_POSITIVE, OwnSettings, Range, quantity
 from onnxsurgeon.training.settings import setting
 
-RETURNS = ("most-accurate", "best-score")
+RESULT_CHOICES = ("most-accurate", "best-score")
 AUTO = "auto"
 GROW_AND_SHRINK, SHRINK_TRAINED, ALGORITHM_1 = "grow-and-shrink", "shrink-trained", "algorithm1"
 
@@ -99,7 +99,7 @@ class Algorithm1Settings(OwnSettings):
     pick: str = setting(
         "most-accurate",
         "Which branch is the result: the most accurate of all, or the final one of the best score.",
-        choices=RETURNS,
+        choices=RESULT_CHOICES,
         is_expert=True,
     )
 

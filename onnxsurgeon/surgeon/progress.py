@@ -19,7 +19,7 @@ PIECE = 1024
 
 
 @dataclass(frozen=True)
-class Underway:
+class ActiveJob:
     """A branch that waits for a worker or is being trained.
 
     Attributes:
@@ -56,7 +56,7 @@ class TrainingProgress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._before = 0
-        self._underway: dict[int, Underway] = {}
+        self._underway: dict[int, ActiveJob] = {}
 
     @property
     def steps(self) -> int:
@@ -65,13 +65,13 @@ class TrainingProgress:
             return self._before + sum(each.done for each in self._underway.values())
 
     @property
-    def underway(self) -> list[Underway]:
+    def underway(self) -> list[ActiveJob]:
         """The branches that are trained side by side, those that wait and those that have ended included."""
         with self._lock:
             return list(self._underway.values())
 
     def begin(self) -> None:
-        """Jobs are about to be done together; those of before have been."""
+        """Start a new round: earlier jobs count as done."""
         with self._lock:
             self._before += sum(each.done for each in self._underway.values())
             self._underway.clear()
@@ -79,7 +79,7 @@ class TrainingProgress:
     def expect(self, job: Job) -> None:
         """A job is given to a worker."""
         branch, network = job.branch, job.branch.network
-        each = Underway(
+        each = ActiveJob(
             branch.number, job.stage, branch.surgery, network.topology, network.parameter_count, job.start, job.stop
         )
         with self._lock:
@@ -93,7 +93,7 @@ class TrainingProgress:
                 self._underway[branch] = replace(each, done=min(each.done + steps, each.steps))
 
     def end(self, branch: int) -> None:
-        """All batches of the branch are trained; may be said twice."""
+        """All batches of the branch are trained. Calling it again has no effect."""
         with self._lock:
             each = self._underway.get(branch)
             if each is not None:

@@ -33,13 +33,17 @@ def renewed(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for old, new in RENAMED.items():
         if old in found:
             if new in found:
-                raise SettingsError(f"{option_name(old)}: is called {option_name(new)} now: give one of them")
+                raise SettingsError(
+                    f"{option_name(old)}: is called {option_name(new)} now: give one of them", "exclusive"
+                )
             found[new] = found.pop(old)
             remarks.append(f"--{option_name(old)} is called --{option_name(new)} now; {_UNTIL}")
     if found.get("objective") == PAPER:
         search = found.get("search", AUTO)
         if search not in (AUTO, ALGORITHM_1):
-            raise SettingsError(f"objective: paper is --search {ALGORITHM_1} now, and --search {search} is given")
+            raise SettingsError(
+                f"objective: paper is --search {ALGORITHM_1} now, and --search {search} is given", "exclusive"
+            )
         found |= {"objective": "accuracy", "search": ALGORITHM_1}
         remarks.append(f"--objective {PAPER} is called --search {ALGORITHM_1} now; {_UNTIL}")
     return found, remarks

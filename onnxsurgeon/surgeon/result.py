@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import START, Branch
 from onnxsurgeon.runs.entry import Entry
+from onnxsurgeon.runs.events import Result
 from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
 from onnxsurgeon.runs.model import RunModel
 from onnxsurgeon.runs.table import RunTable
@@ -111,27 +111,31 @@ class Evolved(RunTable):
         network = f"{self.network.topology}, {self.network.parameter_count:,} parameters"
         return f"<{type(self).__name__} {self.run}: {network}, {self.test.metric}: {figures}>"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Result:
         """The same as plain values, for JSON."""
-        return {
-            "run": str(self.run),
-            "best": str(self.run / "best.onnx"),
-            "branch": self.branch.number,
-            "topology": self.network.topology,
-            "parameters": self.network.parameter_count,
-            "surgeries": list(self.branch.lineage),
-            "validation_accuracy": self.validation_accuracy,
-            "test_accuracy": self.test.accuracy,
-            "test_loss": self.test.loss,
-            "start_test_accuracy": self.start.accuracy,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "training_seconds": self.training_seconds,
-            "before": asdict(self.before),
-            "after": asdict(self.after),
-            "is_worse": self.is_worse,
-            "remarks": list(self.remarks),
-            **({"front": [asdict(entry) for entry in self.written_front]} if self.written_front else {}),
-            **({"is_refitted": True} if self.is_refitted else {}),
-            **({"shortfall": self.shortfall} if self.shortfall else {}),
-        }
+        found = Result(
+            run=str(self.run),
+            best=str(self.run / "best.onnx"),
+            branch=self.branch.number,
+            topology=self.network.topology,
+            parameters=self.network.parameter_count,
+            surgeries=list(self.branch.lineage),
+            validation_accuracy=self.validation_accuracy,
+            test_accuracy=self.test.accuracy,
+            test_loss=self.test.loss,
+            start_test_accuracy=self.start.accuracy,
+            steps=self.steps,
+            seconds=self.seconds,
+            training_seconds=self.training_seconds,
+            before=self.before.record(),
+            after=self.after.record(),
+            is_worse=self.is_worse,
+            remarks=list(self.remarks),
+        )
+        if self.written_front:
+            found["front"] = [entry.record() for entry in self.written_front]
+        if self.is_refitted:
+            found["is_refitted"] = True
+        if self.shortfall:
+            found["shortfall"] = self.shortfall
+        return found

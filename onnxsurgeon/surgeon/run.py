@@ -22,6 +22,7 @@ from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.branch import START, Branch, write_branch
 from onnxsurgeon.runs.checkpoint import require_given, restored, why_damaged
+from onnxsurgeon.runs.events import Finished, Run, StartRecord
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runs.versions import differences, versions
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
@@ -291,9 +292,11 @@ def resume(
         rows: dict[str, Any] = {"target": tuple(given.get("target", ())), "impute": given.get("impute")}
         rows["validation_fraction"] = given.get("validation_fraction")
     except (KeyError, TypeError) as error:
-        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}") from error
+        raise RunError(f"{run.settings_file}: lacks or misnames an entry: {error}", "settings-of-run") from error
     if data is None and given.get("in_memory"):
-        raise RunError(f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)")
+        raise RunError(
+            f"{run.path}: its rows were in memory: give them again, from Python, as resume(run, data=…)", "other-data"
+        )
     settings = replace(settings, epochs=last.run_epochs or settings.epochs)
     if epochs is not None:
         settings = _lengthened(settings, epochs)
@@ -308,7 +311,8 @@ def resume(
         dataset = as_dataset(name if data is None else data, **rows)
         if dataset.digest != digest:
             raise RunError(
-                f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ"
+                f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ",
+                "other-data",
             )
         if last.event is not None:
             restored(last.event, run.branches)  # what cannot be gone on with is told before anything is written
@@ -329,7 +333,9 @@ def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
         SettingsError: it would be no longer than it is.
     """
     if epochs <= settings.epochs:
-        raise SettingsError(f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these")
+        raise SettingsError(
+            f"epochs: {epochs}: the run has {settings.epochs}; with --resume, expected more than these", "longer-only"
+        )
     return replace(settings, epochs=epochs)
 
 
@@ -406,41 +412,41 @@ def _finish(
 ) -> Evolved:
     with surgeon.run.exclusive():  # which ends after the last of the workers' jobs
         with surgeon.workers:
-            surgeon.announce(**_opening(surgeon, splits, start, other_versions))
+            surgeon.announce(_opening(surgeon, splits, start, other_versions))
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
             told = copy_model(surgeon.run.best, out, overwrite=overwrite)
             evolved = replace(evolved, remarks=(*evolved.remarks, *told))
-        surgeon.tell(event="finished", **evolved.record(), predictions=predictions)
+        surgeon.tell(Finished(event="finished", **evolved.record(), predictions=predictions))
     return evolved
 
 
-def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> dict[str, Any]:
+def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> Run:
     """The event that begins the work of this process."""
     notes = list(splits.notes)
     if start.reason == ITSELF and surgeon.settings.has_no_wish:
         notes.append("nothing is asked for: the smallest network that has 0.99 of the given model is looked for")
-    return {
-        "event": "run",
-        "path": str(surgeon.run.path),
-        "settings": surgeon.settings.record(),
-        "rows": splits.given_rows,
-        "made_rows": surgeon.train.rows - splits.given_rows,
-        "batches_per_epoch": surgeon.batches_per_epoch,
-        "validation_rows": surgeon.validation.rows,
-        "validation": surgeon.settings.decide_by,
-        "engine": surgeon.engine.name,
-        "device": surgeon.engine.device,
-        "workers": surgeon.workers.count,
-        "cluster": surgeon.workers.cluster,
-        "classes": surgeon.train.classes,
-        "task": " and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
-        "metric": surgeon.train.metric,
-        "start": asdict(start),
-        "notes": notes,
-        "other_versions": list(other_versions),
-    }
+    return Run(
+        event="run",
+        path=str(surgeon.run.path),
+        settings=surgeon.settings.record(),
+        rows=splits.given_rows,
+        made_rows=surgeon.train.rows - splits.given_rows,
+        batches_per_epoch=surgeon.batches_per_epoch,
+        validation_rows=surgeon.validation.rows,
+        validation=surgeon.settings.decide_by,
+        engine=surgeon.engine.name,
+        device=surgeon.engine.device,
+        workers=surgeon.workers.count,
+        cluster=surgeon.workers.cluster,
+        classes=surgeon.train.classes,
+        task=" and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
+        metric=surgeon.train.metric,
+        start=StartRecord(is_trained=start.is_trained, reason=start.reason),
+        notes=notes,
+        other_versions=list(other_versions),
+    )
 
 
 def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSettings:
@@ -452,7 +458,9 @@ def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSetti
     if given is None or isinstance(given, Mapping):
         return SurgeonSettings.from_preset(**(given or {}))
     if not isinstance(given, SurgeonSettings):
-        raise SettingsError(f"settings: expected SurgeonSettings, or a mapping of some of them; found {kind_of(given)}")
+        raise SettingsError(
+            f"settings: expected SurgeonSettings, or a mapping of some of them; found {kind_of(given)}", "wrong-type"
+        )
     return given
 
 
@@ -465,7 +473,7 @@ def _texts(given: Sequence[str], name: str) -> tuple[str, ...]:
     texts = (given,) if isinstance(given, str) else tuple(given)
     for text in texts:
         if not isinstance(text, str):
-            raise SettingsError(f"{name}: expected names of layers; found {kind_of(text)}")
+            raise SettingsError(f"{name}: expected names of layers; found {kind_of(text)}", "wrong-type")
     return texts
 
 

@@ -22,13 +22,17 @@ from typing import Any, ClassVar
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import DivergedError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.reduction import UNITS, by_units, kind_of, reductions, without_duplicates
-from onnxsurgeon.recommend.shrinking import shrinkage
+from onnxsurgeon.recommend.shrinking import least_count, shrinkage
+from onnxsurgeon.recommend.trials import with_trials
 from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
+from onnxsurgeon.runs.events import Chosen
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
@@ -38,6 +42,7 @@ from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
 from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
+from onnxsurgeon.training.teaching import head_outputs
 
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
@@ -55,6 +60,7 @@ PLANS_SHARE = 1 / 2  # the same of it and the plans beside it: on white rows ran
 WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is looked for is found by it
 ADJUSTED = 3  # sizes that a plan is tried for, where the limit is one on latency
 FINE = 0.02  # of such a limit: what is faster by less is as large as it can be
+BLOCKS = (8, 16)  # units of a convolution that a processor computes side by side
 PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
 
@@ -195,6 +201,8 @@ class ShrinkTrained(FrontSearch):
         if self.limits.latency is None:
             most = self.most(base if bounds.are_any else straight) or most
         plans = reductions(base.network, self._calibrated, most, base.number, bounds=bounds)
+        if self.limits.latency is not None:
+            plans += self._in_blocks(base, self.limits.latency)
         given = self.given_branch
         moments = calibrate(given.network, self.train, self.sample)
         plain = self._plain(given, moments, most)
@@ -212,6 +220,22 @@ class ShrinkTrained(FrontSearch):
             if kind not in found or made.score > found[kind].score:
                 found[kind] = made
         return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
+
+    def _in_blocks(self, base: Branch, limit: float) -> list[Candidate]:
+        """Units of convolutions in multiples that ONNX Runtime computes side by side, as many as are fast enough.
+
+        What lies between two multiples takes as long as the upper one, or longer.
+        """
+        network, moments = base.network, self._calibrated(base.network)
+        found = []
+        for block in BLOCKS if has_convolutions(network) else ():
+
+            def plan(most: int, block: int = block) -> Candidate | None:
+                return by_units(network, moments, most, base.number, self.limits.bounds, block)
+
+            most = self._latencies.within(limit, network, moments, plan, least_count(network))
+            found.append(plan(most))
+        return [candidate for candidate in found if candidate is not None]
 
     def _plain(self, given: Branch, moments: Moments, most: int) -> Candidate | None:
         """The given network pruned in one go to the limits, or to ``most`` parameters, as ``operate prune`` does it."""
@@ -296,7 +320,7 @@ class ShrinkTrained(FrontSearch):
         trained.sort(key=lambda pair: (_rank(*pair), pair[1].branch.number))
         for _, loser in trained[1:]:
             self.measured(loser.branch, state)
-            self.tell(event="dropped", branch=loser.branch.number, reason="score")
+            self.drop(loser.branch.number)
         job, done = trained[0]
         state.search = replace(
             state.search,
@@ -307,11 +331,13 @@ class ShrinkTrained(FrontSearch):
             end=state.epoch + epochs,
         )
         self.tell(
-            event="chosen",
-            branch=done.branch.number,
-            learning_rate=job.rate * self.settings.rate_of(done.branch.network.parameter_count),
-            uses_made=job.uses_made,
-            reason=f"the least loss of {len(trained)} after {epochs} epochs: {done.branch.history[-1].loss:.4g}",
+            Chosen(
+                event="chosen",
+                branch=done.branch.number,
+                learning_rate=job.rate * self.settings.rate_of(done.branch.network.parameter_count),
+                uses_made=job.uses_made,
+                reason=f"the least loss of {len(trained)} after {epochs} epochs: {done.branch.history[-1].loss:.4g}",
+            )
         )
         return [done.branch], epochs
 
@@ -460,8 +486,18 @@ class ShrinkTrained(FrontSearch):
                 return moments
         moments = calibrate(network, self.train, self.sample)
         moments = with_sensitivities(moments, network, self.train, self.sample, self.settings.seed)
+        if has_convolutions(network):
+            moments = with_trials(moments, network, self.train, self.sample, self._outputs)
         self._known = [(network, moments), *self._known[: REMEMBERED - 1]]
         return moments
+
+    def _outputs(self, network: Network, examples: Examples) -> tuple[Array, ...]:
+        return head_outputs(network, examples, self.engine)
+
+
+def has_convolutions(network: Network) -> bool:
+    """Whether some of its layers are convolutions."""
+    return any(segment.is_convolution for segment in network.segments)
 
 
 def _rank(job: Job, done: Done) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
@@ -37,7 +37,7 @@ class RowScores:
         elif task.loss == BINARY:
             scores = (z > 0) == (labels > 0.5)
         else:
-            told = np.exp(-np.logaddexp(0, -z)) if task.squash == "Sigmoid" else z
+            told = sigmoid(z) if task.squash == "Sigmoid" else z
             scores = -(((told - labels) / np.array(task.scale or 1.0)) ** 2)
         scores = scores.reshape(len(scores), -1)
         if task.is_balanced:
@@ -46,7 +46,7 @@ class RowScores:
         else:  # right or wrong takes a byte
             self._parts.append(scores[:, 0] if scores.shape[1] == 1 else scores.mean(axis=1))
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Array]:
         """The scores (rows,)."""
         scores = np.concatenate(self._parts).astype(np.float64, copy=False)
         if self._task.is_balanced:
@@ -67,7 +67,7 @@ class Both:
         self._first.add(output, labels)
         self._second.add(output, labels)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, object]:
         """What the first one has seen."""
         return self._first.record()
 

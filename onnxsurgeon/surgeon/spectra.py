@@ -7,6 +7,7 @@ import numpy as np
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
+from onnxsurgeon.runs.events import Spectra, Spectrum
 from onnxsurgeon.surgery import Surgery
 from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded
 
@@ -16,7 +17,7 @@ VALUES = 128
 AFFORDABLE = 2**27
 
 
-def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, object]:
+def spectra(before: Network, surgery: Surgery, after: Network) -> Spectra:
     """The layer operated on, its spectrum, and those of the layers in its place, as the journal holds them.
 
     A spectrum is its length and up to ``VALUES`` of its values, descending, with six digits; None where a large
@@ -26,11 +27,11 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> dict[str, obje
     made = after.segments[writer.segment].layers[writer.layer :]
     made = made[: 2 if isinstance(surgery.effect, Followed | Preceded) else 1]
     old = singular_values(before.segments[writer.segment].layers[writer.layer].weight)
-    return {
-        "layer": surgery.layer,
-        "before": _written(old),
-        "after": [_written(_spectrum(surgery, i, layer, old)) for i, layer in enumerate(made)],
-    }
+    return Spectra(
+        layer=surgery.layer,
+        before=_written(old),
+        after=[_written(_spectrum(surgery, i, layer, old)) for i, layer in enumerate(made)],
+    )
 
 
 def _spectrum(surgery: Surgery, i: int, layer: DenseLayer, old: Array) -> Array | None:
@@ -46,8 +47,8 @@ def _spectrum(surgery: Surgery, i: int, layer: DenseLayer, old: Array) -> Array 
     return None
 
 
-def _written(values: Array | None) -> dict[str, object] | None:
+def _written(values: Array | None) -> Spectrum | None:
     if values is None:
         return None
     ranks = np.linspace(0, len(values) - 1, min(len(values), VALUES)).round().astype(int)
-    return {"count": len(values), "values": [float(f"{value:.6g}") for value in values[ranks]]}
+    return Spectrum(count=len(values), values=[float(f"{value:.6g}") for value in values[ranks]])

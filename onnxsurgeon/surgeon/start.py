@@ -104,7 +104,9 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
     if settings.ensemble is not None:
         if smaller and settings.ensemble > 1:
             raise SettingsError(
-                "ensemble: several networks become a larger one, and the trained one that is given is to become smaller"
+                "ensemble: several networks become a larger one, and the trained one that is given is to become "
+                "smaller",
+                "exclusive",
             )
         return not smaller
     if smaller or settings.max_latency is not None:  # of several limits one is enough
@@ -145,12 +147,13 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
         name = "max-parameters" if settings.shrink is None else "shrink"
         value = f"{settings.max_parameters:,}" if settings.shrink is None else f"{settings.shrink:g}"
         most = "" if settings.shrink is None else f" ({limits.parameters:,} parameters)"
-        raise SettingsError(f"{name}: {value}{most} cannot be reached: {what}")
+        raise SettingsError(f"{name}: {value}{most} cannot be reached: {what}", "out-of-reach")
     if limits.size is not None:
         smallest = smallest_file(network, least)
         if limits.size < smallest:
             raise SettingsError(
-                f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes"
+                f"max-size: {limits.size:,} bytes cannot be reached: {what}, whose file has some {smallest:,} bytes",
+                "out-of-reach",
             )
 
     _require_computed(network, settings, dict.fromkeys(free, 1), why)
@@ -167,18 +170,22 @@ def _require_computed(network: Network, settings: SurgeonSettings, widths: Mappi
         count = least(network, widths)
         if count is None:
             raise SettingsError(
-                f"{option}: what '{network.name}' takes cannot be told: its file leaves the sizes of its inputs open"
+                f"{option}: what '{network.name}' takes cannot be told: its file leaves the sizes of its inputs open",
+                "out-of-reach",
             )
         if limit < count:
             raise SettingsError(
-                f"{option}: {limit:,} cannot be reached: '{network.name}' has at least {count:,} {what}, {why}"
+                f"{option}: {limit:,} cannot be reached: '{network.name}' has at least {count:,} {what}, {why}",
+                "out-of-reach",
             )
 
 
 def require_fast_enough(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where even one unit in each hidden layer takes longer than a limit on latency.
 
-    What else the machine does makes it take longer: the least of several measurements counts.
+    Widths alone tell that: of networks of these layers it is the fastest, also of convolutions, though ONNX Runtime has
+    faster kernels for 16 channels than for 15; ranks add layers. What else the machine does makes it take longer: the
+    least of several measurements counts.
     """
     limit = settings.max_latency
     if limit is None:
@@ -196,7 +203,8 @@ def require_fast_enough(network: Network, settings: SurgeonSettings) -> None:
                 return
     raise SettingsError(
         f"max-latency: {limit:.4g} ms cannot be reached: '{network.name}' with one unit in each hidden layer that "
-        f"can be pruned takes {least:.4g} ms for a row on this machine"
+        f"can be pruned takes {least:.4g} ms for a row on this machine",
+        "out-of-reach",
     )
 
 

@@ -68,12 +68,12 @@ class TaughtFolder:
             RunError: the folder is a link, or cannot be written.
         """
         if self.path.is_symlink():
-            raise RunError(f"{self.path}: is a link; expected a folder of the run's own")
+            raise RunError(f"{self.path}: is a link; expected a folder of the run's own", "strange-file")
         try:
             self.path.mkdir(exist_ok=True)
             (self.path / RECORD).unlink(missing_ok=True)
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from error
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}", "cannot-write") from error
         for part, taught in kept.items():
             for head, values in enumerate(taught.outputs):
                 header = io.BytesIO()

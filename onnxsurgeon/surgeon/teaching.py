@@ -57,9 +57,13 @@ class RecordedTeacher:
         try:
             model = TeacherModel.read(self.path)
         except (OnnxSurgeonError, OSError) as error:
-            raise RunError(f"what the run's teacher put out is gone, and so is the teacher: {error}") from error
+            raise RunError(
+                f"what the run's teacher put out is gone, and so is the teacher: {error}", "other-data"
+            ) from error
         if model.sha256 != self.sha256:
-            raise RunError(f"{self.path}: is not the teacher that the run was started with; its contents differ")
+            raise RunError(
+                f"{self.path}: is not the teacher that the run was started with; its contents differ", "other-data"
+            )
         return model
 
 
@@ -98,7 +102,7 @@ class Teaching:
         who = "the given model" if self.teacher is None else f"'{self.teacher.path}'"
         if not self.dataset.is_labelled:
             if settings.teacher_weight not in (None, 1):
-                raise SettingsError("teacher-weight: mixes a teacher with labels, and the rows have none")
+                raise SettingsError("teacher-weight: mixes a teacher with labels, and the rows have none", "no-labels")
             require_plain_classes(self.options)
             self.notes = (f"the rows have no labels: {who} is imitated, and is the measure",)
         elif not self.weight:
@@ -107,7 +111,9 @@ class Teaching:
                 ("more-rows", settings.more_rows is not None),
             ):
                 if is_given:
-                    raise SettingsError(f"{name}: is for a teacher, and there is none: --teacher or --teacher-weight")
+                    raise SettingsError(
+                        f"{name}: is for a teacher, and there is none: --teacher or --teacher-weight", "other-search"
+                    )
         else:
             self.notes = (f"trained towards {who} by {self.weight:.0%}, towards the labels by {1 - self.weight:.0%}",)
 

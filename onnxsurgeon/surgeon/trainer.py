@@ -20,6 +20,7 @@ from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.task import SQUARED
+from onnxsurgeon.training.dropout import masked_maps
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.rates import RateSchedule
 from onnxsurgeon.training.schedule import BatchSchedule
@@ -121,8 +122,9 @@ class Bench:
         inputs = settings.input_dropout
         if self.standardised(network).are_pixels:
             inputs = max(inputs, settings.standardised_dropout)
+        has_maps = bool(masked_maps(network))
         return {
-            "dropout": settings.dropout_of(network.parameter_count, self.train.rows),
+            "dropout": settings.dropout_of(network.parameter_count, self.train.rows, has_maps=has_maps),
             "input_dropout": inputs,
         }
 

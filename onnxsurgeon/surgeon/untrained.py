@@ -31,18 +31,8 @@ def standardised_start(surgeon: Surgeon, state: State) -> None:
     before, after = (surgeon.engine.evaluate(each, surgeon.train).loss for each in (given.network, network))
     if before <= after or not np.isfinite(after):
         return
-    number, state.next_number = state.next_number, state.next_number + 1
-    surgeon.tell(
-        event="proposed",
-        branch=number,
-        parent=given.number,
-        surgery=SURGERY,
-        score=1.0,
-        parameters=network.parameter_count,
-        reason=f"untrained: its weights are read as for standardised inputs, the loss {before:.4g} becomes {after:.4g}",
-        epoch=state.epoch,
-        draw=0,
-    )
+    reason = f"untrained: its weights are read as for standardised inputs, the loss {before:.4g} becomes {after:.4g}"
+    number = surgeon.propose(state, given, SURGERY, network.parameter_count, reason)
     metrics = surgeon.engine.evaluate(network, surgeon.validation)
     measurement = Measurement(0, 0.0, TRAINED, metrics.accuracy, metrics.loss, rounding)
     branch = Branch(number, given.number, SURGERY, network, given.lineage, given.history)

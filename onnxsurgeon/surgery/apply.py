@@ -17,7 +17,7 @@ from onnxsurgeon.graph.resize import resized
 from onnxsurgeon.graph.tied import sharing
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgery.maps import Change, ColumnMap, Columns, Gather, Refit, RowMap, by_row
-from onnxsurgeon.surgery.parameters import add_bias, unknown
+from onnxsurgeon.surgery.parameters import add_bias, fill_for_new
 
 P = TypeVar("P", Reader, Writer)
 M = TypeVar("M")
@@ -50,7 +50,7 @@ def carry(past: Network, result: Network, change: Change, power: int) -> Network
         return np.asarray(moved + layer.bias)
 
     def rows(each: RowMap, block: Array, layer: DenseLayer) -> Array:
-        return each.carried(block, power, unknown(layer, power))
+        return each.carried(block, power, fill_for_new(layer, power))
 
     changed = _mapped(past, change, rows, bias, lambda each, layer: each.carried(layer, power))
     return replace(changed, frame=result.frame)

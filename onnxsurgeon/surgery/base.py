@@ -94,7 +94,7 @@ class DataAware(Surgery):
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
         """Raise SurgeryError: without moments it cannot be done."""
-        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample")
+        raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample", "needs-data")
 
     @abstractmethod
     def refit(self, network: Network, moments: Moments) -> Replacement | Change:
@@ -219,7 +219,8 @@ def parse(text: str, **options: Any) -> Surgery:
     if kind is None:
         known = sorted(name for name, each in SURGERIES.items() if each.is_for_one)
         raise SurgeryError(
-            f"unknown surgery '{operation}': expected one of {', '.join(known)}{did_you_mean(operation, known)}"
+            f"unknown surgery '{operation}': expected one of {', '.join(known)}{did_you_mean(operation, known)}",
+            "unknown-surgery",
         )
     names = _numbers(kind)
     try:
@@ -227,7 +228,7 @@ def parse(text: str, **options: Any) -> Surgery:
     except ValueError:
         values = []
     if len(values) != len(names):
-        raise SurgeryError(f"'{text}': expected {usage(kind)}")
+        raise SurgeryError(f"'{text}': expected {usage(kind)}", "unknown-surgery")
     taken = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(*values, **{key: value for key, value in options.items() if key in taken})
 
@@ -255,7 +256,9 @@ def operate(
     surgery.require(network)
     exact = surgery.is_exact(network)
     if require_exact and not exact:
-        raise SurgeryError(f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})")
+        raise SurgeryError(
+            f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})", "not-exact"
+        )
     # Run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
     outputs = outputs_around(network, surgery.layer)
     expected = outputs(network)
@@ -269,10 +272,12 @@ def operate(
     try:
         check_parts(to_parts(done.network), name)
     except ModelError as error:
-        raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}") from error
+        raise SurgeryError(f"{name}: the result is no valid model: {first_line(error)}", "proof-failed") from error
     moved = difference(expected, outputs(done.network))
     if exact and not moved.relative <= EXACT_TOLERANCE:
-        raise SurgeryError(f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale")
+        raise SurgeryError(
+            f"{name}: should be exact, but changes the outputs by {moved.relative:.2e} of their scale", "proof-failed"
+        )
     counts = given.parameter_count, done.network.parameter_count
     record = SurgeryRecord(name, exact, moved.relative, *counts, rounding, made.predicted)
 
@@ -304,13 +309,14 @@ def _of_units(network: Network, change: Change) -> _Done:
 
 
 def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
-    result = network.splice(i, made.replaced, made.layers)
-    number, first = network.segment_of(i), network.depth(i)[0] - 1
+    number, first = network.place(i)
+    result = network.splice((number, first), made.replaced, made.layers)
     last = first + made.replaced - 1, first + len(made.layers) - 1
     places = tuple(((each, last[0]), (each, last[1])) for each in network.uses(number))
 
     def moments(past: Network, power: int) -> Network:
-        return past.splice(i, made.replaced, made.carry(_layers(past, i, made.replaced), power))
+        replaced = past.segments[number].layers[first : first + made.replaced]
+        return past.splice((number, first), made.replaced, made.carry(replaced, power))
 
     return _Done(result, moments, places, lambda known: known)
 
@@ -321,7 +327,9 @@ def _require_finite(name: str, network: Network, result: Network) -> float:
     kept = {id(values) for _, values in network.parameters()}
     for (tensor, made), (_, values) in zip(result.parameters(), rounded.parameters(), strict=True):
         if id(made) not in kept and not np.isfinite(values).all():
-            raise SurgeryError(f"{name}: the new values of '{tensor}' are too large for their type")
+            raise SurgeryError(
+                f"{name}: the new values of '{tensor}' are too large for their type", "not-finite-inside"
+            )
     return rounding
 
 
@@ -329,15 +337,10 @@ def require_amount(surgery: Surgery, amount: int, most: int | None, what: str) -
     """Raise SurgeryError unless 1 ≤ ``amount`` ≤ ``most`` (None: no upper bound)."""
     if amount < 1 or (most is not None and amount > most):
         allowed = "at least 1" if most is None else f"1 to {most}"
-        raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}")
+        raise SurgeryError(f"{spell(surgery)}: {what} must be {allowed}", "amount")
 
 
 def _activation_name(network: Network, i: int) -> str:
     if i > network.hidden_count:
         return "a width that several layers share"
     return str(network.hidden(i).activation or "linear")
-
-
-def _layers(network: Network, i: int, count: int) -> tuple[DenseLayer, ...]:
-    """Hidden layer ``i`` and, with a ``count`` of 2, the one that reads it."""
-    return network.pair(i) if count == 2 else (network.hidden(i),)

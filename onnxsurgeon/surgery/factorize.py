@@ -14,7 +14,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
 from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Preceded
-from onnxsurgeon.surgery.parameters import moments_like, slope_of, unknown
+from onnxsurgeon.surgery.parameters import fill_for_new, slope_of, slots_for
 
 
 @register
@@ -35,7 +35,7 @@ class Factorize(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
@@ -64,7 +64,7 @@ class Factorize(Surgery):
             """U_r Σ_r = W V_r moves as W does; V_rᵀ is new."""
             (old,) = moments
             thin = matmul(old.weight, vt.T**power)
-            rest = np.full(second.weight.shape, unknown(old, power))
-            return moments_like(first, thin, None, None), moments_like(second, rest, old.bias, slope_of(old))
+            rest = np.full(second.weight.shape, fill_for_new(old, power))
+            return slots_for(first, thin, None, None), slots_for(second, rest, old.bias, slope_of(old))
 
         return Replacement(1, (first, second), carry)

@@ -16,7 +16,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, Eigen, eigen, matmul
 from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Preceded
-from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of, unknown
+from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of, slots_for
 
 # How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
 # not move in are ranked by the weights.
@@ -47,7 +47,7 @@ class FactorizeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
@@ -77,10 +77,10 @@ class FactorizeData(DataAware):
             outside = np.eye(layer.units) - matmul(vt.T, vt)
             moved = matmul(matmul(input_moment.mean**power, old.weight), outside**power)
             moved = moved if old.bias is None else moved + old.bias
-            rest = np.full(second.weight.shape, unknown(old, power))
+            rest = np.full(second.weight.shape, fill_for_new(old, power))
             return (
-                moments_like(first, matmul(old.weight, vt.T**power), None, None),
-                moments_like(second, rest, moved, slope_of(old)),
+                slots_for(first, matmul(old.weight, vt.T**power), None, None),
+                slots_for(second, rest, moved, slope_of(old)),
             )
 
         lost = layer.weight - matmul(thin, second.weight)

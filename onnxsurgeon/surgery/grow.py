@@ -54,7 +54,7 @@ class Grow(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Widened(self.units)
 
     def require(self, network: Network) -> None:
@@ -62,7 +62,8 @@ class Grow(DataAware):
         if network.pair(self.layer).following.geometry is not None:
             raise SurgeryError(
                 f"{spell(self)}: gradients are known of dense layers alone, and layer {self.layer} is read by a "
-                f"convolution; widen:{self.layer}:{self.units} adds units by copying"
+                f"convolution; widen:{self.layer}:{self.units} adds units by copying",
+                "unlike-layer",
             )
         require_amount(self, self.units, None, "the number of units to add")
         require_size(self, network, self.units)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from onnxsurgeon.graph.activations import prelu
+from onnxsurgeon.graph.activations import Activation, prelu
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgery.base import Replacement, Surgery, register
 from onnxsurgeon.surgery.effects import Effect, Followed
-from onnxsurgeon.surgery.parameters import unknown
+from onnxsurgeon.surgery.parameters import fill_for_new
 
 
 @register
@@ -27,6 +27,9 @@ class InsertIdentity(Surgery):
 
     Its activation is the layer's own φ where φ(φ(x)) = φ(x) (Relu, Clip); after any other layer it is a PRelu
     of slope 1, the identity at first, and trainable. Exact always.
+
+    A width that several segments share is one of these layers too where a single convolution writes it, such as before
+    a pool: behind φ(W x + b) with φ a node of the file, there is φ(I φ(W x + b)).
     """
 
     operation: ClassVar[str] = "insert_identity"
@@ -38,12 +41,13 @@ class InsertIdentity(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Followed()
 
     def require(self, network: Network) -> None:
-        """The layer must exist, and be followed by one that the new layer can stand before."""
-        network.hidden(self.layer)
+        """The layer must exist, and be followed by one that the new layer can stand before, or be a convolution."""
+        if not _ends_convolutions(network, self.layer):
+            network.hidden(self.layer)
 
     def is_exact(self, network: Network) -> bool:
         """Always."""
@@ -51,30 +55,41 @@ class InsertIdentity(Surgery):
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
-        layer = network.hidden(self.layer)
-        idempotent = layer.activation is not None and layer.activation.is_idempotent
+        number, position = network.place(self.layer)
+        layer = network.segments[number].layers[position]
+        activation = _activation(network, self.layer)
+        idempotent = activation is not None and activation.is_idempotent
         geometry = _geometry(layer)
         taps = 1 if geometry is None else geometry.taps
         return network.parameter_count + layer.units * (taps * layer.units + 1 + (not idempotent))
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
-        """X → φ(x) → φ(φ(x) I + 0)."""
-        before = network.hidden(self.layer)
+        """The layers x → φ(x) → φ(φ(x) I + 0)."""
+        number, position = network.place(self.layer)
+        before = network.segments[number].layers[position]
         n, dtype = before.units, before.weight.dtype
-        idempotent = before.activation is not None and before.activation.is_idempotent
-        activation = before.activation if idempotent else prelu(np.ones(n, dtype))
+        behind = _activation(network, self.layer)
+        idempotent = behind is not None and behind.is_idempotent
+        activation = behind if idempotent else prelu(np.ones(n, dtype))
         geometry = _geometry(before)
         taps = 1 if geometry is None else geometry.taps
         weight = np.zeros((n, taps, n), dtype)
         weight[np.arange(n), taps // 2, np.arange(n)] = 1
         names = network.fresh_names()
         new = DenseLayer(weight.reshape(n * taps, n), np.zeros(n, dtype), activation, names, geometry)
+        if self.layer > network.hidden_count:  # the file's φ is behind the new one: what was last has one of its own
+            hidden = replace(names, **{each: getattr(before.names, each) for each in ("node", "weight", "bias")})
+            before = replace(before, activation=activation, names=hidden)
+            new = replace(new, activation=None, names=network.fresh_names(names.all()))
 
         def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
             """The layer's own stay as they are; everything in the other is new."""
             (old,) = moments
-            fill = unknown(old, power)
-            return old, new.with_parameters(np.full(values.shape, fill) for _, values in new.parameters())
+            fill = fill_for_new(old, power)
+            kept = [values for _, values in old.parameters()]
+            slopes = [np.full(values.shape, fill) for _, values in before.parameters()][len(kept) :]
+            own = before.with_parameters(iter([*kept, *slopes]))
+            return own, new.with_parameters(np.full(values.shape, fill) for _, values in new.parameters())
 
         return Replacement(1, (before, new), carry)
 
@@ -84,3 +99,29 @@ def _geometry(before: DenseLayer) -> Geometry | None:
     if before.geometry is None:
         return None
     return Geometry.centred([3 if size > 1 else 1 for size in before.geometry.kernel])
+
+
+def _ends_convolutions(network: Network, i: int) -> bool:
+    """Whether group ``i`` is what a convolution writes that is the last of its segment.
+
+    Raises:
+        SurgeryError: there is no such group, or no single layer writes it.
+    """
+    if i <= network.hidden_count:
+        return False
+    number, position = network.place(i)
+    return network.segments[number].layers[position].geometry is not None
+
+
+def _activation(network: Network, i: int) -> Activation | None:
+    """φ of what writes group ``i``: the layer's own, or a node that alone reads what the last of a segment writes."""
+    number, position = network.place(i)
+    segment = network.segments[number]
+    if i <= network.hidden_count:
+        return segment.layers[position].activation
+    trunk = network.frame.trunk
+    readers = [step for step in trunk.steps if not isinstance(step, int) and segment.output_name in step.inputs]
+    if len(readers) != 1 or any(each.input_name == segment.output_name for each in network.segments):
+        return None
+    found = readers[0].attributes.get("activation") if readers[0].op == "Activation" else None
+    return found if isinstance(found, Activation) else None

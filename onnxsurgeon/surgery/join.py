@@ -31,12 +31,14 @@ class Join(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Multiplied(self.members)
 
     def require(self, network: Network) -> None:
         """Raise SurgeryError: there is one network only."""
-        raise SurgeryError(f"{spell(self)}: it takes several networks, as evolve --ensemble has them in its end")
+        raise SurgeryError(
+            f"{spell(self)}: it takes several networks, as evolve --ensemble has them in its end", "ensemble"
+        )
 
     def is_exact(self, network: Network) -> bool:
         """The mean of all, which is what they are asked for."""
@@ -44,7 +46,7 @@ class Join(Surgery):
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """Raise SurgeryError: there is one network only."""
-        raise SurgeryError(f"{spell(self)}: it takes several networks")
+        raise SurgeryError(f"{spell(self)}: it takes several networks", "ensemble")
 
 
 def join(networks: Sequence[Network]) -> Network:
@@ -58,7 +60,7 @@ def join(networks: Sequence[Network]) -> Network:
     """
     reason = reason_against(networks)
     if reason:
-        raise SurgeryError(f"'{networks[0].name}' cannot be joined with the others: {reason}")
+        raise SurgeryError(f"'{networks[0].name}' cannot be joined with the others: {reason}", "ensemble")
     first, *hidden, last = zip(*(network.chain.layers for network in networks), strict=True)
     blocks = [_beside(layers, _block_diagonal([layer.weight for layer in layers])) for layers in hidden]
     return networks[0].with_layers(

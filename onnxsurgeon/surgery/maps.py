@@ -15,7 +15,7 @@ from onnxsurgeon.buffers import take_columns
 from onnxsurgeon.graph.groups import UnitGroup
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.linear_algebra import Array, matmul
-from onnxsurgeon.surgery.parameters import filled, unknown
+from onnxsurgeon.surgery.parameters import fill_for_new, filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,13 @@ class Columns:
         return filled(taken, self.fresh.weight, self.fresh.bias)
 
     def carried(self, past: DenseLayer, power: int) -> DenseLayer:
-        """Moments of its parameters, given as a layer; those of fresh units are ``unknown``."""
+        """Moments of its parameters, given as a layer; those of fresh units are ``fill_for_new``."""
         if self.places is not None:
             return self._mean(past, power)
         taken = self._taken(past)
         if self.fresh is None:
             return taken
-        fill = unknown(past, power)
+        fill = fill_for_new(past, power)
         return filled(taken, np.full((past.inputs, self.fresh.weight.shape[1]), fill), fill)
 
     def _taken(self, layer: DenseLayer) -> DenseLayer:
@@ -124,7 +124,7 @@ class Shift:
     rows: Array
 
     def of(self, block: Array) -> Array:
-        """C W, float64."""
+        """c W, float64."""
         return matmul(self.values, block[self.rows])
 
     def carried(self, past: Array, power: int, bias: Array | None) -> Array:
@@ -205,7 +205,7 @@ class Refit:
 
     kept: Array
     gone: Array
-    foretell: Array
+    reconstruct: Array
     shift: Shift | Outside | None = None
 
     def of(self, block: Array) -> Array:
@@ -214,7 +214,7 @@ class Refit:
 
     def carried(self, past: Array, power: int, fill: float) -> Array:
         """Their moments."""
-        return np.asarray(past[self.kept] + matmul(self.foretell**power, past[self.gone]))
+        return np.asarray(past[self.kept] + matmul(self.reconstruct**power, past[self.gone]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
 from onnxsurgeon.surgery.base import Replacement, Surgery, register, spell
 from onnxsurgeon.surgery.effects import Absorbed, Effect
-from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
+from onnxsurgeon.surgery.parameters import add_bias, slope_of, slots_for
 
 
 @register
@@ -38,7 +38,7 @@ class Merge(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Absorbed()
 
     def require(self, network: Network) -> None:
@@ -47,7 +47,8 @@ class Merge(Surgery):
         if not any(geometry is None or geometry.is_pointwise for geometry in geometries):
             raise SurgeryError(
                 f"{spell(self)}: of two convolutions that become one, one must have a single tap, and neither steps "
-                "nor padding"
+                "nor padding",
+                "unlike-layer",
             )
 
     def is_exact(self, network: Network) -> bool:
@@ -87,7 +88,7 @@ class Merge(Surgery):
             if layer.bias is not None and first.bias is not None:
                 bias = bias + matmul(first.bias, _by_unit(outgoing, layer.units))
                 bias += matmul(layer.bias.astype(np.float64) ** power, _by_unit(second.weight, layer.units))
-            return (moments_like(merged, weight, bias, slope_of(second)),)
+            return (slots_for(merged, weight, bias, slope_of(second)),)
 
         return Replacement(2, (merged,), carry)
 

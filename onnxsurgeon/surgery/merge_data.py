@@ -16,7 +16,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, matmul
 from onnxsurgeon.surgery.base import DataAware, Replacement, register, spell
 from onnxsurgeon.surgery.effects import Absorbed, Effect
-from onnxsurgeon.surgery.parameters import add_bias, moments_like, slope_of
+from onnxsurgeon.surgery.parameters import add_bias, slope_of, slots_for
 
 
 @register
@@ -41,14 +41,15 @@ class MergeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Absorbed()
 
     def require(self, network: Network) -> None:
         """The layer must exist, and be no convolution."""
         if network.hidden(self.layer).geometry is not None:
             raise SurgeryError(
-                f"{spell(self)}: layer {self.layer} is a convolution; merge:{self.layer} goes by weights"
+                f"{spell(self)}: layer {self.layer} is a convolution; merge:{self.layer} goes by weights",
+                "unlike-layer",
             )
 
     def is_exact(self, network: Network) -> bool:
@@ -89,7 +90,7 @@ class MergeData(DataAware):
                 moved = moved + second.bias
             if first.bias is not None:
                 moved = moved + matmul(first.bias * gains**power, outgoing)
-            return (moments_like(merged, through, moved, slope_of(second)),)
+            return (slots_for(merged, through, moved, slope_of(second)),)
 
         error = total - 2 * float((matmul(cross, following.weight) * weight).sum())
         error += variance_of(before.covariance, weight)

@@ -46,7 +46,7 @@ class MergeDuplicates(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Narrowed(None)
 
     def require(self, network: Network) -> None:
@@ -54,9 +54,9 @@ class MergeDuplicates(Surgery):
         layer = network.hidden(self.layer)
         groups = _groups(*network.pair(self.layer))
         if len(groups.kept) == layer.units:
-            raise SurgeryError(f"{spell(self)}: no unit is constant or the same as another")
+            raise SurgeryError(f"{spell(self)}: no unit is constant or the same as another", "unlike-layer")
         if not len(groups.kept):
-            raise SurgeryError(f"{spell(self)}: every unit is constant: none would stay")
+            raise SurgeryError(f"{spell(self)}: every unit is constant: none would stay", "unlike-layer")
 
     def is_exact(self, network: Network) -> bool:
         """Always."""

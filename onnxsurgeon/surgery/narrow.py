@@ -39,7 +39,7 @@ class Narrow(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Narrowed(self.units)
 
     def require(self, network: Network) -> None:
@@ -50,7 +50,8 @@ class Narrow(Surgery):
             raise SurgeryError(
                 f"{spell(self)}: narrow goes by the rank of the weight, {layer.inputs} × {layer.units}: the number of "
                 f"units that stay must be 1 to {most}; prune:{self.layer}:{min(self.units, layer.units)} with --data "
-                "keeps any number"
+                "keeps any number",
+                "amount",
             )
         require_amount(self, self.units, most, "the number of units that stay")
 

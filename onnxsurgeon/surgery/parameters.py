@@ -10,7 +10,7 @@ from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.linear_algebra import Array, in_float64
 
 
-def moments_like(layer: DenseLayer, weight: Array, bias: Array | None, slope: Array | None) -> DenseLayer:
+def slots_for(layer: DenseLayer, weight: Array, bias: Array | None, slope: Array | None) -> DenseLayer:
     """Moments of the parameters that ``layer`` has; those of others are not looked at."""
     has_slope = layer.activation is not None and layer.activation.slope is not None
     given = (weight, bias if layer.bias is not None else None, slope if has_slope else None)
@@ -22,7 +22,7 @@ def slope_of(layer: DenseLayer) -> Array | None:
     return None if layer.activation is None else layer.activation.slope
 
 
-def unknown(layer: DenseLayer, power: int) -> float:
+def fill_for_new(layer: DenseLayer, power: int) -> float:
     """What stands for moments that nothing maps to, where ``layer`` holds those of the layer operated on.
 
     A new parameter has no velocity: its first moments are 0. Its second moments are the layer's mean. With 0 and a
@@ -36,7 +36,7 @@ def unknown(layer: DenseLayer, power: int) -> float:
 
 
 def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> Array | None:
-    """Bias + extra, where None stands for zeros."""
+    """bias + extra, where None stands for zeros."""
     if extra is None:
         return bias
     return (extra if bias is None else bias.astype(np.float64) + extra).astype(dtype)

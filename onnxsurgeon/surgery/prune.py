@@ -25,8 +25,8 @@ class Prune(DataAware):
     """Keep ``units`` units of hidden layer ``layer``, by what the next layer loses on the data.
 
     The units R that go are chosen by backward elimination (``eliminate``); those that stay, K, are not changed. With
-    mean μ and covariance Σ of the layer's outputs, T = (Σ_KK + λ D)⁻¹ Σ_KR (``smoother``) foretells the former from the
-    latter: W' = W_K + T W_R and b' = b + (μ_R − μ_K T) W_R in the next layer. Dead and constant units go without a
+    mean μ and covariance Σ of the layer's outputs, T = (Σ_KK + λ D)⁻¹ Σ_KR (``smoother``) reconstructs the former from
+    the latter: W' = W_K + T W_R and b' = b + (μ_R − μ_K T) W_R in the next layer. Dead and constant units go without a
     loss, units that depend linearly on others with one of the order of rounding, on inputs like the sample's.
 
     Measured on three networks 784-256-128-10, the next layer refitted alike, by the Kullback-Leibler divergence of the
@@ -47,7 +47,7 @@ class Prune(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Narrowed(self.units)
 
     def require(self, network: Network) -> None:
@@ -55,7 +55,7 @@ class Prune(DataAware):
         require_amount(self, self.units, network.group(self.layer).units, "the number of units that stay")
 
     def is_exact(self, network: Network) -> bool:
-        """Where no unit goes: what depends on others on the sample need not elsewhere."""
+        """Only where no unit goes: a dependency that was found on the sample need not hold elsewhere."""
         return self.units == network.group(self.layer).units
 
     def refit(self, network: Network, moments: Moments) -> Change:
@@ -88,9 +88,9 @@ def _refit(moment: Moment, weight: Array, kept: Array, gone: Array, rows: int, s
     cross, lost = covariance[np.ix_(kept, gone)], weight[gone].astype(np.float64)
     variance = variance_of(covariance[np.ix_(gone, gone)], lost)
     smooth = smoother(covariance[np.ix_(kept, kept)], matmul(cross, lost), variance, rows, scale)
-    foretell = matmul(smooth, cross)
-    shift = Shift(mean[gone] - matmul(mean[kept], foretell), gone)
-    refit = Refit(kept, gone, foretell, shift)
+    reconstruct = matmul(smooth, cross)
+    shift = Shift(mean[gone] - matmul(mean[kept], reconstruct), gone)
+    refit = Refit(kept, gone, reconstruct, shift)
     change = np.zeros(weight.shape)
     change[kept] = refit.of(weight)
     change -= weight

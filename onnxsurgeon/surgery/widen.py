@@ -45,7 +45,7 @@ class Widen(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """As its text tells it."""
+        """What the docstring of the class says, as data."""
         return Widened(self.units)
 
     def require(self, network: Network) -> None:
@@ -55,11 +55,14 @@ class Widen(Surgery):
         if group.normalised:
             raise SurgeryError(
                 f"{spell(self)}: '{group.normalised}' normalises over these units, and copies would change their mean "
-                "and variance"
+                "and variance",
+                "unlike-layer",
             )
         require_size(self, network, self.units)
         if self.mode not in WIDEN_MODES:
-            raise SurgeryError(f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(WIDEN_MODES)}")
+            raise SurgeryError(
+                f"{spell(self)}: unknown mode '{self.mode}': expected one of {', '.join(WIDEN_MODES)}", "unknown-choice"
+            )
 
     def is_exact(self, network: Network) -> bool:
         """Always: the copies' outgoing weights add up to the original's."""
@@ -127,5 +130,5 @@ def require_size(surgery: Surgery, network: Network, units: int) -> None:
     weights = (group.units + units) * each
     if weights > MOST_WEIGHTS:
         raise SurgeryError(
-            f"{spell(surgery)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once"
+            f"{spell(surgery)}: would make {weights:,} weights; at most {MOST_WEIGHTS:,} can be made at once", "amount"
         )

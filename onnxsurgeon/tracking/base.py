@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
-from onnxsurgeon.runs.journal import Event, RunDirectory
+from onnxsurgeon.runs.events import Event
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.tracking.values import Entry, Values, hyperparameters
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Tracking:
 
         self._each(begin)
         # A resumed run: what its trackers do not have yet. Where it had finished, it will do so again.
-        for event in run.read_journal():
+        for event in cast("list[Event]", run.read_journal()):  # a loss that is infinite is logged as well
             if event["event"] != "finished":
                 self._log(event)
 

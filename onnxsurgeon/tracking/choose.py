@@ -33,7 +33,8 @@ def make_tracking(track: str | Sequence[str], folder: Path) -> Tracking:
 def _make(name: str, folder: Path) -> Tracker:
     if name not in TRACKERS:
         raise SettingsError(
-            f"track: '{name}' is unknown: expected one of {', '.join(TRACKERS)}{did_you_mean(name, TRACKERS)}"
+            f"track: '{name}' is unknown: expected one of {', '.join(TRACKERS)}{did_you_mean(name, TRACKERS)}",
+            "unknown-choice",
         )
     try:
         for package in _PACKAGES[name]:
@@ -41,7 +42,7 @@ def _make(name: str, folder: Path) -> Tracker:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _PACKAGES[name]:
             raise
-        raise SettingsError(f"track: '{name}' needs pip install 'onnxsurgeon[{name}]'") from error
+        raise SettingsError(f"track: '{name}' needs pip install 'onnxsurgeon[{name}]'", "no-package") from error
     if name == "tensorboard":
         from onnxsurgeon.tracking.tensorboard import TensorBoard
 

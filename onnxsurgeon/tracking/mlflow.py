@@ -53,7 +53,9 @@ class MLflow:
             except Exception as error:  # whatever the store behind the address raises
                 # The address is not repeated: it may hold a password. Nor is what was raised, which may hold it again.
                 kind = type(error).__name__
-                raise SettingsError(f"track: no MLflow store answers at MLFLOW_TRACKING_URI ({kind})") from error
+                raise SettingsError(
+                    f"track: no MLflow store answers at MLFLOW_TRACKING_URI ({kind})", "no-tracker"
+                ) from error
 
     def begin(self, run: RunDirectory, settings: Settings) -> Logged:
         """Start a run of MLflow's, or go on with the one whose id is in RUN/mlflow.json, where the store knows it."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxsurgeon.runs.journal import Event
+from onnxsurgeon.runs.events import Checkpoint, Event, Finished, Measured
 
 
 @dataclass(frozen=True)
@@ -36,35 +36,38 @@ class Values:
     def __init__(self) -> None:
         self._topologies: dict[int, str] = {}
         self._parameters: dict[int, int] = {}
-        self._last: Event = {"epoch": 0, "steps": 0, "seconds": 0.0, "training_seconds": 0.0}
+        self._last: Checkpoint | None = None
 
     def entry(self, event: Event) -> Entry | None:
         """What to log of an event; None: nothing."""
-        match event["event"]:
-            case "proposed":
-                what = f"{event['surgery']} of branch {event['parent']}: {event['reason']}"
-                return Entry(event["branch"], {"candidate/proposal": event["score"]}, {"candidate/surgery": what})
-            case "recuperated":
-                return self._measured(event, "candidate")
-            case "trained":
-                return self._measured(event, "trained")
-            case "dropped":
-                return Entry(event["branch"], texts={"candidate/dropped": event["reason"]})
-            case "started" | "decided":
-                return self._decided(event)
-            case "finished":
-                return self._finished(event)
-        return None
+        if event["event"] == "proposed":
+            what = f"{event['surgery']} of branch {event['parent']}: {event['reason']}"
+            return Entry(event["branch"], {"candidate/proposal": event["score"]}, {"candidate/surgery": what})
+        if event["event"] == "recuperated" or event["event"] == "trained":
+            return self._measured(event)
+        if event["event"] == "dropped":
+            return Entry(event["branch"], texts={"candidate/dropped": event["reason"]})
+        if event["event"] == "started" or event["event"] == "decided":
+            return self._decided(event)
+        return self._finished(event) if event["event"] == "finished" else None
 
-    def _measured(self, event: Event, stage: str) -> Entry:
+    def _measured(self, event: Measured) -> Entry:
         self._remember(event["branch"], event["topology"], event["parameters"])
-        names = ("accuracy", "gain", "loss", "score", "parameters")
+        stage = "candidate" if event["event"] == "recuperated" else "trained"
+        numbers: dict[str, float] = {
+            "accuracy": event["accuracy"],
+            "gain": event["gain"],
+            "loss": event["loss"],
+            "score": event["score"],
+            "parameters": event["parameters"],
+        }
         text = f"{event['topology']}, {event['surgery']} of branch {event['parent']}"
-        return Entry(event["branch"], {f"{stage}/{name}": event[name] for name in names}, {f"{stage}/topology": text})
+        numbers = {f"{stage}/{name}": value for name, value in numbers.items()}
+        return Entry(event["branch"], numbers, {f"{stage}/topology": text})
 
-    def _decided(self, event: Event) -> Entry:
+    def _decided(self, event: Checkpoint) -> Entry:
         best, epoch = event["best"], event["epoch"]
-        kept = list(zip(*(event[key] for key in ("branches", "topologies", "parameters")), strict=True))
+        kept = list(zip(event["branches"], event["topologies"], event["parameters"], strict=True))
         for branch in kept:
             self._remember(*branch)
         numbers: dict[str, float] = {
@@ -72,9 +75,13 @@ class Values:
             "parameters/best": self._parameters[best],
             "branch/best": best,
         }
-        for key in ("accuracies", "losses", "parameters", "branches"):
-            name = {"accuracies": "accuracy", "losses": "loss", "branches": "branch"}.get(key, key)
-            numbers |= {f"{name}/kept-{place}": value for place, value in enumerate(event[key], start=1)}
+        for name, values in (
+            ("accuracy", event["accuracies"]),
+            ("loss", event["losses"]),
+            ("parameters", event["parameters"]),
+            ("branch", event["branches"]),
+        ):
+            numbers |= {f"{name}/kept-{place}": value for place, value in enumerate(values, start=1)}
         numbers |= self._throughput(event)
         lines = [
             f"- branch {branch}: {topology}, {parameters:,} parameters, {accuracy:.4f}"
@@ -83,29 +90,31 @@ class Values:
         topology = f"{self._topologies[best]} (branch {best})"
         return Entry(epoch, numbers, {"decision/kept": "\n".join(lines), "topology/best": topology}, current=True)
 
-    def _throughput(self, event: Event) -> dict[str, float]:
+    def _throughput(self, event: Checkpoint) -> dict[str, float]:
         """Since the checkpoint before; what is the same whenever it is computed, as the journal holds the times."""
         before, self._last = self._last, event
-        seconds = event["seconds"] - before["seconds"]
-        numbers: dict[str, float] = {"throughput/steps": event["steps"]}
+        steps, seconds, training = event["steps"], event["seconds"], event["training_seconds"]
+        numbers: dict[str, float] = {"throughput/steps": steps}
+        if before is not None:
+            steps, seconds = steps - before["steps"], seconds - before["seconds"]
+            training -= before["training_seconds"]
         if seconds > 0:
-            numbers["throughput/steps-per-second"] = (event["steps"] - before["steps"]) / seconds
-            training = event["training_seconds"] - before["training_seconds"]
+            numbers["throughput/steps-per-second"] = steps / seconds
             numbers["throughput/share-in-training"] = training / seconds
         return numbers
 
-    def _finished(self, event: Event) -> Entry:
-        names = {
-            "test/accuracy": "test_accuracy",
-            "test/loss": "test_loss",
-            "test/start-accuracy": "start_test_accuracy",
-            "test/validation-accuracy": "validation_accuracy",
-            "test/parameters": "parameters",
+    def _finished(self, event: Finished) -> Entry:
+        numbers: dict[str, float] = {
+            "test/accuracy": event["test_accuracy"],
+            "test/loss": event["test_loss"],
+            "test/start-accuracy": event["start_test_accuracy"],
+            "test/validation-accuracy": event["validation_accuracy"],
+            "test/parameters": event["parameters"],
         }
         surgeries = ", ".join(event["surgeries"]) or "none"
         text = f"branch {event['branch']}: {event['topology']}; surgeries: {surgeries}"
-        numbers = {name: event[key] for name, key in names.items()}
-        return Entry(self._last["epoch"], numbers, {"result": text}, current=True)
+        epoch = 0 if self._last is None else self._last["epoch"]
+        return Entry(epoch, numbers, {"result": text}, current=True)
 
     def _remember(self, branch: int, topology: str, parameters: int) -> None:
         self._topologies[branch], self._parameters[branch] = topology, parameters

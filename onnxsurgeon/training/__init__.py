@@ -1,1 +1,1 @@
-"""Recuperation: train a network's dense chain with ONNX Runtime, by either of two engines."""
+"""Train a network's layers with ONNX Runtime, by either of two engines."""

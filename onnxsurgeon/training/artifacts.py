@@ -67,7 +67,7 @@ def training_modules() -> tuple[ModuleType, ModuleType]:
     package = "onnxruntime.training"
     folder = Path(str(onnxruntime().__file__)).parent / "training"
     if not (folder / "artifacts.py").is_file():
-        raise EngineError(TRAINING_ADVICE)
+        raise EngineError(TRAINING_ADVICE, "no-training-build")
     stand_in = package not in sys.modules and importlib.util.find_spec("torch") is None
     if stand_in:
         module = ModuleType(package)
@@ -78,7 +78,7 @@ def training_modules() -> tuple[ModuleType, ModuleType]:
     except ImportError as error:
         if stand_in:
             del sys.modules[package]
-        raise EngineError(f"{TRAINING_ADVICE} ({first_line(error)})") from error
+        raise EngineError(f"{TRAINING_ADVICE} ({first_line(error)})", "no-training-build") from error
 
 
 def why_not(settings: OptimizerSettings) -> str:
@@ -124,7 +124,9 @@ def generate(network: Network, task: Task, directory: Path, settings: OptimizerS
                 artifact_directory=str(directory),
             )
     except Exception as error:  # it raises plain RuntimeError or pybind's own
-        raise EngineError(f"training artifacts cannot be generated: {first_line(error)}") from error
+        raise EngineError(
+            f"training artifacts cannot be generated: {first_line(error)}", "no-training-build"
+        ) from error
     for file in directory.glob("*_model.onnx"):
         written = onnx.load(file)
         written.ir_version = min(written.ir_version, NEWEST_IR)
@@ -263,7 +265,7 @@ class ArtifactsEngine:
         """Train ``network`` batch by batch; the weights are float32 while they are trained."""
         require_trainable(network, examples, spec)
         if why_not(spec):
-            raise EngineError(f"'{network.name}': {why_not(spec)}")
+            raise EngineError(f"'{network.name}': {why_not(spec)}", "engine-lacks")
         task = _only_task(network, examples)
         network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:
@@ -276,7 +278,9 @@ class ArtifactsEngine:
             except EngineError:
                 raise
             except Exception as error:  # its exceptions share no narrower base
-                raise EngineError(f"training failed inside ONNX Runtime: {first_line(error)}") from error
+                raise EngineError(
+                    f"training failed inside ONNX Runtime: {first_line(error)}", "runtime-failed"
+                ) from error
 
     def _train(
         self,
@@ -358,20 +362,24 @@ def _only_task(network: Network, examples: Examples) -> Task:
     """
     if len(examples.tasks) > 1:
         raise EngineError(
-            f"'{network.name}': the artifacts engine trains one head, not {len(examples.tasks)}; use the loop"
+            f"'{network.name}': the artifacts engine trains one head, not {len(examples.tasks)}; use the loop",
+            "engine-lacks",
         )
     task = examples.tasks[0]
     if task.class_weights:
         raise EngineError(
-            f"'{network.name}': the artifacts engine does not weigh classes (--class-weight balanced); use the loop"
+            f"'{network.name}': the artifacts engine does not weigh classes (--class-weight balanced); use the loop",
+            "engine-lacks",
         )
     if task.is_weighed:
         raise EngineError(
-            f"'{network.name}': the artifacts engine cannot weigh outputs that no dense layer puts out; use the loop"
+            f"'{network.name}': the artifacts engine cannot weigh outputs that no dense layer puts out; use the loop",
+            "engine-lacks",
         )
     if task.loss == SQUARED and task.squash:
         raise EngineError(
-            f"'{network.name}': the artifacts engine has no {task.loss} behind a {task.squash}; use the loop"
+            f"'{network.name}': the artifacts engine has no {task.loss} behind a {task.squash}; use the loop",
+            "engine-lacks",
         )
     return task
 

@@ -52,6 +52,8 @@ def backward(
             segment = network.segments[step]
             wanted = segment.input_name in trained
             found = _back_through(build, segment, trace, step, delta, shared.update, deltas, wanted=wanted)
+            if found and step in trace.masks:
+                found = build.add("Mul", found, trace.masks[step])
             inputs = {segment.input_name: found}
         else:
             inputs = _glue_gradients(build, step, trace, delta, trained)

@@ -41,7 +41,7 @@ def write_state(path: Path, names: list[str], state: OptimizerState) -> None:
             arrays[name.encode(), kind][:] = values.reshape(-1)
     place = group._tab.Offset(_STEP)
     if not place:  # a step of 0 is not written
-        raise EngineError(f"{path}: ONNX Runtime's checkpoint has no step count")
+        raise EngineError(f"{path}: ONNX Runtime's checkpoint has no step count", "runtime-failed")
     at = group._tab.Pos + place
     content[at : at + 8] = int(state.steps).to_bytes(8, "little")
     path.write_bytes(content)

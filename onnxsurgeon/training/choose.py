@@ -29,7 +29,10 @@ def make_engine(
         EngineError: unknown name, not installed, the device is not available, or the engine lacks the optimizer.
     """
     if name not in ENGINES:
-        raise EngineError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}{did_you_mean(name, ENGINES)}")
+        raise EngineError(
+            f"unknown engine '{name}': expected one of {', '.join(ENGINES)}{did_you_mean(name, ENGINES)}",
+            "unknown-choice",
+        )
     lacking = "" if optimizer is None else why_not(optimizer)
     if name == "auto":
         activations = [] if network is None else activations_of(network)
@@ -38,6 +41,6 @@ def make_engine(
     if name == "artifacts":
         engine = ArtifactsEngine(device)
         if lacking:
-            raise EngineError(lacking)
+            raise EngineError(lacking, "engine-lacks")
         return engine
     return LoopEngine(device)

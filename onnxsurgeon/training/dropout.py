@@ -8,6 +8,7 @@ which ones follows from the seed, the batch's position in the run and the layer 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -21,7 +22,8 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.training.builder import GraphBuilder
 
-INPUTS = 2**16  # number of the first mask of inputs: behind any that layers have
+FIRST_INPUT_MASK = 2**16  # behind any that layers have
+LARGEST_MAP = 2**16  # values of a row that are masked: of more, the pool of masks would be large
 OFFSETS = 4096  # places in the pool that a mask may begin at
 POOL, INPUT_POOL = "mask", "input_mask"
 
@@ -56,9 +58,38 @@ def _offset(pool: str, number: int) -> str:
 
 
 def masked_layers(network: Network) -> list[int]:
-    """Units of every layer that has a mask, in the order of the forward pass: see ``forward``."""
-    segments = [network.segments[step] for step in network.frame.trunk.steps if isinstance(step, int)]
-    return [layer.units for segment in segments if segment.rank == 2 for layer in segment.layers[:-1]]
+    """Units of everything that has a mask, in the order of the forward pass: see ``forward``."""
+    maps, found = masked_maps(network), []
+    for step in network.frame.trunk.steps:
+        if isinstance(step, int):
+            segment = network.segments[step]
+            found += [math.prod(maps[step])] if step in maps else []
+            found += [layer.units for layer in segment.layers[:-1]] if segment.rank == 2 else []
+    return found
+
+
+def masked_maps(network: Network) -> dict[int, tuple[int, ...]]:
+    """Segments that read what convolutions have computed, by number, and the sizes of what enters for a row.
+
+    What is not known, or large, is not masked; nor is what a convolution in groups reads.
+    """
+    computed: set[str] = set()
+    found: dict[int, tuple[int, ...]] = {}
+    for step in network.frame.trunk.steps:
+        if not isinstance(step, int):
+            if computed & set(step.inputs):
+                computed.add(step.output)
+            continue
+        segment = network.segments[step]
+        geometry = segment.layers[0].geometry
+        is_open = not geometry.is_grouped if geometry is not None else segment.rank == 2
+        sizes = (segment.widths[0], *(segment.space if segment.is_convolution else ()))
+        known = tuple(size for size in sizes if size is not None)
+        if segment.input_name in computed and is_open and len(known) == segment.rank - 1:
+            found |= {step: known} if math.prod(known) <= LARGEST_MAP else {}
+        if segment.is_convolution:
+            computed.add(segment.output_name)
+    return found
 
 
 def entering(network: Network) -> list[DenseChain]:
@@ -94,7 +125,7 @@ def feeds(
             continue
         rows = OFFSETS - 1 + 2 ** (max(units) - 1).bit_length()  # the same pool while layers grow a little
         found[name] = pool(share, seed, rows, batch_size, network.dtype.str)
-        first = 0 if name == POOL else INPUTS
+        first = 0 if name == POOL else FIRST_INPUT_MASK
         for number in range(len(units)):
             hashed = _hashed(seed, first + number, positions)
             found[f"{_offset(name, number)}s"] = hashed.reshape(-1, 1) % OFFSETS

@@ -90,6 +90,8 @@ def require_trainable(network: Network, examples: Examples, spec: TrainingSpec) 
         SettingsError: a number of the optimizer is out of range.
     """
     if spec.optimizer not in OPTIMIZERS:
-        raise EngineError(f"unknown optimizer '{spec.optimizer}': expected one of {', '.join(OPTIMIZERS)}")
+        raise EngineError(
+            f"unknown optimizer '{spec.optimizer}': expected one of {', '.join(OPTIMIZERS)}", "unknown-choice"
+        )
     spec.check_optimizer()
     require_tasks(network, examples.tasks)

@@ -51,7 +51,7 @@ def fit(
         network, loss, rounding, state = trained.network, trained.mean_loss, trained.rounding, trained.state
         steps, seconds = steps + trained.steps, seconds + trained.seconds
         if not network.is_finite:
-            raise EngineError(f"training diverged in epoch {epoch + 1}; try a smaller --learning-rate")
+            raise EngineError(f"training diverged in epoch {epoch + 1}; try a smaller --learning-rate", "diverged")
         if report is not None and loss is not None:
             report(epoch + 1, loss)
     test = engine.evaluate(network, prepare(network, dataset, dataset.test, options, tasks=examples.tasks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -17,6 +18,7 @@ from onnxsurgeon.training import convolution
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.activations import activated
 from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training.dropout import masked_maps
 from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.resident import numbered
 from onnxsurgeon.training.steps import steps_of
@@ -40,6 +42,7 @@ def forward(
     prelu_in_parts: bool = False,
     mask: Callable[[int], str] | None = None,
     input_mask: Callable[[int], str] | None = None,
+    map_mask: Callable[[int], str] | None = None,
 ) -> Trace:
     """Append the nodes of the trunk's forward pass, its features given by name.
 
@@ -54,7 +57,7 @@ def forward(
 
     With ``mask``, which appends a mask (units, rows) and returns its name, y is multiplied by one between the layers of
     a segment of two axes, and with ``input_mask`` (rows, n_in) features that enter such a segment are; only with
-    ``by_unit``. Channels of convolutions are not dropped.
+    ``by_unit``. With ``map_mask`` (rows, values) what enters the segments of ``dropout.masked_maps`` is.
     """
     trunk = network.frame.trunk
     tensors = dict(zip(trunk.features, features, strict=True))
@@ -64,10 +67,15 @@ def forward(
     names = parameter_names(network)
     by_segment = [[names[place] for place in places] for places in network.parameter_places]
     layers: dict[int, list[LayerTrace]] = {}
+    maps = {} if map_mask is None else masked_maps(network)
+    masks: dict[int, str] = {}
     for step in steps_of(network):
         if isinstance(step, int):
             segment, own = network.segments[step], by_segment[step]
             x = tensors[segment.input_name]
+            if map_mask is not None and step in maps:
+                masks[step] = build.add("Reshape", map_mask(math.prod(maps[step])), build.integers(-1, *maps[step]))
+                x = build.add("Mul", x, masks[step])
             if segment.is_convolution:
                 found = convolution.layers(build, segment, x, own, by_unit=by_unit, prelu_in_parts=prelu_in_parts)
                 layers[step], tensors[segment.output_name] = found, found[-1].y
@@ -93,7 +101,7 @@ def forward(
             tensors[segment.output_name] = y
         else:
             tensors[step.output] = glue_rules.forward(build, step, [tensors[name] for name in step.inputs])
-    return Trace(tensors, layers)
+    return Trace(tensors, layers, masks)
 
 
 def _rows_of(build: GraphBuilder, x: str, units: int) -> str:

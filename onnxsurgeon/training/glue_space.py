@@ -172,7 +172,7 @@ def _sizes(glue: Glue) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _repeated(build: GraphBuilder, x: str, factors: Sequence[int], space: Sequence[int]) -> str:
-    """X (…, space) with each value repeated along the axes of space; a single one times ones, which is faster."""
+    """x (…, space) with each value repeated along the axes of space; a single one times ones, which is faster."""
     if all(size == 1 for size in space):
         return build.add("Mul", x, build.array(np.ones((1, 1, *factors))))
     scales = build.constant("scales_" + "_".join(map(str, factors)), np.array([1, 1, *factors], np.float32))

@@ -37,4 +37,4 @@ def require_rule(activation: Activation, node: str = "") -> None:
     """Raise EngineError where there is no gradient rule for ``activation``."""
     if not has_rule(activation):
         where = f"node '{node}': " if node else ""
-        raise EngineError(f"{where}the loop engine has no gradient rule for {activation.op_type}")
+        raise EngineError(f"{where}the loop engine has no gradient rule for {activation.op_type}", "engine-lacks")

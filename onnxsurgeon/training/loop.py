@@ -123,7 +123,7 @@ class LoopEngine:
             names = [output.name for output in run.get_outputs()]
             return [value.numpy() for value in run.run_with_ort_values(names, values)]
         except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-            raise EngineError(f"training failed inside ONNX Runtime: {first_line(error)}") from error
+            raise EngineError(f"training failed inside ONNX Runtime: {first_line(error)}", "runtime-failed") from error
 
     def _on_device(self, array: Array) -> Any:
         return onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)

@@ -131,7 +131,17 @@ def _body(
     features, factors = read_features(build, network, examples)
     targets = read_targets(build, examples)
     input_mask = input_masks and input_masks.by_row
-    trace = forward(build, network, features, factors=factors, by_unit=True, mask=masks, input_mask=input_mask)
+    map_mask = masks and masks.by_row
+    trace = forward(
+        build,
+        network,
+        features,
+        factors=factors,
+        by_unit=True,
+        mask=masks,
+        input_mask=input_mask,
+        map_mask=map_mask,
+    )
     totals, gradients = [], {}
     for head, task, target in zip(network.heads, examples.tasks, targets, strict=True):
         loss = loss_nodes(build, task, trace.tensors[head.tensor], target, report=report_loss)

@@ -167,8 +167,10 @@ LOSSES: dict[str, Loss] = {CROSS_ENTROPY: softmax_cross_entropy, BINARY: binary_
 def require_tasks(network: Network, tasks: tuple[Task, ...]) -> None:
     """Raise EngineError unless there is one task for each of the network's heads, of its width."""
     if not tasks:
-        raise EngineError(f"'{network.name}': the rows have no labels, which metrics and gradients need")
+        raise EngineError(f"'{network.name}': the rows have no labels, which metrics and gradients need", "no-labels")
     widths = tuple(head.width for head in network.heads)
     if tuple(task.outputs for task in tasks) != widths:
         wanted = ", ".join(str(task.outputs) for task in tasks)
-        raise EngineError(f"'{network.name}': its heads are {', '.join(map(str, widths))} wide, the targets {wanted}")
+        raise EngineError(
+            f"'{network.name}': its heads are {', '.join(map(str, widths))} wide, the targets {wanted}", "label-columns"
+        )

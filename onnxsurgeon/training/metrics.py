@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, Task
 
@@ -129,7 +130,7 @@ class RegressionTally:
         """Add up the squared errors of each target."""
         p = output.astype(np.float64)
         if self.squash == "Sigmoid":
-            p = np.exp(-np.logaddexp(0, -p))
+            p = sigmoid(p)
         square = (p - labels) ** 2
         self.error = self.error + square.sum(axis=tuple(range(square.ndim - 1)))
         self.loss += float((square / self.units**2).reshape(len(square), -1).mean(axis=1).sum())

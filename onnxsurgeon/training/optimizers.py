@@ -71,11 +71,11 @@ class DeferredGradient:
         self._make = make
 
     def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
-        """As of what is made."""
+        """Make the gradient, and let it add itself to the term."""
         return self._make().add_to(build, term, output, factor)
 
     def alone(self, build: GraphBuilder) -> str:
-        """As of what is made."""
+        """Make the gradient, and append its nodes."""
         return self._make().alone(build)
 
 

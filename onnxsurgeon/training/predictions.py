@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
+from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
+from onnxsurgeon.task import BINARY, CROSS_ENTROPY, ClassCounts, LabelCounts, Predicted, TargetValues, Task
 
 CLASSES = 64  # up to which a confusion matrix is kept whole
 CONFUSIONS = 50  # of more classes, only the most frequent confusions
@@ -21,13 +23,20 @@ class Watcher(Protocol):
     def add(self, output: Array, labels: Array) -> None:
         """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, object]:
+        """What was seen."""
+
+
+class PredictionWatcher(Watcher, Protocol):
+    """Looks at what is predicted, for the journal."""
+
+    def record(self) -> Predicted:
         """What was seen, as plain values."""
 
 
-def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], ...] = ()) -> list[Watcher]:
+def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], ...] = ()) -> list[PredictionWatcher]:
     """One for each head, for a split of so many rows; ``names`` are what its classes are called, () if nothing."""
-    found: list[Watcher] = []
+    found: list[PredictionWatcher] = []
     for position, task in enumerate(tasks):
         called = names[position] if names else ()
         if task.loss == CROSS_ENTROPY:
@@ -60,7 +69,7 @@ class _Confusion:
         self._pairs.append(pairs)
         self._counts.append(counts)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> ClassCounts:
         pairs, places = np.unique(np.concatenate(self._pairs), return_inverse=True)
         counts = np.bincount(places.reshape(-1), np.concatenate(self._counts)).astype(np.int64)
         true, predicted = pairs // self._classes, pairs % self._classes
@@ -87,12 +96,12 @@ class _Labels:
         for column, hit in enumerate((told & true, told & ~true, ~told & true, ~told & ~true)):
             self._counts[:, column] += hit.sum(axis=0)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> LabelCounts:
         return {"kind": "labels", "names": list(self._names), "counts": self._counts.tolist()}
 
 
 class _Points:
-    """Every so manieth row's targets and predictions."""
+    """Every n-th row's targets and predictions."""
 
     def __init__(self, task: Task, rows: int) -> None:
         self._squash, self._step, self._seen = task.squash, -(-rows // POINTS), 0
@@ -103,10 +112,10 @@ class _Points:
         self._seen += len(labels)
         told, true = (values.reshape(len(values), -1) for values in (output[chosen].astype(np.float64), labels[chosen]))
         if self._squash == "Sigmoid":
-            told = np.exp(-np.logaddexp(0, -told))
+            told = sigmoid(told)
         self._points.append(np.stack((true, told), axis=-1)[:, :TARGETS])
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> TargetValues:
         points = np.concatenate(self._points)  # (rows, targets, 2)
         targets = [[[float(f"{value:.6g}") for value in pair] for pair in points[:, k]] for k in range(points.shape[1])]
         return {"kind": "values", "targets": targets}

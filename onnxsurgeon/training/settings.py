@@ -56,21 +56,26 @@ class OptimizerSettings:
         if self.optimizer not in OPTIMIZERS:
             raise SettingsError(
                 f"optimizer: '{self.optimizer}' is unknown: expected one of {', '.join(OPTIMIZERS)}"
-                f"{did_you_mean(self.optimizer, OPTIMIZERS)}"
+                f"{did_you_mean(self.optimizer, OPTIMIZERS)}",
+                "unknown-choice",
             )
         if not 0 < self.momentum < 1:
             hint = "; without momentum, the optimizer is sgd" if self.momentum == 0 else ""
-            raise SettingsError(f"momentum: {self.momentum} is not between 0 and 1{hint}")
+            raise SettingsError(f"momentum: {self.momentum} is not between 0 and 1{hint}", "senseless-value")
         if not 0 <= self.weight_decay < math.inf:
-            raise SettingsError(f"weight-decay: {self.weight_decay} is no finite value of at least 0")
+            raise SettingsError(
+                f"weight-decay: {self.weight_decay} is no finite value of at least 0", "senseless-value"
+            )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"{name}: {getattr(self, name)} is not at least 0 and below 1")
+                raise SettingsError(f"{name}: {getattr(self, name)} is not at least 0 and below 1", "senseless-value")
         if not 0 < self.epsilon < math.inf:
-            raise SettingsError(f"epsilon: {self.epsilon} is no positive value")
+            raise SettingsError(f"epsilon: {self.epsilon} is no positive value", "senseless-value")
         for name in ("dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"{name.replace('_', '-')}: {getattr(self, name)} is not at least 0 and below 1")
+                raise SettingsError(
+                    f"{name.replace('_', '-')}: {getattr(self, name)} is not at least 0 and below 1", "senseless-value"
+                )
 
 
 @dataclass(frozen=True)
@@ -108,17 +113,21 @@ class TrainingSettings(OptimizerSettings):
     def check(self, epochs: int) -> None:
         """Raise SettingsError where a value is out of range; the text names the setting."""
         if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size")
+            raise SettingsError(f"learning-rate: {self.learning_rate} is no positive step size", "senseless-value")
         self.check_optimizer()
         if self.schedule not in SCHEDULES:
             raise SettingsError(
                 f"schedule: '{self.schedule}' is unknown: expected one of {', '.join(SCHEDULES)}"
-                f"{did_you_mean(self.schedule, SCHEDULES)}"
+                f"{did_you_mean(self.schedule, SCHEDULES)}",
+                "unknown-choice",
             )
         if not 0 <= self.warmup < epochs and self.warmup != 0:
-            raise SettingsError(f"warmup: {self.warmup} epochs is not at least 0 and shorter than the run of {epochs}")
+            raise SettingsError(
+                f"warmup: {self.warmup} epochs is not at least 0 and shorter than the run of {epochs}",
+                "senseless-value",
+            )
         if self.warmup and self.schedule == "one-cycle":
-            raise SettingsError(f"warmup: {self.warmup}: the schedule one-cycle has a warm-up of its own")
+            raise SettingsError(f"warmup: {self.warmup}: the schedule one-cycle has a warm-up of its own", "exclusive")
 
     def spec(self, epochs: int, batches_per_epoch: int, position: int = 0, **others: Any) -> TrainingSpec:
         """How to train from ``position`` on in a run of so many epochs; ``others`` are fields of the spec."""

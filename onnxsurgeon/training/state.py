@@ -67,5 +67,7 @@ def initial_state(network: Network, state: OptimizerState | None, count: int) ->
     if state is None:
         return OptimizerState.zeros(network, count)
     if not state.fits(network, count):
-        raise EngineError(f"'{network.name}': the optimizer's state belongs to another network or optimizer")
+        raise EngineError(
+            f"'{network.name}': the optimizer's state belongs to another network or optimizer", "exchanged"
+        )
     return state

@@ -42,7 +42,10 @@ def head_outputs(network: Network, examples: Examples, engine: Engine | None = N
             finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
             if not finite.all():
                 row = rows.start + int(np.argmin(finite))
-                raise DataError(f"'{network.name}': what its head '{head.tensor}' puts out is not finite in row {row}")
+                raise DataError(
+                    f"'{network.name}': what its head '{head.tensor}' puts out is not finite in row {row}",
+                    "outputs-not-finite",
+                )
             whole[rows] = values
     return tuple(found)
 

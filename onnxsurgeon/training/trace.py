@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 Space = tuple[int, ...] | None  # sizes of the axes of space; None: not known, or there are none
@@ -39,7 +39,9 @@ class Trace:
         tensors: the trunk's tensors, as the file names them → names in the graph under construction; without those
             that ``steps.steps_of`` does away with.
         layers: for each segment its layers.
+        masks: what enters a segment is multiplied by, by the segment's number, where it is by anything.
     """
 
     tensors: Mapping[str, str]
     layers: Mapping[int, list[LayerTrace]]
+    masks: Mapping[int, str] = field(default_factory=dict)

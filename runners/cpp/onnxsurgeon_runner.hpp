@@ -90,12 +90,15 @@ inline std::pair<Arrays, std::map<std::string, std::string>> read_state(const st
   const std::vector<char> content = bytes_of(path);
   std::uint64_t length = 0;
   if (content.size() >= 8) std::memcpy(&length, content.data(), 8);
-  if (content.size() < 8 || length > content.size() - 8) throw TrainerError(path + ": is no file of safetensors");
+  constexpr std::uint64_t kLongest = 100000000;  // bytes of a header
+  if (content.size() < 8 || length > std::min(std::uint64_t(content.size() - 8), kLongest)) throw TrainerError(path + ": is no file of safetensors");
   Arrays arrays;
   std::map<std::string, std::string> notes;
   try {
     const std::size_t begin = 8 + std::size_t(length), body = content.size() - begin;
     const nlohmann::json header = nlohmann::json::parse(content.begin() + 8, content.begin() + std::ptrdiff_t(begin));
+    if (!header.is_object()) throw TrainerError("its header names nothing");
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> spans;
     for (const auto& [name, each] : header.items()) {
       if (name == "__metadata__") {
         notes = each.get<std::map<std::string, std::string>>();
@@ -106,9 +109,17 @@ inline std::pair<Arrays, std::map<std::string, std::string>> read_state(const st
       const auto from = each.at("data_offsets").at(0).get<std::uint64_t>(), to = each.at("data_offsets").at(1).get<std::uint64_t>();
       const bool negative = std::any_of(shape.begin(), shape.end(), [](std::int64_t size) { return size < 0; });
       if (negative || from > to || to > body || to - from != Array::count(shape) * type.size) throw TrainerError("'" + name + "' does not fit");
+      spans.emplace_back(from, to);
       const auto at = content.begin() + std::ptrdiff_t(begin + from);
       arrays[name] = {type.name, shape, std::vector<char>(at, at + std::ptrdiff_t(to - from))};
     }
+    std::sort(spans.begin(), spans.end());
+    std::uint64_t end = 0;
+    for (const auto& [from, to] : spans) {
+      if (from != end) throw TrainerError("its arrays overlap, or leave gaps");
+      end = to;
+    }
+    if (end != body) throw TrainerError("its arrays overlap, or leave gaps");
   } catch (const std::exception& error) {
     throw TrainerError(path + ": is no file of safetensors: " + error.what());
   }
@@ -194,6 +205,8 @@ class Trainer {
       if (at == arrays.end()) throw TrainerError(path + ": lacks '" + name + "'");
       if (at->second.shape != each["shape"].get<std::vector<std::int64_t>>() || at->second.dtype != each["dtype"])
         throw TrainerError(path + ": '" + name + "' is of another shape or type");
+      for (std::size_t i = 0; i < at->second.size(); ++i)
+        if (!std::isfinite(at->second.number(i))) throw TrainerError(path + ": '" + name + "' holds values that are not finite: the training diverged");
       found[name] = std::move(at->second);
     }
     state = std::move(found);
@@ -224,6 +237,8 @@ class Trainer {
     const auto order = order_of(seed, std::uint32_t(epoch), count);
     const long warmup = std::lrint(description["schedule"]["warmup"].get<double>() * double(steps));
     const double rate = description["optimizer"]["learning_rate"];
+    if (description.contains("dropout"))
+      feeds[description["dropout"]["seed"]] = Array::of("int32", {}, std::vector<std::int32_t>{std::int32_t(seed & 0x7fffffffu)});
     const std::string next = description["next"], kind = description["schedule"]["kind"];
     Arrays now = state;
     double sum = 0;

@@ -19,11 +19,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-__all__ = ["Epoch", "Prepared", "Trainer", "TrainerError", "order_of", "rate_factor", "read_state", "write_state"]
+__all__ = [
+    "Epoch",
+    "Prepared",
+    "Trainer",
+    "TrainerError",
+    "order_of",
+    "patch_model",
+    "rate_factor",
+    "read_state",
+    "write_state",
+]
 
 Rows = np.ndarray | Mapping[str, np.ndarray]
 Targets = np.ndarray | Sequence[np.ndarray]
 TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "|u1"}
+LONGEST = 10**8  # bytes of a header
 CHUNK = 1024  # rows of a run that does not train
 RUN = 256  # steps of a run that does
 
@@ -90,12 +101,23 @@ class Trainer:
             if list(found.shape) != each["shape"] or found.dtype != each["dtype"]:
                 wanted = f"{each['dtype']} {each['shape']}"
                 raise TrainerError(f"{path}: '{each['name']}' is {found.dtype} {list(found.shape)}, not {wanted}")
+            if not np.isfinite(found).all():
+                raise TrainerError(f"{path}: '{each['name']}' holds values that are not finite: the training diverged")
         self.state = {each["name"]: arrays[each["name"]] for each in self.description["state"]}
         self.epoch = int(notes.get("epoch", 0))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state; ``onnxsurgeon import-state`` puts it into the model."""
         write_state(path, self.state, {"epoch": str(self.epoch)})
+
+    def patch_model(self, content: bytes) -> bytes:
+        """The user's model with its weights as they are now, from the file that the trainer was made from.
+
+        Raises:
+            TrainerError: it is another file, or one that holds weights in a form that ``onnxsurgeon import-state``
+                alone writes.
+        """
+        return patch_model(content, self.description, self.state)
 
     def prepare(self, rows: Rows | Prepared) -> Prepared:
         """Rows as train and evaluate take them: what features.onnx computes, where there is one.
@@ -129,7 +151,7 @@ class Trainer:
             epochs: how many.
             batch_size: rows in a batch; None: as exported.
             learning_rate: None: as exported.
-            seed: of the order of the rows.
+            seed: of the order of the rows, and of what dropout leaves out.
             course: how many epochs the schedule is for in all; None: those until now and these.
 
         Raises:
@@ -143,6 +165,8 @@ class Trainer:
             )
         rate = self.description["optimizer"]["learning_rate"] if learning_rate is None else learning_rate
         feeds, count = self._labelled(rows, targets)
+        if "dropout" in self.description:
+            feeds[self.description["dropout"]["seed"]] = np.array(seed % 2**31, np.int32)
         size = size if fixed else min(size, count)
         total = self.epoch + epochs if course is None else course
         return self._epochs(feeds, count, size, rate, epochs, seed, total)
@@ -347,10 +371,12 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dic
     length = int.from_bytes(content[:8], "little")
     body = memoryview(content)[8 + length :]
     try:
-        if len(content) < 8 or length > len(content) - 8:
-            raise ValueError("its header is longer than the file")
+        if len(content) < 8 or length > min(len(content) - 8, LONGEST):
+            raise ValueError("its header is longer than the file, or than any such")
         header = json.loads(content[8 : 8 + length])
-        notes, found = dict(header.pop("__metadata__", {})), {}
+        notes, found, spans = dict(header.pop("__metadata__", {})), {}, []
+        if not all(isinstance(note, str) for note in notes.values()):
+            raise ValueError("its notes are no texts")
         for name, each in header.items():
             kind, shape, (begin, end) = np.dtype(TYPES[each["dtype"]]), tuple(each["shape"]), each["data_offsets"]
             if (
@@ -359,8 +385,12 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dic
                 or min(shape, default=0) < 0
             ):
                 raise ValueError(f"'{name}' does not fit")
+            spans.append((begin, end))
             found[name] = np.frombuffer(body[begin:end], kind).reshape(shape).astype(kind.newbyteorder("="))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        spans.sort()
+        if [0, *(end for _, end in spans)] != [*(begin for begin, _ in spans), len(body)]:
+            raise ValueError("its arrays overlap, or leave gaps")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TrainerError(f"{path}: is no file of safetensors: {error}") from error
     return found, notes
 
@@ -384,6 +414,117 @@ def write_state(
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
     temporary.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *parts]))
     temporary.replace(path)
+
+
+def patch_model(content: bytes, description: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> bytes:
+    """A copy of an ONNX file whose initializers have a state's values; everything else in it stays as it is.
+
+    Args:
+        content: of the file that the trainer was made from.
+        description: the content of trainer.json, whose "stored" says how that file holds each weight.
+        state: arrays by name.
+
+    Raises:
+        TrainerError: a weight cannot be written so.
+    """
+    wanted = {each["of"]: each for each in description["state"] if each["kind"] == "parameter"}
+    for name, each in wanted.items():
+        if "stored" not in each:
+            raise TrainerError(
+                f"trainer.json does not say that the model's file holds '{name}' as it is: use onnxsurgeon import-state"
+            )
+    patched = bytearray(content)
+    for number, graph in _fields(content, 0, len(content)):
+        if number != _GRAPH or isinstance(graph, int):
+            continue
+        for field, place in _fields(content, graph.start, graph.stop):
+            if field != _INITIALIZER or isinstance(place, int):
+                continue
+            name, tensor = _tensor(content, place)
+            if name in wanted:
+                each = wanted.pop(name)
+                span, values = _as_stored(name, tensor, each, state[each["name"]])
+                patched[span] = values
+    if wanted:
+        missing = "', '".join(wanted)
+        raise TrainerError(f"the file has no '{missing}': it is another model's")
+    return bytes(patched)
+
+
+_GRAPH, _INITIALIZER = 7, 5  # fields of ModelProto and GraphProto
+_DIMS, _DATA_TYPE, _NAME, _RAW = 1, 2, 8, 9  # of TensorProto
+_KINDS = {1: ("<f4", 4), 10: ("<f2", 0), 11: ("<f8", 10)}  # types, and where their values may be beside raw_data
+
+
+def _tensor(content: bytes, place: slice) -> tuple[str, dict[int, list[Any]]]:
+    """A TensorProto's name, and its fields by number."""
+    found: dict[int, list[Any]] = {}
+    for number, value in _fields(content, place.start, place.stop):
+        found.setdefault(number, []).append(value)
+    sizes = found.get(_DIMS, [])
+    found[_DIMS] = [size for each in sizes for size in ([each] if isinstance(each, int) else _varints(content, each))]
+    name = found.get(_NAME, [0])[-1]
+    return ("" if isinstance(name, int) else content[name].decode(errors="replace")), found
+
+
+def _as_stored(
+    name: str, tensor: dict[int, list[Any]], each: dict[str, Any], values: np.ndarray
+) -> tuple[slice, bytes]:
+    """Where the values go in the file, and their bytes."""
+    kind, field = _KINDS.get(tensor.get(_DATA_TYPE, [0])[-1], ("", 0))
+    place = (tensor.get(_RAW) or tensor.get(field) or [0])[-1]
+    is_transposed = each["stored"] == "transposed"
+    own = values.T if is_transposed else values
+    fits = bool(kind) and not isinstance(place, int) and (not is_transposed or tensor[_DIMS] == list(own.shape))
+    if not fits or place.stop - place.start != own.size * np.dtype(kind).itemsize:
+        raise TrainerError(
+            f"'{name}' of this file is not written to: trainer.json says that it holds {list(own.shape)} there, of "
+            "floats inside the file"
+        )
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(own, kind)
+    if not np.isfinite(stored).all():
+        raise TrainerError(f"'{name}' has values in the state that {np.dtype(kind)} cannot hold")
+    return place, stored.tobytes()
+
+
+def _fields(content: bytes, begin: int, end: int) -> Iterator[tuple[int, int | slice]]:
+    """The fields of a protobuf message: their numbers, and an integer, or where the bytes of what has a length are."""
+    while begin < end:
+        key, begin = _varint(content, begin)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, begin = _varint(content, begin)
+            yield number, value
+        elif kind == 2:
+            size, begin = _varint(content, begin)
+            if begin + size > end:
+                raise TrainerError("the file is cut off")
+            yield number, slice(begin, begin + size)
+            begin += size
+        elif kind in (1, 5):
+            begin += 8 if kind == 1 else 4
+        else:
+            raise TrainerError("this is no ONNX file")
+
+
+def _varint(content: bytes, begin: int) -> tuple[int, int]:
+    value = 0
+    for place in range(10):
+        if begin + place >= len(content):
+            raise TrainerError("the file is cut off")
+        byte = content[begin + place]
+        value |= (byte & 127) << (7 * place)
+        if byte < 128:
+            return value, begin + place + 1
+    raise TrainerError("this is no ONNX file")
+
+
+def _varints(content: bytes, place: slice) -> Iterator[int]:
+    begin = place.start
+    while begin < place.stop:
+        value, begin = _varint(content, begin)
+        yield value
 
 
 def _described(path: Path) -> dict[str, Any]:

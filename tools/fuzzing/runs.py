@@ -52,6 +52,41 @@ VALUES: tuple[Any, ...] = (
         "0001-grow.onnx",
     ),
     *([], {}, [[]], [None], ["x"], [0, 1], {"x": 1}, {"0": ["x", "y"]}, [{}], {"": None}),
+    *(
+        float("-inf"),
+        5e-324,
+        2**53 + 1,
+        10**400,
+        "NaN",
+        "1e999",
+        "a\nb",
+        "a\r\nb",
+        "a\u2028b",
+        "a\x85b",
+        "a\u202eb",
+        "\ufeff",
+    ),
+    *("con", "." * 300, "a/b", "~", "$HOME", "%2e%2e/x", "0000-start.onnx", "0001-*.onnx", "-rf", "file:///etc/passwd"),
+    *([0] * 10_000, {str(i): i for i in range(1000)}, [[[[[[[[]]]]]]]], "x" * 100_000),
+)
+# What a number in the text of a line becomes.
+NUMBERS = (
+    b"NaN",
+    b"-Infinity",
+    b"1e400",
+    b"-0",
+    b"00",
+    b"9" * 5000,
+    b"1e-400",
+    b"0x1",
+    b"1_0",
+    b"true",
+    b"1.",
+    b"\xd9\xa3",
+)
+# Signs that some take for line ends, or for nothing.
+SEPARATORS = tuple(
+    sign.encode() for sign in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\ufeff", "\0", "\r", "\u202e")
 )
 
 
@@ -349,9 +384,147 @@ def _metadata(rng: Random, run: Path, outside: Path) -> None:
         _rewrite(run, [event for event in events if isinstance(event, dict)], seal=True)
 
 
+def _deep(rng: Random, run: Path, outside: Path) -> None:
+    """A value of the journal or the settings becomes lists or dictionaries, very many inside one another."""
+    path = run / rng.choice(("journal.jsonl", "journal.jsonl", "settings.json"))
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    if lines:
+        at, deep = rng.randrange(len(lines)), rng.choice((50, 900, 100_000))
+        left, right = rng.choice(((b"[", b"]"), (b'{"x":', b"}")))
+        lines[at] = re.sub(rb"(: )(\d+)", rb"\1" + left * deep + rb"\2" + right * deep, lines[at], count=1)
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def _spelling(rng: Random, run: Path, outside: Path) -> None:
+    """Keys twice, numbers that are none, and signs that some take for line ends, in the text of a line."""
+    path = run / rng.choice(("journal.jsonl", "journal.jsonl", "settings.json"))
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    if not lines:
+        return
+    at, kind = rng.randrange(len(lines)), rng.randrange(3)
+    line = lines[at]
+    found = list(re.finditer(rb'"(\w+)": (-?\d+\.?\d*)' if kind < 2 else rb'"', line))
+    if not found:
+        return
+    hit = rng.choice(found)
+    if kind == 0:
+        line = (
+            line[: hit.start()] + hit[0] + b", " + line[hit.start() :].replace(hit[2], rng.choice((b"null", b"7")), 1)
+        )
+    elif kind == 1:
+        line = line[: hit.start(2)] + rng.choice(NUMBERS) + line[hit.end(2) :]
+    else:
+        line = line[: hit.start()] + rng.choice(SEPARATORS) + line[hit.start() :]
+    lines[at] = line
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def _other_checkpoint(rng: Random, run: Path, outside: Path) -> None:
+    """What one checkpoint says of itself, another says; or files and branches are those of others."""
+    try:
+        events = [json.loads(line) for line in _journal(run)]
+    except (ValueError, RecursionError):
+        return
+    events = [event for event in events if isinstance(event, dict)]
+    points = [event for event in events if event.get("event") in ("started", "decided")]
+    if len(points) < 2:
+        return
+    one, other = rng.sample(points, 2)
+    keys = sorted(set(one) & set(other) - {"event"})
+    for key in rng.sample(keys, min(len(keys), rng.choice((1, 1, 2, 5)))):
+        one[key], other[key] = other[key], one[key]
+    if rng.random() < 0.5 and isinstance(one.get("files"), dict) and one["files"]:
+        names = list(one["files"])
+        first, second = rng.choice(names), rng.choice(names)
+        one["files"][first], one["files"][second] = one["files"][second], one["files"][first]
+    _rewrite(run, events, seal=rng.random() < 0.7)
+
+
+def _other_file(rng: Random, run: Path, outside: Path) -> None:
+    """Two files change places, or one becomes another's copy, of this run or of another."""
+    files = sorted(path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
+    others = sorted(path for path in base().rglob("*") if path.is_file())
+    alike = [path for path in files if path.suffix in (".onnx", ".npz", ".json")]
+    if not alike:
+        return
+    path = rng.choice(alike)
+    same = [other for other in (files if rng.random() < 0.6 else others) if other.suffix == path.suffix]
+    other = rng.choice(same)
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    if other in files:
+        other.write_bytes(content)
+
+
+def _state(rng: Random, run: Path, outside: Path) -> None:
+    """An optimizer's state that becomes far more than it is, or leads out, or is of another type."""
+    files = [path for path in sorted(run.rglob("*.npz")) if path.is_file() and not path.is_symlink()]
+    if not files:
+        return
+    path, kind = rng.choice(files), rng.randrange(6)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception:  # it is damaged already
+        arrays = {"steps": np.zeros(1, np.int64)}
+    name = rng.choice(sorted(arrays)) if arrays else "steps"
+    if kind == 0:
+        arrays[name] = np.zeros(2**24, np.float32)
+    elif kind == 1:
+        arrays[
+            rng.choice(("../../outside/secret", "/tmp/x", "a\nb", "", "\ud800".encode(errors="replace").decode()))
+        ] = arrays[name]
+    elif kind == 2:
+        values = (
+            np.array("x"),
+            np.full(3, np.nan),
+            np.array(2**62),
+            np.array([-1]),
+            np.zeros((0, 4)),
+            np.array([True]),
+            np.array(1j),
+        )
+        arrays[name] = rng.choice(values)
+    elif kind == 3:
+        del arrays[name]
+    elif kind == 4:
+        arrays[name] = np.asarray(arrays[name]).astype(np.float64) * 1e300
+    with path.open("wb") as file:
+        (np.savez_compressed if kind in (0, 5) else np.savez)(file, **arrays)
+
+
+def _named(rng: Random, run: Path, outside: Path) -> None:
+    """Files and folders with names that are no usual ones, beside those of the run, or in their place."""
+    name = rng.choice(
+        ("a\nb.onnx", "\x1b[2J.onnx", "a\u202eb", "9999-x.onnx", "é" * 120, "0001-grow.onnx.1.data", " ", "-rf")
+    )
+    place = rng.choice((run, run / "branches", run / "front", run / "plots"))
+    if not place.is_dir() or place.is_symlink():
+        return
+    target = place / name
+    if os.path.lexists(target):
+        return
+    if rng.random() < 0.3:
+        there = [path for path in sorted(place.iterdir()) if path.is_file()]
+        if there:
+            rng.choice(there).rename(target)
+            return
+    if rng.random() < 0.5:
+        target.mkdir()
+    else:
+        target.write_bytes(rng.randbytes(10))
+
+
+def _empty(rng: Random, run: Path, outside: Path) -> None:
+    path = _any_file(rng, run)
+    if path:
+        path.write_bytes(rng.choice((b"", b"\n", b"\0" * 100, b" ")))
+
+
 _DAMAGE: tuple[Callable[[Random, Path, Path], None], ...] = (
     *(_flip, _flip, _cut, _lines, _lines, _value, _value, _value, _setting, _setting),
     *(_missing, _exchanged, _exchanged, _metadata, _metadata),
+    *(_deep, _spelling, _spelling, _other_checkpoint, _other_checkpoint, _other_file, _state, _state, _named, _empty),
 )
 
 

@@ -11,17 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fuzzing.corpus import corpus
 from fuzzing.pipeline import Ending, furnish, make_input, run_input
 
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # of the processor's time
+HANGING = 6 * TIMEOUT  # of the clock's: other processes may have the machine
 MEMORY = 2**30
 
 
 def work(kind: str) -> None:
-    """Serve requests, a JSON line each on standard input, until it ends; ``kind`` is that of the first one."""
+    """Serve requests, a JSON line each on standard input, until it ends; ``kind`` is theirs, or "all" or "both"."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is none of our answers
     warm_up(kind)
@@ -34,16 +37,21 @@ def work(kind: str) -> None:
         furnish(folder)
         for line in sys.stdin:
             request = json.loads(line)
-            runs = request.get("kind") == "runs"
-            content = (
-                Path(request["path"]).read_bytes() if "path" in request else b"" if runs else make_input(**request)
-            )
+            damaged = _DAMAGED.get(request.get("kind", ""))
+            content = b""
+            if damaged is None:
+                content = Path(request["path"]).read_bytes() if "path" in request else make_input(**request)
             _reset_peak()
-            start = time.perf_counter()
-            ending = _run_damaged(request, folder) if runs else run_input(content, folder)
-            seconds, peak = time.perf_counter() - start, _status("VmHWM") - base
+            start = time.process_time()
+            if damaged is None:
+                ending = run_input(content, folder)
+            else:
+                ending = damaged(request["seed"], request["index"], folder / request["kind"])
+            seconds, peak = time.process_time() - start, _status("VmHWM") - base
             for data in folder.glob("*.data"):
                 data.unlink()
+            if seconds > TIMEOUT:
+                ending = Ending("BUG", f"took {seconds:.0f} s")
             if peak > MEMORY:
                 ending = Ending("BUG", f"memory: {peak / 2**20:.0f} MB above the imports' own")
             answers.write(
@@ -52,25 +60,36 @@ def work(kind: str) -> None:
             answers.flush()
 
 
-def _run_damaged(request: dict[str, Any], folder: Path) -> Ending:
+def _run_damaged(seed: int, index: int, folder: Path) -> Ending:
     from fuzzing.runs import run_damaged
 
-    return run_damaged(request["seed"], request["index"], folder / "runs")
+    return run_damaged(seed, index, folder)
+
+
+def _run_data(seed: int, index: int, folder: Path) -> Ending:
+    from fuzzing.data_files import run_data
+
+    return run_data(seed, index, folder)
+
+
+# What makes its inputs itself, from seed and index.
+_DAMAGED: dict[str, Callable[[int, int, Path], Ending]] = {"runs": _run_damaged, "data": _run_data}
 
 
 def warm_up(kind: str) -> None:
     """Import and run everything once: its memory is not the inputs'."""
-    if kind == "runs":
+    if kind in ("runs", "all"):
         from fuzzing import runs
 
         runs.base()
-        return
-    from fuzzing.corpus import corpus
-
     with tempfile.TemporaryDirectory() as name:
-        furnish(Path(name))
-        for content in corpus():
-            run_input(content, Path(name))
+        if kind in ("data", "all"):
+            for index in range(60):
+                _run_data(0, index, Path(name) / "data")
+        if kind not in _DAMAGED:
+            furnish(Path(name))
+            for content in corpus():
+                run_input(content, Path(name))
 
 
 def _status(key: str) -> int:
@@ -92,7 +111,7 @@ class Worker:
     """One process; ``run`` answers whatever happens to it."""
 
     def __init__(self, kind: str = "bytes") -> None:
-        """``kind`` is that of the inputs it will run first."""
+        """``kind`` is that of the inputs it will run; "all" and "both" are of several."""
         self._kind = kind
         self._process: subprocess.Popen[str] | None = None
 
@@ -104,13 +123,13 @@ class Worker:
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+            ready, _, _ = select.select([process.stdout], [], [], HANGING)
             line = process.stdout.readline() if ready else None
         except BrokenPipeError:
             line = ""
         if line is None:
             self.stop()
-            return _bug(f"no end within {TIMEOUT:.0f} s", TIMEOUT)
+            return _bug(f"no end within {HANGING:.0f} s", HANGING)
         if not line:
             code = process.wait()
             self._process = None
@@ -132,7 +151,8 @@ class Worker:
         # The first answer comes after the imports and the warm-up, which have more time.
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"kind": self._kind, "seed": 0, "index": 0}) + "\n")
+        first = self._kind if self._kind in _DAMAGED else "bytes"
+        self._process.stdin.write(json.dumps({"kind": first, "seed": 0, "index": 0}) + "\n")
         self._process.stdin.flush()
         if not self._process.stdout.readline():
             raise SystemExit(f"a worker does not start: exit code {self._process.wait()}")

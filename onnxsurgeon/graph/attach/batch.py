@@ -108,7 +108,7 @@ def _values(model: onnx.ModelProto, tensor: str, feeds: Mapping[str, Array]) -> 
     except OnnxSurgeonError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base
-        raise ModelError(f"cannot be run: {first_line(error)}") from error
+        raise ModelError(f"cannot be run: {first_line(error)}", "runtime-failed") from error
 
 
 def _feeds(part: Parts, rows: int, size: int, seed: int = 0) -> dict[str, Array]:
@@ -123,7 +123,7 @@ def _feeds(part: Parts, rows: int, size: int, seed: int = 0) -> dict[str, Array]
             for at, d in enumerate(dims)
         ]
         if math.prod(shape) > bound(MAX_TENSOR_ELEMENTS):
-            raise ModelError(f"input '{value.name}' of {len(shape)} axes of {size} is too large")
+            raise ModelError(f"input '{value.name}' of {len(shape)} axes of {size} is too large", "too-large")
         if kind.elem_type == TensorProto.STRING:
             feeds[value.name] = np.full(shape, "a", object)
             continue

@@ -17,7 +17,7 @@ from onnxsurgeon.graph.attach.layout import FLOATS, POOLS, described, layout_of
 from onnxsurgeon.graph.attach.nodes import Nodes, class_outputs, pooled
 from onnxsurgeon.graph.attach.where import place_of
 from onnxsurgeon.graph.create import MOST_PARAMETERS
-from onnxsurgeon.graph.files import Parts, check_parts
+from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.opening import ModelSource, parts_of
@@ -81,39 +81,10 @@ def attach_head(
         ModelError: the model cannot be read, or the tensor does not exist or cannot be read by a head; says why.
         SettingsError: the classes or the hidden layers make no sense.
     """
-    parts, source, path = parts_of(model)
-    return put_head(
-        parts,
-        classes,
-        at=at,
-        hidden=hidden,
-        pool=pool,
-        softmax=softmax,
-        freeze=freeze,
-        seed=seed,
-        name=source if path is None else path.stem,
-        source=source,
-    )
-
-
-def put_head(
-    parts: Parts,
-    classes: int | str | Sequence[str] | Sequence[int],
-    *,
-    at: str | None = None,
-    hidden: int | Sequence[int] = 128,
-    pool: str = "auto",
-    softmax: bool = True,
-    freeze: bool = True,
-    seed: int = 0,
-    name: str = "model",
-    source: str = "model",
-) -> NewHead:
-    """The same for a model taken apart; see ``attach_head``."""
-    names = _names(classes)
-    hidden = _units(hidden)
+    names, hidden = _names(classes), _units(hidden)
     if pool not in POOLS:
-        raise SettingsError(f"pool: '{pool}' is unknown: expected one of {', '.join(POOLS)}")
+        raise SettingsError(f"pool: '{pool}' is unknown: expected one of {', '.join(POOLS)}", "unknown-choice")
+    parts, source, path = parts_of(model)
     constants = {tensor.name for tensor in parts.skeleton.graph.initializer} | parts.arrays.keys()
     constants |= {name for node in parts.skeleton.graph.node if node.op_type == "Constant" for name in node.output}
     place = place_of(parts.skeleton, at, constants, source)
@@ -141,7 +112,10 @@ def put_head(
     sizes = (width, *hidden, len(names))
     count = sum(a * b + b for a, b in pairwise(sizes))
     if count > MOST_PARAMETERS:
-        raise ModelError(f"{source}: a head {'-'.join(map(str, sizes))} has {count:,} parameters: pool, or less hidden")
+        raise ModelError(
+            f"{source}: a head {'-'.join(map(str, sizes))} has {count:,} parameters: pool, or less hidden",
+            "beyond-one-file",
+        )
     rng = np.random.default_rng(seed)
     for number, units in enumerate(hidden, start=1):
         layer = made.layer(features, (width, units), f"dense_{number}", rng, shape[0])
@@ -156,7 +130,7 @@ def put_head(
     values = class_outputs(made, logits, names, outputs, shape[0], softmax=softmax)
     whole = joined(rest, made, values, place.tensor, kind, shape, frozen, source)
     check_parts(whole, source)
-    return NewHead(from_parts(whole, name=name, source=source), tuple(notes))
+    return NewHead(from_parts(whole, name=source if path is None else path.stem, source=source), tuple(notes))
 
 
 def _names(classes: int | str | Sequence[str] | Sequence[int]) -> list[Any]:
@@ -164,17 +138,21 @@ def _names(classes: int | str | Sequence[str] | Sequence[int]) -> list[Any]:
     given = read_classes(classes) if isinstance(classes, str) else classes
     if isinstance(given, int):
         if given < 2:
-            raise SettingsError(f"classes: {given} is too few: a head tells two classes apart at least")
+            raise SettingsError(f"classes: {given} is too few: a head tells two classes apart at least", "class-names")
         return list(range(given))
     names = list(given) if isinstance(given, Iterable) else [given]
     wrong = [name for name in names if not isinstance(name, str | int)]
     if wrong:
-        raise SettingsError(f"classes: expected a number, or names such as ('cat', 'dog'); found {kind_of(wrong[0])}")
+        raise SettingsError(
+            f"classes: expected a number, or names such as ('cat', 'dog'); found {kind_of(wrong[0])}", "class-names"
+        )
     texts = [str(name) for name in names]
     if not all(texts) or len(set(texts)) < len(texts):
-        raise SettingsError(f"classes: '{','.join(texts)}' has a name that is empty or there twice")
+        raise SettingsError(f"classes: '{','.join(texts)}' has a name that is empty or there twice", "class-names")
     if len(texts) < 2:
-        raise SettingsError(f"classes: '{','.join(texts)}' is one name; expected a number, or names such as cat,dog")
+        raise SettingsError(
+            f"classes: '{','.join(texts)}' is one name; expected a number, or names such as cat,dog", "class-names"
+        )
     numbers = all(text.isdecimal() and text == str(int(text)) for text in texts)
     return [int(text) for text in texts] if numbers else texts
 
@@ -184,5 +162,5 @@ def _units(hidden: int | Sequence[int]) -> tuple[int, ...]:
     units = ((hidden,) if hidden else ()) if isinstance(hidden, int) else tuple(hidden)
     wrong = [each for each in units if not isinstance(each, int) or each < 1]
     if wrong:
-        raise SettingsError(f"hidden: {kind_of(wrong[0])} is no number of units")
+        raise SettingsError(f"hidden: {kind_of(wrong[0])} is no number of units", "senseless-value")
     return units

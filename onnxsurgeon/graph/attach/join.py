@@ -85,7 +85,8 @@ def _import_ml(model: onnx.ModelProto, source: str) -> None:
         if any(node.domain == ML and node.op_type == "LabelEncoder" for node in model.graph.node):
             raise ModelError(
                 f"{source}: it has a LabelEncoder of ai.onnx.ml {entry.version}, which cannot be beside the one that "
-                "names classes: give their number instead"
+                "names classes: give their number instead",
+                "opset",
             )
         entry.version = LABEL_ENCODER
 

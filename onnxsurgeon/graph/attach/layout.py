@@ -48,13 +48,16 @@ def described(parts: Parts, tensor: str, source: str) -> tuple[int, Shape]:
         kind, shape = _measured(part, tensor, kind, shape, where)
     if kind not in FLOATS:
         name = TensorProto.DataType.Name(kind).lower()
-        raise ModelError(f"{where} is of type {name}, not floating point: choose another with --at")
+        raise ModelError(f"{where} is of type {name}, not floating point: choose another with --at", "place-of-head")
     if len(shape) < 2:
         raise ModelError(
-            f"{where} has {'one axis' if shape else 'no axes'}, and no batch axis beside it; choose another with --at"
+            f"{where} has {'one axis' if shape else 'no axes'}, and no batch axis beside it; choose another with --at",
+            "place-of-head",
         )
     if any(map(has_open_batch, inputs_of_model(parts))) and isinstance(shape[0], int):
-        raise ModelError(f"{where} has no batch axis: {shape[0]} rows, whatever is given; choose another with --at")
+        raise ModelError(
+            f"{where} has no batch axis: {shape[0]} rows, whatever is given; choose another with --at", "place-of-head"
+        )
     return kind, (shape[0] if shape[0] is not None else BATCH, *shape[1:])
 
 
@@ -68,7 +71,9 @@ def _measured(part: Parts, tensor: str, kind: int, told: Shape | None, where: st
     if values is None:
         if kind and told is not None:
             return kind, told
-        raise ModelError(f"{where}: its shape is not known, and the model does not run on random rows: {why}")
+        raise ModelError(
+            f"{where}: its shape is not known, and the model does not run on random rows: {why}", "place-of-head"
+        )
     other = None
     for wider in (size + 1, size):
         if other is None:
@@ -103,9 +108,12 @@ def layout_of(
         tokens = "first token" if pool == "first" else "tokens"
         found, axes = tokens if rank == 3 else "channels last", shape[-1:]
     if not all(isinstance(size, int) for size in axes):
-        raise ModelError(f"{where} of shape {spelled}: its number of features is not known; choose another with --at")
+        raise ModelError(
+            f"{where} of shape {spelled}: its number of features is not known; choose another with --at",
+            "place-of-head",
+        )
     if pool == "first" and found != "first token":
-        raise ModelError(f"{where} of shape {spelled} has no tokens to take the first of")
+        raise ModelError(f"{where} of shape {spelled} has no tokens to take the first of", "place-of-head")
     mask = mask if found == "tokens" else None
     words = {
         "vector": "",

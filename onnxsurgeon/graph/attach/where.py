@@ -55,13 +55,15 @@ def place_of(model: onnx.ModelProto, at: str | None, constants: Collection[str],
     if at in made or at in inputs:
         return Place(at, "as was asked for")
     if at in constants:
-        raise ModelError(f"{source}: '{at}' is a constant, not a tensor that depends on the model's input")
+        raise ModelError(
+            f"{source}: '{at}' is a constant, not a tensor that depends on the model's input", "place-of-head"
+        )
     for node in graph.node:
         if at and node.name == at:
             return Place(node.output[0], f"which node '{at}' writes")
     known = [*(value.name for value in graph.output), *(n for n in made if n), *inputs]
     known += [node.name for node in graph.node if node.name]
-    raise ModelError(f"{source}: has no tensor and no node called '{at}'{did_you_mean(at, known)}")
+    raise ModelError(f"{source}: has no tensor and no node called '{at}'{did_you_mean(at, known)}", "place-of-head")
 
 
 def _chosen(graph: onnx.GraphProto, constants: Collection[str], source: str) -> Place:
@@ -83,7 +85,9 @@ def _chosen(graph: onnx.GraphProto, constants: Collection[str], source: str) -> 
         return Place(shared[1], f"which the old head's {describe(shared[0])} read")
     if len(outputs) > 1:
         listed = ", ".join(f"'{name}'" for name in outputs[:8])
-        raise ModelError(f"{source}: which of its outputs the head reads has to be told, with --at: {listed}")
+        raise ModelError(
+            f"{source}: which of its outputs the head reads has to be told, with --at: {listed}", "place-of-head"
+        )
     return Place(outputs[0], "its output")
 
 

@@ -101,6 +101,8 @@ def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
     x, y = node.inputs[0], node.outputs[0]
     if len(node.inputs) == 2 and isinstance(x, gs.Constant):
         x = node.inputs[1]
+    if x.shape is not None and y.shape == x.shape:
+        return False
     for other in node.inputs[:2] if node.op in AFFINE and node.op != "BatchNormalization" else ():
         shape = shape_of(x)
         if other is not x and (

@@ -63,7 +63,7 @@ def _per_unit(tensor: Any, x: Any, rank: int) -> Array | None:
 
 
 def batch_normalization(node: gs.Node, rank: int = 2) -> Affine | None:
-    """A = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n, …) of ``rank`` axes; None in training."""
+    """a = scale / √(var + ε), c = B − mean ⊙ a, in inference on (batch, n, …) of ``rank`` axes; None in training."""
     if explain_normalization(node, rank):
         return None
     scale, shift, mean, variance = (
@@ -91,7 +91,7 @@ def explain_normalization(node: gs.Node, rank: int = 2) -> str:
 
 
 def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
-    """A ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense.
+    """a ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense.
 
     Of a convolution likewise, by channel.
     """

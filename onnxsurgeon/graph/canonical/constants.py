@@ -197,6 +197,11 @@ def _slice(node: gs.Node, _: int) -> Array:
     return x[tuple(cut)]
 
 
+def _modulo(node: gs.Node, most: int) -> Array | None:
+    """With the divisor's sign, unless the node asks for C's."""
+    return _binary(np.fmod if node.attrs.get("fmod", 0) else np.mod)(node, most)
+
+
 def _constant_of_shape(node: gs.Node, most: int) -> Array | None:
     """Of integers alone, which exporters compute pads and shapes from."""
     given = node.attrs.get("value")
@@ -219,7 +224,7 @@ def _equal(node: gs.Node, most: int) -> Array | None:
 
 MOST_SIZES = 64  # in a constant that is made for its shape alone
 WIDEST = 8  # bytes of an element
-BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow", "Equal", "Where")
+BROADCAST = ("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Equal", "Where")
 VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
 FORMS_OF_ONE = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
 FOLDS: dict[str, Fold] = {
@@ -238,6 +243,7 @@ FOLDS: dict[str, Fold] = {
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
     "Div": _binary(_divide),
+    "Mod": _modulo,
     "Pow": _binary(np.power),
     "Equal": _equal,
     "Where": _where,

@@ -112,7 +112,7 @@ def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[st
         for table in (plain, RECOGNISED, FOLDED):
             for rules in (table, plain) if table is RECOGNISED else (table,):
                 if settled.get(id(rules)) != changes:
-                    rewriter.touch_all()
+                    rewriter.touch_all(rules)
                     with np.errstate(all="ignore"):  # weights that become infinite are refused where layers are read
                         changed = rewriter.drain(rules, budget)
                     if changed:

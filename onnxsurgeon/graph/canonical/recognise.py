@@ -46,7 +46,7 @@ FIXED_AT_PROBES = np.array([phi(PROBES) for phi in FIXED])
 
 
 def recognise(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Y = f(z) by a group of elementwise nodes → y = φ(z), where f and φ agree on a grid within 1e-6."""
+    """y = f(z) by a group of elementwise nodes → y = φ(z), where f and φ agree on a grid within 1e-6."""
     if not is_elementwise(node):
         return False
     best: tuple[Any, Activation] | None = None

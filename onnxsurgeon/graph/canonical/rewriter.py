@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -268,10 +268,12 @@ class Rewriter:
                 self._malformed[id(node)] = node
         return False
 
-    def touch_all(self) -> None:
-        """Look at every node again."""
+    def touch_all(self, rules: Container[str]) -> None:
+        """Look at every node again that there are ``rules`` for."""
         for node in self.graph.nodes:
-            self.touch(node, *self._inserted.get(id(node), ()))
+            for each in (node, *self._inserted.get(id(node), ())):
+                if each.op in rules:
+                    self.touch(each)
 
     def finish(self) -> None:
         """List the nodes that are left, new ones next to those they were made for."""

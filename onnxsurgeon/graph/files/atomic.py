@@ -48,7 +48,7 @@ def write_bytes(
             before()
         temporary.replace(path)
     except OSError as problem:
-        raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+        raise error(f"{path}: cannot be written: {problem.strerror or problem}", "cannot-write") from problem
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -107,19 +107,19 @@ def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError
     """Raise ``error`` where ``path`` exists and may not be overwritten, is a directory, or no name of a file."""
     try:
         if path.is_dir():
-            raise error(f"{path}: is a directory")
+            raise error(f"{path}: is a directory", "no-such-file")
         if path.exists() and not path.is_file():  # a device would be replaced, not written to
-            raise error(f"{path}: is no regular file")
+            raise error(f"{path}: is no regular file", "no-such-file")
         if path.exists() and not overwrite:
-            raise error(f"{path}: exists already; --force overwrites it")
+            raise error(f"{path}: exists already; --force overwrites it", "exists")
     except OSError as problem:
-        raise error(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+        raise error(f"{path}: cannot be written: {problem.strerror or problem}", "cannot-write") from problem
 
 
 def require_writable(path: Path, *, overwrite: bool) -> None:
     """Raise ModelError where ``path`` could not be written: a long run must not end in what its start could tell."""
     refuse_existing(path, overwrite=overwrite)
     if not path.parent.is_dir():
-        raise ModelError(f"{path}: no such folder: {path.parent}")
+        raise ModelError(f"{path}: no such folder: {path.parent}", "no-folder")
     if not os.access(path.parent, os.W_OK):
-        raise ModelError(f"{path}: the folder {path.parent} cannot be written to")
+        raise ModelError(f"{path}: the folder {path.parent} cannot be written to", "cannot-write")

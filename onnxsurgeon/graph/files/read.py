@@ -36,7 +36,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelProto:
     try:
         return join(parts)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}", error.kind) from error
 
 
 def read_parts(path: str | os.PathLike[str]) -> Parts:
@@ -60,7 +60,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
             place = external.locate(tensor, path.parent, where)
             inside += place.length
             if inside > LARGEST_FILE:  # many tensors may point at the same bytes
-                raise ModelError(f"{where}: its external data is more than a graph can hold")
+                raise ModelError(f"{where}: its external data is more than a graph can hold", "beyond-one-file")
             external.load_inline(tensor, place)
             outside = True
     if len(kept) < len(model.graph.initializer):
@@ -84,9 +84,11 @@ def _parse(path: Path) -> tuple[ModelProto, dict[int, Array]]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise ModelError(f"{path}: is {what}, not a model")
+            raise ModelError(f"{path}: is {what}, not a model", "no-such-file")
         if status.st_size > LARGEST_FILE:
-            raise ModelError(f"{path}: not an ONNX model ({status.st_size} bytes; a file holds at most 2 GB)")
+            raise ModelError(
+                f"{path}: not an ONNX model ({status.st_size} bytes; a file holds at most 2 GB)", "not-a-model"
+            )
         with path.open("rb") as file:
             if status.st_size >= wire.LARGE_FILE:
                 with suppress(wire.NotPlain):
@@ -94,13 +96,15 @@ def _parse(path: Path) -> tuple[ModelProto, dict[int, Array]]:
                 file.seek(0)
             content = file.read()
     except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
+        raise ModelError(f"{path}: no such file", "no-such-file") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or first_line(error)}") from error
+        raise ModelError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or first_line(error)}", "cannot-read"
+        ) from error
     try:
         model.ParseFromString(content)
     except (DecodeError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: not an ONNX model ({why_unreadable(content)})") from error
+        raise ModelError(f"{path}: not an ONNX model ({why_unreadable(content)})", "not-a-model") from error
     return model, {}
 
 
@@ -115,7 +119,7 @@ def _take_arrays(model: ModelProto, path: Path, large: Mapping[int, Array]) -> t
     for index, tensor in enumerate(model.graph.initializer):
         where = tensor_place(tensor, "initializer", str(path))
         if tensor.name in names:
-            raise ModelError(f"{path}: two initializers are called '{tensor.name}'")
+            raise ModelError(f"{path}: two initializers are called '{tensor.name}'", "damaged-model")
         names.add(tensor.name)
         if index in large:
             array: Array | None = large[index]

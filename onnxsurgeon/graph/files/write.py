@@ -78,7 +78,7 @@ def write_parts(
                 if speaks_of(path, first):
                     name, reason = first, f"'{name}' cannot be replaced: {first_line(problem)}"
     except OSError as problem:
-        raise ModelError(f"{path}: cannot be written: {problem.strerror or problem}") from problem
+        raise ModelError(f"{path}: cannot be written: {problem.strerror or problem}", "cannot-write") from problem
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def _serialized(model: ModelProto, path: Path) -> bytes:
     try:
         return bytes(model.SerializeToString(deterministic=True))
     except Exception as error:  # protobuf's implementations raise different types for what is larger than 2 GB
-        raise ModelError(f"{path}: cannot be written as one file: {first_line(error)}") from error
+        raise ModelError(f"{path}: cannot be written as one file: {first_line(error)}", "cannot-write") from error
 
 
 def model_digest(path: Path) -> str:

@@ -42,6 +42,14 @@ _COLORS: dict[type[Effect], str] = {
     Kept: GREY,
 }
 OTHER = ("X", GREY)
+# What searches do to a branch besides surgeries and plain training.
+_STEPS = {"standardise": ("H", GREY), "refit": ("H", "#56b4e9")}
+_SPOKEN = {
+    START: "given model",
+    IDENTITY: "identity: only trained",
+    "standardise": "standardise: read for standardised inputs",
+    "refit": "refit: trained anew on all rows",
+}
 UNNAMED = (START, IDENTITY)  # whose numbers would only crowd a picture
 WIDTH = 5.4  # inches: as wide as a phone, so that text keeps its size there
 SMALL = 9  # points, of the less important words; the others have 10.5
@@ -113,7 +121,7 @@ def styles() -> dict[str, tuple[str, str]]:
     for effect, color in _COLORS.items():
         kinds = sorted(SURGERIES.values(), key=lambda kind: (kind.needs > 0, kind.operation))
         found |= {kind.operation: (kind.marker, color) for kind in kinds if isinstance(example(kind).effect, effect)}
-    return found
+    return found | _STEPS
 
 
 def style_of(member: Member) -> tuple[str, str]:
@@ -174,7 +182,7 @@ def add_key(figure: Figure, scene: Scene, members: Sequence[Member]) -> None:
 
 def spoken(operation: str) -> str:
     """An operation as the key calls it."""
-    return {START: "given model", IDENTITY: "identity: only trained"}.get(operation, operation.replace("_", " "))
+    return _SPOKEN.get(operation, operation.replace("_", " "))
 
 
 def icon(operation: str) -> Figure:

@@ -53,7 +53,7 @@ class Workers(ABC):
     def close(self) -> None:
         """Wait for jobs that run still, and let go of everything."""
 
-    def perform(self, jobs: Iterable[Job]) -> list[Done]:
+    def run(self, jobs: Iterable[Job]) -> list[Done]:
         """Do the jobs, in parallel, the first while later ones are still being made.
 
         Raises:

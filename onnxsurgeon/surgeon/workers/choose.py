@@ -30,12 +30,14 @@ def _make_workers(workers: int | str | None) -> Workers:
             except ModuleNotFoundError as error:
                 if error.name not in ("dask", "distributed"):
                     raise
-                raise SettingsError(f"workers: '{workers}' needs Dask: pip install 'onnxsurgeon[dask]'") from error
+                raise SettingsError(
+                    f"workers: '{workers}' needs Dask: pip install 'onnxsurgeon[dask]'", "no-package"
+                ) from error
             return Cluster(workers)
         try:
             workers = int(workers)
         except ValueError as error:
             raise SettingsError(
-                f"workers: '{workers}' is neither a number nor an address such as dask://host:8786"
+                f"workers: '{workers}' is neither a number nor an address such as dask://host:8786", "workers-address"
             ) from error
     return LocalWorkers(workers)

@@ -24,7 +24,7 @@ from onnxsurgeon.runtime import first_line
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.trainer import Bench
 from onnxsurgeon.surgeon.workers.base import Workers
-from onnxsurgeon.surgeon.workers.station import Packed, Station, pack, perform, require_versions, unpack_files
+from onnxsurgeon.surgeon.workers.station import Packed, Station, do_at_station, pack, require_versions, unpack_files
 
 CONNECT_SECONDS = 10.0
 # For how long there may be no worker at all, as while a cluster restarts them, before a run gives up.
@@ -42,7 +42,7 @@ def scheduler_address(text: str) -> str:
     """
     match = _ADDRESS.fullmatch(text)
     if match is None or not 0 < int(match[3]) < 2**16:
-        raise SettingsError(f"workers: '{text}' is no address such as dask://host:8786")
+        raise SettingsError(f"workers: '{text}' is no address such as dask://host:8786", "workers-address")
     return f"{_PROTOCOLS[match[1]]}://{match[2]}:{match[3]}"
 
 
@@ -81,10 +81,12 @@ class Cluster(Workers):
             _require_scheduler(address)
             self._client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="onnxsurgeon")
         except TimeoutError as error:
-            raise EngineError(f"no Dask scheduler answers at {text} within {CONNECT_SECONDS:.0f} seconds") from error
+            raise EngineError(
+                f"no Dask scheduler answers at {text} within {CONNECT_SECONDS:.0f} seconds", "no-scheduler"
+            ) from error
         except Exception as error:  # OSError where nothing listens; anything at all where something else does
             reason = getattr(error, "strerror", None) or first_line(error)
-            raise EngineError(f"no Dask scheduler answers at {text}: {reason}") from error
+            raise EngineError(f"no Dask scheduler answers at {text}: {reason}", "no-scheduler") from error
         try:
             self.count = self._checked()
         except BaseException:
@@ -97,12 +99,16 @@ class Cluster(Workers):
             threads = self._client.nthreads()
             found = self._client.run(versions, on_error="return")
         except (OSError, RuntimeError) as error:
-            raise EngineError(f"{self.cluster}: the workers cannot be asked: {first_line(error)}") from error
+            raise EngineError(
+                f"{self.cluster}: the workers cannot be asked: {first_line(error)}", "workers-lost"
+            ) from error
         if not found:
-            raise EngineError(f"the Dask cluster at {self.cluster} has no workers: start some with 'dask worker'")
+            raise EngineError(
+                f"the Dask cluster at {self.cluster} has no workers: start some with 'dask worker'", "unlike-workers"
+            )
         for address, answer in found.items():
             if isinstance(answer, Exception):
-                raise EngineError(f"worker {address} cannot import onnxsurgeon: {first_line(answer)}")
+                raise EngineError(f"worker {address} cannot import onnxsurgeon: {first_line(answer)}", "unlike-workers")
             require_versions(address, answer, versions())
         return sum(threads.values())
 
@@ -133,7 +139,9 @@ class Cluster(Workers):
         except EngineError:
             raise
         except Exception as error:  # whatever a worker or the connection raised
-            raise EngineError(f"the data set cannot be placed on {self.cluster}: {first_line(error)}") from error
+            raise EngineError(
+                f"the data set cannot be placed on {self.cluster}: {first_line(error)}", "workers-lost"
+            ) from error
         # No retries: a job fails for its own reasons, and fails again. Where its worker dies, Dask starts it anew.
         self._executor = self._client.get_executor(pure=False, resources={self._name: 1})
 
@@ -143,7 +151,7 @@ class Cluster(Workers):
             packed = pack(job, Path(folder))
         # Models are sent with the jobs on purpose: what is scattered is lost with the worker that holds it.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-            future: Future[Packed] = self._executor.submit(perform, self._name, packed)
+            future: Future[Packed] = self._executor.submit(do_at_station, self._name, packed)
         return future
 
     def receive(self, job: Job, future: Future[Packed]) -> Done:
@@ -157,7 +165,8 @@ class Cluster(Workers):
         except KilledWorker as error:
             raise EngineError(
                 f"{self.cluster}: branch {job.branch.number} ended several workers, perhaps for want of memory; "
-                "continue with --resume"
+                "continue with --resume",
+                "workers-lost",
             ) from error
         except CancelledError as error:
             raise self._lost("the connection to the scheduler was lost") from error
@@ -188,7 +197,9 @@ class Cluster(Workers):
         return any(self._name in worker["resources"] for worker in workers.values())
 
     def _lost(self, what: str) -> EngineError:
-        return EngineError(f"{self.cluster}: {what}; continue with: onnxsurgeon evolve --resume {self._folder.parent}")
+        return EngineError(
+            f"{self.cluster}: {what}; continue with: onnxsurgeon evolve --resume {self._folder.parent}", "workers-lost"
+        )
 
     def close(self) -> None:
         """Free the workers from the data set, which ends jobs that run still, and disconnect."""

@@ -25,7 +25,7 @@ class LocalWorkers(Workers):
         """
         super().__init__()
         if count is not None and count < 1:
-            raise SettingsError(f"workers: {count} is too small: expected at least 1")
+            raise SettingsError(f"workers: {count} is too small: expected at least 1", "senseless-value")
         self.count = count if count is not None else usable_cores()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="onnxsurgeon")
         self._futures: list[Future[Done]] = []

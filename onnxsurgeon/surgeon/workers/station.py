@@ -59,7 +59,9 @@ def unpack_files(files: Mapping[str, bytes], folder: Path) -> None:
     for name, content in files.items():
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
-            raise EngineError(f"a worker sent a file called '{name}', which leads out of the folder of branches")
+            raise EngineError(
+                f"a worker sent a file called '{name}', which leads out of the folder of branches", "leads-out"
+            )
         path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -117,7 +119,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         if self._bench is not None:
             self._bench.stop.set()
 
-    def perform(self, packed: Packed) -> Packed:
+    def do(self, packed: Packed) -> Packed:
         """Do a job."""
         assert self._bench is not None
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-", ignore_cleanup_errors=True) as given:
@@ -139,11 +141,12 @@ def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]
     if found != wanted:
         raise EngineError(
             f"worker {address} has {', '.join(differences(wanted, found))}; here it is "
-            f"{', '.join(differences(found, wanted))}: the result could differ, install the same"
+            f"{', '.join(differences(found, wanted))}: the result could differ, install the same",
+            "unlike-workers",
         )
 
 
-def perform(name: str, packed: Packed) -> Packed:
+def do_at_station(name: str, packed: Packed) -> Packed:
     """Do a job at this worker's station of that name."""
     station: Station = get_worker().plugins[name]
-    return station.perform(packed)
+    return station.do(packed)

@@ -44,11 +44,15 @@ export interface Description {
     metric: { name: 'accuracy' | 'r2' | 'agreement'; output: string; per_row: number };
   }[];
   outputs: { name: string; dtype: DType; shape: (number | null)[] }[];
-  state: { name: string; kind: 'parameter' | 'moment_1' | 'moment_2' | 'steps'; of?: string; shape: number[]; dtype: DType }[];
+  state: {
+    name: string; kind: 'parameter' | 'moment_1' | 'moment_2' | 'steps'; of?: string; shape: number[]; dtype: DType;
+    stored?: 'straight' | 'transposed';
+  }[];
   frozen: string[];
   next: string;
   batch: { size: number; fixed: boolean };
   optimizer: { name: string; learning_rate: number; weight_decay: number; [setting: string]: number | string };
+  dropout?: { units: number; inputs: number; seed: string };
   schedule: { kind: string; warmup: number };
   shuffle: string;
   reports_losses: boolean;
@@ -70,7 +74,7 @@ export interface TrainOptions {
   epochs?: number;
   batchSize?: number;
   learningRate?: number;
-  /** Of the order of the rows; 0. */
+  /** Of the order of the rows, and of what dropout leaves out; 0. */
   seed?: number;
   /** How many epochs the schedule is for in all; those until now and these. */
   course?: number;
@@ -108,6 +112,8 @@ export class Trainer {
   restore(bytes: Uint8Array): void;
   /** The state as a file of safetensors. */
   save(): Uint8Array;
+  /** The user's model with its weights as they are now, from the bytes of the file that the trainer was made from. */
+  patchModel(bytes: Uint8Array): Uint8Array;
   /** Rows as train and evaluate take them. */
   prepare(rows: Rows): Promise<Prepared>;
   /** Train for some epochs more, each when it is asked for; without targets, towards what a teacher says. */
@@ -127,6 +133,9 @@ export function orderOf(seed: number, epoch: number, count: number): Int32Array;
 
 /** What the learning rate of a step is multiplied by. */
 export function rateFactor(kind: string, position: number, total: number, warmup?: number): number;
+
+/** A copy of an ONNX file with a state's weights; `description` is the content of trainer.json. */
+export function patchModel(file: Uint8Array, description: Description, state: State): Uint8Array;
 
 /** Arrays and notes of a file of safetensors. */
 export function readState(bytes: Uint8Array): { arrays: State; notes: Record<string, string> };

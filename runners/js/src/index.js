@@ -1,10 +1,11 @@
 // Trains what `onnxsurgeon export-trainer` wrote, with ONNX Runtime alone: in the browser and in Node.
 
 import { TrainerError, fitted, joined, sizeOf, sliced, taken } from './arrays.js';
+import { patchModel } from './model.js';
 import { readState, writeState } from './safetensors.js';
 import { orderOf, rateFactor, rounded } from './schedule.js';
 
-export { TrainerError, orderOf, rateFactor, readState, writeState };
+export { TrainerError, orderOf, patchModel, rateFactor, readState, writeState };
 
 const CHUNK = 1024; // rows of a run that does not train
 const RUN = 256; // steps of a run that does
@@ -52,6 +53,9 @@ export class Trainer {
       if (found.dtype !== dtype || String(found.shape) !== String(shape)) {
         throw new TrainerError(`'${name}' is ${found.dtype} [${found.shape}] in this state, not ${dtype} [${shape}]`);
       }
+      if (dtype.startsWith('float') && !found.data.every(Number.isFinite)) {
+        throw new TrainerError(`'${name}' holds values that are not finite: the training diverged`);
+      }
       state[name] = found;
     }
     this.state = state;
@@ -61,6 +65,11 @@ export class Trainer {
   /** The state as the bytes of a file of safetensors, for `restore` and `onnxsurgeon import-state`. */
   save() {
     return writeState(this.state, { epoch: String(this.epoch) });
+  }
+
+  /** The user's model with its weights as they are now: from the bytes of the file that the trainer was made from. */
+  patchModel(bytes) {
+    return patchModel(bytes, this.description, this.state);
   }
 
   /** Rows as train and evaluate take them, computed once where there is a features.onnx. */
@@ -101,7 +110,7 @@ export class Trainer {
         const rates = Float32Array.from({ length: run }, (_, i) => (
           rate * rateFactor(schedule.kind, this.epoch * steps + done + i, total, warmup)));
         const chosen = order.subarray(done * size, done * size + run * width);
-        const found = await this._steps(feeds, chosen, run, width, rates, state);
+        const found = await this._steps(feeds, chosen, run, width, rates, state, seed);
         await breath();
         state = found.state;
         done += run;
@@ -218,10 +227,12 @@ export class Trainer {
   }
 
   /** Train on the rows `chosen`, `run` batches of `width`: these rows alone are handed to the runtime. */
-  async _steps(feeds, chosen, run, width, rates, state) {
+  async _steps(feeds, chosen, run, width, rates, state, seed) {
     const part = Object.fromEntries(Object.entries(feeds).map(([name, array]) => [name, taken(array, chosen)]));
     const batches = Int32Array.from({ length: run * width }, (_, i) => i);
     const prefix = this.description.next;
+    // What dropout leaves out follows from the seed and the number of steps taken.
+    if (this.description.dropout) part[this.description.dropout.seed] = { dtype: 'int32', shape: [], data: Int32Array.of(seed & 0x7fffffff) };
     if (!this._options.byStep) {
       const found = await this._run('train', {
         ...part,

@@ -3,13 +3,14 @@
 import { ARRAYS, TrainerError, sizeOf } from './arrays.js';
 
 const TYPES = { F16: 'float16', F32: 'float32', F64: 'float64', I32: 'int32', I64: 'int64', U8: 'uint8' };
+const LONGEST = 1e8; // bytes of a header
 const CODES = Object.fromEntries(Object.entries(TYPES).map(([code, dtype]) => [dtype, code]));
 
 /** Arrays by name and the notes of a file; nothing is believed of it that its length does not bear out. */
 export function readState(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length < 8 || view.getBigUint64(0, true) > BigInt(bytes.length - 8)) {
-    throw new TrainerError('no file of safetensors: its header is longer than the file');
+  if (bytes.length < 8 || view.getBigUint64(0, true) > BigInt(Math.min(bytes.length - 8, LONGEST))) {
+    throw new TrainerError('no file of safetensors: its header is longer than the file, or than any such');
   }
   const begin = 8 + Number(view.getBigUint64(0, true));
   let header;
@@ -21,6 +22,7 @@ export function readState(bytes) {
   if (header === null || typeof header !== 'object' || Array.isArray(header)) throw new TrainerError('no file of safetensors');
   const arrays = Object.create(null);
   const body = bytes.subarray(begin);
+  const spans = [];
   for (const [name, each] of Object.entries(header)) {
     if (name === '__metadata__') continue;
     const dtype = TYPES[each?.dtype];
@@ -29,9 +31,16 @@ export function readState(bytes) {
     const ok = dtype !== undefined && Array.isArray(each.shape) && each.shape.every(whole) && whole(from) && whole(to) && from <= to
       && to <= body.length && to - from === sizeOf(each.shape) * ARRAYS[dtype].BYTES_PER_ELEMENT;
     if (!ok) throw new TrainerError(`no file of safetensors: '${name}' does not fit`);
+    spans.push([from, to]);
     arrays[name] = { dtype, shape: each.shape, data: new ARRAYS[dtype](body.slice(from, to).buffer) };
   }
-  return { arrays, notes: header.__metadata__ ?? {} };
+  const notes = header.__metadata__ ?? {};
+  if (typeof notes !== 'object' || Object.values(notes).some((note) => typeof note !== 'string')) throw new TrainerError('no file of safetensors: its notes are no texts');
+  spans.sort(([a, b], [c, d]) => a - c || b - d);
+  if ([...spans, [body.length]].some(([from], i) => from !== (i ? spans[i - 1][1] : 0))) {
+    throw new TrainerError('no file of safetensors: its arrays overlap, or leave gaps');
+  }
+  return { arrays, notes };
 }
 
 /** The bytes of a file with these arrays and notes. */

@@ -1,0 +1,82 @@
+"""How networks with convolutions grow: shapes that compete, all within the limit and the same function."""
+
+import numpy as np
+import pytest
+
+from onnxsurgeon import create_convolutional, load, operate, save
+from onnxsurgeon.choices import BY_GRADIENTS
+from onnxsurgeon.comparison.lineage import kinship
+from onnxsurgeon.graph.equivalence import compare_models, random_inputs
+from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.recommend.channels import deeper_convolutions, profiles_of_channels
+from onnxsurgeon.recommend.growth import growths
+from onnxsurgeon.runs.branch import Branch
+from onnxsurgeon.surgery import InsertIdentity, Widen
+
+START = create_convolutional("28x28x1-c8-p-c16-p-10", seed=1)
+
+
+@pytest.mark.parametrize("most", [20_000, 36_000])
+def test_shapes_are_deeper_nearly_as_large_as_they_may_be_and_compute_the_same(most):
+    found = growths(START, most, mode=BY_GRADIENTS)
+    assert len({each.surgeries for each in found}) == len(found) >= 4
+    given = to_model(START)
+    for candidate in found:
+        grown = START
+        for surgery in candidate.surgeries:
+            grown = operate(grown, surgery, np.random.default_rng(0), require_exact=True).network
+        assert 0.9 * most < grown.parameter_count == candidate.parameters <= most
+        assert grown.hidden_count > START.hidden_count
+        assert {surgery.mode for surgery in candidate.surgeries if isinstance(surgery, Widen)} == {"fresh"}
+        assert compare_models(given, to_model(grown), random_inputs(given, rows=2)).relative < 1e-5
+
+
+def test_convolutions_come_where_there_are_fewest_positions_or_everywhere():
+    found = [deeper.topology for _, deeper in deeper_convolutions(START)]
+    assert found == [
+        "c1-c8+c8-c16-c16+784-10",
+        "c1-c8+c8-c16-c16-c16+784-10",
+        "c1-c8-c8+c8-c16-c16+784-10",
+        "c1-c8+c8-c16+784-10",
+    ]
+
+
+def test_channels_that_a_dense_layer_reads_at_many_positions_are_fewer():
+    _, deeper = next(deeper_convolutions(START))
+    profiles = profiles_of_channels(deeper)
+    assert profiles["even"] == {1: 1.0, 2: 1.0, 3: 0.5}  # c16 behind c8, what is pooled first, and what is pooled last
+    assert profiles["rising"] == {1: 2.0, 2: 1.0, 3: 1.0}
+    averaged = create_convolutional("28x28x1-c8-p-c16-g-10", seed=1)
+    assert profiles_of_channels(averaged)["even"] == {1: 1.0, 2: 1.0}
+
+
+def test_no_convolution_is_put_behind_the_fourth_of_a_segment():
+    network = START
+    for _ in range(3):
+        network = operate(network, InsertIdentity(network.group_count)).network
+    assert network.topology == "c1-c8+c8-c16-c16-c16-c16+784-10"
+    proposed = {each for surgeries, _ in deeper_convolutions(network) for each in surgeries}
+    assert proposed == {InsertIdentity(4), InsertIdentity(5)}  # both behind the first of all
+
+
+def test_a_lineage_knows_a_convolution_before_a_pool(tmp_path):
+    surgeries = (InsertIdentity(2), Widen(1, 3), InsertIdentity(2))
+    network = START
+    for surgery in surgeries:
+        network = operate(network, surgery, np.random.default_rng(0)).network
+    assert network.topology == "c1-c8-c8+c8-c19-c16+784-10"
+    lineage = ("insert_identity:2", "widen:1:3", "insert_identity:2")
+    save(Branch(1, 0, "start", network, lineage).stamped(), tmp_path / "grown.onnx")
+    grown = load(tmp_path / "grown.onnx")
+    there, back = kinship(START, grown), kinship(grown, START)
+    assert there.done == back.undone == lineage
+    assert [(group.before, group.after) for group in there.groups] == [
+        ((0,), (0,)),
+        ((), (1,)),
+        ((1,), (2,)),
+        ((), (3,)),
+        ((2,), (4,)),
+    ]
+    assert [(group.after, group.before) for group in back.groups] == [
+        (group.before, group.after) for group in there.groups
+    ]
