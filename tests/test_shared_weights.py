@@ -444,7 +444,7 @@ def test_one_weight_with_biases_of_their_own():
     proof = prove_group(network, 1)
     assert proof.together <= 1e-5 < 1e-3 < proof.alone
     for surgery in (InsertIdentity(1), Narrow(1, 3), Merge(1)):
-        with pytest.raises(SurgeryError, match="1 is a width that several layers share, and no hidden layer"):
+        with pytest.raises(SurgeryError, match="units can be added there and taken away, and nothing else"):
             operate(network, surgery)
 
 
