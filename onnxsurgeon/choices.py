@@ -7,6 +7,7 @@ OBJECTIVES = ("accuracy", "pareto")
 SELECTIONS = ("best-of-each", "top-n", "random-walk")
 WIDEN_MODES = ("split", "equal", "fresh")
 BY_GRADIENTS = "gradient"  # units added by ``Grow``, where data are at hand
+AUGMENTATIONS = ("none", "shift", "mirror", "shift-mirror")
 TRACKERS = ("tensorboard", "mlflow")
 ENGINES = ("auto", "loop", "artifacts")
 DEVICES = ("cpu", "cuda")

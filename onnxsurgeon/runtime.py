@@ -89,8 +89,11 @@ def session_options(threads: int = 1) -> Any:
     return options
 
 
-def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) -> Any:
+def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, trains: bool = False) -> Any:
     """An inference session for ``model``.
+
+    ``trains`` says that weights are inputs: then pools alone would be put into blocks of channels, and each of them
+    has its tensors copied into these and back.
 
     Raises:
         EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
@@ -102,7 +105,12 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1) ->
         older.ir_version = READABLE_IR
         model = older
     try:
-        made = ort.InferenceSession(model.SerializeToString(), session_options(threads), providers=[wanted])
+        made = ort.InferenceSession(
+            model.SerializeToString(),
+            session_options(threads),
+            providers=[wanted],
+            disabled_optimizers=["NchwcTransformer"] if trains else [],
+        )
     except Exception as error:  # its exceptions share no narrower base
         raise EngineError(
             f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}", "runtime-refuses"

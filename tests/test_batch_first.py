@@ -132,6 +132,17 @@ def test_what_is_not_understood_is_left_as_it_is():
     assert network.frame.turned == frozenset()
 
 
+def test_an_open_number_of_steps_is_said_with_what_helps():
+    model = attention("n")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "steps"
+    notes = [note for note in from_model(model).frame.notes if "leaves the size" in note]
+    assert notes == [
+        "input 'x' leaves the size 'steps' open; with a number in its place, more may be trained through: python -m "
+        "onnxruntime.tools.make_dynamic_shape_fixed --dim_param steps --dim_value N MODEL FIXED"
+    ]
+    assert not any("leaves the size" in note for note in from_model(attention("n")).frame.notes)
+
+
 @pytest.mark.parametrize(
     ("layout", "wanted", "rows", "found"),
     [

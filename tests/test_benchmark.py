@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarking import convolutions
+from benchmarking import convolutions, image_memory, profile
+from benchmarking.image_networks import ImageNetwork
 from benchmarking.onnx_peers import loop_peer
 from benchmarking.plain_peers import numpy_peer
 from benchmarking.steps import Spread, ratio
@@ -49,15 +50,65 @@ def test_peers_do_the_same_work(quick):
 
 
 def test_convolutional_networks_are_trained_from_the_same_weights(monkeypatch):
-    monkeypatch.setattr(convolutions, "NETWORKS", (convolutions.Plain((1, 3, 4), 8, 4),))
-    monkeypatch.setattr(convolutions, "STEPS", (5,))
-    records = list(convolutions.measure(rounds=2))
+    network = ImageNetwork(1, 8, 4, (3, "pool", 4, "pool", (4, 1), (6, 2), "mean"), 5)
+    monkeypatch.setattr(convolutions, "NETWORKS", (network,))
+    monkeypatch.setattr(convolutions, "WARM_UP", 1)
+    records = list(convolutions.measure(2, networks=[network]))
     assert records[0]["peer"] == "loop engine"
-    for record in records:  # PyTorch's too, where it is installed
+    assert records[0]["network"] == str(network) == "residual 1-3-4-4-6, 8 × 8, 4"
+    for record in records:  # PyTorch's and onnxsim's too, where they are installed
         assert record["deviation"] < 1e-6
         assert len(record["milliseconds"]) == 2
         assert min(record["milliseconds"]) > 0
-        assert convolutions.row(record).startswith(f"| 1-3-4, 8 × 8, 4 | {record['peer']} | ")
+        assert convolutions.row(record).startswith(f"| {network} | {record['peer']} | ")
+
+
+def test_another_checkout_is_a_peer(monkeypatch):
+    monkeypatch.setattr(convolutions, "WARM_UP", 1)
+    monkeypatch.setattr(convolutions, "find_spec", lambda name: None)
+    own, other = convolutions.measure(1, before=ROOT, networks=[convolutions.NETWORKS[3]])
+    assert other["peer"] == f"loop engine of {ROOT}"
+    assert own["deviation"] == other["deviation"] == 0
+    assert other["ratio"]["median"] > 0
+    done = run_tool(
+        "--rounds", "1", "--steps", "20", "--sizes", "small", "--peers", "loop engine", "--before", str(ROOT)
+    )
+    assert f", of {ROOT} |" in done.stdout, done.stderr
+    absent = run_tool("--before", "/nonexistent")
+    assert (absent.returncode, absent.stderr) == (
+        2,
+        "benchmark.py: --before /nonexistent: no checkout of onnxsurgeon\n",
+    )
+
+
+def test_a_peer_that_cannot_train_a_network_is_a_row_with_the_reason(monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("no gradient of this\nmore")
+
+    monkeypatch.setattr(convolutions, "WARM_UP", 1)
+    monkeypatch.setattr(convolutions, "find_spec", lambda name: name == "onnxsim" or None)
+    monkeypatch.setattr(convolutions, "_onnxsim", fails)
+    network = ImageNetwork(1, 4, 2, (2,), 1)
+    _, record = convolutions.measure(1, networks=[network])
+    assert convolutions.row(record) == f"| {network} | {convolutions.ONNXSIM} | ValueError: no gradient of this | | |"
+
+
+def test_the_profile_counts_the_nodes_of_a_step(monkeypatch):
+    monkeypatch.setattr(profile, "STEPS", 2)
+    network = ImageNetwork(1, 6, 2, (2, "pool"), 1)
+    kinds = profile.of(network, threads=1)
+    assert kinds["MaxPool"][0] == kinds["Softmax"][0] == 1
+    assert all(spent >= 0 for _, spent in kinds.values())
+    assert profile.table([{"network": str(network), "kinds": kinds}]).splitlines()[2].startswith(f"| {network} | ")
+
+
+def test_memory_of_training_on_images_is_measured(monkeypatch):
+    monkeypatch.setattr(image_memory, "TEST_ROWS", 100)
+    record = image_memory.measure(200)
+    assert record["steps"] == 4
+    assert record["imports"] < record["loaded"] <= record["peak"]
+    assert record["stored"] == 300 * (32 * 32 * 3 + 1)
+    assert "peak memory" in image_memory.text(record)
 
 
 def test_what_is_missing_is_said(quick):

@@ -3,6 +3,7 @@
 import csv
 import re
 
+import export_checks
 import exports_table
 import numpy as np
 import onnx
@@ -68,7 +69,7 @@ def test_reading_writing_and_exact_surgery(fixture, tmp_path):
     runnable(fixture)
     network = load(fixture.path)
     feeds = exports_table.rows_of(network, fixture, fixture.dataset())
-    assert exports_table.check_interface(fixture, network, feeds, tmp_path).startswith("same")
+    assert export_checks.check_interface(fixture.path, network, feeds, tmp_path).startswith("same")
     again = load(tmp_path / "same.onnx")
     assert again.topology == network.topology
     assert to_model(again) == to_model(load(tmp_path / "same.onnx"))
@@ -111,7 +112,7 @@ def joined(topology):
 def test_evolving(fixture, tmp_path):
     runnable(fixture)
     row = exports_table.Row(fixture.file, fixture.exporter)
-    exports_table.check_evolve(fixture, tmp_path, row)
+    exports_table.check_evolution(fixture, tmp_path, row)
     assert row.evolves.startswith("yes")
     untouched = {t.name: t for t in load(fixture.path).frame.model.graph.initializer}
     best = {t.name: t for t in read_model(tmp_path / "run" / "best.onnx").graph.initializer}

@@ -399,3 +399,47 @@ def test_a_prefix_in_bfloat16(kind):
     moved = rounded - 0.5 if kind == "constant" else -rounded
     expected = moved if given == {"f"} else rounded  # else the dense layer has it
     np.testing.assert_allclose(features, expected, rtol=2**-7, atol=2**-8)
+
+
+BESIDE = {
+    "a number": ([n("Mul", "x t", "f")], [], "()"),
+    "a vector": ([n("Add", "x t", "f")], [4], "(4,)"),
+    "rows of a fixed number": ([n("MatMul", "x t", "f")], [4, 4], "(4, 4)"),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_an_input_that_all_rows_share_is_told_apart(case):
+    nodes, shape, spelled = BESIDE[case]
+    network = from_model(build(nodes, {"x": (FLOAT, ["batch", 4]), "t": (FLOAT, shape)}))
+    data = mine({"x": RNG.standard_normal((ROWS, 4)), "t": RNG.standard_normal((ROWS, *shape))})
+    with pytest.raises(DataError) as error:
+        prepare(network, data, data.train)
+    assert str(error.value) == (
+        f"mine: the input 't' of 'model' has shape {spelled}, without an axis for the rows of a batch beside 'x', "
+        "which has one; make it a constant of the model, or export it with such an axis"
+    )
+
+
+def test_labels_of_an_output_that_another_head_reads_are_told_of():
+    """Its targets would be those of the head behind it."""
+    dense = [n("Gemm", "f A", "a"), n("Relu", "a", "b"), n("Gemm", "b B", "y"), n("Concat", "b y", "c", axis=1)]
+    dense.append(n("Gemm", "c C", "z"))
+    constants = {"C": RNG.standard_normal((9, 2)).astype("f")}
+    outputs = [helper.make_tensor_value_info(name, FLOAT, ["batch", size]) for name, size in (("y", 3), ("z", 2))]
+    network = from_model(build([n("Identity", "x", "f")], {"x": (FLOAT, ["batch", 4])}, constants, outputs, dense))
+    split = Split(RNG.standard_normal((ROWS, 4)), RNG.standard_normal((ROWS, 5)))
+    with pytest.raises(DataError) as error:
+        prepare(network, Dataset("mine", split, split, 0), split)
+    assert str(error.value) == (
+        "mine: expected 2 targets a row, one for each output of 'model'; found 5; "
+        "output 'y' takes no targets: trained layers are computed from it"
+    )
+
+
+def test_a_layer_that_decides_indices_alone_is_said_to():
+    dense = [n("Gemm", "f A", "a"), n("ArgMax", "a", "i", axis=1, keepdims=0), n("Gather", "E i", "b")]
+    dense.append(n("MatMul", "b B", "y"))
+    constants = {"E": RNG.standard_normal((6, 6)).astype("f")}
+    network = from_model(build([n("Identity", "x", "f")], {"x": (FLOAT, ["batch", 4])}, constants, dense=dense))
+    assert "'Gemm_a' stays as it is: nothing but indices, sizes or the like depends on it" in network.frame.notes

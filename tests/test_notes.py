@@ -373,3 +373,28 @@ def test_types_that_numpy_has_no_name_for_are_looked_at_too():
     notes = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])).frame.notes
     assert any(note.startswith("'noise' stays as it is: ") for note in notes)
     assert any(note.startswith("node 'sums' (CumSum) cannot be trained through: ") for note in notes)
+
+
+@pytest.mark.parametrize("name", ["", "heads"])
+def test_a_reshape_that_splits_units_over_axes_is_named(name):
+    """As the heads of an attention: their number is told where the file makes them."""
+    rng = np.random.default_rng(0)
+    constants = {"A": rng.standard_normal((4, 6)), "B": rng.standard_normal((6, 3))}
+    tensors = [numpy_helper.from_array(values.astype(np.float32), key) for key, values in constants.items()]
+    tensors += [numpy_helper.from_array(np.array(shape), key) for key, shape in (("s", [0, 0, 2, 3]), ("t", [0, 0, 6]))]
+    nodes = [
+        helper.make_node("MatMul", ["x", "A"], ["a"], name="q"),
+        helper.make_node("Reshape", ["a", "s"], ["b"], name=name),
+        helper.make_node("Transpose", ["b"], ["c"], perm=[0, 2, 1, 3]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Transpose", ["d"], ["e"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["e", "t"], ["f"]),
+        helper.make_node("MatMul", ["f", "B"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n", 5, size]) for end, size in (("x", 4), ("y", 3))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    network = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert (
+        "the width of 'q' stays: a Reshape splits its units over several axes, as for the heads of an attention "
+        f"(node '{name or 'b'}')"
+    ) in network.frame.notes

@@ -1,11 +1,16 @@
 """Trained convolutional networks made smaller: trials beside what is foretold, blocks of channels, limits met."""
 
 from itertools import pairwise
+from pathlib import Path
 
+import convolution_table
 import numpy as np
+import onnx
 import pytest
 
 from onnxsurgeon import (
+    Dataset,
+    Split,
     SurgeonSettings,
     calibrate,
     create,
@@ -20,8 +25,9 @@ from onnxsurgeon import (
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
 from onnxsurgeon.data.sampling import sample_rows
 from onnxsurgeon.recommend.reduction import LAYERS, UNITS, by_units, kind_of, reductions
-from onnxsurgeon.recommend.shrinking import count_of, widths_for
+from onnxsurgeon.recommend.shrinking import count_of, least_count, widths_for
 from onnxsurgeon.recommend.trials import corrected, with_trials
+from onnxsurgeon.surgeon.fast_enough import Latencies
 from onnxsurgeon.surgery import FactorizeData, Prune
 from onnxsurgeon.surgery.prune import pruning_costs
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
@@ -31,6 +37,7 @@ from onnxsurgeon.training.settings import TrainingSettings
 from onnxsurgeon.training.teaching import head_outputs
 
 ENGINE = LoopEngine()
+FOLDER = Path(__file__).parent / "convolutions"
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +190,21 @@ def test_a_limit_on_latency_is_met_in_blocks_where_these_are_faster(trained, tmp
     moments = calibrate(load(trained), prepare(load(trained), load_dataset("digits"), load_dataset("digits").train))
     plan = by_units(load(trained), moments, load(trained).parameter_count // 2, block=8)
     assert all(surgery.units in (1, 2, 4, 8) for surgery in plan.surgeries)
+
+
+@pytest.mark.parametrize("name", ["resnet-torch-legacy", "densenet-torch-legacy"])
+def test_a_limit_on_latency_finds_the_size_of_a_network_whose_layers_share_widths(name, monkeypatch):
+    """Pruning one width changes what writes and reads the others: what is known of them follows."""
+    path = FOLDER / f"{name}.onnx"
+    network, (inputs, labels) = load(path), convolution_table.rows_for(onnx.load(path))
+    dataset = Dataset(name, Split(inputs, labels), Split(inputs, labels), int(labels.max()) + 1)
+    examples = prepare(network, dataset, dataset.train)
+    rows = np.arange(64)
+    moments = with_sensitivities(calibrate(network, examples, rows), network, examples, rows)
+    latencies = Latencies(path)
+    monkeypatch.setattr(latencies, "of", lambda found, path=None: found.parameter_count / 1000)
+    limit = 0.5 * network.parameter_count / 1000
+    least = least_count(network)
+    found = latencies.within(limit, network, moments, lambda most: by_units(network, moments, most), least)
+    assert least <= found <= 1000 * limit
+    assert found > 800 * limit

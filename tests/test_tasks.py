@@ -559,7 +559,7 @@ def test_several_heads_and_another_number_of_columns(count):
     network = from_model(heads_model([(2, ""), (4, "")]))
     labels = RNG.random((ROWS, count)) if count > 1 else RNG.random(ROWS)
     reason = (
-        f"{count} columns of labels for the 2 heads of 'model', 'z0' \\(2\\), 'z1' \\(4\\): expected one column a "
+        f"{count} columns? of labels for the 2 heads of 'model', 'z0' \\(2\\), 'z1' \\(4\\): expected one column a "
         "head, 2, or one an output, 6"
     )
     with pytest.raises(DataError, match=reason):

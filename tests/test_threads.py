@@ -10,7 +10,7 @@ from onnxsurgeon import Examples, SurgeonSettings, TrainingSpec, create, evolve,
 from onnxsurgeon.surgeon.workers import local as workers
 from onnxsurgeon.training import threads as rule
 from onnxsurgeon.training.sessions import Sessions
-from onnxsurgeon.training.threads import Threads, useful_threads
+from onnxsurgeon.training.threads import Threads, step_flops, useful_threads
 from tests.conftest import start_model
 from tests.killed_run import SETTINGS
 
@@ -28,6 +28,7 @@ def examples(sizes, rows=512):
 def test_no_bit_depends_on_the_number_of_threads(sizes, batch, monkeypatch):
     monkeypatch.setattr(rule, "FLOPS", 1.0)
     monkeypatch.setattr(rule, "GAIN", 0.0)  # taken wherever the bits are the same
+    monkeypatch.setattr(rule, "AT_LEAST", 3)
     monkeypatch.setattr(rule, "TOO_FEW", 12)
     data, network = examples(sizes), create(sizes, seed=2)
     batches = [np.random.default_rng(3).integers(0, data.rows, (12, batch)) for _ in range(2)]
@@ -55,26 +56,43 @@ class Machine:
         return [parameters[0] + steps + (threads in self.wrong), np.ones(steps)]
 
 
-def outcome(choice, machine, steps=1280, threads=2):
+def outcome(choice, machine, steps=1280, threads=2, flops=0.0):
     parameters, seen = [np.zeros(1)], 0
-    for outputs in choice.run(machine, parameters, steps, threads, "network"):
+    for outputs in choice.run(machine, parameters, steps, threads, "network", flops):
         parameters, seen = outputs[:1], seen + len(outputs[1])
     assert seen == steps
-    return parameters[0].item(), machine.calls
+    calls = list(machine.calls)
+    machine.calls.clear()
+    return parameters[0].item(), calls
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [({1: 4e-3, 2: 1e-3}, 2), ({1: 1e-3, 2: 4e-3}, 1)])
 def test_the_faster_way_is_gone(seconds, chosen):
-    reached, calls = outcome(Threads(), Machine(seconds), steps=640)
-    assert (reached, calls) == (640, [(1, 0, 10), (2, 0, 10), (chosen, 10, 640)])
+    choice, machine = Threads(), Machine(seconds)
+    checked = [(1, 0, 10), (2, 0, 10), (1, 10, 20), (2, 20, 30), (chosen, 30, 640)]
+    assert outcome(choice, machine, steps=640) == (640, checked)
+    # The bits are known: nothing is done twice, and where nothing can be told the last finding holds.
+    assert outcome(choice, machine, steps=640) == (640, [(1, 0, 10), (2, 10, 20), (chosen, 20, 640)])
+    assert outcome(choice, machine, steps=127) == (127, [(chosen, 0, 127)])
+    assert outcome(choice, machine, steps=127, threads=3) == (127, [(1, 0, 127)])
+
+
+def test_of_long_steps_fewer_are_tried():
+    machine = Machine({1: 4e-3, 2: 1e-3})
+    tried = [(1, 0, 4), (2, 0, 4), (1, 4, 8), (2, 8, 12), (2, 12, 64)]
+    assert outcome(Threads(), machine, steps=64, flops=rule.TRIED_FLOPS / 4) == (64, tried)
+    assert outcome(Threads(), machine, steps=63, flops=rule.TRIED_FLOPS / 4) == (63, [(1, 0, 63)])
+    assert outcome(Threads(), machine, steps=127, flops=rule.FLOPS) == (127, [(1, 0, 127)])
+    heavy = outcome(Threads(), machine, steps=48, flops=1000 * rule.TRIED_FLOPS)
+    assert heavy == (48, [(1, 0, 3), (2, 0, 3), (1, 3, 6), (2, 6, 9), (2, 9, 48)])
 
 
 def test_a_network_whose_bits_differ_is_trained_with_one_thread_from_there_on():
     choice, machine = Threads(), Machine({1: 1e-4, 2: 0}, wrong=(2,))
     reached, calls = outcome(choice, machine, steps=640)
-    assert (reached, calls[-1]) == (640, (1, 10, 640))
-    machine.calls.clear()
+    assert (reached, calls) == (640, [(1, 0, 10), (2, 0, 10), (1, 10, 640)])
     assert outcome(choice, machine, steps=640) == (640, [(1, 0, 640)])
+    assert outcome(choice, machine, steps=127) == (127, [(1, 0, 127)])
 
 
 def test_nothing_is_tried_where_it_cannot_be_told_or_there_is_one_thread():
@@ -83,10 +101,13 @@ def test_nothing_is_tried_where_it_cannot_be_told_or_there_is_one_thread():
 
 
 def test_small_networks_have_one_thread():
-    assert useful_threads(create((784, 10, 10)), 16, 64) == 1
-    assert useful_threads(create((784, 300, 100, 100, 10)), 16, 64) == 4
-    assert useful_threads(create((784, 300, 100, 100, 10)), 16, 2) == 2
-    assert useful_threads(create((784, 10, 10)), 512, 64) == 4
+    def useful(sizes, batch, free):
+        return useful_threads(step_flops(create(sizes), batch), free)
+
+    assert useful((784, 10, 10), 16, 64) == 1
+    assert useful((784, 300, 100, 100, 10), 16, 64) == 4
+    assert useful((784, 300, 100, 100, 10), 16, 2) == 2
+    assert useful((784, 10, 10), 512, 64) == 4
 
 
 def test_jobs_that_are_left_share_the_cores(monkeypatch):
@@ -110,6 +131,7 @@ def test_a_run_takes_the_cores_that_are_free_and_keeps_its_bytes(tmp_path, monke
     monkeypatch.setattr(workers, "usable_cores", lambda: 3)
     monkeypatch.setattr(rule, "FLOPS", 1.0)
     monkeypatch.setattr(rule, "GAIN", 0.0)
+    monkeypatch.setattr(rule, "AT_LEAST", 3)
     monkeypatch.setattr(rule, "TOO_FEW", 12)
     used, get = set(), Sessions.get
 

@@ -8,6 +8,7 @@ from measuring.reference import evaluate
 
 from onnxsurgeon import Examples, TrainingSpec, make_engine
 from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.training import convolution as rules
 from onnxsurgeon.training import dropout
 from onnxsurgeon.training.evaluation import rows_of_tile
 from onnxsurgeon.training.forward import from_by_unit
@@ -31,6 +32,8 @@ ONE_LAYER = {
     "dilated": ((2, 9, 9), geometry((3, 3), 2, 2, 1), 3),
     "even kernel": ((3, 7, 7), geometry((4, 4), 2, pads=1), 2),
     "many channels": ((13, 5, 5), geometry((3, 3), pads=1), 4),
+    "wide padding": ((5, 4, 6), geometry((2, 3), 1, (1, 2), (1, 3, 0, 4)), 3),
+    "padding past the kernel": ((5, 5, 5), geometry((3, 3), pads=3), 4),
     "many channels, many positions": ((13, 9, 9), geometry((3, 3), (1, 2), pads=1), 4),
     "pointwise": ((3, 5, 5), geometry((1, 1)), 4),
     "pointwise of many channels": ((14, 3, 3), geometry((1, 1)), 4),
@@ -51,6 +54,29 @@ def test_gradients_are_difference_quotients(case):
     before = convolution(features[0], features[0], geometry((1,) * shape.rank), "Tanh", seed=1)
     net = network_of(features, [[before, convolution(features[0], units, shape, "Tanh", seed=2)]])
     check(net, rows_for(features))
+
+
+FORMS = {  # form → what it is chosen by
+    "by row": {"NARROW": 0, "FEW_POSITIONS": 0},
+    "over the batch": {"NARROW": 0, "FEW_POSITIONS": 9999},
+    "over patches": {"NARROW": 9999, "FEW_POSITIONS": 0},
+    "turned": {"LEAST_TURNED": 0},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", [case for case in ONE_LAYER if ONE_LAYER[case][1].groups == 1])
+def test_every_form_of_a_gradient_is_right(case, form, monkeypatch):
+    for name, value in FORMS[form].items():
+        monkeypatch.setattr(rules, name, value)
+    features, shape, units = ONE_LAYER[case]
+    used = []
+    turned = rules.by_turned_kernel
+    monkeypatch.setattr(rules, "by_turned_kernel", lambda *given: used.append(form) or turned(*given))
+    before = convolution(features[0], features[0], geometry((1,) * shape.rank), "Tanh", seed=1)
+    net = network_of(features, [[before, convolution(features[0], units, shape, "Tanh", seed=2)]])
+    check(net, rows_for(features))
+    assert bool(used) == (form == "turned" and case in ("many channels", "wide padding"))
 
 
 @pytest.mark.parametrize("activation", ["Relu", "PRelu", "LeakyRelu", "Sigmoid", "Clip", None])

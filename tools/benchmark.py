@@ -3,6 +3,9 @@
     python tools/benchmark.py [--peer-python PATH ...] [--json benchmark.json]    steps, and two branches at once
     python tools/benchmark.py --plot width.png                                    … and cost against width
     python tools/benchmark.py --convolutions [--threads 2]      steps of convolutional networks beside PyTorch's, alone
+    python tools/benchmark.py --convolutions --profile          … and where the time of each goes, node by node
+    python tools/benchmark.py --memory                          peak memory of training on 50,000 images, alone
+    python tools/benchmark.py --before PATH                     … beside the loop engine of another checkout
     python tools/benchmark.py --run        … and whole runs of the Surgeon, a cluster, start-up, a very large network
 
 Every peer starts from the same weights, sees the same batches in the same order, and has one thread. They take turns
@@ -40,7 +43,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from benchmarking import cluster, convolutions, parallel, startup, steps, whole_run, width  # noqa: E402
+from benchmarking import cluster, convolutions, image_memory, parallel, profile, startup, steps, whole_run, width  # noqa: E402
 from benchmarking.environments import Environment, compete, start  # noqa: E402
 from benchmarking.plain_peers import PRODUCT  # noqa: E402
 from benchmarking.serve import PEERS  # noqa: E402
@@ -61,6 +64,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="measure cost against width; draw it, .png or .svg")
     parser.add_argument("--convolutions", action="store_true", help="measure convolutional networks, and nothing else")
     parser.add_argument("--threads", type=int, default=1, help="of each peer of --convolutions")
+    parser.add_argument("--profile", action="store_true", help="with --convolutions: milliseconds by kinds of nodes")
+    parser.add_argument("--memory", action="store_true", help="peak memory of training on images, and nothing else")
+    parser.add_argument("--before", type=Path, metavar="PATH", help="another checkout, whose loop engine is a peer")
     parser.add_argument("--run", action="store_true", help="also everything that takes minutes")
     parser.add_argument("--run-epochs", type=int, default=100, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
@@ -71,9 +77,14 @@ def main() -> None:
         for option, path in (("--plot", arguments.plot), ("--json", arguments.json)):
             if path and not path.parent.is_dir():  # said now, not after minutes of measuring
                 raise SystemExit(f"{option} {path}: no such folder")
+        if arguments.before and not (arguments.before / "onnxsurgeon" / "__init__.py").is_file():
+            raise SystemExit(f"--before {arguments.before}: no checkout of onnxsurgeon")
         if arguments.plot:
             width.require_plot(arguments.plot)
-        report = convolution_part(arguments) if arguments.convolutions else measure(arguments)
+        if arguments.memory:
+            report = memory_part()
+        else:
+            report = convolution_part(arguments) if arguments.convolutions else measure(arguments)
     except SystemExit as error:
         parser.exit(2, f"benchmark.py: {error.code}\n")
     if arguments.json:
@@ -84,7 +95,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for, printed as it comes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        environments = start(arguments.peer_python, folder)
+        environments = start(arguments.peer_python, folder, arguments.before)
         try:
             report = header(environments, arguments)
             report |= step_part(environments, arguments, folder)
@@ -108,10 +119,22 @@ def convolution_part(arguments: argparse.Namespace) -> dict[str, Any]:
     print("- machine: " + ", ".join(f"{key} {value}" for key, value in report["machine"].items()))
     print(f"- {arguments.threads} thread(s), {arguments.rounds} rounds in turns: median (quartiles)\n")
     print(convolutions.HEADER, flush=True)
-    for record in convolutions.measure(arguments.rounds, arguments.threads):
+    for record in convolutions.measure(arguments.rounds, arguments.threads, arguments.before):
         print(convolutions.row(record), flush=True)
         report["convolutions"].append(record)
+    if arguments.profile:
+        report["profile"] = profile.measure(arguments.threads)
+        print(f"\nWhere a step's time goes, ms, in a session that is watched:\n\n{profile.table(report['profile'])}")
     report["machine"]["load average at the end"] = load()
+    return report
+
+
+def memory_part() -> dict[str, Any]:
+    """Peak memory of training on images, of few and of many."""
+    report: dict[str, Any] = {"machine": machine(), "memory": []}
+    for rows in (image_memory.FEW, image_memory.ROWS):
+        report["memory"].append(image_memory.measure(rows))
+        print(image_memory.text(report["memory"][-1]), flush=True)
     return report
 
 

@@ -2,8 +2,8 @@
 
     python tools/convolution_forms.py [--rounds 9]
 
-One thread, every form in a session of its own, in turns; the least of the rounds in ms. ``training/convolution.py``
-chooses among them by these numbers.
+One thread, every form in a session of its own, in turns; the least of the rounds in ms of the processor.
+``training/convolution.py`` chooses among them by these numbers.
 """
 
 from __future__ import annotations
@@ -26,20 +26,31 @@ from onnxsurgeon.runtime import session
 from onnxsurgeon.training import convolution
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import make_model
+from onnxsurgeon.training.optimizers import Gradient
 
-# Rows, channels, units, height and width, kernel, groups.
+# Rows, channels, units, height and width, kernel, strides, groups.
 SHAPES = (
-    (32, 1, 16, 28, 3, 1),
-    (32, 3, 32, 32, 3, 1),
-    (64, 3, 64, 32, 3, 1),
-    (32, 16, 32, 14, 3, 1),
-    (32, 32, 64, 16, 3, 1),
-    (64, 64, 64, 16, 3, 1),
-    (32, 64, 128, 8, 3, 1),
-    (32, 128, 128, 4, 3, 1),
-    (32, 64, 64, 14, 1, 1),
-    (32, 64, 64, 14, 3, 64),
+    (32, 1, 8, 28, 3, 1, 1),
+    (32, 1, 16, 28, 3, 1, 1),
+    (32, 3, 16, 32, 3, 1, 1),
+    (32, 3, 32, 32, 3, 1, 1),
+    (64, 3, 64, 32, 3, 1, 1),
+    (32, 8, 16, 14, 3, 1, 1),
+    (32, 12, 16, 14, 3, 1, 1),
+    (32, 16, 32, 14, 3, 1, 1),
+    (32, 16, 16, 32, 3, 1, 1),
+    (32, 32, 64, 16, 3, 1, 1),
+    (64, 64, 64, 16, 3, 1, 1),
+    (32, 64, 128, 8, 3, 1, 1),
+    (32, 64, 64, 8, 3, 1, 1),
+    (32, 128, 128, 4, 3, 1, 1),
+    (32, 16, 32, 32, 3, 2, 1),
+    (32, 32, 64, 16, 3, 2, 1),
+    (32, 64, 64, 14, 1, 1, 1),
+    (32, 16, 32, 32, 1, 2, 1),
+    (32, 64, 64, 14, 3, 1, 64),
 )
+TURNED = "input's gradient, kernel turned"
 Form = Callable[[GraphBuilder, DenseLayer], str]
 
 
@@ -50,9 +61,9 @@ def exchanged(build: GraphBuilder, layer: DenseLayer) -> str:
     return build.add("Transpose", found, perm=[1, 0, 2, 3])
 
 
-def over_the_batch(build: GraphBuilder, layer: DenseLayer) -> str:
-    """See ``convolution``."""
-    return convolution.over_the_batch(build, layer, "x", "delta").alone(build)
+def alone(form: Callable[..., Gradient]) -> Form:
+    """A form of ``convolution`` that an update could be part of, without one."""
+    return lambda build, layer: form(build, layer, "x", "delta").alone(build)
 
 
 FORMS: dict[str, Form] = {
@@ -60,12 +71,16 @@ FORMS: dict[str, Form] = {
         build, convolution.geometry_of(layer), "x", convolution.kernel_of(build, layer, "weight")
     ),
     "input's gradient": lambda build, layer: convolution.input_gradient(
-        build, convolution.geometry_of(layer), convolution.kernel_of(build, layer, "weight"), "delta", "x", (1, 1)
+        build, convolution.geometry_of(layer), convolution.kernel_of(build, layer, "weight"), "delta", "x", (32, 32)
+    ),
+    TURNED: lambda build, layer: convolution.by_turned_kernel(
+        build, layer, convolution.kernel_of(build, layer, "weight"), "delta"
     ),
     "exchanged": exchanged,
     "over patches": lambda build, layer: convolution.over_patches(build, layer, "x", "delta"),
     "by tap": lambda build, layer: convolution.by_tap(build, layer, "x", "delta"),
-    "over the batch": over_the_batch,
+    "by row": alone(convolution.by_row),
+    "over the batch": alone(convolution.over_the_batch),
     "depthwise": lambda build, layer: convolution.of_depthwise(build, layer, "x", "delta"),
 }
 
@@ -75,35 +90,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    print(f"| rows, channels → units, size, kernel, groups | {' | '.join(FORMS)} |")
+    print(f"| rows, channels → units, size, kernel, strides, groups | {' | '.join(FORMS)} |")
     print(f"| --- |{' ---: |' * len(FORMS)}", flush=True)
     for shape in SHAPES:
-        rows, channels, units, size, kernel, groups = shape
+        rows, channels, units, size, kernel, stride, groups = shape
         cells = [f"{value:.2f}" if value else "" for value in measure(shape, rounds)]
-        name = f"{rows}, {channels} → {units}, {size} × {size}, {kernel} × {kernel}, {groups}"
+        name = f"{rows}, {channels} → {units}, {size} × {size}, {kernel} × {kernel}, {stride}, {groups}"
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def measure(shape: tuple[int, ...], rounds: int) -> list[float]:
     """Least time of each form in ms, 0 for those that the layer does not have."""
-    rows, channels, units, size, kernel, groups = shape
-    geometry = Geometry((kernel,) * 2, (1, 1), (1, 1), (kernel // 2,) * 4, groups)
+    rows, channels, units, size, kernel, stride, groups = shape
+    geometry = Geometry((kernel,) * 2, (stride,) * 2, (1, 1), (kernel // 2,) * 4, groups)
     weight = np.zeros((channels // groups * kernel**2, units), np.float32)
     layer = DenseLayer(weight, None, None, LayerNames.derived("layer"), geometry)
     rng = np.random.default_rng(0)
     feeds = {
         "x": rng.standard_normal((rows, channels, size, size)).astype(np.float32),
-        "delta": rng.standard_normal((rows, units, size, size)).astype(np.float32),
+        "delta": rng.standard_normal((rows, units, size // stride, size // stride)).astype(np.float32),
         "weight": rng.standard_normal(weight.T.shape).astype(np.float32),
     }
-    left_out = {"exchanged", "over the batch"} if groups > 1 else {"depthwise"}
+    left_out = {"depthwise"}
+    if groups > 1:
+        left_out = {"exchanged", "by row", "over the batch", TURNED}
+    elif stride > 1:
+        left_out = {"depthwise", "exchanged", TURNED}
     made = {name: _session(form, layer, feeds) for name, form in FORMS.items() if name not in left_out}
     least = dict.fromkeys(FORMS, 0.0)
     for number in range(rounds + 1):
         for name, run in made.items():
-            begun = time.perf_counter()
+            begun = time.thread_time()
             run.run(None, feeds)
-            taken = (time.perf_counter() - begun) * 1e3
+            taken = (time.thread_time() - begun) * 1e3
             if number:
                 least[name] = min(least[name] or taken, taken)
     return list(least.values())

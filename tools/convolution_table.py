@@ -16,24 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from exports_table import compare, interface
+from export_checks import EXACT_WITHIN, check_epoch, check_evolve, check_interface, compare, printed
 
 from onnxsurgeon import (
-    Dataset,
     Factorize,
-    InputOptions,
     InsertIdentity,
     MergeDuplicates,
     Network,
     OnnxSurgeonError,
-    SurgeonSettings,
-    TrainingSettings,
     Widen,
-    evolve,
     load,
-    make_engine,
     operate,
-    save,
 )
 from onnxsurgeon.data.given import as_dataset
 from onnxsurgeon.graph.equivalence import random_inputs
@@ -43,7 +36,6 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator
 from onnxsurgeon.surgery import Surgery
-from onnxsurgeon.training.fit import fit
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "convolutions"
 EXPORTERS = {
@@ -54,7 +46,6 @@ EXPORTERS = {
     "jax2onnx": "jax2onnx",
 }
 OUTPUT = "it is what the model is trained for"
-SAME, EXACT_WITHIN = 1e-6, 1e-5
 ROWS, RATE = 480, 0.01
 
 
@@ -136,19 +127,6 @@ def is_output(pinned: Pinned) -> bool:
     return pinned.reason == OUTPUT
 
 
-def check_interface(path: Path, network: Network, folder: Path) -> str:
-    """Write the model back untouched: "same, …" with the outputs' difference, or what changed."""
-    save(network, folder / "same.onnx", overwrite=True)
-    original, written = read_model(path), read_model(folder / "same.onnx")
-    then, now = interface(original), interface(written)
-    changed = [name for name in then if then[name] != now[name]]
-    if changed:
-        return f"no: {', '.join(changed)}"
-    difference = compare(original, written, random_inputs(original, rows=3)).relative
-    verdict = "same" if difference <= SAME else "no"
-    return f"{verdict}, {'equal bits' if difference == 0 else f'{difference:.0e}'}"
-
-
 def exact_surgeries(network: Network) -> list[Surgery]:
     """Units added in every group, an identity behind every hidden layer, each hidden layer at full rank."""
     found: list[Surgery] = []
@@ -178,23 +156,6 @@ def check_surgeries(network: Network) -> str:
     return f"{exact} of {len(done)}, {worst:.0e}"
 
 
-def check_epoch(network: Network, dataset: Dataset) -> str:
-    """Train for one epoch: the loss before and after."""
-    engine = make_engine("auto", network=network)
-    before = fit(network, dataset, engine, InputOptions(), epochs=0)[1]
-    _, after = fit(network, dataset, engine, InputOptions(), epochs=1, batch_size=16, settings=TrainingSettings(RATE))
-    return f"{before.loss:.3g} → {after.loss:.3g}"
-
-
-def check_evolve(path: Path, given: tuple[Array, Array], folder: Path) -> str:
-    """Evolve over two decision points: what came out behind the same interface."""
-    settings = SurgeonSettings.from_preset("corrected", initial_epochs=1, epoch_step=1, epochs=3, learning_rate=RATE)
-    evolved = evolve(path, given, settings=settings, run_dir=folder / "run", workers=1)
-    best = read_model(evolved.run / "best.onnx")
-    unlike = [k for k, v in interface(read_model(path)).items() if k != "metadata" and interface(best)[k] != v]
-    return f"no: {', '.join(unlike)}" if unlike else f"yes, {evolved.network.topology}"
-
-
 def check(path: Path) -> Row:
     """The file's row."""
     row = Row(*split_name(path))
@@ -206,14 +167,14 @@ def check(path: Path) -> Row:
             step = "groups"
             row.groups = check_groups(network)
             step = "interface"
-            row.interface = check_interface(path, network, folder)
+            row.interface = check_interface(path, network, random_inputs(read_model(path), rows=3), folder)
             step = "surgeries"
             row.surgeries = check_surgeries(network)
             step = "epoch"
             given = rows_for(read_model(path))
-            row.epoch = check_epoch(network, as_dataset(given))
+            row.epoch = check_epoch(network, as_dataset(given), RATE)
             step = "evolves"
-            row.evolves = check_evolve(path, given, folder)
+            row.evolves, _ = check_evolve(path, given, RATE, folder, workers=1)
         except OnnxSurgeonError as error:
             setattr(row, step, f"no: {str(error).replace(f'{path}: ', '')}")
     return row
@@ -221,14 +182,8 @@ def check(path: Path) -> Row:
 
 def main() -> None:
     """Print the table; exit 1 where a cell says no."""
-    print(f"| {' | '.join(HEADINGS)} |")
-    print(f"| {' | '.join('---' for _ in HEADINGS)} |")
-    failed = 0
-    for path in files(sys.argv[1:]):
-        cells = check(path).cells()
-        failed += any(cell.startswith("no: ") or not cell for cell in cells)
-        print(f"| {' | '.join(cells)} |", flush=True)
-    sys.exit(1 if failed else 0)
+    rows = printed(HEADINGS, map(check, files(sys.argv[1:])))
+    sys.exit(1 if any(cell.startswith("no: ") or not cell for row in rows for cell in row.cells()) else 0)
 
 
 if __name__ == "__main__":

@@ -15,40 +15,29 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
+from export_checks import EXACT_WITHIN, check_epoch, check_evolve, check_interface, compare, printed
 
 from onnxsurgeon import (
     Dataset,
     InputOptions,
     Network,
     OnnxSurgeonError,
-    SurgeonSettings,
-    TrainingSettings,
-    evolve,
     load,
     load_dataset,
-    make_engine,
     operate,
     parse,
-    save,
 )
 from onnxsurgeon.data.inputs import model_inputs
-from onnxsurgeon.graph.equivalence import Difference
-from onnxsurgeon.graph.files import read_model
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runtime import evaluator
-from onnxsurgeon.training.fit import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPORTS = ROOT / "models" / "exports"
 EXACT = ("widen:{}:3", "insert_identity:{}")
 APPROXIMATE = ("narrow:{}:{}", "factorize:{}:{}", "merge:{}")
-SAME, EXACT_WITHIN = 1e-6, 1e-5
 ROWS = 100
 
 
@@ -150,53 +139,6 @@ def rows_of(network: Network, fixture: Fixture, dataset: Dataset, count: int = R
     return {name: rows.take() for name, rows in model_inputs(network, dataset, split, fixture.options).items()}
 
 
-def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: dict[str, Array]) -> Difference:
-    """Largest difference of the two models' numeric outputs on the same inputs."""
-    maximum = scale = 0.0
-    for a, b in zip(evaluator(first)(None, feeds), evaluator(second)(None, feeds), strict=True):
-        x, y = _numbers(a), _numbers(b)
-        if x.size:
-            maximum, scale = max(maximum, float(np.abs(x - y).max())), max(scale, float(np.abs(x).max()))
-    return Difference(maximum, scale)
-
-
-def _numbers(output: Any) -> Array:
-    """The floating point values of an output; ZipMap's are a dictionary a row."""
-    if isinstance(output, list):
-        return np.array([list(row.values()) for row in output], np.float64)
-    wide = isinstance(output, np.ndarray) and (output.dtype.kind == "f" or output.dtype.name == "bfloat16")
-    return output.astype(np.float64) if wide else np.zeros(0)
-
-
-def interface(model: onnx.ModelProto) -> dict[str, Any]:
-    """What a caller of the model sees, and what describes it."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return {
-        "inputs": [value.SerializeToString() for value in model.graph.input if value.name not in constants],
-        "outputs": [value.SerializeToString() for value in model.graph.output],
-        "opset": [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")],
-        "IR version": model.ir_version,
-        "metadata": [(entry.key, entry.value) for entry in model.metadata_props],
-        "doc strings": (model.doc_string, model.graph.doc_string, model.graph.name, model.domain, model.model_version),
-        "producer": (model.producer_name, model.producer_version),
-    }
-
-
-def check_interface(fixture: Fixture, network: Network, feeds: dict[str, Array], folder: Path) -> str:
-    """Write the model back untouched: "same, …" with the outputs' difference, or what changed."""
-    save(network, folder / "same.onnx", overwrite=True)
-    original, written = read_model(fixture.path), read_model(folder / "same.onnx")
-    then, now = interface(original), interface(written)
-    changed = [name for name in then if then[name] != now[name]]
-    if changed:
-        return f"no: {', '.join(changed)}"
-    if compare(original, original, feeds).maximum > 0:
-        return "same, the original's outputs are random"
-    difference = compare(original, written, feeds).relative
-    verdict = "same" if difference <= SAME else "no"
-    return f"{verdict}, {'equal bits' if difference == 0 else f'{difference:.0e}'}"
-
-
 def check_surgeries(fixture: Fixture, network: Network, feeds: dict[str, Array]) -> str:
     """Perform every surgery on every hidden layer: how many exact ones leave the whole model's outputs as they are."""
     original = to_model(network)
@@ -216,31 +158,17 @@ def check_surgeries(fixture: Fixture, network: Network, feeds: dict[str, Array])
     return f"{exact} of {tried}, {worst:.0e}" if tried else "none: no hidden layer is free"
 
 
-def check_epoch(fixture: Fixture, network: Network, dataset: Dataset) -> str:
-    """Train for one epoch: the loss before and after."""
-    engine = make_engine("auto", network=network)
-    rate = 0.0005 if fixture.task == "regression" else 0.001
-    before = fit(network, dataset, engine, fixture.options, epochs=0)[1]
-    _, after = fit(network, dataset, engine, fixture.options, epochs=1, settings=TrainingSettings(rate))
-    return f"{before.loss:.3g} → {after.loss:.3g}"
+def rate_of(fixture: Fixture) -> float:
+    """The learning rate that it is trained with."""
+    return 0.0005 if fixture.task == "regression" else 0.001
 
 
-def check_evolve(fixture: Fixture, folder: Path, row: Row) -> None:
+def check_evolution(fixture: Fixture, folder: Path, row: Row) -> None:
     """Evolve over two decision points; fill in the rest of the row."""
-    rate = 0.0005 if fixture.task == "regression" else 0.001
-    settings = SurgeonSettings.from_preset("corrected", initial_epochs=1, epoch_step=1, epochs=3, learning_rate=rate)
     data = str(ROOT / fixture.data) if "/" in fixture.data else fixture.data
-    evolved = evolve(
-        fixture.path,
-        data,
-        target=fixture.target,
-        settings=settings,
-        options=fixture.options,
-        run_dir=folder / "run",
+    row.evolves, evolved = check_evolve(
+        fixture.path, data, rate_of(fixture), folder, target=fixture.target, options=fixture.options
     )
-    best = read_model(evolved.run / "best.onnx")
-    unlike = [k for k, v in interface(read_model(fixture.path)).items() if k != "metadata" and interface(best)[k] != v]
-    row.evolves = f"no: {', '.join(unlike)}" if unlike else f"yes, {evolved.network.topology}"
     row.before, row.after = f"{evolved.start.accuracy:.4f}", f"{evolved.test.accuracy:.4f}"
     if evolved.test.metric != "accuracy":
         row.before, row.after = f"{evolved.test.metric} {row.before}", f"{evolved.test.metric} {row.after}"
@@ -260,10 +188,10 @@ def check(fixture: Fixture) -> Row:
                 row.layers += f" of {wanted}: {'; '.join(network.frame.notes)}" if network.frame.notes else ""
             dataset = fixture.dataset()
             feeds = rows_of(network, fixture, dataset)
-            row.interface = check_interface(fixture, network, feeds, folder)
+            row.interface = check_interface(fixture.path, network, feeds, folder)
             row.surgeries = check_surgeries(fixture, network, feeds)
-            row.epoch = check_epoch(fixture, network, dataset)
-            check_evolve(fixture, folder, row)
+            row.epoch = check_epoch(network, dataset, rate_of(fixture), fixture.options)
+            check_evolution(fixture, folder, row)
         except OnnxSurgeonError as error:
             text = str(error).replace(f"{fixture.path}: ", "").replace(str(ROOT) + "/", "")
             if row.loads == "no":
@@ -275,15 +203,8 @@ def check(fixture: Fixture) -> Row:
 
 def main() -> None:
     """Print the table; exit 1 where a fixture that should be read is not."""
-    chosen = fixtures(sys.argv[1:])
-    print(f"| {' | '.join(HEADINGS)} |")
-    print(f"| {' | '.join('---' for _ in HEADINGS)} |")
-    failed = 0
-    for fixture in chosen:
-        row = check(fixture)
-        failed += row.loads.startswith("NO")
-        print(f"| {' | '.join(row.cells())} |", flush=True)
-    sys.exit(1 if failed else 0)
+    rows = printed(HEADINGS, map(check, fixtures(sys.argv[1:])))
+    sys.exit(1 if any(row.loads.startswith("NO") for row in rows) else 0)
 
 
 if __name__ == "__main__":

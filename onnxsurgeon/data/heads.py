@@ -14,6 +14,7 @@ from onnxsurgeon.data.inputs import LARGEST
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.outputs import NO_TARGETS
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 
@@ -87,13 +88,16 @@ def with_class_names(network: Network, names: Sequence[str]) -> Network:
 
 @contextmanager
 def _obstacle_told(network: Network, dataset: Dataset) -> Iterator[None]:
-    """Where labels do not fit heads that are no outputs, why targets are not those of the outputs."""
+    """Where labels do not fit, and heads are not all of the outputs, why targets are not those of the outputs."""
     try:
         yield
     except DataError as error:
         obstacle = next((head.obstacle for head in network.heads if head.obstacle), "")
         if obstacle and dataset.is_labelled:
             raise DataError(f"{error}; '{network.name}': {obstacle}", error.kind) from error
+        untold = [note for note in network.frame.notes if NO_TARGETS in note]
+        if untold and dataset.is_labelled:
+            raise DataError(f"{error}; {'; '.join(untold)}", error.kind) from error
         raise
 
 
@@ -204,8 +208,9 @@ def _columns(network: Network, dataset: Dataset, labels: Array) -> list[Array]:
     if count == sum(widths):
         return [part[:, 0] if part.shape[1] == 1 else part for part in np.split(labels, np.cumsum(widths)[:-1], axis=1)]
     names = ", ".join(f"'{head.tensor}' ({head.width})" for head in heads)
+    columns = "1 column" if count == 1 else f"{count} columns"
     raise DataError(
-        f"{dataset.name}: {count} columns of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
+        f"{dataset.name}: {columns} of labels for the {len(heads)} heads of '{network.name}', {names}: expected "
         f"one column a head, {len(heads)}, or one an output, {sum(widths)}, in this order",
         "label-columns",
     )

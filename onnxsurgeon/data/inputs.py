@@ -53,6 +53,7 @@ def fitted_inputs(
     for value in declared:
         if not value.type.HasField("tensor_type"):
             raise ModelError(f"'{model}': its input '{value.name}' is no tensor", "open-shape")
+    _require_batch(model, dataset.name, declared)
     if len(declared) == 1 and split.table is not None and declared[0].name not in split.names:
         whole, names = split.table
         _require_width(model, dataset.name, declared[0], names, is_labelled=dataset.is_labelled)
@@ -74,6 +75,21 @@ def fitted_inputs(
             "names-of-inputs",
         )
     return {value.name: _named(model, dataset, value, rows[value.name], options) for value in declared}
+
+
+def _require_batch(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> None:
+    """Raise DataError where an input has no axis for the rows of a batch: each row would need a value of its own."""
+    free = next((value.name for value in declared if _sizes(value)[:1] == (None,)), "")
+    for value in declared:
+        shape = _sizes(value)
+        if not shape or (free and shape[0] not in (None, 1)):
+            spelled = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+            beside = f" beside '{free}', which has one" if free else ""
+            raise DataError(
+                f"{dataset}: the input '{value.name}' of '{model}' has shape {spelled}, without an axis for the rows "
+                f"of a batch{beside}; make it a constant of the model, or export it with such an axis",
+                "open-shape",
+            )
 
 
 def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Array]) -> None:

@@ -93,13 +93,24 @@ class Rows:
         )
         return replace(rows, source=rows.source.reshape(len(rows.source), *shape), scale=scale, offset=offset)
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes of ``source`` as they lie in memory: images whose channels were moved first still have them last."""
+        axes = range(self.source.ndim)
+        if self.source.flags.c_contiguous:
+            return tuple(axes)
+        return (0, *sorted(axes[1:], key=lambda axis: -abs(self.source.strides[axis])))
+
     def resident(self) -> Rows:
-        """The same rows with a source that ONNX Runtime reads without a copy: contiguous, of a type it has."""
+        """The same rows with a source that ONNX Runtime reads without a copy.
+
+        Such a source is of a type it has, and contiguous with its axes in the ``order`` in which they lie.
+        """
         source = self.source
         if source.dtype not in _READABLE:
             native = source.dtype.newbyteorder("=")
             source = source.astype(native if native in _READABLE else np.float64)
-        if source is self.source and source.flags.c_contiguous:
+        if source is self.source and source.transpose(self.order).flags.c_contiguous:
             return self
         if self.numbers is not None:
             return replace(self, source=np.ascontiguousarray(source[self.numbers]), numbers=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from shlex import quote
 from typing import Any, NamedTuple
 
 import onnx_graphsurgeon as gs
@@ -10,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.bodies import LAYERS_INSIDE
 from onnxsurgeon.graph.canonical import FLOATS, LAYERS, PRODUCTS, constant_values, explain, is_dense
 from onnxsurgeon.graph.canonical.queries import dtype_of
-from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator
+from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator, reads
 from onnxsurgeon.graph.notes import listed
 
 _BY_WEIGHT = frozenset((*PRODUCTS, *LAYERS, "ConvTranspose"))
@@ -41,6 +42,22 @@ def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
         yield f"{listed(names)} {stay(names)}: {why_frozen(found)}"
 
 
+def open_sizes(graph: gs.Graph, stops: Sequence[Stop]) -> Iterator[str]:
+    """That more could be trained through were it known how many steps, rows of an image and the like an input has."""
+    names = {
+        size: tensor.name
+        for tensor in graph.inputs
+        for size in (tensor.shape or ())[1:]
+        if isinstance(size, str) and size and not size.startswith("unk__")
+    }
+    if stops and names:
+        size, name = next(iter(names.items()))
+        yield (
+            f"input '{name}' leaves the size '{size}' open; with a number in its place, more may be trained through: "
+            f"python -m onnxruntime.tools.make_dynamic_shape_fixed --dim_param {quote(size)} --dim_value N MODEL FIXED"
+        )
+
+
 def why_frozen(stops: Sequence[Stop]) -> str:
     """What stands behind the layers that are frozen, all for the same reason."""
     names = [name for stop in stops for name in stop.frozen]
@@ -64,25 +81,46 @@ def _nodes(nodes: Sequence[gs.Node]) -> str:
 
 
 def not_layers(
-    order: Sequence[gs.Node], dense: Collection[int], alive: Collection[int], moved: Collection[int]
+    order: Sequence[gs.Node],
+    dense: Collection[int],
+    alive: Collection[int],
+    moved: Collection[int],
+    outputs: Sequence[gs.Tensor],
 ) -> Iterator[str]:
     """Products with a weight that are no layers here, those without an output behind them, and those inside bodies.
 
     Args:
         order: nodes of a canonical graph, each after what it reads.
         dense: ids of the nodes that are layers in normal form.
-        alive: ids of the nodes that an output depends on.
+        alive: ids of the nodes whose values flow into an output.
         moved: ids of the tensors that depend on an input.
+        outputs: of the graph.
     """
     held: dict[str, list[str]] = {}
+    lost = {id(node) for node in order if id(node) in dense and id(node) not in alive}
+    read = _read(outputs) if lost else ()
     for node in order:
-        if id(node) in dense and id(node) not in alive:
-            held.setdefault("no output depends on {it}", []).append(label(node))
+        if id(node) in lost:
+            what = "nothing but indices, sizes or the like depends" if id(node) in read else "no output depends"
+            why = f"{what} on {{it}}"
+            held.setdefault(why, []).append(label(node))
         elif id(node) not in dense and _has_weight(node, moved):
             held.setdefault(_why_none(node), []).append(label(node))
     for reason, names in held.items():
         yield f"{listed(names)} {stay(names)}: {reason.format(it='it' if len(names) == 1 else 'them')}"
     yield from _inside(order)
+
+
+def _read(tensors: Sequence[gs.Tensor]) -> set[int]:
+    """Ids of the nodes that tensors depend on in any way."""
+    found: set[int] = set()
+    todo = list(tensors)
+    while todo:
+        for producer in todo.pop().inputs:
+            if id(producer) not in found:
+                found.add(id(producer))
+                todo += reads(producer)
+    return found
 
 
 def _has_weight(node: gs.Node, moved: Collection[int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
 
 import onnx_graphsurgeon as gs
 
@@ -24,10 +25,11 @@ _DOES = {
     "a grouped convolution": "reads {its} units in groups",
     "the next layer": "works along another axis than {its} units",
     "a layer whose weights others have too": "reads or writes {its} units",
+    "a Reshape": "splits {its} units over several axes, as for the heads of an attention",
     "Concat": "puts {its} output beside others'",
 }
 _IN_A_ROW = "more than one activation"
-_GROUPS, _ACROSS = "a grouped convolution", "the next layer"
+_GROUPS, _ACROSS, _SPLIT = "a grouped convolution", "the next layer", "a Reshape"
 _TIED = "a layer whose weights others have too"
 _FAR = 64  # nodes behind a layer that are looked at
 _STANDS = "stands between {it} and the next layer"
@@ -96,8 +98,19 @@ def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str,
         return _GROUPS, first
     if is_dense(first):
         return (_ACROSS, first) if activation is None else (_IN_A_ROW, activation)
+    if first.op == "Reshape" and _splits_last_axis(first):
+        return _SPLIT, first
     normalised = _normalised_in_parts(behind) if len(behind) > 1 else None
     return (operator(first), first) if normalised is None else ("LayerNormalization", normalised)
+
+
+def _splits_last_axis(node: gs.Node) -> bool:
+    """Whether a node that lays out a tensor anew makes several axes of its last one."""
+    have, made = node.inputs[0].shape, node.outputs[0].shape
+    if not have or not made or len(made) <= len(have) or not isinstance(have[-1], int):
+        return False
+    last = made[len(have) - 1 :]
+    return all(isinstance(size, int) for size in last) and prod(last) == have[-1]
 
 
 def _of_outputs_and_groups(outputs: Sequence[tuple[str, str]], grouped: Sequence[str]) -> Iterator[str]:
@@ -114,7 +127,7 @@ def _of_outputs_and_groups(outputs: Sequence[tuple[str, str]], grouped: Sequence
 def _of_shared(shared: Sequence[tuple[str, Sequence[gs.Node]]]) -> Iterator[str]:
     if len(shared) == 1:
         (name, several), *_ = shared
-        yield f"{_stay([name])}: it is read by {listed([label(node) for node in several])}"
+        yield f"{_stay([name])}: it is read by {listed(list(dict.fromkeys(label(node) for node in several)))}"
     elif shared:
         yield f"{_stay([name for name, _ in shared])}: each is read by several nodes"
 

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.glue import data_inputs
 from onnxsurgeon.graph.notes import READS_SHAPES, listed
 
+NO_TARGETS = "no targets"  # what notes say of outputs that have none
 _DEEPEST = 8  # nodes that are looked behind for zeros
 _MOST = 2**16  # elements that are looked through
 _KEEPS_ZEROS = frozenset({"Expand", "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Neg", "Tile"})
@@ -72,11 +73,11 @@ def without_targets(
     still = [name for name, tensor in left.items() if name not in inside and id(tensor) in depending]
     if still:
         one = len(still) == 1
-        yield f"no trained weight moves {_outputs(still)}: {'it takes' if one else 'they take'} no targets"
+        yield f"no trained weight moves {_outputs(still)}: {'it takes' if one else 'they take'} {NO_TARGETS}"
     if inside:
         one = len(inside) == 1
         whom = "it" if one else "them"
-        yield f"{_outputs(inside)} {'takes' if one else 'take'} no targets: trained layers are computed from {whom}"
+        yield f"{_outputs(inside)} {'takes' if one else 'take'} {NO_TARGETS}: trained layers are computed from {whom}"
 
 
 def _outputs(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.flow import Flow
 from onnxsurgeon.graph.glue import Glue, NotGlue, read_glue
 from onnxsurgeon.graph.glue_readers import frozen_dense
-from onnxsurgeon.graph.left_alone import Stop, asked_to_stay, frozen_layers, not_layers, stay, why_frozen
+from onnxsurgeon.graph.left_alone import Stop, asked_to_stay, frozen_layers, not_layers, open_sizes, stay, why_frozen
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.notes import listed
 from onnxsurgeon.graph.shared_weights import (
@@ -71,7 +71,7 @@ class Trainable:
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}", "no-layers")
         alive = self.flow.upstream(tensor for tensor in self.flow.graph.outputs)
-        others = list(not_layers(self.flow.order, found.keys(), alive, self.flow.moved))
+        others = list(not_layers(self.flow.order, found.keys(), alive, self.flow.moved, self.flow.graph.outputs))
         self.fixed = {key: node for key, node in found.items() if self._is_frozen(node)}
         found = {key: node for key, node in found.items() if key not in self.fixed}
         if not found:
@@ -119,7 +119,8 @@ class Trainable:
             raise ModelError(
                 f"{self.source}: no dense layer leads to an output of the model{reason and ': ' + reason}", "no-layers"
             )
-        self.notes[:0] = [*kept, *asked_to_stay(list(self.fixed.values())), *frozen_layers(self.stops), *others]
+        stopped = [*frozen_layers(self.stops), *open_sizes(self.flow.graph, self.stops)]
+        self.notes[:0] = [*kept, *asked_to_stay(list(self.fixed.values())), *stopped, *others]
         return found
 
     def _without_partners(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:

@@ -160,7 +160,7 @@ class Surgeon(ABC):
         state = self._start() if last is None else self._restored(last)
         if self.is_extended:
             self.lengthen(state)
-            told = events.Extended(event="extended", **self._resumable(state), run_epochs=self.settings.epochs)
+            told = events.Extended(event="extended", **self._checkpoint(state), run_epochs=self.settings.epochs)
             self.tell(told)
         while not self._is_over(state):
             branches, epochs = self.advance(state)
@@ -219,7 +219,7 @@ class Surgeon(ABC):
         write_branch(branch, self.run.branches)
         self.measured(branch, state)
         self.run.write_best(branch.file_name)  # there is a result from the first checkpoint on
-        self.tell(events.Checkpoint(event="started", **self._resumable(state)))
+        self.tell(events.Checkpoint(event="started", **self._checkpoint(state)))
         if near_chance(metrics.accuracy, self.train.classes):
             logger.warning("near chance: untrained, or in need of another scale, mean, std or layout")
         return state
@@ -442,9 +442,9 @@ class Surgeon(ABC):
         state.best = best
         state.stale = 0 if self.leading(state) > before else state.stale + is_trained
         self.run.write_best(best.file_name)
-        self.tell(events.Checkpoint(event="decided", **self._resumable(state)))
+        self.tell(events.Checkpoint(event="decided", **self._checkpoint(state)))
 
-    def _resumable(self, state: State) -> events.Resumable:
+    def _checkpoint(self, state: State) -> events.Resumable:
         now = time.perf_counter()
         state.seconds, self._started = state.seconds + now - self._started, now
         return checkpoint(state, self.run.branches)

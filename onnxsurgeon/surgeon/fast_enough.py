@@ -64,9 +64,10 @@ class Latencies:
         """
 
         def measure(candidate: Candidate) -> float:
-            smaller = network
+            smaller, known = network, moments
             for surgery in candidate.surgeries:
-                smaller = operate(smaller, surgery, generator(0, "latency"), moments=moments).network
+                operated = operate(smaller, surgery, generator(0, "latency"), moments=known)
+                smaller, known = operated.network, operated.follow(known)
             return self.of(smaller)
 
         return largest_within(limit, network.parameter_count, least, plan, measure)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from onnxsurgeon.choices import BY_GRADIENTS, DATA, OBJECTIVES, RUN, TRAINING, WANTED, WIDEN_MODES
+from onnxsurgeon.choices import AUGMENTATIONS, BY_GRADIENTS, DATA, OBJECTIVES, RUN, TRAINING, WANTED, WIDEN_MODES
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.quantities import ACCURACY, COUNT, DURATION, LATENCY, MACS, SHARE, SIZE, TIMES
 from onnxsurgeon.suggestions import did_you_mean
@@ -181,6 +181,13 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         0.1,
         "At least this is --input-dropout where all inputs are pixels and standardised; loop engine only.",
         range=SHARE_BELOW_ONE,
+        is_expert=True,
+    )
+    augment: str = tuned(
+        AUGMENTATIONS[0],
+        "Images that convolutions read are moved by some pixels, mirrored or both, those of a batch alike; loop engine "
+        "only.",
+        choices=AUGMENTATIONS,
         is_expert=True,
     )
     batch_size: int | None = tuned(None, "Rows in a batch; by default 16 to 64, or 128.", range=WHOLE_POSITIVE)

@@ -154,6 +154,7 @@ def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
         "artifact_directory": artifacts,
         "threads": bench.free_threads,
         "seed": _seed_of(settings.seed, job.member),
+        "augment": settings.augment,
     }
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     size = branch.network.parameter_count

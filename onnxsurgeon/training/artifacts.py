@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxsurgeon.choices import AUGMENTATIONS
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
@@ -266,6 +267,8 @@ class ArtifactsEngine:
         require_trainable(network, examples, spec)
         if why_not(spec):
             raise EngineError(f"'{network.name}': {why_not(spec)}", "engine-lacks")
+        if spec.augment != AUGMENTATIONS[0]:
+            raise EngineError(f"'{network.name}': the artifacts engine moves no images; use the loop", "engine-lacks")
         task = _only_task(network, examples)
         network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:

@@ -1,11 +1,13 @@
 """Segments of convolutions as nodes: forward, and backward in the form that suits each shape.
 
-tools/convolution_forms.py measures the forms. A weight's gradient is a product over patches, copies of the input, one
-for each tap; or a product for each tap, which needs no copies but is narrow where there are few channels; or such
-products over the whole batch, where images have few positions. The convolution with batch and channels exchanged, which
-ONNX Runtime computes at a third of its usual speed, is never the fastest. An input's gradient is ConvTranspose, which
-beats a convolution with the kernel turned round; a pointwise layer's is a convolution with Wᵀ. A depthwise weight's is
-a sum of products for each tap.
+tools/convolution_forms.py measures the forms. A weight's gradient is a product for each tap, of δ and what that tap
+reads: of an image whose channels are last, which is then read in long pieces; for each row of the batch by itself, or
+where there are few positions over the whole batch, which takes turning δ too. A pointwise layer needs neither. Where
+there are few channels such products are narrow, and one over patches, copies of the input for each tap, is faster. The
+convolution with batch and channels exchanged, which ONNX Runtime computes at a third of its usual speed, is never the
+fastest. An input's gradient is ConvTranspose; where that has no fewer channels than the output, a convolution with the
+kernel turned round, which is a little slower on one thread, but whose work several share; a pointwise layer's is a
+convolution with Wᵀ. A depthwise weight's is a sum of products for each tap.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.optimizers import DeferredGradient, GemmGradient, Gradient, StoredGradient
 from onnxsurgeon.training.trace import LayerTrace, Space
 
-NARROW = 12  # channels below which one product over patches beats a product for each tap
-FEW_POSITIONS = 64  # below which products image by image are too small, and one over the whole batch is made
+NARROW = 8  # channels below which one product over patches beats a product for each tap, but for a single one
+FEW_POSITIONS = 256  # below which products image by image are too small, and one over the whole batch is made
+LEAST_TURNED = 64  # positions from which an input's gradient is a convolution, where channels are no fewer than units
 _END = 2**31 - 1
 
 
@@ -90,7 +93,11 @@ def back_through(
             update(at.bias, DeferredGradient(partial(_bias_gradient, build, delta, geometry)))
         if at is traces[0] and not wanted:
             return ""
-        delta = input_gradient(build, geometry, kernel_of(build, layer, at.weight), delta, at.x, at.space)
+        kernel = kernel_of(build, layer, at.weight)
+        if is_better_turned(layer, at.space):
+            delta = by_turned_kernel(build, layer, kernel, delta)
+        else:
+            delta = input_gradient(build, geometry, kernel, delta, at.x, at.space)
     return delta
 
 
@@ -141,6 +148,36 @@ def input_gradient(build: GraphBuilder, geometry: Geometry, kernel: str, delta: 
     return build.add("Pad", found, build.add("Concat", zeros, missing, axis=0))
 
 
+def is_better_turned(layer: DenseLayer, space: Space) -> bool:
+    """Whether a convolution with the kernel turned round is little slower on one thread, and much faster on several.
+
+    ONNX Runtime shares out a convolution's positions between threads, of a transposed one no more than the products.
+    """
+    geometry = geometry_of(layer)
+    if space is None or math.prod(space) < LEAST_TURNED or set(geometry.strides) != {1} or geometry.groups != 1:
+        return False
+    rest = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
+    return geometry.taps > 1 and min(rest) >= 0 and layer.inputs // geometry.taps >= layer.units
+
+
+def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta: str) -> str:
+    """∂L/∂x of a convolution in one group without steps: δ convolved with Wᵀ, its taps in reverse order."""
+    geometry = geometry_of(layer)
+    channels = layer.inputs // geometry.taps
+    flat = build.add("Reshape", kernel, build.integers(layer.units, channels, geometry.taps))
+    last, ahead_of_first, axis = build.integers(-1), build.integers(-geometry.taps - 1), build.integers(2)
+    backwards = build.add("Slice", flat, last, ahead_of_first, axis, build.integers(-1))
+    turned = build.add("Transpose", backwards, perm=[1, 0, 2])
+    turned = build.add("Reshape", turned, build.integers(channels, layer.units, *geometry.kernel))
+    pads = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
+    return build.add("Conv", delta, turned, pads=pads, dilations=list(geometry.dilations))
+
+
+def _reach(geometry: Geometry) -> list[int]:
+    """How far the last tap is from the first along each axis."""
+    return [step * (size - 1) for step, size in zip(geometry.dilations, geometry.kernel, strict=True)]
+
+
 def _unread(geometry: Geometry, space: tuple[int, ...]) -> list[int]:
     """How many of the last values along each axis no position of the kernel reads."""
     rank = geometry.rank
@@ -157,12 +194,14 @@ def weight_gradient(build: GraphBuilder, layer: DenseLayer, x: str, delta: str, 
     channels = layer.inputs // geometry.taps
     if geometry.groups == layer.units and channels == 1:
         return StoredGradient(of_depthwise(build, layer, x, delta))
+    if geometry.groups > 1:
+        return StoredGradient((over_patches if channels < NARROW else by_tap)(build, layer, x, delta))
     are_few = space is not None and math.prod(size or 1 for size in geometry.sizes_behind(space)) < FEW_POSITIONS
-    if geometry.groups == 1 and are_few and channels >= NARROW:
-        return over_the_batch(build, layer, x, delta)
-    if channels < NARROW:
+    if geometry.taps == 1 and not are_few:
+        return StoredGradient(by_tap(build, layer, x, delta))
+    if geometry.taps > 1 and channels < NARROW:
         return StoredGradient(over_patches(build, layer, x, delta))
-    return StoredGradient(by_tap(build, layer, x, delta))
+    return (over_the_batch if are_few else by_row)(build, layer, x, delta)
 
 
 def _bias_gradient(build: GraphBuilder, delta: str, geometry: Geometry) -> Gradient:
@@ -171,17 +210,17 @@ def _bias_gradient(build: GraphBuilder, delta: str, geometry: Geometry) -> Gradi
     return StoredGradient(build.add("ReduceSum", by_row, build.axes(0), keepdims=0))
 
 
-def shifted(build: GraphBuilder, geometry: Geometry, x: str) -> Iterator[str]:
-    """For each tap in order, x (…, space…) as that tap reads it: (…, positions in space…)."""
+def shifted(build: GraphBuilder, geometry: Geometry, x: str, first: int = 2) -> Iterator[str]:
+    """For each tap in order, x as that tap reads it: its axes of space, from the ``first`` on, are positions then."""
     rank = geometry.rank
     if geometry.is_padded:
         before, after = geometry.pads[:rank], geometry.pads[rank:]
-        x = build.add("Pad", x, build.integers(0, 0, *before, 0, 0, *after))
-    reach = [step * (size - 1) for step, size in zip(geometry.dilations, geometry.kernel, strict=True)]
+        ahead, behind = [0] * first, [0] * (2 - first)
+        x = build.add("Pad", x, build.integers(*ahead, *before, *behind, *ahead, *after, *behind))
+    reach = _reach(geometry)
     if not any(reach) and set(geometry.strides) == {1}:
         yield x
         return
-    axes = range(2, rank + 2)
     for tap in product(*(range(size) for size in geometry.kernel)):
         begins = [step * place for step, place in zip(geometry.dilations, tap, strict=True)]
         ends = [begin - whole or _END for begin, whole in zip(begins, reach, strict=True)]
@@ -191,7 +230,7 @@ def shifted(build: GraphBuilder, geometry: Geometry, x: str) -> Iterator[str]:
             x,
             build.integers(*(begins[i] for i in moved)),
             build.integers(*(ends[i] for i in moved)),
-            build.integers(*(axes[i] for i in moved)),
+            build.integers(*(i + first for i in moved)),
             *([build.integers(*(geometry.strides[i] for i in moved))] if set(geometry.strides) != {1} else []),
         )
 
@@ -228,17 +267,35 @@ def by_tap(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
     return _taps_last(build, layer, found)
 
 
+def by_row(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
+    """For each tap, Σ over the rows of δ times x shifted by the tap, whose channels are last."""
+    channels = layer.inputs // geometry_of(layer).taps
+    units = build.add("Reshape", delta, build.integers(0, layer.units, -1))
+    found = []
+    for each in _channels_last(build, layer, x):
+        products = build.add("MatMul", units, build.add("Reshape", each, build.integers(0, -1, channels)))
+        found.append(build.add("ReduceSum", products, build.axes(0), keepdims=0))
+    return StoredGradient(_taps_last(build, layer, found))
+
+
 def over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
     """For each tap one product over rows and positions together; of one tap, the update is part of it."""
     geometry = geometry_of(layer)
-    turn = [1, 0, *range(2, geometry.rank + 2)]
     channels = layer.inputs // geometry.taps
-    units = build.add("Reshape", build.add("Transpose", delta, perm=turn), build.integers(layer.units, -1))
-    turned = build.add("Transpose", x, perm=turn)
-    rows = [build.add("Reshape", each, build.integers(channels, -1)) for each in shifted(build, geometry, turned)]
+    by_unit = build.add("Transpose", delta, perm=[1, 0, *range(2, geometry.rank + 2)])
+    units = build.add("Reshape", by_unit, build.integers(layer.units, -1))
+    taps = _channels_last(build, layer, x)
+    rows = [build.add("Reshape", each, build.integers(-1, channels)) for each in taps]
     if len(rows) == 1:
-        return GemmGradient(units, rows[0], transB=True)
-    return StoredGradient(_taps_last(build, layer, [build.gemm(units, each, transB=True) for each in rows]))
+        return GemmGradient(units, rows[0])
+    return StoredGradient(_taps_last(build, layer, [build.gemm(units, each) for each in rows]))
+
+
+def _channels_last(build: GraphBuilder, layer: DenseLayer, x: str) -> Iterator[str]:
+    """For each tap x as that tap reads it, (rows, positions in space…, channels): long pieces of memory."""
+    geometry = geometry_of(layer)
+    turned = build.add("Transpose", x, perm=[0, *range(2, geometry.rank + 2), 1])
+    return shifted(build, geometry, turned, first=1)
 
 
 def of_depthwise(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:

@@ -127,8 +127,8 @@ def feeds(
         found[name] = pool(share, seed, rows, batch_size, network.dtype.str)
         first = 0 if name == POOL else FIRST_INPUT_MASK
         for number in range(len(units)):
-            hashed = _hashed(seed, first + number, positions)
-            found[f"{_offset(name, number)}s"] = hashed.reshape(-1, 1) % OFFSETS
+            places = hashed(seed, first + number, positions)
+            found[f"{_offset(name, number)}s"] = places.reshape(-1, 1) % OFFSETS
     return found
 
 
@@ -141,7 +141,7 @@ def pool(rate: float, seed: int, rows: int, batch_size: int, dtype: str) -> Arra
     return values
 
 
-def _hashed(seed: int, number: int, positions: Array) -> Array:
+def hashed(seed: int, number: int, positions: Array) -> Array:
     """A number from 0 on for each position: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     key = generator(seed, "dropout-offsets", number).integers(2**63, dtype=np.uint64)
     z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from onnx import TensorProto
+import numpy as np
 
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.activation import ACTIVATIONS, Activation
 from onnxsurgeon.graph.activation_gradients import Gradients, Point
 from onnxsurgeon.training.builder import GraphBuilder
+
+STEEP = 3e38  # near the largest float32
 
 
 def activation_gradients(
@@ -15,15 +17,15 @@ def activation_gradients(
 ) -> Gradients:
     """Append the nodes of φ's vector-Jacobian product.
 
-    With ``is_large``, Relu's takes one node more, and half of the time where the time is not the nodes' own.
+    With ``is_large``, Relu's takes half of the time where the time is not the nodes' own.
 
     Raises:
         EngineError: there is no rule for the op.
     """
     require_rule(activation)
-    if is_large and activation.op_type == "Relu":
-        is_positive = build.add("Cast", point.y, to=TensorProto.BOOL)
-        return Gradients(build.add("Mul", point.g, build.add("CastLike", is_positive, point.g)))
+    if is_large and activation.op_type == "Relu" and build.dtype == np.float32:  # ONNX Runtime has no HardSigmoid else
+        # So steep that it is 1 for all y > 0 but those below 1e-38.
+        return Gradients(build.add("Mul", point.g, build.add("HardSigmoid", point.y, alpha=STEEP, beta=0.0)))
     found: Gradients = ACTIVATIONS[activation.op_type].gradient(build, activation, point)  # type: ignore[misc]
     return found
 

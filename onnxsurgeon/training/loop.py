@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxsurgeon.choices import AUGMENTATIONS
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
-from onnxsurgeon.training import dropout
+from onnxsurgeon.training import augmentation, dropout
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.evaluation import evaluation_graph, from_tiles, rows_of_tile, tile_feeds
 from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
@@ -31,7 +32,7 @@ from onnxsurgeon.training.resident import arrays, index_feeds, signature
 from onnxsurgeon.training.sessions import Sessions
 from onnxsurgeon.training.settings import TrainingSpec
 from onnxsurgeon.training.state import OptimizerState, initial_state
-from onnxsurgeon.training.threads import Threads, useful_threads
+from onnxsurgeon.training.threads import Threads, step_flops, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
 # Values that one run of an evaluation returns, and its rows: numbers, logits and losses of all take memory at once.
@@ -61,13 +62,14 @@ class LoopEngine:
     ) -> TrainedNetwork:
         """Train ``network``: a ``session.run`` or two for each array of batches; for large ones, see ``in_place``."""
         require_trainable(network, examples, spec)
+        augmentation.require_images(network, spec.augment)
         training = _Training(self, in_units(network, examples.tasks), examples, spec, state)
         steps = rows = 0
         for indices in batches:
-            free = spec.threads() if self.device == "cpu" else 1
-            threads = useful_threads(network, indices.shape[1], free)
-            run = functools.partial(training.run, indices, steps)
-            for outputs in self._threads.run(run, training.carried, len(indices), threads, training.key):
+            flops = step_flops(network, indices.shape[1])
+            threads = useful_threads(flops, spec.threads() if self.device == "cpu" else 1)
+            run, key = functools.partial(training.run, indices, steps), (training.key, indices.shape[1])
+            for outputs in self._threads.run(run, training.carried, len(indices), threads, key, flops):
                 training.keep(outputs)
             steps, rows = steps + len(indices), rows + indices.size
         trained, after = training.result(steps)
@@ -149,6 +151,7 @@ class _Training:
             "optimizer": optimizer,
             "drops": bool(spec.dropout and dropout.masked_layers(network)),
             "input_drops": bool(spec.input_dropout and dropout.masked_inputs(network)),
+            "augments": spec.augment != AUGMENTATIONS[0],
         }
         self.key = ("train", _signature(network), signature(examples), *self._options.values())
         self._names = carried_names(network, optimizer)
@@ -178,6 +181,7 @@ class _Training:
             **index_feeds(self._examples, rows, "indices"),
             **{name: values.astype(dtype) for name, values in series},
             **dropout.feeds(self._network, spec.dropout, spec.seed, positions, size, spec.input_dropout),
+            **augmentation.feeds(self._network, spec.augment, spec.seed, positions),
             "ones": np.ones((1, size), dtype),
         }
         start = time.perf_counter()

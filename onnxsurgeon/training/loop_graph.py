@@ -11,7 +11,7 @@ from onnx import helper
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.training import dropout
+from onnxsurgeon.training import augmentation, dropout
 from onnxsurgeon.training.backward import backward
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import (
@@ -35,13 +35,15 @@ def training_loop(
     optimizer: Optimizer | None = None,
     drops: bool = False,
     input_drops: bool = False,
+    augments: bool = False,
 ) -> onnx.ModelProto:
     """The training loop of ``network`` on rows stored as those of ``examples``, with an optimizer (plain SGD).
 
     Inputs: the parameters as of ``by_unit_arrays``, and the optimizer's moments of them, as "initial_…"; "indices"
     (steps, batch), row numbers, and "stored_indices" where the rows are a selection; "rates" (steps,), −η/B for SGD,
     and the optimizer's other scalars; "features" (rows, …), "features_1", …; "targets" (rows, C), or classes (rows,),
-    "targets_1", …; "ones" (1, batch); and with ``drops`` and ``input_drops``, dropout's as of ``dropout.declarations``.
+    "targets_1", …; "ones" (1, batch); with ``drops`` and ``input_drops``, dropout's as of ``dropout.declarations``; and
+    with ``augments`` those of ``augmentation.declarations``.
     Outputs: the parameters and moments after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,),
     summed over each batch.
 
@@ -55,7 +57,7 @@ def training_loop(
     names = carried_names(network, optimizer)
     masks = dropout.Masks(build, dropout.POOL) if drops else None
     input_masks = dropout.Masks(build, dropout.INPUT_POOL) if input_drops else None
-    losses = _body(build, network, examples, optimizer, masks, input_masks, report_loss=report_loss)
+    losses = _body(build, network, examples, optimizer, masks, input_masks, report_loss=report_loss, augments=augments)
     offsets = {each.pool: each.offsets for each in (masks, input_masks) if each is not None}
     every_offset = [name for each in offsets.values() for name in each]
 
@@ -73,7 +75,8 @@ def training_loop(
     loss = [helper.make_tensor_value_info(losses, kind, [])] if report_loss else []
     scalars = [helper.make_tensor_value_info(name, kind, []) for name in optimizer.scalars]
     begins = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in every_offset]
-    scanned = [*declare_indices("batch", "batch_size"), *scalars, *begins]
+    moves = augmentation.declarations() if augments else []
+    scanned = [*declare_indices("batch", "batch_size"), *scalars, *begins, *moves]
     body = helper.make_graph(build.nodes, "step", [*declare(""), *scanned], [*declare("next_"), *loss])
 
     outer = GraphBuilder(network.dtype)
@@ -86,6 +89,7 @@ def training_loop(
                 *index_names(examples, "indices"),
                 *series_names(optimizer),
                 *(f"{name}s" for name in every_offset),
+                *(f"{move.name}s" for move in moves),
             ],
             [*(f"trained_{name}" for name in names), *(["losses"] if report_loss else [])],
             num_scan_inputs=len(scanned),
@@ -97,6 +101,7 @@ def training_loop(
         *declare_indices("indices", "steps", "batch_size"),
         *(helper.make_tensor_value_info(name, kind, ["steps"]) for name in series_names(optimizer)),
         *dropout.declarations(offsets, kind),
+        *(augmentation.declarations(scanned=True) if augments else []),
         *declarations(examples, targets=True),
         helper.make_tensor_value_info("ones", kind, [1, "batch_size"]),
     ]
@@ -126,9 +131,11 @@ def _body(
     input_masks: dropout.Masks | None,
     *,
     report_loss: bool,
+    augments: bool,
 ) -> str:
     """Append one training step; return the name of its loss."""
     features, factors = read_features(build, network, examples)
+    features = augmentation.augmented(build, network, features) if augments else features
     targets = read_targets(build, examples)
     input_mask = input_masks and input_masks.by_row
     map_mask = masks and masks.by_row

@@ -26,6 +26,7 @@ def signature(examples: Examples) -> tuple[Any, ...]:
         (
             rows.source.dtype.str,
             rows.source.shape[1:],
+            rows.order,
             rows.numbers is None,
             np.asarray(rows.scale).tobytes(),
             np.asarray(rows.offset).tobytes(),
@@ -36,8 +37,9 @@ def signature(examples: Examples) -> tuple[Any, ...]:
 
 
 def arrays(examples: Examples, *, targets: bool) -> dict[str, Array]:
-    """The arrays behind the inputs that ``declarations`` declares: no copies."""
-    found = dict(zip(numbered("features", len(examples.stored)), (r.source for r in examples.stored), strict=True))
+    """The arrays behind the inputs that ``declarations`` declares, as they lie in memory: no copies."""
+    sources = (rows.source.transpose(rows.order) for rows in examples.stored)
+    found = dict(zip(numbered("features", len(examples.stored)), sources, strict=True))
     if targets:
         found |= zip(numbered("targets", len(examples.targets)), examples.targets, strict=True)
     return found
@@ -72,6 +74,8 @@ def read_features(build: GraphBuilder, network: Network, examples: Examples) -> 
         network.frame.trunk.features, numbered("features", len(examples.stored)), examples.stored, strict=True
     ):
         x = build.add("Gather", name, "batch" if rows.numbers is None else "stored_batch")
+        if rows.order != tuple(range(rows.source.ndim)):
+            x = build.add("Transpose", x, perm=[int(axis) for axis in np.argsort(rows.order)])
         if rows.source.dtype != build.dtype:
             x = build.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(build.dtype))
         if rows.is_scaled:

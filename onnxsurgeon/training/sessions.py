@@ -35,7 +35,7 @@ class Sessions:
         with self._lock:
             found, _ = self._kept.pop((key, threads), (None, 0))
             if found is None:
-                found = session(make(), device=self._device, threads=threads)
+                found = session(make(), device=self._device, threads=threads, trains=True)
             self._kept[key, threads] = found, size
             while len(self._kept) > COUNT or (len(self._kept) > 1 and sum(s for _, s in self._kept.values()) > BYTES):
                 self._kept.popitem(last=False)

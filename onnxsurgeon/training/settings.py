@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxsurgeon.choices import TRAINING
+from onnxsurgeon.choices import AUGMENTATIONS, TRAINING
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
@@ -89,6 +89,7 @@ class TrainingSpec(OptimizerSettings):
         position: position in the run of the first batch that is trained.
         seed: of dropout.
         threads: how many threads are free at the moment; asked before every array of batches.
+        augment: how images are moved; see ``augmentation``.
     """
 
     report_loss: bool = False
@@ -97,6 +98,7 @@ class TrainingSpec(OptimizerSettings):
     position: int = 0
     seed: int = 0
     threads: Callable[[], int] = one_thread
+    augment: str = AUGMENTATIONS[0]
 
     def rates(self, start: int, count: int) -> Array:
         """Learning rates η of ``count`` batches, the first being number ``start`` of those trained here; float64."""

@@ -8,15 +8,17 @@ one on two cores of an AMD EPYC, batch 16: 784-10-10, 0.5 MFLOP a step, 1.0 time
 784-300-100-100-10, 19 MFLOP, 1.36; 3072-300-100-100-10, 63 MFLOP, 1.5. tools/benchmark.py measures it again.
 
 So a thread must have ``FLOPS`` of a step to itself. Whether it then pays depends on the machine and on what else runs
-there: the first steps of an epoch are run both ways, and the rest goes the faster way. Both ways must give the same
-bits, else the network is trained with one thread from there on: how a product is split between threads is ONNX
-Runtime's choice, and the bytes of a result must not depend on the number of workers.
+there: some steps of an epoch are run one way, as many the other, and the rest goes the faster way. The first time that
+a network is met, the first steps are run both ways and must give the same bits, else it is trained with one thread from
+there on: how a product is split between threads is ONNX Runtime's choice, and the bytes of a result must not depend on
+the number of workers. Where there are too few steps to try anything, what was found last for the same network goes on.
 
 Imports neither numpy nor onnx: the command line's help reads the settings, which name this.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from onnxsurgeon.linear_algebra import Array
 
 FLOPS = 4e6
-# Steps that are run both ways: one in so many, but at least so many, and none of fewer than so many.
+# Steps that are run one way and the other: one in so many, but at least so many, and none of fewer than so many. Where
+# these would be more than so many operations, as of convolutions, fewer do, but no fewer than so many: the first are
+# slow, since they ask for memory.
 ONE_IN, AT_LEAST, TOO_FEW = 64, 8, 128
+TRIED_FLOPS, FEWEST = 5e8, 3
 # Several threads must be this much faster: they take cores from whatever else runs.
 GAIN = 1.1
 
@@ -40,12 +45,15 @@ def one_thread() -> int:
     return 1
 
 
-def useful_threads(network: Network, batch_size: int, free: int) -> int:
-    """How many of ``free`` threads a training step of ``network`` can be shared out between."""
+def step_flops(network: Network, batch_size: int) -> float:
+    """Operations of the products of a training step: forward, ∂L/∂W and, but for the first layer, ∂L/∂x."""
     products = [count for segment in network.segments for count in segment.multiplications()]
     weights = [layer.weight.size if n is None else n for layer, n in zip(network.layers, products, strict=True)]
-    # Forward, ∂L/∂W and, but for the first layer, ∂L/∂x: a product each, of two operations a weight and row.
-    flops = 2 * batch_size * (3 * sum(weights) - weights[0])
+    return 2.0 * batch_size * (3 * sum(weights) - weights[0])
+
+
+def useful_threads(flops: float, free: int) -> int:
+    """How many of ``free`` threads a training step of so many operations can be shared out between."""
     return max(1, min(free, int(flops / FLOPS)))
 
 
@@ -53,30 +61,38 @@ class Threads:
     """Trains with as many threads as pay. May be used from several threads."""
 
     def __init__(self) -> None:
-        self._differ: set[Hashable] = set()
+        self._same: dict[Hashable, bool] = {}
+        self._pays: dict[Hashable, bool] = {}
 
     def run(
-        self, run: Run, parameters: Sequence[Array], steps: int, threads: int, key: Hashable
+        self, run: Run, parameters: Sequence[Array], steps: int, threads: int, key: Hashable, flops: float = 0.0
     ) -> Iterator[list[Array]]:
         """Train for ``steps`` with one thread or ``threads``; yields the outputs of one part after the other.
 
-        ``key`` is the same for what trains alike.
+        ``key`` is the same for what trains alike, ``flops`` are a step's operations.
         """
-        tried = max(steps // ONE_IN, AT_LEAST)
-        if threads == 1 or steps < TOO_FEW or key in self._differ:
+        key = (key, threads)
+        least = min(AT_LEAST, max(FEWEST, math.ceil(TRIED_FLOPS / flops))) if flops else AT_LEAST
+        if threads == 1 or not self._same.get(key, True):
             yield run(1, parameters, slice(0, steps))
             return
-        outputs, alone = _timed(run, 1, parameters, slice(0, tried))
-        others, together = _timed(run, threads, parameters, slice(0, tried))
-        same = all(a.tobytes() == b.tobytes() for a, b in zip(outputs, others, strict=True))
-        if not same:
-            self._differ.add(key)
-        yield outputs
-        pays = same and together * GAIN < alone
-        yield run(threads if pays else 1, outputs[: len(parameters)], slice(tried, steps))
-
-
-def _timed(run: Run, threads: int, parameters: Sequence[Array], part: slice) -> tuple[list[Array], float]:
-    start = time.perf_counter()
-    outputs = run(threads, parameters, part)
-    return outputs, time.perf_counter() - start
+        if steps < TOO_FEW // AT_LEAST * least:
+            yield run(threads if self._pays.get(key) else 1, parameters, slice(0, steps))
+            return
+        tried, done = max(steps // ONE_IN, least), 0
+        if key not in self._same:
+            outputs, others = (run(count, parameters, slice(0, tried)) for count in (1, threads))
+            self._same[key] = all(a.tobytes() == b.tobytes() for a, b in zip(outputs, others, strict=True))
+            yield outputs
+            parameters, done = outputs[: len(parameters)], tried
+        count, seconds = 1, []
+        for number in (1, threads) if self._same[key] else ():
+            begun = time.perf_counter()
+            outputs = run(number, parameters, slice(done, done + tried))
+            seconds.append(time.perf_counter() - begun)
+            yield outputs
+            parameters, done = outputs[: len(parameters)], done + tried
+        if seconds:
+            self._pays[key] = seconds[1] * GAIN < seconds[0]
+            count = threads if self._pays[key] else 1
+        yield run(count, parameters, slice(done, steps))

@@ -1,19 +1,28 @@
-"""A training step of plain convolutional networks, beside PyTorch's: 3×3 convolutions, Relu, 2×2 pooling, a dense head.
+"""A training step of convolutional networks, beside PyTorch's, onnxsim's and that of another checkout of onnxsurgeon.
 
-All peers are in one process and take turns, so the Python that runs this needs an ONNX Runtime, and torch for its part.
-Every one starts from the same weights, sees the same batches, and has as many threads as are given.
+All peers but the last are in one process and take turns, so the Python that runs this needs an ONNX Runtime, and torch
+and onnxsim for their parts. Every one starts from the same weights, sees the same batches, and has as many threads as
+are given. As a program, the side that runs on another checkout: answers requests, a JSON line each, until these end.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
+from benchmarking.image_networks import CLASSES, NETWORKS, ImageNetwork
+from benchmarking.onnx_peers import SGD
 from benchmarking.steps import Spread, ratio
 from benchmarking.task import RATE, Array
 
@@ -21,67 +30,80 @@ HEADER = (
     "| network, batch | peer | ms a step | steps of the loop in that time | max \\|Δ weights\\| |\n"
     "| --- | --- | ---: | ---: | ---: |"
 )
-LOOP = "loop engine"
-CLASSES, ROWS, WARM_UP = 10, 1_024, 3
+LOOP, ONNXSIM = "loop engine", "onnxsim.compile_training_loop"
+# The untimed steps are so many at least, that the engine finds out whether threads pay.
+ROWS, WARM_UP = 1_024, 48
+TOOLS = Path(__file__).resolve().parent.parent
+
+Step = Callable[[Array], list[Array]]  # trains on batches (steps, batch); the parameters in the end
 
 
-@dataclass(frozen=True)
-class Plain:
-    """Channels from the image's on, the image's height and width, rows in a batch."""
+class Peer(NamedTuple):
+    """What trains from the start, and what is to be done before and in the end, outside the clock."""
 
-    channels: tuple[int, ...]
-    size: int
-    batch: int
-
-    def __str__(self) -> str:
-        return f"{'-'.join(map(str, self.channels))}, {self.size} × {self.size}, {self.batch}"
-
-    @property
-    def flat(self) -> int:
-        """Number of inputs of the dense head."""
-        side: int = self.size // 2 ** (len(self.channels) - 1)
-        return self.channels[-1] * side * side
+    step: Step
+    renew: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None
 
 
-NETWORKS = (Plain((1, 16, 32), 28, 32), Plain((3, 32, 64, 128), 32, 32), Plain((3, 64, 64), 32, 64))
-STEPS = (60, 15, 6)
+def measure(
+    rounds: int, threads: int = 1, before: Path | None = None, networks: Sequence[ImageNetwork] = NETWORKS
+) -> Iterator[dict[str, Any]]:
+    """For each network and peer the time of a step in each round, and what the table shows.
 
-Step = Callable[[Array], list[Array]]  # trains on batches (steps, batch), from the start; the parameters in the end
+    ``before`` is another checkout, whose loop engine is a peer. Of a peer that does not train a network the record says
+    why, as "absent".
+    """
+    for network in networks:
+        peers, absent = _peers(network, threads, before)
+        try:
+            yield from _records(network, rounds, threads, peers, absent)
+        finally:
+            for peer in peers.values():
+                peer.close()
 
 
-def measure(rounds: int, threads: int = 1) -> Iterator[dict[str, Any]]:
-    """For each network and peer the time of a step in each round, and what the table shows."""
-    for network, steps in zip(NETWORKS, STEPS, strict=True):
-        start, images, labels = _task(network)
-        rng = np.random.default_rng(1)
-        batches = rng.integers(0, ROWS, (steps, network.batch))
-        peers = {LOOP: _loop(network, start, images, labels, threads)}
-        if find_spec("torch") is not None:
-            for name, last in (("PyTorch eager", False), ("PyTorch eager, channels last", True)):
-                peers[name] = _torch(network, start, images, labels, threads, channels_last=last)
-        times: dict[str, list[float]] = {name: [] for name in peers}
-        ends: dict[str, list[Array]] = {}
-        for number in range(rounds + 1):
-            names = list(peers)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                begun = time.perf_counter()
-                ends[name] = peers[name](batches if number else batches[:WARM_UP])
-                if number:
-                    times[name].append((time.perf_counter() - begun) / steps * 1e3)
-        for name, each in times.items():
-            differences = [abs(a - b).max() for a, b in zip(ends[name], ends[LOOP], strict=True)]
-            yield {
-                "network": str(network),
-                "peer": name,
-                "threads": threads,
-                "milliseconds": each,
-                "ratio": vars(ratio(each, times[LOOP])),
-                "deviation": float(max(differences)),
-            }
+def _records(
+    network: ImageNetwork, rounds: int, threads: int, peers: dict[str, Peer], absent: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Of all peers, in turns, and of those that fail."""
+    *_, warm, batches = task(network)
+    working = dict(peers)
+    for name in peers:
+        try:
+            peers[name].renew()
+            peers[name].step(warm)
+        except Exception as error:  # peers' exceptions share no base, and one must not cost us the others
+            if name == LOOP:
+                raise
+            absent[name] = _reason(error)
+            del working[name]
+    times: dict[str, list[float]] = {name: [] for name in working}
+    ends: dict[str, list[Array]] = {}
+    for turn in range(rounds):
+        names = list(working)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            peers[name].renew()
+            begun = time.perf_counter()
+            ends[name] = peers[name].step(batches)
+            times[name].append((time.perf_counter() - begun) / len(batches) * 1e3)
+    for name, each in times.items():
+        differences = [abs(a - b).max() for a, b in zip(ends[name], ends[LOOP], strict=True)]
+        yield {
+            "network": str(network),
+            "peer": name,
+            "threads": threads,
+            "milliseconds": each,
+            "ratio": vars(ratio(each, times[LOOP])),
+            "deviation": float(max(differences)),
+        }
+    yield from ({"network": str(network), "peer": name, "absent": why} for name, why in absent.items())
 
 
 def row(record: dict[str, Any]) -> str:
     """A row of the table."""
+    if "absent" in record:
+        return f"| {record['network']} | {record['peer']} | {record['absent']} | | |"
     cells = (
         record["network"],
         record["peer"],
@@ -92,70 +114,99 @@ def row(record: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _task(network: Plain) -> tuple[list[Array], Array, Array]:
-    """Weights and biases as ONNX has them, images, labels."""
+def _peers(network: ImageNetwork, threads: int, before: Path | None) -> tuple[dict[str, Peer], dict[str, str]]:
+    """All that can be made, the loop engine first, and why others cannot."""
+    makers: dict[str, Callable[[], Peer]] = {LOOP: partial(loop, network, threads)}
+    if before is not None:
+        makers[f"{LOOP} of {before}"] = partial(_elsewhere, network, threads, before)
+    if find_spec("torch") is not None:
+        makers["PyTorch eager"] = partial(_torch, network, threads, channels_last=False)
+        makers["PyTorch eager, channels last"] = partial(_torch, network, threads, channels_last=True)
+    if find_spec("onnxsim") is not None:
+        makers[ONNXSIM] = partial(_onnxsim, network, threads)
+    peers, absent = {}, {}
+    for name, make in makers.items():
+        try:
+            peers[name] = make()
+        except Exception as error:  # as above
+            if name == LOOP:
+                raise
+            absent[name] = _reason(error)
+    return peers, absent
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+
+
+def task(network: ImageNetwork) -> tuple[list[Array], tuple[Array, Array], Array, Array]:
+    """Weights and biases, images and their labels, and batches: untimed ones and timed ones."""
     rng = np.random.default_rng(0)
-    start: list[Array] = []
-    for channels, units in zip(network.channels, network.channels[1:], strict=False):
-        bound = 1 / np.sqrt(9 * channels)
-        start += [rng.uniform(-bound, bound, (units, channels, 3, 3)), rng.uniform(-bound, bound, units)]
-    bound = 1 / np.sqrt(network.flat)
-    start += [rng.uniform(-bound, bound, (CLASSES, network.flat)), rng.uniform(-bound, bound, CLASSES)]
-    images = rng.random((ROWS, network.channels[0], network.size, network.size), np.float32)
-    return [values.astype(np.float32) for values in start], images, rng.integers(0, CLASSES, ROWS)
+    start = network.start(rng)
+    images = rng.random((ROWS, network.channels, network.size, network.size), np.float32)
+    batches = np.random.default_rng(1).integers(0, ROWS, (network.steps, network.batch))
+    warm = np.random.default_rng(2).integers(0, ROWS, (max(network.steps, WARM_UP), network.batch))
+    return start, (images, rng.integers(0, CLASSES, ROWS)), warm, batches
 
 
-def _loop(network: Plain, start: list[Array], images: Array, labels: Array, threads: int) -> Step:
+def loop(network: ImageNetwork, threads: int) -> Peer:
     """Onnxsurgeon's loop engine, from an ONNX model of the network."""
-    from onnx import TensorProto, helper, numpy_helper
-
     from onnxsurgeon import Examples, TrainingSpec, from_model, make_engine
 
-    nodes, x = [], "x"
-    for i in range(len(network.channels) - 1):
-        nodes += [
-            helper.make_node("Conv", [x, f"p{2 * i}", f"p{2 * i + 1}"], [f"z{i}"], pads=[1] * 4),
-            helper.make_node("Relu", [f"z{i}"], [f"h{i}"]),
-            helper.make_node("MaxPool", [f"h{i}"], [f"m{i}"], kernel_shape=[2, 2], strides=[2, 2]),
-        ]
-        x = f"m{i}"
-    last = len(start) - 2
-    nodes += [
-        helper.make_node("Flatten", [x], ["flat"]),
-        helper.make_node("Gemm", ["flat", f"p{last}", f"p{last + 1}"], ["y"], transB=1),
-    ]
-    image: list[str | int | None] = ["rows", network.channels[0], network.size, network.size]
-    graph = helper.make_graph(
-        nodes,
-        "plain",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", CLASSES])],
-        [numpy_helper.from_array(values, f"p{number}") for number, values in enumerate(start)],
-    )
-    model = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    start, (images, labels), *_ = task(network)
+    model = from_model(network.model(start))
     examples, engine = Examples.classification(images, labels, CLASSES), make_engine("loop")
     spec = TrainingSpec(RATE, threads=lambda: threads)
 
     def step(batches: Array) -> list[Array]:
         trained = engine.train(model, examples, [batches], spec).network
-        layers = [pair for segment in trained.segments for pair in segment.parameters_in_file()]
-        return [values.T if name == f"p{last}" else values for name, values in layers]
+        own = dict(pair for segment in trained.segments for pair in segment.parameters_in_file())
+        found = [own[f"p{number}"] for number in range(len(start))]
+        return [values if values.shape == old.shape else values.T for values, old in zip(found, start, strict=True)]
 
-    return step
+    return Peer(step)
 
 
-def _torch(
-    network: Plain, start: list[Array], images: Array, labels: Array, threads: int, *, channels_last: bool
-) -> Step:
+def _elsewhere(network: ImageNetwork, threads: int, checkout: Path) -> Peer:
+    """The loop engine of another checkout, in a process of its own."""
+    paths = [str(TOOLS), str(checkout), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarking.convolutions"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, answers = process.stdin, process.stdout
+    asked.write(json.dumps({"network": NETWORKS.index(network), "threads": threads}) + "\n")
+
+    def step(batches: Array) -> list[Array]:
+        asked.write(json.dumps(batches.tolist()) + "\n")
+        asked.flush()
+        answer = answers.readline()
+        if not answer:
+            raise RuntimeError(f"its process ended by code {process.wait()}")
+        return [np.array(values, np.float32) for values in json.loads(answer)]
+
+    def close() -> None:
+        asked.close()
+        process.wait()
+        answers.close()
+
+    return Peer(step, close=close)
+
+
+def _torch(network: ImageNetwork, threads: int, *, channels_last: bool) -> Peer:
     """PyTorch as its tutorials write it."""
     import torch
     from torch import nn
 
     torch.set_num_threads(threads)
-    parts: list[Any] = []
-    for channels, units in zip(network.channels, network.channels[1:], strict=False):
-        parts += [nn.Conv2d(channels, units, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    model = nn.Sequential(*parts, nn.Flatten(), nn.Linear(network.flat, CLASSES))
+    start, (images, labels), *_ = task(network)
+    model = network.module()
     rows, goals = torch.from_numpy(images), torch.from_numpy(labels)
     if channels_last:
         model, rows = model.to(memory_format=torch.channels_last), rows.to(memory_format=torch.channels_last)
@@ -171,4 +222,68 @@ def _torch(
             optimizer.step()
         return [parameter.detach().numpy().copy() for parameter in model.parameters()]
 
-    return step
+    return Peer(step)
+
+
+def _onnxsim(network: ImageNetwork, threads: int) -> Peer:
+    """``onnxsim.compile_training_loop``, which wants static shapes and a loss in the model."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxsim import compile_training_loop
+    from onnxsim.compile_training import CustomOptimizer
+
+    start, (images, labels), *_ = task(network)
+    targets = np.eye(CLASSES, dtype=np.float32)[labels]
+    model = network.model(start)
+    graph, logits = model.graph, model.graph.output[0].name
+    flatten = next(node for node in graph.node if node.op_type == "Flatten")  # it has no gradient of it
+    flatten.CopyFrom(helper.make_node("Reshape", [flatten.input[0], "flat"], flatten.output))
+    graph.initializer.append(numpy_helper.from_array(np.array([network.batch, start[-2].shape[1]]), "flat"))
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = network.batch
+    graph.input.append(helper.make_tensor_value_info("targets", TensorProto.FLOAT, [network.batch, CLASSES]))
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 1]), "axes"))
+    graph.initializer.append(numpy_helper.from_array(np.array(-1 / network.batch, np.float32), "scale"))
+    graph.node.extend(
+        [
+            helper.make_node("Softmax", [logits], ["probabilities"], axis=-1),
+            helper.make_node("Log", ["probabilities"], ["logs"]),
+            helper.make_node("Mul", ["logs", "targets"], ["likelihood"]),
+            helper.make_node("ReduceSum", ["likelihood", "axes"], ["total"], keepdims=0),
+            helper.make_node("Mul", ["total", "scale"], ["loss"]),
+        ]
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("loss", TensorProto.FLOAT, []))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    names = [f"p{number}" for number in range(len(start))]
+    made: list[Any] = []
+
+    def renew() -> None:
+        optimizer = CustomOptimizer(onnx.parser.parse_model(SGD), num_state=0)
+        made[:] = [compile_training_loop(model, "loss", names, optimizer)]
+        with mock.patch.object(onnxruntime, "SessionOptions", return_value=options):
+            _ = made[0].step_graph  # compiles
+
+    def step(batches: Array) -> list[Array]:
+        for batch in batches:
+            made[0]({"x": images[batch], "targets": targets[batch]}, lr=RATE)
+        parameters = made[0].parameters()
+        return [np.asarray(parameters[name]) for name in names]
+
+    return Peer(step, renew)
+
+
+def main() -> None:
+    """Serve the loop engine of the onnxsurgeon that is imported: first the network, then batches."""
+    request = json.loads(sys.stdin.readline())
+    step = loop(NETWORKS[request["network"]], request["threads"]).step
+    for line in sys.stdin:
+        found = step(np.array(json.loads(line)))
+        print(json.dumps([values.tolist() for values in found]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,10 +34,13 @@ ONE_THREAD = {
 class Environment:
     """A Python with its packages; ``about`` holds their versions and what each peer would run on there."""
 
-    def __init__(self, python: str, folder: Path) -> None:
-        """Start its process. Raises SystemExit where that is not possible."""
+    def __init__(self, python: str, folder: Path, checkout: Path | None = None) -> None:
+        """Start its process. Raises SystemExit where that is not possible.
+
+        Of a ``checkout`` other than this one, the loop engine is the only peer.
+        """
         self.python, self._log = python, folder / "errors.txt"
-        paths = [str(TOOLS), str(TOOLS.parent), os.environ.get("PYTHONPATH", "")]
+        paths = [str(TOOLS), str(checkout or TOOLS.parent), os.environ.get("PYTHONPATH", "")]
         variables = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         command = [python, "-m", "benchmarking.serve"]
         try:
@@ -50,6 +53,9 @@ class Environment:
         self.about = self.ask(do="about")
         if "error" in self.about:
             raise SystemExit(f"{python}: {self.about['error']}")
+        if checkout is not None:
+            own = f"{self.about['runs_on'][LOOP]}, of {checkout}"
+            self.about["runs_on"] = {**dict.fromkeys(self.about["runs_on"]), LOOP: own}
 
     def ask(self, **request: str) -> dict[str, Any]:
         """The answer to a request; where the process has ended, its last line on standard error."""
@@ -80,14 +86,17 @@ class Environment:
         return ", ".join((f"Python {self.about['python']}", *packages))
 
 
-def start(pythons: Iterable[str], folder: Path) -> list[Environment]:
-    """A process of the Python that runs this, and of each of ``pythons``."""
+def start(pythons: Iterable[str], folder: Path, before: Path | None = None) -> list[Environment]:
+    """A process of the Python that runs this, one of each of ``pythons``, and one with the checkout ``before``."""
     environments: list[Environment] = []
+    wanted: list[tuple[str, Path | None]] = [(python, None) for python in dict.fromkeys((sys.executable, *pythons))]
+    if before is not None:
+        wanted.append((sys.executable, before))
     try:
-        for python in dict.fromkeys((sys.executable, *pythons)):
+        for python, checkout in wanted:
             own = folder / f"environment-{len(environments)}"
             own.mkdir()
-            environments.append(Environment(python, own))
+            environments.append(Environment(python, own, checkout))
     except SystemExit:
         for environment in environments:
             environment.close()
