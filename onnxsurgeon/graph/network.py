@@ -1,4 +1,7 @@
-"""The view of a model that surgeries work on: dense segments, and the frame that holds them."""
+"""The view of a model that surgeries work on: dense segments, and the frame that holds them.
+
+It is one file since it is one thing: what is asked of a network. What is worked out is in ``grouping`` and ``tied``.
+"""
 
 from __future__ import annotations
 
