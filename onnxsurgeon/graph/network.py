@@ -1,4 +1,7 @@
-"""The view of a model that surgeries work on: dense segments, and the frame that holds them."""
+"""The view of a model that surgeries work on: dense segments, and the frame that holds them.
+
+One file: a value that everything works on, each of whose questions is answered from the same segments.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Find what can be trained in a canonical graph: dense segments, the glue between them, features and heads."""
+"""Find what can be trained in a canonical graph: dense segments, the glue between them, features and heads.
+
+One file: segments, glue and heads are found in one walk, each by what the others are.
+"""
 
 from __future__ import annotations
 

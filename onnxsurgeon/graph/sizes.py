@@ -3,6 +3,8 @@
 ONNX Runtime allocates what a graph asks for, some of it while a session is made, and knows no limit. So the graph is
 first walked node by node with the shapes alone: from the inputs' own, through onnx's shape inference, with the values
 of whatever shapes are computed from.
+
+One file: a table of what each operator makes of sizes, and the walk that bounds them.
 """
 
 from __future__ import annotations
