@@ -100,7 +100,7 @@ def test_where_there_are_no_images_it_is_refused():
 
 @needs_training
 def test_the_engine_that_moves_no_images_says_so(digits_network):
-    from onnxsurgeon.training.artifacts import ArtifactsEngine
+    from onnxsurgeon.training.artifacts_engine import ArtifactsEngine
 
     data = load_dataset("digits")
     examples = prepare(digits_network, data, data.train)

@@ -23,7 +23,7 @@ from onnxsurgeon import (
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.surgeon.significance import RowScores, chance_loss, chance_scores, row_scores
-from onnxsurgeon.training.artifacts import ArtifactsEngine
+from onnxsurgeon.training.artifacts_engine import ArtifactsEngine
 from onnxsurgeon.training.loop import LoopEngine
 from tests.conftest import needs_training
 

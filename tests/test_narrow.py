@@ -6,6 +6,7 @@ import pytest
 from rich.cells import cell_len
 
 from onnxsurgeon.cli import console
+from onnxsurgeon.cli.event_printer import EventPrinter
 from onnxsurgeon.cli.narrow import packed, shorten, sparkline
 from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
 
@@ -72,7 +73,7 @@ def test_a_candidates_line_fits_eighty_columns(capsys, monkeypatch):
     wide(monkeypatch, "80")
     event = {"event": "trained", "branch": 1234, "surgery": "widen:2:8+widen:3:16", "topology": LONG}
     event |= {"parameters": 1_234_567, "accuracy": 0.9876, "gain": -0.0123, "score": -0.1234}
-    console.EventPrinter()(event)
+    EventPrinter()(event)
     (line,) = capsys.readouterr().out.splitlines()
     assert len(line) <= 80
     for words in ("1,234,567", "0.9876", "-0.0123", "-0.1234", "c1-c16+c16-…-10"):

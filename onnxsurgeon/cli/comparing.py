@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from onnxsurgeon.choices import DATA
+from onnxsurgeon.cli.field_options import pop_fields, with_fields
 from onnxsurgeon.cli.help import CONTEXT, Command
 from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
@@ -17,8 +18,6 @@ from onnxsurgeon.cli.options import (
     ReadingOptions,
     SplitOption,
     data_names,
-    taken,
-    with_fields,
     with_settings_file,
     with_trust,
 )
@@ -68,7 +67,7 @@ def diff(
     from onnxsurgeon.cli.differences import differences
     from onnxsurgeon.comparison.diff import diff as compare
 
-    reading = taken(ReadingOptions, settings)
+    reading = pop_fields(ReadingOptions, settings)
     found = compare(
         a,
         b,

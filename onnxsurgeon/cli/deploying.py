@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxsurgeon.cli.field_options import pop_fields, with_fields
 from onnxsurgeon.cli.interrupt import interruptible
 from onnxsurgeon.cli.options import (
     ForceOption,
@@ -15,8 +16,6 @@ from onnxsurgeon.cli.options import (
     OutOption,
     ReadingOptions,
     TeacherOption,
-    taken,
-    with_fields,
     with_trust,
 )
 from onnxsurgeon.errors import SettingsError
@@ -90,7 +89,7 @@ def export_trainer(
     from onnxsurgeon.deploy.export import export_trainer as export
     from onnxsurgeon.graph.reader import load
 
-    reading, how = taken(ReadingOptions, settings), taken(TrainingSettings, settings)
+    reading, how = pop_fields(ReadingOptions, settings), pop_fields(TrainingSettings, settings)
     size = _batch(batch)
     network = load(model)
     found = export(

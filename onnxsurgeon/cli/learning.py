@@ -1,18 +1,17 @@
-"""Commands on a model and a data set: train, evaluate, evolve."""
+"""The command that searches, and resumes a search: evolve."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from onnxsurgeon.choices import OUTPUT, RUN, TRAINING
+from onnxsurgeon.choices import OUTPUT, RUN
+from onnxsurgeon.cli.field_options import pop_fields, with_fields, with_renamed
 from onnxsurgeon.cli.help import CONTEXT, Command, Group
 from onnxsurgeon.cli.interrupt import PATIENCE, SOON, Interrupts, interruptible
 from onnxsurgeon.cli.options import (
@@ -22,18 +21,11 @@ from onnxsurgeon.cli.options import (
     ForceOption,
     FreezeOption,
     JsonOption,
-    ModelArgument,
-    OutOption,
     ReadingOptions,
-    SeedOption,
-    SplitOption,
     TeacherOption,
     TrackOption,
     TrainOnlyOption,
-    taken,
-    with_fields,
     with_help_all,
-    with_renamed,
     with_settings_file,
     with_trust,
 )
@@ -42,23 +34,12 @@ from onnxsurgeon.errors import OnnxSurgeonError, SettingsError
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.renamed import RENAMED, renewed
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.training.settings import TrainingSettings
 
 MISSED = 3  # exit code: there is a result, but not as it was asked for
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to ``app``."""
-    app.command(
-        cls=Command,
-        context_settings=CONTEXT,
-        epilog="Example: onnxsurgeon train model.onnx --data fashion-mnist --epochs 5 -o trained.onnx",
-    )(train)
-    app.command(
-        cls=Command,
-        context_settings=CONTEXT,
-        epilog="Example: onnxsurgeon evaluate best.onnx --data fashion-mnist --json",
-    )(evaluate)
+    """Add the command to ``app``."""
     app.command(
         cls=Command,
         context_settings=CONTEXT,
@@ -66,118 +47,6 @@ def register(app: typer.Typer) -> None:
         "Exit codes: 0 well; 2 something given cannot be used; 3 the result misses what was asked for; 130 Ctrl-C; "
         "143 SIGTERM. Of [a|b], the first is the default, where none is named.",
     )(evolve)
-
-
-@interruptible
-@with_help_all
-@with_settings_file
-@with_trust
-@with_fields(TrainingSettings)
-@with_fields(ReadingOptions)
-def train(
-    model: ModelArgument,
-    data: DataOption,
-    out: OutOption,
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the training split.", metavar="N", rich_help_panel=RUN)
-    ] = 10,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Rows in a batch.", metavar="N", rich_help_panel=TRAINING)
-    ] = 16,
-    freeze: FreezeOption = None,
-    train_only: TrainOnlyOption = None,
-    engine: EngineOption = "auto",
-    device: DeviceOption = "cpu",
-    seed: SeedOption = 0,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    **settings: Any,
-) -> None:
-    """Train a model's dense layers on the whole training split; nothing is operated on."""
-    from onnxsurgeon.cli import console
-    from onnxsurgeon.data.told import data_notes
-    from onnxsurgeon.graph.writer import save
-    from onnxsurgeon.training.fit import fit
-
-    reading, how = taken(ReadingOptions, settings), taken(TrainingSettings, settings)
-    options = reading.inputs
-    how.check(epochs)
-    network, dataset, chosen = _prepare(
-        model, data, reading, engine, device, out, force=force, optimizer=how, layers=(freeze or (), train_only or ())
-    )
-    console.remarks(data_notes(network, dataset, options), as_json=as_json)
-
-    def report(epoch: int, loss: float) -> None:
-        if not as_json:
-            console.out.print(f"epoch {epoch:>3}  training loss {loss:.4f}")
-
-    trained, test = fit(
-        network,
-        dataset,
-        chosen,
-        options,
-        epochs=epochs,
-        settings=how,
-        batch_size=batch_size,
-        seed=seed,
-        report=report,
-    )
-    console.remarks(save(trained.network, out, overwrite=force), as_json=as_json)
-    if as_json:
-        console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
-        return
-    console.rounding_note(trained.rounding)
-    console.out.print(
-        f"test {test.metric} {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", markup=False, soft_wrap=True
-    )
-
-
-@interruptible
-@with_settings_file
-@with_trust
-@with_fields(ReadingOptions)
-def evaluate(
-    model: ModelArgument,
-    data: DataOption,
-    split: SplitOption = "test",
-    teacher: TeacherOption = None,
-    engine: EngineOption = "auto",
-    device: DeviceOption = "cpu",
-    as_json: JsonOption = False,
-    **settings: Any,
-) -> None:
-    """Measure a model's accuracy and loss on a split of a data set; against a teacher, its agreement or fidelity."""
-    from onnxsurgeon.cli import console
-    from onnxsurgeon.data.prepare import prepare
-    from onnxsurgeon.data.teacher import TeacherModel
-    from onnxsurgeon.data.told import data_notes
-    from onnxsurgeon.training.teaching import imitating
-
-    reading = taken(ReadingOptions, settings)
-    options = reading.inputs
-    network, dataset, chosen = _prepare(model, data, reading, engine, device)
-    splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
-    if split not in splits:
-        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}", "unknown-choice")
-    if teacher is None:
-        examples = prepare(network, dataset, splits[split](), options)
-        told = data_notes(network, dataset, options)
-    else:
-        examples = imitating(network, dataset, splits[split](), options, teacher=TeacherModel.read(teacher))
-        told = ()
-    metrics = chosen.evaluate(network, examples)
-    record = {**asdict(metrics), "parameters": network.parameter_count}
-    if as_json:
-        console.print_json(record)
-    else:
-        console.table(tuple(record), [[_cell(value) for value in record.values()]])
-    console.remarks(told, as_json=as_json)
-
-
-def _cell(value: float | int | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 @with_help_all
@@ -250,6 +119,7 @@ def evolve(
     """Train and operate in turn: find a better topology for a model on a data set."""
     from onnxsurgeon.cli import console, live
     from onnxsurgeon.cli.log_file import logged_to
+    from onnxsurgeon.cli.outcome import show_outcome
     from onnxsurgeon.surgeon import run as runs
     from onnxsurgeon.surgeon.clock import Clock
     from onnxsurgeon.surgeon.progress import TrainingProgress
@@ -274,7 +144,7 @@ def evolve(
         "training_progress": progress,
         "clock": Clock.of_process(),
     }
-    reading = taken(ReadingOptions, settings)
+    reading = pop_fields(ReadingOptions, settings)
     given = _given(settings, is_quiet=quiet)
     try:
         with logged_to(log_file), interrupts, watcher:
@@ -320,7 +190,7 @@ def evolve(
     elif quiet:
         console.out.print(str(out or evolved.run / "best.onnx"), markup=False, soft_wrap=True)
     else:
-        console.result(evolved, out, page)
+        show_outcome(evolved, out, page)
     if evolved.shortfall:
         console.fail(f"{evolved.shortfall}: the result comes nearest")
         sys.exit(MISSED)
@@ -361,7 +231,7 @@ def _rehearse(
         )
     if model is None or not data:
         raise SettingsError("evolve needs a MODEL and --data, or --resume RUN", "incomplete")
-    reading = taken(ReadingOptions, settings)
+    reading = pop_fields(ReadingOptions, settings)
     given = _given(settings)
     found = dry_run(
         model,
@@ -407,31 +277,3 @@ def _write_report(run: Path) -> Path | None:
     except OnnxSurgeonError as error:
         console.fail(f"no report was written: {error}", error.code)
         return None
-
-
-def _prepare(
-    model: Path,
-    data: str,
-    reading: ReadingOptions,
-    engine: str,
-    device: str,
-    out: Path | None = None,
-    *,
-    force: bool = False,
-    optimizer: TrainingSettings | None = None,
-    layers: tuple[Sequence[str], Sequence[str]] = ((), ()),
-) -> tuple[Any, Any, Any]:
-    """Network, data set and engine; what cannot be written later is told now.
-
-    ``layers`` are those that are frozen, and those that alone are trained.
-    """
-    from onnxsurgeon.graph.files import require_writable
-    from onnxsurgeon.graph.opening import open_model
-    from onnxsurgeon.training.choose import make_engine
-
-    if out is not None:
-        require_writable(out, overwrite=force)
-    freeze, train_only = layers
-    network = open_model(model, freeze=freeze, train_only=train_only).network
-    chosen = make_engine(engine, device, network, optimizer)
-    return network, reading.load(data, network), chosen

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxsurgeon.cli import console
+from onnxsurgeon.cli.event_printer import EventPrinter, SilentPrinter
 from onnxsurgeon.cli.narrow import shorten, sparkline
 from onnxsurgeon.cli.run_state import Row, RunState
 from onnxsurgeon.runs.events import Event
@@ -34,16 +35,16 @@ _DROPPED = {  # by reason: where there is room, and where there is not
 }
 
 
-def watcher(progress: TrainingProgress, *, silent: bool = False) -> console.EventPrinter:
+def watcher(progress: TrainingProgress, *, silent: bool = False) -> EventPrinter:
     """What shows a run: a live view on a terminal, a line an event elsewhere, or nothing."""
     if silent:
-        return console.SilentPrinter()
+        return SilentPrinter()
     if sys.stdout.isatty() and not console.out.is_dumb_terminal:
         return LiveView(progress)
-    return console.EventPrinter()
+    return EventPrinter()
 
 
-class LiveView(console.EventPrinter):
+class LiveView(EventPrinter):
     """Shows the run in place; what is decided is printed above it, and stays when the view is gone."""
 
     def __init__(self, progress: TrainingProgress) -> None:

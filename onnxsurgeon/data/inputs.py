@@ -1,14 +1,14 @@
-"""A data set's rows as a model's inputs: matched by name or by shape, arranged, scaled."""
+"""A data set's rows as a model's inputs: which column or array is which input, and whether its values fit."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
 
+from onnxsurgeon.data.arranging import Sizes, arranged_as, row_shape, scaled
 from onnxsurgeon.data.dataset import Dataset, Split, chunks
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.rows import Rows
@@ -23,7 +23,6 @@ from onnxsurgeon.suggestions import did_you_mean
 # What can be squared in float64, as statistics do.
 LARGEST = 1e150
 LOOKED_AT = 2**20  # bytes of rows at a time, of which a few copies are made
-Sizes = tuple[int | None, ...]
 
 
 def model_inputs(network: Network, dataset: Dataset, split: Split, options: InputOptions) -> dict[str, Rows]:
@@ -108,7 +107,7 @@ def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Arr
         shape = _sizes(value)
         if len(shape) > 1 and array.dtype.kind in "fiub":
             columns = array[:, None] if array.ndim == 1 and len(shape) == 2 else array
-            _arrange(Rows.of(columns), shape, network.name, dataset, "hwc")
+            arranged_as(Rows.of(columns), shape, network.name, dataset, "hwc")
 
 
 def _several(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> str:
@@ -224,17 +223,17 @@ def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Row
 def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows, options: InputOptions) -> Rows:
     """Rows as the input ``value`` wants them: axes in order, scaled, of its type."""
     shape = _sizes(value)
-    arranged = _arrange(rows, shape, model, dataset.name, options.layout)
+    arranged = arranged_as(rows, shape, model, dataset.name, options.layout)
     dtype = numpy_type(value.type.tensor_type.elem_type)
     if dtype.kind in "iu":
         if rows.dtype.kind == "f":
             _require_whole(model, dataset, value, rows)
     else:
-        arranged = _scaled(arranged, rows, dataset, options)
+        arranged = scaled(arranged, rows, dataset, options)
     found = replace(arranged, dtype=dtype)
     if dtype.kind == "f":
         _require_representable(model, dataset, value, found)
-    return found.reshaped(*_wanted(arranged.shape, shape))
+    return found.reshaped(*row_shape(arranged.shape, shape))
 
 
 def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
@@ -275,85 +274,3 @@ def _require_whole(model: str, dataset: Dataset, value: onnx.ValueInfoProto, row
                 f"'{model}', which takes integers",
                 "value-too-large",
             )
-
-
-def _arrange(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, layout: str) -> Rows:
-    """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants.
-
-    Signals (rows, n, c) and volumes (rows, d, h, w, c) likewise: channels that are wanted first are moved, and
-    nothing is reshaped that would mix channels with places.
-    """
-    source = rows.source
-    wanted = tuple(shape[1:])
-    for candidate in _spatial(source, wanted) or _images(source, wanted, layout):
-        if _fits(candidate.shape[1:], wanted):
-            return replace(rows, source=candidate)
-    raise DataError(
-        f"{dataset}: rows of shape {source.shape[1:]} do not fit the input of '{model}', which takes "
-        f"({', '.join('?' if size is None else str(size) for size in wanted)})",
-        "unlike-inputs",
-    )
-
-
-def _spatial(source: Array, wanted: Sizes) -> list[Array]:
-    """Signals and volumes as they are, and with their channels first; nothing where the rows or the input are none."""
-    axes = source.ndim - 1
-    if axes not in (2, 4) or len(wanted) != axes or (axes == 2 and 1 in wanted):
-        return []
-    return [source, source.transpose(0, axes, *range(1, axes))]
-
-
-def _images(source: Array, wanted: Sizes, layout: str) -> list[Array]:
-    """Images with their channels last, and first; rows of other kinds as they are."""
-    images = source[..., None] if source.ndim == 3 else source
-    if images.ndim != 4:
-        return [images]
-    first = images.transpose(0, 3, 1, 2)
-    # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
-    return [images, first] if len(wanted) >= 3 or layout == "hwc" else [first, images]
-
-
-def _fits(have: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    if len(wanted) == len(have) > 1 and not (len(wanted) == 2 and 1 in wanted):
-        return all(size is None or size == own for size, own in zip(wanted, have, strict=True))
-    known = [size for size in wanted if size is not None]
-    product, total = int(np.prod(known)), int(np.prod(have))
-    return product == total if len(known) == len(wanted) else product > 0 and total % product == 0
-
-
-def _wanted(have: Sequence[int], shape: Sequence[int | None]) -> tuple[int, ...]:
-    """The input's row shape, its one unknown size filled in."""
-    wanted = tuple(shape[1:])
-    if len(wanted) == len(have) - 1:
-        return tuple(have[1:])
-    if sum(size is None for size in wanted) > 1:
-        raise DataError("the model's input has more than one unknown size beside the batch", "open-shape")
-    rest = math.prod(have[1:]) // max(1, math.prod(size for size in wanted if size is not None))
-    return tuple(rest if size is None else size for size in wanted)
-
-
-def _scaled(arranged: Rows, rows: Rows, dataset: Dataset, options: InputOptions) -> Rows:
-    """Floats: values × scale, minus mean, over std; the latter two along the channel axis."""
-    pixels = rows.dtype == np.uint8
-    scale = (1.0 / dataset.maximum if pixels else 1.0) if options.scale is None else options.scale
-    shape = rows.source.shape
-    channels_last = arranged.shape[-1] == (shape[-1] if len(shape) == 4 else 1)
-    mean, std = (
-        _along_channels(values, arranged.shape, channels_last=channels_last) if values else default
-        for values, default in ((options.mean, np.float64(0)), (options.std, np.float64(1)))
-    )
-    return replace(arranged, scale=scale / std, offset=-mean / std)
-
-
-def _along_channels(values: tuple[float, ...], shape: tuple[int, ...], *, channels_last: bool) -> Array:
-    """One value for each channel, shaped to broadcast to a row of ``shape`` (rows, …)."""
-    array = np.array(values, np.float64)
-    if len(values) == 1:
-        return array.reshape(())
-    last, first = len(shape) - 1, 1
-    for axis in (last, first) if channels_last or len(shape) != 4 else (first, last):
-        if shape[axis] == len(values):
-            break
-    else:
-        raise DataError(f"{len(values)} values of mean or std fit no channel axis of rows {shape[1:]}", "unlike-inputs")
-    return array.reshape([-1 if position == axis else 1 for position in range(1, len(shape))])

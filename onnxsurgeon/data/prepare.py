@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
+from onnxsurgeon.data.encoding import encode
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.features import compute_features
-from onnxsurgeon.data.heads import encode, resolve_tasks, with_class_names
+from onnxsurgeon.data.heads import resolve_tasks, with_class_names
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.rows import Rows

@@ -1,4 +1,7 @@
-"""The user's own data set as a table: columns of a CSV or Parquet file, or of a folder with one for each split."""
+"""The user's own data set as a table: columns of a CSV or Parquet file, or of a folder with one for each split.
+
+One file: a table is read twice, and what the first reading finds is what the second one needs.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from onnxsurgeon.data.catalogue import CATALOGUE
 from onnxsurgeon.data.dataset import Dataset
-from onnxsurgeon.data.heads import encode, resolve_tasks, with_class_names
+from onnxsurgeon.data.encoding import encode
+from onnxsurgeon.data.heads import resolve_tasks, with_class_names
 from onnxsurgeon.data.inputs import declared_inputs
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.graph.network import Network

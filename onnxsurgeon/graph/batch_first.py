@@ -5,6 +5,8 @@ and (rows · heads, steps, units) with one another, and turns the result back. T
 the graph that serves as a reading aid: there such a tensor has its rows in front, and behind them its other axes in the
 file's order, of an axis that holds the rows beside other things these alone: (rows, steps, units), (rows, heads, steps,
 units). A part that is not understood as a whole is left as it is.
+
+One file: what a batch in another place than the first means for each operator, and the walk that finds it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The view of a model that surgeries work on: dense segments, and the frame that holds them.
 
-It is one file since it is one thing: what is asked of a network. What is worked out is in ``grouping`` and ``tied``.
+One file: a value that everything works on, each of whose questions is answered from the same segments.
 """
 
 from __future__ import annotations

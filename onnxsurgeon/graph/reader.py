@@ -1,4 +1,7 @@
-"""From an ONNX model to a ``Network``: find the dense segments, and keep everything else as it is."""
+"""From an ONNX model to a ``Network``: find the dense segments, and keep everything else as it is.
+
+One file: the road from a file to a network, which is taken in one direction and whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The structure of a canonical graph: segments of layers, the glue between and behind them, features and heads."""
+"""The structure of a canonical graph: segments of layers, the glue between and behind them, features and heads.
+
+One file: segments, glue and heads are found in one walk, each by what the others are.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 ONNX Runtime allocates what a graph asks for, some of it while a session is made, and knows no limit. So the graph is
 first walked node by node with the shapes alone: from the inputs' own, through onnx's shape inference, with the values
-of whatever shapes are computed from (``scope``). It is one file since the walk is one: bodies are walked as graphs are.
+of whatever shapes are computed from (``scope``).
+
+One file: the walk is one, since bodies are walked as graphs are.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX, load
 from onnxsurgeon.graph.writer import save
 from onnxsurgeon.runs.events import Digests
-from onnxsurgeon.runs.journal import file_digest
+from onnxsurgeon.runs.own_files import file_digest
 from onnxsurgeon.runs.state_file import read_state, state_path, write_state
 from onnxsurgeon.training.state import OptimizerState
 from onnxsurgeon.typed import check

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NotRequired, Union, cast, get_args, 
 
 from onnxsurgeon.runs import lines
 from onnxsurgeon.runs.events import EVENTS, Bounds, Event
-from onnxsurgeon.runs.journal import read_own_file
 from onnxsurgeon.runs.lines import Record
+from onnxsurgeon.runs.own_files import read_own_file
 
 
 @dataclass(frozen=True)

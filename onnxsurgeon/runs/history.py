@@ -16,7 +16,7 @@ from onnxsurgeon.errors import OnnxSurgeonError
 from onnxsurgeon.runs import events
 from onnxsurgeon.runs.branch import RECUPERATED, START, TRAINED, read_branch
 from onnxsurgeon.runs.checked import event_of, read_lines
-from onnxsurgeon.runs.checkpoint import why_damaged
+from onnxsurgeon.runs.damage import why_damaged
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.family import Decision, Finish, History, LayerSpectra, Member, Point, Spectrum
 from onnxsurgeon.runs.footprint import Footprint

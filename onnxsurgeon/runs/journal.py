@@ -1,7 +1,6 @@
-"""The run directory: settings, journal and branch files; and how a killed run is picked up again.
+"""The run directory: settings, journal and branch files.
 
-Every event is one line of journal.jsonl. A run resumes from its last "decided" event: what came
-after is done again, with the same result, except that branches whose training had ended are read from their files.
+Every event is one line of journal.jsonl, which a killed run goes on from; see ``runs.resumption``.
 
 The folder may be a stranger's, or damaged: no file in it is a link, and what is read is checked where it is read.
 """
@@ -15,16 +14,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from onnxsurgeon.errors import RunError
-from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, open_regular, sha256_of, write_bytes
-from onnxsurgeon.runs.events import Digests, Extended, JournalEvent, Measured, Resumable
+from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, write_bytes
+from onnxsurgeon.runs.events import JournalEvent
 from onnxsurgeon.runs.lines import Line, Record, plain, read_lines, sealed
+from onnxsurgeon.runs.own_files import file_digest as file_digest
+from onnxsurgeon.runs.own_files import read_own_file, refuse_links
 from onnxsurgeon.runs.records import check_settings
 from onnxsurgeon.typed import UnfitError
 
@@ -45,33 +46,8 @@ _NAMES = (
 _LARGEST_SETTINGS = 2**24  # bytes
 _ATTEMPTS, _MOMENT = 5, 0.02  # to hold a run, and the seconds between them
 # Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
-_CHECKPOINTS = ("started", "decided", "extended")
-_NEEDED = (*_CHECKPOINTS, "finished")
-
-
-WhyDamaged = Callable[[Record], str]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a run goes on from.
-
-    Attributes:
-        kept: the journal's lines up to it.
-        event: what its own line tells of; None: the run begins anew.
-        trained: by branch number, the digests of its files as they were when its training had ended; only of branches
-            since this checkpoint and up to the next.
-    """
-
-    kept: tuple[Line, ...]
-    event: Resumable | None
-    trained: dict[int, Digests]
-
-    @property
-    def run_epochs(self) -> int | None:
-        """How long the run is by then, where it was made longer; None: as long as its settings say."""
-        found = [cast(Extended, line.record) for line in self.kept if line.kind == "extended"]
-        return found[-1]["run_epochs"] if found else None
+CHECKPOINTS = ("started", "decided", "extended")
+_NEEDED = (*CHECKPOINTS, "finished")
 
 
 @dataclass
@@ -80,12 +56,9 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        finished_training: by branch number, the digests of its files as they were when its training had ended; only of
-            branches since the checkpoint that the run resumes from.
     """
 
     path: Path
-    finished_training: dict[int, Digests] = field(default_factory=dict)
 
     @property
     def branches(self) -> Path:
@@ -154,7 +127,7 @@ class RunDirectory:
                     raise RunError(f"{path}: not a run directory: no {needed.name} in it", "not-a-run")
             for entry in path.iterdir():
                 if entry.name.startswith(_NAMES):
-                    _refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
+                    refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
         except OSError as error:
             raise RunError(
                 f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read"
@@ -234,7 +207,7 @@ class RunDirectory:
             RunError: it cannot be written, or is a link.
         """
         try:
-            _refuse_links(self.front)
+            refuse_links(self.front)
             self.front.mkdir(exist_ok=True)
             for old in self.front.glob("*.onnx"):
                 old.unlink()
@@ -255,7 +228,7 @@ class RunDirectory:
         """
         try:
             with self.journal.open("ab") as file:
-                file.write(sealed(event) if event["event"] in _CHECKPOINTS else plain(event))
+                file.write(sealed(event) if event["event"] in CHECKPOINTS else plain(event))
                 if event["event"] in _NEEDED:
                     file.flush()
                     os.fsync(file.fileno())
@@ -278,138 +251,6 @@ class RunDirectory:
                 break
             records.append(line.record)
         return records
-
-    def checkpoint(self, why_damaged: WhyDamaged, wanted: int | None = None) -> Checkpoint:
-        """Where the run goes on from; nothing is changed.
-
-        Args:
-            why_damaged: says of a line why a run cannot go on from it, or "".
-            wanted: number of the line of a checkpoint; 0: the run begins anew; None: the last checkpoint.
-
-        Raises:
-            RunError: a line is damaged and no checkpoint is wanted, since more could be lost than is known; there is
-                no checkpoint, but there are branches; or the wanted line holds none. The text names lines.
-        """
-        kept: list[Line] = []
-        damaged: Line | None = None
-        for line in self.lines():
-            damage = line.damage or why_damaged(line.record or {})
-            if not damage:
-                kept.append(line)
-            elif not line.is_cut_off and damaged is None:
-                damaged = Line(line.number, line.content, None, damage)
-        found = [line for line in kept if line.kind in _CHECKPOINTS]
-        if wanted is None and damaged is not None:
-            raise RunError(
-                f"{self.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}",
-                "damaged-journal",
-            )
-        if wanted is None and not found and self._has_trained():
-            raise RunError(
-                f"{self.journal}: holds no checkpoint, though branches were trained; {_onward(found)}",
-                "damaged-journal",
-            )
-        if wanted == 0 or not found:
-            if wanted:
-                raise RunError(f"{self.journal}: line {wanted} is no checkpoint; {_onward(found)}", "damaged-journal")
-            return Checkpoint((), None, {})
-        chosen = next((line for line in found if line.number == wanted), found[-1] if wanted is None else None)
-        if chosen is None:
-            places = ", ".join(f"{line.number} (epoch {_epoch(line)})" for line in found[-8:])
-            raise RunError(
-                f"{self.journal}: line {wanted} is no checkpoint; the last ones are in lines {places}",
-                "damaged-journal",
-            )
-        later = found[found.index(chosen) + 1].number if chosen is not found[-1] else kept[-1].number + 1
-        since = (line for line in kept if line.kind == "trained" and chosen.number < line.number < later)
-        trained = {event["branch"]: _digests(event) for event in (cast(Measured, line.record) for line in since)}
-        upto = tuple(line for line in kept if line.number <= chosen.number)
-        return Checkpoint(upto, cast(Resumable, chosen.record), trained)
-
-    def _has_trained(self) -> bool:
-        names = (path.name for path in self.branches.iterdir())
-        return any(name.endswith(".onnx") and not name.startswith(("0000-", ".")) for name in names)
-
-    def rewind(self, why_damaged: WhyDamaged = lambda event: "", wanted: int | None = None) -> Resumable | None:
-        """Cut the journal back to a checkpoint, which is returned; None: there is none, start afresh.
-
-        Unfinished temporary files are removed. Lines that are damaged are, too, where a checkpoint was ``wanted``.
-
-        Raises:
-            RunError: as ``checkpoint`` does, or a file cannot be written.
-        """
-        found = self.checkpoint(why_damaged, wanted)
-        try:
-            for leftover in (*self.path.glob(f".*{TEMPORARY_SUFFIX}"), *self.branches.glob(f".*{TEMPORARY_SUFFIX}")):
-                leftover.unlink()
-        except OSError as error:
-            raise RunError(
-                f"{error.filename or self.path}: cannot be removed: {error.strerror}", "cannot-write"
-            ) from error
-        self.finished_training = found.trained
-        write_bytes(self.journal, b"".join(line.content for line in found.kept), overwrite=True)
-        return found.event
-
-
-def read_own_file(path: Path, most: int | None = None) -> bytes:
-    """The content of a file of a run: a regular one, and no link.
-
-    Raises:
-        RunError: it is none, cannot be read, or has more bytes than ``most``.
-    """
-    try:
-        _refuse_links(path)
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if most is not None and size > most:
-                raise RunError(f"{path}: {size:,} bytes are more than such a file has", "strange-file")
-            return file.read()
-    except (OSError, MemoryError) as error:
-        raise RunError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'too large'}", "cannot-read"
-        ) from error
-
-
-def _refuse_links(path: Path, *, inside: bool = True) -> None:
-    """Raise RunError where ``path``, or anything ``inside`` it, is a link; where there is nothing, nothing is wrong."""
-    if path.is_symlink():
-        raise RunError(
-            f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own", "strange-file"
-        )
-    if inside and path.is_dir():
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
-                    _refuse_links(Path(entry.path))
-
-
-def _digests(event: Measured) -> Digests:
-    """Those that the event tells: runs whose optimizer has no state lack one, and a stranger's may lack both."""
-    return cast(Digests, {key: event[key] for key in ("digest", "state_digest") if key in event})
-
-
-def _epoch(checkpoint: Line) -> int:
-    return cast(Resumable, checkpoint.record)["epoch"]
-
-
-def _onward(found: list[Line]) -> str:
-    """How a run can go on whose journal is damaged."""
-    if not found:
-        return "there is no checkpoint to go on from: --from-checkpoint 0 begins anew"
-    line, epoch = found[-1].number, _epoch(found[-1])
-    return f"the last whole checkpoint is in line {line} (epoch {epoch}): --from-checkpoint {line} goes on from there"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}", "cannot-read") from error
 
 
 def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:

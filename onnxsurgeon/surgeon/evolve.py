@@ -1,4 +1,7 @@
-"""What every search shares: its loop, its checkpoints, and how branches are operated on and trained side by side."""
+"""What every search shares: its loop, its checkpoints, and how branches are operated on and trained side by side.
+
+One file: the class that searches derive from, each of whose steps tells, trains or decides for all of them.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,9 @@ from onnxsurgeon.runs.branch import (
     read_branch,
     write_branch,
 )
-from onnxsurgeon.runs.checkpoint import DONE, GROW, CyclePosition, State, checkpoint, restored, resumed, why_damaged
+from onnxsurgeon.runs.checkpoint import DONE, GROW, CyclePosition, State, checkpoint, restored, resumed
 from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.runs.resumption import rewind
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.fields import OwnSettings
@@ -96,7 +100,7 @@ class Surgeon(ABC):
         is_trained: whether the given model was trained before.
         given_rows: how many of the training rows, the first of them, were given; the others were made of these.
         clock: what a time limit is counted by; None: it begins now, and no report follows.
-        from_checkpoint: the line of the journal to go on from; see ``RunDirectory.checkpoint``.
+        from_checkpoint: the line of the journal to go on from; see ``runs.resumption``.
         is_extended: whether the run goes on for longer than it was made for; ``settings`` say how long.
     """
 
@@ -135,6 +139,7 @@ class Surgeon(ABC):
         )
         self._clock = self.clock or Clock(time.perf_counter())
         self._started = self._clock.begun
+        self._trained: dict[int, events.Digests] = {}  # by a process that was killed, since the checkpoint
 
     @cached_property
     def own(self) -> Any:
@@ -156,8 +161,9 @@ class Surgeon(ABC):
         given = load(self.run.branches / f"0000-{START}.onnx")
         self.bench = replace(self.bench, free=standardisable(given))
         self.workers.begin(self.bench, self.run.path)
-        last = self.run.rewind(why_damaged, self.from_checkpoint)
-        state = self._start() if last is None else self._restored(last)
+        last = rewind(self.run, self.from_checkpoint)
+        self._trained = last.trained
+        state = self._start() if last.event is None else self._restored(last.event)
         if self.is_extended:
             self.lengthen(state)
             told = events.Extended(event="extended", **self._checkpoint(state), run_epochs=self.settings.epochs)
@@ -417,7 +423,7 @@ class Surgeon(ABC):
             for job in jobs:
                 every.append(job)
                 path = self.run.branches / job.branch.file_name
-                wanted = self.run.finished_training.get(job.branch.number)
+                wanted = self._trained.get(job.branch.number)
                 finished = wanted is not None and path.is_file() and digests(path) == wanted
                 if finished and job.stage == TRAINED:
                     known = read_branch(path)

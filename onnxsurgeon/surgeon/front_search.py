@@ -1,4 +1,7 @@
-"""What the searches share that keep a front: every network of a checkpoint enters it, and the result is read off it."""
+"""What the searches share that keep a front: every network of a checkpoint enters it, and the result is read off it.
+
+One file: a class whose steps share the front, the limits and what a latency costs to measure.
+"""
 
 from __future__ import annotations
 

@@ -4,78 +4,39 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.given import DataSource, as_dataset
-from onnxsurgeon.data.heads import class_names, with_class_names
 from onnxsurgeon.data.options import InputOptions, input_options
-from onnxsurgeon.data.teacher import TeacherModel
-from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.files import copy_model, require_writable
-from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs.branch import START, Branch, write_branch
-from onnxsurgeon.runs.checkpoint import require_given, restored, why_damaged
-from onnxsurgeon.runs.events import Finished, Run, StartRecord
+from onnxsurgeon.runs.checkpoint import require_given, restored
+from onnxsurgeon.runs.events import Finished
 from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.runs.resumption import find_checkpoint
 from onnxsurgeon.runs.versions import differences, versions
-from onnxsurgeon.surgeon.algorithm1 import Algorithm1
+from onnxsurgeon.surgeon.beginning import Splits, begin, make_surgeon, opening, search_for, split_rows
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ending import ended
-from onnxsurgeon.surgeon.ensemble import require_ensemble
 from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
-from onnxsurgeon.surgeon.file_size import bytes_as_written
-from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.result import Evolved
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
-from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
+from onnxsurgeon.surgeon.start import Start
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
-from onnxsurgeon.surgeon.workers import Workers, make_workers
+from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.tracking import make_tracking
 from onnxsurgeon.training.choose import make_engine
-from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.typed import kind_of
-
-SEARCHED_BY = (Algorithm1, GrowAndShrink, ShrinkTrained)  # imported, and so registered
-
-
-@dataclass(frozen=True, eq=False)
-class Splits:
-    """What a run sees of its data set; the test rows are prepared when they are needed.
-
-    Attributes:
-        train: rows to train on.
-        validation: rows to choose by.
-        is_held_out: whether these were held out of the training rows, and not given apart.
-        given_rows: how many of the training rows, the first of them, were given; the others were made.
-        test: makes the rows of the test split.
-        notes: what is worth knowing of the network.
-        classes: what each head's classes are called, () for one that numbers them.
-    """
-
-    train: Examples
-    validation: Examples
-    is_held_out: bool
-    given_rows: int
-    test: Callable[[], Examples]
-    notes: tuple[str, ...]
-    classes: tuple[tuple[str, ...], ...]
-
-    @property
-    def given(self) -> Examples:
-        """The training rows without those that were made."""
-        return self.train.first(self.given_rows)
 
 
 def evolve(
@@ -187,63 +148,6 @@ def evolve(
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
 
 
-@dataclass(frozen=True, eq=False)
-class Beginning:
-    """What a run begins with.
-
-    Attributes:
-        network: the given one.
-        engine: trains and evaluates.
-        taught_by: the teacher that was given.
-        teaching: makes rows with their targets.
-        splits: what the run sees of them.
-        start: whether the network is trained.
-        kind: the search.
-    """
-
-    network: Network
-    engine: Engine
-    taught_by: TeacherModel | None
-    teaching: Teaching
-    splits: Splits
-    start: Start
-    kind: type[Surgeon]
-
-
-def begin(
-    network: Network,
-    data: DataSource,
-    settings: SurgeonSettings,
-    options: InputOptions,
-    engine: str,
-    device: str,
-    rows: dict[str, Any],
-    teacher: str | os.PathLike[str] | None,
-    data_dir: str | os.PathLike[str] | None,
-    progress: Any,
-) -> Beginning:
-    """Read the data, and find out which search there will be; nothing is written.
-
-    The arguments are those of ``evolve``; ``rows`` are target, impute and validation_fraction.
-
-    Raises:
-        OnnxSurgeonError: something given cannot be used.
-    """
-    require_choice(settings.search, (AUTO, *SEARCHES), "search")
-    taught_by = None if teacher is None else TeacherModel.read(teacher)
-    require_ensemble(network, settings)
-    require_reachable(network, settings)
-    require_fast_enough(network, settings)
-    chosen = make_engine(engine, device, network, settings)
-    folder = None if data_dir is None else Path(data_dir)
-    dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
-    teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
-    splits = _split(teaching)
-    start = start_of(network, settings, chosen, splits.given, splits.validation)
-    kind = search_for(network, settings, chosen, splits, start)
-    return Beginning(network, chosen, taught_by, teaching, splits, start, kind)
-
-
 def resume(
     run_dir: str | os.PathLike[str],
     *,
@@ -276,7 +180,7 @@ def resume(
         require_writable(Path(out), overwrite=overwrite)
     run = RunDirectory.open(Path(run_dir))
     record = run.read_settings(get_type_hints(SurgeonSettings))
-    last = run.checkpoint(why_damaged, from_checkpoint)
+    last = find_checkpoint(run, from_checkpoint)
     try:
         settings = SurgeonSettings.from_record(record["settings"])
         require_choice(settings.search, (AUTO, *SEARCHES), "search")
@@ -317,7 +221,7 @@ def resume(
         if last.event is not None:
             restored(last.event, run.branches)  # what cannot be gone on with is told before anything is written
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
-        splits = _split(teaching)
+        splits = split_rows(teaching)
         teaching.write(run.path)
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
@@ -339,68 +243,6 @@ def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
     return replace(settings, epochs=epochs)
 
 
-def search_for(
-    network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
-) -> type[Surgeon]:
-    """The search that is asked for, or the one that fits what is asked for and what is given."""
-    if settings.search != AUTO:
-        return SEARCHES[settings.search]
-    if not start.is_trained:
-        return GrowAndShrink
-    accuracy = engine.evaluate(network, splits.validation).accuracy
-    return GrowAndShrink if grows(network, settings, accuracy, bytes_as_written(network)) else ShrinkTrained
-
-
-def make_surgeon(
-    kind: type[Surgeon],
-    run: RunDirectory,
-    settings: SurgeonSettings,
-    engine: Engine,
-    splits: Splits,
-    workers: Workers,
-    callbacks: Callbacks,
-    start: Start,
-    clock: Clock,
-) -> Surgeon:
-    """The search of that kind."""
-    # Of rows that were made unasked only a race can tell whether they pay.
-    all_rows = kind.races_made_rows or settings.more_rows is not None
-    return kind(
-        run,
-        settings,
-        engine,
-        splits.train if all_rows else splits.given,
-        splits.validation,
-        workers,
-        callbacks,
-        splits.is_held_out,
-        start.is_trained,
-        splits.given_rows,
-        clock,
-    )
-
-
-def _split(teaching: Teaching) -> Splits:
-    network, dataset = teaching.network, teaching.dataset
-    notes = (*network.frame.notes, *data_notes(network, dataset, teaching.options))
-    classes = class_names(with_class_names(network, teaching.options.classes), dataset)
-    if teaching.settings.decide_by == "test":
-        train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)
-        return Splits(train, test, False, dataset.train.rows, lambda: test, (*notes, *teaching.notes), classes)
-    teaching.require_test_rows()
-    rows, held_out = dataset.hold_out()
-    train, validation = teaching.prepared("train", rows), teaching.prepared("validation", held_out)
-    return Splits(
-        train,
-        validation,
-        dataset.validation is None,
-        rows.rows,
-        lambda: teaching.prepared("test", dataset.test),
-        (*notes, *teaching.notes),
-        classes,
-    )
-
-
 def _finish(
     surgeon: Surgeon,
     splits: Splits,
@@ -412,7 +254,7 @@ def _finish(
 ) -> Evolved:
     with surgeon.run.exclusive():  # which ends after the last of the workers' jobs
         with surgeon.workers:
-            surgeon.announce(_opening(surgeon, splits, start, other_versions))
+            surgeon.announce(opening(surgeon, splits, start, other_versions))
             state = surgeon.evolve()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
@@ -420,33 +262,6 @@ def _finish(
             evolved = replace(evolved, remarks=(*evolved.remarks, *told))
         surgeon.tell(Finished(event="finished", **evolved.record(), predictions=predictions))
     return evolved
-
-
-def _opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> Run:
-    """The event that begins the work of this process."""
-    notes = list(splits.notes)
-    if start.reason == ITSELF and surgeon.settings.has_no_wish:
-        notes.append("nothing is asked for: the smallest network that has 0.99 of the given model is looked for")
-    return Run(
-        event="run",
-        path=str(surgeon.run.path),
-        settings=surgeon.settings.record(),
-        rows=splits.given_rows,
-        made_rows=surgeon.train.rows - splits.given_rows,
-        batches_per_epoch=surgeon.batches_per_epoch,
-        validation_rows=surgeon.validation.rows,
-        validation=surgeon.settings.decide_by,
-        engine=surgeon.engine.name,
-        device=surgeon.engine.device,
-        workers=surgeon.workers.count,
-        cluster=surgeon.workers.cluster,
-        classes=surgeon.train.classes,
-        task=" and ".join(dict.fromkeys(task.kind for task in surgeon.train.tasks)),
-        metric=surgeon.train.metric,
-        start=StartRecord(is_trained=start.is_trained, reason=start.reason),
-        notes=notes,
-        other_versions=list(other_versions),
-    )
 
 
 def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSettings:

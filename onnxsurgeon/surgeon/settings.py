@@ -1,6 +1,8 @@
 """Every hyperparameter of the Surgeon: its default, its meaning, its source; and the presets.
 
 The command line makes its options from them: importing this must not import numpy or onnx.
+
+One file: a table of all fields in the order of the help, whose values are checked against one another.
 """
 
 from __future__ import annotations

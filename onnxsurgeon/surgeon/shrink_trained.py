@@ -8,6 +8,8 @@ rows that were made or without these. The winner is trained for the rest of the 
 rows that decide gets less from cycle to cycle. Where an accuracy is asked for, the smallest network that has it is
 sought by bisection: of a size between the smallest that is accurate enough and the largest that was not, though it was
 trained, the next is pruned and trained. Where the front is asked for, networks are pruned further and trained in turn.
+
+One file: a search, whose phases hand a network and its position in the run to one another.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from onnxsurgeon.data.teacher import Taught
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import write_bytes
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runs.journal import read_own_file
+from onnxsurgeon.runs.own_files import read_own_file
 
 FOLDER, RECORD = "teacher", "teacher.json"
 _LARGEST_RECORD = 2**20  # bytes

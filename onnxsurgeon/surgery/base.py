@@ -1,4 +1,7 @@
-"""What every surgery has in common: its contract, its registry, and the check of its result."""
+"""What every surgery has in common: its contract, its registry, and the check of its result.
+
+One file: the contract of a surgery, and the proof that holds every one of them to it.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.files import write_bytes
-from onnxsurgeon.runs.journal import RunDirectory, read_own_file
+from onnxsurgeon.runs.journal import RunDirectory
+from onnxsurgeon.runs.own_files import read_own_file
 from onnxsurgeon.tracking.base import FAILED, FINISHED, INTERRUPTED, Logged, Settings
 from onnxsurgeon.tracking.values import Entry
 

@@ -6,7 +6,8 @@ from onnxsurgeon.choices import ENGINES
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.suggestions import did_you_mean
-from onnxsurgeon.training.artifacts import ArtifactsEngine, have_training, why_not
+from onnxsurgeon.training.artifacts import have_training, why_not
+from onnxsurgeon.training.artifacts_engine import ArtifactsEngine
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.forward import activations_of
 from onnxsurgeon.training.gradients import has_rule

@@ -8,6 +8,8 @@ convolution with batch and channels exchanged, which ONNX Runtime computes at a 
 fastest. An input's gradient is ConvTranspose; where that has no fewer channels than the output, a convolution with the
 kernel turned round, which is a little slower on one thread, but whose work several share; a pointwise layer's is a
 convolution with Wᵀ. A depthwise weight's is a sum of products for each tap.
+
+One file: a convolution forward and backward, whose forms in ONNX share patches, pads and the order of axes.
 """
 
 from __future__ import annotations
