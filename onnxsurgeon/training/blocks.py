@@ -2,8 +2,8 @@
 
 Tensors lie as (rows, channels / block, space…, block), weights as (units / block, channels / block, kernel…, block,
 block). How many channels a block has is the processor's business and asked of nobody: what is found is that which
-computes the right numbers. Even with the copies into blocks and back around each of them, such convolutions take 0.6 to
-0.85 times as long as others (docs/performance.md).
+computes the right numbers. With the copies into blocks and back around each of them, such convolutions take 0.6 to 0.85
+times as long as others (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -41,8 +41,13 @@ def forward(
     build: GraphBuilder, geometry: Geometry, x: str, kernel: str, bias: str, shape: tuple[int, int], phi: str
 ) -> str:
     """Append φ(x convolved with a kernel (units, channels, kernel…)), φ being "Relu" or ""; ``shape``: these two."""
-    units, channels = shape
-    weight = _in_blocks(build, kernel, (units, channels, *geometry.kernel), [0, 2, 4, 5, 3, 1])
+    (units, channels), block, taps = shape, build.block, geometry.taps
+    # Turned in two steps, of which the second moves whole blocks: one of six axes takes several times as long.
+    rows = build.add("Reshape", kernel, build.integers(units // block, block, channels * taps))
+    turned = build.add("Transpose", rows, perm=[0, 2, 1])
+    parts = build.add("Reshape", turned, build.integers(units // block, channels // block, block, taps, block))
+    turned = build.add("Transpose", parts, perm=[0, 1, 3, 2, 4])
+    weight = build.add("Reshape", turned, build.integers(units, channels, *geometry.kernel))
     given = {"activation": phi} if phi else {}
     return _convolved(
         build,
@@ -59,11 +64,16 @@ def forward(
 
 
 def backward(
-    build: GraphBuilder, geometry: Geometry, delta: str, backwards: str, shape: tuple[int, int], pads: list[int]
+    build: GraphBuilder, geometry: Geometry, delta: str, kernel: str, shape: tuple[int, int], pads: list[int]
 ) -> str:
-    """Append δ convolved with Wᵀ, given W (units, channels, taps) with its taps in reverse order."""
-    units, channels = shape
-    weight = _in_blocks(build, backwards, (units, channels, *geometry.kernel), [2, 0, 4, 5, 1, 3])
+    """Append δ convolved with Wᵀ, its taps in reverse order, given W as of ``forward``."""
+    (units, channels), block, taps = shape, build.block, geometry.taps
+    rows = build.add("Reshape", kernel, build.integers(units, channels, taps))
+    turned = build.add("Transpose", rows, perm=[0, 2, 1])
+    backwards = reversed_taps(build, turned, 1, taps)
+    parts = build.add("Reshape", backwards, build.integers(units // block, block, taps, channels // block, block))
+    turned = build.add("Transpose", parts, perm=[3, 0, 2, 1, 4])
+    weight = build.add("Reshape", turned, build.integers(channels, units, *geometry.kernel))
     return _convolved(
         build,
         delta,
@@ -76,13 +86,10 @@ def backward(
     )
 
 
-def _in_blocks(build: GraphBuilder, kernel: str, shape: tuple[int, ...], order: list[int]) -> str:
-    """A kernel (outputs, inputs, height, width) as blocks, with the axes of both in ``order``."""
-    block, (outputs, inputs, *space) = build.block, shape
-    parts = build.add("Reshape", kernel, build.integers(outputs // block, block, inputs // block, block, *space))
-    turned = build.add("Transpose", parts, perm=order)
-    flipped = order[0] != 0
-    return build.add("Reshape", turned, build.integers(*((inputs, outputs) if flipped else (outputs, inputs)), *space))
+def reversed_taps(build: GraphBuilder, kernel: str, axis: int, taps: int) -> str:
+    """A kernel with the taps along an axis in reverse order."""
+    last, ahead_of_first = build.integers(-1), build.integers(-taps - 1)
+    return build.add("Slice", kernel, last, ahead_of_first, build.integers(axis), build.integers(-1))
 
 
 def _convolved(build: GraphBuilder, x: str, weight: str, bias: str, units: int, **given: Any) -> str:

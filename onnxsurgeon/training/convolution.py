@@ -179,12 +179,11 @@ def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta:
     """∂L/∂x of a convolution in one group without steps: δ convolved with Wᵀ, its taps in reverse order."""
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
-    flat = build.add("Reshape", kernel, build.integers(layer.units, channels, geometry.taps))
-    last, ahead_of_first, axis = build.integers(-1), build.integers(-geometry.taps - 1), build.integers(2)
-    backwards = build.add("Slice", flat, last, ahead_of_first, axis, build.integers(-1))
     pads = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
     if space is not None and blocks.fits(build, geometry, channels, layer.units, math.prod(space)):
-        return blocks.backward(build, geometry, delta, backwards, (layer.units, channels), pads)
+        return blocks.backward(build, geometry, delta, kernel, (layer.units, channels), pads)
+    flat = build.add("Reshape", kernel, build.integers(layer.units, channels, geometry.taps))
+    backwards = blocks.reversed_taps(build, flat, 2, geometry.taps)
     turned = build.add("Transpose", backwards, perm=[1, 0, 2])
     turned = build.add("Reshape", turned, build.integers(channels, layer.units, *geometry.kernel))
     return build.add("Conv", delta, turned, pads=pads, dilations=list(geometry.dilations))
