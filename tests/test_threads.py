@@ -6,7 +6,15 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from onnxsurgeon import Examples, SurgeonSettings, TrainingSpec, create, evolve, make_engine
+from onnxsurgeon import (
+    Examples,
+    SurgeonSettings,
+    TrainingSpec,
+    create,
+    create_convolutional,
+    evolve,
+    make_engine,
+)
 from onnxsurgeon.surgeon.workers import local as workers
 from onnxsurgeon.training import threads as rule
 from onnxsurgeon.training.sessions import Sessions
@@ -26,21 +34,37 @@ def examples(sizes, rows=512):
 @pytest.mark.parametrize("batch", [1, 16, 64, 250])
 @pytest.mark.parametrize("sizes", WIDTHS, ids=lambda sizes: "-".join(map(str, sizes)))
 def test_no_bit_depends_on_the_number_of_threads(sizes, batch, monkeypatch):
+    bits_do_not_depend_on_threads(create(sizes, seed=2), examples(sizes), batch, monkeypatch)
+
+
+@pytest.mark.parametrize("text", ["14x14x1-c8-p-c16-p-5", "12x10x3-c16-c32-p-c16s2-5", "16x2-c16k5s2-c16-g-4"])
+def test_no_bit_of_a_convolution_does(text, monkeypatch):
+    rng, network = np.random.default_rng(1), create_convolutional(text, seed=2)
+    (shape,) = network.frame.trunk.features.values()
+    classes = network.heads[0].width
+    data = Examples.classification(rng.random((64, *shape), np.float32), rng.integers(0, classes, 64), classes)
+    verdicts = bits_do_not_depend_on_threads(network, data, 16, monkeypatch)
+    assert verdicts == {True}  # several threads were taken
+
+
+def bits_do_not_depend_on_threads(network, data, batch, monkeypatch):
     monkeypatch.setattr(rule, "FLOPS", 1.0)
     monkeypatch.setattr(rule, "GAIN", 0.0)  # taken wherever the bits are the same
     monkeypatch.setattr(rule, "AT_LEAST", 3)
     monkeypatch.setattr(rule, "TOO_FEW", 12)
-    data, network = examples(sizes), create(sizes, seed=2)
     batches = [np.random.default_rng(3).integers(0, data.rows, (12, batch)) for _ in range(2)]
-    results = []
+    results, verdicts = [], set()
     for count in (1, 2, 3, 4):
         spec = TrainingSpec(0.05, "momentum", report_loss=True, threads=lambda count=count: count)
-        trained = make_engine("loop").train(network, data, batches, spec)
+        engine = make_engine("loop")
+        trained = engine.train(network, data, batches, spec)
+        verdicts.update(engine._threads._same.values())
         assert trained.steps == 24
         moments = [values for moment in trained.state.moments for values in moment]
         values = [values for _, values in trained.network.parameters()]
         results.append([trained.mean_loss, *(array.tobytes() for array in values + moments)])
     assert results[1:] == results[:1] * 3
+    return verdicts
 
 
 class Machine:

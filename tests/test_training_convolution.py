@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from measuring.reference import evaluate
 
-from onnxsurgeon import Examples, TrainingSpec, make_engine
+from onnxsurgeon import Examples, TrainingSpec, create, make_engine
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.runtime import run
+from onnxsurgeon.training import blocks, dropout
 from onnxsurgeon.training import convolution as rules
-from onnxsurgeon.training import dropout
-from onnxsurgeon.training.evaluation import rows_of_tile
-from onnxsurgeon.training.forward import from_by_unit
+from onnxsurgeon.training.blocks import channels_of_a_block
+from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.evaluation import evaluation_graph, from_tiles, rows_of_tile, tile_feeds
+from onnxsurgeon.training.forward import feeds_of, from_by_unit
 from onnxsurgeon.training.loop_graph import training_loop
+from onnxsurgeon.training.resident import arrays
 from tests.conftest import needs_training
 from tests.convolutional import (
     convolution,
@@ -78,6 +82,50 @@ def test_every_form_of_a_gradient_is_right(case, form, monkeypatch):
     net = network_of(features, [[before, convolution(features[0], units, shape, "Tanh", seed=2)]])
     check(net, rows_for(features))
     assert bool(used) == (form == "turned" and case in ("many channels", "wide padding"))
+
+
+BLOCKED = {  # input, geometry, units, whether the layer has blocks, whether its input's gradient has
+    "padded": ((16, 6, 5), geometry((3, 3), pads=1), 32, True, True),
+    "not padded, few positions behind": ((32, 5, 5), geometry((3, 3)), 16, False, True),
+    "asymmetric, in steps": ((16, 9, 8), geometry((3, 2), (2, 1), 1, (0, 1, 1, 0)), 16, True, False),
+    "dilated, even kernel": ((32, 9, 9), geometry((2, 4), 1, (2, 1), (1, 2, 0, 1)), 32, True, True),
+    "pointwise": ((16, 6, 6), geometry((1, 1)), 16, False, False),
+    "other numbers of channels": ((24, 6, 6), geometry((3, 3), pads=1), 16, False, False),
+    "groups": ((32, 6, 6), geometry((3, 3), pads=1, groups=2), 32, False, False),
+}
+
+
+@pytest.mark.skipif(channels_of_a_block() != 16, reason="this processor's blocks have another size")
+@pytest.mark.parametrize("activation", ["Relu", "PRelu", None])
+@pytest.mark.parametrize("case", BLOCKED)
+def test_convolutions_over_blocks_of_channels_compute_the_same(case, activation):
+    features, shape, units, forward, backward = BLOCKED[case]
+    first = convolution(features[0], features[0], geometry((1, 1)), "Tanh", seed=1)
+    net = in_float32(network_of(features, [[first, convolution(features[0], units, shape, activation, seed=2)]]))
+    data = rows_for(features, dtype=np.float32)
+    plain, blocked = (training_loop(net, data, block=block) for block in (0, 16))
+    body = next(each.g for node in blocked.graph.node for each in node.attribute if each.name == "body")
+    found = [node for node in body.node if node.op_type == "Conv" and node.domain]
+    assert len(found) == forward + backward
+    for ours, theirs in zip(run(blocked, loop_feeds(net, data)), run(plain, loop_feeds(net, data)), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    engine = make_engine("loop")
+    ((_, (outputs,)),) = engine.outputs(net, data)
+    expected = run(
+        evaluation_graph(net, data),
+        {**feeds_of(net), **tile_feeds(data, np.arange(data.rows)), **arrays(data, targets=False)},
+    )
+    assert outputs == pytest.approx(from_tiles(expected, data.rows)[0], abs=1e-5)
+
+
+def test_blocks_are_for_float32_on_processors_that_have_them(monkeypatch):
+    assert channels_of_a_block() in (0, 8, 16)
+    assert GraphBuilder(np.dtype(np.float64), 16).block == 0
+    net = in_float32(network_of((16, 6, 6), [[convolution(16, 16, geometry((3, 3), pads=1))]]))
+    assert make_engine("loop").block(net) == channels_of_a_block()
+    assert make_engine("loop").block(create((4, 3, 2))) == 0
+    monkeypatch.setattr(blocks, "CANDIDATES", (4, 12))
+    assert not any(map(blocks._is_right, blocks.CANDIDATES))
 
 
 @pytest.mark.parametrize("activation", ["Relu", "PRelu", "LeakyRelu", "Sigmoid", "Clip", None])

@@ -74,7 +74,7 @@ FORMS: dict[str, Form] = {
         build, convolution.geometry_of(layer), convolution.kernel_of(build, layer, "weight"), "delta", "x", (32, 32)
     ),
     TURNED: lambda build, layer: convolution.by_turned_kernel(
-        build, layer, convolution.kernel_of(build, layer, "weight"), "delta"
+        build, layer, convolution.kernel_of(build, layer, "weight"), "delta", None
     ),
     "exchanged": exchanged,
     "over patches": lambda build, layer: convolution.over_patches(build, layer, "x", "delta"),

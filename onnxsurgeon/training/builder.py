@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnxsurgeon.linear_algebra import Array
 
+BLOCKED = "com.microsoft.nchwc"  # the domain of ONNX Runtime's operators over blocks of channels
 OPSET = 17  # of training graphs: every ONNX Runtime from 1.17 on runs it; younger activations are written in parts
 
 
@@ -19,12 +20,13 @@ class GraphBuilder:
 
     Attributes:
         dtype: type of the floating point constants.
+        block: how many channels a block has where convolutions may be computed over such; see ``blocks``.
         nodes: the nodes added so far.
         constants: initializers added so far, by name.
     """
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: np.dtype[Any], block: int = 0) -> None:
+        self.dtype, self.block = dtype, block if dtype == np.float32 else 0
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 

@@ -23,6 +23,7 @@ from typing import Any
 from onnxsurgeon.graph.activation_gradients import Point
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer
+from onnxsurgeon.training import blocks
 from onnxsurgeon.training.activations import activated
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.gradients import activation_gradients
@@ -55,13 +56,25 @@ def layers(
         has_slope = layer.activation is not None and layer.activation.slope is not None
         slope = next(remaining) if has_slope else ""
         own = weight if by_unit else build.add("Transpose", weight, perm=[1, 0])
-        z = convolved(build, geometry, x, kernel_of(build, layer, own), bias)
+        behind = geometry.sizes_behind(space)
+        positions, shape = math.prod(size or 0 for size in behind), (layer.units, layer.inputs // geometry.taps)
+        is_relu = layer.activation is not None and layer.activation.op_type == "Relu"
+        kernel = kernel_of(build, layer, own)
+        known = tuple(size for size in space if size is not None)
+        has_space = known if len(known) == geometry.rank else None
+        if blocks.fits(build, geometry, shape[1], shape[0], positions):
+            z = blocks.forward(build, geometry, x, kernel, bias, shape, "Relu" if is_relu else "")
+            if is_relu:  # whose gradient reads y alone
+                traces.append(LayerTrace(x, z, z, weight, bias, slope, space=has_space))
+                x = z
+                continue
+        else:
+            z = convolved(build, geometry, x, kernel, bias)
         at_channels = slope
         if slope and not by_unit:
             at_channels = build.add("Reshape", slope, build.integers(1, -1, *[1] * geometry.rank))
         y = activated(build, layer.activation, z, at_channels, prelu_in_parts=prelu_in_parts)
-        known = tuple(size for size in space if size is not None)
-        traces.append(LayerTrace(x, z, y, weight, bias, slope, space=known if len(known) == geometry.rank else None))
+        traces.append(LayerTrace(x, z, y, weight, bias, slope, space=has_space))
         x = y
     return traces
 
@@ -96,8 +109,8 @@ def back_through(
         if at is traces[0] and not wanted:
             return ""
         kernel = kernel_of(build, layer, at.weight)
-        if is_better_turned(layer, at.space):
-            delta = by_turned_kernel(build, layer, kernel, delta)
+        if is_better_turned(build, layer, at.space):
+            delta = by_turned_kernel(build, layer, kernel, delta, at.space)
         else:
             delta = input_gradient(build, geometry, kernel, delta, at.x, at.space)
     return delta
@@ -150,28 +163,31 @@ def input_gradient(build: GraphBuilder, geometry: Geometry, kernel: str, delta: 
     return build.add("Pad", found, build.add("Concat", zeros, missing, axis=0))
 
 
-def is_better_turned(layer: DenseLayer, space: Space) -> bool:
+def is_better_turned(build: GraphBuilder, layer: DenseLayer, space: Space) -> bool:
     """Whether a convolution with the kernel turned round is little slower on one thread, and much faster on several.
 
     ONNX Runtime shares out a convolution's positions between threads, of a transposed one no more than the products.
     """
     geometry = geometry_of(layer)
-    if space is None or math.prod(space) < LEAST_TURNED or set(geometry.strides) != {1} or geometry.groups != 1:
+    if space is None or set(geometry.strides) != {1} or geometry.groups != 1 or geometry.taps == 1:
         return False
     rest = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
-    return geometry.taps > 1 and min(rest) >= 0 and layer.inputs // geometry.taps >= layer.units
+    channels, positions = layer.inputs // geometry.taps, math.prod(space)
+    is_better = positions >= LEAST_TURNED and channels >= layer.units
+    return min(rest) >= 0 and (is_better or blocks.fits(build, geometry, channels, layer.units, positions))
 
 
-def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta: str) -> str:
+def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta: str, space: Space) -> str:
     """∂L/∂x of a convolution in one group without steps: δ convolved with Wᵀ, its taps in reverse order."""
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
+    pads = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
+    if space is not None and blocks.fits(build, geometry, channels, layer.units, math.prod(space)):
+        return blocks.backward(build, geometry, delta, kernel, (layer.units, channels), pads)
     flat = build.add("Reshape", kernel, build.integers(layer.units, channels, geometry.taps))
-    last, ahead_of_first, axis = build.integers(-1), build.integers(-geometry.taps - 1), build.integers(2)
-    backwards = build.add("Slice", flat, last, ahead_of_first, axis, build.integers(-1))
+    backwards = blocks.reversed_taps(build, flat, 2, geometry.taps)
     turned = build.add("Transpose", backwards, perm=[1, 0, 2])
     turned = build.add("Reshape", turned, build.integers(channels, layer.units, *geometry.kernel))
-    pads = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
     return build.add("Conv", delta, turned, pads=pads, dilations=list(geometry.dilations))
 
 

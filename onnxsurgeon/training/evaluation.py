@@ -24,14 +24,14 @@ ROWS = 256
 VALUES, FEWEST = 2**19, 16  # of a tensor between convolutions, 2 MB; and rows however large it is
 
 
-def evaluation_graph(network: Network, examples: Examples) -> onnx.ModelProto:
-    """The outputs of ``network`` for rows stored as those of ``examples``.
+def evaluation_graph(network: Network, examples: Examples, block: int = 0) -> onnx.ModelProto:
+    """The outputs of ``network`` for rows stored as those of ``examples``; ``block`` as of ``loop_graph``.
 
     Inputs: "indices" (tiles, tile), row numbers, and "stored_indices" where the rows are a selection; the rows as they
     are stored; the parameters, so that one session serves every network of the same topology.
     Outputs: "outputs", "outputs_1", … (tiles, tile, …, width), one for each head.
     """
-    build = GraphBuilder(network.dtype)
+    build = GraphBuilder(network.dtype, block)
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
@@ -50,7 +50,7 @@ def evaluation_graph(network: Network, examples: Examples) -> onnx.ModelProto:
 
     scanned = integers("batch", "tile")
     body = helper.make_graph(build.nodes, "tile", scanned, in_tiles)
-    outer = GraphBuilder(network.dtype)
+    outer = GraphBuilder(network.dtype, block)
     outer.constants = build.constants
     outer.append(
         helper.make_node("Scan", index_names(examples, "indices"), names, num_scan_inputs=len(scanned), body=body)

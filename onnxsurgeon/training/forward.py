@@ -17,7 +17,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training import convolution
 from onnxsurgeon.training import glue as glue_rules
 from onnxsurgeon.training.activations import activated
-from onnxsurgeon.training.builder import OPSET, GraphBuilder
+from onnxsurgeon.training.builder import BLOCKED, OPSET, GraphBuilder
 from onnxsurgeon.training.dropout import masked_maps
 from onnxsurgeon.training.in_place import is_large
 from onnxsurgeon.training.resident import numbered
@@ -193,7 +193,8 @@ def make_model(
 ) -> onnx.ModelProto:
     """A checked model of the builder's nodes and constants."""
     graph = helper.make_graph(build.nodes, name, list(inputs), list(outputs), list(build.constants.values()))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    imports = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(BLOCKED, 1)] if build.block else [])]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
 

@@ -19,6 +19,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
 from onnxsurgeon.training import augmentation, dropout
+from onnxsurgeon.training.blocks import channels_of_a_block
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.evaluation import evaluation_graph, from_tiles, rows_of_tile, tile_feeds
 from onnxsurgeon.training.forward import by_unit_arrays, feeds_of, from_by_unit
@@ -91,7 +92,7 @@ class LoopEngine:
     def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
         """What the heads put out, (rows, …, width) each, for some rows after others; see ``Engine``."""
         key = ("evaluate", _signature(network), signature(examples))
-        run = self.session(key, lambda: evaluation_graph(network, examples), network)
+        run = self.session(key, lambda: evaluation_graph(network, examples, self.block(network)), network)
         parameters = feeds_of(network)
         widest = max(head.width for head in network.heads)
         tile = rows_of_tile(network)
@@ -101,6 +102,11 @@ class LoopEngine:
             feeds = {**parameters, **tile_feeds(examples, rows, tile)}
             found = self.run(run, feeds, examples, targets=False)
             yield slice(start, start + len(rows)), from_tiles(found, len(rows))
+
+    def block(self, network: Network) -> int:
+        """How many channels a block has, for networks that have convolutions; see ``blocks``."""
+        has_any = any(segment.is_convolution for segment in network.segments)
+        return channels_of_a_block() if has_any and self.device == "cpu" else 0
 
     def session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:
         """The session of that key, made from what ``make`` returns where there is none; see ``Sessions``."""
@@ -152,6 +158,7 @@ class _Training:
             "drops": bool(spec.dropout and dropout.masked_layers(network)),
             "input_drops": bool(spec.input_dropout and dropout.masked_inputs(network)),
             "augments": spec.augment != AUGMENTATIONS[0],
+            "block": engine.block(network),
         }
         self.key = ("train", _signature(network), signature(examples), *self._options.values())
         self._names = carried_names(network, optimizer)

@@ -36,8 +36,11 @@ def training_loop(
     drops: bool = False,
     input_drops: bool = False,
     augments: bool = False,
+    block: int = 0,
 ) -> onnx.ModelProto:
     """The training loop of ``network`` on rows stored as those of ``examples``, with an optimizer (plain SGD).
+
+    With ``block``, convolutions are computed over blocks of so many channels where they can be; see ``blocks``.
 
     Inputs: the parameters as of ``by_unit_arrays``, and the optimizer's moments of them, as "initial_…"; "indices"
     (steps, batch), row numbers, and "stored_indices" where the rows are a selection; "rates" (steps,), −η/B for SGD,
@@ -53,7 +56,7 @@ def training_loop(
     for node, activation in activations_of(network):
         require_rule(activation, node)
     optimizer = optimizer or SGD(0.0)
-    build = GraphBuilder(network.dtype)
+    build = GraphBuilder(network.dtype, block)
     names = carried_names(network, optimizer)
     masks = dropout.Masks(build, dropout.POOL) if drops else None
     input_masks = dropout.Masks(build, dropout.INPUT_POOL) if input_drops else None
@@ -79,7 +82,7 @@ def training_loop(
     scanned = [*declare_indices("batch", "batch_size"), *scalars, *begins, *moves]
     body = helper.make_graph(build.nodes, "step", [*declare(""), *scanned], [*declare("next_"), *loss])
 
-    outer = GraphBuilder(network.dtype)
+    outer = GraphBuilder(network.dtype, block)
     outer.constants = build.constants
     outer.append(
         helper.make_node(

@@ -28,6 +28,7 @@ def of(network: ImageNetwork, threads: int) -> dict[str, tuple[int, float]]:
     """Kind of node → how many there are in a step, and their milliseconds, the dearest first."""
     from onnxsurgeon import Examples, from_model
     from onnxsurgeon.runtime import session_options
+    from onnxsurgeon.training.blocks import channels_of_a_block
     from onnxsurgeon.training.forward import by_unit_arrays, parameter_names
     from onnxsurgeon.training.loop_graph import training_loop
 
@@ -47,7 +48,7 @@ def of(network: ImageNetwork, threads: int) -> dict[str, tuple[int, float]]:
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(threads)
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "profile"))
-        model = training_loop(trained, examples).SerializeToString()
+        model = training_loop(trained, examples, block=channels_of_a_block()).SerializeToString()
         session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"], disabled_optimizers=DISABLED)
         session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text())
