@@ -1,7 +1,7 @@
 """Graphs of one row, read as if each of their tensors had an axis of rows.
 
 A tensor (…) becomes (rows, …), or (1, …) becomes (rows, …) where the file itself has put a 1 in front, by Unsqueeze,
-Reshape or broadcasting. It is one file, since it is one thing: a rule for each operator, in terms of where axes lie.
+Reshape or broadcasting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""From an ONNX model to a ``Network``: find the dense segments, and keep everything else as it is.
-
-One file: the road from a file to a network, which is taken in one direction and whole.
-"""
+"""From an ONNX model to a ``Network``: find the dense segments, and keep everything else as it is."""
 
 from __future__ import annotations
 

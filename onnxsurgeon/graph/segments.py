@@ -1,7 +1,4 @@
-"""The structure of a canonical graph: segments of layers, the glue between and behind them, features and heads.
-
-One file: segments, glue and heads are found in one walk, each by what the others are.
-"""
+"""The structure of a canonical graph: segments of layers, the glue between and behind them, features and heads."""
 
 from __future__ import annotations
 
