@@ -59,7 +59,8 @@ runners/js/node_modules/installed: runners/js/package.json
 	npm --prefix runners/js install --no-package-lock --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-# Steps a second of one network in Python, Node and Chromium, beside TensorFlow.js; sizes and memory. Some five minutes.
+# Steps a second of one network in Python, Node and Chromium, beside TensorFlow.js; sizes and memory. Some four minutes,
+# and needs Chromium.
 compare-anywhere: .venv-test/installed runners/js/node_modules/installed tools/train_anywhere/node_modules/installed
 	.venv-test/bin/python tools/train_anywhere_speed.py
 
@@ -67,7 +68,8 @@ tools/train_anywhere/node_modules/installed: tools/train_anywhere/package.json
 	npm --prefix tools/train_anywhere install --no-package-lock --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-# Eight networks trained by the loop engine and by every runner, and how far they are apart. Some five minutes.
+# Eight networks trained by the loop engine and by every runner, and how far they are apart. Some five minutes; needs CMake
+# and Debian's nlohmann-json3-dev.
 parity-anywhere: .venv-test/installed runners/js/node_modules/installed runners/cpp/build/example
 	.venv-test/bin/python tools/train_anywhere_parity.py
 

@@ -14,6 +14,7 @@ from onnxsurgeon.errors import SettingsError
 
 _TEXT = re.compile(r"\s*([+-]?(?:[0-9]+(?:_[0-9]+)*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([^\W\d_]*|%)\s*")
 _MOST_DIGITS = 60  # of a text that is read at all
+_MOST_WHOLE = 18  # digits of a number that counts layers, rows or classes
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ DURATION = Quantity(
 SHARE = Quantity("share", {"": "1", "%": "0.01"}, ("0.005", "0.5%"), "SHARE")
 ACCURACY = Quantity("share", SHARE.units, ("0.95", "95%"), "SHARE")
 TIMES = Quantity("factor", {"": "1", "x": "1", "×": "1"}, ("10", "2.5"), "TIMES")
+
+
+def whole(text: str) -> int | None:
+    """The number that a text of digits stands for; None where it is none, or larger than any that can be meant."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_WHOLE else None
 
 
 def spell_count(count: float) -> str:

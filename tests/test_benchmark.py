@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from benchmarking import convolutions, image_memory, profile
+from benchmarking.environments import with_checkout
 from benchmarking.image_networks import ImageNetwork
 from benchmarking.onnx_peers import loop_peer
 from benchmarking.plain_peers import numpy_peer
@@ -79,6 +80,19 @@ def test_another_checkout_is_a_peer(monkeypatch):
         2,
         "benchmark.py: --before /nonexistent: no checkout of onnxsurgeon\n",
     )
+
+
+def test_another_checkout_is_imported_wherever_the_tool_is_started(tmp_path):
+    package = tmp_path / "onnxsurgeon"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('the other one')")
+    done = run_tool("--rounds", "1", "--steps", "20", "--sizes", "small", "--before", str(tmp_path))
+    assert done.returncode == 0, done.stderr  # that peer is missing, this checkout's is not
+    code = "import benchmarking, onnxsurgeon"
+    failed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=with_checkout(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert "the other one" in failed.stderr
 
 
 def test_a_peer_that_cannot_train_a_network_is_a_row_with_the_reason(monkeypatch):

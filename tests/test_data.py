@@ -26,7 +26,7 @@ from onnxsurgeon import (
 from onnxsurgeon.data import load as loading
 from onnxsurgeon.data.catalogue import CATALOGUE, RemoteFile
 from onnxsurgeon.data.dataset import stratified
-from onnxsurgeon.data.parsers import parse_idx
+from onnxsurgeon.data.parsers import parse_idx, read_idx
 from onnxsurgeon.graph.writer import to_model
 from tests.conftest import MODELS
 
@@ -452,3 +452,8 @@ def test_of_few_rows_more_decide(rows, deciding):
     train, validation = Dataset("rows", split, split, 2).hold_out()
     assert (train.rows, validation.rows) == (rows - deciding, deciding)
     assert Dataset("rows", split, split, 2, validation_fraction=0.5).hold_out()[1].rows == -(-rows // 2)
+
+
+def test_an_idx_file_of_very_many_axes_is_told_in_a_line():
+    with pytest.raises(DataError, match="would take more than 8,796,093,022,208 MB of memory"):
+        read_idx(gzip.compress(b"\0\0\x08\xff" + b"\0\0\x01\0" * 255), "file")

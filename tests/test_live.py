@@ -258,7 +258,7 @@ def test_a_log_file(cli, tmp_path, without_report):
     assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING) ", line) for line in lines)
     assert sum(" run runs/digits-small-digits-" in line for line in lines) == 2
     assert cli("evolve", SMALL, "--data", "nowhere", "--log-file", "log.txt")[0] == 2
-    assert "ERROR   unknown data set 'nowhere'" in (tmp_path / "log.txt").read_text()
+    assert re.search(r"ERROR   unknown data set 'nowhere'.* \[D01\]$", (tmp_path / "log.txt").read_text(), re.MULTILINE)
     code, _, err = cli("evolve", SMALL, "--data", "digits", "--log-file", "no/log.txt")
     assert (code, err) == (2, "onnxsurgeon: log-file: no/log.txt: cannot be written: No such file or directory\n")
     assert not [each for each in logging.getLogger("onnxsurgeon").handlers if isinstance(each, logging.FileHandler)]

@@ -444,7 +444,7 @@ def test_one_weight_with_biases_of_their_own():
     proof = prove_group(network, 1)
     assert proof.together <= 1e-5 < 1e-3 < proof.alone
     for surgery in (InsertIdentity(1), Narrow(1, 3), Merge(1)):
-        with pytest.raises(SurgeryError, match="1 is a width that several layers share, and no hidden layer"):
+        with pytest.raises(SurgeryError, match="units can be added there and taken away, and nothing else"):
             operate(network, surgery)
 
 
@@ -712,3 +712,42 @@ def test_a_transpose_is_written_whatever_the_axes(opset, axes):
     assert to_model(from_model(written)) == written
     wider = operate(network, Widen(1, 2), np.random.default_rng(0), require_exact=True).network
     assert compare_models(model, to_model(wider), random_inputs(model)).relative <= 1e-5
+
+
+def encoder(twice=False):
+    """x W there, and back by the transpose; what is between is an output too; once, or of two inputs."""
+    g = Graph()
+    g.inputs = {"x": ("batch", 4), "w": ("batch", 4)} if twice else {"x": ("batch", 4)}
+    g.outputs = {}
+    g.const(W=g.weight(4, 6), p=g.weight(6), q=g.weight(4))
+    for x in g.inputs:
+        g.op("Gemm", f"{x} W p", f"{x}.code", name=f"{x}.there")
+        g.op("Tanh", f"{x}.code", f"{x}.h")
+        g.op("Gemm", f"{x}.h W q", f"{x}.y", name=f"{x}.back", transB=1)
+        g.outputs |= {f"{x}.code": ("batch", 6), f"{x}.y": ("batch", 4)}
+    return g.model()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_matrix_and_its_transpose_in_segments_of_their_own(twice):
+    model = encoder(twice)
+    network = from_model(model)
+    assert network.parameter_count == 4 * 6 + 6 + 4
+    assert [layer.is_turned for layer in network.layers] == [False, True] * (1 + twice)
+    assert network.tied == ({2: 0, 3: 1} if twice else {})
+    written = to_model(network)
+    assert compare_models(model, written, random_inputs(model)).relative <= 1e-6
+    assert to_model(from_model(written)) == written
+    whole = network.parted()
+    assert (whole.tied, whole.parameter_count) == (network.tied, 2 * 4 * 6 + 6 + 4)
+    assert compare_models(model, to_model(whole), random_inputs(model)).relative <= 1e-6
+    rng = np.random.default_rng(0)
+    rows = tuple(rng.standard_normal((32, 4)).astype("f") for _ in model.graph.input)
+    labels = tuple(rng.standard_normal((32, head.width)) for head in network.heads)
+    examples = Examples(rows, labels, tuple(Task(SQUARED, head.width) for head in network.heads))
+    engine = make_engine("loop")
+    trained = engine.train(network, examples, [np.arange(32).reshape(4, 8)] * 10, TrainingSpec(0.02)).network
+    assert engine.evaluate(trained, examples).loss < engine.evaluate(network, examples).loss
+    there, back = trained.layers[:2]
+    assert np.array_equal(there.weight.T, back.weight)
+    assert trained.tied == network.tied

@@ -172,6 +172,7 @@ def read_only(monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    pytest.importorskip("matplotlib.font_manager")  # which, where it is imported first, looks for a folder to write to
     folder = tmp_path_factory.mktemp("finished")
     x = np.random.default_rng(0).standard_normal((100, 5)).astype("f")
     np.savez(folder / "data.npz", x=x, y=(x[:, 0] > 0).astype(int))
@@ -181,7 +182,6 @@ def finished(tmp_path_factory):
 
 
 def test_a_read_only_disk_is_told_in_a_line(finished, cli, read_only, tmp_path):
-    pytest.importorskip("matplotlib")
     commands = [
         ("evolve", "--resume", finished),
         ("evolve", finished.parent / "model.onnx", "--data", finished.parent / "data.npz", "--run-dir", "new"),

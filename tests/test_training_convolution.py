@@ -7,6 +7,7 @@ import pytest
 from measuring.reference import evaluate
 
 from onnxsurgeon import Examples, TrainingSpec, make_engine
+from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.training import convolution as rules
 from onnxsurgeon.training import dropout
@@ -215,3 +216,20 @@ def test_channels_in_groups_and_large_maps_are_left_whole():
     assert dropout.masked_maps(net) == {2: (4, 6, 6), 3: (108,)}
     large = network_of((2, 300, 300), [first, [convolution(4, 1, geometry((3, 3), 60), seed=2)]])
     assert dropout.masked_maps(large) == {2: (25,)}
+
+
+@pytest.mark.parametrize("picked", [None, np.arange(3, 15)])
+def test_images_whose_channels_were_moved_are_read_where_they_lie(picked):
+    rng = np.random.default_rng(2)
+    images, labels = rng.integers(0, 256, (20, 6, 5, 2), np.uint8), rng.integers(0, 3, 20)
+    moved = images.transpose(0, 3, 1, 2)
+    net = in_float32(network_of((2, 6, 5), [[convolution(2, 3, geometry((3, 3), pads=1), seed=1)]]))
+    outcomes = []
+    for source in (moved, np.ascontiguousarray(moved)):
+        rows = Rows(source, np.dtype(np.float32), picked, 1 / 255)
+        data = Examples.classification(rows, labels if picked is None else labels[picked], 3)
+        assert np.shares_memory(data.stored[0].source, source)
+        engine = make_engine("loop")
+        trained = engine.train(net, data, [np.arange(12).reshape(3, 4)], TrainingSpec(0.1)).network
+        outcomes.append([*(values.tobytes() for _, values in trained.parameters()), engine.evaluate(trained, data)])
+    assert outcomes[0] == outcomes[1]

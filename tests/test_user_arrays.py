@@ -1,6 +1,7 @@
 """The user's arrays: .npz archives beyond Keras' form, pairs of .npy files, and every error."""
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -286,3 +287,17 @@ def test_keys_that_are_accepted_are_those_the_error_names():
     assert set(re.findall(r"\b[xy]_\w+", reading.NPZ_KEYS)) == {
         f"{kind}_{part}" for kind in "xy" for part in reading.PARTS
     }
+
+
+@pytest.mark.parametrize("axes", [70, 20_000])
+def test_an_array_of_very_many_axes_is_told_in_a_line(axes, tmp_path):
+    """Their sizes are multiplied before they are refused, beyond what any type holds."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({'2, ' * axes}), }}".encode()
+    content = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header + bytes(100)
+    (tmp_path / "x.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(DataError, match=r"not a readable \.np[yz] file: ") as error:
+            load_dataset(str(tmp_path / name))
+        assert len(str(error.value)) < 1000

@@ -13,10 +13,11 @@ from tests.test_python_runner import SETTINGS, fresh, given
 from tests.test_train_anywhere import Case
 
 
-def test_steps_on_webgpu_are_those_of_python(tmp_path, served):  # noqa: F811
+@pytest.mark.parametrize("dropouts", [{}, {"dropout": 0.25, "input_dropout": 0.1}], ids=["whole", "dropout"])
+def test_steps_on_webgpu_are_those_of_python(tmp_path, served, dropouts):  # noqa: F811
     """By a GPU made of software: what is found is the numbers, not the speed."""
     folder, address = served
-    case = Case(tmp_path, fresh(MODELS / "digits-small.onnx"), **SETTINGS["adamw"])
+    case = Case(tmp_path, fresh(MODELS / "digits-small.onnx"), **SETTINGS["adamw"], **dropouts)
     assert "step" in case.description["files"]
     (folder / "trainer").symlink_to(case.folder)
     (folder / "index.html").write_text(PAGE.replace("BUNDLE", "ort.webgpu.bundle.min.mjs"))

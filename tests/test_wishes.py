@@ -19,6 +19,7 @@ from onnxsurgeon.quantities import (
     spell_latency,
     spell_share,
     spell_size,
+    whole,
 )
 from tests.test_cli import SMALL
 
@@ -235,3 +236,32 @@ def test_units_on_the_command_line_reach_the_run(cli, tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     settings = json.loads((run / "settings.json").read_text())["settings"]
     assert [settings[name] for name in ("max_parameters", "max_latency", "growth")] == [900, 1000.0, 0.0]
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 4000, "-" + "9" * 400, "1e999", "-1e999"])
+@pytest.mark.parametrize("option", ["--max-parameters", "--epochs", "--seed", "--batch-size", "--patience"])
+def test_a_number_that_nothing_counts_is_told_in_a_line(option, text, cli):
+    code, _, error = cli("evolve", SMALL, "--data", "digits", "--dry-run", f"{option}={text}")
+    assert code == 2
+    if "e" not in text and option != "--max-parameters":  # of others, the option's type tells
+        assert error.count("\n") == 1
+        assert "digits is too " in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "²", "-1"])
+@pytest.mark.parametrize("option", ["--freeze", "--train-only"])
+def test_what_is_no_number_of_a_layer_is_told(option, text, cli):
+    code, _, error = cli("evolve", SMALL, "--data", "digits", "--dry-run", f"{option}={text}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "has no layer called" in error
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("12", 12), ("9" * 18, 10**18 - 1)])
+def test_whole_numbers(text, value):
+    assert whole(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "²", "٣", "1_0", " 1", "9" * 19, "9" * 5000])
+def test_what_is_no_whole_number(text):
+    assert whole(text) is None

@@ -105,11 +105,9 @@ def measure(kind: str, folder: Path) -> int:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
-    memory = f"{used.ru_maxrss / 1000:5.0f} MB"
-    print(
-        f"{count:>7,} {kind:<20} {size:4.1f} MB  inspect {seconds:5.1f} s, {memory}, exit {process.returncode}",
-        flush=True,
-    )
+    processor = used.ru_utime + used.ru_stime
+    times = f"inspect {seconds:5.1f} s, processor {processor:5.1f} s, {used.ru_maxrss / 1000:5.0f} MB"
+    print(f"{count:>7,} {kind:<20} {size:4.1f} MB  {times}, exit {process.returncode}", flush=True)
     if process.returncode:
         print(f"        {printed.strip().splitlines()[-1][:200]}")
     return process.returncode

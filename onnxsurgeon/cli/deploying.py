@@ -19,6 +19,7 @@ from onnxsurgeon.cli.options import (
     with_trust,
 )
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.quantities import whole
 from onnxsurgeon.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def _show(found: Exported) -> None:
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
-    if text.isdigit() and int(text) > 0:
-        return int(text)
+    rows = whole(text)
+    if rows:
+        return rows
     raise SettingsError(f"batch: '{text}' is neither dynamic nor a number of rows", "senseless-value")

@@ -77,7 +77,7 @@ def _appended_to(path: Path) -> Iterator[None]:
         raise
     except OnnxSurgeonError as error:
         with suppress(SettingsError):  # the file itself may be what fails
-            logger.error("%s", error)
+            logger.error("%s [%s]", error, error.code)
         raise
     finally:
         logger.removeHandler(handler)

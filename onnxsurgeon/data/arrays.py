@@ -177,7 +177,8 @@ def _hollow_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
 
 
 def _load_mapped(path: Path) -> Array:
-    return np.lib.format.open_memmap(path, mode="r")  # as np.load does, but for no archive; refuses pickles
+    with np.errstate(over="ignore"):  # of sizes that are multiplied before they are refused
+        return np.lib.format.open_memmap(path, mode="r")  # as np.load does, but for no archive; refuses pickles
 
 
 def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:

@@ -14,6 +14,7 @@ from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.outputs import NO_TARGETS
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.quantities import whole
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 
 
@@ -143,7 +144,8 @@ def _of(network: Network, head: Head) -> str:
 
 def numeric_labels(head: Head) -> list[float]:
     """The head's class labels that are numbers; NaN for others."""
-    return [float(label) if str(label).lstrip("-").isdigit() else np.nan for label in head.labels]
+    numbers = [whole(str(label).removeprefix("-")) for label in head.labels]
+    return [np.nan if number is None else float(str(label)) for label, number in zip(head.labels, numbers, strict=True)]
 
 
 def names_of(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:

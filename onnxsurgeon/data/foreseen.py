@@ -13,6 +13,8 @@ from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 
+_MOST_TOLD = 2**63
+
 
 def require_room(where: str, wanted: int, stored: int) -> None:
     """Raise DataError where ``wanted`` bytes are more than a file of ``stored`` bytes may become in memory."""
@@ -48,4 +50,6 @@ def require_fit(networks: Sequence[Network], name: str, inputs: Array | dict[str
 
 
 def _megabytes(count: int) -> str:
+    if count > _MOST_TOLD:  # sizes that a header multiplies may have hundreds of digits
+        return f"more than {_MOST_TOLD // 2**20:,} MB"
     return f"{count / 2**20:,.1f} MB" if count < 100 * 2**20 else f"{count / 2**20:,.0f} MB"

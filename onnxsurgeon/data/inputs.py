@@ -111,6 +111,8 @@ def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Arr
 
 
 def _several(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> str:
+    if not declared:
+        return f"{dataset}: no input of '{model}' reaches what is trained of it: rows would change nothing"
     return (
         f"{dataset}: '{model}' has {len(declared)} inputs, {_quoted(v.name for v in declared)}: "
         "expected columns or arrays of these names"

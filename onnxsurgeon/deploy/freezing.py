@@ -11,6 +11,7 @@ from onnxsurgeon.graph.frame import Trunk
 from onnxsurgeon.graph.glue import Glue
 from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.quantities import whole
 
 Shape = tuple[int | None, ...]
 
@@ -29,8 +30,9 @@ def frozen_names(network: Network, chosen: Sequence[str]) -> frozenset[str]:
             if text == layer.names.node:
                 found.update(own)
             found.update(name for name in own if name == text)
-        if not found and text.isdigit() and 1 <= int(text) <= network.hidden_count:
-            found.update(name for name, _ in network.hidden(int(text)).parameters())
+        number = whole(text)
+        if not found and number is not None and 1 <= number <= network.hidden_count:
+            found.update(name for name, _ in network.hidden(number).parameters())
         if not found:
             known = ", ".join(f"'{layer.names.node}'" for layer in network.layers[:12])
             raise SettingsError(

@@ -10,6 +10,7 @@ from onnxsurgeon.graph.files import Parts
 from onnxsurgeon.graph.frozen import Frozen
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import from_parts
+from onnxsurgeon.quantities import whole
 from onnxsurgeon.suggestions import did_you_mean
 
 _PATTERN = frozenset("*?")
@@ -114,8 +115,8 @@ def _matching(text: str, known: Iterable[str], numbered: Network, source: str, o
     known = list(known)
     if text in known:
         return {text}
-    if text.isdecimal():
-        number, count = int(text), numbered.hidden_count
+    number, count = whole(text), numbered.hidden_count
+    if number is not None:
         if not 1 <= number <= count:
             have = f"they are numbered 1 to {count}" if count else "it has none"
             raise SettingsError(f"{option}: {source} has no hidden layer {number}: {have}", "layer-names")

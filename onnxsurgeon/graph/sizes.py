@@ -2,89 +2,37 @@
 
 ONNX Runtime allocates what a graph asks for, some of it while a session is made, and knows no limit. So the graph is
 first walked node by node with the shapes alone: from the inputs' own, through onnx's shape inference, with the values
-of whatever shapes are computed from.
+of whatever shapes are computed from (``scope``).
 
-One file: a table of what each operator makes of sizes, and the walk that bounds them.
+One file: the walk is one, since bodies are walked as graphs are.
 """
 
 from __future__ import annotations
 
 import math
-from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
 
 from onnxsurgeon.bounds import ADVICE, MAX_BODY_RUNS, MAX_LIVE_BYTES, MAX_TENSOR_ELEMENTS, are_lifted
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.huge_numbers import ALLOCATING, refuse_huge_numbers
 from onnxsurgeon.graph.kept_types import kept_type
 from onnxsurgeon.graph.repeated import Repeated, read_loop
+from onnxsurgeon.graph.scope import SMALL, Scope, elements, follow, in_words, is_unknown
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.graph.unknown_sizes import dims_of, foreign_types, most_elements
 from onnxsurgeon.linear_algebra import Array
 
-SMALL = 4096  # elements of a tensor whose values are followed
 MOST_FOLLOWED = 64  # runs of a body that are followed one by one
 MOST_JOINED = 16  # runs of StringConcat, each of which may double the length of texts
 _WIDTHS = {
     kind: np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize for kind in helper.get_all_tensor_dtypes() if kind
 }
-
-# What these write can be far larger than what they read: where its size stays unknown, they are refused.
-_ALLOCATING = frozenset(
-    """AffineGrid BlackmanWindow CenterCropPad Col2Im ConstantOfShape DFT Expand EyeLike GridSample HammingWindow
-    HannWindow ImageDecoder Loop MaxRoiPool MaxUnpool MelWeightMatrix Multinomial OneHot Pad RandomNormal RandomUniform
-    Range Resize RoiAlign STFT Scan SequenceMap Tile Upsample""".split()  # noqa: SIM905
-)
-# Attributes that sizes are computed from; beyond 2^31, onnx's own arithmetic overflows.
-_SIZES = frozenset(
-    """pads kernel_shape strides dilations output_shape output_padding repeats scales blocksize hidden_size
-    shape""".split()  # noqa: SIM905
-)
-_LARGEST_NUMBER = 2**31
-# Arithmetic of shapes, whose values are followed.
-_FOLLOWED = frozenset(
-    """Abs Add And Cast Ceil Concat Constant ConstantOfShape CumSum Div Equal Expand Floor Gather GatherND Greater
-    GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Pow Range ReduceMax ReduceMin ReduceProd
-    ReduceSum Reshape Round ScatterND Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where""".split()  # noqa: SIM905
-)
-
-
-@dataclass
-class _Scope:
-    """What is known where a node stands: types of tensors, values of small ones, sizes and bounds on unknown ones."""
-
-    types: MutableMapping[str, TypeProto] = field(default_factory=dict)
-    values: MutableMapping[str, TensorProto] = field(default_factory=dict)
-    counts: MutableMapping[str, int] = field(default_factory=dict)
-
-    def inner(self) -> _Scope:
-        """The scope of a body: it sees this one, and changes nothing in it."""
-        return _Scope(*(ChainMap({}, known) for known in (self.types, self.values, self.counts)))
-
-    def set(self, name: str, kind: TypeProto, value: TensorProto | None = None, count: int | None = None) -> None:
-        """Make a tensor known under a name that an outer scope may have too."""
-        size = _elements(kind)
-        self.types[name] = kind
-        self.counts[name] = (count or 0) if size is None else size
-        if value is not None:
-            self.values[name] = value
-        elif name in self.values:
-            self.values[name] = TensorProto()  # hides the outer one
-
-    def value(self, name: str) -> TensorProto | None:
-        """The tensor's value, where it is known."""
-        found = self.values.get(name)
-        return found if found is not None and found.data_type else None
-
-    def count(self, name: str) -> int:
-        """How many elements the tensor has, at most."""
-        return self.counts.get(name, 0)
 
 
 def largest_tensor(
@@ -132,15 +80,15 @@ def types_of(
 
 def bytes_of(kind: TypeProto, at_most: int) -> int:
     """Bytes of a tensor of that type; where its size is not known, of ``at_most`` elements."""
-    size = _elements(kind)
+    size = elements(kind)
     return (at_most if size is None else size) * _WIDTHS.get(kind.tensor_type.elem_type, 8)
 
 
 def _walked(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array], most: int, name: str
-) -> tuple[_Walk, _Scope]:
+) -> tuple[_Walk, Scope]:
     """A walk through the model, and what is known behind it."""
-    scope = _Scope()
+    scope = Scope()
     for value in model.graph.input:
         kind = value.type
         if value.name in shapes:
@@ -206,7 +154,7 @@ class _Walk:
     runs: int = 0
     joined: int = 0
 
-    def graph(self, graph: GraphProto, scope: _Scope) -> None:
+    def graph(self, graph: GraphProto, scope: Scope) -> None:
         """Walk through all nodes; what they write becomes known in ``scope``."""
         for tensor in graph.initializer:
             small = tensor if math.prod(tensor.dims) <= SMALL else None
@@ -214,7 +162,7 @@ class _Walk:
         for node in graph.node:
             self._node(node, scope)
 
-    def _node(self, node: NodeProto, scope: _Scope) -> None:
+    def _node(self, node: NodeProto, scope: Scope) -> None:
         if self.depth:
             self.runs += self.times
             if self.runs > MAX_BODY_RUNS:
@@ -223,23 +171,23 @@ class _Walk:
                     "too-large",
                 )
         kept = kept_type(node, scope.types.get)
-        if kept is not None and _elements(kept) is not None:
+        if kept is not None and elements(kept) is not None:
             self._count(kept, scope.count(node.input[0]), node)
             scope.set(node.output[0], kept)
         else:
             self._told(node, scope)
-        _follow(node, scope, self.imports, self.ir_version)
+        follow(node, scope, self.imports, self.ir_version)
 
     def _where(self, node: NodeProto) -> str:
         return f"{self.name}: {describe(node)}"
 
-    def _told(self, node: NodeProto, scope: _Scope) -> None:
+    def _told(self, node: NodeProto, scope: Scope) -> None:
         """Make known what the node writes."""
         where = self._where(node)
         self.joined += self.times if node.op_type == "StringConcat" else 0
         if self.joined > MOST_JOINED:
             raise ModelError(f"{where}: how long its texts become cannot be told before it runs; {ADVICE}", "too-large")
-        _refuse_huge_numbers(node, scope, where)
+        refuse_huge_numbers(node, scope, where)
         types, counts = self._bodies(node, scope, where) if self._has_body(node) else ({}, [])
         read = [(scope.types.get(name, TypeProto()), scope.count(name)) for name in node.input if name]
         foreign, inferred = foreign_types(node, read), self._infer(node, scope)
@@ -250,8 +198,8 @@ class _Walk:
             if not output:
                 continue
             kind = types.get(output, TypeProto())
-            size = _elements(kind)
-            if size is None and node.op_type in _ALLOCATING:
+            size = elements(kind)
+            if size is None and node.op_type in ALLOCATING:
                 raise ModelError(
                     f"{where}: how large its output becomes cannot be told before it runs; {ADVICE}", "too-large"
                 )
@@ -261,7 +209,7 @@ class _Walk:
     def _count(self, kind: TypeProto, size: int, node: NodeProto) -> None:
         """Take in a tensor that the node writes ``times`` times."""
         if size > self.most:
-            shape = f"shape {_shape(kind)}, of" if _elements(kind) is not None else "up to"
+            shape = f"shape {in_words(kind)}, of" if elements(kind) is not None else "up to"
             shape = (
                 f"{shape} at most {self.most}"
                 if "shape" in shape
@@ -277,7 +225,7 @@ class _Walk:
                 "too-large",
             )
 
-    def _bodies(self, node: NodeProto, scope: _Scope, where: str) -> tuple[dict[str, TypeProto], list[int]]:
+    def _bodies(self, node: NodeProto, scope: Scope, where: str) -> tuple[dict[str, TypeProto], list[int]]:
         """Walk through the graphs that a node holds; types of its outputs, or else how many elements these have."""
         bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
         self.depth += 1
@@ -298,7 +246,7 @@ class _Walk:
         self.depth -= 1
         return found, counts
 
-    def _loop(self, loop: Repeated, scope: _Scope, where: str) -> dict[str, TypeProto]:
+    def _loop(self, loop: Repeated, scope: Scope, where: str) -> dict[str, TypeProto]:
         """Walk through a body once, where what it carries keeps its shape; else as often as it runs, if that is few."""
         outer, carried, counts = self.times, loop.carried, [scope.count(name) for name in loop.carried_from]
         values = [scope.value(name) for name in loop.carried_from]
@@ -329,7 +277,7 @@ class _Walk:
         scanned = loop.scanned_to if loop.runs_all else []
         for output, written in zip(loop.outputs[len(carried) :], scanned, strict=False):
             kind = inner.types.get(written, TypeProto())
-            if not _is_unknown(kind):
+            if not is_unknown(kind):
                 sizes = [dim.dim_value for dim in kind.tensor_type.shape.dim]
                 found[output] = helper.make_tensor_type_proto(kind.tensor_type.elem_type, [loop.trips, *sizes])
         return found
@@ -337,13 +285,13 @@ class _Walk:
     def _once(
         self,
         loop: Repeated,
-        scope: _Scope,
+        scope: Scope,
         carried: Sequence[TypeProto],
         values: Sequence[TensorProto | None],
         counts: Sequence[int],
         trip: int | None,
         times: int,
-    ) -> _Scope:
+    ) -> Scope:
         """The body's scope after one run, which counts ``times`` times; ``trip`` is its number, None for any."""
         inner, self.times = scope.inner(), times
         for name, kind in loop.given.items():
@@ -356,7 +304,7 @@ class _Walk:
         self.graph(loop.body, inner)
         return inner
 
-    def _infer(self, node: NodeProto, scope: _Scope) -> dict[str, TypeProto]:
+    def _infer(self, node: NodeProto, scope: Scope) -> dict[str, TypeProto]:
         """Types of the node's outputs, as far as onnx can tell."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
@@ -372,91 +320,3 @@ class _Walk:
     @staticmethod
     def _has_body(node: NodeProto) -> bool:
         return any(attribute.HasField("g") for attribute in node.attribute)
-
-
-def _refuse_huge_numbers(node: NodeProto, scope: _Scope, where: str) -> None:
-    for attribute in node.attribute:
-        if attribute.name in _SIZES and any(abs(number) > _LARGEST_NUMBER for number in (*attribute.ints, attribute.i)):
-            raise ModelError(
-                f"{where}: its attribute '{attribute.name}' asks for too large a tensor; {ADVICE}", "too-large"
-            )
-    if node.op_type not in _ALLOCATING or node.op_type == "Loop":
-        return
-    for name in node.input[0 if node.op_type in ("ConstantOfShape", "Range", "HannWindow") else 1 :]:
-        value = scope.value(name)
-        if value is not None:
-            try:
-                numbers = numpy_helper.to_array(value)
-                huge = numbers.dtype.kind in "iuf" and bool(
-                    (np.abs(numbers.astype(np.float64)) > _LARGEST_NUMBER).any()
-                )
-            except Exception:  # a type that numpy has not
-                continue
-            if huge and node.op_type != "Pad":  # a Pad's third input is the value to fill with
-                raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}", "too-large")
-
-
-def _elements(kind: TypeProto) -> int | None:
-    """Number of elements; None where that is not known."""
-    if not kind.HasField("tensor_type"):
-        return None
-    tensor = kind.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    count = 1
-    for dim in tensor.shape.dim:
-        if not dim.HasField("dim_value") or dim.dim_value < 0:
-            return None
-        count *= dim.dim_value
-    return count
-
-
-def _is_unknown(kind: TypeProto) -> bool:
-    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return True
-    return any(not dim.HasField("dim_value") or dim.dim_value < 0 for dim in kind.tensor_type.shape.dim)
-
-
-def _shape(kind: TypeProto) -> str:
-    return "(" + ", ".join(str(dim.dim_value) for dim in kind.tensor_type.shape.dim) + ")"
-
-
-def _follow(node: NodeProto, scope: _Scope, imports: list[onnx.OperatorSetIdProto], ir_version: int) -> None:
-    """Compute the values of a node's outputs where they are arithmetic of shapes."""
-    if node.domain not in ("", "ai.onnx") or not node.output:
-        return
-    y = node.output[0]
-    if node.op_type in ("Shape", "Size") and node.input[:1]:
-        kind = scope.types.get(node.input[0], TypeProto())
-        if not _is_unknown(kind):
-            dims = [dim.dim_value for dim in kind.tensor_type.shape.dim]
-            cut = {attribute.name: attribute.i for attribute in node.attribute}
-            sizes = dims[cut.get("start", 0) : cut.get("end")]
-            scope.values[y] = numpy_helper.from_array(
-                np.array(sizes if node.op_type == "Shape" else math.prod(dims), np.int64), y
-            )
-        return
-    read = [name for name in node.input if name]
-    if node.op_type not in _FOLLOWED or any(scope.value(name) is None for name in read):
-        return
-    sizes = [_elements(scope.types[name]) for name in node.output if name]
-    if any(size is None or size > SMALL for size in sizes):
-        return
-    try:
-        single = helper.make_graph(
-            [node],
-            "node",
-            [onnx.ValueInfoProto(name=name, type=scope.types[name]) for name in dict.fromkeys(read)],
-            [onnx.ValueInfoProto(name=name) for name in node.output if name],
-        )
-        model = helper.make_model(single, opset_imports=imports, ir_version=ir_version)
-        feeds = {name: numpy_helper.to_array(scope.values[name]) for name in read}
-        with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(model).run(None, feeds)
-        made = {
-            name: numpy_helper.from_array(np.asarray(values), name)
-            for name, values in zip((name for name in node.output if name), results, strict=True)
-        }
-    except Exception:  # whatever is wrong with the node, the runtime will say
-        return
-    scope.values.update(made)

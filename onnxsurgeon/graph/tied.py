@@ -19,10 +19,11 @@ from onnxsurgeon.linear_algebra import Array
 
 def tied_segments(segments: Sequence[DenseChain]) -> dict[int, int]:
     """For each segment that has the weights of one before it, that one's number."""
-    firsts: dict[str, int] = {}
+    firsts: dict[tuple[str, bool], int] = {}
     found = {}
     for number, segment in enumerate(segments):
-        first = firsts.setdefault(segment.layers[0].names.weight, number)
+        begin = segment.layers[0]
+        first = firsts.setdefault((begin.names.weight, begin.is_turned), number)
         if first != number:
             found[number] = first
     return found
@@ -42,19 +43,21 @@ def has_shared(segments: Sequence[DenseChain]) -> bool:
 def parted(segments: Sequence[DenseChain], used: Collection[str]) -> tuple[DenseChain, ...]:
     """The segments, weights that are others' transposed having names of their own, which are not among ``used``."""
     found, taken = [], set(used)
+    made: dict[str, str] = {}
     for segment in segments:
         layers = []
         for layer in segment.layers:
             if layer.is_turned:
-                name = f"{layer.names.node}.weight"
-                while name in taken:
+                name = made.get(layer.names.weight, f"{layer.names.node}.weight")
+                while name in taken and layer.names.weight not in made:
                     name += "_"
                 taken.add(name)
+                made[layer.names.weight] = name  # of several that have the same transpose, one name
                 weight = np.ascontiguousarray(layer.weight)
                 layer = replace(layer, weight=weight, names=replace(layer.names, weight=name), is_turned=False)
             layers.append(layer)
         found.append(replace(segment, layers=tuple(layers)))
-    return tuple(found)
+    return sharing(found)
 
 
 def parameter_places(segments: Sequence[DenseChain]) -> list[list[int]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.quantities import whole
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member
 from onnxsurgeon.surgery import parse
@@ -108,15 +109,16 @@ def _effect(surgery: str) -> Effect | None:
 def _position(surgery: str) -> int:
     """Index of the hidden layer that a surgery names, the first of several."""
     number = surgery.partition("+")[0].partition(":")[2].partition(":")[0]
-    return int(number) - 1 if number.isdigit() and 0 < int(number) < 10_000 else 0
+    found = whole(number)
+    return found - 1 if found is not None and 0 < found < 10_000 else 0
 
 
 def _widths(topology: str) -> tuple[int, ...] | None:
     """Such as (784, 10, 10) of "784-10-10", or (1, 8, 392, 10) of "c1-c8+392-10"; None of what is no topology."""
     parts = [part.removeprefix("c") for part in topology.replace("+", "-").split("-")]
-    if len(parts) < 2 or not all(part.isdigit() and 0 < len(part) < 10 and int(part) for part in parts):
-        return None
-    return tuple(map(int, parts))
+    widths = [whole(part) for part in parts]
+    known = tuple(width for width in widths if width and width < 10**9)
+    return known if len(parts) > 1 and len(known) == len(parts) else None
 
 
 def _counts(topology: str) -> list[int]:

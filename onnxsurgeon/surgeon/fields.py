@@ -16,6 +16,8 @@ from onnxsurgeon.quantities import Quantity
 from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.settings import setting
 
+LARGEST = 2**63 - 1  # whole number that can be meant, and that files and libraries hold
+
 
 @dataclass(frozen=True)
 class Range:
@@ -28,6 +30,11 @@ class Range:
 
     def check(self, value: float, name: str) -> None:
         """Raise SettingsError, with a text that begins with ``name``, where the value is outside."""
+        if isinstance(value, int) and abs(value) > LARGEST:
+            what, wrong = f"a number of some {int(value.bit_length() * math.log10(2)) + 1} digits", "large"
+            if value < 0:
+                what, wrong = what.replace("a", "a negative", 1), "small"
+            raise SettingsError(f"{name}: {what} is too {wrong}: expected {self}", "senseless-value")
         is_above = value >= self.least if self.is_least_in else value > self.least
         is_below = value <= self.most if self.is_most_in else value < self.most
         if is_above and is_below and math.isfinite(value):

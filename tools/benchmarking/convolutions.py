@@ -2,13 +2,13 @@
 
 All peers but the last are in one process and take turns, so the Python that runs this needs an ONNX Runtime, and torch
 and onnxsim for their parts. Every one starts from the same weights, sees the same batches, and has as many threads as
-are given. As a program, the side that runs on another checkout: answers requests, a JSON line each, until these end.
+are given. As a program, the side that runs on another checkout: takes batches, and answers with parameters.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import subprocess
 import sys
 import time
@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 
+from benchmarking.environments import with_checkout
 from benchmarking.image_networks import CLASSES, NETWORKS, ImageNetwork
 from benchmarking.onnx_peers import SGD
 from benchmarking.steps import Spread, ratio
@@ -31,9 +32,8 @@ HEADER = (
     "| --- | --- | ---: | ---: | ---: |"
 )
 LOOP, ONNXSIM = "loop engine", "onnxsim.compile_training_loop"
-# The untimed steps are so many at least, that the engine finds out whether threads pay.
-ROWS, WARM_UP = 1_024, 48
-TOOLS = Path(__file__).resolve().parent.parent
+# The untimed steps are so many at least, that the engine finds out whether threads pay; of other peers a few do.
+ROWS, WARM_UP, FEW = 1_024, 48, 3
 
 Step = Callable[[Array], list[Array]]  # trains on batches (steps, batch); the parameters in the end
 
@@ -72,7 +72,7 @@ def _records(
     for name in peers:
         try:
             peers[name].renew()
-            peers[name].step(warm)
+            peers[name].step(warm if name.startswith(LOOP) else warm[:FEW])
         except Exception as error:  # peers' exceptions share no base, and one must not cost us the others
             if name == LOOP:
                 raise
@@ -170,26 +170,23 @@ def loop(network: ImageNetwork, threads: int) -> Peer:
 
 def _elsewhere(network: ImageNetwork, threads: int, checkout: Path) -> Peer:
     """The loop engine of another checkout, in a process of its own."""
-    paths = [str(TOOLS), str(checkout), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarking.convolutions"],
+        [sys.executable, "-m", "benchmarking.convolutions", str(NETWORKS.index(network)), str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=with_checkout(checkout),
     )
     assert process.stdin is not None
     assert process.stdout is not None
     asked, answers = process.stdin, process.stdout
-    asked.write(json.dumps({"network": NETWORKS.index(network), "threads": threads}) + "\n")
+    parameters = len(task(network)[0])
 
     def step(batches: Array) -> list[Array]:
-        asked.write(json.dumps(batches.tolist()) + "\n")
-        asked.flush()
-        answer = answers.readline()
-        if not answer:
+        send(asked, batches)
+        found = [receive(answers) for _ in range(parameters)]
+        if any(values is None for values in found):
             raise RuntimeError(f"its process ended by code {process.wait()}")
-        return [np.array(values, np.float32) for values in json.loads(answer)]
+        return [values for values in found if values is not None]
 
     def close() -> None:
         asked.close()
@@ -276,13 +273,28 @@ def _onnxsim(network: ImageNetwork, threads: int) -> Peer:
     return Peer(step, renew)
 
 
+def send(stream: IO[bytes], values: Array) -> None:
+    """Write an array to a pipe: a line that says what it is, and its bytes."""
+    stream.write(json.dumps([values.dtype.str, values.shape]).encode() + b"\n" + values.tobytes())
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Array | None:
+    """What ``send`` wrote; None where nothing is left."""
+    line = stream.readline()
+    if not line:
+        return None
+    kind, shape = json.loads(line)
+    return np.frombuffer(stream.read(math.prod(shape) * np.dtype(kind).itemsize), kind).reshape(shape)
+
+
 def main() -> None:
-    """Serve the loop engine of the onnxsurgeon that is imported: first the network, then batches."""
-    request = json.loads(sys.stdin.readline())
-    step = loop(NETWORKS[request["network"]], request["threads"]).step
-    for line in sys.stdin:
-        found = step(np.array(json.loads(line)))
-        print(json.dumps([values.tolist() for values in found]), flush=True)
+    """Serve the loop engine of the onnxsurgeon that is imported: the network's number and the threads are given."""
+    number, threads = map(int, sys.argv[1:])
+    step = loop(NETWORKS[number], threads).step
+    while (batches := receive(sys.stdin.buffer)) is not None:
+        for values in step(batches):
+            send(sys.stdout.buffer, values)
 
 
 if __name__ == "__main__":

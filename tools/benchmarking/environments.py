@@ -31,6 +31,12 @@ ONE_THREAD = {
 }
 
 
+def with_checkout(checkout: Path) -> dict[str, str]:
+    """Variables with which a process imports these tools, and onnxsurgeon from a checkout wherever it is started."""
+    paths = [str(TOOLS), str(checkout.resolve()), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 class Environment:
     """A Python with its packages; ``about`` holds their versions and what each peer would run on there."""
 
@@ -40,8 +46,7 @@ class Environment:
         Of a ``checkout`` other than this one, the loop engine is the only peer.
         """
         self.python, self._log = python, folder / "errors.txt"
-        paths = [str(TOOLS), str(checkout or TOOLS.parent), os.environ.get("PYTHONPATH", "")]
-        variables = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        variables = {**with_checkout(checkout or TOOLS.parent), **ONE_THREAD}
         command = [python, "-m", "benchmarking.serve"]
         try:
             with self._log.open("ab") as errors:

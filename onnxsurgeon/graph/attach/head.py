@@ -22,6 +22,7 @@ from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.opening import ModelSource, parts_of
 from onnxsurgeon.graph.reader import from_parts
+from onnxsurgeon.quantities import whole
 from onnxsurgeon.typed import kind_of
 
 
@@ -153,8 +154,9 @@ def _names(classes: int | str | Sequence[str] | Sequence[int]) -> list[Any]:
         raise SettingsError(
             f"classes: '{','.join(texts)}' is one name; expected a number, or names such as cat,dog", "class-names"
         )
-    numbers = all(text.isdecimal() and text == str(int(text)) for text in texts)
-    return [int(text) for text in texts] if numbers else texts
+    numbers = [whole(text) for text in texts]
+    known = [number for number in numbers if number is not None]
+    return known if [str(number) for number in known] == texts else texts
 
 
 def _units(hidden: int | Sequence[int]) -> tuple[int, ...]:

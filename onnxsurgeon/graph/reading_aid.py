@@ -1,0 +1,181 @@
+"""A model's canonical graph, the aid by which it is read and which is thrown away; and what is not read at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper
+
+from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.batch_first import batch_first
+from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
+from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
+from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.files import Parts
+from onnxsurgeon.graph.frozen import Frozen, behind
+from onnxsurgeon.graph.importing import imported
+from onnxsurgeon.graph.inference import inferred
+from onnxsurgeon.graph.lifting import lift
+from onnxsurgeon.graph.normal_form import label
+from onnxsurgeon.graph.one_row import takes_one_row
+from onnxsurgeon.graph.structure import describe
+from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.runtime import first_line
+
+# What rounds activations to integers, or computes with them.
+QUANTIZERS = frozenset(
+    {"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger"}
+    | {"QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearAdd", "QLinearMul", "QLinearSigmoid"}
+)
+# What multiplies with weights that are packed, several in a byte, in blocks of its own.
+PACKED = frozenset({"MatMulNBits", "MatMulBnb4", "MatMulFpQ4"})
+
+
+@dataclass(frozen=True)
+class ReadingAid:
+    """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
+
+    Attributes:
+        graph: that graph.
+        idle: names of products whose values nothing depends on.
+        ranks: of a model that takes one row at a time, how many axes its tensors have in the file; None of others.
+        turned: the same of the tensors whose rows are not their first axis in the file.
+    """
+
+    graph: gs.Graph
+    idle: list[str]
+    ranks: dict[str, int] | None
+    turned: dict[str, int]
+
+    @property
+    def ranks_in_file(self) -> Mapping[str, int]:
+        """Numbers of axes of tensors that have others in the file."""
+        return {**(self.ranks or {}), **self.turned}
+
+
+def reading_aid(
+    model: onnx.ModelProto,
+    arrays: dict[str, Array],
+    source: str,
+    allowance: Allowance,
+    frozen: Frozen,
+    *,
+    turns: bool = True,
+) -> ReadingAid:
+    """Import a model; with ``turns``, what has its rows elsewhere is read as if they were the first axis.
+
+    Raises:
+        ModelError: it cannot be read, or is in training mode.
+    """
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    listed = {value.name for value in typed.graph.input}
+    for name, values in arrays.items():
+        if name not in listed:
+            kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+            typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
+    try:
+        typed = behind(inferred(typed), frozen.before, source)
+        is_one_row = takes_one_row(typed, arrays.keys())
+        constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
+        bodies = without_bodies(typed, constant, PRODUCTS)
+        graph = imported(typed)
+        mark_bodies(graph, bodies)
+        tensors = {tensor.name: tensor for tensor in graph.inputs}
+        for name, values in arrays.items():
+            if name in tensors:  # not where only what is frozen reads it
+                tensors[name].to_constant(values)
+        graph.inputs = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
+    except ModelError:
+        raise
+    except Exception as error:  # neither onnx nor onnx-graphsurgeon promises a type
+        raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}", "damaged-model") from error
+    _refuse_wrong_biases(graph, source)
+    ranks = lift(graph) if is_one_row else None
+    turned = batch_first(graph, allowance) if turns and ranks is None else {}
+    idle = canonicalise(graph, allowance)
+    _refuse_training_mode(graph, source)
+    return ReadingAid(graph, idle, ranks, turned)
+
+
+def inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """The model with its local functions written out.
+
+    Raises:
+        ModelError: they cannot be.
+    """
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # it promises no type
+        raise ModelError(
+            f"{source}: its local functions cannot be inlined: {first_line(error)}", "damaged-model"
+        ) from error
+
+
+def refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int], source: str) -> None:
+    """Refuse quantized activations, but not weights that are constants behind DequantizeLinear.
+
+    Nor is what the nodes with the numbers ``held`` do, which are frozen.
+
+    Raises:
+        ModelError: there are some; names the node.
+    """
+    if not any(node.op_type in QUANTIZERS or node.op_type in PACKED for node in model.graph.node):
+        return
+    constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
+    advice = "evolve the float model it was made from, and quantize the result again"
+    for number, node in enumerate(model.graph.node):
+        if number in held:
+            continue
+        if all(name in constants for name in inputs_of(node)):
+            constants.update(node.output)
+        elif node.op_type in QUANTIZERS:
+            raise ModelError(
+                f"{source}: {describe(node)}: the model is quantized, its activations too, and these may live in the "
+                f"quantizer's saturation; {advice}",
+                "quantized-model",
+            )
+        elif node.op_type in PACKED:
+            raise ModelError(
+                f"{source}: {describe(node)}: the model is quantized: its weights are packed in a form of that "
+                f"operator's own, which is not unpacked; {advice}",
+                "quantized-model",
+            )
+
+
+def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
+    """What depends on the other rows of a batch, or on chance, cannot be computed once for each row."""
+    for node in graph.nodes:
+        random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
+        if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
+            raise ModelError(
+                f"{source}: node '{label(node)}' ({node.op}) is in training mode; export the model for inference",
+                "training-mode",
+            )
+
+
+def _updates_statistics(node: gs.Node) -> bool:
+    return bool(node.attrs.get("training_mode", 0)) or any(tensor.outputs for tensor in node.outputs[1:])
+
+
+def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
+    """onnx.checker lets a bias of the wrong length pass."""
+    for node in graph.nodes:
+        if node.op != "Gemm" or len(node.inputs) < 3 or not node.outputs:
+            continue
+        weight, bias = constant_values(node.inputs[1]), constant_values(node.inputs[2])
+        if weight is not None and bias is not None and weight.ndim == 2:
+            units = weight.shape[0] if node.attrs.get("transB", 0) else weight.shape[1]
+            if bias.ndim and bias.shape[-1] not in (1, units):
+                raise ModelError(
+                    f"{source}: node '{label(node)}': bias of shape {bias.shape} for {units} units", "damaged-model"
+                )
