@@ -3,9 +3,14 @@
 Foretold is the error of the next pre-activation, in the metric of the network's outputs (``calibration.sensitivity``),
 errors at different positions being taken for independent. Behind convolutions they are not: what a channel would have
 told is missing everywhere in an image, a mean over all positions adds that up, and in a residual network each block
-goes on from what the blocks before it got wrong. How far that is off differs from layer to layer by orders of
-magnitude. So each group is pruned alone to a few widths, each layer factorized alone to a few ranks, and the change of
-the outputs of some rows is set beside what was foretold.
+goes on from what the blocks before it got wrong. How far that is off differs from layer to layer. So each group is
+pruned alone to a few widths, each layer factorized alone to a few ranks, and the change of the outputs of some rows is
+set beside what was foretold.
+
+Of a residual network c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10 on Fashion-MNIST, whose last block is averaged over
+all positions, that was 14 to 30 times what was foretold of the width inside that block, 2 to 7 times of the others.
+Pruned step by step to a quarter of its parameters, without training, it was right on 0.833 of 2,000 rows held out;
+by what is foretold alone 0.790 (cross-entropy 0.499 and 0.620; the whole network 0.917).
 """
 
 from __future__ import annotations

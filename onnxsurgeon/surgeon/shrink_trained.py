@@ -63,6 +63,7 @@ WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is 
 ADJUSTED = 3  # sizes that a plan is tried for, where the limit is one on latency
 FINE = 0.02  # of such a limit: what is faster by less is as large as it can be
 BLOCKS = (8, 16)  # units of a convolution that a processor computes side by side
+BLOCK_STEP = 0.6  # share of the parameters that a step of pruning in such blocks keeps
 PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
 
@@ -203,8 +204,6 @@ class ShrinkTrained(FrontSearch):
         if self.limits.latency is None:
             most = self.most(base if bounds.are_any else straight) or most
         plans = reductions(base.network, self._calibrated, most, base.number, bounds=bounds)
-        if self.limits.latency is not None:
-            plans += self._in_blocks(base, self.limits.latency)
         given = self.given_branch
         moments = calibrate(given.network, self.train, self.sample)
         plain = self._plain(given, moments, most)
@@ -221,23 +220,40 @@ class ShrinkTrained(FrontSearch):
             kind = kind_of(made.surgery)
             if kind not in found or made.score > found[kind].score:
                 found[kind] = made
+        if self.limits.latency is not None:
+            for made in self._in_blocks(state, base, self.limits.latency):
+                is_met = self.limits.admits(self._entry(found[UNITS]))
+                if self.limits.admits(self._entry(made)) and (made.score > found[UNITS].score or not is_met):
+                    found[UNITS] = made
         return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
 
-    def _in_blocks(self, base: Branch, limit: float) -> list[Candidate]:
-        """Units of convolutions in multiples that ONNX Runtime computes side by side, as many as are fast enough.
+    def _in_blocks(self, state: State, base: Branch, limit: float) -> Iterator[Branch]:
+        """Networks with units of convolutions in multiples that ONNX Runtime computes side by side, fast enough.
 
-        What lies between two multiples takes as long as the upper one, or longer.
+        What lies between two multiples takes as long as the upper one, or longer. How small that has to be is told from
+        the given network; it is pruned to it step by step, and a few times further where that is not fast enough.
         """
         network, moments = base.network, self._calibrated(base.network)
-        found = []
         for block in BLOCKS if has_convolutions(network) else ():
 
             def plan(most: int, block: int = block) -> Candidate | None:
                 return by_units(network, moments, most, base.number, self.limits.bounds, block)
 
             most = self._latencies.within(limit, network, moments, plan, least_count(network))
-            found.append(plan(most))
-        return [candidate for candidate in found if candidate is not None]
+            branch, further = base, 0
+            while not self.limits.admits(self._entry(branch)):
+                have = branch.network.parameter_count
+                further += have <= most
+                if further > ADJUSTED or self._is_late(state, self._plan_seconds, PLANS_SHARE):
+                    break
+                step = int(BLOCK_STEP * have) if have <= most else max(most, int(BLOCK_STEP * have))
+                known = self._calibrated(branch.network)
+                candidate = by_units(branch.network, known, step, branch.number, self.limits.bounds, block)
+                made = None if candidate is None else self.untrained(state, candidate, branch)
+                if made is None:
+                    break
+                branch = made
+            yield branch
 
     def _plain(self, given: Branch, moments: Moments, most: int) -> Candidate | None:
         """The given network pruned in one go to the limits, or to ``most`` parameters, as ``operate prune`` does it."""
