@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxsurgeon import create_convolutional, load, operate, save
+from onnxsurgeon import SurgeonSettings, create_convolutional, evolve, load, operate, save
 from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
@@ -20,7 +20,7 @@ START = create_convolutional("28x28x1-c8-p-c16-p-10", seed=1)
 def test_shapes_are_deeper_nearly_as_large_as_they_may_be_and_compute_the_same(most):
     found = growths(START, most, mode=BY_GRADIENTS)
     assert len({each.surgeries for each in found}) == len(found) >= 4
-    given = to_model(START)
+    given, costs = to_model(START), []
     for candidate in found:
         grown = START
         for surgery in candidate.surgeries:
@@ -29,6 +29,35 @@ def test_shapes_are_deeper_nearly_as_large_as_they_may_be_and_compute_the_same(m
         assert grown.hidden_count > START.hidden_count
         assert {surgery.mode for surgery in candidate.surgeries if isinstance(surgery, Widen)} == {"fresh"}
         assert compare_models(given, to_model(grown), random_inputs(given, rows=2)).relative < 1e-5
+        costs.append(grown.multiplications)
+    assert max(costs) <= 2 * min(costs)
+
+
+def test_what_takes_too_many_multiplications_does_not_compete():
+    """One more on maps four times as large is there with few channels, and not with as many as behind the pool."""
+    found = growths(START, 200_000, mode=BY_GRADIENTS)
+    on_large_maps = [candidate for candidate in found if InsertIdentity(1) in candidate.surgeries]
+    assert {candidate.reason.partition(" ")[0] for candidate in found} == {"even", "rising"}
+    assert {candidate.reason.partition(" ")[0] for candidate in on_large_maps} == {"rising"}
+
+
+def test_dropout_counts_parameters_of_convolutions_several_times():
+    settings = SurgeonSettings.from_preset()
+    found = [settings.dropout_of(parameters, 54_000, has_maps=True) for parameters in (5_000, 20_000, 60_000, 200_000)]
+    assert found == [0.0, 0.1, 0.15, 0.25]
+    assert settings.dropout_of(20_000, 54_000) == 0
+
+
+def test_a_search_grows_convolutions_to_the_limit_and_no_further(tmp_path):
+    save(create_convolutional("8x8x1-c2-p-10", seed=1), tmp_path / "start.onnx")
+    settings = SurgeonSettings.from_preset(epochs=10, growth=0.2, max_parameters=1200, batch_size=64)
+    events = []
+    evolve(tmp_path / "start.onnx", "digits", settings=settings, run_dir=tmp_path / "run", callbacks=events.append)
+    counts = [count for event in events if event["event"] == "decided" for count in event["parameters"]]
+    assert 1000 < max(counts) <= 1200
+    last = load(tmp_path / "run" / "best.onnx")
+    assert last.parameter_count == max(counts)
+    assert last.hidden_count > 0
 
 
 def test_convolutions_come_where_there_are_fewest_positions_or_everywhere():
