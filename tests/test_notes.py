@@ -395,6 +395,5 @@ def test_a_reshape_that_splits_units_over_axes_is_named(name):
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
     network = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     assert (
-        "the width of 'q' stays: a Reshape splits its units over several axes, as for the heads of an attention "
-        f"(node '{name or 'b'}')"
+        f"the width of 'q' stays: a Reshape splits its units over several axes (node '{name or 'b'}')"
     ) in network.frame.notes

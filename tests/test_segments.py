@@ -321,7 +321,7 @@ def batch_normalization_whose_input_has_two_readers(g):
     "3-5-3",
     "6-2",
     shared=((3, 2),),
-    notes=("the width of 'd2' stays: Reshape lays its output out anew (node 'Reshape_d')",),
+    notes=("the width of 'd2' stays: a Reshape splits its units over several axes (node 'Reshape_d')",),
 )
 def shape_arithmetic_before_a_reshape(g):
     """The shape is computed from the batch's at run time, as exporters write a view."""
@@ -399,7 +399,7 @@ def an_if_between_dense_layers(g):
     "126-7-2",
     notes=(
         "'conv' stays as it is: transposed convolutions are not worked on",
-        "the width of 'd1' stays: Reshape lays its output out anew (node 'Reshape_b')",
+        "the width of 'd1' stays: a Reshape splits its units over several axes (node 'Reshape_b')",
     ),
 )
 def a_transposed_convolution_behind_a_dense_layer(g):

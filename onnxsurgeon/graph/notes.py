@@ -25,7 +25,7 @@ _DOES = {
     "a grouped convolution": "reads {its} units in groups",
     "the next layer": "works along another axis than {its} units",
     "a layer whose weights others have too": "reads or writes {its} units",
-    "a Reshape": "splits {its} units over several axes, as for the heads of an attention",
+    "a Reshape": "splits {its} units over several axes",
     "Concat": "puts {its} output beside others'",
 }
 _IN_A_ROW = "more than one activation"
