@@ -123,7 +123,7 @@ def test_a_shape_that_is_computed_is_that_of_what_is_reshaped():
         n("Gemm", "c W2", "y"),
     ]
     more = {"one64": np.array([1])}
-    notes = ("the width of 'Gemm_a' stays: Reshape lays its output out anew (node 'Reshape_b')",)
+    notes = ("the width of 'Gemm_a' stays: a Reshape splits its units over several axes (node 'Reshape_b')",)
     trains_like(build(nodes, ("batch", 2), CONSTANTS | more), "2-6+6-3", (4, 2), notes)
 
 
