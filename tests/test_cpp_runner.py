@@ -38,8 +38,10 @@ def example(tmp_path_factory):
     library.symlink_to(LIBRARIES[0])
     options = [f"-DONNXRUNTIME_LIBRARY={library}", "-DCMAKE_BUILD_TYPE=Release"]
     options += [f"-DONNXRUNTIME_INCLUDE={INCLUDE}"] if INCLUDE else []
+    # Not as a part of the make that may have started these tests.
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     for command in (["cmake", *options, str(RUNNER)], ["cmake", "--build", "."]):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning:" not in done.stderr
     return folder / "example"
