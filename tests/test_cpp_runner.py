@@ -39,7 +39,8 @@ def example(tmp_path_factory):
     options = [f"-DONNXRUNTIME_LIBRARY={library}", "-DCMAKE_BUILD_TYPE=Release"]
     options += [f"-DONNXRUNTIME_INCLUDE={INCLUDE}"] if INCLUDE else []
     # Not as a part of the make that may have started these tests.
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    inherited = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    environment = {name: value for name, value in os.environ.items() if name not in inherited}
     for command in (["cmake", *options, str(RUNNER)], ["cmake", "--build", "."]):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
