@@ -136,7 +136,7 @@ def test_a_result_that_is_worse_by_more_than_chance_is_told_first(worse):
         ({"shrink": 10}, "try --shrink 5, --lose 0.5% in its place, or more --epochs than 20"),
         ({"shrink": 3}, "try --shrink 2, --lose 0.5% in its place, or more --epochs than 20"),
         ({"shrink": 2}, "try a larger limit, --lose 0.5% in its place, or more --epochs than 20"),
-        ({"lose": 0.01}, "try less of a loss, or more --epochs than 20"),
+        ({"lose": 0.01}, "try a smaller --lose, or more --epochs than 20"),
         ({"min_accuracy": 0.9}, "try a higher --min-accuracy, or more --epochs than 20"),
         ({"epochs": 200}, "try more rows to train on"),
     ],

@@ -128,7 +128,7 @@ def _bounds(settings: SurgeonSettings) -> list[str]:
     if not settings.heeds_wishes:
         return []
     if settings.lose is not None or settings.tolerance is not None:
-        return ["less of a loss"]
+        return [f"a smaller --{'lose' if settings.lose is not None else 'tolerance'}"]
     if settings.min_accuracy is not None:
         return ["a higher --min-accuracy"]
     if settings.shrink is not None and settings.shrink > SLIGHT:
