@@ -124,9 +124,29 @@ def test_a_result_that_is_worse_by_more_than_chance_is_told_first(worse):
     assert worse.is_worse
     assert worse.remarks[0] == (
         f"WORSE than the given model by more than chance: accuracy {worse.test.accuracy:.4f} on the 360 test rows, "
-        f"where the given model has {worse.start.accuracy:.4f}"
+        f"where the given model has {worse.start.accuracy:.4f}; try a larger limit, --lose 0.5% in its place, "
+        f"more --epochs than {TOO_SMALL['epochs']}, or more rows to decide by (--validation-fraction)"
     )
     assert not worse.is_given
+
+
+@pytest.mark.parametrize(
+    ("asked", "tries"),
+    [
+        ({"shrink": 10}, "try --shrink 5, --lose 0.5% in its place, or more --epochs than 20"),
+        ({"shrink": 3}, "try --shrink 2, --lose 0.5% in its place, or more --epochs than 20"),
+        ({"shrink": 2}, "try a larger limit, --lose 0.5% in its place, or more --epochs than 20"),
+        ({"lose": 0.01}, "try a smaller --lose, or more --epochs than 20"),
+        ({"min_accuracy": 0.9}, "try a higher --min-accuracy, or more --epochs than 20"),
+        ({"epochs": 200}, "try more rows to train on"),
+    ],
+)
+def test_what_to_try_where_the_result_is_worse(asked, tries):
+    settings = SurgeonSettings(**{"epochs": 20, **asked})
+    (worse,) = remarks(
+        replace(OUTCOME, settings=settings, is_given=False, is_worse=True, rows=5000, after=0.95, before=0.955)
+    )
+    assert worse.endswith(f"has 0.9550; {tries}")
 
 
 def test_the_given_model_as_result_is_told_with_what_to_try(given):
@@ -239,7 +259,7 @@ def test_where_a_wish_was_missed_the_given_model_is_not_said_to_be_unbeaten():
 
 def test_remarks_come_in_order():
     (worse, flattered) = remarks(replace(OUTCOME, is_given=False, is_worse=True, is_trained=True))
-    assert worse.endswith("R² 0.2500 on the 900 test rows, where the given model has 0.5000")
+    assert worse.endswith("R² 0.2500 on the 900 test rows, where the given model has 0.5000; try more rows to train on")
     assert "flatters" in flattered
     assert remarks(replace(OUTCOME, is_given=False)) == ()
     assert remarks(replace(OUTCOME, is_given=False, is_trained=True, is_held_out=False)) == ()

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from onnxsurgeon.cli import console
 from onnxsurgeon.cli.event_printer import EventPrinter
-from onnxsurgeon.cli.narrow import packed, shorten, sparkline
+from onnxsurgeon.cli.narrow import heading, packed, shorten, sparkline
 from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
 
 LONG = "c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10"
@@ -79,3 +79,10 @@ def test_a_candidates_line_fits_eighty_columns(capsys, monkeypatch):
     for words in ("1,234,567", "0.9876", "-0.0123", "-0.1234", "c1-c16+c16-…-10"):
         assert words in line
     assert line.count("…") == 2  # in the surgeries, and in the middle of the topology
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced accuracy", "R²", "agreement", "fidelity"])
+def test_a_columns_heading_is_of_its_metric_and_as_wide_as_its_values(metric):
+    assert len(heading(metric)) <= len("0.9876")
+    assert heading(metric)[0] == metric[0]
+    assert (heading(metric) == "accur.") is (metric == "accuracy")

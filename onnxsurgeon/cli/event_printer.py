@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from onnxsurgeon.cli.console import UNBOUNDED, escape, out, print_line
-from onnxsurgeon.cli.narrow import packed, shorten
+from onnxsurgeon.cli.narrow import heading, packed, shorten
 from onnxsurgeon.surgeon.log import SCORE, near_chance
 
 if TYPE_CHECKING:
@@ -106,10 +106,11 @@ class EventPrinter:
             started_with = ", ".join(event["other_versions"])
             print_line(f"[yellow]started with {escape(started_with)}: the result's bytes may differ from that run's[/]")
 
-    @staticmethod
-    def _column_names() -> None:
+    def _column_names(self) -> None:
         surgery, topology = f"{'surgery':<{SURGERY}}", f"{'topology':<{_topology_columns()}}"
-        print_line(f"[dim]{'':<7} {'':>4} {surgery} {topology} {'params':>9} accur.    gain  score[/]")
+        print_line(
+            f"[dim]{'':<7} {'':>4} {surgery} {topology} {'params':>9} {heading(self.metric):<6}    gain  score[/]"
+        )
 
 
 class SilentPrinter(EventPrinter):

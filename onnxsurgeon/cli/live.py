@@ -15,7 +15,7 @@ from rich.text import Text
 
 from onnxsurgeon.cli import console
 from onnxsurgeon.cli.event_printer import EventPrinter, SilentPrinter
-from onnxsurgeon.cli.narrow import shorten, sparkline
+from onnxsurgeon.cli.narrow import heading, shorten, sparkline
 from onnxsurgeon.cli.run_state import Row, RunState
 from onnxsurgeon.runs.events import Event
 from onnxsurgeon.surgeon.log import SCORE
@@ -232,7 +232,7 @@ def _table(
     """Branches, with their gains, or candidates, with scores and outcomes."""
     rows, left_out = fitting
     own = 2 if name == "branches" else 3
-    names = ["params", "accur.", "gain", "score"]
+    names = ["params", heading(state.metric), "gain", "score"]
     lines = [columns.line(name, "topology", _chosen(names, own, columns), "", "bold")]
     for row in rows:
         figures = [

@@ -6,6 +6,12 @@ import re
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_HEADINGS = {"balanced accuracy": "b.acc.", "R²": "R²", "agreement": "agree.", "fidelity": "fidel."}
+
+
+def heading(metric: str) -> str:
+    """What stands above a column of a metric's values, in at most six columns."""
+    return _HEADINGS.get(metric, "accur.")
 
 
 def shorten(topology: str, width: int) -> str:

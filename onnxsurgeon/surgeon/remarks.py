@@ -10,6 +10,7 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 
 FEW_ROWS = 1000  # to decide by: of fewer, more would tell more networks apart
 FEW_EPOCHS = 100
+SLIGHT = 2  # times smaller: to ask for less than that is another wish
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
     if outcome.is_worse:
         said.append(
             f"WORSE than the given model by more than chance: {outcome.metric} {spell_metric(outcome.after)} on the "
-            f"{outcome.test_rows:,} test rows, where the given model has {spell_metric(outcome.before)}"
+            f"{outcome.test_rows:,} test rows, where the given model has {spell_metric(outcome.before)}; try "
+            f"{_one_of([*_bounds(outcome.settings), *_more(outcome)] or ['more rows to train on'])}"
         )
     lost = _lost_on_the_test_rows(outcome)
     if lost:
@@ -105,14 +107,6 @@ def _hints(outcome: Outcome) -> list[str]:
     """What may lead to another result."""
     settings, found = outcome.settings, []
     limit = "a larger limit" if outcome.shortfall else "a smaller limit"
-    limits = (
-        settings.max_parameters,
-        settings.max_size,
-        settings.max_latency,
-        settings.max_macs,
-        settings.max_memory,
-        settings.shrink,
-    )
     if settings.lose is not None:
         found.append(f"--lose {spell_share(2 * settings.lose or 0.005)}")
     elif settings.tolerance is not None:
@@ -122,10 +116,29 @@ def _hints(outcome: Outcome) -> list[str]:
     elif settings.objective == "pareto":
         found.append("one of RUN/front")
     elif settings.heeds_wishes:
-        is_free = all(limit is None for limit in limits)
+        is_free = all(limit is None for limit in _limits(settings))
         found.append("--lose 0.5% or --shrink 2 for a smaller one" if is_free else limit)
     if found and outcome.is_teacher and not _asks_for_accuracy(settings):
         return found  # nor will more time or rows make one better than the teacher
+    return [*found, *_more(outcome)] or ["more rows to train on"]
+
+
+def _bounds(settings: SurgeonSettings) -> list[str]:
+    """What asks for less of a loss than was met."""
+    if not settings.heeds_wishes:
+        return []
+    if settings.lose is not None or settings.tolerance is not None:
+        return [f"a smaller --{'lose' if settings.lose is not None else 'tolerance'}"]
+    if settings.min_accuracy is not None:
+        return ["a higher --min-accuracy"]
+    if settings.shrink is not None and settings.shrink > SLIGHT:
+        return [f"--shrink {max(settings.shrink / 2, SLIGHT):g}", "--lose 0.5% in its place"]
+    return ["a larger limit", "--lose 0.5% in its place"] if any(_limits(settings)) else []
+
+
+def _more(outcome: Outcome) -> list[str]:
+    """More of what a run takes: time, or rows to decide by; nothing where there is enough of both."""
+    settings, found = outcome.settings, []
     if settings.time_limit is not None:
         found.append("a longer --time-limit")
     elif settings.epochs < FEW_EPOCHS:
@@ -134,7 +147,19 @@ def _hints(outcome: Outcome) -> list[str]:
         found.append(
             "more rows to decide by (--validation-fraction)" if outcome.is_held_out else "more validation rows"
         )
-    return found or ["more rows to train on"]
+    return found
+
+
+def _limits(settings: SurgeonSettings) -> tuple[float | None, ...]:
+    """Every limit on what the result may take."""
+    return (
+        settings.max_parameters,
+        settings.max_size,
+        settings.max_latency,
+        settings.max_macs,
+        settings.max_memory,
+        settings.shrink,
+    )
 
 
 def _one_of(texts: list[str]) -> str:
