@@ -200,3 +200,91 @@ def test_the_surgeon_makes_a_transformer_smaller(tmp_path):
     given = run(onnx.load(fixture.path), {"pixels": rows})[0]
     assert best.shape == given.shape == (400, 10)
     assert np.square(best - given).sum() < 0.2 * np.square(given - given.mean(0)).sum()
+
+
+def turned_part(nodes, constants, *, rows="n", opset=17):
+    """A layer of 8 units for each of 3 steps, the nodes given, which read "h" and write "t", and a layer behind."""
+    rng = np.random.default_rng(6)
+    made = [helper.make_node("MatMul", ["x", "w"], ["h"]), *nodes, helper.make_node("MatMul", ["t", "v"], ["y"])]
+    constants = {"w": rng.standard_normal((5, 8)).astype(np.float32), **constants}
+    graph = helper.make_graph(
+        made,
+        "turned",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 3, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 2])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def shape(*sizes):
+    return np.array(sizes, np.int64)
+
+
+def matrix(*sizes):
+    return np.random.default_rng(7).standard_normal(sizes).astype(np.float32)
+
+
+NODE = helper.make_node
+TURNED = {
+    "a bias is added behind the Transpose": (
+        1,
+        [
+            NODE("Reshape", ["h", "flat"], ["f"]),
+            NODE("MatMul", ["f", "u"], ["a"]),
+            NODE("Transpose", ["a"], ["b"], perm=[1, 0]),
+            NODE("Sub", ["b", "one"], ["c"]),
+            NODE("Slice", ["c", "begin", "end", "begin"], ["d"]),
+            NODE("Transpose", ["d"], ["t"], perm=[1, 0]),
+        ],
+        {"flat": shape(1, 24), "u": matrix(24, 4), "one": matrix(1)[0], "begin": shape(0), "end": shape(1)}
+        | {"v": matrix(1, 2)},
+    ),
+    "numbers of units in front of the rows": (
+        "n",
+        [
+            NODE("Transpose", ["h"], ["a"], perm=[2, 0, 1]),
+            NODE("Concat", ["a", "a"], ["b"], axis=0),
+            NODE("Reshape", ["b", "four"], ["c"]),
+            NODE("Transpose", ["c"], ["d"], perm=[1, 0, 2, 3]),
+            NODE("Reshape", ["d", "flat"], ["t"]),
+        ],
+        {"four": shape(16, -1, 1, 3), "flat": shape(-1, 48), "v": matrix(48, 2)},
+    ),
+    "a Reshape to the shape that it has": (
+        4,
+        [
+            NODE("Transpose", ["h"], ["a"], perm=[1, 2, 0]),
+            NODE("Relu", ["a"], ["b"]),
+            NODE("ReduceMean", ["b"], ["c"], axes=[0], keepdims=0),
+            NODE("Transpose", ["c"], ["d"], perm=[1, 0]),
+            NODE("Reshape", ["d", "same"], ["t"]),
+        ],
+        {"same": shape(4, 8), "v": matrix(8, 2)},
+    ),
+    "Reshapes that are undone": (
+        1,
+        [
+            NODE("Transpose", ["h"], ["a"], perm=[1, 2, 0]),
+            NODE("Reshape", ["a", "two"], ["b"]),
+            NODE("Reshape", ["b", "three"], ["c"]),
+            NODE("Transpose", ["c"], ["d"], perm=[2, 0, 1]),
+            NODE("Reshape", ["d", "flat"], ["t"]),
+        ],
+        {"two": shape(3, 8), "three": shape(3, 8, 1), "flat": shape(1, 24), "v": matrix(24, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TURNED.values(), ids=TURNED)
+def test_every_group_of_a_turned_part_is_widened_exactly_or_stays(case):
+    rows, nodes, constants = case
+    model = turned_part(nodes, constants, rows=rows)
+    count = rows if isinstance(rows, int) else 4
+    x = np.random.default_rng(8).standard_normal((count, 3, 5)).astype(np.float32)
+    wanted = run(model, {"x": x})[0]
+    network = from_model(model)
+    np.testing.assert_allclose(run(to_model(network), {"x": x})[0], wanted, rtol=1e-4, atol=1e-5)
+    for number in range(1, network.group_count + 1):
+        changed = operate(network, Widen(number, 2)).network
+        np.testing.assert_allclose(run(to_model(changed), {"x": x})[0], wanted, rtol=1e-4, atol=1e-5)

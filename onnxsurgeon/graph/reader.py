@@ -44,6 +44,9 @@ from onnxsurgeon.graph.tied import tied_segments
 METADATA_PREFIX = "onnxsurgeon."
 
 
+_LAID_OUT = frozenset(("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"))
+
+
 def load(path: str | os.PathLike[str]) -> Network:
     """Read the model at ``path`` as a network.
 
@@ -80,19 +83,18 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     still = {name for number in held for name in model.graph.node[number].output}
     structure = find_structure(aid.graph, names, source, frozen.layers, still)
-    if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)):
-        # What enters or leaves the trained part has its rows in front in the file too.
+    first, rest = _without_segments(model, structure)
+    if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)) or any(
+        node.op_type in _LAID_OUT and not aid.turned.keys().isdisjoint((*node.input, *node.output))
+        for node in rest.removed
+    ):
+        # What enters or leaves the trained part has its rows in front in the file too, and so has what layers write
+        # in the place of a Transpose or Reshape that is seen through.
         aid = reading_aid(model, parts.arrays, source, allowance, frozen, turns=False)
         structure = find_structure(aid.graph, names, source, frozen.layers, still)
+        first, rest = _without_segments(model, structure)
     graph, idle, ranks = aid.graph, aid.idle, aid.ranks
     listed = {value.name for value in model.graph.input}
-    ends: list[Ends] = []
-    first = []
-    for number, links in enumerate(structure.segments):
-        first.append(len(ends))
-        writing = structure.readers.get(number, links[-1:])
-        ends += [Ends(links[0].dense.attrs["entry"], link.output.name) for link in writing]
-    rest = cut(model, ends, [tensor.name for tensor in structure.features])
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
     taken.update(name for node in rest.model.graph.node for name in node.output)
     nodes = {node.name for node in model.graph.node}
@@ -135,6 +137,17 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     network = Network(tuple(segments), replace(frame, notes=notes), name, own)
     vars(network)["units"] = groups  # which do not depend on notes
     return network
+
+
+def _without_segments(model: onnx.ModelProto, structure: Structure) -> tuple[list[int], Cut]:
+    """The number of each segment's first end, and the model without the segments' nodes."""
+    ends: list[Ends] = []
+    first = []
+    for number, links in enumerate(structure.segments):
+        first.append(len(ends))
+        writing = structure.readers.get(number, links[-1:])
+        ends += [Ends(links[0].dense.attrs["entry"], link.output.name) for link in writing]
+    return first, cut(model, ends, [tensor.name for tensor in structure.features])
 
 
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:

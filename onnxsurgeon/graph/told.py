@@ -15,6 +15,7 @@ from onnxsurgeon.graph.own_values import own_values
 from onnxsurgeon.linear_algebra import Array
 
 DEEPEST = 16  # nodes
+_FORMS = frozenset(("Cast", "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"))
 
 
 class Told(NamedTuple):
@@ -101,7 +102,8 @@ class ToldSizes:
         for node in self.nodes:
             if node.op_type not in ("Reshape", "Expand") or len(node.input) < 2 or node.output[0] in steps:
                 continue
-            if any(size not in (-1, 0, 1) for size in self.numbers(node.input[1])):
+            sizes = self.numbers(node.input[1])
+            if (self.frame.turned and sizes[-1:] == [1]) or any(size not in (-1, 0, 1) for size in sizes):
                 found.setdefault(self.origin(node.input[0]), node.name or node.output[0])
         return found
 
@@ -194,7 +196,7 @@ class ToldSizes:
         """The trunk's tensor that a tensor is a form of."""
         while name not in self.ranks and name in self.writers:
             node = self.nodes[self.writers[name]]
-            if node.op_type not in ("Cast", "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Flatten"):
+            if node.op_type not in _FORMS:
                 break
             name = node.input[0]
         return name
