@@ -122,6 +122,8 @@ class _Turning:
     def _assume(self, tensor: Any) -> None:
         """A tensor whose rows are its first axis, where all else of its shape is known."""
         sizes = shape_of(tensor)
+        if isinstance(self.size, int) and sizes and sizes[0] != self.size:
+            return
         if sizes and all(isinstance(size, int) and size > 0 for size in sizes[1:]):
             self._add(tensor, (PLAIN, *(() if size == 1 else (size,) for size in sizes[1:])))
 
@@ -198,15 +200,16 @@ class _Turning:
         changed: dict[int, Any] = {}
         for position, tensor in enumerate(node.inputs):
             values = constant_values(tensor)
-            if values is None or values.ndim < len(whole) - place:
+            if values is None:
                 continue
             if values.ndim > len(whole):
                 raise NotToldError
             have = (1,) * (len(whole) - values.ndim) + values.shape
             if have[place] != 1:
                 raise NotToldError
-            sizes = [have[axis] for axis, _ in behind_rows(whole)]
-            changed[position] = like(tensor, np.ascontiguousarray(values).reshape(1, *sizes))
+            if values.ndim >= len(whole) - place:
+                sizes = [have[axis] for axis, _ in behind_rows(whole)]
+                changed[position] = like(tensor, np.ascontiguousarray(values).reshape(1, *sizes))
             axes = [
                 widest([mine, () if size == 1 else (size,)]) if axis != place else mine
                 for axis, (mine, size) in enumerate(zip(axes, have, strict=True))
@@ -247,6 +250,8 @@ class _Turning:
         default = 1 if node.op != "LayerNormalization" and self.rewriter.opset < 13 else -1
         if int(node.attrs.get("axis", default)) not in (-1, len(layout) - 1) or len(self._read(node)) > 1:
             raise NotToldError
+        if any(tensor.outputs for tensor in node.outputs[1:]):  # means and deviations
+            raise NotToldError
         without_rows(layout, -1)
         return [layout] * len(node.outputs), lambda: node.attrs.update(axis=-1)
 
@@ -256,6 +261,8 @@ class _Turning:
         if axes is None:
             axes = _values(node, 1).ravel().tolist()
         axes = [int(axis) % len(layout) for axis in axes]
+        if not axes:  # all of them, or none, as the node says elsewhere
+            raise NotToldError
         new = [with_rows_in_front(layout, axis) for axis in axes]
         kept = bool(node.attrs.get("keepdims", 1))
         made = tuple(() if i in axes else axis for i, axis in enumerate(layout) if kept or i not in axes)
