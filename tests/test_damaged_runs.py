@@ -13,7 +13,7 @@ from onnxsurgeon import RunError, SurgeonSettings, create, diff, evolve, read_ru
 from onnxsurgeon.graph.files import read_parts, write_parts
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.report import write_plots, write_report
-from onnxsurgeon.runs.branch import read_branch
+from onnxsurgeon.runs.branch import file_of, read_branch
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runs.lines import sealed
 
@@ -393,3 +393,14 @@ def test_a_branch_without_measurements_or_under_another_name_is_not_gone_on_from
         with pytest.raises(RunError, match=reason):
             resume(run)
         path.write_bytes(kept)
+
+
+def test_a_branch_is_told_by_one_file(tmp_path):
+    for name in ("0003-widen.onnx", "0012-widen.onnx"):
+        (tmp_path / name).touch()
+    assert file_of(tmp_path, 3) == tmp_path / "0003-widen.onnx"
+    with pytest.raises(RunError, match="the file of branch 4 is gone; the run cannot be resumed"):
+        file_of(tmp_path, 4)
+    (tmp_path / "0003-prune.onnx").touch()
+    with pytest.raises(RunError, match=r"branch 3 has several files, '0003-prune.onnx', '0003-widen.onnx'; the run"):
+        file_of(tmp_path, 3)

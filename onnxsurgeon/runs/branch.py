@@ -146,6 +146,21 @@ def flush_branch(path: Path) -> None:
             raise RunError(f"{file}: cannot be written: {error.strerror or error}", "cannot-write") from error
 
 
+def file_of(folder: Path, number: int) -> Path:
+    """The file of the branch with that number, among the branches in a folder.
+
+    Raises:
+        RunError: there is none, or there are several.
+    """
+    found = sorted(folder.glob(f"{number:04d}-*.onnx"))
+    if not found:
+        raise RunError(f"{folder}: the file of branch {number} is gone; the run cannot be resumed", "gone")
+    if len(found) > 1:
+        names = ", ".join(f"'{path.name}'" for path in found)
+        raise RunError(f"{folder}: branch {number} has several files, {names}; the run cannot be resumed", "exchanged")
+    return found[0]
+
+
 def read_branch(path: Path) -> Branch:
     """Read a branch back from its file, and its optimizer's state from the one beside it.
 

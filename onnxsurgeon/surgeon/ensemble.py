@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch, write_branch
+from onnxsurgeon.runs.branch import TRAINED, Branch, file_of, read_branch, write_branch
 from onnxsurgeon.runs.checkpoint import State
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.jobs import Job
@@ -65,8 +65,7 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
     worse while it settles. No row is left to measure it by: it has the figures of ``settled``, which it was chosen by.
     Where the training of every copy diverges, it is ``settled`` that is returned.
     """
-    (path,) = surgeon.run.branches.glob(f"{state.search.root:04d}-*.onnx")
-    root = read_branch(path)
+    root = read_branch(file_of(surgeon.run.branches, state.search.root))
     per_epoch = surgeon.bench.whole_schedule.batches_per_epoch
     cycle = state.search.begin * per_epoch, state.search.end * per_epoch
     stop = round(settled.history[-1].epoch * per_epoch)

@@ -32,7 +32,7 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.reduction import UNITS, by_units, kind_of, reductions, without_duplicates
 from onnxsurgeon.recommend.shrinking import least_count, shrinkage
 from onnxsurgeon.recommend.trials import with_trials
-from onnxsurgeon.runs.branch import TRAINED, Branch, read_branch
+from onnxsurgeon.runs.branch import TRAINED, Branch, file_of, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.runs.events import Chosen
 from onnxsurgeon.surgeon.cycles import Cycle
@@ -408,8 +408,8 @@ class ShrinkTrained(FrontSearch):
         (branch,), search, left = state.branches, state.search, self.left(state)
         is_first, rate, root = search.least is None, search.rate, branch
         if search.least is not None and branch.history[-1].loss >= search.least:
-            (path,) = self.run.branches.glob(f"{search.root:04d}-*.onnx")
-            root, rate, is_first = read_branch(path), rate * RATES[-1], True
+            root = read_branch(file_of(self.run.branches, search.root))
+            rate, is_first = rate * RATES[-1], True
             if rate < SLOWEST:
                 state.search = replace(search, phase=DONE)
                 return [branch], 0
