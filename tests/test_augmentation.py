@@ -98,6 +98,29 @@ def test_where_there_are_no_images_it_is_refused():
         SurgeonSettings.from_preset(augment="shfit")
 
 
+def test_it_is_refused_before_anything_is_written(tmp_path):
+    from onnxsurgeon import save
+
+    save(create((64, 5, 10), input_shape=(8, 8)), tmp_path / "dense.onnx")
+    settings = SurgeonSettings.from_preset(epochs=2, augment="shift")
+    with pytest.raises(SettingsError, match=r"^augment: no image of a known size is read by convolutions in 'dense'"):
+        evolve(tmp_path / "dense.onnx", "digits", settings=settings, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@needs_training
+def test_a_run_with_the_engine_that_moves_no_images_is_refused_before_anything_is_written(tmp_path):
+    from onnxsurgeon import save
+
+    save(create_convolutional("8x8x1-c2-p-10"), tmp_path / "start.onnx")
+    settings = SurgeonSettings.from_preset(
+        epochs=2, augment="shift", dropout=0.0, input_dropout=0.0, size_dropout=0.0, standardised_dropout=0.0
+    )
+    with pytest.raises(EngineError, match="'start': the artifacts engine moves no images; use the loop"):
+        evolve(tmp_path / "start.onnx", "digits", settings=settings, run_dir=tmp_path / "run", engine="artifacts")
+    assert not (tmp_path / "run").exists()
+
+
 @needs_training
 def test_the_engine_that_moves_no_images_says_so(digits_network):
     from onnxsurgeon.training.artifacts_engine import ArtifactsEngine

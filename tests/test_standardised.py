@@ -2,11 +2,14 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
-from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, save
+from onnxsurgeon import SettingsError, SurgeonSettings, create, evolve, load, save
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.network import Network
@@ -218,3 +221,19 @@ def test_a_table_of_years_and_millions_is_learnt(tmp_path):
 
 def _small(network):
     return [values * np.float32(1e-5) for _, values in network.parameters()]
+
+
+@pytest.mark.parametrize("name", ["autoencoder-torch-legacy", "unet-torch-dynamo"])
+def test_targets_of_a_convolution_that_is_a_head_are_neither_centred_nor_scaled_by_its_units(name, tmp_path):
+    """Its units lie on the second axis, not on the last, along which targets are told."""
+    file = Path(__file__).parent / "convolutions" / f"{name}.onnx"
+    network = load(file)
+    (source,), (head,) = network.frame.trunk.features.values(), network.heads
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, *source)).astype(np.float32)
+    (given,) = onnxruntime.InferenceSession(file).run(None, {onnx.load(file).graph.input[0].name: x})
+    np.savez(tmp_path / "maps.npz", x=x, y=5 + 40 * given)
+    settings = SurgeonSettings.from_preset(epochs=1, learning_rate=1e-5)
+    evolved = evolve(file, tmp_path / "maps.npz", settings=settings, run_dir=tmp_path / "run")
+    assert head.width == given.shape[-1] != given.shape[1]
+    assert np.isfinite(evolved.test.loss)

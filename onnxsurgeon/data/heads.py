@@ -179,8 +179,12 @@ def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ..
 
 
 def _is_direct(network: Network, head: Head) -> bool:
-    """Whether a head is what a dense layer puts out, with nothing between, and nothing else is computed from it."""
-    return head.tensor in network.direct_heads
+    """Whether a head is what a dense layer puts out, with nothing between, and nothing else is computed from it.
+
+    A convolution's units lie on the second axis, and what is told of targets is told of the last.
+    """
+    convolved = {name for segment in network.segments if segment.is_convolution for name in segment.ends}
+    return head.tensor in network.direct_heads and head.tensor not in convolved
 
 
 def _units(y: Array, width: int) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import Teaching
 from onnxsurgeon.surgeon.workers import Workers
+from onnxsurgeon.training.augmentation import require_images
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.engine import Engine
 
@@ -113,6 +114,7 @@ def begin(
     require_reachable(network, settings)
     require_fast_enough(network, settings)
     chosen = make_engine(engine, device, network, settings)
+    require_images(network, settings.augment, chosen.name)
     folder = None if data_dir is None else Path(data_dir)
     dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
     teaching = Teaching(network, dataset, options, settings, chosen, taught_by)

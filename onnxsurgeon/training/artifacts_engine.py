@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxsurgeon.choices import AUGMENTATIONS
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.graph.network import Network
@@ -20,6 +19,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider, session_options
 from onnxsurgeon.task import CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.artifacts import generate, has_soft_targets, training_modules, why_not
+from onnxsurgeon.training.augmentation import require_images
 from onnxsurgeon.training.checkpoint import read_state, write_state
 from onnxsurgeon.training.engine import TrainedNetwork, require_trainable
 from onnxsurgeon.training.forward import parameter_names
@@ -85,8 +85,7 @@ class ArtifactsEngine:
         require_trainable(network, examples, spec)
         if why_not(spec):
             raise EngineError(f"'{network.name}': {why_not(spec)}", "engine-lacks")
-        if spec.augment != AUGMENTATIONS[0]:
-            raise EngineError(f"'{network.name}': the artifacts engine moves no images; use the loop", "engine-lacks")
+        require_images(network, spec.augment, self.name)
         task = _only_task(network, examples)
         network = in_units(network, examples.tasks)
         with contextlib.ExitStack() as stack:

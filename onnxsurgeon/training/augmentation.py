@@ -12,7 +12,7 @@ import onnx
 from onnx import helper
 
 from onnxsurgeon.choices import AUGMENTATIONS
-from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.errors import EngineError, SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
@@ -38,10 +38,17 @@ def images_of(network: Network) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def require_images(network: Network, augment: str) -> None:
-    """Raise SettingsError where images are to be moved and there are none, or several of different sizes."""
+def require_images(network: Network, augment: str, engine: str = "loop") -> None:
+    """Raise where images are to be moved and cannot be.
+
+    Raises:
+        EngineError: the engine of that name moves none.
+        SettingsError: there are none, or several of different sizes.
+    """
     if augment == AUGMENTATIONS[0]:
         return
+    if engine != "loop":
+        raise EngineError(f"'{network.name}': the {engine} engine moves no images; use the loop", "engine-lacks")
     sizes = {shape[1:] for shape in images_of(network).values()}
     if len(sizes) != 1:
         why = "several sizes of images are" if sizes else "no image of a known size is"

@@ -184,6 +184,8 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
     read |= {segment.input_name for segment in network.segments}
     alone = [segment for number, segment in enumerate(network.segments) if network.is_alone(number)]
     last = {name: segment.layers[-1] for segment in alone for name in segment.ends}
+    # A convolution's units lie on the second axis; of targets, the means are those of the last.
+    images = {name for segment in alone if segment.is_convolution for name in segment.ends}
     heads = {
         head.tensor
         for head in network.heads
@@ -191,6 +193,7 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
         and head.tensor not in read
         and last[head.tensor].bias is not None
         and last[head.tensor].activation is None
+        and head.tensor not in images
     }
     return frozenset(inputs), frozenset(heads)
 
