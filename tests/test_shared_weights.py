@@ -1,6 +1,8 @@
 """Layers that share their weights: one parameter, read, trained, operated on and written as one."""
 
+import contextlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -751,3 +753,19 @@ def test_a_matrix_and_its_transpose_in_segments_of_their_own(twice):
     there, back = trained.layers[:2]
     assert np.array_equal(there.weight.T, back.weight)
     assert trained.tied == network.tied
+
+
+@pytest.mark.parametrize("name", ["torch-legacy-tied", "torch-dynamo-tied", "ort-tied"])
+@pytest.mark.parametrize("make", [InsertIdentity, partial(Factorize, rank=4), Merge, partial(Widen, units=3)])
+def test_what_parting_a_matrix_and_its_transpose_adds_is_foreseen(name, make):
+    network = load(MODELS / "exports" / f"{name}.onnx")
+    for i in range(1, network.hidden_count + 1):
+        surgery = make(i)
+        with contextlib.suppress(SurgeryError):  # not every layer can be merged
+            assert surgery.parameters_after(network) == operate(network, surgery).network.parameter_count
+
+
+@pytest.mark.parametrize("name", ["torch-legacy-tied", "torch-dynamo-tied", "ort-tied"])
+def test_a_file_that_is_read_and_written_is_read_as_the_same(name):
+    written = to_model(load(MODELS / "exports" / f"{name}.onnx"))
+    assert to_model(from_model(written)) == written

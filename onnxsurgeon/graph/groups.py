@@ -156,7 +156,7 @@ def layer_sizes(
         for position, own in enumerate(segment.layers):
             read, written = rows.get((first, position), []), columns.get((first, position), [])
             counted = {} if first == number else dict(segments[first].layers[position].parameters())
-            each = sum(name not in counted for name, values in own.parameters() if values is not own.weight)
+            each = sum(name not in counted for name, _ in own.parameters() if name != own.names.weight)
             found.append(
                 LayerSize(
                     own.inputs - sum(groups[i - 1].units * taps for i, taps in read),

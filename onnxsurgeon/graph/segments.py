@@ -20,9 +20,7 @@ from onnxsurgeon.graph.left_alone import (
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.notes import idle_ends, pinned_widths, summed_widths
 from onnxsurgeon.graph.outputs import heads_of, without_targets
-from onnxsurgeon.graph.shared_weights import (
-    SharedWeights,
-)
+from onnxsurgeon.graph.shared_weights import SharedWeights, sharing_weights
 from onnxsurgeon.graph.trainable import Trainable
 
 
@@ -119,7 +117,8 @@ class _Search:
         return Structure(
             *(segments, steps, heads, features, constants, widths, self.layers.notes, ends, readers),
             _told(stopped),
-            self.layers.sharing,
+            # Of a matrix and its transpose the first in this order has it as it is: files are written in this order.
+            sharing_weights([link.dense for links in segments for link in links]),
         )
 
     def _without_unsized(self, heads: list[gs.Variable]) -> bool:

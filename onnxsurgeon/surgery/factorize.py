@@ -49,6 +49,7 @@ class Factorize(Surgery):
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
+        network = network.parted()
         layer = network.hidden(self.layer)
         return network.parameter_count - layer.weight.size + self.rank * (layer.inputs + layer.units)
 

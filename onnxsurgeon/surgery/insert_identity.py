@@ -55,6 +55,7 @@ class InsertIdentity(Surgery):
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
+        network = network.parted()
         number, position = network.place(self.layer)
         layer = network.segments[number].layers[position]
         activation = _activation(network, self.layer)

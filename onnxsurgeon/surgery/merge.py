@@ -60,6 +60,7 @@ class Merge(Surgery):
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
+        network = network.parted()
         layer, following = network.pair(self.layer)
         gone = sum(values.size for _, values in layer.parameters()) + following.weight.size
         gained = following.units if layer.bias is not None and following.bias is None else 0
