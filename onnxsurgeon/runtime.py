@@ -93,7 +93,8 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, tr
     """An inference session for ``model``.
 
     ``trains`` says that weights are inputs: then pools alone would be put into blocks of channels, and each of them
-    has its tensors copied into these and back.
+    has its tensors copied into these and back. Blocks are of float32 alone, and ONNX Runtime 1.32 ends the whole
+    process where it looks for some behind an attention in float16.
 
     Raises:
         EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
@@ -109,7 +110,7 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, tr
             model.SerializeToString(),
             session_options(threads),
             providers=[wanted],
-            disabled_optimizers=["NchwcTransformer"] if trains else [],
+            disabled_optimizers=["NchwcTransformer"] if trains or _has_type(model, onnx.TensorProto.FLOAT16) else [],
         )
     except Exception as error:  # its exceptions share no narrower base
         raise EngineError(
@@ -182,7 +183,7 @@ def are_rows(declared: Mapping[str, int], given: Mapping[str, int]) -> bool:
 
 
 def _evaluator(model: onnx.ModelProto) -> Evaluator:
-    if have_onnxruntime() and not _has_bfloat16(model):
+    if have_onnxruntime() and not _has_type(model, onnx.TensorProto.BFLOAT16):
         made = session(model)
         return lambda outputs, feeds: _run_stoppable(made, None if outputs is None else list(outputs), dict(feeds))
     from onnx.reference import ReferenceEvaluator
@@ -191,11 +192,12 @@ def _evaluator(model: onnx.ModelProto) -> Evaluator:
     return lambda outputs, feeds: list(reference.run(None if outputs is None else list(outputs), dict(feeds)))
 
 
-def _has_bfloat16(model: onnx.ModelProto) -> bool:
+def _has_type(model: onnx.ModelProto, wanted: int) -> bool:
+    """Whether a weight, an input or what a Cast makes is of that type."""
     kinds = [tensor.data_type for tensor in model.graph.initializer]
     kinds += [value.type.tensor_type.elem_type for value in model.graph.input]
     kinds += [entry.i for node in model.graph.node if node.op_type == "Cast" for entry in node.attribute]
-    return onnx.TensorProto.BFLOAT16 in kinds
+    return wanted in kinds
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:

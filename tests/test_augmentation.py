@@ -1,15 +1,25 @@
 """Images moved and mirrored in the training loop: as numpy does it, the same again, refused where there are none."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onnxsurgeon import EngineError, SettingsError, SurgeonSettings, create, create_convolutional, evolve, load_dataset
+from onnxsurgeon import (
+    EngineError,
+    SettingsError,
+    SurgeonSettings,
+    create,
+    create_convolutional,
+    evolve,
+    load,
+    load_dataset,
+)
 from onnxsurgeon.choices import AUGMENTATIONS
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.runtime import run
-from onnxsurgeon.training.augmentation import SCANNED, augmented, declarations, feeds, images_of
+from onnxsurgeon.training.augmentation import SCANNED, augmented, declarations, feeds, images_of, require_images
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import make_model
 from onnxsurgeon.training.loop import LoopEngine
@@ -96,6 +106,15 @@ def test_where_there_are_no_images_it_is_refused():
         LoopEngine().train(network, prepare(network, data, data.train), [np.arange(16).reshape(1, 16)], spec)
     with pytest.raises(SettingsError, match=r"augment: 'shfit' is unknown: expected one of none, shift, mirror"):
         SurgeonSettings.from_preset(augment="shfit")
+
+
+def test_images_whose_places_have_targets_are_not_moved():
+    """An autoencoder's targets are images too, and would stay where they are."""
+    network = load(Path(__file__).parent / "convolutions" / "autoencoder-torch-legacy.onnx")
+    assert images_of(network)
+    with pytest.raises(SettingsError, match=r"has targets for places of its images, which would not move with them"):
+        require_images(network, "mirror")
+    require_images(network, "none")
 
 
 def test_it_is_refused_before_anything_is_written(tmp_path):

@@ -16,6 +16,7 @@ from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import Parts, join
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.sizes import largest_tensor
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import are_rows, evaluator, first_line, ranks_of
 
@@ -255,8 +256,15 @@ def _fixed_batch(model: onnx.ModelProto) -> int:
 
 
 def prefix_model(network: Network, names: list[str]) -> onnx.ModelProto:
-    """The nodes before the trunk as a model whose outputs are the features ``names``."""
+    """The nodes before the trunk as a model whose outputs are the features ``names``.
+
+    Where one of them is shaped by the sizes of what a layer puts out, as an attention's mask is, that layer is there
+    too, with what it reads.
+    """
     frame = network.frame
+    layers = {name for segment in network.segments for name in segment.ends}
+    if any(name in layers for node in frame.prefix_nodes for name in inputs_of(node)):
+        return _ending_in(to_model(network), names)
     model = onnx.ModelProto()
     model.CopyFrom(frame.model)
     del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]
@@ -269,3 +277,22 @@ def prefix_model(network: Network, names: list[str]) -> onnx.ModelProto:
         model.graph.output.append(onnx.ValueInfoProto(name=name))
     arrays = {name: values for name, values in frame.arrays.items() if name in read}
     return join(Parts(model, arrays, external=False))
+
+
+def _ending_in(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The part of a model that these tensors depend on."""
+    read, kept = set(names), []
+    for node in reversed(model.graph.node):
+        if not read.isdisjoint(node.output):
+            kept.append(node)
+            read.update(inputs_of(node))
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:], part.graph.output[:], part.graph.value_info[:]
+    part.graph.node.extend(reversed(kept))
+    for entries in (part.graph.initializer, part.graph.input):
+        stay = [entry for entry in entries if entry.name in read]
+        del entries[:]
+        entries.extend(stay)
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return part

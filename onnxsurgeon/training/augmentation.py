@@ -43,7 +43,7 @@ def require_images(network: Network, augment: str, engine: str = "loop") -> None
 
     Raises:
         EngineError: the engine of that name moves none.
-        SettingsError: there are none, or several of different sizes.
+        SettingsError: there are none, several of different sizes, or targets for their places, which would stay.
     """
     if augment == AUGMENTATIONS[0]:
         return
@@ -54,6 +54,12 @@ def require_images(network: Network, augment: str, engine: str = "loop") -> None
         why = "several sizes of images are" if sizes else "no image of a known size is"
         raise SettingsError(
             f"augment: {why} read by convolutions in '{network.name}' ({network.topology}): leave it out",
+            "engine-lacks",
+        )
+    if any(head.rank > 2 for head in network.heads):
+        raise SettingsError(
+            f"augment: '{network.name}' has targets for places of its images, which would not move with them: "
+            "leave it out",
             "engine-lacks",
         )
 
