@@ -1,5 +1,7 @@
 """What is better by more than chance, and the given model, which only that replaces."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,25 @@ def test_a_difference_must_exceed_its_standard_error():
     assert not is_better(hard, hard)
     assert is_better(hard + 1, hard)
     assert not is_better(hard[:1] + 1, hard[:1])
+
+
+@pytest.mark.parametrize("rows", [50, 450])
+@pytest.mark.parametrize("differ", [1, 3, 4, 5, 6, 10, 12, 13, 17, 30, 45])
+def test_of_right_and_wrong_rows_the_test_is_mcnemars_exact_one(differ, rows):
+    """A network is right on ``right`` of the rows that two differ on; by chance it were on half of them."""
+    for right in range(differ + 1):
+        first, second = np.zeros(rows), np.zeros(rows)
+        first[:right], second[right:differ] = 1, 1
+        by_chance = sum(math.comb(differ, k) for k in range(right, differ + 1)) / 2**differ
+        assert is_better(first, second) == (right > differ - right and by_chance <= 0.05), right
+
+
+def test_few_unequal_differences_are_tried_with_all_signs():
+    rows = np.zeros(100)
+    rows[:5] = [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert is_better(rows, 0 * rows)  # one of 32 sums is as large
+    rows[4] = -1.0
+    assert not is_better(rows, 0 * rows)  # two of 32 are
 
 
 @pytest.mark.parametrize(
@@ -70,7 +91,7 @@ def test_a_regressions_given_model_stays_unless_another_is_better_by_more_than_c
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 4)).astype(np.float32)
     noise, signal = rng.standard_normal(60), x @ np.array([1.0, -2.0, 0.5, 3.0])
-    settings = SurgeonSettings(epochs=6, seed=1, start="trained", ensemble=1)
+    settings = SurgeonSettings(epochs=12, seed=1, start="trained", ensemble=1)
     results = {}
     for name, y in (("noise", noise), ("signal", signal)):
         np.savez(tmp_path / f"{name}.npz", x=x, y=y.astype(np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,9 @@ from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.predictions import Watcher
 
 PIECE = 2**16  # rows that are looked at together
-ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by chance
+LEVEL = 0.05  # how often a difference that is only chance may be taken for one
+COUNTED = 1000  # rows that differ by one size, up to which signs are counted; of more, the sum is as good as normal
+TRIED = 12  # rows that differ by several sizes, up to which all signs are tried
 
 
 class RowScores:
@@ -139,12 +142,39 @@ def _least_loss(counts: Array, task: Task) -> float:
 def is_better(scores: Array, others: Array) -> bool:
     """Whether the mean of ``scores`` (rows,) is above that of ``others`` by more than chance: one-sided, 5 %.
 
-    The difference is taken row by row: that both find the same rows hard cancels.
+    The difference is taken row by row: that both find the same rows hard cancels. Where rows differ by any number, as
+    squared errors do, this is Student's test. Where they are right or wrong, most do not differ at all, and by chance
+    those that do are as likely of the other sign: their signs are counted (McNemar's exact test), or, where few differ
+    by several sizes, all signs are tried (Fisher's randomisation test).
     """
     difference = scores - others
-    if len(difference) < 2 or difference.mean() <= 0:
+    rows = len(difference)
+    if rows < 2 or difference.mean() <= 0:
         return False
-    return bool(difference.mean() >= ONE_SIDED * difference.std(ddof=1) / np.sqrt(len(difference)))
+    sizes = np.abs(difference[difference != 0])
+    if len(sizes) <= COUNTED and np.all(sizes == sizes[0]):
+        right = int(np.count_nonzero(difference > 0))
+        return bool(sum(math.comb(len(sizes), k) for k in range(right, len(sizes) + 1)) <= LEVEL * 2 ** len(sizes))
+    if len(sizes) <= TRIED and len(sizes) < rows:
+        sums = np.zeros(1)
+        for size in sizes:
+            sums = np.concatenate((sums + size, sums - size))
+        return bool(np.mean(sums >= difference.sum() * (1 - 1e-9)) <= LEVEL)
+    return bool(difference.mean() >= _student(rows - 1) * difference.std(ddof=1) / np.sqrt(rows))
+
+
+def _student(freedom: int) -> float:
+    """Standard errors that LEVEL of differences exceed by chance, by degrees of freedom.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, the first four terms.
+    """
+    z = 1.6448536
+    return float(
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
 
 
 def is_within_an_error(scores: Array, others: Array) -> bool:
