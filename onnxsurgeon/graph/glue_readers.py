@@ -1,4 +1,4 @@
-"""How nodes that work on axes of any meaning are read as glue; those that know of space are in ``glue_space``."""
+"""Readers of glue for nodes that work on axes of any meaning; those that know of space are in ``glue_space``."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from onnxsurgeon.graph.glue_node import (
 )
 from onnxsurgeon.graph.normal_form import label
 
-LARGEST = 2**31 - 1  # an end of a slice beyond which exporters say "all"
+LARGEST = 2**31 - 1  # an end of a slice beyond which exporters mean "all"
 MOST_REPEATS = 16
 
 
 def _plain(node: gs.Node) -> list[Glue]:
-    """An elementwise op whose inputs are all there is to it."""
+    """An elementwise operator that needs nothing besides its inputs."""
     out = node.outputs[0].shape
     for tensor in tensors_of(node):
         if not isinstance(tensor, gs.Constant):
@@ -60,7 +60,7 @@ def _power(node: gs.Node) -> list[Glue]:
 
 
 def _reshape(node: gs.Node) -> list[Glue]:
-    """Whatever only reshapes: y = Reshape(x, (−1, d_1, …))."""
+    """Any node that only reshapes: y = Reshape(x, (−1, d_1, …))."""
     shape, have = shape_of(node.outputs[0]), shape_of(node.inputs[0])
     same_rows = isinstance(node.inputs[0].shape[0], str) and node.inputs[0].shape[0] == node.outputs[0].shape[0]
     if shape[1:].count(None) == 1 and None not in have[1:] and same_rows:
@@ -103,7 +103,7 @@ def _reduce(node: gs.Node) -> list[Glue]:
 
 
 def _slice(node: gs.Node) -> list[Glue]:
-    """Parts along one axis after the other; an axis of which all is taken is left out."""
+    """Slices along one axis after the other; an axis that is taken as a whole is left out."""
     if "starts" in node.attrs:
         starts, ends, axes, steps = node.attrs["starts"], node.attrs["ends"], node.attrs.get("axes"), None
     else:
@@ -133,7 +133,7 @@ def _slice(node: gs.Node) -> list[Glue]:
 
 
 def _tile(node: gs.Node) -> list[Glue]:
-    """The same several times side by side along one axis."""
+    """Copies of the tensor side by side along one axis."""
     times = constant_of(node, 1).tolist()
     sizes, rank = shape_of(node.inputs[0]), len(shape_of(node.outputs[0]))
     if node.op == "Expand" and any(
@@ -175,7 +175,7 @@ def _piece(node: gs.Node, output: Any, axis: int, begin: int, end: int) -> Glue:
 
 
 def _gather(node: gs.Node) -> list[Glue]:
-    """x[:, k] for one constant k: a slice, and the axis squeezed away."""
+    """x[:, k] for one constant k: a slice whose axis is then squeezed away."""
     axis, index = axis_of(node, node.attrs.get("axis", 0)), constant_of(node, 1)
     size = shape_of(node.inputs[0])[axis]
     if index.ndim != 0 or size is None or None in shape_of(node.outputs[0])[1:]:
@@ -192,7 +192,7 @@ def _gather(node: gs.Node) -> list[Glue]:
 
 
 def _product(node: gs.Node) -> list[Glue]:
-    """A product of two tensors of which at least one is computed, and none is a dense layer's weight."""
+    """A product of two tensors, of which at least one is computed and neither is a dense layer's weight."""
     read = tensors_of(node)
     if len(read) != 2:
         raise NotGlue("it does not multiply two tensors")
@@ -228,7 +228,7 @@ def _layer_normalization(node: gs.Node) -> list[Glue]:
 
 
 def _batch_normalization(node: gs.Node) -> list[Glue]:
-    """Outside training an affine map of each channel: y = x · scale + shift."""
+    """BatchNormalization outside training is an affine map of each channel: y = x · scale + shift."""
     if node.attrs.get("training_mode", 0):
         raise NotGlue("it is in training mode: export the model for inference")
     gamma, beta, mean, variance = (constant_of(node, i).astype(np.float64) for i in range(1, 5))
@@ -239,7 +239,7 @@ def _batch_normalization(node: gs.Node) -> list[Glue]:
 
 
 def frozen_dense(node: gs.Node) -> list[Glue]:
-    """A layer that is not trained, y = x W + b, as a product and a sum with constants; a convolution as such.
+    """Read a layer that is not trained, y = x W + b, as a product and a sum with constants; a convolution as itself.
 
     Raises:
         NotGlue: the shapes around it are not known.
@@ -248,7 +248,7 @@ def frozen_dense(node: gs.Node) -> list[Glue]:
     if x.shape is None or y.shape is None:
         raise NotGlue("the shapes around it are not known")
     for position, what in enumerate(("weight", "bias")[: len(node.inputs) - 1], start=1):
-        # Under a name of its own: layers that share a tensor need not have the same values of it.
+        # The constant gets a name of its own, since layers that share a tensor need not have the same values of it.
         if not node.inputs[position].name.startswith(f"{y.name}/frozen_"):
             node.inputs[position] = gs.Constant(f"{y.name}/frozen_{what}", np.asarray(node.inputs[position].values))
     geometry = geometry_of(node)
@@ -270,7 +270,7 @@ def frozen_dense(node: gs.Node) -> list[Glue]:
 
 def _frozen_convolution(node: gs.Node, geometry: Geometry) -> list[Glue]:
     x, y, weight = node.inputs[0], node.outputs[0], node.inputs[1]
-    if np.ndim(weight.values) == 2:  # a matrix, until it is a constant of its own
+    if np.ndim(weight.values) == 2:  # the value is a matrix until it becomes a constant of its own
         units = weight.values.shape[1]
         kernel = weight.values.T.reshape(units, -1, *geometry.kernel)
         weight = node.inputs[1] = gs.Constant(weight.name, np.ascontiguousarray(kernel))

@@ -1,4 +1,4 @@
-"""How nodes that work on axes of space, (batch, channels, space…), are read as glue: geometry in plain numbers."""
+"""Readers of glue for nodes that work on axes of space, (batch, channels, space…): geometry in plain numbers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
 
-LONGEST = 4096  # axis that is resampled by a matrix
+LONGEST = 4096  # the longest axis that is resampled by a matrix
 
 
 def space_of(tensor: Any) -> tuple[int, ...]:
-    """What the axes of space of a tensor measure.
+    """The sizes of a tensor's axes of space.
 
     Raises:
         NotGlue: it has none, or they are not known.
@@ -45,7 +45,7 @@ def space_of(tensor: Any) -> tuple[int, ...]:
 
 
 def geometry_of(node: gs.Node, kernel: Sequence[int], groups: int = 1) -> Geometry:
-    """How a node with Conv's or a pool's attributes is applied, its padding in numbers, that of ``ceil_mode`` included.
+    """The geometry of a node with Conv's or a pool's attributes; all padding, also of ``ceil_mode``, is in numbers.
 
     Raises:
         NotGlue: the sizes around it are not known.
@@ -90,7 +90,7 @@ def _pool(node: gs.Node) -> list[Glue]:
 
 
 def _share(geometry: Geometry, node: gs.Node, counted: Sequence[int] | None) -> Array | None:
-    """Taps over those that count in a mean, (1, 1, positions…), ``counted`` zeros among them; None where all do."""
+    """Taps over those that count in a mean, ``counted`` zeros of padding included: (1, 1, positions…); None for 1."""
     rank, counts = geometry.rank, np.ones((1, 1), np.float64)
     for i, (size, behind) in enumerate(zip(space_of(node.inputs[0]), space_of(node.outputs[0]), strict=True)):
         begins = np.arange(behind) * geometry.strides[i] - geometry.pads[i]
@@ -133,7 +133,7 @@ def _pad(node: gs.Node) -> list[Glue]:
 
 
 def _resize(node: gs.Node) -> list[Glue]:
-    """Interpolation along each axis of space is a matrix, found by resizing unit vectors."""
+    """Resize interpolates along each axis of space by a matrix, which is found by resizing unit vectors."""
     sizes, behind = space_of(node.inputs[0]), space_of(node.outputs[0])
     if shape_of(node.inputs[0])[1] != shape_of(node.outputs[0])[1]:
         raise NotGlue("it resizes channels")
@@ -148,7 +148,7 @@ def _resize(node: gs.Node) -> list[Glue]:
     elif has_input(node, position) and constant_of(node, position).size:
         scales = [float(scale) for scale in constant_of(node, position).reshape(-1)][-len(sizes) :]
     else:
-        scales = [0.0] * len(sizes)  # by sizes, not by scales
+        scales = [0.0] * len(sizes)  # the file gives sizes, not scales
     matrices = [
         _interpolated(size, after, scale, how) for size, after, scale in zip(sizes, behind, scales, strict=True)
     ]
@@ -163,7 +163,7 @@ def _resize(node: gs.Node) -> list[Glue]:
 
 def _interpolation(node: gs.Node) -> dict[str, Any]:
     mode = node.attrs.get("mode", "nearest")
-    if node.op == "Upsample" or len(node.inputs) == 2:  # as opsets before 11 have it
+    if node.op == "Upsample" or len(node.inputs) == 2:  # in opsets before 11
         return {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     names = ("coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside")
     return {"mode": mode, **{name: node.attrs[name] for name in names if name in node.attrs}}
@@ -236,7 +236,7 @@ def _depth_and_space(node: gs.Node) -> list[Glue]:
 
 
 def _fixed_convolution(node: gs.Node) -> list[Glue]:
-    """A convolution, or a transposed one, that stays as it is."""
+    """A convolution, or a transposed one, that is not trained."""
     weight = constant_of(node, 1)
     if has_input(node, 2):
         constant_of(node, 2)
@@ -252,7 +252,7 @@ def _fixed_convolution(node: gs.Node) -> list[Glue]:
 
 
 def _transposed_geometry(node: gs.Node, kernel: Sequence[int], groups: int) -> tuple[Geometry, tuple[int, ...]]:
-    """That of the convolution it is the transpose of, and how many values that leaves unread at the end."""
+    """The geometry of the convolution that this one transposes, and the number of values left unread at the end."""
     rank = len(kernel)
     strides = tuple(int(step) for step in node.attrs.get("strides") or [1] * rank)
     dilations = tuple(int(step) for step in node.attrs.get("dilations") or [1] * rank)
@@ -268,7 +268,7 @@ def _transposed_geometry(node: gs.Node, kernel: Sequence[int], groups: int) -> t
 
 
 def _rank_of_space(reader: Callable[[gs.Node], list[Glue]]) -> Callable[[gs.Node], list[Glue]]:
-    """The reader, of nodes that have axes of space at all."""
+    """Wrap a reader so that it only gets nodes that have axes of space."""
 
     @functools.wraps(reader)
     def read(node: gs.Node) -> list[Glue]:
