@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import constant_values, geometry_of
 from onnxsurgeon.graph.flow import Flow
-from onnxsurgeon.graph.glue import Glue, shape_of
+from onnxsurgeon.graph.glue import Glue, glue_shape
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.shared_weights import SharedWeights, ends_of_sharing
@@ -121,7 +121,7 @@ def pieces(links: list[Link], readers: list[Link]) -> list[Glue]:
     units = [int(link.dense.inputs[1].values.shape[1]) for link in readers]
     for link, width in zip(readers, units, strict=True):
         y = link.dense.outputs[0]
-        shape = (None,) if y.shape is None else shape_of(y)[:-1]
+        shape = (None,) if y.shape is None else glue_shape(y)[:-1]
         at = {"axis": len(shape), "begin": begin, "end": begin + width}
         whole = (*shape, sum(units))
         x = written_by(links, readers)

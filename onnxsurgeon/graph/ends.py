@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical.queries import dtype_of
-from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, shape_of
+from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, glue_shape
 from onnxsurgeon.graph.normal_form import operator
 
 _TELL_CLASSES = frozenset(
@@ -20,7 +20,7 @@ COLUMN = "/number"  # follows a head's name in that of the tensor without its se
 def require_width(node: gs.Node) -> None:
     """Raise NotGlue where the node writes a tensor whose last axis is of unknown size, which could be no head."""
     for tensor in node.outputs:
-        shape = shape_of(tensor) if tensor.shape is not None else ()
+        shape = glue_shape(tensor) if tensor.shape is not None else ()
         if len(shape) != 1 and (not shape or shape[-1] is None):
             raise NotGlue(f"the size of the last axis of '{tensor.name}', which it writes, is not known")
 
@@ -40,7 +40,7 @@ def is_mere_shape(node: gs.Node) -> bool:
     """
     if node.op not in SHAPE_ONLY:
         return False
-    have, made = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    have, made = glue_shape(node.inputs[0]), glue_shape(node.outputs[0])
     if node.op == "Transpose":
         order = node.attrs.get("perm")
         return order is not None and order[-1] == len(have) - 1

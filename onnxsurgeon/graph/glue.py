@@ -8,10 +8,10 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph import glue_readers, glue_space
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.glue_node import Glue, NotGlue, Shape, glue_of, shape_of, tensors_of
+from onnxsurgeon.graph.glue_node import Glue, NotGlue, Shape, glue_of, glue_shape, tensors_of
 from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, activation_of, reads
 
-__all__ = ["READERS", "SHAPE_ONLY", "SQUASHES", "Glue", "NotGlue", "Shape", "data_inputs", "read_glue", "shape_of"]
+__all__ = ["READERS", "SHAPE_ONLY", "SQUASHES", "Glue", "NotGlue", "Shape", "data_inputs", "glue_shape", "read_glue"]
 
 READERS = glue_readers.READERS | glue_space.READERS
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.canonical import constant_values
+from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 
@@ -50,7 +50,7 @@ class NotGlue(Exception):  # noqa: N818 - a finding, not an error
     """The node cannot be trained through; the text says why."""
 
 
-def shape_of(tensor: Any) -> Shape:
+def glue_shape(tensor: Any) -> Shape:
     """The shape of a glue node's input or output: all sizes for a constant, else None for axis 0 and unknown sizes."""
     if isinstance(tensor, gs.Constant):
         return tuple(int(size) for size in np.shape(tensor.values))
@@ -71,8 +71,8 @@ def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes
     Raises:
         NotGlue: a constant among the inputs has a row for each row of the batch.
     """
-    read, out = tensors_of(node)[:inputs], shape_of(node.outputs[0])
-    shapes = tuple(shape_of(tensor) for tensor in read)
+    read, out = tensors_of(node)[:inputs], glue_shape(node.outputs[0])
+    shapes = tuple(glue_shape(tensor) for tensor in read)
     for tensor, shape in zip(read, shapes, strict=True):
         if isinstance(tensor, gs.Constant) and len(shape) == len(out) and shape and shape[0] != 1:
             raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
@@ -93,7 +93,7 @@ def axis_of(node: gs.Node, axis: int) -> int:
     Raises:
         NotGlue: it is the batch's axis.
     """
-    rank = len(shape_of(node.inputs[0]))
+    rank = len(glue_shape(node.inputs[0]))
     axis = int(axis) % rank if rank else 0
     if axis == 0:
         raise NotGlue("it works along the batch")
@@ -103,11 +103,6 @@ def axis_of(node: gs.Node, axis: int) -> int:
 def names_from(node: gs.Node, begin: int) -> tuple[str, ...]:
     """Names of the inputs from ``begin`` on."""
     return tuple(tensor.name for tensor in node.inputs[begin:] if tensor.name)
-
-
-def has_input(node: gs.Node, position: int) -> bool:
-    """Whether the node has that input."""
-    return len(node.inputs) > position and bool(node.inputs[position].name)
 
 
 def constant_of(node: gs.Node, position: int) -> Array:

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue_node import (
     EPSILON,
@@ -19,9 +20,8 @@ from onnxsurgeon.graph.glue_node import (
     NotGlue,
     constant_of,
     glue_of,
-    has_input,
+    glue_shape,
     names_from,
-    shape_of,
     tensors_of,
 )
 from onnxsurgeon.graph.normal_form import label
@@ -37,7 +37,7 @@ def space_of(tensor: Any) -> tuple[int, ...]:
     Raises:
         NotGlue: it has none, or they are not known.
     """
-    shape = shape_of(tensor)
+    shape = glue_shape(tensor)
     sizes = tuple(size for size in shape[2:] if size is not None)
     if not sizes or len(sizes) != len(shape) - 2:
         raise NotGlue("the sizes of the axes that it works along are not known")
@@ -102,7 +102,7 @@ def _share(geometry: Geometry, node: gs.Node, counted: Sequence[int] | None) -> 
 
 
 def _global_average(node: gs.Node) -> list[Glue]:
-    axes = tuple(range(2, len(shape_of(node.inputs[0]))))
+    axes = tuple(range(2, len(glue_shape(node.inputs[0]))))
     return [glue_of(node, "ReduceMean", 1, axes=axes, keepdims=True)]
 
 
@@ -113,7 +113,7 @@ def _global_maximum(node: gs.Node) -> list[Glue]:
 
 
 def _pad(node: gs.Node) -> list[Glue]:
-    shape = shape_of(node.inputs[0])
+    shape = glue_shape(node.inputs[0])
     if node.attrs.get("mode", "constant") != "constant":
         raise NotGlue(f"it pads by mode {node.attrs['mode']}")
     if "pads" in node.attrs:
@@ -135,7 +135,7 @@ def _pad(node: gs.Node) -> list[Glue]:
 def _resize(node: gs.Node) -> list[Glue]:
     """Resize interpolates along each axis of space by a matrix, which is found by resizing unit vectors."""
     sizes, behind = space_of(node.inputs[0]), space_of(node.outputs[0])
-    if shape_of(node.inputs[0])[1] != shape_of(node.outputs[0])[1]:
+    if glue_shape(node.inputs[0])[1] != glue_shape(node.outputs[0])[1]:
         raise NotGlue("it resizes channels")
     if node.attrs.get("coordinate_transformation_mode", "") == "tf_crop_and_resize" or node.attrs.get("antialias", 0):
         raise NotGlue("it crops, or smooths, what it resizes")
@@ -195,7 +195,7 @@ def _interpolated(size: int, behind: int, scale: float, how: dict[str, Any]) -> 
 
 def _normalization(node: gs.Node) -> list[Glue]:
     """InstanceNormalization, and GroupNormalization with a scale for each channel or each group."""
-    shape = shape_of(node.inputs[0])
+    shape = glue_shape(node.inputs[0])
     channels = shape[1]
     if channels is None:
         raise NotGlue("the number of channels is not known")
@@ -214,7 +214,7 @@ def _normalization(node: gs.Node) -> list[Glue]:
 def _depth_and_space(node: gs.Node) -> list[Glue]:
     """Blocks of an image as channels, and back: a reshape, a transposition, a reshape."""
     x, y, block = node.inputs[0], node.outputs[0], int(node.attrs["blocksize"])
-    (_, channels, *_), (height, width) = shape_of(x), space_of(x)
+    (_, channels, *_), (height, width) = glue_shape(x), space_of(x)
     space_of(y)
     if channels is None:
         raise NotGlue("the number of channels is not known")
@@ -229,9 +229,9 @@ def _depth_and_space(node: gs.Node) -> list[Glue]:
     moved = tuple(parts[axis] for axis in order)
     first, second = f"{y.name}/blocks", f"{y.name}/moved"
     return [
-        Glue("Reshape", (x.name,), first, (shape_of(x),), parts, {}, label(node)),
+        Glue("Reshape", (x.name,), first, (glue_shape(x),), parts, {}, label(node)),
         Glue("Transpose", (first,), second, (parts,), moved, {"order": order}, label(node)),
-        Glue("Reshape", (second,), y.name, (moved,), shape_of(y), {}, label(node)),
+        Glue("Reshape", (second,), y.name, (moved,), glue_shape(y), {}, label(node)),
     ]
 
 
@@ -247,8 +247,8 @@ def _fixed_convolution(node: gs.Node) -> list[Glue]:
         geometry, rest = _transposed_geometry(node, weight.shape[2:], groups)
         given = {"geometry": geometry, "rest": rest}
     read, y = tensors_of(node), node.outputs[0]
-    shapes = tuple(shape_of(tensor) for tensor in read)
-    return [Glue(node.op, tuple(t.name for t in read), y.name, shapes, shape_of(y), given, label(node))]
+    shapes = tuple(glue_shape(tensor) for tensor in read)
+    return [Glue(node.op, tuple(t.name for t in read), y.name, shapes, glue_shape(y), given, label(node))]
 
 
 def _transposed_geometry(node: gs.Node, kernel: Sequence[int], groups: int) -> tuple[Geometry, tuple[int, ...]]:
@@ -272,7 +272,7 @@ def _rank_of_space(reader: Callable[[gs.Node], list[Glue]]) -> Callable[[gs.Node
 
     @functools.wraps(reader)
     def read(node: gs.Node) -> list[Glue]:
-        if len(shape_of(node.inputs[0])) < 3:
+        if len(glue_shape(node.inputs[0])) < 3:
             raise NotGlue("it has no axes of space")
         return reader(node)
 

@@ -12,7 +12,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import constant_values, geometry_of
 from onnxsurgeon.graph.chains import written_by
-from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.glue import glue_shape
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import activation_of, label
@@ -85,7 +85,7 @@ def _segment(
     stored = None if kind in WORKING_TYPES else kind
     own = ranks.get(entry, 0)
     geometry = layers[0].geometry
-    sizes = (None,) * rank if x.shape is None else shape_of(x)
+    sizes = (None,) * rank if x.shape is None else glue_shape(x)
     if geometry is not None:
         rank, sizes = geometry.rank + 2, sizes if len(sizes) == geometry.rank + 2 else (None,) * (geometry.rank + 2)
     space = sizes[1:-1] if geometry is None else sizes[2:]

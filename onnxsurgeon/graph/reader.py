@@ -23,7 +23,7 @@ from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.frozen import KEY as FROZEN
 from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
-from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.glue import glue_shape
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups
 from onnxsurgeon.graph.held import held_otherwise
@@ -206,7 +206,7 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
             readers.setdefault(each, []).append(node)
     features = {}
     for tensor in structure.features:
-        features[tensor.name] = () if tensor.shape is None else shape_of(tensor)[1:]
+        features[tensor.name] = () if tensor.shape is None else glue_shape(tensor)[1:]
     for links in structure.segments:
         x = links[0].dense.inputs[0]
         if x.name in features:
@@ -225,7 +225,7 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     }
     heads = []
     for tensor in structure.heads:
-        shape = shape_of(tensor) if tensor.shape else (None,)
+        shape = glue_shape(tensor) if tensor.shape else (None,)
         last = 1 if tensor.shape and len(shape) == 1 else shape[-1]
         width = int(units[tensor.name]) if tensor.name in units else last
         if width is None:

@@ -13,7 +13,7 @@ from onnxsurgeon.graph.canonical import geometry_of
 from onnxsurgeon.graph.chains import pieces, written_by
 from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.flow import Flow
-from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, shape_of
+from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, glue_shape
 from onnxsurgeon.graph.left_alone import (
     ends_of_training,
 )
@@ -221,7 +221,7 @@ class _Search:
 
 def _is_unsized(tensor: gs.Tensor) -> bool:
     """Whether the size of the last axis is not known."""
-    shape = () if tensor.shape is None else shape_of(tensor)
+    shape = () if tensor.shape is None else glue_shape(tensor)
     return not shape or shape[-1] is None
 
 
