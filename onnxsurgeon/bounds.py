@@ -1,9 +1,9 @@
-"""All bounds on what a stranger's file or data may make this program do, in one place, and the way to lift them.
+"""Every bound on what a stranger's file or data may make this program do, and the way to lift them all.
 
-A model file of five kilobytes can ask for any amount of memory and time, and so can a small image or table. What is
-asked for is told before it is done, and refused with one line where it is beyond these numbers; ``--trust`` on the
-command line, or ``with lifted():`` in Python, lifts them all. What formats and libraries cannot hold at all, as
-protobuf's 2 GB, is no bound of this kind and stays where it is known.
+A model file of five kilobytes can ask for any amount of memory and time, and so can a small image or table. The program
+works out what is asked for before it does it, and refuses with one line what is beyond these numbers. ``--trust`` on
+the command line, or ``with lifted():`` in Python, lifts them all. What formats and libraries cannot hold at all, such
+as protobuf's 2 GB, is no bound of this kind and stays where it is known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_DECLARED_ELEMENTS = 2**31  # of any tensor that a file declares or that shap
 
 # --- Reading it ------------------------------------------------------------------------------------------------
 
-# Bytes that constant folding may make, in all; and how often it may make as much as the file's own constants hold.
+# All bytes that constant folding may make; and how many times the size of the file's own constants it may make.
 MAX_FOLDED_BYTES = 2**28
 MAX_FOLDED_SHARE = 16
 MAX_FOLDED_ELEMENTS = 2**20  # of one folded constant, or as many as it is made from
@@ -38,7 +38,7 @@ MAX_BODY_RUNS = 2**20  # nodes run inside the bodies of Loop and Scan, for the r
 
 # --- Data: decoded images, tables, arrays -------------------------------------------------------------------------
 
-# Bytes that data take once they are decoded; or so many times what they take on the disk, where that is more.
+# The bytes that data may take once they are decoded; or this many times their size on the disk, where that is more.
 MAX_DATA_BYTES = 2**29
 MAX_DATA_EXPANSION = 64
 
@@ -47,7 +47,7 @@ _lifted: ContextVar[bool] = ContextVar("onnxsurgeon.bounds.lifted", default=Fals
 
 @contextmanager
 def lifted(wanted: bool = True) -> Iterator[None]:
-    """Within this, files and data are trusted: no bound of this module holds, where ``wanted`` is true."""
+    """Trust files and data for the duration of the block: no bound of this module holds in it if ``wanted`` is true."""
     token = _lifted.set(wanted or _lifted.get())
     try:
         yield
@@ -61,5 +61,5 @@ def are_lifted() -> bool:
 
 
 def bound(value: int) -> int:
-    """``value``, one of this module's numbers, or where bounds are lifted one that nothing reaches."""
+    """The given number of this module, or a number that nothing reaches where bounds are lifted."""
     return NO_BOUND if _lifted.get() else value

@@ -13,9 +13,9 @@ CHUNK = 16 * 2**20
 
 
 def byte_chunks(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
-    """Pieces of at most ``CHUNK`` bytes that joined are ``array.tobytes()``.
+    """Yield pieces of at most ``CHUNK`` bytes that, joined, are ``array.tobytes()``.
 
-    A contiguous array is not copied; of any other (a transposed memory map), one piece at a time is.
+    A contiguous array is not copied; any other, such as a transposed memory map, is copied one piece at a time.
     """
     if array.nbytes <= CHUNK or array.flags.c_contiguous:
         # As uint8, since types such as bfloat16 do not offer their memory to others.
@@ -33,7 +33,7 @@ def byte_chunks(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
 
 
 def release(array: npt.NDArray[np.generic]) -> None:
-    """Give back the memory of an array mapped from a file to be read; what is read again comes from the file again."""
+    """Give back the memory of an array that is mapped from a file for reading; later reads take it from the file."""
     if array.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):
         return
     owner: Any = array
@@ -44,7 +44,10 @@ def release(array: npt.NDArray[np.generic]) -> None:
 
 
 def take_columns(array: npt.NDArray[Any], columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``array[:, columns]``; of a large array mapped from a file, some rows at a time are in memory besides that."""
+    """Return ``array[:, columns]``.
+
+    Of a large array that is mapped from a file, only some rows at a time are in memory besides the result.
+    """
     if array.nbytes <= CHUNK:
         return array[:, columns]
     taken = np.empty((len(array), len(columns)), array.dtype)

@@ -1,12 +1,12 @@
-"""The words that settings choose from and that the code behind them shares, and what groups of options are called.
+"""The words that settings choose from and that the code behind them shares, and the names of the groups of options.
 
-The command line shows and checks them before it knows that a model will be opened: importing this imports nothing.
+The command line shows and checks these words before any model is opened, so this module imports nothing.
 """
 
 OBJECTIVES = ("accuracy", "pareto")
 SELECTIONS = ("best-of-each", "top-n", "random-walk")
 WIDEN_MODES = ("split", "equal", "fresh")
-BY_GRADIENTS = "gradient"  # units added by ``Grow``, where data are at hand
+BY_GRADIENTS = "gradient"  # units are added by ``Grow``, where data are at hand
 AUGMENTATIONS = ("none", "shift", "mirror", "shift-mirror")
 TRACKERS = ("tensorboard", "mlflow")
 ENGINES = ("auto", "loop", "artifacts")

@@ -28,7 +28,7 @@ class OnnxSurgeonError(Exception):
         self.kind: Kind = kind
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Workers' errors are sent to the process that waits for them."""
+        """Pickle the error with its kind, since the errors of workers are sent to the process that waits for them."""
         return type(self), (str(self), self.kind)
 
     @property
@@ -38,46 +38,46 @@ class OnnxSurgeonError(Exception):
 
     @property
     def explanation(self) -> str:
-        """What it means and what to do about it, in a few lines."""
+        """What the error means and what to do about it, in a few lines."""
         return str(refusal(self.kind))
 
     @property
     def link(self) -> str:
-        """Where that stands in docs/, such as "troubleshooting.md#D12"."""
+        """The place in docs/ that explains the error, such as "troubleshooting.md#D12"."""
         return refusal(self.kind).link
 
 
 class ModelError(OnnxSurgeonError):
-    """What was given is no usable model; the text names the file, and the node where one is at fault."""
+    """The given model cannot be used; the text names the file, and the node where one is at fault."""
 
 
 class SurgeryError(OnnxSurgeonError):
-    """A surgery that cannot be done as asked; the text says which one, on which layer, and why."""
+    """A surgery cannot be done as asked; the text says which one, on which layer, and why."""
 
 
 class DataError(OnnxSurgeonError):
-    """A data set that cannot be used; the text names the set, the file or the row, and what was expected."""
+    """A data set cannot be used; the text names the set, the file or the row, and what was expected."""
 
 
 class EngineError(OnnxSurgeonError):
-    """Training or evaluation that cannot be done here; the text says what is missing or not supported."""
+    """Training or evaluation cannot be done here; the text says what is missing or not supported."""
 
 
 class DivergedError(EngineError):
-    """Training after which no weights are finite."""
+    """Training has left no finite weights."""
 
 
 class RunError(OnnxSurgeonError):
-    """A run directory that cannot be made, read or resumed."""
+    """A run directory cannot be made, read or resumed."""
 
 
 class SettingsError(OnnxSurgeonError):
-    """A setting whose value makes no sense; the text names the setting."""
+    """The value of a setting makes no sense; the text names the setting."""
 
 
 class StopRun(Exception):  # noqa: N818 - a request, not an error
-    """Raised by a callback: the run shall end at its next decision point, as if its epochs were over.
+    """A callback raises this to end the run at its next decision point, as if its epochs were over.
 
-    It is finished then, with a result. Resumed, it goes on to its settings' end, and comes to the same as one that was
-    never stopped.
+    The run is finished then, with a result. If it is resumed, it goes on to the end of its settings, with the same
+    result as a run that was never stopped.
     """

@@ -22,13 +22,13 @@ from onnxsurgeon.buffers import byte_chunks
 
 Array = npt.NDArray[Any]
 
-# Elements from which on a matrix is not copied to float64 as a whole where that can be avoided: 32 MB of it.
+# A matrix of this many elements or more (32 MB in float64) is not copied to float64 as a whole if that can be avoided.
 LARGE = 2**22
 _ELONGATED = 8
-# Side from which on the singular values of a large matrix come from its Gram matrix: below, a QR and a small SVD do.
+# From this side on, the singular values of a large matrix come from its Gram matrix; below, from a QR and a small SVD.
 GRAM_SIDE = 1024
-# As a fraction of the largest, what the singular values from a Gram matrix cannot tell from 0. They are off by about
-# ε σ_max² / 2σ and at most √ε σ_max, where ε, a few times 2⁻⁵², is the rounding of the Gram matrix.
+# Singular values from a Gram matrix cannot be told from 0 below this fraction of the largest. They are off by about ε
+# σ_max² / 2σ and at most √ε σ_max, where ε, a few times 2⁻⁵², is the rounding of the Gram matrix.
 RESOLUTION = 1e-6
 
 # threadpoolctl's limits belong to the process, not to the thread that sets them: without the lock, one thread
@@ -88,8 +88,8 @@ def truncated_svd(weight: Array, rank: int) -> Truncated:
     with single_threaded():
         vt = np.linalg.eigh(gram(weight)).eigenvectors.T[: -rank - 1 : -1].copy()
         if weight.shape[0] < weight.shape[1]:
-            # Those were U's, of WWᵀ: the columns of WᵀU = VΣ are orthogonal, and Q of their QR is V up to signs, with
-            # orthonormal columns even where Σ has zeros.
+            # These are the vectors U of WWᵀ. The columns of WᵀU = VΣ are orthogonal, and Q of their QR is V up to
+            # signs, with orthonormal columns even where Σ has zeros.
             vt = in_float64(np.linalg.qr(matmul(weight.T, vt.T)).Q.T)
         vt *= _signs(vt)[:, None]
         return Truncated(matmul(weight, vt.T, dtype=weight.dtype), vt)
@@ -115,7 +115,7 @@ def _signs(vt: Array) -> Array:
 
 
 def in_float64(values: Array) -> Array:
-    """The values in float64, stored row by row; a copy only where they are not so already."""
+    """Return the values in float64, stored row by row; they are copied only where they are not so already."""
     return np.ascontiguousarray(values, np.float64)
 
 
@@ -145,7 +145,7 @@ def _spectrum(weight: Array, *, by_gram: bool) -> Array:
 def count_below(weight: Array, relative: float, absolute: float = 0.0) -> int:
     """Number of singular values of ``weight`` that are below ``relative`` · σ_max or below ``absolute``.
 
-    Where that is less than a Gram matrix can tell from 0, a full decomposition is made instead.
+    A full decomposition is made where this threshold is smaller than a Gram matrix can tell from 0.
     """
     values = singular_values(weight)
     largest = values.max(initial=0.0)
@@ -159,14 +159,14 @@ def has_gram(weight: Array) -> bool:
     """Whether the singular values of ``weight`` are taken from its Gram matrix instead of an SVD of itself.
 
     Squaring loses half of float64's digits: see ``RESOLUTION``. In a matrix of float32 the rounding of its own values
-    hides as much, and the usual thresholds lie far above: the numerical rank's is max(n_in, n_out) · 2⁻²³ σ_max, at
-    least 1e-4 σ_max here, eq. 13's 0.005 σ_max. A matrix of float64 is decomposed as it is.
+    hides as much, and the usual thresholds lie far above: the numerical rank's is max(n_in, n_out) · 2⁻²³ σ_max, which
+    is at least 1e-4 σ_max here, and eq. 13's is 0.005 σ_max. A matrix of float64 is decomposed itself.
     """
     return weight.size > LARGE and min(weight.shape) >= GRAM_SIDE and np.finfo(weight.dtype).eps > 1e-8
 
 
 def gram(weight: Array) -> Array:
-    """WᵀW or WWᵀ, the smaller of the two, in float64; a block of rows or columns at a time is copied."""
+    """Return WᵀW or WWᵀ, the smaller of the two, in float64; a block of rows or columns at a time is copied."""
     tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
     total = np.zeros((tall.shape[1], tall.shape[1]))
     rows = max(1, LARGE // tall.shape[1])
@@ -184,7 +184,7 @@ def _digest(weight: Array) -> bytes:
 
 
 def _condensed(weight: Array) -> Array:
-    """A matrix in float64 with the singular values of ``weight``: itself, or R of its QR where it is long and large.
+    """Return a matrix in float64 with the singular values of ``weight``: itself, or, if it is long and large, its R.
 
     With A = [A₁; A₂; …], the R of [R of [A₁; …; Aₖ]; Aₖ₊₁] is that of A up to signs, and A = QR has R's singular
     values: one block of rows at a time is held in float64.
@@ -201,15 +201,15 @@ def _condensed(weight: Array) -> Array:
 
 
 def _rows(matrix: Array) -> int:
-    """Rows of a block that is worth a call of BLAS and small beside a large matrix."""
+    """Number of rows of a block that is worth a call of BLAS and still small beside a large matrix."""
     return max(2 * int(matrix.shape[1]), LARGE // int(matrix.shape[1]))
 
 
 def matmul(a: Array, b: Array, dtype: npt.DTypeLike = np.float64) -> Array:
-    """Product of two vectors or matrices in float64 on one thread, rounded to ``dtype``.
+    """Product of two vectors or matrices, computed in float64 on one thread and rounded to ``dtype``.
 
-    Of a large factor, a block of rows or columns at a time is held in float64, and of a large result too where that
-    does not take a sum over blocks.
+    Of a large factor, one block of rows or columns at a time is held in float64. So is a large result, unless it is a
+    sum over blocks.
     """
     with single_threaded():
         if max(a.size, b.size) <= LARGE:

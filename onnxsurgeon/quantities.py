@@ -1,6 +1,6 @@
 """Numbers with units, as people write them: 50k parameters, 200KB, 0.2ms, 0.5%, 5min; read and spelled.
 
-A number without a unit is in the first of a quantity's units: so were all of them before there were units.
+A number without a unit is in the first of a quantity's units, as all numbers were before units could be written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 from onnxsurgeon.errors import SettingsError
 
 _TEXT = re.compile(r"\s*([+-]?(?:[0-9]+(?:_[0-9]+)*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([^\W\d_]*|%)\s*")
-_MOST_DIGITS = 60  # of a text that is read at all
+_MOST_DIGITS = 60  # a longer text is not read at all
 _MOST_WHOLE = 18  # digits of a number that counts layers, rows or classes
 
 
@@ -22,10 +22,10 @@ class Quantity:
     """A kind of number.
 
     Attributes:
-        what: what a text stands for that can be read, with its article.
-        units: what each unit is in the one that is counted in; case does not matter.
+        what: says, with its article, what kind of text can be read.
+        units: the value of each unit in the one that is counted in; case does not matter.
         examples: texts that can be read.
-        placeholder: what stands for the value in the help of the command line.
+        placeholder: stands for the value in the help of the command line.
         is_whole: whether fractions make no sense.
     """
 
@@ -36,10 +36,10 @@ class Quantity:
     is_whole: bool = False
 
     def parse(self, value: str | float, name: str) -> float:
-        """The number that ``value`` stands for; a number stands for itself. A whole one is an ``int``.
+        """The number that ``value`` stands for; a number stands for itself. A whole number is returned as an ``int``.
 
         Raises:
-            SettingsError: it stands for none; the text begins with ``name``.
+            SettingsError: it stands for no number; the text begins with ``name``.
         """
         number = self._read(value)
         if number is None:
@@ -97,37 +97,37 @@ TIMES = Quantity("factor", {"": "1", "x": "1", "×": "1"}, ("10", "2.5"), "TIMES
 
 
 def whole(text: str) -> int | None:
-    """The number that a text of digits stands for; None where it is none, or larger than any that can be meant."""
+    """The number that a text of digits stands for; None if it is no number, or larger than anyone can mean."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_WHOLE else None
 
 
 def spell_count(count: float) -> str:
-    """A number of parameters: "192,408", from a million on to three digits: "1.57 M"."""
+    """Spell a number of parameters: "192,408", and from a million on with three digits: "1.57 M"."""
     return f"{count:,.0f}" if count < 1e6 else f"{_three(count / 1e6)} M"
 
 
 def spell_size(size: float) -> str:
-    """A number of bytes to three digits, such as "5.45 kB"."""
+    """Spell a number of bytes with three digits, such as "5.45 kB"."""
     return _scaled(size, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)), f"{size:.0f} B")
 
 
 def spell_latency(milliseconds: float) -> str:
-    """A time given in ms to three digits, such as "8.21 µs"."""
+    """Spell a time given in ms with three digits, such as "8.21 µs"."""
     return _scaled(milliseconds, (("s", 1e3), ("ms", 1.0)), f"{_three(1e3 * milliseconds)} µs")
 
 
 def spell_share(share: float) -> str:
-    """A share, such as "0.5%"."""
+    """Spell a share, such as "0.5%"."""
     return f"{100 * share:.4g}%"
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...], small: str) -> str:
     for unit, factor in units:
-        if value >= 0.9995 * factor:  # what would be spelled 1000 of the next
+        if value >= 0.9995 * factor:  # three digits of it would be 1000 of the smaller unit
             return f"{_three(value / factor)} {unit}"
     return small
 
 
 def _three(value: float) -> str:
-    """Three digits, but never an exponent."""
+    """Spell a value with three digits, never with an exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

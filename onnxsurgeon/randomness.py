@@ -1,4 +1,4 @@
-"""Random generators, keyed by what they are for."""
+"""Random generators, each keyed by its purpose."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
-    """A generator keyed by what it is for, never by the order in which workers finish."""
+    """Return a generator keyed by its purpose, so that it does not depend on the order in which workers finish."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys)))

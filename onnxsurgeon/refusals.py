@@ -1,4 +1,4 @@
-"""What is refused, by what the user can do about it: each kind has a code, and says what it means and what helps."""
+"""The kinds of refusal, told apart by what the user can do: each has a code, says what it means and what helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-# Those of refusals.toml, in its order; here mypy sees where an error names none of them.
+# The kinds of refusals.toml, in its order; mypy checks here that every error names one of them.
 Kind = Literal[
     "no-layers",
     "quantized-model",
@@ -141,7 +141,7 @@ class Refusal:
     Attributes:
         code: a letter of ``SECTIONS`` and two digits.
         heading: what is wrong, in a few words.
-        says: parts of messages by which it is known; … stands for names and numbers.
+        says: the parts of messages that identify it; … stands for names and numbers.
         means: what the message means, in Markdown.
         cure: what to do about it, in Markdown whose links start from docs/.
     """
@@ -154,11 +154,11 @@ class Refusal:
 
     @property
     def link(self) -> str:
-        """Where it stands in docs/."""
+        """The place in docs/ that explains it."""
         return f"{PAGE}#{self.code}"
 
     def __str__(self) -> str:
-        """A few lines for a terminal."""
+        """Explain the kind in a few lines for a terminal."""
         lines = [f"{self.code}: {self.heading}"]
         if self.says:
             lines.append(f"such as: {'; '.join(f'“{part}”' for part in self.says)}")
@@ -168,11 +168,11 @@ class Refusal:
 
 @cache
 def refusals() -> Mapping[str, Refusal]:
-    """Every kind of refusal, by its name."""
+    """Return every kind of refusal by its name."""
     entries = tomllib.loads(Path(__file__).with_name("refusals.toml").read_text(encoding="utf-8"))
     return {name: Refusal(**{**entry, "says": tuple(entry["says"])}) for name, entry in entries.items()}
 
 
 def refusal(kind: Kind) -> Refusal:
-    """The kind of that name."""
+    """Return the kind of that name."""
     return refusals()[kind]

@@ -78,23 +78,24 @@ def provider(device: str) -> str:
 
 
 def session_options(threads: int = 1) -> Any:
-    """Options of every session: a given number of threads, and nothing on the console: what goes wrong is raised.
+    """Return the options that every session has: a number of threads, and a silent console, since errors are raised.
 
-    ONNX Runtime may round differently with another number: one, but where it is known not to; see ``training.threads``.
+    ONNX Runtime may round differently with another number of threads. More than one is used only where the results are
+    known to be the same; see ``training.threads``.
     """
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # its messages hold names as the file has them, escape codes and all
+    options.log_severity_level = 4  # its messages hold names as the file has them, with any escape codes
     return options
 
 
 def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, trains: bool = False) -> Any:
     """An inference session for ``model``.
 
-    ``trains`` says that weights are inputs: then pools alone would be put into blocks of channels, and each of them
-    has its tensors copied into these and back. Blocks are of float32 alone, and ONNX Runtime 1.32 ends the whole
-    process where it looks for some behind an attention in float16.
+    ``trains`` says that weights are inputs, and turns blocks of channels off: ONNX Runtime would put pools alone into
+    such blocks, and copy the tensors of each pool into them and back. Blocks are for float32 only, and ONNX Runtime
+    1.32 ends the whole process when it looks for them behind an attention in float16.
 
     Raises:
         EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
@@ -117,12 +118,13 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, tr
             f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}", "runtime-refuses"
         ) from error
     if wanted not in made.get_providers():
-        # ONNX Runtime falls back to the CPU with no more than a log line; asked for CUDA, that is an error.
+        # ONNX Runtime falls back to the CPU with no more than a log line; here, a device that was asked for and is
+        # missing is an error.
         raise EngineError(f"device '{device}' is not available: ONNX Runtime could not start {wanted}", "no-device")
     return made
 
 
-_running: dict[int, Any] = {}  # run options of the runs of users' models that are under way, by the thread's number
+_running: dict[int, Any] = {}  # run options of the users' models that are running, by the thread's number
 
 
 def _run_stoppable(made: Any, outputs: list[str] | None, feeds: dict[str, Array]) -> list[Any]:
@@ -137,7 +139,7 @@ def _run_stoppable(made: Any, outputs: list[str] | None, feeds: dict[str, Array]
 
 
 def terminate_runs() -> bool:
-    """End the runs of users' models that are under way, each at its next node; whether there are any."""
+    """End the runs of users' models that are under way, each at its next node; return whether there were any."""
     found = list(_running.values())
     for options in found:
         options.terminate = True
@@ -148,10 +150,11 @@ Evaluator = Callable[[Sequence[str] | None, Mapping[str, Array]], list[Any]]
 
 
 def evaluator(model: onnx.ModelProto) -> Evaluator:
-    """A function from wanted outputs (None: all) and feeds to values: by ONNX Runtime, or by onnx.reference.
+    """Return a function from wanted outputs (None: all) and feeds to values, by ONNX Runtime or by onnx.reference.
 
-    The latter where there is no ONNX Runtime, and for bfloat16, which its CPU provider has no kernels for. Feeds that
-    have an axis more than the model's inputs are rows, run one by one; what they give is stacked.
+    onnx.reference is used where there is no ONNX Runtime, and for bfloat16, for which the CPU provider has no kernels.
+    Feeds that have one axis more than the model's inputs are rows: they are run one by one, and their outputs are
+    stacked.
 
     Raises:
         EngineError: ONNX Runtime refuses the model.
@@ -193,7 +196,7 @@ def _evaluator(model: onnx.ModelProto) -> Evaluator:
 
 
 def _has_type(model: onnx.ModelProto, wanted: int) -> bool:
-    """Whether a weight, an input or what a Cast makes is of that type."""
+    """Whether a weight, an input or the result of a Cast is of that type."""
     kinds = [tensor.data_type for tensor in model.graph.initializer]
     kinds += [value.type.tensor_type.elem_type for value in model.graph.input]
     kinds += [entry.i for node in model.graph.node if node.op_type == "Cast" for entry in node.attribute]
@@ -201,7 +204,7 @@ def _has_type(model: onnx.ModelProto, wanted: int) -> bool:
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
-    """Outputs of ``model`` for ``feeds``; see ``evaluator``.
+    """Compute the outputs of ``model`` for ``feeds``; see ``evaluator``.
 
     Raises:
         EngineError: the model cannot be run.

@@ -1,15 +1,15 @@
-"""What may have been meant by a word that is not known."""
+"""Suggestions for a word that is not known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-MOST = 3  # suggestions
-NEAR = 0.6  # likeness from which on a word may have been meant; 1: the same
-AS_NEAR = 0.15  # by how much less a second suggestion may be like it than the first
-PART = 3  # letters of a word that a longer one is found to hold
-LONGEST = 100  # characters of a word that anything is suggested for
-MANY = 10_000  # words beyond which none is looked through
+MOST = 3  # the largest number of suggestions
+NEAR = 0.6  # likeness from which on a known word is suggested; 1 is the same word
+AS_NEAR = 0.15  # a second suggestion may be less like the word than the first by this much
+PART = 3  # a word of at least this many letters is looked for inside longer ones
+LONGEST = 100  # a word of more characters gets no suggestions
+MANY = 10_000  # where more words are known, none is suggested
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -19,8 +19,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """The known words that are most like ``word``, the likeliest first; case does not count."""
-    from difflib import SequenceMatcher, get_close_matches  # here: help does not wait for it
+    """Return the known words that are most like ``word``, the likeliest first; case does not count."""
+    from difflib import SequenceMatcher, get_close_matches  # imported here, so that help does not wait for it
 
     spelled: dict[str, str] = {}
     for each in known:
@@ -31,7 +31,7 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
         return []
     given = word.casefold()
     found = get_close_matches(given, spelled, n=MOST, cutoff=NEAR)
-    if not found:  # a part of a longer name
+    if not found:  # the word may be a part of a longer one
         return [name for near, name in spelled.items() if len(given) >= PART and given in near][:MOST]
     likeness = [SequenceMatcher(None, each, given).ratio() for each in found]
     return [spelled[each] for each, like in zip(found, likeness, strict=True) if like >= likeness[0] - AS_NEAR]

@@ -1,4 +1,4 @@
-"""What a network is trained for, a loss and a metric for each of its heads; and how its predictions are told in few."""
+"""The task of a network: a loss and a metric for each of its heads, and short summaries of its predictions."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ SQUARED = "squared-error"
 LOSSES = (CROSS_ENTROPY, BINARY, SQUARED)
 ACCURACY, R2 = "accuracy", "R²"
 BALANCED = "balanced accuracy"
-METRICS = ("auto", "balanced-accuracy")  # as they are asked for
+METRICS = ("auto", "balanced-accuracy")  # the names that can be asked for
 CLASS_WEIGHTS = ("none", "balanced")
-AGREEMENT, FIDELITY = "agreement", "fidelity"  # accuracy and R² where a teacher is the measure
+AGREEMENT, FIDELITY = "agreement", "fidelity"  # the names of accuracy and R² when a teacher is the measure
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one head is trained for.
+    """The task of one head.
 
     Attributes:
         loss: "cross-entropy" over the classes, "binary-cross-entropy" for each output alone, or "squared-error"; the
             latter two are means over the outputs.
         outputs: width of the head.
-        squash: what stands between the head and its prediction, "Softmax", "Sigmoid" or "".
-        scale: for a regression, the unit s_k that each output is trained and its loss is measured in, a power of two
-            near the targets' standard deviation; () for 1. The head's last layer is divided by it while it is trained,
-            which is exact, so that one learning rate fits whatever the targets are measured in.
+        squash: the function between the head and its prediction, "Softmax", "Sigmoid" or "".
+        scale: for a regression, the unit s_k in which each output is trained and its loss is measured, a power of two
+            near the targets' standard deviation; () stands for 1. The head's last layer is divided by it during
+            training, which is exact, so that one learning rate fits targets in any unit.
         imitates: whether the labels are a teacher's outputs: distributions of classes, probabilities or values.
-        temperature: T that the teacher's part of a cross-entropy is softened by: T² · CE(softmax(t/T), softmax(z/T)),
-            t and z the teacher's and the head's logits; the factor keeps the gradient's size (Hinton, Vinyals, Dean,
-            "Distilling the knowledge in a neural network", 2015, section 2.1).
-        teacher_weight: the teacher's share w of what the head is trained towards, 0 to 1; the rest is the labels'.
-        positions: rows of outputs that one row of the data has, 1 where the head has two axes; losses and metrics are
-            means over them.
-        class_weights: what the loss of a row is multiplied by, by its class, where classes are weighed; () where not.
+        temperature: the temperature T that softens the teacher's part of a cross-entropy, T² · CE(softmax(t/T),
+            softmax(z/T)), where t and z are the teacher's and the head's logits; the factor T² keeps the gradient's
+            size (Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2.1).
+        teacher_weight: the teacher's share w of the targets, 0 to 1; the rest is the labels' share.
+        positions: the number of rows of outputs for one row of the data; it is 1 where the head has two axes. Losses
+            and metrics are means over positions.
+        class_weights: one factor for each class, by which the loss of a row of that class is multiplied; () for none.
         is_balanced: whether the metric is the mean over the classes of the share of each that is predicted right.
-        is_weighed: whether the loss divides the head itself by ``scale``, since what stands between it and the last
-            dense layer (a Tanh, a Split) keeps that layer from being divided.
+        is_weighed: whether the loss divides the head itself by ``scale``, because what stands between the head and the
+            last dense layer (a Tanh, a Split) does not allow that layer to be divided.
     """
 
     loss: str
@@ -55,15 +55,15 @@ class Task:
 
     @property
     def has_classes(self) -> bool:
-        """Whether a row has one class, or one at each position, that labels tell."""
+        """Whether labels name one class for each row, or one at each position."""
         return not self.imitates and (self.loss == CROSS_ENTROPY or (self.loss == BINARY and self.outputs == 1))
 
     @property
     def metric(self) -> str:
-        """What it is judged by: accuracy, balanced or not; R² for a regression; agreement and fidelity with a teacher.
+        """Name of the metric: accuracy, balanced or not; R² for a regression; agreement or fidelity with a teacher.
 
-        Agreement is the share of rows, or of single labels, for which student and teacher predict the same. Fidelity
-        is the R² of the student's outputs, the teacher's being the truth.
+        Agreement is the share of rows, or of single labels, for which student and teacher predict the same. Fidelity is
+        the R² of the student's outputs, with the teacher's as the truth.
         """
         if self.imitates:
             return FIDELITY if self.loss == SQUARED else AGREEMENT
@@ -73,12 +73,12 @@ class Task:
 
     @property
     def is_softened(self) -> bool:
-        """Whether the teacher's part of the loss is at another temperature than 1."""
+        """Whether the teacher's part of the loss has another temperature than 1."""
         return self.loss != SQUARED and self.teacher_weight > 0 and self.temperature != 1
 
     @property
     def is_mixed(self) -> bool:
-        """Whether targets are two blocks side by side, of the labels and of the teacher, as two terms of the loss.
+        """Whether targets are two blocks side by side, the labels' and the teacher's, for two terms of the loss.
 
         At temperature 1, and for squared errors, one mixed block has the same gradient.
         """
@@ -86,7 +86,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """Such as "multi-class" or "regression"."""
+        """Name of the kind of task, such as "multi-class" or "regression"."""
         if self.loss == SQUARED:
             return "regression"
         if self.loss == CROSS_ENTROPY:
@@ -95,7 +95,7 @@ class Task:
 
 
 class ClassCounts(TypedDict):
-    """How often a class was taken for another: rows of (true class, predicted class, how often)."""
+    """How often each class was taken for another: rows of (true class, predicted class, how often)."""
 
     kind: Literal["classes"]
     classes: int
@@ -104,7 +104,7 @@ class ClassCounts(TypedDict):
 
 
 class LabelCounts(TypedDict):
-    """For each of several labels: rows (rightly told to have it, wrongly, wrongly told to lack it, rightly)."""
+    """Counts for each of several labels: rows of (true positives, false positives, false negatives, true negatives)."""
 
     kind: Literal["labels"]
     names: list[str]
@@ -112,7 +112,7 @@ class LabelCounts(TypedDict):
 
 
 class TargetValues(TypedDict):
-    """For each target of a regression: (true, predicted) of some rows."""
+    """Some pairs of (true, predicted) for each target of a regression."""
 
     kind: Literal["values"]
     targets: list[list[list[float]]]

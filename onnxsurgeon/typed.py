@@ -1,4 +1,4 @@
-"""Values that were read from JSON, checked against type hints: a file may be damaged, or a stranger's."""
+"""Checks of values that were read from JSON against type hints, since a file may be damaged or come from a stranger."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-LARGEST = 2**63 - 1  # of integers: what is larger is damage, and breaks what counts with it
+LARGEST = 2**63 - 1  # of integers: a larger one is damage, and breaks arithmetic
 _SHOWN = 40
 _PLAIN = {str: "a text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
 
 
 class UnfitError(ValueError):
-    """A value is not what it should be; the text names it, and what was expected."""
+    """A value is not of the expected type; the text names the value, and what was expected."""
 
 
 def check(value: object, hint: Any, name: str, *, needed: tuple[str, ...] | None = None) -> None:
-    """See that ``value``, as ``json.loads`` gave it, fits a type hint.
+    """Check that ``value``, as ``json.loads`` gave it, fits a type hint.
 
-    Known are plain types, ``list``, ``tuple[T, ...]``, ``dict`` of texts, ``Literal``, unions, typed dicts and
-    dataclasses. Of a dataclass, entries with a default may be missing; no record may have others than are known.
+    The hint may be a plain type, ``list``, ``tuple[T, ...]``, ``dict`` of texts, ``Literal``, a union, a typed dict or
+    a dataclass. Entries of a dataclass that have a default may be missing; no record may have entries that are not
+    known.
 
     Args:
         value: a text, number, list, dict, ….
         hint: a type.
-        name: what the value is called in the error's text; "" where it is the whole record.
-        needed: of a typed dict, the entries that must be there; None: those that the type says.
+        name: the value's name in the error's text; "" where it is the whole record.
+        needed: the entries of a typed dict that must be there; None for those that the type says.
 
     Raises:
-        UnfitError: it does not fit.
+        UnfitError: the value does not fit.
     """
     origin = get_origin(hint)
     if hint is Any:
@@ -60,7 +61,7 @@ def check(value: object, hint: Any, name: str, *, needed: tuple[str, ...] | None
 
 
 def kind_of(value: object) -> str:
-    """What a value of another type than was expected is, for an error's text: "int 3", "ndarray (10, 4) of float32"."""
+    """Describe a value of an unexpected type for an error's text: "int 3", "ndarray (10, 4) of float32"."""
     name = type(value).__name__
     if value is None:
         return name.removesuffix("Type")
@@ -73,7 +74,7 @@ def kind_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it is named in an error's text, cut off where it is long."""
+    """Show a value in an error's text, cut off where it is long."""
     text = repr(value) if not isinstance(value, list | dict) else f"a {'list' if isinstance(value, list) else 'record'}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

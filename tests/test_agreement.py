@@ -203,3 +203,10 @@ def test_inputs_are_magnified_where_the_head_is_no_layers_own_output():
         else:
             with pytest.raises(ModelError, match="no output follows tensor 'z'"):
                 prepare(network, given, small)
+
+
+def test_logits_of_any_size_are_compared_with_probabilities():
+    network = model("sigmoid", 1)
+    large = network.with_parameters([1000 * values for _, values in network.parameters()])
+    given = data(1 / (1 + np.exp(-NUMBERS)))
+    assert prepare(large, given, given.train).rows == ROWS  # no exponential of a thousand on the way

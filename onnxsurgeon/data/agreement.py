@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxsurgeon.data.rows import Rows
+from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.errors import DataError, EngineError, ModelError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.layers import DenseChain
@@ -168,7 +169,7 @@ def _agrees(head: Head, task: Task, logits: Array, output: Array) -> bool:
     if numbers and output.shape[1] == head.width and _same(output, logits):
         return True
     if task.loss == SQUARED:
-        prediction = 1 / (1 + np.exp(-logits)) if task.squash == "Sigmoid" else logits
+        prediction = sigmoid(logits) if task.squash == "Sigmoid" else logits
         return numbers and output.shape[1] == head.width and _same(output, prediction)
     if task.loss == BINARY and head.width > 1:
         return numbers and output.shape == logits.shape and _share((output > 0.5) == (logits > 0))

@@ -73,6 +73,17 @@ def space(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
         ) from error
 
 
+def require_finite(values: Array, first_row: int, what: str) -> None:
+    """Check that the outputs ``values`` of rows from ``first_row`` on are finite.
+
+    Raises:
+        DataError: those of a row are not; the text starts with ``what``.
+    """
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not finite.all():
+        raise DataError(f"{what} is not finite in row {first_row + int(np.argmin(finite))}", "outputs-not-finite")
+
+
 def sigmoid(values: Array) -> Array:
     """σ(z) of any size of z, without overflow, in its type."""
     result: Array = np.exp(-np.logaddexp(0, -values))

@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import onnx
 
 from onnxsurgeon.data.dataset import Dataset, Split
@@ -23,8 +22,8 @@ from onnxsurgeon.data.inputs import fitted_inputs, with_rows
 from onnxsurgeon.data.matching import changed, float_outputs
 from onnxsurgeon.data.matching import sources as matched
 from onnxsurgeon.data.options import InputOptions
-from onnxsurgeon.data.soft import space
-from onnxsurgeon.errors import DataError, ModelError
+from onnxsurgeon.data.soft import require_finite, space
+from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.files import join, read_parts
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.network import Network
@@ -126,13 +125,7 @@ class TeacherModel:
             values = [changed(piece, source, head) for source, head in zip(sources, heads, strict=True)]
             found = found or [space((split.rows, *each.shape[1:]), each.dtype) for each in values]
             for head, whole, each in zip(heads, found, values, strict=True):
-                finite = np.isfinite(each).reshape(len(each), -1).all(axis=1)
-                if not finite.all():
-                    row = piece.start + int(np.argmin(finite))
-                    raise DataError(
-                        f"{name}: what it puts out for the head '{head.tensor}' is not finite in row {row}",
-                        "outputs-not-finite",
-                    )
+                require_finite(each, piece.start, f"{name}: what it puts out for the head '{head.tensor}'")
                 whole[rows] = each
         return Taught(tuple(found), tuple(source.squash for source in sources))
 

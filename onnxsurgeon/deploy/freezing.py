@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxsurgeon.deploy.start import shape_of
+from onnxsurgeon.deploy.start import trunk_shape
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.frame import Trunk
 from onnxsurgeon.graph.glue import Glue
@@ -70,7 +70,7 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
             segment = network.segments[step]
             count = counts[step] if segment.input_name in known else 0
             if count == len(segment.layers):
-                known |= {name: shape_of(network, name) for name in segment.ends}
+                known |= {name: trunk_shape(network, name) for name in segment.ends}
                 continue
             if count:
                 cut = segment.layers[count - 1].names.output
@@ -80,7 +80,7 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
             steps.append(len(segments))
             segments.append(segment)
         elif all(name in known or name in trunk.constants for name in step.inputs):
-            known[step.output] = shape_of(network, step.output)
+            known[step.output] = trunk_shape(network, step.output)
         else:
             for name in step.inputs:
                 need(name)

@@ -84,7 +84,7 @@ def _loss(network: Network, head: Head) -> str:
 
 def positions_of(network: Network, head: Head, each: int, labels: int | None) -> int:
     """Rows of outputs that a row has."""
-    between = shape_of(network, head.tensor)[:-1] if head.rank > 2 else ()
+    between = trunk_shape(network, head.tensor)[:-1] if head.rank > 2 else ()
     known = None if None in between else math.prod(size or 1 for size in between)
     if labels is None:
         if known is None:
@@ -106,7 +106,7 @@ def positions_of(network: Network, head: Head, each: int, labels: int | None) ->
     return labels // each
 
 
-def shape_of(network: Network, tensor: str) -> tuple[int | None, ...]:
+def trunk_shape(network: Network, tensor: str) -> tuple[int | None, ...]:
     """The shape of a tensor of the trunk without its batch axis; None: not known."""
     trunk = network.frame.trunk
     shapes: dict[str, tuple[int | None, ...]] = dict(trunk.features)

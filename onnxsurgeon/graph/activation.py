@@ -1,4 +1,4 @@
-"""What an activation function is, and what is known of each; ``activations`` has the table."""
+"""The record of an activation function and of what is known about it; ``activations`` has the table."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from onnxsurgeon.linear_algebra import Array
 
 @dataclass(frozen=True)
 class ActivationType:
-    """What is known of an activation op.
+    """What is known about an activation operator.
 
     Attributes:
         op: the ONNX operator.
         function: φ by numpy, of x (..., n) and the attributes; None where it takes more than these (PRelu).
-        form: writes φ in older operators, where an opset, or ONNX Runtime for a type, lacks this one; None: nowhere.
-        gradient: appends φ's vector-Jacobian product; None: it cannot be trained by the loop engine.
-        since: the first opset that has the op.
+        form: writes φ in older operators, for an opset that lacks this one or a type for which ONNX Runtime has no
+            kernel; None where there is always a kernel.
+        gradient: appends φ's vector-Jacobian product; None where the loop engine cannot train it.
+        since: the first opset that has the operator.
         attributes: its attributes with ONNX's defaults.
         idempotent: whether φ(φ(x)) = φ(x) for every choice of the attributes.
         slope: whether it has a trainable parameter for each unit (PRelu).
@@ -40,7 +41,7 @@ ACTIVATIONS: dict[str, ActivationType] = {}
 
 
 def register(kind: ActivationType) -> ActivationType:
-    """Enter an activation into the table, by its op."""
+    """Enter an activation into the table, under its operator."""
     ACTIVATIONS[kind.op] = kind
     return kind
 
@@ -75,11 +76,11 @@ class Activation:
         return ACTIVATIONS[self.op_type].idempotent
 
     def attribute(self, name: str) -> Any:
-        """Value of an attribute, ONNX's default where it is not given."""
+        """Return the value of an attribute, which is ONNX's default where none is given."""
         return self.attributes.get(name, ACTIVATIONS[self.op_type].attributes[name])
 
     def with_slope(self, slope: Array | None) -> Activation:
-        """The same op with other slopes; unchanged for an op that has none."""
+        """Return the same activation with other slopes; an activation that has none is returned unchanged."""
         return self if self.slope is None else replace(self, slope=slope)
 
     def __call__(self, x: Array) -> Array:

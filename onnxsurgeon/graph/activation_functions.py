@@ -1,4 +1,4 @@
-"""Activation functions by numpy, in the type of their argument: what numerical comparison and checks go by."""
+"""Activation functions by numpy, computed in the type of their argument, for numerical comparisons and checks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Vector-Jacobian products of activations as ONNX nodes: one function an activation.
+"""Vector-Jacobian products of activations as ONNX nodes, in one function for each activation.
 
-Given g = ∂L/∂y of y = φ(x), each returns the name of ∂L/∂x = g ⊙ φ'(x), and of ∂L/∂slope where φ is trained.
-A rule reads y rather than x where φ' is simpler in y. At a kink, Relu and its bounded kin have φ' = 0, and the
-leaky ones the derivative from below, as PyTorch has it.
+Given g = ∂L/∂y of y = φ(x), each function returns the name of ∂L/∂x = g ⊙ φ'(x), and of ∂L/∂slope where φ is trained. A
+rule reads y rather than x where φ' is simpler in y. At a kink, Relu and its bounded variants have φ' = 0, and the leaky
+ones have the derivative from below, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SC
 
 
 class Builder(Protocol):
-    """What appends nodes to a graph: ``training.builder.GraphBuilder``."""
+    """Appends nodes to a graph; see ``training.builder.GraphBuilder``."""
 
     dtype: np.dtype[Any]
 
@@ -33,10 +33,10 @@ class Builder(Protocol):
 
 
 class Point(NamedTuple):
-    """Where a rule is applied: names of x, y = φ(x), g = ∂L/∂y and PRelu's slopes ("" for others).
+    """The place where a rule is applied: the names of x, y = φ(x), g = ∂L/∂y and PRelu's slopes ("" for others).
 
-    ``examples`` are the axes that a slope's gradient is summed over: 0 where an example is a row, 1 where it is a
-    column; of a convolution that and all axes of space.
+    ``examples`` are the axes over which a slope's gradient is summed: 0 where an example is a row, 1 where it is a
+    column; for a convolution, the examples' axis and all axes of space.
     """
 
     x: str
@@ -47,7 +47,10 @@ class Point(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Names of ∂L/∂x, of x's shape, and, for PRelu, of ∂L/∂slope, (1, n) or (n, 1); of a convolution (1, n, 1…)."""
+    """The name of ∂L/∂x, which has x's shape, and for PRelu the name of ∂L/∂slope, (1, n) or (n, 1).
+
+    For a convolution, ∂L/∂slope is (1, n, 1…).
+    """
 
     x: str
     slope: str = ""
@@ -143,7 +146,7 @@ def gelu(build: Builder, activation: Activation, at: Point) -> Gradients:
 
 
 def erf(build: Builder, x: str) -> str:
-    """Append Erf, in float32 at most: ONNX Runtime has no other."""
+    """Append Erf in float32 at most, since ONNX Runtime has no other kernel."""
     if build.dtype != np.float64:
         return build.add("Erf", x)
     narrow = build.add("Erf", build.add("Cast", x, to=TensorProto.FLOAT))

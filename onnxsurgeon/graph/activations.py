@@ -12,7 +12,7 @@ from onnxsurgeon.graph.activation_functions import gelu, hard_sigmoid, sigmoid, 
 __all__ = ["ACTIVATIONS", "Activation", "ActivationType", "prelu", "register"]
 
 register(ActivationType("Relu", lambda x, _: np.maximum(x, 0), gradient=gradients.relu, idempotent=True))
-# Its bounds are inputs from opset 11 on; here they are attributes, as of every other op.
+# Clip's bounds are inputs from opset 11 on; here they are attributes, like those of every other operator.
 register(
     ActivationType(
         "Clip",

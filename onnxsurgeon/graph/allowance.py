@@ -1,4 +1,4 @@
-"""How many bytes of constants may be made while a graph is read: a small file may ask for any number."""
+"""A limit on the bytes of constants that are made while a graph is read, since a small file may ask for any number."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from onnxsurgeon.errors import ModelError
 
 
 class Allowance:
-    """Bytes that may still be made, all nodes together.
+    """The number of bytes that may still be made, for all nodes together.
 
-    Time is bounded with them: no rule takes much longer than it takes to write what it makes.
+    This bounds time too: no rule takes much longer than it takes to write what it makes.
     """
 
     def __init__(self, given: int = 0, source: str = "model") -> None:

@@ -1,4 +1,4 @@
-"""Files of external data beside a model: what the next one is called, and which old ones nothing refers to any more."""
+"""Files of external data beside a model: the name of the next one, and the old ones that nothing refers to any more."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph import external
 from onnxsurgeon.graph.structure import tensors
 
-# What follows a model's name in that of its external data: nothing, or a digest where the plain name was not free.
+# What follows a model's name in that of its external data: nothing, or a digest where the plain name was taken.
 _DATA_SUFFIX = re.compile(r"(\.[0-9a-f]{8}|\.[0-9a-f]{64})?\.data")
-# Endings of external data as exporters write it; those that name a file after its tensor give it none of these.
+# Endings of external data as exporters write it. Exporters that name a file after its tensor use none of these.
 _ENDINGS = ("", ".bin", ".data", ".onnx_data", ".raw", ".weight", ".weights", ".bias")
 # Fields of a ModelProto are written in order, and the first is the version of the format.
 _FIRST_BYTE = b"\x08"
 
 
 def data_name(model: str, digest: str = "") -> str:
-    """What the external data of a model file called ``model`` is called; with ``digest`` where that is not free."""
+    """The name of the external data of a model file called ``model``; with ``digest`` where the plain name is taken."""
     return f"{model}.{digest}.data" if digest else f"{model}.data"
 
 
@@ -36,7 +36,7 @@ def refers_out(path: Path) -> bool:
 
 
 def referred_files(path: Path) -> dict[str, Path]:
-    """Files of external data of the model at ``path``, by what it calls them; but for those that may not be read."""
+    """Files of external data of the model at ``path`` by their names in it, without those that may not be read."""
     found = {}
     for tensor in _external_tensors(path):
         try:
@@ -76,7 +76,7 @@ def _mentions(path: Path, texts: Collection[bytes]) -> bool:
 def _holds(content: mmap.mmap, text: bytes) -> bool:
     at = content.find(text)
     while at >= 0:
-        # Protobuf puts its length before a text; without it, 'other.data' would speak of 'er.data'.
+        # Protobuf puts its length before a text; without this check, 'other.data' would match 'er.data'.
         if at == 0 or content[at - 1] in b"/\\" or content[at - 1] == len(text) or len(text) > 127:
             return True
         at = content.find(text, at + 1)
@@ -89,12 +89,12 @@ def _plain(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What lies beside a model file before it is written.
+    """The files beside a model file before it is written.
 
     Attributes:
         path: the model file.
         replaced: whether a model file of that name is to be replaced.
-        covered: names of files beside it whose bytes are nothing but tensors of the model to be replaced.
+        covered: names of files beside it whose bytes are all tensors of the model to be replaced.
         named: names of all files beside it that the model to be replaced refers to.
     """
 
@@ -105,7 +105,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, path: Path, *, overwrite: bool) -> Surroundings:
-        """Look at the model at ``path`` that ``overwrite`` allows to replace."""
+        """Look at the model at ``path``, which may be replaced if ``overwrite`` is true."""
         if not overwrite or not path.is_file():
             return cls(path)
         taken: dict[Path, list[tuple[int, int]]] = defaultdict(list)
@@ -121,9 +121,9 @@ class Surroundings:
         return cls(path, True, frozenset(covered), frozenset(file.name for file in here))
 
     def choose(self, content: Path, digest: str) -> tuple[str, str, str]:
-        """What to call external data: at first, in the end, and why the latter is not the plain name.
+        """Choose the name of external data at first, its name in the end, and say why the latter is not the plain name.
 
-        The two differ where the plain name is in use by the model to be replaced: until that is replaced, it has to
+        The two names differ where the model to be replaced uses the plain name: until that model is replaced, it has to
         find its own data. ``content`` is the file with what is to be written, ``digest`` its SHA-256.
         """
         plain = data_name(self.path.name)
@@ -143,7 +143,7 @@ class Surroundings:
         return not os.path.lexists(file) or (_plain(file) and filecmp.cmp(file, content, shallow=False))
 
     def users(self, names: Collection[str]) -> Iterator[str]:
-        """Names of other files in the folder that are models and speak of one of ``names``."""
+        """Names of other files in the folder that are models and may refer to one of ``names``."""
         texts = [os.fsencode(name) for name in names]
         with os.scandir(self.path.parent) as entries:
             others = sorted(entry.name for entry in entries if entry.name != self.path.name and entry.name not in names)
@@ -153,10 +153,10 @@ class Surroundings:
                 yield name
 
     def remove_old(self, keep: str | None) -> tuple[str, ...]:
-        """Remove data files that only the replaced model referred to, and what stopped writes of this one left.
+        """Remove data files that only the replaced model referred to, and what interrupted writes of this one left.
 
-        Removed is what bears this model's name, or what had nothing in it but the replaced model's tensors. What
-        another model in the folder speaks of stays.
+        A file is removed if it bears this model's name or held nothing but the replaced model's tensors. A file that
+        another model in the folder may refer to stays.
 
         Returns:
             A sentence about each file of another name that was removed or left.
@@ -190,7 +190,7 @@ class Surroundings:
 
 
 def _covers(places: list[tuple[int, int]], size: int) -> bool:
-    """Whether tensors at these offsets, of these lengths, are all of a file but for padding between them."""
+    """Whether tensors at these offsets, of these lengths, fill a file except for padding between them."""
     end = 0
     for offset, length in sorted(places):
         if offset - end >= external.ALIGNMENT:
@@ -206,7 +206,7 @@ def _is_data_name(name: str) -> bool:
 def _is_model(path: Path) -> bool:
     """Whether a file may be a model, by its name or its first byte."""
     try:
-        if not path.is_file():  # a pipe would have to be waited for
+        if not path.is_file():  # opening a pipe would wait
             return False
         if ".onnx" in path.name.lower() and not path.name.endswith(".data"):
             return True

@@ -1,6 +1,7 @@
-"""Biases of convolutions whose channels come last: behind a Transpose in the file, and before it when it is read.
+"""Biases of convolutions whose channels come last: the file has them behind a Transpose, reading moves them before it.
 
-A convolution's bias, or what is left of a normalisation, is the layer's own only where nothing stands between the two.
+A convolution's bias, or what is left of a normalisation, can be the layer's own only where nothing stands between the
+two.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.linear_algebra import Array
 
 AFFINE = ("Add", "Sub", "Mul", "Div")
-OLDEST = 7  # opset in which these broadcast as NumPy does
-FIRST = "/channels_first"  # what follows the name of what such a node wrote
+OLDEST = 7  # the opset from which on these broadcast as NumPy does
+FIRST = "/channels_first"  # follows the name of what such a node wrote
 
 
 def biases_first(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> onnx.ModelProto:
     """f(T(Conv(x)), c) = T(f(Conv(x), T⁻¹(c))) for a constant c with one value for each channel, which T puts last.
 
-    What is written between, and read by nothing else, is another tensor then; names of all others stay.
+    The tensor between the two, which nothing else reads, has other values afterwards; all other names keep theirs.
     """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST or not any(node.op_type == "Conv" for node in model.graph.node):
@@ -33,7 +34,7 @@ def biases_first(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> onnx.Mo
 
 
 class _Moved:
-    """The model as it is changed: one node after the other goes before the Transpose."""
+    """The model while it is changed: one node after the other moves before the Transpose."""
 
     def __init__(self, model: onnx.ModelProto, arrays: Mapping[str, Array]) -> None:
         self.graph, self.arrays = model.graph, arrays
@@ -49,8 +50,8 @@ class _Moved:
         self.gone: set[str] = set()
 
     def run(self) -> bool:
-        """Move what can be moved; whether there was anything."""
-        # A Transpose's own node stays where it is in the list: what goes before it is put there.
+        """Move what can be moved; return whether there was anything to move."""
+        # A Transpose stays in its place in the list, and what moves before it is inserted there.
         before: dict[int, list[onnx.NodeProto]] = {}
         for turn in self.nodes:
             if turn.op_type == "Transpose":
@@ -116,7 +117,7 @@ class _Moved:
         return weight is not None and wanted == helper.np_dtype_to_tensor_dtype(weight.dtype)
 
     def _move(self, turn: onnx.NodeProto, node: onnx.NodeProto) -> None:
-        """Let the node work on what the Transpose reads, and what led to it write what it wrote."""
+        """Let the node work on the Transpose's input, and let the Transpose write the node's output."""
         x, y = turn.input[0], node.output[0]
         rank = len(next(each.ints for each in turn.attribute if each.name == "perm"))
         position = 0 if self._constant(node.input[1]) is not None else 1
@@ -153,5 +154,5 @@ class _Moved:
         return name
 
     def _unread(self) -> set[str]:
-        """Initializers that a node read before, and none reads now."""
+        """Initializers that a node read before and none reads now."""
         return {name for name, nodes in self.readers.items() if not nodes and name in self.constants}

@@ -1,7 +1,7 @@
-"""Bodies of If, Loop and Scan, kept out of the way while a graph is read: nothing in them is operated on.
+"""Bodies of If, Loop and Scan, which are taken out while a graph is read, since no layer in them is operated on.
 
-onnx-graphsurgeon copies a table of all tensors for each body, and so does onnx's shape inference: of ten thousand
-bodies that is ten thousand times. What of a body matters here is which tensors of the graph it reads.
+onnx-graphsurgeon and onnx's shape inference copy a table of all tensors for each body, which is ten thousand copies for
+ten thousand bodies. All that matters of a body here is which tensors of the graph it reads.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onnxsurgeon.graph.declared import inputs_of
 
 READ_INSIDE = "onnxsurgeon.read_inside"  # attribute of a node in the graph that is read: the tensors its bodies read
 LAYERS_INSIDE = "onnxsurgeon.layers_inside"  # and another: names of the products with a constant in its bodies
-FOREIGN = "onnxsurgeon.bodies"  # domain of nodes that stand for nodes with bodies where shapes are inferred
-# Bodies times nodes, up to which shapes are inferred through them.
+FOREIGN = "onnxsurgeon.bodies"  # domain of the stand-ins for nodes with bodies while shapes are inferred
+# Shapes are inferred through bodies up to this number of bodies times nodes.
 MOST_INFERRED = 2**20
 
 
@@ -28,7 +28,10 @@ def has_body(node: NodeProto) -> bool:
 
 
 def branching(nodes: Iterable[NodeProto], inputs: Collection[str]) -> list[str]:
-    """What messages call the If nodes that the values of ``inputs`` decide: one branch for all rows of a batch."""
+    """What messages call the If nodes whose condition depends on ``inputs``.
+
+    They take one branch for all rows of a batch.
+    """
     moved, found = set(inputs), []
     for node in nodes:
         if node.op_type == "If" and node.input[:1] and node.input[0] in moved:
@@ -39,11 +42,11 @@ def branching(nodes: Iterable[NodeProto], inputs: Collection[str]) -> list[str]:
 
 
 class Taken(NamedTuple):
-    """What of a node's bodies matters.
+    """What matters of a node's bodies.
 
     Attributes:
         read: names of the tensors that it reads, inside too.
-        layers: names of the products with a constant inside; of one without a name, the tensor that it writes.
+        layers: names of the products with a constant inside; for one without a name, the tensor that it writes.
     """
 
     read: tuple[str, ...]
@@ -51,9 +54,9 @@ class Taken(NamedTuple):
 
 
 def without_bodies(model: ModelProto, constants: Collection[str], products: Collection[str]) -> dict[int, Taken]:
-    """Take the bodies out of ``model``'s nodes; by the nodes' positions, what matters of them.
+    """Take the bodies out of ``model``'s nodes; return what matters of them, by the nodes' positions.
 
-    ``constants`` are names of tensors that are constant besides those that nodes Constant write, ``products`` the
+    ``constants`` are the names of tensors that are constant, apart from outputs of Constant nodes; ``products`` are the
     operators that a layer can be.
     """
     known = {*constants, *(name for node in model.graph.node if node.op_type == "Constant" for name in node.output)}
@@ -98,7 +101,7 @@ def are_many(model: ModelProto) -> bool:
 
 
 def as_foreign(model: ModelProto) -> ModelProto:
-    """A copy whose nodes with bodies tell the types of what they write, as far as the bodies declare them, and no more.
+    """Copy the model, with stand-ins for nodes with bodies that tell only the types that the bodies declare.
 
     onnx infers nothing for operators of a domain that it does not know.
     """

@@ -1,4 +1,4 @@
-"""If nodes whose condition is a constant: the branch that is always taken stands in their place."""
+"""If nodes whose condition is a constant: the branch that is always taken replaces them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from onnxsurgeon.graph.notes import listed
 
 
 def without_constant_branches(model: ModelProto, taken: Collection[str] = ()) -> tuple[ModelProto, list[str]]:
-    """The model with such nodes replaced by what they compute, also inside of what replaces them, and a note on them.
+    """Replace If nodes with a constant condition by their branch, also inside of it.
 
-    ``model`` is not changed. A branch whose names the graph has already, or that are ``taken``, stays where it is.
+    Return the model and a note on them. ``model`` is not changed. A branch stays in its If where the graph has its
+    names already, or where they are ``taken``.
     """
     if not any(node.op_type == "If" for node in model.graph.node):
         return model, []
@@ -55,7 +56,7 @@ def without_constant_branches(model: ModelProto, taken: Collection[str] = ()) ->
     for branch in branches:
         changed.graph.initializer.extend(branch.initializer)
         changed.graph.value_info.extend(branch.value_info)
-    # A condition that nothing asks for any more goes too.
+    # A condition that nothing reads any more goes too.
     read -= {name for node in nodes for name in inputs_of(node)} | {value.name for value in graph.output}
     kept = [tensor for tensor in changed.graph.initializer if tensor.name not in read]
     del changed.graph.initializer[:]
@@ -76,7 +77,7 @@ def _is_truth(tensor: TensorProto) -> bool:
 
 
 def _learn(node: NodeProto, known: dict[str, bool]) -> None:
-    """Take in a truth value that the node writes, where it is a constant or comes of one."""
+    """Note a truth value that the node writes, where it is a constant or follows from one."""
     if node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return
     if node.op_type == "Constant":
@@ -88,7 +89,7 @@ def _learn(node: NodeProto, known: dict[str, bool]) -> None:
 
 
 def _taken(node: NodeProto, known: dict[str, bool]) -> GraphProto | None:
-    """The branch that an If always takes; None where that is not told."""
+    """The branch that an If always takes; None where that is not known."""
     if node.op_type != "If" or node.domain not in ("", "ai.onnx") or len(node.input) != 1:
         return None
     if node.input[0] not in known:

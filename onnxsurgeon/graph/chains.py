@@ -1,4 +1,4 @@
-"""Which layers follow one another with nothing between them that others read: they are one segment."""
+"""Segments: layers that follow one another with nothing between them that anything else reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import constant_values, geometry_of
 from onnxsurgeon.graph.flow import Flow
-from onnxsurgeon.graph.glue import Glue, shape_of
+from onnxsurgeon.graph.glue import Glue, glue_shape
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.shared_weights import SharedWeights, ends_of_sharing
@@ -26,7 +26,7 @@ class Chains:
         """The dense nodes as segments, in the order of computation."""
         links, following = self._linked(dense)
         for key, link in links.items():
-            # What ONNX Runtime fused has no tensor of its own between the product and its activation.
+            # A layer that ONNX Runtime fused with its activation has no tensor of its own between the two.
             if key not in following and link.dense.attrs.get("exit") is None:
                 reader = self.flow.only_reader(link.dense.outputs[0])
                 if self._activates(reader, link.dense):
@@ -42,7 +42,7 @@ class Chains:
         return segments
 
     def _linked(self, dense: Mapping[int, gs.Node]) -> tuple[dict[int, Link], dict[int, int]]:
-        """The layers, and for each the one that follows it in its segment, if any."""
+        """The layers, and for each the one that follows it in its segment, if there is one."""
         links = {key: Link(node) for key, node in dense.items()}
         following: dict[int, int] = {}
         between: dict[int, gs.Node] = {}
@@ -62,7 +62,7 @@ class Chains:
         return links, following
 
     def _look(self, layer: gs.Node) -> tuple[object, ...]:
-        """What layers of one segment have in common with others of the same weights: bias and activation."""
+        """What makes a layer equal to others of the same weights in their segments: its bias and activation."""
         behind = self.flow.only_reader(layer.outputs[0])
         constants = list(layer.inputs[2:])
         kind = ""
@@ -73,15 +73,16 @@ class Chains:
         return kind, *((name, None if values is None else values.tobytes()) for name, values in held)
 
     def _activates(self, reader: gs.Node | None, layer: gs.Node) -> TypeGuard[gs.Node]:
-        """Whether what alone reads a layer is an activation that may become a part of it."""
+        """Whether the only reader of a layer is an activation that may become a part of it."""
         if reader is None or reader.op not in ACTIVATIONS or reader.inputs[0] is not layer.outputs[0]:
             return False
         return is_by_unit(reader, layer)
 
     def side_by_side(self, segments: list[list[Link]]) -> dict[int, list[Link]]:
-        """For the first dense node of each segment whose last layer only several dense layers read, these layers.
+        """The readers of each segment's last layer where these are several dense layers, by the segment's first node.
 
-        Each of them is a segment by itself. Where one goes on, its own width would no longer be free.
+        Nothing else reads that layer. Each reader is a segment by itself. If one were joined to the segment, its own
+        width would no longer be free.
         """
         firsts = {id(links[0].dense): links for links in segments}
         found: dict[int, list[Link]] = {}
@@ -110,17 +111,17 @@ class Chains:
 
 
 def written_by(links: list[Link], readers: list[Link]) -> str:
-    """Name of the tensor that a segment writes in training: where several layers read it, theirs side by side."""
+    """The name of the tensor that a segment writes in training; where several layers read it, theirs side by side."""
     return f"{links[-1].output.name}/readers" if readers else str(links[-1].output.name)
 
 
 def pieces(links: list[Link], readers: list[Link]) -> list[Glue]:
-    """The tensor of each of the layers that read a segment's last hidden layer, as a part of all of them."""
+    """Slices of a segment's last hidden layer, one for each layer that reads it."""
     found, begin = [], 0
     units = [int(link.dense.inputs[1].values.shape[1]) for link in readers]
     for link, width in zip(readers, units, strict=True):
         y = link.dense.outputs[0]
-        shape = (None,) if y.shape is None else shape_of(y)[:-1]
+        shape = (None,) if y.shape is None else glue_shape(y)[:-1]
         at = {"axis": len(shape), "begin": begin, "end": begin + width}
         whole = (*shape, sum(units))
         x = written_by(links, readers)

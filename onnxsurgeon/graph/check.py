@@ -1,4 +1,4 @@
-"""Is this a model that can be worked on? Our own checks first, then onnx's on a graph without bulky tensors."""
+"""Checks whether a model can be worked on: our own checks first, then onnx's on a graph without bulky tensors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_parts(parts: Parts, name: str) -> None:
 
 
 def check_graph(parts: Parts, name: str) -> None:
-    """The same without what concerns single tensors and texts, for parts whose tensors have just been checked.
+    """Check a model without checking single tensors and texts, for parts whose tensors have just been checked.
 
     Raises:
         ModelError: a check finds fault, or shapes do not fit; the text starts with ``name``.
@@ -109,7 +109,8 @@ def check_opsets(model: ModelProto, name: str) -> None:
                 raise ModelError(f"{name}: two opsets of domain {domain!r} are imported", "opset")
             seen.add(domain)
             if domain == "" and not OLDEST_OPSET <= entry.version <= newest:
-                # Below 7, Gemm and Add broadcast by attributes of their own; the checker lets the future pass.
+                # Below 7, Gemm and Add broadcast by attributes of their own; the checker lets opsets of the future
+                # pass.
                 raise ModelError(
                     f"{name}: opset {entry.version} is not supported ({OLDEST_OPSET} to {newest} are)", "opset"
                 )
@@ -118,7 +119,7 @@ def check_opsets(model: ModelProto, name: str) -> None:
 
 
 def _check_declared(model: ModelProto, name: str) -> None:
-    """Structure, then onnx's checker and shape inference, then sizes."""
+    """Check structure, then run onnx's checker and shape inference, then check sizes."""
     forget_negative_sizes(model.graph)
     check_functions(model, name)
     check_order(model, name)
@@ -129,7 +130,7 @@ def _check_declared(model: ModelProto, name: str) -> None:
         content = model.SerializeToString()
         onnx.checker.check_model(content)
         inferred = _inferred(content)
-    except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ lets through
+    except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ raises
         raise ModelError(f"{name}: invalid model: {first_line(error)}", "damaged-model") from error
     _check_sizes(inferred.graph, name)
 
@@ -150,15 +151,15 @@ def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
 
 
 def _inferred(content: bytes) -> ModelProto:
-    """The model with inferred shapes.
+    """Return the model with inferred shapes.
 
-    Exporters are known to declare wrong shapes for outputs, which runtimes take no notice of: where the declarations
-    alone are at fault, they are left out.
+    Exporters sometimes declare wrong shapes for outputs, and runtimes ignore them. Where only these declarations are at
+    fault, they are left out.
     """
     model = ModelProto.FromString(content)
     if are_many(model):
         content = as_foreign(model).SerializeToString()
-    # Without data_prop: following a Range of 2^40 numbers, it would write them all down.
+    # Without data_prop, since it would write down all numbers of a Range of 2^40.
     try:
         return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)
     except onnx.shape_inference.InferenceError:
@@ -171,7 +172,7 @@ def _inferred(content: bytes) -> ModelProto:
 
 
 def _check_interface(graph: GraphProto, name: str) -> None:
-    """Refuse inputs that nothing could be fed to; let outputs without a shape pass, which onnx.checker would not."""
+    """Refuse inputs that nothing could be fed to; accept outputs without a shape, which onnx.checker refuses."""
     for value in graph.input:
         kind = value.type.tensor_type
         if not value.type.HasField("tensor_type"):
@@ -193,7 +194,7 @@ def _check_interface(graph: GraphProto, name: str) -> None:
 
 def _check_sizes(graph: GraphProto, name: str) -> None:
     """Refuse negative dimensions, and tensors that nothing could hold."""
-    seen: set[bytes] = set()  # types: many tensors have the same
+    seen: set[bytes] = set()  # types that were checked: many tensors have the same
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.SerializeToString()
         if kind in seen:

@@ -14,7 +14,7 @@ class NotByRow(Exception):  # noqa: N818 - a finding, not an error
 
 
 def of_matmul(a: Sizes, b: Sizes, *, is_row: tuple[bool, bool], is_vector: tuple[bool, bool]) -> str:
-    """MatMul's equation.
+    """Return MatMul's equation.
 
     Args:
         a: shape of the first factor.
@@ -46,7 +46,7 @@ def of_matmul(a: Sizes, b: Sizes, *, is_row: tuple[bool, bool], is_vector: tuple
 
 
 def of_einsum(equation: str, ranks: Sequence[int]) -> str:
-    """The equation with every axis spelled out and its result written down."""
+    """Return the equation with every axis spelled out and its result written down."""
     compact = equation.replace(" ", "")
     given, arrow, result = compact.partition("->")
     terms = given.split(",")

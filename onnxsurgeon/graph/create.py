@@ -18,12 +18,12 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.suggestions import did_you_mean
 
-OPSET, IR_VERSION = 17, 8  # what every ONNX Runtime from 1.14 on reads
-MOST_PARAMETERS = 500_000_000  # beyond this one file passes protobuf's 2 GB
+OPSET, IR_VERSION = 17, 8  # every ONNX Runtime from 1.14 on reads these
+MOST_PARAMETERS = 500_000_000  # with more, one file would pass protobuf's 2 GB
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
-    """Widths from a text such as "784-10-10".
+    """Read widths from a text such as "784-10-10".
 
     Raises:
         ModelError: it is no list of two or more positive numbers joined by dashes.
@@ -40,14 +40,14 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 
 def require_activation(name: str) -> None:
-    """Raise ModelError unless there is an activation of that name, without parameters, in opset ``OPSET``."""
+    """Raise ModelError unless opset ``OPSET`` has an activation of that name, without parameters for each unit."""
     if name not in ACTIVATIONS or ACTIVATIONS[name].slope or ACTIVATIONS[name].since > OPSET:
         known = [each for each, record in ACTIVATIONS.items() if not record.slope and record.since <= OPSET]
         raise ModelError(f"unknown activation '{name}'{did_you_mean(name, known)}", "unknown-choice")
 
 
 def glorot_uniform(generator: np.random.Generator, n_in: int, n_out: int) -> Array:
-    """A weight (n_in, n_out), uniform in ± √(6 / (n_in + n_out))."""
+    """Draw a weight (n_in, n_out), uniform in ± √(6 / (n_in + n_out))."""
     limit = np.sqrt(6.0 / (n_in + n_out))
     return generator.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
 
@@ -61,11 +61,11 @@ def create(
     input_shape: Sequence[int] | None = None,
     name: str = "model",
 ) -> Network:
-    """A perceptron of the given widths with Glorot uniform weights and zero biases (paper, Appendix).
+    """Create a perceptron of the given widths with Glorot uniform weights and zero biases (paper, Appendix).
 
     Args:
         sizes: widths from the input to the output.
-        seed: of the weights; the same seed gives the same bytes.
+        seed: seed of the weights; the same seed gives the same bytes.
         activation: op type of the hidden layers' activation.
         softmax: whether probabilities follow the logits.
         input_shape: shape of one input row, flattened before the first layer; by default (n_in,).

@@ -27,7 +27,7 @@ _LONGEST = 9  # digits of a number
 
 
 class Convolve(NamedTuple):
-    """Units, taps along each axis and steps of a convolution that is padded so that its steps alone shrink the map."""
+    """Units, taps along each axis and stride of a convolution, padded so that only its stride shrinks the map."""
 
     units: int
     kernel: int = 3
@@ -35,7 +35,7 @@ class Convolve(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The largest value of each window; 0: the mean of the whole map."""
+    """Pooling: the largest value of each window of ``size``; 0 stands for the mean of the whole map."""
 
     window: int
 
@@ -50,12 +50,12 @@ Part = Convolve | Pool | Dense
 
 
 class Plan(NamedTuple):
-    """What a text such as ``EXAMPLE`` says.
+    """The meaning of a text such as ``EXAMPLE``.
 
     Attributes:
-        channels: of a row of the input.
+        channels: number of channels of an input row.
         space: sizes of its axes of space.
-        parts: what follows, in order; the last is dense.
+        parts: the layers that follow, in order; the last is dense.
     """
 
     channels: int
@@ -70,14 +70,14 @@ def is_convolutional(text: str) -> bool:
 
 
 def parse_plan(text: str) -> Plan:
-    """The plan of a text such as "28x28x1-c16k5s2-c32-p-g-10".
+    """Read the plan from a text such as "28x28x1-c16k5s2-c32-p-g-10".
 
-    The first part is the shape of a row with its channels last, as images are told of elsewhere. ``c16`` is a
-    convolution of 16 units and 3 taps along each axis, ``k5`` of 5, ``s2`` with steps of 2; ``p`` pooling by 2, ``p3``
-    by 3, ``g`` the mean of each channel; a number is a dense layer.
+    The first part is the shape of a row with its channels last, as shapes of images are written elsewhere. ``c16`` is a
+    convolution of 16 units and 3 taps along each axis; ``k5`` gives it 5 taps, ``s2`` a stride of 2. ``p`` is pooling
+    by 2, ``p3`` by 3, and ``g`` the mean of each channel; a number is a dense layer.
 
     Raises:
-        ModelError: it is none; says which part is wrong.
+        ModelError: it is no plan; says which part is wrong.
     """
     first, *rest = text.split("-")
     sizes = first.split("x")
@@ -123,13 +123,14 @@ def _part(text: str, whole: str) -> Part:
 def create_convolutional(
     text: str, *, seed: int = 0, activation: str = "Relu", softmax: bool = True, name: str = "model"
 ) -> Network:
-    """A convolutional network with Glorot uniform weights and zero biases; see ``parse_plan``.
+    """Create a convolutional network with Glorot uniform weights and zero biases; see ``parse_plan``.
 
-    Its input is (batch, channels, space…), as ONNX's Conv takes it; images of a data set are turned as they are read.
+    Its input is (batch, channels, space…), as ONNX's Conv takes it; images of a data set are transposed as they are
+    read.
 
     Args:
         text: such as "28x28x1-c16-p-c32-p-10".
-        seed: of the weights; the same seed gives the same bytes.
+        seed: seed of the weights; the same seed gives the same bytes.
         activation: op type of the activation behind each layer but the last.
         softmax: whether probabilities follow the logits.
         name: the network's name.
@@ -163,7 +164,7 @@ class _Build:
             self._dense(part.units, is_last=is_last)
 
     def _layer(self, op: str, units: int, inputs: int, taps: int, kernel: tuple[int, ...], **attributes: Any) -> str:
-        """A layer of Glorot uniform weights, for which each tap counts; returns what it writes."""
+        """Add a layer of Glorot uniform weights, whose fans count every tap; return the name of its output."""
         self.layers += 1
         self.parameters += units * (inputs * taps + 1)
         if self.parameters > MOST_PARAMETERS:

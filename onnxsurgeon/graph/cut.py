@@ -1,4 +1,4 @@
-"""Cut a model: which nodes and tensors belong to the segments alone, and where the segments go."""
+"""Cutting a model: which nodes and tensors belong to the segments alone, and where the segments go."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import onnx
 
 from onnxsurgeon.graph.declared import inputs_of
 
-_FEW = 64  # nodes that are taken out one by one, while the others stay where they are
+_FEW = 64  # up to this number, nodes are taken out one by one, and the others stay where they are
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The two ends of a segment in the file: the tensor its first layer reads, and the one its last layer writes."""
+    """The two ends of a segment in the file.
+
+    The tensor that its first layer reads, and the one that its last layer writes.
+    """
 
     entry: str
     output: str
@@ -25,11 +28,11 @@ class Cut:
     """What is left of a model without its segments.
 
     Attributes:
-        model: the rest, its nodes and tensors unchanged.
-        positions: for each segment, where in the list of nodes it belongs.
-        prefix: positions of the nodes that the features depend on.
-        removed: the nodes that are gone.
-        gone: names of the tensors that are gone.
+        model: the rest, with its nodes and tensors unchanged.
+        positions: for each segment, its place in the list of nodes.
+        prefix: positions of the nodes on which the features depend.
+        removed: the nodes that were taken out.
+        gone: names of the tensors that were taken out.
     """
 
     model: onnx.ModelProto
@@ -40,9 +43,9 @@ class Cut:
 
 
 def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str]) -> Cut:
-    """``model`` without the nodes and tensors that only its segments need.
+    """Return ``model`` without the nodes and tensors that only its segments need.
 
-    Segments come in the order of computation. What nothing needed before stays.
+    Segments come in the order of computation. A node that nothing needed before stays.
     """
     graph = model.graph
     flow = _Flow.of(graph)
@@ -80,8 +83,8 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
     made: dict[str, int] = {}
     last = 0
     for ends in segments:
-        # Right behind what it reads, since whatever reads its output stood further back; but not before a segment that
-        # comes first, so that the file that is written is read in the same order.
+        # A segment goes right behind the node whose output it reads, since readers of its output stood further back;
+        # but never before a segment that comes first, so that the written file is read in the same order.
         producer = None if ends.entry in made else flow.producers.get(ends.entry)
         behind = 0 if producer is None else places[producer] + 1
         behind = made.get(ends.entry, behind)
@@ -103,7 +106,7 @@ class _Needed:
 
 @dataclass(frozen=True)
 class _Flow:
-    """What each node reads and writes, and which node writes a tensor: asked of the protobuf once."""
+    """Inputs and outputs of each node, and the node that writes each tensor, taken from the protobuf once."""
 
     reads: list[list[str]]
     writes: list[list[str]]
@@ -116,7 +119,7 @@ class _Flow:
         return cls(reads, writes, {name: index for index, names in enumerate(writes) for name in names if name})
 
     def needed(self, wanted: Sequence[str], stops: set[str]) -> _Needed:
-        """Nodes and tensors that the wanted tensors depend on, not looking behind the tensors ``stops``."""
+        """Nodes and tensors on which the wanted tensors depend, without looking behind the tensors ``stops``."""
         nodes: set[int] = set()
         tensors: set[str] = set()
         todo = list(wanted)

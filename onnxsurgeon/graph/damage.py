@@ -1,4 +1,4 @@
-"""Why a file is no ONNX model, as far as its bytes tell: what protobuf says about it is the same for all."""
+"""Reasons why a file is no ONNX model, as far as its bytes tell; protobuf gives the same reason for all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def why_unreadable(content: bytes) -> str:
 
 
 def _missing(content: bytes) -> tuple[int, int, int] | None:
-    """Position, announced length and present length of the top-level field that passes the end, if one does."""
+    """Position, announced length and present length of the top-level field that passes the end; None if none does."""
     position = 0
     while position < len(content):
         start = position

@@ -1,4 +1,4 @@
-"""What a graph declares of its tensors, those of its nodes' bodies included."""
+"""Declarations of a graph's tensors, also in the bodies of its nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
 
 
 def inputs_of(node: onnx.NodeProto) -> list[str]:
-    """Names that a node reads, those read inside its subgraphs included."""
+    """Names that a node reads, including those that its subgraphs read."""
     found = [name for name in node.input if name]
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
@@ -25,9 +25,9 @@ def inputs_of(node: onnx.NodeProto) -> list[str]:
 
 
 def forget_negative_sizes(graph: GraphProto) -> None:
-    """Take sizes below zero out of what ``graph`` declares of its tensors, those of its subgraphs included.
+    """Remove sizes below zero from the declarations of ``graph`` and its subgraphs.
 
-    Exporters write −1 for a size that is not known, and ONNX Runtime reads any size below zero so.
+    Exporters write −1 for a size that is not known, and ONNX Runtime takes any size below zero as unknown.
     """
     for value in (*graph.input, *graph.output, *graph.value_info):
         for tensor in tensor_types(value.type):
@@ -42,7 +42,7 @@ def forget_negative_sizes(graph: GraphProto) -> None:
 
 
 def tensor_types(kind: TypeProto) -> Iterator[TypeProto.Tensor]:
-    """The tensor type in a type, inside sequences, optionals and maps too."""
+    """The tensor types within a type, also inside sequences, optionals and maps."""
     which = kind.WhichOneof("value")
     if which == "tensor_type":
         yield kind.tensor_type

@@ -1,4 +1,4 @@
-"""Activations written as ONNX nodes: one, or several where an opset, or ONNX Runtime for a type, has no operator.
+"""Activations written as ONNX nodes: one, or several where an opset or ONNX Runtime lacks the operator for a type.
 
 ONNX Runtime on the CPU (1.19 to 1.32) has no float64 kernel of PRelu, LeakyRelu, Elu, Selu, HardSigmoid, Softplus,
 Softsign, HardSwish, Mish, Gelu and Erf, nor of Clip before opset 12. None of these forms overflows. Reading
@@ -20,7 +20,7 @@ from onnxsurgeon.graph.activation_functions import TANH_GELU_CUBIC, TANH_GELU_SC
 
 
 class NodeWriter:
-    """Nodes of one activation under construction: the last one bears its name and writes its output."""
+    """The nodes of one activation under construction; the last one bears its name and writes its output."""
 
     def __init__(self, x: str, base: str, dtype: np.dtype[Any], slope: str = "") -> None:
         self.x, self.base, self.dtype, self.slope = x, base, dtype, slope
@@ -34,13 +34,13 @@ class NodeWriter:
         return y
 
     def scalar(self, value: float, name: str = "") -> str:
-        """A constant of shape ()."""
+        """Add a constant of shape ()."""
         name = f"{self.base}.{name or f'c{len(self.constants)}'}"
         self.constants[name] = numpy_helper.from_array(np.array(value, self.dtype), name)
         return name
 
     def finish(self, y: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """The nodes and their constants, the last node writing ``y``."""
+        """Return the nodes and their constants; the last node writes ``y``."""
         self.nodes[-1].output[0] = y
         self.nodes[-1].name = self.base
         return self.nodes, list(self.constants.values())
@@ -69,7 +69,7 @@ def leaky_relu(p: NodeWriter, phi: Activation) -> None:
 
 
 def _below(p: NodeWriter, scale: float) -> str:
-    """Scale · (exp(min(x, 0)) − 1)."""
+    """scale · (exp(min(x, 0)) − 1)."""
     power = p.add("Exp", p.add("Neg", p.add("Relu", p.add("Neg", p.x))))
     return p.add("Mul", p.scalar(scale), p.add("Sub", power, p.scalar(1.0)))
 
@@ -109,7 +109,7 @@ def _softplus(p: NodeWriter) -> str:
 
 
 def softsign(p: NodeWriter, _: Activation) -> None:
-    """X / (1 + |x|)."""
+    """x / (1 + |x|)."""
     p.add("Div", p.x, p.add("Add", p.add("Abs", p.x), p.scalar(1.0)))
 
 
@@ -122,12 +122,12 @@ def hard_swish(p: NodeWriter, _: Activation) -> None:
 
 
 def mish(p: NodeWriter, _: Activation) -> None:
-    """X tanh(Softplus(x))."""
+    """x tanh(Softplus(x))."""
     p.add("Mul", p.x, p.add("Tanh", _softplus(p)))
 
 
 def gelu(p: NodeWriter, phi: Activation) -> None:
-    """X/2 · (1 + erf(x/√2)), erf in float32 at most; or x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+    """x/2 · (1 + erf(x/√2)), erf in float32 at most; or x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
     if phi.attribute("approximate") == "tanh":
         cubic = p.add("Mul", p.add("Mul", p.x, p.x), p.scalar(TANH_GELU_SCALE * TANH_GELU_CUBIC))
         inner = p.add("Mul", p.x, p.add("Add", cubic, p.scalar(TANH_GELU_SCALE)))
@@ -157,10 +157,10 @@ def swish(p: NodeWriter, phi: Activation) -> None:
 def activation_nodes(
     phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str = ""
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """y = φ(x) as ONNX nodes, and the initializers they need: one node, or several where ONNX Runtime needs them.
+    """Return y = φ(x) as ONNX nodes, with the initializers they need.
 
-    The last node bears the name ``base``, and every new name starts with it. ``slope`` names the tensor with
-    PRelu's slopes.
+    One node, or several where ONNX Runtime needs them. The last node bears the name ``base``, and every new name starts
+    with it. ``slope`` names the tensor with PRelu's slopes.
 
     Raises:
         ModelError: the opset has neither the operator nor its parts.
@@ -179,7 +179,7 @@ def is_native(phi: Activation, dtype: np.dtype[Any], opset: int) -> bool:
     """Whether the opset has the operator and ONNX Runtime computes it in this type."""
     if ACTIVATIONS[phi.op_type].form is None:
         return True
-    if phi.op_type == "Swish":  # ONNX Runtime 1.32 has it in opset 24 alone
+    if phi.op_type == "Swish":  # ONNX Runtime 1.32 has a kernel of it in opset 24 only
         return False
     if dtype == np.float64:
         return phi.op_type == "Clip" and opset >= 12
@@ -189,7 +189,7 @@ def is_native(phi: Activation, dtype: np.dtype[Any], opset: int) -> bool:
 def decompose(
     phi: Activation, x: str, y: str, base: str, dtype: np.dtype[Any], opset: int, slope: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """y = φ(x) as nodes that every ONNX Runtime computes.
+    """Return y = φ(x) as nodes that every ONNX Runtime computes.
 
     Raises:
         ModelError: the opset lacks the parts too.

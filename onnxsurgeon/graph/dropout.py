@@ -1,4 +1,4 @@
-"""Dropout that was exported in training form, where it goes on dropping at random."""
+"""Dropout that was exported in training form, which would go on dropping units at random."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from onnxsurgeon.graph.notes import listed
 
 
 def without_random_dropout(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """The model with every such node in inference form, where y = x, and a note on them; ``model`` is not changed.
+    """Return the model with every such node in inference form, y = x, and a note on them; ``model`` is not changed.
 
-    Nothing can be computed once for each row, compared or judged while units are dropped at random.
+    While units are dropped at random, nothing can be computed once for each row, compared or judged.
     """
     if not any(True for _ in _random(model.graph)):
         return model, []

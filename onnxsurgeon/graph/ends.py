@@ -1,4 +1,4 @@
-"""Where the trunk ends: what of the nodes behind the last layers is trained through, and heads of a single number."""
+"""The end of the trunk: the nodes behind the last layers that are trained through, and heads of a single number."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from dataclasses import replace
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical.queries import dtype_of
-from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, shape_of
+from onnxsurgeon.graph.glue import SHAPE_ONLY, Glue, NotGlue, glue_shape
 from onnxsurgeon.graph.normal_form import operator
 
 _TELL_CLASSES = frozenset(
     ("ArgMax", "TopK", "ZipMap", "LabelEncoder", "ArrayFeatureExtractor", "Normalizer", "Binarizer")
 )
-COLUMN = "/number"  # what follows a head's name in that of the tensor without its second axis
+COLUMN = "/number"  # follows a head's name in that of the tensor without its second axis
 
 
 def require_width(node: gs.Node) -> None:
-    """Raise NotGlue where a tensor that the node writes could be no head, since its last axis is of unknown size."""
+    """Raise NotGlue where the node writes a tensor whose last axis is of unknown size, which could be no head."""
     for tensor in node.outputs:
-        shape = shape_of(tensor) if tensor.shape is not None else ()
+        shape = glue_shape(tensor) if tensor.shape is not None else ()
         if len(shape) != 1 and (not shape or shape[-1] is None):
             raise NotGlue(f"the size of the last axis of '{tensor.name}', which it writes, is not known")
 
 
 def is_obstacle(node: gs.Node) -> bool:
-    """Whether a node behind the last layers that cannot be trained through does more than tell a class, or name it."""
+    """Whether a node behind the last layers that cannot be trained through does more than choose or name a class."""
     kinds = [dtype_of(tensor) for tensor in node.outputs]
     floats = any(kind is None or kind.kind in "fV" for kind in kinds)
     return floats and operator(node).rpartition("::")[2] not in _TELL_CLASSES
 
 
 def is_mere_shape(node: gs.Node) -> bool:
-    """Whether a last node only lays out anew what comes.
+    """Whether a last node only changes the layout of its input.
 
-    Not where it takes away axes of size 1 that targets lack, nor where it moves another axis to the last place, that of
-    classes: a map of channels last.
+    It does more where it takes away axes of size 1 that targets lack, or moves another axis to the last place, that of
+    the classes, as for a map with channels last.
     """
     if node.op not in SHAPE_ONLY:
         return False
-    have, made = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    have, made = glue_shape(node.inputs[0]), glue_shape(node.outputs[0])
     if node.op == "Transpose":
         order = node.attrs.get("perm")
         return order is not None and order[-1] == len(have) - 1
@@ -50,7 +50,7 @@ def is_mere_shape(node: gs.Node) -> bool:
 
 
 def with_columns(steps: Sequence[int | Glue], heads: Collection[str]) -> list[int | Glue]:
-    """The steps, in which those heads, numbers (rows,), become (rows, 1); what else reads them gets the numbers."""
+    """The steps, in which heads that are numbers (rows,) become (rows, 1); other nodes still read the numbers."""
     if not heads:
         return list(steps)
     found: list[int | Glue] = []

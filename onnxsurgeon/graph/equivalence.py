@@ -1,4 +1,4 @@
-"""Run two models on the same inputs and say how far apart their outputs are."""
+"""Runs two models on the same inputs and tells how far apart their outputs are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxsurgeon.runtime import numpy_type, run
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the outputs of two models are apart.
+    """The difference between the outputs of two models.
 
     Attributes:
         maximum: max |Δ| over all outputs.
@@ -30,12 +30,12 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """Max |Δ| as a fraction of the outputs' scale."""
+        """max |Δ| as a fraction of the outputs' scale."""
         return self.maximum / self.scale if self.scale else self.maximum
 
 
 def chain_outputs(chain: DenseChain, features: Array) -> Array:
-    """What the chain computes from ``features``; weights mapped from a file leave memory again."""
+    """Compute the chain's outputs from ``features``; weights that are mapped from a file leave memory again."""
     flat = replace(chain, readers=())
     feeds = {chain.file_input: features, **dict(flat.parameters_in_file())}
     outputs: Array = run(chain_model(chain, _OPSET), feeds)[0]
@@ -64,18 +64,18 @@ def compare_models(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Mappi
 
 # The oldest opset that has every activation of graph.activations.
 _OPSET = 20
-# Along each axis of space, so that positions at the border and inside are among them.
+# The size of the last map along each axis of space, so that it has positions at the border and inside.
 POSITIONS = 3
 
 
 def random_features(chain: DenseChain, rows: int = 64, seed: int = 0) -> Array:
-    """Standard normal features (rows, n_in) of the chain's type; of convolutions (rows, channels, space…)."""
+    """Draw standard normal features (rows, n_in) of the chain's type; for convolutions (rows, channels, space…)."""
     shape = (rows, chain.widths[0], *_smallest_space(chain))
     return np.random.default_rng(seed).standard_normal(shape).astype(chain.dtype)
 
 
 def _smallest_space(chain: DenseChain) -> list[int]:
-    """Sizes of the axes of space from which every convolution of the chain still makes ``POSITIONS`` along each."""
+    """The smallest sizes of the axes of space for which every convolution makes ``POSITIONS`` along each of them."""
     sizes: list[int] = []
     for axis in range(chain.rank - 2 if chain.is_convolution else 0):
         size = POSITIONS
@@ -90,7 +90,7 @@ def _smallest_space(chain: DenseChain) -> list[int]:
 
 
 def random_inputs(model: onnx.ModelProto, rows: int = 8, seed: int = 0) -> dict[str, Array]:
-    """Random inputs for every input of ``model``: uniform in [0, 1); unknown dimensions become ``rows``."""
+    """Draw random inputs for every input of ``model``: uniform in [0, 1); unknown dimensions become ``rows``."""
     generator = np.random.default_rng(seed)
     fixed = {tensor.name for tensor in model.graph.initializer}
     feeds = {}
@@ -103,12 +103,12 @@ def random_inputs(model: onnx.ModelProto, rows: int = 8, seed: int = 0) -> dict[
 
 
 def difference(first: Sequence[Array], second: Sequence[Array]) -> Difference:
-    """How far two lists of outputs are apart."""
+    """Return how far two lists of outputs are apart."""
     maximum = scale = 0.0
     for x, y in zip(first, second, strict=True):
         a, b = x.astype(np.float64), y.astype(np.float64)
         if a.size:
-            with np.errstate(invalid="ignore"):  # ∞ − ∞ of a network that has diverged
+            with np.errstate(invalid="ignore"):  # a network that has diverged gives ∞ − ∞
                 maximum = max(maximum, float(np.abs(a - b).max()))
             scale = max(scale, float(np.abs(a).max()))
     return Difference(maximum, scale)

@@ -1,4 +1,4 @@
-"""External data: where a tensor's entries point, whether that may be followed, and how it is written."""
+"""External data: the file to which a tensor's entries point, whether that may be read, and how it is written."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
-# Where a large tensor starts, so that it can be mapped into memory by itself: the specification advises 4 KiB, and
+# The alignment of a large tensor, so that it can be mapped into memory by itself. The specification advises 4 KiB, and
 # 64 KiB where Windows is to map the file.
 ALIGNMENT = 64 * 1024
 LARGE = 2**20
-# Where others start: their widest type is aligned.
+# The alignment of other tensors, which suits their widest type.
 SMALL_ALIGNMENT = 16
 
 
@@ -42,11 +42,11 @@ class Place:
 
 
 def locate(tensor: TensorProto, folder: Path, where: str) -> Place:
-    """Where the values of an external tensor are, as far as that lies in ``folder`` and in an existing file.
+    """Find the values of an external tensor, which have to lie in ``folder`` and in an existing file.
 
     Raises:
-        ModelError: an entry is missing or malformed, leads out of the folder, or does not fit the file or the
-            tensor's shape; the text starts with ``where``.
+        ModelError: an entry is missing or malformed, leads out of the folder, or does not fit the file or the tensor's
+            shape; the text starts with ``where``.
     """
     where = f"{where}: its external data"
     expected = bytes_of(tensor, where)
@@ -69,7 +69,7 @@ def locate(tensor: TensorProto, folder: Path, where: str) -> Place:
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of the model file at ``path`` and of the files that its initializers are in.
+    """Bytes of the model file at ``path`` and of the files that hold its initializers.
 
     Raises:
         ModelError: they cannot be read.
@@ -84,7 +84,7 @@ def size_on_disk(path: Path) -> int:
 
 
 def _number(text: str, key: str, where: str) -> int:
-    # int() would also take signs, spaces, underscores and other scripts' digits; no file has 20 digits of bytes.
+    # int() would also take signs, spaces, underscores and other scripts' digits; no file's size in bytes has 20 digits.
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ModelError(
             f"{where} has an invalid entry: {key} is {text[:30]!r}, not a number of bytes", "damaged-model"
@@ -106,7 +106,7 @@ def _resolve(location: str, folder: Path, where: str) -> Path:
             raise ModelError(f"{where} is missing: no file {shown} beside the model", "external-data")
         if not target.is_file():
             raise ModelError(f"{where} is missing: {shown} is no regular file", "external-data")
-    except (OSError, RuntimeError, ValueError) as error:  # names too long, loops of links
+    except (OSError, RuntimeError, ValueError) as error:  # for names that are too long, and loops of links
         reason = getattr(error, "strerror", None) or first_line(error)
         raise ModelError(f"{where} cannot be found: {shown}: {reason}", "external-data") from error
     return target
@@ -144,7 +144,7 @@ def load_inline(tensor: TensorProto, place: Place) -> None:
 
 @dataclass(frozen=True)
 class Written:
-    """A file of external data: offset and length of each tensor in it, and the SHA-256 of it all."""
+    """A file of external data: offset and length of each tensor in it, and the SHA-256 of the whole."""
 
     places: Mapping[str, tuple[int, int]]
     digest: str

@@ -1,4 +1,4 @@
-"""Constant matrices on a model's input that look like dense layers and are none: colours, filter banks, transforms."""
+"""Constant matrices on a model's input that are no trained layers: conversions of colours, filter banks, transforms."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from onnxsurgeon.linear_algebra import Array, matmul
 
 FEWEST = 4  # bands, and inputs, of a filter bank
 EMPTY = 0.5  # share of a filter bank's entries that are exactly 0
-TOLERANCE = 1e-3  # of the sums of a colour matrix, which are given with three digits or more
+TOLERANCE = 1e-3  # of the sums of a colour matrix, which is written with three digits or more
 ORTHOGONAL = 1e-5
 
 
 def fixed_matrix(node: gs.Node, *, is_linear: bool) -> str:
-    """What a dense node on the model's input is, where it is no trained layer, going by its values; "" where it is one.
+    """Say what a dense node on the model's input is where its values show no trained layer; "" where it may be one.
 
-    Training leaves no matrix like these: exact zeros all around bands of one sign; columns that weigh three colours to
-    sums of exactly 0 or one common value; without a bias, as many columns as rows, orthogonal and of one length.
-    ``is_linear`` says that no activation follows it: behind one, only the first kind is looked for.
+    Training leaves no matrix like these: exact zeros around bands of one sign; columns that weigh three colours to sums
+    of exactly 0 or one common value; and, without a bias, orthogonal columns of one length, as many as rows.
+    ``is_linear`` says that no activation follows the node: behind an activation, only the first kind is looked for.
     """
     weight = np.asarray(node.inputs[1].values)
     if weight.size > 2**24 or not np.isfinite(weight).all():
@@ -37,7 +37,7 @@ def _is_filter_bank(weight: Array) -> bool:
     there = weight != 0
     if min(weight.shape) < FEWEST or there.mean() > 1 - EMPTY or not ((weight >= 0).all() or (weight <= 0).all()):
         return False
-    # A band begins once: the rest of a column is empty. Bands narrower than a bin are empty altogether.
+    # A band begins once, and the rest of its column is empty. A band narrower than a bin is empty altogether.
     begins = there[0].astype(int) + (there[1:] & ~there[:-1]).sum(axis=0)
     return bool((begins <= 1).all() and (begins == 1).mean() >= EMPTY and np.ptp(there.argmax(axis=0)) > 0)
 
@@ -46,7 +46,7 @@ def _is_colour_matrix(weight: Array) -> bool:
     if weight.shape[0] != 3 or weight.shape[1] not in (1, 3):
         return False
     sums, largest = weight.sum(axis=0), np.abs(weight).max()
-    if weight.shape[1] == 1:  # a luminance: three positive shares, which add up to 1 before any scaling
+    if weight.shape[1] == 1:  # a luminance: three positive shares that add up to 1 before any scaling
         return bool((weight > 0).all() and (abs(sums[0] - 1) < TOLERANCE or abs(sums[0] * 255 - 1) < TOLERANCE))
     zero = np.abs(sums) < TOLERANCE * largest
     common = np.abs(sums - sums[~zero].mean()) < TOLERANCE * largest if not zero.all() else zero
@@ -54,7 +54,7 @@ def _is_colour_matrix(weight: Array) -> bool:
 
 
 def _is_transform(weight: Array) -> bool:
-    # A thin one may be the first half of a layer that was factorized.
+    # A thin matrix may be the first half of a layer that was factorized.
     if len(weight) < 2 or weight.shape[0] != weight.shape[1]:
         return False
     gram = matmul(weight.T, weight)

@@ -1,4 +1,4 @@
-"""What flows where in a canonical graph: asked of it once, and looked up from then on."""
+"""The flow of tensors through a canonical graph, computed once and then looked up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from onnxsurgeon.graph.notes import depends_on_input
 
 
 class Flow:
-    """A canonical graph, and who reads what in it; nodes and tensors are known by their ids.
+    """A canonical graph and its readers; nodes and tensors are known by their ids.
 
     Attributes:
-        graph: it.
-        order: its nodes, each after what it reads.
-        places: where each stands in that order.
-        inputs: of each node the tensors whose values it computes with.
+        graph: the graph.
+        order: its nodes, each after those whose outputs it reads.
+        places: the place of each node in that order.
+        inputs: for each node, the tensors with whose values it computes.
         sources: the nodes that write these.
         outputs: tensors that are the model's outputs.
-        readers: of each tensor the nodes that read it.
+        readers: for each tensor, the nodes that read it.
         moved: tensors that depend on the model's inputs.
     """
 
@@ -46,7 +46,7 @@ class Flow:
         self.moved = depends_on_input(graph, self.order)
 
     def downstream(self, start: dict[int, gs.Node]) -> set[int]:
-        """Nodes that depend on the output of a node of ``start``, those themselves included."""
+        """Nodes that depend on the output of a node of ``start``, including those of ``start``."""
         found = set(start)
         for key, sources in self.sources.items():
             if key not in found and not found.isdisjoint(sources):
@@ -54,7 +54,7 @@ class Flow:
         return found
 
     def upstream(self, tensors: Iterator[gs.Tensor], seen: set[int] | None = None) -> set[int]:
-        """Nodes that the tensors depend on; without those in ``seen``, to which they are added."""
+        """Nodes on which the tensors depend, without those in ``seen``; the new ones are added to ``seen``."""
         found: set[int] = set()
         seen = set() if seen is None else seen
         todo = [id(producer) for tensor in tensors for producer in tensor.inputs]
@@ -67,9 +67,9 @@ class Flow:
         return found
 
     def is_joined(self, node: gs.Node, trained: set[int]) -> bool:
-        """Whether behind the node its result meets a trained tensor that does not depend on it.
+        """Whether the node's result is later combined with a trained tensor that does not depend on it.
 
-        Nodes are looked at in order, so that all that a node reads has been classified when it comes up.
+        Nodes are looked at in order, so everything that a node reads has been classified when its turn comes.
         """
         behind = {id(node)}
         todo = [self.places[id(reader)] for tensor in node.outputs for reader in self.readers.get(id(tensor), ())]
@@ -90,6 +90,6 @@ class Flow:
         return False
 
     def only_reader(self, tensor: gs.Tensor) -> gs.Node | None:
-        """The one node that reads a tensor, which is no output of the model."""
+        """The one node that reads a tensor; None where there are several, or the tensor is an output of the model."""
         readers = self.readers.get(id(tensor), [])
         return readers[0] if len(readers) == 1 and id(tensor) not in self.outputs else None

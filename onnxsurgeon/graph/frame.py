@@ -1,4 +1,4 @@
-"""What surrounds the dense segments: the user's own nodes, and how training passes through them."""
+"""The frame around the segments: the user's own nodes, and how training passes through them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Head:
     Attributes:
         tensor: its name.
         width: size of its last axis.
-        squash: what the suffix applies to it, "Softmax" or "Sigmoid"; "" for neither.
+        squash: the function that the suffix applies to it, "Softmax" or "Sigmoid"; "" for neither.
         readers: op types of the nodes that read it.
-        labels: the class labels that the suffix maps it to, where it does.
+        labels: the class labels to which the suffix maps it, where it does.
         rank: its number of axes.
-        obstacle: why training stops there and not at an output, where what reads it cannot be trained through.
+        obstacle: why training stops there and not at an output, where a node that reads it cannot be trained through.
     """
 
     tensor: str
@@ -45,10 +45,10 @@ class Trunk:
     """The part of the model that is trained: segments, and the glue between and behind them.
 
     Attributes:
-        features: name → shape, the batch axis left out, of every tensor that enters from the prefix; None: not known.
-        steps: in the order of computation, a segment's number or a glue node.
+        features: name → shape without the batch axis of every tensor that enters from the prefix; None where unknown.
+        steps: in the order of computation, the number of a segment or a glue node.
         constants: values that glue nodes read, by name.
-        heads: what is trained towards targets.
+        heads: the tensors that are trained towards targets.
     """
 
     features: Mapping[str, Shape]
@@ -71,22 +71,22 @@ class Trunk:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The user's model without the segments' nodes and weights. Never changed after reading.
+    """The user's model without the segments' nodes and weights. It is never changed after reading.
 
     Attributes:
-        model: that model, its bulky tensors left out.
-        positions: for each segment, where in the list of nodes it belongs.
-        trunk: how the segments hang together.
-        prefix: positions in the list of nodes of those that the trunk's features depend on.
+        model: that model, without its bulky tensors.
+        positions: for each segment, its place in the list of nodes.
+        trunk: the part that is trained, with the segments as steps.
+        prefix: positions in the list of nodes of those on which the trunk's features depend.
         arrays: the bulky tensors, by name.
         external: whether the file keeps tensors as external data.
         headers: the file's initializers without their values, in its order; see ``Parts``.
         notes: sentences about what is not operated on or was untied, and why.
         remarks: doc strings and metadata of the segments' nodes, by node name.
         overridable: initializers of the segments that the file lists among its inputs too.
-        takes_one_row: whether the model has no batch axis: it is run row by row. In the trunk all tensors have one.
-        frozen: what is not trained, nor operated on; the file's metadata says so.
-        turned: names of tensors whose rows are not their first axis in the file; in the trunk they are.
+        takes_one_row: whether the model has no batch axis and is run row by row. In the trunk all tensors have one.
+        frozen: the layers and tensors that are neither trained nor operated on, as the file's metadata says.
+        turned: names of tensors whose first axis in the file is not the rows; in the trunk it is.
     """
 
     model: onnx.ModelProto
@@ -110,7 +110,7 @@ class Frame:
 
     @property
     def prefix_nodes(self) -> list[onnx.NodeProto]:
-        """The nodes that the trunk's features depend on."""
+        """The nodes on which the trunk's features depend."""
         return [self.model.graph.node[index] for index in self.prefix]
 
     @property

@@ -1,4 +1,4 @@
-"""Layers named to be frozen, or to be the only ones that are trained: from what was given to names of the file."""
+"""Layers that the user names to be frozen, or to be the only trained ones, translated to names of the file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PATTERN = frozenset("*?")
 def frozen_network(
     parts: Parts, freeze: Sequence[str], train_only: Sequence[str], *, name: str = "model", source: str = "model"
 ) -> Network:
-    """The network without the layers that are to stay as they are; what the file itself marks as frozen stays so.
+    """Read the network without the layers that are to stay as they are; those that the file marks as frozen stay so.
 
     Args:
         parts: the model.
-        freeze: layers that are not trained, nor operated on, as ``inspect`` lists them: nodes' names, patterns such as
-            "encoder.*", or numbers of hidden layers, counted from 1.
-        train_only: the only layers that are, likewise; of those that the file marks as frozen, too.
+        freeze: layers that are neither trained nor operated on, as ``inspect`` lists them: nodes' names, patterns such
+            as "encoder.*", or numbers of hidden layers, counted from 1.
+        train_only: the only layers that are trained, likewise; they may be among those that the file marks as frozen.
         name: the network's.
-        source: what messages begin with.
+        source: the beginning of messages.
 
     Raises:
         SettingsError: both are given, or no layer is called so.
@@ -42,10 +42,10 @@ def frozen_network(
 
 
 def _checked(network: Network, source: str) -> Network:
-    """The network as it is.
+    """Return the network if none of its layers is frozen.
 
     Raises:
-        ModelError: a layer that is frozen is among its layers, as only one without a name of its own could be.
+        ModelError: a frozen layer is among its layers, which only happens to one without a name of its own.
     """
     loose = [layer for layer in _names(network) if layer in network.frame.frozen.layers]
     if loose:
@@ -72,7 +72,7 @@ def _frozen(
 
 
 def _unmarked(parts: Parts, network: Network, name: str, source: str) -> Network:
-    """The network with the layers that the file marks as frozen; without, where what they are in cannot be read."""
+    """Read the network including the layers that the file marks as frozen; without them where they cannot be read."""
     if not network.frame.frozen:
         return network
     try:
@@ -82,7 +82,7 @@ def _unmarked(parts: Parts, network: Network, name: str, source: str) -> Network
 
 
 def _names(network: Network) -> dict[str, None]:
-    """Names of the nodes of all layers, in order, the layers that read one hidden layer side by side each."""
+    """Names of the nodes of all layers, in order; layers that read one hidden layer side by side are all included."""
     found: dict[str, None] = {}
     for segment in network.segments:
         own = segment.layers[:-1] if segment.readers else segment.layers

@@ -1,4 +1,4 @@
-"""Which layers of a file are not trained, nor operated on: what its metadata says, and what of it that holds still."""
+"""The frozen layers of a file, neither trained nor operated on, as its metadata says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Frozen:
 
     Attributes:
         layers: nodes of layers, as notes and ``inspect`` call them.
-        before: tensors; whatever they are computed from is frozen, whatever it is.
+        before: tensors; everything from which they are computed is frozen.
     """
 
     layers: tuple[str, ...] = ()
@@ -30,12 +30,12 @@ class Frozen:
         return bool(self.layers or self.before)
 
     def entry(self) -> str:
-        """As the value of the metadata's entry ``KEY``."""
+        """The value of the metadata's entry ``KEY``."""
         return json.dumps({"layers": self.layers, "before": self.before}, ensure_ascii=False)
 
 
 def frozen_in(model: onnx.ModelProto, source: str) -> Frozen:
-    """What the model's metadata says is frozen; nothing where it says nothing.
+    """Read from the model's metadata what is frozen; nothing is frozen where the metadata does not say so.
 
     Raises:
         ModelError: the entry is damaged.
@@ -54,7 +54,7 @@ def frozen_in(model: onnx.ModelProto, source: str) -> Frozen:
 
 
 def nodes_before(graph: onnx.GraphProto, tensors: Sequence[str]) -> set[int]:
-    """Positions of the nodes that these tensors are computed from."""
+    """Positions of the nodes from which these tensors are computed."""
     if not tensors:
         return set()
     makers = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
@@ -69,14 +69,14 @@ def nodes_before(graph: onnx.GraphProto, tensors: Sequence[str]) -> set[int]:
 
 
 def behind(model: onnx.ModelProto, tensors: Sequence[str], source: str) -> onnx.ModelProto:
-    """The part of ``model`` that its outputs are computed in from these tensors, which are inputs of it.
+    """Return the part of ``model`` that computes its outputs from these tensors, which become its inputs.
 
-    So nothing has to be understood of what they are computed from. Tensors that no node writes are left out of account.
+    The nodes before these tensors then need not be understood. A tensor that no node writes is ignored.
 
     Args:
         model: with shapes inferred; initializers may be inputs.
-        tensors: names.
-        source: what messages begin with.
+        tensors: names of the new inputs.
+        source: the beginning of messages.
 
     Raises:
         ModelError: the type of one of the tensors is not known.

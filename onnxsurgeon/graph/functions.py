@@ -1,4 +1,4 @@
-"""Local functions must end: onnx's own code follows their calls without a limit."""
+"""Checks that local functions end, since onnx's own code follows their calls without a limit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_functions(model: ModelProto, name: str) -> None:
 
 
 class _Expansion:
-    """Number of nodes, and depth of calls, of each function with all its calls written out."""
+    """For each function, the number of nodes and the depth of calls with all its calls written out."""
 
     def __init__(self, bodies: dict[Key, FunctionProto], name: str) -> None:
         self._bodies = bodies

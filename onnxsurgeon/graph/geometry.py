@@ -1,4 +1,4 @@
-"""How a convolution's taps lie in space."""
+"""The geometry of a convolution: how its taps lie in space."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a layer is applied along the axes of space, as ONNX's Conv says it; each value is one per such axis.
+    """How a layer is applied along the axes of space, in the terms of ONNX's Conv.
 
-    A layer with a geometry reads (batch, channels, space…) and writes (batch, units, space…). Its weight is a matrix
-    (channels / groups · taps, units), channel by channel and tap by tap in the order of the kernel's axes: Conv's own
-    weight (units, channels / groups, kernel…) is its transpose, reshaped.
+    Each attribute has one value per axis. A layer with a geometry reads (batch, channels, space…) and writes (batch,
+    units, space…). Its weight is a matrix (channels / groups · taps, units), channel by channel and tap by tap in the
+    order of the kernel's axes: Conv's own weight (units, channels / groups, kernel…) is its transpose, reshaped.
 
     Attributes:
         kernel: sizes of the kernel.
         strides: steps between its positions.
         dilations: steps between its taps.
         pads: rows of zeros before the first along each axis, then those behind the last along each.
-        groups: into how many parts channels and units are split, of which each unit reads one; as many as there are
-            channels and units in a depthwise convolution.
+        groups: the number of parts into which channels and units are split; each unit reads one part. A depthwise
+            convolution has as many parts as channels and units.
     """
 
     kernel: tuple[int, ...]
@@ -33,7 +33,7 @@ class Geometry:
 
     @classmethod
     def pointwise(cls, rank: int) -> Geometry:
-        """One tap: a dense layer at each position."""
+        """A kernel of one tap: a dense layer at each position."""
         ones = (1,) * rank
         return cls(ones, ones, ones, (0,) * (2 * rank))
 
@@ -45,7 +45,10 @@ class Geometry:
         return cls(tuple(kernel), ones, ones, (*around, *around))
 
     def __str__(self) -> str:
-        """Such as "3x3, stride 2, pads 1": ONNX's defaults are left out, and of equal numbers one stands."""
+        """Spell the geometry, such as "3x3, stride 2, pads 1".
+
+        ONNX's defaults are left out, and equal numbers appear once.
+        """
         parts = ["x".join(map(str, self.kernel))]
         for word, values, default in (
             ("stride", self.strides, 1),
@@ -72,7 +75,7 @@ class Geometry:
         return self.groups > 1
 
     def sizes_behind(self, space: Sequence[Any]) -> list[int | None]:
-        """Sizes of the output's axes of space for those of the input, None for those that are not known."""
+        """Sizes of the output's axes of space for those of the input; None for those that are not known."""
         behind: list[int | None] = []
         for axis, size in enumerate(space):
             reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
@@ -82,7 +85,7 @@ class Geometry:
 
     @property
     def is_padded(self) -> bool:
-        """Whether zeros are read at the border: there a mean does not move into a bias."""
+        """Whether zeros are read at the border, so that a mean cannot move into a bias."""
         return any(self.pads)
 
     @property

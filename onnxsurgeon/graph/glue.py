@@ -8,19 +8,19 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph import glue_readers, glue_space
 from onnxsurgeon.graph.activations import ACTIVATIONS
-from onnxsurgeon.graph.glue_node import Glue, NotGlue, Shape, glue_of, shape_of, tensors_of
+from onnxsurgeon.graph.glue_node import Glue, NotGlue, Shape, glue_of, glue_shape, tensors_of
 from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, activation_of, reads
 
-__all__ = ["READERS", "SHAPE_ONLY", "SQUASHES", "Glue", "NotGlue", "Shape", "data_inputs", "read_glue", "shape_of"]
+__all__ = ["READERS", "SHAPE_ONLY", "SQUASHES", "Glue", "NotGlue", "Shape", "data_inputs", "glue_shape", "read_glue"]
 
 READERS = glue_readers.READERS | glue_space.READERS
 
 
 def read_glue(node: gs.Node) -> list[Glue]:
-    """The node as glue: one for each output it has, where it can be trained through.
+    """Read the node as glue, with one entry for each of its outputs.
 
     Raises:
-        NotGlue: it cannot; says why.
+        NotGlue: it cannot be trained through; says why.
     """
     if node.op.startswith(UNLIFTED):
         raise NotGlue(NOT_TOLD)
@@ -34,9 +34,9 @@ def read_glue(node: gs.Node) -> list[Glue]:
 
 
 def data_inputs(node: gs.Node, read: list[Any] | None = None) -> list[Any]:
-    """Tensors whose values flow through the node: a shape, an axis or a split is not among them.
+    """Tensors whose values flow through the node; a shape, an axis or a split is not among them.
 
-    ``read`` has what the node reads, where that is known already.
+    ``read`` holds the node's inputs, where the caller knows them already.
     """
     if node.op in ("Shape", "Size"):
         return []
@@ -45,7 +45,7 @@ def data_inputs(node: gs.Node, read: list[Any] | None = None) -> list[Any]:
     return reads(node) if read is None else read
 
 
-# Whose other inputs are shapes, axes, indices and the like.
+# Operators whose other inputs are shapes, axes, indices and the like.
 _ONE_INPUT = frozenset(
     {
         "Reshape",
@@ -65,7 +65,7 @@ _ONE_INPUT = frozenset(
         "Upsample",
     }
 )
-# What only changes shapes; where such a node is the last one before the outputs, it belongs to the suffix.
+# Operators that only change shapes. Such a node belongs to the suffix where it is the last one before the outputs.
 SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Cast"})
-# What turns logits into probabilities; where such a node is behind all dense layers, it belongs to the suffix.
+# Operators that turn logits into probabilities. Such a node belongs to the suffix where it is behind all layers.
 SQUASHES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})

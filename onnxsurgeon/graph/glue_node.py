@@ -1,4 +1,4 @@
-"""What glue is, and what its readers share."""
+"""The type of glue, and helpers that its readers share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.canonical import constant_values
+from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 
@@ -22,13 +22,13 @@ class Glue:
     """One differentiable node in a form that does not depend on the opset; axis 0 is the batch.
 
     Attributes:
-        op: a key of ``READERS`` or of ``ACTIVATIONS``, or what a reader there turns the node into.
+        op: a key of ``READERS`` or of ``ACTIVATIONS``, or the operator into which a reader there turns the node.
         inputs: names of the tensors it reads, constants included.
         output: name of the tensor it writes.
-        shapes: the inputs' shapes; None: a size that is not known, as the batch never is.
-        shape: the output's.
-        attributes: what else the op needs, ``axis``, ``axes``, ``activation``, …
-        node: what messages call the node.
+        shapes: the inputs' shapes, with None for a size that is not known; the batch's never is.
+        shape: the output's shape.
+        attributes: whatever else the operator needs, ``axis``, ``axes``, ``activation``, …
+        node: the node's name in messages.
     """
 
     op: str
@@ -41,7 +41,7 @@ class Glue:
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """Everything that the glue computes with, as plain values."""
+        """Everything with which the glue computes, as plain values."""
         given = [(key, v.tobytes() if isinstance(v, np.ndarray) else str(v)) for key, v in self.attributes.items()]
         return self.op, self.inputs, self.output, self.shapes, self.shape, sorted(given)
 
@@ -50,8 +50,8 @@ class NotGlue(Exception):  # noqa: N818 - a finding, not an error
     """The node cannot be trained through; the text says why."""
 
 
-def shape_of(tensor: Any) -> Shape:
-    """Shape of a tensor; of constants all sizes, of others None for axis 0 and for what is not known."""
+def glue_shape(tensor: Any) -> Shape:
+    """The shape of a glue node's input or output: all sizes for a constant, else None for axis 0 and unknown sizes."""
     if isinstance(tensor, gs.Constant):
         return tuple(int(size) for size in np.shape(tensor.values))
     sizes = [size if isinstance(size, int) and size >= 0 else None for size in tensor.shape]
@@ -59,18 +59,20 @@ def shape_of(tensor: Any) -> Shape:
 
 
 def tensors_of(node: gs.Node) -> list[Any]:
-    """The inputs that the node has."""
+    """The inputs that are given."""
     return [tensor for tensor in node.inputs if tensor.name]
 
 
 def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: Any) -> Glue:
-    """Glue that reads the node's first ``inputs`` inputs (None: all) and does ``op`` (its own).
+    """Glue that reads the node's first ``inputs`` inputs (None.
+
+    All) and applies ``op`` (by default the node's operator).
 
     Raises:
-        NotGlue: a constant among them has a row for each row of the batch.
+        NotGlue: a constant among the inputs has a row for each row of the batch.
     """
-    read, out = tensors_of(node)[:inputs], shape_of(node.outputs[0])
-    shapes = tuple(shape_of(tensor) for tensor in read)
+    read, out = tensors_of(node)[:inputs], glue_shape(node.outputs[0])
+    shapes = tuple(glue_shape(tensor) for tensor in read)
     for tensor, shape in zip(read, shapes, strict=True):
         if isinstance(tensor, gs.Constant) and len(shape) == len(out) and shape and shape[0] != 1:
             raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
@@ -86,12 +88,12 @@ def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes
 
 
 def axis_of(node: gs.Node, axis: int) -> int:
-    """An axis of the node's first input, counted from 0.
+    """Read an axis of the node's first input, counted from 0.
 
     Raises:
-        NotGlue: it is the batch's.
+        NotGlue: it is the batch's axis.
     """
-    rank = len(shape_of(node.inputs[0]))
+    rank = len(glue_shape(node.inputs[0]))
     axis = int(axis) % rank if rank else 0
     if axis == 0:
         raise NotGlue("it works along the batch")
@@ -101,11 +103,6 @@ def axis_of(node: gs.Node, axis: int) -> int:
 def names_from(node: gs.Node, begin: int) -> tuple[str, ...]:
     """Names of the inputs from ``begin`` on."""
     return tuple(tensor.name for tensor in node.inputs[begin:] if tensor.name)
-
-
-def has_input(node: gs.Node, position: int) -> bool:
-    """Whether the node has that input."""
-    return len(node.inputs) > position and bool(node.inputs[position].name)
 
 
 def constant_of(node: gs.Node, position: int) -> Array:

@@ -1,4 +1,4 @@
-"""How nodes that work on axes of any meaning are read as glue; those that know of space are in ``glue_space``."""
+"""Readers of glue for nodes that work on axes of any meaning; those that know of space are in ``glue_space``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical import VIEW, geometry_of
+from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue_node import (
@@ -20,19 +21,18 @@ from onnxsurgeon.graph.glue_node import (
     axis_of,
     constant_of,
     glue_of,
-    has_input,
+    glue_shape,
     names_from,
-    shape_of,
     tensors_of,
 )
 from onnxsurgeon.graph.normal_form import label
 
-LARGEST = 2**31 - 1  # an end of a slice beyond which exporters say "all"
+LARGEST = 2**31 - 1  # an end of a slice beyond which exporters mean "all"
 MOST_REPEATS = 16
 
 
 def _plain(node: gs.Node) -> list[Glue]:
-    """An elementwise op whose inputs are all there is to it."""
+    """An elementwise operator that needs nothing besides its inputs."""
     out = node.outputs[0].shape
     for tensor in tensors_of(node):
         if not isinstance(tensor, gs.Constant):
@@ -60,8 +60,8 @@ def _power(node: gs.Node) -> list[Glue]:
 
 
 def _reshape(node: gs.Node) -> list[Glue]:
-    """Whatever only reshapes: y = Reshape(x, (−1, d_1, …))."""
-    shape, have = shape_of(node.outputs[0]), shape_of(node.inputs[0])
+    """Any node that only reshapes: y = Reshape(x, (−1, d_1, …))."""
+    shape, have = glue_shape(node.outputs[0]), glue_shape(node.inputs[0])
     same_rows = isinstance(node.inputs[0].shape[0], str) and node.inputs[0].shape[0] == node.outputs[0].shape[0]
     if shape[1:].count(None) == 1 and None not in have[1:] and same_rows:
         known = math.prod(size for size in shape[1:] if size is not None)
@@ -75,7 +75,7 @@ def _reshape(node: gs.Node) -> list[Glue]:
 
 
 def _transpose(node: gs.Node) -> list[Glue]:
-    rank = len(shape_of(node.inputs[0]))
+    rank = len(glue_shape(node.inputs[0]))
     order = tuple(node.attrs.get("perm", tuple(reversed(range(rank)))))
     if order[0] != 0:
         raise NotGlue("it moves the batch axis")
@@ -86,7 +86,7 @@ def _concat(node: gs.Node) -> list[Glue]:
     axis = axis_of(node, node.attrs.get("axis", 1))
     if any(isinstance(tensor, gs.Constant) for tensor in node.inputs):
         raise NotGlue("it joins constants, whose number of rows is fixed")
-    sizes = [shape_of(tensor)[axis] for tensor in node.inputs]
+    sizes = [glue_shape(tensor)[axis] for tensor in node.inputs]
     if None in sizes:
         raise NotGlue("the sizes it joins are not known")
     return [glue_of(node, axis=axis, sizes=sizes)]
@@ -103,7 +103,7 @@ def _reduce(node: gs.Node) -> list[Glue]:
 
 
 def _slice(node: gs.Node) -> list[Glue]:
-    """Parts along one axis after the other; an axis of which all is taken is left out."""
+    """Slices along one axis after the other; an axis that is taken as a whole is left out."""
     if "starts" in node.attrs:
         starts, ends, axes, steps = node.attrs["starts"], node.attrs["ends"], node.attrs.get("axes"), None
     else:
@@ -118,7 +118,7 @@ def _slice(node: gs.Node) -> list[Glue]:
     if not cuts:
         return [glue_of(node, "Identity", 1)]
     found: list[Glue] = []
-    name, shape = x.name, shape_of(x)
+    name, shape = x.name, glue_shape(x)
     for number, (axis, start, stop) in enumerate(cuts, start=1):
         size = shape[axis]
         if size is None:
@@ -133,9 +133,9 @@ def _slice(node: gs.Node) -> list[Glue]:
 
 
 def _tile(node: gs.Node) -> list[Glue]:
-    """The same several times side by side along one axis."""
+    """Copies of the tensor side by side along one axis."""
     times = constant_of(node, 1).tolist()
-    sizes, rank = shape_of(node.inputs[0]), len(shape_of(node.outputs[0]))
+    sizes, rank = glue_shape(node.inputs[0]), len(glue_shape(node.outputs[0]))
     if node.op == "Expand" and any(
         n != 1 and (len(times) > rank or sizes[i - len(times)] != 1) for i, n in enumerate(times)
     ):
@@ -160,7 +160,7 @@ def _split(node: gs.Node) -> list[Glue]:
     axis = axis_of(node, node.attrs.get("axis", 0))
     pieces, begin = [], 0
     for tensor in node.outputs:
-        size = None if tensor.shape is None else shape_of(tensor)[axis]
+        size = None if tensor.shape is None else glue_shape(tensor)[axis]
         if size is None:
             raise NotGlue("the sizes it splits into are not known")
         pieces.append(_piece(node, tensor, axis, begin, begin + size))
@@ -171,32 +171,32 @@ def _split(node: gs.Node) -> list[Glue]:
 def _piece(node: gs.Node, output: Any, axis: int, begin: int, end: int) -> Glue:
     x = node.inputs[0]
     attributes = {"axis": axis, "begin": begin, "end": end}
-    return Glue("Slice", (x.name,), output.name, (shape_of(x),), shape_of(output), attributes, label(node))
+    return Glue("Slice", (x.name,), output.name, (glue_shape(x),), glue_shape(output), attributes, label(node))
 
 
 def _gather(node: gs.Node) -> list[Glue]:
-    """x[:, k] for one constant k: a slice, and the axis squeezed away."""
+    """x[:, k] for one constant k: a slice whose axis is then squeezed away."""
     axis, index = axis_of(node, node.attrs.get("axis", 0)), constant_of(node, 1)
-    size = shape_of(node.inputs[0])[axis]
-    if index.ndim != 0 or size is None or None in shape_of(node.outputs[0])[1:]:
+    size = glue_shape(node.inputs[0])[axis]
+    if index.ndim != 0 or size is None or None in glue_shape(node.outputs[0])[1:]:
         raise NotGlue("it picks several entries, or from an axis of unknown size")
     begin = int(index) % size
     x, y = node.inputs[0], node.outputs[0]
-    kept = (*shape_of(x)[:axis], 1, *shape_of(x)[axis + 1 :])
+    kept = (*glue_shape(x)[:axis], 1, *glue_shape(x)[axis + 1 :])
     name = f"{y.name}/slice"
     attributes = {"axis": axis, "begin": begin, "end": begin + 1}
     return [
-        Glue("Slice", (x.name,), name, (shape_of(x),), kept, attributes, label(node)),
-        Glue("Reshape", (name,), y.name, (kept,), shape_of(y), {}, label(node)),
+        Glue("Slice", (x.name,), name, (glue_shape(x),), kept, attributes, label(node)),
+        Glue("Reshape", (name,), y.name, (kept,), glue_shape(y), {}, label(node)),
     ]
 
 
 def _product(node: gs.Node) -> list[Glue]:
-    """A product of two tensors of which at least one is computed, and none is a dense layer's weight."""
+    """A product of two tensors, of which at least one is computed and neither is a dense layer's weight."""
     read = tensors_of(node)
     if len(read) != 2:
         raise NotGlue("it does not multiply two tensors")
-    shapes = [shape_of(tensor) for tensor in read]
+    shapes = [glue_shape(tensor) for tensor in read]
     is_row = (not isinstance(read[0], gs.Constant), not isinstance(read[1], gs.Constant))
     try:
         if node.op == "Einsum":
@@ -208,18 +208,18 @@ def _product(node: gs.Node) -> list[Glue]:
     except NotByRow as problem:
         raise NotGlue(str(problem)) from problem
     given, y = {"equation": equation}, node.outputs[0]
-    return [Glue("Einsum", tuple(t.name for t in read), y.name, tuple(shapes), shape_of(y), given, label(node))]
+    return [Glue("Einsum", tuple(t.name for t in read), y.name, tuple(shapes), glue_shape(y), given, label(node))]
 
 
 def _softmax(node: gs.Node) -> list[Glue]:
-    rank = len(shape_of(node.inputs[0]))
+    rank = len(glue_shape(node.inputs[0]))
     if node.attrs.get("axis", -1) not in (-1, rank - 1):
         raise NotGlue("its axis is not the last one")
     return [glue_of(node)]
 
 
 def _layer_normalization(node: gs.Node) -> list[Glue]:
-    rank = len(shape_of(node.inputs[0]))
+    rank = len(glue_shape(node.inputs[0]))
     if node.attrs.get("axis", -1) not in (-1, rank - 1) or len([t for t in node.outputs if t.outputs]) > 1:
         raise NotGlue("it normalises over more than the last axis")
     scale, shift = constant_of(node, 1), constant_of(node, 2) if has_input(node, 2) else None
@@ -228,18 +228,18 @@ def _layer_normalization(node: gs.Node) -> list[Glue]:
 
 
 def _batch_normalization(node: gs.Node) -> list[Glue]:
-    """Outside training an affine map of each channel: y = x · scale + shift."""
+    """BatchNormalization outside training is an affine map of each channel: y = x · scale + shift."""
     if node.attrs.get("training_mode", 0):
         raise NotGlue("it is in training mode: export the model for inference")
     gamma, beta, mean, variance = (constant_of(node, i).astype(np.float64) for i in range(1, 5))
     scale = gamma / np.sqrt(variance + node.attrs.get("epsilon", EPSILON))
-    channels = (-1,) + (1,) * (len(shape_of(node.inputs[0])) - 2)
+    channels = (-1,) + (1,) * (len(glue_shape(node.inputs[0])) - 2)
     scale, shift = scale.reshape(channels), (beta - mean * scale).reshape(channels)
     return [glue_of(node, "Affine", 1, scale=scale, shift=shift, constants=names_from(node, 1))]
 
 
 def frozen_dense(node: gs.Node) -> list[Glue]:
-    """A layer that is not trained, y = x W + b, as a product and a sum with constants; a convolution as such.
+    """Read a layer that is not trained, y = x W + b, as a product and a sum with constants; a convolution as itself.
 
     Raises:
         NotGlue: the shapes around it are not known.
@@ -248,35 +248,35 @@ def frozen_dense(node: gs.Node) -> list[Glue]:
     if x.shape is None or y.shape is None:
         raise NotGlue("the shapes around it are not known")
     for position, what in enumerate(("weight", "bias")[: len(node.inputs) - 1], start=1):
-        # Under a name of its own: layers that share a tensor need not have the same values of it.
+        # The constant gets a name of its own, since layers that share a tensor need not have the same values of it.
         if not node.inputs[position].name.startswith(f"{y.name}/frozen_"):
             node.inputs[position] = gs.Constant(f"{y.name}/frozen_{what}", np.asarray(node.inputs[position].values))
     geometry = geometry_of(node)
     if geometry is not None:
         return _frozen_convolution(node, geometry)
-    shapes = (shape_of(x), shape_of(node.inputs[1]))
+    shapes = (glue_shape(x), glue_shape(node.inputs[1]))
     try:
         equation = of_matmul(*shapes, is_row=(True, False), is_vector=(False, False))
     except NotByRow as problem:
         raise NotGlue(str(problem)) from problem
     made = y.name if len(node.inputs) == 2 else f"{y.name}/product"
     names = (x.name, node.inputs[1].name)
-    product = Glue("Einsum", names, made, shapes, shape_of(y), {"equation": equation, "is_matmul": True}, label(node))
+    product = Glue("Einsum", names, made, shapes, glue_shape(y), {"equation": equation, "is_matmul": True}, label(node))
     if len(node.inputs) == 2:
         return [product]
-    read, bias = (made, node.inputs[2].name), shape_of(node.inputs[2])
-    return [product, Glue("Add", read, y.name, (shape_of(y), bias), shape_of(y), {}, label(node))]
+    read, bias = (made, node.inputs[2].name), glue_shape(node.inputs[2])
+    return [product, Glue("Add", read, y.name, (glue_shape(y), bias), glue_shape(y), {}, label(node))]
 
 
 def _frozen_convolution(node: gs.Node, geometry: Geometry) -> list[Glue]:
     x, y, weight = node.inputs[0], node.outputs[0], node.inputs[1]
-    if np.ndim(weight.values) == 2:  # a matrix, until it is a constant of its own
+    if np.ndim(weight.values) == 2:  # the value is a matrix until it becomes a constant of its own
         units = weight.values.shape[1]
         kernel = weight.values.T.reshape(units, -1, *geometry.kernel)
         weight = node.inputs[1] = gs.Constant(weight.name, np.ascontiguousarray(kernel))
     read = node.inputs[:3]
-    names, shapes = tuple(each.name for each in read), (shape_of(x), *(np.shape(each.values) for each in read[1:]))
-    return [Glue("Conv", names, y.name, shapes, shape_of(y), {"geometry": geometry}, label(node))]
+    names, shapes = tuple(each.name for each in read), (glue_shape(x), *(np.shape(each.values) for each in read[1:]))
+    return [Glue("Conv", names, y.name, shapes, glue_shape(y), {"geometry": geometry}, label(node))]
 
 
 READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {

@@ -1,4 +1,4 @@
-"""How nodes that work on axes of space, (batch, channels, space…), are read as glue: geometry in plain numbers."""
+"""Readers of glue for nodes that work on axes of space, (batch, channels, space…): geometry in plain numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue_node import (
     EPSILON,
@@ -19,25 +20,24 @@ from onnxsurgeon.graph.glue_node import (
     NotGlue,
     constant_of,
     glue_of,
-    has_input,
+    glue_shape,
     names_from,
-    shape_of,
     tensors_of,
 )
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
 
-LONGEST = 4096  # axis that is resampled by a matrix
+LONGEST = 4096  # the longest axis that is resampled by a matrix
 
 
 def space_of(tensor: Any) -> tuple[int, ...]:
-    """What the axes of space of a tensor measure.
+    """The sizes of a tensor's axes of space.
 
     Raises:
         NotGlue: it has none, or they are not known.
     """
-    shape = shape_of(tensor)
+    shape = glue_shape(tensor)
     sizes = tuple(size for size in shape[2:] if size is not None)
     if not sizes or len(sizes) != len(shape) - 2:
         raise NotGlue("the sizes of the axes that it works along are not known")
@@ -45,7 +45,7 @@ def space_of(tensor: Any) -> tuple[int, ...]:
 
 
 def geometry_of(node: gs.Node, kernel: Sequence[int], groups: int = 1) -> Geometry:
-    """How a node with Conv's or a pool's attributes is applied, its padding in numbers, that of ``ceil_mode`` included.
+    """The geometry of a node with Conv's or a pool's attributes; all padding, also of ``ceil_mode``, is in numbers.
 
     Raises:
         NotGlue: the sizes around it are not known.
@@ -90,7 +90,7 @@ def _pool(node: gs.Node) -> list[Glue]:
 
 
 def _share(geometry: Geometry, node: gs.Node, counted: Sequence[int] | None) -> Array | None:
-    """Taps over those that count in a mean, (1, 1, positions…), ``counted`` zeros among them; None where all do."""
+    """Taps over those that count in a mean, ``counted`` zeros of padding included: (1, 1, positions…); None for 1."""
     rank, counts = geometry.rank, np.ones((1, 1), np.float64)
     for i, (size, behind) in enumerate(zip(space_of(node.inputs[0]), space_of(node.outputs[0]), strict=True)):
         begins = np.arange(behind) * geometry.strides[i] - geometry.pads[i]
@@ -102,7 +102,7 @@ def _share(geometry: Geometry, node: gs.Node, counted: Sequence[int] | None) -> 
 
 
 def _global_average(node: gs.Node) -> list[Glue]:
-    axes = tuple(range(2, len(shape_of(node.inputs[0]))))
+    axes = tuple(range(2, len(glue_shape(node.inputs[0]))))
     return [glue_of(node, "ReduceMean", 1, axes=axes, keepdims=True)]
 
 
@@ -113,7 +113,7 @@ def _global_maximum(node: gs.Node) -> list[Glue]:
 
 
 def _pad(node: gs.Node) -> list[Glue]:
-    shape = shape_of(node.inputs[0])
+    shape = glue_shape(node.inputs[0])
     if node.attrs.get("mode", "constant") != "constant":
         raise NotGlue(f"it pads by mode {node.attrs['mode']}")
     if "pads" in node.attrs:
@@ -133,9 +133,9 @@ def _pad(node: gs.Node) -> list[Glue]:
 
 
 def _resize(node: gs.Node) -> list[Glue]:
-    """Interpolation along each axis of space is a matrix, found by resizing unit vectors."""
+    """Resize interpolates along each axis of space by a matrix, which is found by resizing unit vectors."""
     sizes, behind = space_of(node.inputs[0]), space_of(node.outputs[0])
-    if shape_of(node.inputs[0])[1] != shape_of(node.outputs[0])[1]:
+    if glue_shape(node.inputs[0])[1] != glue_shape(node.outputs[0])[1]:
         raise NotGlue("it resizes channels")
     if node.attrs.get("coordinate_transformation_mode", "") == "tf_crop_and_resize" or node.attrs.get("antialias", 0):
         raise NotGlue("it crops, or smooths, what it resizes")
@@ -148,7 +148,7 @@ def _resize(node: gs.Node) -> list[Glue]:
     elif has_input(node, position) and constant_of(node, position).size:
         scales = [float(scale) for scale in constant_of(node, position).reshape(-1)][-len(sizes) :]
     else:
-        scales = [0.0] * len(sizes)  # by sizes, not by scales
+        scales = [0.0] * len(sizes)  # the file gives sizes, not scales
     matrices = [
         _interpolated(size, after, scale, how) for size, after, scale in zip(sizes, behind, scales, strict=True)
     ]
@@ -163,7 +163,7 @@ def _resize(node: gs.Node) -> list[Glue]:
 
 def _interpolation(node: gs.Node) -> dict[str, Any]:
     mode = node.attrs.get("mode", "nearest")
-    if node.op == "Upsample" or len(node.inputs) == 2:  # as opsets before 11 have it
+    if node.op == "Upsample" or len(node.inputs) == 2:  # in opsets before 11
         return {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     names = ("coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside")
     return {"mode": mode, **{name: node.attrs[name] for name in names if name in node.attrs}}
@@ -195,7 +195,7 @@ def _interpolated(size: int, behind: int, scale: float, how: dict[str, Any]) -> 
 
 def _normalization(node: gs.Node) -> list[Glue]:
     """InstanceNormalization, and GroupNormalization with a scale for each channel or each group."""
-    shape = shape_of(node.inputs[0])
+    shape = glue_shape(node.inputs[0])
     channels = shape[1]
     if channels is None:
         raise NotGlue("the number of channels is not known")
@@ -214,7 +214,7 @@ def _normalization(node: gs.Node) -> list[Glue]:
 def _depth_and_space(node: gs.Node) -> list[Glue]:
     """Blocks of an image as channels, and back: a reshape, a transposition, a reshape."""
     x, y, block = node.inputs[0], node.outputs[0], int(node.attrs["blocksize"])
-    (_, channels, *_), (height, width) = shape_of(x), space_of(x)
+    (_, channels, *_), (height, width) = glue_shape(x), space_of(x)
     space_of(y)
     if channels is None:
         raise NotGlue("the number of channels is not known")
@@ -229,14 +229,14 @@ def _depth_and_space(node: gs.Node) -> list[Glue]:
     moved = tuple(parts[axis] for axis in order)
     first, second = f"{y.name}/blocks", f"{y.name}/moved"
     return [
-        Glue("Reshape", (x.name,), first, (shape_of(x),), parts, {}, label(node)),
+        Glue("Reshape", (x.name,), first, (glue_shape(x),), parts, {}, label(node)),
         Glue("Transpose", (first,), second, (parts,), moved, {"order": order}, label(node)),
-        Glue("Reshape", (second,), y.name, (moved,), shape_of(y), {}, label(node)),
+        Glue("Reshape", (second,), y.name, (moved,), glue_shape(y), {}, label(node)),
     ]
 
 
 def _fixed_convolution(node: gs.Node) -> list[Glue]:
-    """A convolution, or a transposed one, that stays as it is."""
+    """A convolution, or a transposed one, that is not trained."""
     weight = constant_of(node, 1)
     if has_input(node, 2):
         constant_of(node, 2)
@@ -247,12 +247,12 @@ def _fixed_convolution(node: gs.Node) -> list[Glue]:
         geometry, rest = _transposed_geometry(node, weight.shape[2:], groups)
         given = {"geometry": geometry, "rest": rest}
     read, y = tensors_of(node), node.outputs[0]
-    shapes = tuple(shape_of(tensor) for tensor in read)
-    return [Glue(node.op, tuple(t.name for t in read), y.name, shapes, shape_of(y), given, label(node))]
+    shapes = tuple(glue_shape(tensor) for tensor in read)
+    return [Glue(node.op, tuple(t.name for t in read), y.name, shapes, glue_shape(y), given, label(node))]
 
 
 def _transposed_geometry(node: gs.Node, kernel: Sequence[int], groups: int) -> tuple[Geometry, tuple[int, ...]]:
-    """That of the convolution it is the transpose of, and how many values that leaves unread at the end."""
+    """The geometry of the convolution that this one transposes, and the number of values left unread at the end."""
     rank = len(kernel)
     strides = tuple(int(step) for step in node.attrs.get("strides") or [1] * rank)
     dilations = tuple(int(step) for step in node.attrs.get("dilations") or [1] * rank)
@@ -268,11 +268,11 @@ def _transposed_geometry(node: gs.Node, kernel: Sequence[int], groups: int) -> t
 
 
 def _rank_of_space(reader: Callable[[gs.Node], list[Glue]]) -> Callable[[gs.Node], list[Glue]]:
-    """The reader, of nodes that have axes of space at all."""
+    """Wrap a reader so that it only gets nodes that have axes of space."""
 
     @functools.wraps(reader)
     def read(node: gs.Node) -> list[Glue]:
-        if len(shape_of(node.inputs[0])) < 3:
+        if len(glue_shape(node.inputs[0])) < 3:
             raise NotGlue("it has no axes of space")
         return reader(node)
 

@@ -1,4 +1,4 @@
-"""What each operator of the trunk does to units: the same, made one, side by side, laid out anew, or held."""
+"""The effect of each operator of the trunk on units: it keeps, ties, concatenates, lays out or pins them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rule = Callable[[Units, Glue, Sequence[Axis | None]], Axis | None]
 
 
 def _same(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
-    """Works on each unit by itself; a second input is a constant with a value for each."""
+    """The operator works on each unit by itself; a second input is a constant with a value for each unit."""
     at = read[0]
     if at is None:
         return None
@@ -25,7 +25,7 @@ def _same(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
 
 
 def _spatial(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
-    """Works on each channel by itself."""
+    """The operator works on each channel by itself."""
     at = read[0]
     if at is not None and at.axis != 1:
         units.pin(at.ids, f"{step.op} works on places, which they are here ({node_of(step)})")
@@ -34,14 +34,14 @@ def _spatial(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | No
 
 
 def _together(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
-    """Adds, multiplies, … one by one: the units of both are the same."""
+    """The operator combines units one by one (Add, Mul, …), so that the units of both inputs are the same."""
     rank = len(step.shape)
     known: list[Axis] = []
     for at, name, shape in zip(read, step.inputs, step.shapes, strict=True):
         if at is not None:
             known.append(at._replace(axis=at.axis + rank - len(shape)))
         elif name not in units.frame.trunk.constants:
-            axis = next(each for each in read if each is not None).axis  # the other's
+            axis = next(each for each in read if each is not None).axis  # the other input's units
             own = axis - (rank - len(shape))
             if own >= 0 and shape[own] != 1:
                 units.pin_all(
@@ -60,7 +60,7 @@ def _together(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
 
 
 def alike(first: Axis, second: Axis) -> bool:
-    """Whether two axes hold as many units in the same way."""
+    """Whether two axes hold equally many units in the same layout."""
     return (first.axis, first.outer, first.inner, len(first.ids)) == (
         second.axis,
         second.outer,
@@ -107,9 +107,9 @@ def _piece(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None
 
 
 def _is_told(units: Units, step: Glue) -> bool:
-    """Whether a node of the file is told which part it takes by constants, or no node of the file takes it."""
+    """Whether constants tell a node of the file which part it takes, or no node of the file takes it."""
     node = units.makers.get(step.output)
-    if node is None:  # a layer that reads the same as others writes it
+    if node is None:  # a layer that reads the same tensor as others writes it
         return any(step.output in segment.ends for segment in units.segments)
     if node.op_type == "Split":
         return len(node.input) < 2 or units.values(node.input[1]) is not None
@@ -137,7 +137,7 @@ def _transposed(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis |
 
 
 def _reshaped(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
-    """Whose places are one axis afterwards: (outer, units, inner) of it."""
+    """A reshape after which the units and their places make up one axis: (outer, units, inner)."""
     at = read[0]
     if at is None:
         return None
@@ -158,7 +158,7 @@ def _reshaped(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
 
 
 def _follows(units: Units, step: Glue, found: Axis, size: int) -> bool:
-    """Whether the file's shape for a Reshape goes along with another number of units, or can be made to."""
+    """Whether the file's shape for a Reshape changes along with the number of units, or can be changed."""
     node = units.makers.get(step.output)
     if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze"):
         return True
@@ -201,7 +201,7 @@ def _per_channel(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis 
 
 
 def _in_groups(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
-    """Channels that are normalised each by itself are free."""
+    """Channels that are each normalised by itself are free."""
     at, groups = read[0], step.attributes["groups"]
     if at is not None and (at.axis != 1 or groups != len(at.ids) or at.outer * at.inner > 1):
         units.pin(at.ids, f"they are normalised in {groups} groups ({node_of(step)})")

@@ -1,4 +1,4 @@
-"""Units of a network as they are followed through its trunk: which are one, which must stay, what follows them."""
+"""Units of a network, followed through its trunk: which are the same, which must stay, and what follows them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Axis(NamedTuple):
 
 
 class Units:
-    """Numbers for the units of all writers, joined where they are one (union-find).
+    """Numbers for the units of all writers, joined where they are the same unit (union-find).
 
     Attributes:
-        segments: of the network.
-        frame: around them.
-        tensors: of the trunk, and where each holds units.
+        segments: the network's segments.
+        frame: the frame around them.
+        tensors: for each tensor of the trunk, where it holds units.
         followers: constants of the file with a value for each unit: name, axis, units.
         normalised: nodes that normalise over units.
     """
@@ -49,14 +49,14 @@ class Units:
         self.normalised: list[tuple[str, Array]] = []
 
     def new(self, units: int) -> Array:
-        """Numbers for units that nothing has met yet."""
+        """Return numbers for new units."""
         ids = np.arange(self.count, self.count + units)
         self.count += units
         self.parent = np.concatenate([self.parent, ids])
         return ids
 
     def find(self, ids: Array) -> Array:
-        """What stands for each."""
+        """Return the representative of each unit."""
         roots = self.parent[ids]
         while True:
             above = self.parent[roots]
@@ -65,7 +65,7 @@ class Units:
             roots = above
 
     def tie(self, first: Array, second: Array) -> None:
-        """Make units one, pair by pair."""
+        """Make units the same, pair by pair."""
         while True:
             a, b = self.find(first), self.find(second)
             if np.array_equal(a, b):
@@ -73,23 +73,23 @@ class Units:
             np.minimum.at(self.parent, np.maximum(a, b), np.minimum(a, b))
 
     def pin(self, ids: Array, reason: str) -> None:
-        """Say why the number of these units must stay; the first reason counts."""
+        """Note why the number of these units must stay; the first reason counts."""
         for unit in ids.tolist():
             self.reasons.setdefault(unit, reason)
 
     def pin_tensor(self, name: str, reason: str) -> None:
-        """The same of the units that a tensor holds."""
+        """Pin the units that a tensor holds."""
         if name in self.tensors:
             self.pin(self.tensors[name].ids, reason)
 
     def pin_all(self, read: Sequence[Axis | None], reason: str) -> None:
-        """Say why the units of several tensors must stay."""
+        """Pin the units of several tensors."""
         for each in read:
             if each is not None:
                 self.pin(each.ids, reason)
 
     def follow(self, step: Glue, name: str, shape: Sequence[int | None], at: Axis, rank: int) -> None:
-        """A constant beside the units of a tensor of ``rank`` axes: a follower, where it has a value for each."""
+        """Note a constant beside a tensor's units as a follower if it has one value for each unit."""
         axis = at.axis - (rank - len(shape))
         if axis < 0 or shape[axis] == 1:
             return
@@ -110,7 +110,7 @@ class Units:
         return constants_of(self.frame)
 
     def values(self, name: str) -> Array | None:
-        """``own_values`` of a constant of the file."""
+        """The values of a constant of the file, as ``own_values`` gives them."""
         if name in self.frame.arrays:
             return self.frame.arrays[name]
         return numpy_helper.to_array(self._given[name]) if name in self._given else None
@@ -122,11 +122,14 @@ class Units:
 
     @cached_property
     def sizes(self) -> ToldSizes:
-        """Where the file tells the sizes that a Reshape makes."""
+        """The places in the file that tell the sizes for a Reshape."""
         return ToldSizes(self.frame)
 
     def tie_followers(self) -> None:
-        """A constant that several nodes read can be cut where it follows the same units in all of them."""
+        """Keep a constant that several nodes read as a follower if it follows the same units in all of them.
+
+        Else pin these.
+        """
         given: dict[str, list[tuple[int, Array]]] = {}
         for name, axis, ids in self.followers:
             given.setdefault(name, []).append((axis, ids))
@@ -138,7 +141,7 @@ class Units:
 
 
 def _constants(frame: Frame) -> dict[str, int]:
-    """Initializers, and outputs of Constant nodes, and how many nodes read each; a body's nodes count for theirs."""
+    """Initializers and outputs of Constant nodes, and how many nodes read each; a body's nodes count as their owner."""
     graph = frame.model.graph
     read: dict[str, int] = {}
     for node in graph.node:
@@ -150,5 +153,5 @@ def _constants(frame: Frame) -> dict[str, int]:
 
 
 def node_of(step: Glue) -> str:
-    """What messages call it."""
+    """What messages call the node."""
     return f"node '{step.node}'"

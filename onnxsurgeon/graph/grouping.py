@@ -1,9 +1,10 @@
-"""Find the groups of a network's units.
+"""Finds the groups of a network's units.
 
 Every unit of every segment's last layer is followed through the trunk. An Add makes the units that it adds one by one
 the same; a Concat puts them beside others; a Flatten gives each several places. Layers that share their weights write
-the same units, and those that they read are the same too. Units that are written and read by the same layers everywhere
-are a group: its number of units is free. What is not in the table of rules fixes the units that reach it, and says why.
+the same units, and the units that they read are the same too. Units that the same layers write and read everywhere are
+a group, whose number of units is free. An operator that is not in the table of rules pins the units that reach it, and
+says why.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class _Walk(Units):
         self.readers: list[tuple[int, Axis]] = []
         self.each: list[tuple[int, Array]] = []
         self.tied = tied_segments(segments)
-        self.entered: dict[int, Axis | None] = {}  # what the first of segments that share their weights reads
+        self.entered: dict[int, Axis | None] = {}  # what the first of several segments with the same weights reads
         self.written: dict[int, Array] = {}  # and writes
 
     def run(self) -> None:
@@ -74,7 +75,7 @@ class _Walk(Units):
         for name, node in self.sizes.turned().items():
             self.pin_tensor(name, f"the file computes shapes from their number (node '{node}')")
         for name in self.frame.turned & self.tensors.keys():
-            # Constants, numbers of places and cuts there belong to the file's order of axes, not to the trunk's.
+            # The file's constants, numbers of places and cuts there follow the file's order of axes, not the trunk's.
             self.pin_tensor(name, f"the file has them in another order of axes ('{name}')")
 
     def _segment(self, number: int) -> None:
@@ -111,9 +112,10 @@ class _Walk(Units):
         self.tensors[segment.output_name], self.written[number] = Axis(axis, ids), ids
 
     def _again(self, number: int, read: Axis | None, axis: int) -> None:
-        """A segment with the weights of one before: it writes the same units, and those that it reads are the same too.
+        """Tie the units of a segment that has the weights of an earlier one.
 
-        Where only one of the two reads units of layers, their number must stay.
+        Both write the same units and read the same. If only one of the two reads units of layers, their number must
+        stay.
         """
         segment, first = self.segments[number], self.tied[number]
         before = self.entered[first]
@@ -142,14 +144,14 @@ class _Walk(Units):
         pinned: dict[int, str] = {}
         for unit, reason in sorted(self.reasons.items()):
             pinned.setdefault(int(roots[unit]), reason)
-        # Each tensor's units as roots; a group's must lie side by side in the same order everywhere.
-        # Many tensors hold the same: a row of a hundred thousand nodes.
+        # Each tensor's units as roots; a group's units must lie side by side in the same order everywhere. Many
+        # tensors, such as a row of a hundred thousand nodes, hold the same units.
         at = {axis.ids.tobytes(): roots[axis.ids] for axis in self.tensors.values()}
         seen: dict[int, list[tuple[int, int]]] = {}
         for number, held in enumerate(at.values()):
             for place, root in enumerate(held.tolist()):
                 seen.setdefault(root, []).append((number, place))
-        # Neighbours with the same holders, and in each the next place, belong together.
+        # Neighbours that the same tensors hold, in each at the next place, belong together.
         runs: list[list[int]] = []
         for root in sorted(seen):
             before = runs[-1][-1] if runs else -1
@@ -171,7 +173,7 @@ class _Walk(Units):
         return found, tuple(stuck)
 
     def _ports(self, firsts: list[int], roots: Array) -> list[_Ports]:
-        """For each run of units, by its first one, where it is written, read and held."""
+        """For each run of units, by its first unit: where it is written, read and held."""
         numbers = np.full(self.count, -1)
         numbers[firsts] = np.arange(len(firsts))
         found = _Found([_Ports([], [], [], [], {}) for _ in firsts], numbers[roots])
@@ -189,7 +191,7 @@ class _Walk(Units):
         return found.ports
 
     def _add_frame(self, found: _Found) -> None:
-        """What the file holds besides the layers."""
+        """Add the constants of the file that hold the units."""
         for name, number, ids in self.followers:
             for ports, place in found.begins(ids):
                 ports.followers.append(Follower(name, number, place))
@@ -207,7 +209,7 @@ class _Walk(Units):
 
 @dataclass(eq=False)
 class _Ports:
-    """What becomes a group; see ``UnitGroup``."""
+    """The ports of units that become a group; see ``UnitGroup``."""
 
     writers: list[Writer]
     readers: list[Reader]
@@ -224,14 +226,14 @@ class _Found(NamedTuple):
     runs: Array
 
     def begins(self, ids: Array) -> Iterator[tuple[_Ports, int]]:
-        """Where runs begin among some units."""
+        """Yield the runs that begin among some units, and where."""
         runs = self.runs[ids]
         for place in np.flatnonzero(runs >= 0).tolist():
             yield self.ports[runs[place]], place
 
 
 def _read_elsewhere(frame: Frame, segments: Sequence[DenseChain], tensors: Mapping[str, Axis]) -> dict[str, str]:
-    """Tensors whose values reach an output of the model by nodes that are not trained through, and why they stay."""
+    """Tensors whose values reach an output of the model by nodes that are not trained through, and the reasons."""
     graph = frame.model.graph
     stops = {step.output for step in frame.trunk.steps if not isinstance(step, int)}
     stops |= {segment.input_name for segment in segments} | {segment.file_input for segment in segments}
@@ -262,7 +264,7 @@ def _read_elsewhere(frame: Frame, segments: Sequence[DenseChain], tensors: Mappi
 
 
 def _leading(graph: onnx.GraphProto, outputs: set[str], stops: set[str]) -> set[str]:
-    """Tensors from which an output can be reached on a way that goes through none of ``stops``, and ends at none."""
+    """Tensors from which an output can be reached without passing through or ending at any of ``stops``."""
     todo = list(outputs - stops)
     makers = {name: node for node in graph.node for name in node.output} if todo else {}
     found: set[str] = set()

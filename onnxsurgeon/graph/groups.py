@@ -1,4 +1,4 @@
-"""Units that come and go together: which layers write them, which read them, and why some must stay."""
+"""Groups: units that come and go together, the layers that write and read them, and why some must stay."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Writer:
 class Reader:
     """Rows of a layer that read a group's units.
 
-    The rows are (outer, all units at hand, inner): a layer behind a Flatten of (C, H, W) has H · W inner rows for each
-    unit, one behind a Flatten of (H, W, C) as many outer ones, a convolution has its taps as inner ones.
+    The rows are (outer, all units at hand, inner). A layer behind a Flatten of (C, H, W) has H · W inner rows for each
+    unit, and one behind a Flatten of (H, W, C) has as many outer ones. The inner rows of a convolution are its taps.
     """
 
     segment: int
@@ -51,7 +51,7 @@ class Follower:
 class Place(NamedTuple):
     """Where a tensor holds a group's units: along which axis, from which unit on, and how that axis is made up.
 
-    The axis is (outer, units, inner), as ``Reader`` has it.
+    The axis is (outer, units, inner), as in ``Reader``.
     """
 
     axis: int
@@ -65,14 +65,14 @@ class UnitGroup:
     """Units that come and go together.
 
     Attributes:
-        units: how many.
-        writers: what writes them; several where their values are added.
-        readers: what reads them.
+        units: their number.
+        writers: the layers that write them; there are several where their values are added.
+        readers: the layers that read them.
         followers: constants of the file with a value for each unit.
         each: segments of one convolution that works on each unit by itself (depthwise).
         normalised: name of a node that normalises over the units; "" where none does.
-        places: for each tensor of the trunk that holds the units, along which axis and from where on; empty of a hidden
-            layer of one segment, around which nothing changes with it.
+        places: for each tensor of the trunk that holds the units, the axis and the first unit there. It is empty for a
+            hidden layer of one segment, since nothing around the segment changes with it.
     """
 
     units: int
@@ -90,12 +90,12 @@ class UnitGroup:
 
     @property
     def ports(self) -> int:
-        """How many layers write or read it."""
+        """Number of layers that write or read the group."""
         return len(self.writers) + len(self.readers) + len(self.each)
 
 
 class Pinned(NamedTuple):
-    """Units whose number must stay: those of a layer, and why."""
+    """Units of a layer whose number must stay, and the reason."""
 
     segment: int
     units: int
@@ -106,12 +106,12 @@ class LayerSize(NamedTuple):
     """A layer's numbers of inputs and units, in terms of groups.
 
     Attributes:
-        inputs: rows that no free group has.
+        inputs: rows that belong to no free group.
         rows: (group, rows for each unit of it).
-        units: columns that no free group has.
+        units: columns that belong to no free group.
         columns: groups whose units are columns.
         each: values for each unit besides its weights: bias and slope.
-        is_own: whether its weights are counted here; where layers share them, they are at the first.
+        is_own: whether its weights are counted here; layers that share weights have them counted at the first.
     """
 
     inputs: int
@@ -122,12 +122,12 @@ class LayerSize(NamedTuple):
     is_own: bool = True
 
     def parameters(self, inputs: int, units: int) -> int:
-        """How many there are of so many inputs and units."""
+        """The number of parameters for these numbers of inputs and units."""
         return units * (self.is_own * inputs + self.each)
 
 
 class Groups(NamedTuple):
-    """What was found: hidden layers first, segment by segment, then groups that several segments share."""
+    """The groups that were found: hidden layers first, segment by segment, then groups that several segments share."""
 
     free: tuple[UnitGroup, ...]
     pinned: tuple[Pinned, ...]
@@ -138,7 +138,7 @@ def layer_sizes(
 ) -> list[LayerSize]:
     """Sizes of all layers, segment by segment; groups are counted from 1.
 
-    ``tied`` says of segments that apply another's weights which one that is.
+    ``tied`` maps each segment that applies another's weights to that one.
     """
     rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
     columns: dict[tuple[int, int], list[int]] = {}

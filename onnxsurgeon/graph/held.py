@@ -1,4 +1,7 @@
-"""Weights that a file holds in another form than they are worked on and written in: integers, or smaller floats."""
+"""Notes on weights that a file holds in another form than they are worked on and written in.
+
+Integers, smaller floats.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ _FLOATS: dict[int, str] = {
 def held_otherwise(
     structure: Structure, removed: Sequence[onnx.NodeProto], model: onnx.ModelProto, arrays: Mapping[str, Array]
 ) -> Iterator[str]:
-    """That layers whose weights are made of integers, or of other floats, will be written with floats of one type.
+    """Say which layers' weights are made of integers, or of other floats, and will be written as floats of one type.
 
     Args:
         structure: the layers.
         removed: the nodes that are taken out of the file with them.
-        model: the file's.
+        model: the file's model.
         arrays: its bulky tensors, by name.
     """
     makers = {name: node for node in removed for name in node.output}
@@ -50,7 +53,10 @@ def held_otherwise(
 
 
 def _form(weight: str, makers: Mapping[str, onnx.NodeProto], held: Mapping[str, tuple[int, int]]) -> str:
-    """The type of a weight in the file, or of the largest tensor that nodes make it of; "" where that is not told."""
+    """The type of a weight in the file, or of the largest tensor from which nodes make it.
+
+    "" where that is not known.
+    """
     todo, seen, largest = [weight], {weight}, (0, int(TensorProto.UNDEFINED))
     while todo:
         name = todo.pop()

@@ -1,4 +1,4 @@
-"""Nodes that ask for tensors of any size: which they are, and numbers that are refused at once."""
+"""Nodes that may ask for tensors of any size, and numbers that are refused at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from onnxsurgeon.bounds import ADVICE
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.scope import Scope
 
-# What these write can be far larger than what they read: where its size stays unknown, they are refused.
+# Outputs of these can be far larger than their inputs: where the size stays unknown, the node is refused.
 ALLOCATING = frozenset(
     """AffineGrid BlackmanWindow CenterCropPad Col2Im ConstantOfShape DFT Expand EyeLike GridSample HammingWindow
     HannWindow ImageDecoder Loop MaxRoiPool MaxUnpool MelWeightMatrix Multinomial OneHot Pad RandomNormal RandomUniform
     Range Resize RoiAlign STFT Scan SequenceMap Tile Upsample""".split()  # noqa: SIM905
 )
-# Attributes that sizes are computed from; beyond 2^31, onnx's own arithmetic overflows.
+# Attributes from which sizes are computed; beyond 2^31, onnx's own arithmetic overflows.
 _SIZES = frozenset(
     """pads kernel_shape strides dilations output_shape output_padding repeats scales blocksize hidden_size
     shape""".split()  # noqa: SIM905
@@ -24,7 +24,7 @@ _LARGEST_NUMBER = 2**31
 
 
 def refuse_huge_numbers(node: NodeProto, scope: Scope, where: str) -> None:
-    """Refuse attributes and inputs that onnx's own arithmetic overflows with.
+    """Refuse attributes and inputs with which onnx's own arithmetic overflows.
 
     Raises:
         ModelError: the node has one.
@@ -44,7 +44,7 @@ def refuse_huge_numbers(node: NodeProto, scope: Scope, where: str) -> None:
                 huge = numbers.dtype.kind in "iuf" and bool(
                     (np.abs(numbers.astype(np.float64)) > _LARGEST_NUMBER).any()
                 )
-            except Exception:  # a type that numpy has not
+            except Exception:  # a type that numpy lacks
                 continue
             if huge and node.op_type != "Pad":  # a Pad's third input is the value to fill with
                 raise ModelError(f"{where}: its input '{name}' asks for too large a tensor; {ADVICE}", "too-large")

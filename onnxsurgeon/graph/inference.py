@@ -1,4 +1,4 @@
-"""Shapes of a model's tensors: onnx's inference, and what it lacks."""
+"""Shapes of a model's tensors, by onnx's inference and by rules for what it lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxsurgeon.bounds import MAX_FOLLOWED_SIZES
 from onnxsurgeon.graph.bodies import are_many, as_foreign
 from onnxsurgeon.graph.kept_types import OF_ONE, OF_TWO
 
-# Operators whose outputs' shapes go by no tensor's values.
+# Operators whose outputs' shapes depend on no tensor's values.
 _BY_SHAPE = (
     OF_ONE | OF_TWO | {"MatMul", "Gemm", "Conv", "Softmax", "LogSoftmax", "Flatten", "Transpose", "PRelu", "Pow"}
 )
@@ -18,13 +18,16 @@ _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
 
 def inferred(model: ModelProto) -> ModelProto:
-    """``model`` with every shape that can be inferred; where it has very many bodies, without looking into these."""
+    """Return ``model`` with every shape that can be inferred.
+
+    Where it has very many bodies, their insides are skipped.
+    """
     if are_many(model):
         return _merged(model, inferred(as_foreign(model)))
     plain = onnx.shape_inference.infer_shapes(model)
     if all(node.op_type in _BY_SHAPE and node.domain in ("", "ai.onnx") for node in model.graph.node):
         return plain
-    # Values of shape tensors are followed too; of a Range or a long vector, onnx would write down every number.
+    # Values of shape tensors are followed too; onnx would write down every number of a Range or a long vector.
     follow = not any(node.op_type == "Range" for node in model.graph.node)
     follow = follow and sum(map(_vector_length, (*plain.graph.value_info, *plain.graph.output))) <= MAX_FOLLOWED_SIZES
     model = onnx.shape_inference.infer_shapes(model, data_prop=True) if follow else plain
@@ -37,7 +40,7 @@ def inferred(model: ModelProto) -> ModelProto:
 
 
 def _merged(model: ModelProto, foreign: ModelProto) -> ModelProto:
-    """``model`` with the shapes that were inferred for it without its bodies."""
+    """Return ``model`` with the shapes that were inferred for it without its bodies."""
     typed = ModelProto()
     typed.CopyFrom(model)
     for field in ("value_info", "output"):
@@ -69,8 +72,8 @@ def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
 
 
 def _vector_length(value: ValueInfoProto) -> int:
-    """Length of a vector that may be a shape; 0 for others."""
-    dims = value.type.tensor_type.shape.dim  # of any type: onnx follows floats too
+    """Length of a vector that may be a shape; 0 for any other tensor."""
+    dims = value.type.tensor_type.shape.dim  # of any type, since onnx follows floats too
     return int(dims[0].dim_value) if len(dims) == 1 else 0
 
 

@@ -1,4 +1,4 @@
-"""Nodes that write what has the type and the shape of what they read: nothing has to be inferred for them.
+"""Nodes whose output has the type and the shape of their input, so that nothing has to be inferred for them.
 
 A file may have 100,000 of them in a row.
 """
@@ -17,7 +17,7 @@ OF_TWO = frozenset(("Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum"))
 
 
 def kept_type(node: NodeProto, type_of: Callable[[str], TypeProto | None]) -> TypeProto | None:
-    """The type of what an elementwise node without attributes reads and writes; None for any other node."""
+    """The type that an elementwise node without attributes reads and writes; None for any other node."""
     if node.attribute or len(node.output) != 1 or node.domain not in ("", "ai.onnx"):
         return None
     if len(node.input) == 1:

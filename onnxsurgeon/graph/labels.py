@@ -1,4 +1,4 @@
-"""What a classifier's suffix calls its classes."""
+"""Names that a classifier's suffix gives to its classes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _labels_of(node: gs.Node) -> Labels:
 
 
 def _plain(values: Sequence[Any]) -> Labels:
-    """Texts as they are, bytes decoded, all else as integers."""
+    """Keep texts, decode bytes, and turn all else into integers."""
     if all(isinstance(value, str | bytes) for value in values):
         return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in values)
     return tuple(int(value) for value in values)

@@ -1,4 +1,4 @@
-"""Dense layers and convolutions, and sequences of them: what surgeries work on."""
+"""Dense layers and convolutions, and the segments that they form, on which surgeries work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LayerNames:
 
     @classmethod
     def derived(cls, base: str) -> LayerNames:
-        """Names of a layer that onnxsurgeon made: all start with ``base``."""
+        """Names of a layer that onnxsurgeon made, all of which start with ``base``."""
         return cls(
             node=base,
             weight=f"{base}.weight",
@@ -57,12 +57,13 @@ class DenseLayer:
     """One layer, y = φ(x W + b).
 
     Attributes:
-        weight: W, shape (n_in, n_out); of a convolution (channels · taps, units), see ``Geometry``.
+        weight: W, shape (n_in, n_out); for a convolution (channels · taps, units), see ``Geometry``.
         bias: b, shape (n_out,), or None.
-        activation: φ, or None for a linear layer (a segment's output layer always is: what follows it is the frame's).
+        activation: φ, or None for a linear layer. The output layer of a segment is always linear, since what follows it
+            belongs to the frame.
         geometry: how a convolution is applied in space; None for a dense layer.
-        is_turned: whether W is the transpose of what bears its name, which is another layer's weight; only while both
-            are as the file has them (``Network.parted``).
+        is_turned: whether W is the transpose of the tensor of that name, which is another layer's weight. This holds
+            only while both are as in the file (``Network.parted``).
     """
 
     weight: Array
@@ -74,7 +75,7 @@ class DenseLayer:
 
     @property
     def inputs(self) -> int:
-        """Number of inputs of each unit, n_in: of a convolution channels times taps."""
+        """Number of inputs of each unit, n_in; for a convolution, channels times taps."""
         return int(self.weight.shape[0])
 
     @property
@@ -84,7 +85,7 @@ class DenseLayer:
 
     @property
     def channels(self) -> int:
-        """Number of units that it reads: the inputs of a dense layer, the channels of a convolution."""
+        """Number of units that the layer reads: the inputs of a dense layer, the channels of a convolution."""
         return self.inputs if self.geometry is None else self.inputs // self.geometry.taps * self.geometry.groups
 
     @property
@@ -101,7 +102,10 @@ class DenseLayer:
             yield self.names.slope, self.activation.slope
 
     def parameters_in_file(self) -> Iterator[tuple[str, Array]]:
-        """The same as the file has them: a convolution's weight (units, channels, kernel…), slopes (units, 1, …)."""
+        """The same tensors in the file's layout.
+
+        A convolution's weight (units, channels, kernel…), slopes (units, 1, …).
+        """
         if self.geometry is None:
             yield from self.parameters()
             return
@@ -124,12 +128,12 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class Reader:
-    """One of several layers of the file that read the same hidden layer; together they are a chain's last layer.
+    """One of several layers of the file that read the same hidden layer; together they are a segment's last layer.
 
     Attributes:
-        names: of its node and tensors.
+        names: names of its node and tensors.
         output_name: name of the tensor that it writes.
-        columns: its units among those of the chain's last layer.
+        columns: its units among those of the segment's last layer.
     """
 
     names: LayerNames
@@ -141,21 +145,21 @@ class Reader:
 class DenseChain:
     """A segment: a sequence of layers from one tensor to another; all widths between the two are free.
 
-    The layers are all dense, or all convolutions. A grouped convolution is alone.
+    The layers are all dense, or all convolutions. A grouped convolution is a segment by itself.
 
     Attributes:
         layers: the hidden layers and, last, the output layer.
         input_name: name of the tensor that enters the first layer.
         output_name: name of the tensor that the output layer writes.
-        entry: name of the tensor that the first layer reads in the file; where no-op nodes stand before it, this is
-            the last one's output.
+        entry: name of the tensor that the first layer reads in the file; where no-op nodes stand before it, this is the
+            last one's output.
         rank: rank of the tensors, 2 for (batch, n); with more, dense layers work on the last axis, convolutions on
             (batch, n, space…).
         stored: type of the weights in the file, where they are worked on in another (float16 and bfloat16 in float32).
-        readers: where several layers of the file read the last hidden layer, these, side by side in the last of
-            ``layers``: W = [W_1, W_2, …]; empty where that is one layer of the file.
-        file_rank: rank of the tensor that enters in the file, where that has no batch axis; 0: ``rank``.
-        space: sizes of the axes of the tensor that enters besides the batch and the units; None: not known.
+        readers: the layers of the file that read the last hidden layer, where they are several; the last of ``layers``
+            has them side by side, W = [W_1, W_2, …]. Empty where the last layer is one layer of the file.
+        file_rank: rank in the file of the tensor that enters, where that has no batch axis; 0 stands for ``rank``.
+        space: sizes of the axes besides the batch and the units of the tensor that enters; None where not known.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -175,11 +179,11 @@ class DenseChain:
 
     @property
     def unit_axis(self) -> int:
-        """The axis along which the tensors have their units: 1 of convolutions, else the last."""
+        """The axis of the tensors along which the units lie: 1 for convolutions, else the last."""
         return 1 if self.is_convolution else -1
 
     def spaces(self) -> list[tuple[int | None, ...]]:
-        """Sizes of the axes besides the batch and the units of what each layer writes; None: not known."""
+        """For each layer, the sizes of its output's axes besides the batch and the units; None where not known."""
         space, found = self.space, []
         for layer in self.layers:
             if layer.geometry is not None:
@@ -220,7 +224,7 @@ class DenseChain:
 
     @property
     def layers_in_file(self) -> list[tuple[DenseLayer, str]]:
-        """Every layer as the file has it, several at the end with ``readers``, and the tensor that it writes."""
+        """Every layer as it is in the file (several at the end with ``readers``), and the tensor that it writes."""
         *hidden, last = self.layers
         written = [(layer, layer.names.output) for layer in hidden]
         if not self.readers:
@@ -232,7 +236,7 @@ class DenseChain:
         return written
 
     def parameters_in_file(self) -> list[tuple[str, Array]]:
-        """Trainable tensors of all layers as the file has them."""
+        """Trainable tensors of all layers in the file's layout."""
         return [pair for layer, _ in self.layers_in_file for pair in layer.parameters_in_file()]
 
     @property
@@ -242,7 +246,10 @@ class DenseChain:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Numbers of units from the input to the output, such as (784, 10, 10); of convolutions, of channels."""
+        """Numbers of units from the input to the output, such as (784, 10, 10).
+
+        For convolutions, numbers of channels.
+        """
         return (self.layers[0].channels, *(layer.units for layer in self.layers))
 
     @property
@@ -253,7 +260,7 @@ class DenseChain:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the weights as they are worked on."""
+        """Type in which the weights are worked on."""
         return self.layers[0].weight.dtype
 
     @property
@@ -277,7 +284,7 @@ class DenseChain:
 
 
 def side_by_side(layers: Sequence[DenseLayer], outputs: Sequence[str]) -> tuple[DenseLayer, tuple[Reader, ...]]:
-    """Linear layers that read the same tensor as one, [W_1, W_2, …], and where each is in it."""
+    """Join linear layers that read the same tensor to one, [W_1, W_2, …], and tell where each is in it."""
     readers, begin = [], 0
     for layer, output in zip(layers, outputs, strict=True):
         readers.append(Reader(layer.names, output, slice(begin, begin + layer.units)))

@@ -1,4 +1,4 @@
-"""Layers that are not worked on, each with the reason: nothing is left alone in silence."""
+"""Notes on layers that are not worked on, each with its reason, so that nothing is left alone in silence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BY_WEIGHT = frozenset((*PRODUCTS, *LAYERS, "ConvTranspose"))
 
 
 class Stop(NamedTuple):
-    """A node that cannot be trained through, why, and the names of the layers that it freezes."""
+    """A node that cannot be trained through, the reason, and the names of the layers that it freezes."""
 
     node: gs.Node
     why: str
@@ -26,14 +26,17 @@ class Stop(NamedTuple):
 
 
 def asked_to_stay(layers: Sequence[gs.Node]) -> Iterator[str]:
-    """That layers are frozen because it was asked for."""
+    """Say that layers are frozen because the user asked for it."""
     if layers:
         names = [label(node) for node in layers]
         yield f"{listed(names)} {stay(names)}: {'it is' if len(names) == 1 else 'they are'} frozen, as was asked for"
 
 
 def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
-    """That layers stay since something behind them cannot be trained through; one sentence for one reason."""
+    """Say that layers stay because of a node behind them that cannot be trained through.
+
+    One sentence for one reason.
+    """
     by_reason: dict[tuple[str, str], list[Stop]] = {}
     for stop in stops:
         by_reason.setdefault((operator(stop.node), stop.why), []).append(stop)
@@ -43,7 +46,7 @@ def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
 
 
 def open_sizes(graph: gs.Graph, stops: Sequence[Stop]) -> Iterator[str]:
-    """That more could be trained through were it known how many steps, rows of an image and the like an input has."""
+    """Say that more could be trained if the file fixed how many steps, rows of an image and the like an input has."""
     names = {
         size: tensor.name
         for tensor in graph.inputs
@@ -59,14 +62,14 @@ def open_sizes(graph: gs.Graph, stops: Sequence[Stop]) -> Iterator[str]:
 
 
 def why_frozen(stops: Sequence[Stop]) -> str:
-    """What stands behind the layers that are frozen, all for the same reason."""
+    """Name the nodes behind the layers that are frozen, all for the same reason."""
     names = [name for stop in stops for name in stop.frozen]
     behind = listed(names) if len(stops) == 1 else "them"
     return f"{_nodes([stop.node for stop in stops])} behind {behind} cannot be trained through: {stops[0].why}"
 
 
 def ends_of_training(found: Sequence[tuple[gs.Node, str]]) -> Iterator[str]:
-    """What stops training behind the last layers; one sentence for one reason."""
+    """Say what stops training behind the last layers; one sentence for one reason."""
     by_reason: dict[tuple[str, str], list[gs.Node]] = {}
     for node, why in found:
         by_reason.setdefault((operator(node), why), []).append(node)
@@ -87,14 +90,14 @@ def not_layers(
     moved: Collection[int],
     outputs: Sequence[gs.Tensor],
 ) -> Iterator[str]:
-    """Products with a weight that are no layers here, those without an output behind them, and those inside bodies.
+    """Name products with a weight that are no layers here, layers that no output depends on, and layers inside bodies.
 
     Args:
-        order: nodes of a canonical graph, each after what it reads.
+        order: nodes of a canonical graph, each after those whose outputs it reads.
         dense: ids of the nodes that are layers in normal form.
         alive: ids of the nodes whose values flow into an output.
         moved: ids of the tensors that depend on an input.
-        outputs: of the graph.
+        outputs: the graph's outputs.
     """
     held: dict[str, list[str]] = {}
     lost = {id(node) for node in order if id(node) in dense and id(node) not in alive}
@@ -112,7 +115,7 @@ def not_layers(
 
 
 def _read(tensors: Sequence[gs.Tensor]) -> set[int]:
-    """Ids of the nodes that tensors depend on in any way."""
+    """Ids of the nodes on which tensors depend in any way."""
     found: set[int] = set()
     todo = list(tensors)
     while todo:
@@ -124,7 +127,7 @@ def _read(tensors: Sequence[gs.Tensor]) -> set[int]:
 
 
 def _has_weight(node: gs.Node, moved: Collection[int]) -> bool:
-    """Whether a product's one factor depends on an input and the other, of floats, does not."""
+    """Whether one factor of a product depends on an input and the other, of floats, does not."""
     if operator(node) not in _BY_WEIGHT or is_dense(node) or len(node.inputs) < 2:
         return False
     factors = node.inputs[:2]
@@ -145,7 +148,7 @@ def _why_none(node: gs.Node) -> str:
 
 
 def _inside(order: Sequence[gs.Node]) -> Iterator[str]:
-    """Layers in the bodies of If, Loop and Scan."""
+    """Name the layers in the bodies of If, Loop and Scan."""
     held: dict[str, tuple[list[str], list[str]]] = {}
     for node in order:
         names = node.attrs.get(LAYERS_INSIDE, [])

@@ -32,14 +32,14 @@ _RESHAPE = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 
 def can_be_lifted(op: str) -> bool:
-    """Whether it is known of an operator what it does of many rows."""
+    """Whether the rules below say what the operator does with many rows."""
     return op in _RULES
 
 
 def lift(graph: gs.Graph) -> dict[str, int]:
-    """Give every tensor that depends on an input an axis of rows; the number of axes of each in the file, by name.
+    """Give every tensor that depends on an input an axis of rows; return the file's number of axes of each, by name.
 
-    A node for which that cannot be said gets another operator's name, so that nothing takes it for what it was.
+    A node for which no rule tells this gets another operator's name, so that nothing takes it for the original.
     """
     return _Lift(graph).run()
 
@@ -47,8 +47,8 @@ def lift(graph: gs.Graph) -> dict[str, int]:
 class _Lift:
     def __init__(self, graph: gs.Graph) -> None:
         self.graph = graph
-        self.shapes: dict[int, list[Any] | None] = {}  # as the file has them, of all tensors that are lifted
-        self.replaced: set[int] = set()  # those whose first axis, 1, became the rows
+        self.shapes: dict[int, list[Any] | None] = {}  # the file's shapes of all tensors that are lifted
+        self.replaced: set[int] = set()  # tensors whose first axis, 1, became the rows
         self.kept: list[Any] = []
 
     def run(self) -> dict[str, int]:
@@ -80,10 +80,12 @@ class _Lift:
             self.replaced.add(id(tensor))
 
     def _node(self, node: gs.Node, read: list[Any], shapes: list[list[Any] | None]) -> bool:
-        """Change the node to what it does of many rows; whether a first axis of 1 became the rows in its outputs.
+        """Change the node so that it works on many rows.
+
+        Return whether a first axis of 1 became the rows in its outputs.
 
         Raises:
-            _NotLifted: that cannot be told.
+            _NotLifted: no rule says how.
         """
         rule = _RULES.get(node.op)
         if rule is None or any(self.shapes[id(tensor)] is None for tensor in read) or shapes[0] is None:
@@ -91,7 +93,7 @@ class _Lift:
         return rule(self, node, read, shapes[0])
 
     def _is_replaced(self, read: list[Any]) -> bool:
-        """The form of tensors that are all alike."""
+        """The form that all tensors have in common: whether their first axis, 1, became the rows."""
         forms = {id(tensor) in self.replaced for tensor in read}
         if len(forms) > 1:
             raise _NotLifted
@@ -101,7 +103,7 @@ class _Lift:
         return len(self.shapes[id(tensor)] or ())
 
     def _axis(self, tensor: Any, axis: int) -> int:
-        """Where an axis of the file's tensor lies now."""
+        """The place of an axis of the file's tensor in the lifted one."""
         axis = int(axis) % self._rank(tensor)
         if id(tensor) not in self.replaced:
             return axis + 1
@@ -109,7 +111,7 @@ class _Lift:
             raise _NotLifted
         return axis
 
-    # Rules: what a node becomes.
+    # Rules: how a node changes.
 
     def elementwise(self, node: gs.Node, read: list[Any], shape: list[Any]) -> bool:
         rank = len(shape)
@@ -143,7 +145,7 @@ class _Lift:
         return self._is_replaced(read)
 
     def einsum(self, node: gs.Node, read: list[Any], shape: list[Any]) -> bool:
-        """Each row has an index of its own in front."""
+        """Each row gets an index of its own in front."""
         equation = str(node.attrs.get("equation", "")).replace(" ", "")
         if self._is_replaced(read) or "..." in equation or "->" not in equation or "R" in equation:
             raise _NotLifted
@@ -242,7 +244,7 @@ class _Lift:
 
 
 class _NotLifted(Exception):  # noqa: N818 - a finding, not an error
-    """What the node does of many rows is not told."""
+    """No rule says what the node does with many rows."""
 
 
 def _read(node: gs.Node, tensors: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a segment is made of while it is being found."""
+"""The elements of a segment while it is being found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Link:
 
     @property
     def output(self) -> gs.Variable:
-        """What the layer writes, the activation included."""
+        """The output of the layer, behind its activation."""
         return (self.activation or self.dense).outputs[0]
 
 
@@ -31,7 +31,10 @@ def may_follow(first: gs.Node, second: gs.Node) -> bool:
 
 
 def is_by_unit(activation: gs.Node, layer: gs.Node) -> bool:
-    """Whether a PRelu behind a convolution has one slope for all, or one for each unit; True of other activations."""
+    """Whether an activation works by unit.
+
+    True except for a PRelu behind a convolution with slopes of another layout.
+    """
     geometry = geometry_of(layer)
     if geometry is None or activation.op != "PRelu" or len(activation.inputs) < 2:
         return True

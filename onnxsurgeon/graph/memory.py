@@ -1,17 +1,17 @@
-"""How much memory a model's tensors take at once while one row is computed, told from shapes alone.
+"""The memory that a model's tensors take at once while one row is computed, estimated from shapes alone.
 
-What a runtime for small devices has to set aside beside the weights: at every node in the file's order, the tensors
-that it reads and writes, and those that a later node still reads. It is an estimate, and says nothing of what a kernel
+It is what a runtime for small devices has to set aside beside the weights: at every node in the file's order, the
+tensors that it reads and writes, and those that a later node still reads. The estimate does not include what a kernel
 needs while it computes.
 
 - One row: an input's first axis is 1 where the file leaves it open. A batch that the file fixes stays as it is.
 - An input is alive from the start to its last reader, an output from its node to the end.
-- A tensor is written over the one before it where the node works value by value (an activation, an Add of equal
-  shapes) or only gives another shape (Reshape, Flatten), and nothing else reads that one. Nothing else is reused.
-- Weights, and what is computed from constants alone, take none; nor do the insides of If, Loop and Scan, nor what is no
-  tensor, such as a ZipMap's output.
-- Of each tensor count its bytes by its type in the file. Where an operator that is not ONNX's own does not tell its
-  output's size, that is the most it can be.
+- A tensor overwrites the one before it where the node works value by value (an activation, an Add of equal shapes) or
+  only gives another shape (Reshape, Flatten), and nothing else reads that one. Nothing else is reused.
+- Weights, and whatever is computed from constants alone, take none. Neither do the insides of If, Loop and Scan, nor
+  values that are no tensors, such as a ZipMap's output.
+- Each tensor counts with its bytes by its type in the file. Where an operator that is not ONNX's own does not tell its
+  output's size, the largest possible size counts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from onnxsurgeon.graph.sizes import bytes_of, types_of
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.linear_algebra import Array
 
-# Written over what they read, if it has the same shape and type and nobody else reads it.
+# Their output overwrites their input if it has the same shape and type and no other node reads the input.
 _IN_PLACE = (
     frozenset(
         """Abs Add BatchNormalization Ceil Clip Cos Div Dropout Erf Exp Flatten Floor Identity Log Max Min Mul Neg Pow
@@ -46,13 +46,13 @@ _VIEWS = frozenset(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 
 @dataclass(frozen=True)
 class Liveness:
-    """When which tensors are in memory.
+    """The time during which each tensor is in memory.
 
     Attributes:
         spans: the first and the last node, in the file's order, at which each buffer is in memory (buffers, 2).
-        names: the tensor that each buffer was made for.
+        names: the tensor for which each buffer was made.
         sizes: bytes of each buffer (buffers,).
-        where: what each node is called.
+        where: the name of each node.
     """
 
     spans: Array
@@ -69,17 +69,17 @@ class Liveness:
 
     @property
     def peak(self) -> int:
-        """Bytes of the tensors at the node where they take most."""
+        """Bytes of the tensors at the node where they take the most."""
         return int(self.at_nodes(self.sizes).max(initial=0))
 
     @property
     def at(self) -> str:
-        """What the node is called where they take most; "" where there is none."""
+        """The name of the node where they take the most; "" where there is none."""
         return self.where[int(np.argmax(self.at_nodes(self.sizes)))] if self.where else ""
 
 
 def liveness(network: Network) -> Liveness | None:
-    """When which tensors of a network's file are in memory; None where an input's size is not known."""
+    """Tell when each tensor of a network's file is in memory; None where an input's size is not known."""
     with without_collecting():
         return _of_parts(to_parts(network))
 
@@ -91,7 +91,7 @@ def _of_parts(parts: Parts) -> Liveness | None:
 
 
 class _Step(NamedTuple):
-    """A node, and the names of what it reads and writes."""
+    """A node, and the names of the tensors it reads and writes."""
 
     node: onnx.NodeProto
     reads: list[str]
@@ -99,7 +99,7 @@ class _Step(NamedTuple):
 
 
 def peak_memory(network: Network) -> int | None:
-    """Bytes of the tensors that are in memory at once for one row, at most; None where an input's size is not known."""
+    """The largest number of bytes in memory at once for one row; None where an input's size is not known."""
     found = liveness(network)
     return None if found is None else found.peak
 
@@ -119,14 +119,14 @@ def _bytes_by_name(parts: Parts, steps: Sequence[_Step]) -> dict[str, tuple[int,
         shapes[value.name] = shape
     try:
         types = types_of(parts.skeleton, shapes, parts.arrays)
-    except ModelError:  # too large to be run, or there is no telling
+    except ModelError:  # it is too large to be run, or its sizes are not known
         return None
     found: dict[str, tuple[int, tuple[object, ...]]] = {}
     wanted, read = {*shapes}, {value.name for value in graph.output}.union(*(step.reads for step in steps))
     for step in steps:
         if not wanted.isdisjoint(step.reads):
             wanted.update(name for name in step.writes if name in read)
-    seen: dict[tuple[int, int], tuple[int, tuple[object, ...]]] = {}  # of types, many tensors have the same
+    seen: dict[tuple[int, int], tuple[int, tuple[object, ...]]] = {}  # many tensors have the same type
     unknown = onnx.TypeProto()
     for name in wanted:
         kind, at_most = types.get(name, (unknown, 0))
@@ -141,7 +141,7 @@ def _bytes_by_name(parts: Parts, steps: Sequence[_Step]) -> dict[str, tuple[int,
 
 
 def _of_one_row(kind: onnx.TypeProto) -> onnx.TypeProto:
-    """The type with a first axis of 1 where that is not known: the batch, behind operators that are not ONNX's own."""
+    """The type, with a first axis of 1 where that is not known, as it is for the batch behind foreign operators."""
     dims = kind.tensor_type.shape.dim
     if not dims or dims[0].HasField("dim_value"):
         return kind
@@ -178,7 +178,7 @@ def _liveness(
             if name not in tensors:
                 continue
             over = None if position else _written_over(node, name, tensors, last, number)
-            # An input belongs to the caller: it is not written over, but may be looked at in another shape.
+            # An input belongs to the caller: it is not overwritten, but another shape may share its memory.
             if over is None or (over in given and node.op_type not in _VIEWS):
                 add(name, number)
                 continue

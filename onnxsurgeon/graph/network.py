@@ -1,4 +1,4 @@
-"""The view of a model that surgeries work on: dense segments, and the frame that holds them.
+"""The network: the view of a model on which surgeries work, segments of layers in a frame.
 
 One file: a value that everything works on, each of whose questions is answered from the same segments.
 """
@@ -22,7 +22,7 @@ from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.tied import applied_again, has_shared, parameter_places, parted, shared_weights, tied_segments
 from onnxsurgeon.linear_algebra import Array
 
-# In notes of widths and of layers that are not worked on (graph/notes.py, graph/left_alone.py).
+# These words mark notes on widths and on layers that are not worked on (graph/notes.py, graph/left_alone.py).
 _STAY = (" stays: ", " stay: ", " stays as it is: ", " stay as they are: ")
 
 
@@ -38,10 +38,10 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model as dense segments in a frame; never changed, only replaced.
+    """A model as segments in a frame; never changed, only replaced.
 
     A plain perceptron has one segment. Hidden layers are counted from 1, segment by segment in the order in which they
-    are computed; a segment that applies the weights of one before it again (``tied``) has none of its own. ``name`` is
+    are computed; a segment that applies the weights of an earlier one again (``tied``) has none of its own. ``name`` is
     the file's stem, for messages and file names.
     """
 
@@ -66,19 +66,19 @@ class Network:
 
     @property
     def layers(self) -> tuple[DenseLayer, ...]:
-        """All dense layers, segment by segment, the output layer of each last."""
+        """All layers, segment by segment, the output layer of each last."""
         return tuple(layer for segment in self.segments for layer in segment.layers)
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """What is trained towards the targets."""
+        """The tensors that are trained towards the targets."""
         return self.frame.trunk.heads
 
     @cached_property
     def direct_heads(self) -> frozenset[str]:
-        """Heads that a dense layer puts out, and that nothing else in the trunk reads: that layer may be rescaled.
+        """Heads that a dense layer writes and that nothing else in the trunk reads, so that the layer may be rescaled.
 
-        A layer that is applied elsewhere too may not.
+        A layer whose weights are applied elsewhere too may not be rescaled.
         """
         read = {name for step in self.frame.trunk.steps if not isinstance(step, int) for name in step.inputs}
         read |= {segment.input_name for segment in self.segments}
@@ -88,7 +88,7 @@ class Network:
 
     @cached_property
     def tied(self) -> dict[int, int]:
-        """For each segment that applies the weights of one before it again, that one's number; see ``graph.tied``."""
+        """For each segment that applies the weights of an earlier one again, that one's number; see ``graph.tied``."""
         return tied_segments(self.segments)
 
     def uses(self, number: int) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ class Network:
         return has_shared(self.segments)
 
     def parted(self) -> Network:
-        """The network with a matrix and its transpose as two parameters, where they are one: as surgeries take it."""
+        """The network in which a matrix and its transpose are two parameters, as surgeries need it."""
         if not any(layer.is_turned for layer in self.layers):
             return self
         return replace(self, segments=parted(self.segments, self._names()))
@@ -120,7 +120,7 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the weights as they are worked on: the widest of the segments'."""
+        """Type in which the weights are worked on: the widest of the segments'."""
         return np.result_type(*(segment.dtype for segment in self.segments))
 
     @cached_property
@@ -160,11 +160,11 @@ class Network:
         return all(bool(np.isfinite(values).all()) for _, values in self.parameters())
 
     def parameters(self) -> list[tuple[str, Array]]:
-        """Trainable tensors of all segments as (name, values); what several segments share is there once."""
+        """Trainable tensors of all segments as (name, values); a tensor that several segments share appears once."""
         return self.once([pair for segment in self.segments for pair in segment.parameters()])
 
     def once(self, values: Sequence[T]) -> list[T]:
-        """Of values for all parameters of all segments, in order, one for each that ``parameters()`` has."""
+        """Choose from values for all parameters of all segments, in order, one for each that ``parameters()`` has."""
         if not self._has_shared:
             return list(values)
         found: dict[int, T] = {}
@@ -188,16 +188,16 @@ class Network:
 
     @property
     def group_count(self) -> int:
-        """How many groups of units there are whose number is free: hidden layers, and widths that segments share."""
+        """Number of groups of units whose number is free: hidden layers, and widths that segments share."""
         return len(self.units.free)
 
     @cached_property
     def layer_sizes(self) -> list[LayerSize]:
-        """Of all layers, in terms of groups."""
+        """Sizes of all layers, in terms of groups."""
         return layer_sizes(self.segments, self.units.free, self.tied)
 
     def group(self, i: int) -> UnitGroup:
-        """Group ``i`` of units, counted from 1: those of hidden layer i, then those that several segments share.
+        """Group ``i`` of units, counted from 1: first the hidden layers, then the groups that several segments share.
 
         Raises:
             SurgeryError: there is no such group.
@@ -216,24 +216,27 @@ class Network:
         return writers, [self.segments[port.segment].layers[port.layer] for port in group.readers]
 
     def same_as(self, number: int) -> tuple[DenseLayer | None, ...]:
-        """For each layer of segment ``number`` the one before it that has its weight; None: there is none."""
+        """For each layer of segment ``number``, the earlier layer that has its weight; None where there is none."""
         firsts = (self._firsts[layer.names.weight] for layer in self.segments[number].layers)
         own = zip(self.segments[number].layers, firsts, strict=True)
         return tuple(None if first is layer else first for layer, first in own)
 
     def own_count(self, layer: DenseLayer) -> int:
-        """Number of a layer's trainable values but for those that it has from one before it; they add up to all."""
+        """Number of a layer's trainable values, without those that an earlier layer has too.
+
+        These numbers add up to all.
+        """
         first = self._firsts[layer.names.weight]
         held = set() if first is layer else {name for name, _ in first.parameters()}
         return sum(values.size for name, values in layer.parameters() if name not in held)
 
     @cached_property
     def _firsts(self) -> dict[str, DenseLayer]:
-        """By name of a weight, the first layer that has it."""
+        """The first layer that has each weight, by the weight's name."""
         return {layer.names.weight: layer for layer in reversed(self.layers)}
 
     def nodes_of(self, ports: Sequence[Reader | Writer]) -> list[str]:
-        """Names of the nodes of the layers at a group's ports, and of those that have the same weights."""
+        """Names of the nodes of the layers at a group's ports, and of all nodes with the same weights."""
         return [
             self.segments[number].layers[port.layer].names.node for port in ports for number in self.uses(port.segment)
         ]
@@ -266,7 +269,7 @@ class Network:
         """Segment of the only layer that writes group ``i``, counted from 0, and the layer's index there.
 
         Raises:
-            SurgeryError: there is no such group; several layers write it, or a part of one's units.
+            SurgeryError: there is no such group, several layers write it, or a layer writes other units too.
         """
         if i <= self.hidden_count:
             return self._site(i)
@@ -316,16 +319,16 @@ class Network:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """How many hidden layers are in the segments before each."""
+        """For each segment, the number of hidden layers in the segments before it."""
         return [0, *accumulate(self._hidden_counts[:-1])]
 
     @property
     def _hidden_counts(self) -> list[int]:
-        """Of each segment's own hidden layers."""
+        """For each segment, the number of its own hidden layers."""
         return [0 if number in self.tied else each.hidden_count for number, each in enumerate(self.segments)]
 
     def fresh_names(self, besides: Iterable[str] = ()) -> LayerNames:
-        """Names for a new layer that nothing in the file bears yet, nor are ``besides``."""
+        """Names for a new layer that nothing in the file bears yet and that are not among ``besides``."""
         used = self._names() | set(besides)
         number = 1
         while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):

@@ -67,7 +67,7 @@ def _product(layer: DenseLayer, x: str, z: str, rank: int, opset: int) -> list[o
 
 
 def _attributes(geometry: Geometry) -> dict[str, Any]:
-    """Conv's attributes; those are left out that say what ONNX's defaults say."""
+    """Conv's attributes, without those whose values are ONNX's defaults."""
     ones = (1,) * geometry.rank
     found: dict[str, Any] = {"kernel_shape": geometry.kernel}
     if geometry.strides != ones:

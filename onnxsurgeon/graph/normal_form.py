@@ -1,4 +1,4 @@
-"""What a canonical graph's nodes say: the activation that a node stands for, and who reads what."""
+"""Questions to nodes of a canonical graph: the activation that a node stands for, its name, and who reads what."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     return Activation(node.op, changed)
 
 
-UNLIFTED = "one row's "  # stands before the operator of a node of which it is not told what it does of many rows
+UNLIFTED = "one row's "  # stands before the operator of a node for which no rule tells what it does with many rows
 NOT_TOLD = "the model has no batch axis, and what this does of many rows at once is not told"
 
 
 def operator(node: gs.Node) -> str:
-    """What notes and messages call the node's operator."""
+    """The name of the node's operator in notes and messages."""
     return str(node.op).removeprefix(UNLIFTED)
 
 
 def label(node: gs.Node) -> str:
-    """What notes and messages call a node: its name, or the tensor's that it writes where the file gives it none."""
+    """What notes and messages call a node: its name, or that of its output where the file gives it none."""
     return str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
 
 
 def reads(node: gs.Node) -> list[Any]:
-    """Tensors that a node reads, those read inside its subgraphs included."""
+    """Tensors that a node reads, including those that its subgraphs read."""
     found = [tensor for tensor in node.inputs if tensor.name]
     if not node.attrs:
         return found
@@ -72,7 +72,7 @@ def reads(node: gs.Node) -> list[Any]:
 
 
 def in_order(graph: gs.Graph) -> list[gs.Node]:
-    """Nodes in an order in which each comes after what it reads."""
+    """Nodes in an order in which each comes after those whose outputs it reads."""
     nodes = [node for node in graph.nodes if node.outputs]
     producers = {id(tensor): node for node in nodes for tensor in node.outputs}
     if _are_in_order(nodes, producers):

@@ -1,4 +1,4 @@
-"""What a reader of the model is told: widths that stay, and inputs and outputs that have nothing to do with another."""
+"""Notes for the reader of the model: widths that stay, and inputs and outputs that do not depend on one another."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onnxsurgeon.graph.canonical import geometry_of, is_dense, is_output
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import label, operator, reads
 
-NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
-FEW = 3  # so many notes of one kind are sentences of their own
-# Whose output depends on the shape of what they read, and not on its values.
+NAMED = 8  # up to so many layers or nodes with the same reason are named, and the others counted
+FEW = 3  # up to so many notes of one kind are sentences of their own
+# Operators whose output depends on the shape of their input, and not on its values.
 READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
-# What a node that reads a layer's output does to it that fixes the number of its units.
+# How a node that reads a layer's output fixes the number of its units.
 _DOES = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "Where"), "joins {its} units with others, one by one"),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
@@ -36,7 +36,7 @@ _STANDS = "stands between {it} and the next layer"
 
 
 def listed(names: Sequence[str]) -> str:
-    """The names in quotation marks; of many, the first and how many more there are."""
+    """The names in quotation marks; of many, only the first ones and the number of the others."""
     shown = ", ".join(f"'{name}'" for name in names[:NAMED])
     return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
 
@@ -49,13 +49,13 @@ def pinned_widths(
     tied: Collection[int],
     free: Collection[int],
 ) -> Iterator[str]:
-    """Why the width of a segment's last layer stays; one sentence for all with the same reason.
+    """Say why the width of a segment's last layer stays; one sentence for all with the same reason.
 
-    Nothing is said of the layers whose nodes' ids are in ``free``; ``tied`` has the ids of those whose weights others
+    Nothing is said of the layers whose nodes' ids are in ``free``. ``tied`` has the ids of those whose weights others
     have too.
 
-    Of the layers that write what the model is for there is nothing to say: only of those with a trained layer behind
-    them, whose nodes' ids are in ``leading``, and of those whose output is read further.
+    Layers that write what the model is for need no note. The notes are on layers with a trained layer behind them,
+    whose nodes' ids are in ``leading``, and on layers whose output is also read elsewhere.
     """
     outputs: list[tuple[str, str]] = []
     shared: list[tuple[str, Sequence[gs.Node]]] = []
@@ -92,7 +92,7 @@ def pinned_widths(
 
 
 def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str, gs.Node]:
-    """What holds a width, as ``_DOES`` calls it, and the node: that which reads the layer, or stands before it."""
+    """What holds a width, as ``_DOES`` calls it, and the node, which reads the layer or stands before it."""
     first = behind[0]
     if is_dense(first) and _is_grouped(first):
         return _GROUPS, first
@@ -105,7 +105,7 @@ def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str,
 
 
 def _splits_last_axis(node: gs.Node) -> bool:
-    """Whether a node that lays out a tensor anew makes several axes of its last one."""
+    """Whether a node that changes a tensor's layout makes several axes of its last one."""
     have, made = node.inputs[0].shape, node.outputs[0].shape
     if not have or not made or len(made) <= len(have) or not isinstance(have[-1], int):
         return False
@@ -143,7 +143,7 @@ def summed_widths(
     readers: Mapping[int, Sequence[gs.Node]],
     leading: Collection[int],
 ) -> Iterator[str]:
-    """Why the width of a last layer stays that is no output's width, since what is behind sums over its units."""
+    """Say why the width of a last layer stays although no output has it: a node behind it sums over its units."""
     held: dict[str, list[str]] = {}
     for links in segments:
         last = links[-1]
@@ -178,13 +178,13 @@ def _normalised_in_parts(readers: Sequence[gs.Node]) -> gs.Node | None:
     """The node x − mean x of a layer normalisation that an exporter wrote in parts, where ``readers`` are x's."""
     means = {id(y) for node in readers if node.op == "ReduceMean" for y in node.outputs}
     centred = [node for node in readers if node.op == "Sub" and any(id(x) in means for x in node.inputs)]
-    # Some compute x − mean x twice, and some the variance from x itself.
+    # Some exporters compute x − mean x twice, and some the variance from x itself.
     others = [node for node in readers if node.op not in ("ReduceMean", "Sub", "Mul", "Pow")]
     return centred[0] if centred and not others else None
 
 
 def _by_value(readers: Mapping[int, Sequence[gs.Node]], tensor: gs.Tensor) -> Sequence[gs.Node]:
-    """The nodes that read a tensor; those that read its shape alone only where there are no others."""
+    """The nodes that read a tensor's values; those that read only its shape where there are no others."""
     found = readers.get(id(tensor), ())
     return [node for node in found if node.op not in READS_SHAPES] or found
 
@@ -194,7 +194,7 @@ def _stay(names: Sequence[str]) -> str:
 
 
 def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
-    """That layers get their own copies of tensors that others read too: (tensor, layer, the copy's name) each."""
+    """Say that layers get their own copies of tensors that others read too; each copy is (tensor, layer, its name)."""
     if len(copies) <= FEW:
         for given, layer, copy in copies:
             yield f"'{given}' is read elsewhere too: '{layer}' has its own copy, '{copy}'"
@@ -204,7 +204,7 @@ def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 
 
 def idle_ends(graph: gs.Graph, moved: Collection[int]) -> Iterator[str]:
-    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse.
+    """Name inputs on which no output depends, which tracing leaves when it bakes an example in; and the reverse.
 
     Args:
         graph: in canonical form.
@@ -229,7 +229,7 @@ def idle_ends(graph: gs.Graph, moved: Collection[int]) -> Iterator[str]:
 
 
 def _apart(names: list[str]) -> list[list[str]]:
-    """Few names one by one, many together."""
+    """Few names one by one, many names together."""
     return [[name] for name in names] if len(names) <= FEW else [names]
 
 

@@ -1,7 +1,7 @@
-"""Models without a batch axis take one row at a time: which they are.
+"""Recognises models without a batch axis, which take one row at a time.
 
-Exports of robot policies are known to take a vector: obs (n,) → MatMul (n, m) → (m,); others take one image (c, h, w),
-or a set of features (k, n) that is pooled. The file stays as it is; the graph that serves as a reading aid is lifted
+Some exports of robot policies take a vector: obs (n,) → MatMul (n, m) → (m,); others take one image (c, h, w), or a set
+of features (k, n) that is pooled. The file stays as it is; the graph that serves as a reading aid is lifted
 (``graph.lifting``).
 """
 
@@ -20,10 +20,10 @@ _FLOATS = frozenset(
 
 
 def takes_one_row(model: onnx.ModelProto, constants: Collection[str] = ()) -> bool:
-    """Whether a vector of features enters the model: one that is multiplied with a matrix, or gets a 1 in front.
+    """Whether a vector of features enters the model: it is multiplied by a matrix, or gets a 1 in front.
 
-    A vector that gets an axis behind is a batch of single values. Of inputs with more axes, all of known sizes, so does
-    one of which nothing but a vector, or one row, comes to a product with a weight.
+    A vector that gets an axis behind it is a batch of single values. Inputs with more axes, all of known sizes, are one
+    row too if they reach a product with a weight only as a vector or as a single row.
 
     Args:
         model: with shapes inferred, as far as they can be.
@@ -42,7 +42,7 @@ def takes_one_row(model: onnx.ModelProto, constants: Collection[str] = ()) -> bo
 
 
 def _is_multiplied(graph: onnx.GraphProto, vectors: set[str]) -> bool:
-    """Whether one of the vectors, or of what is made of them, is multiplied with a matrix or gets a 1 in front."""
+    """Whether one of the vectors, or a tensor made of them, is multiplied by a matrix or gets a 1 in front."""
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -67,8 +67,8 @@ def _is_multiplied(graph: onnx.GraphProto, vectors: set[str]) -> bool:
 def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool:
     """Whether a product with a weight reads a vector, or a single row, that is made of inputs with more axes.
 
-    That leaves no place for a batch: the first axis of an image (3, 32, 32) that becomes (3072,) or (1, 3072) is none.
-    An input (1, …) may be a batch of one; it is none where the 1 is gone and only nodes stand between that can be
+    That leaves no place for a batch: the first axis of an image (3, 32, 32) that becomes (3072,) or (1, 3072) is no
+    batch. An input (1, …) may be a batch of one; it is none where the 1 is removed and all nodes in between can be
     lifted.
     """
     inputs = [value for value in graph.input if value.name not in constants]
@@ -82,8 +82,8 @@ def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     if any(value.name not in sizes for value in inputs):
         return False
-    # Of each tensor that depends on inputs with more axes than one: whether one of them has a 1 in front, and whether
-    # all nodes up to here can be lifted.
+    # For each tensor that depends on inputs with several axes: whether one of these has a 1 in front, and whether all
+    # nodes up to here can be lifted.
     whole = {value.name: (sizes[value.name][0] == 1, True) for value in inputs if len(sizes[value.name]) > 1}
     for node in graph.node if whole else ():
         read = [whole[name] for name in node.input if name in whole]
@@ -104,7 +104,7 @@ def _becomes_one_row(graph: onnx.GraphProto, constants: Collection[str]) -> bool
 
 
 def _begins_with_one(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
-    """Whether the matrix that the node makes of a vector has one row, which is not its only column."""
+    """Whether the matrix that the node makes of a vector has one row and more than one column."""
     made = next(v for v in (*graph.value_info, *graph.output) if v.name == node.output[0])
     rows, columns = made.type.tensor_type.shape.dim
     return bool(rows.dim_value == 1 and columns.dim_value != 1)

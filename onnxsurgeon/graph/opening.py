@@ -1,4 +1,4 @@
-"""A model as a caller has it: a path, bytes, a ModelProto or a Network; read, checked, with layers frozen."""
+"""Opens a model in any form that a caller has: a path, bytes, a ModelProto or a Network; with layers frozen."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KINDS = "a path, bytes, an onnx.ModelProto or a Network"
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
-    """A model that was given.
+    """A model that a caller gave.
 
     Attributes:
-        network: what was read.
-        source: what messages call it: the path, or the network's name.
-        path: its file; None for one in memory.
+        network: the network that was read.
+        source: its name in messages: the path, or the network's name.
+        path: its file; None for a model in memory.
     """
 
     network: Network
@@ -55,13 +55,14 @@ class OpenedModel:
 def open_model(
     given: ModelSource, *, freeze: Sequence[str] = (), train_only: Sequence[str] = (), name: str = "model"
 ) -> OpenedModel:
-    """Read a model however it is given; see ``frozen_network`` for what ``freeze`` and ``train_only`` name.
+    """Read a model in whatever form it is given.
 
-    ``name`` is what one in memory is called that has no name of its own.
+    See ``frozen_network`` for the meaning of ``freeze`` and ``train_only``. ``name`` is the name of a model in memory
+    that has none of its own.
 
     Raises:
         ModelError: it is of another type, or cannot be used.
-        SettingsError: no layer is called as one that is to be frozen, or to be trained.
+        SettingsError: no layer bears a name that is to be frozen, or to be trained.
     """
     if isinstance(given, Network):
         if not freeze and not train_only:
@@ -75,7 +76,7 @@ def open_model(
 
 
 def parts_of(given: ModelSource, name: str = "model") -> tuple[Parts, str, Path | None]:
-    """The model taken apart, what messages call it, and its file.
+    """The model taken apart, its name in messages, and its file.
 
     Raises:
         ModelError: it is of another type, or cannot be used.

@@ -1,4 +1,4 @@
-"""What a model's outputs are computed from: which trained tensors take targets, in which order, and which do not."""
+"""The tensors from which a model's outputs are computed: which take targets, in which order, and which do not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxsurgeon.graph.glue import data_inputs
 from onnxsurgeon.graph.notes import READS_SHAPES, listed
 
 NO_TARGETS = "no targets"  # what notes say of outputs that have none
-_DEEPEST = 8  # nodes that are looked behind for zeros
+_DEEPEST = 8  # the search for zeros goes back this many nodes
 _MOST = 2**16  # elements that are looked through
 _KEEPS_ZEROS = frozenset({"Expand", "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Neg", "Tile"})
 
@@ -19,17 +19,17 @@ _KEEPS_ZEROS = frozenset({"Expand", "Cast", "Identity", "Reshape", "Unsqueeze", 
 def heads_of(
     graph: gs.Graph, order: Sequence[gs.Node], trunk: Collection[int], dense: Collection[int]
 ) -> list[gs.Variable]:
-    """The trained tensors that the outputs are computed from, in the order in which the model declares its outputs.
+    """The trained tensors from which the outputs are computed, in the order in which the model declares its outputs.
 
-    Of those from which one output is computed, the order is that of its nodes' inputs: neither depends on the order in
-    which the file lists its nodes. No heads are tensors that trained layers are computed from, since what those predict
-    is trained through them already, and tensors that no trained weight moves.
+    Heads of one output are in the order of its nodes' inputs; the order in which the file lists its nodes does not
+    matter. A tensor from which trained layers are computed is no head, since it is already trained through them, and
+    neither is a tensor that no trained weight changes.
 
     Args:
         graph: in canonical form.
-        order: its nodes, each after what it reads.
+        order: its nodes, each after those whose outputs it reads.
         trunk: ids of the nodes that are trained, or trained through.
-        dense: ids of those among them that are dense layers.
+        dense: ids of those among them that are layers.
     """
     leading, moved = _leading(order, dense), _moved(order, dense)
     heads: list[gs.Variable] = []
@@ -54,13 +54,13 @@ def without_targets(
     dense: Collection[int],
     depending: Collection[int],
 ) -> Iterator[str]:
-    """Which outputs take no targets, and why: no weight moves them, or trained layers are computed from them.
+    """Say which outputs take no targets, and why: no weight changes them, or trained layers are computed from them.
 
     Args:
         graph: in canonical form.
-        order: its nodes, each after what it reads.
+        order: its nodes, each after those whose outputs it reads.
         heads: the trained tensors that take targets.
-        dense: ids of the dense layers.
+        dense: ids of the layers.
         depending: ids of the tensors that depend on an input.
     """
     follows, own = {id(head) for head in heads}, {id(node) for head in heads for node in head.inputs}
@@ -85,7 +85,7 @@ def _outputs(names: Sequence[str]) -> str:
 
 
 def _leading(order: Sequence[gs.Node], dense: Collection[int]) -> set[int]:
-    """Ids of the tensors that a dense layer depends on."""
+    """Ids of the tensors on which a layer depends."""
     found: set[int] = set()
     for node in reversed(order):
         if id(node) in dense or any(id(tensor) in found for tensor in node.outputs):
@@ -94,7 +94,7 @@ def _leading(order: Sequence[gs.Node], dense: Collection[int]) -> set[int]:
 
 
 def _moved(order: Sequence[gs.Node], dense: Collection[int]) -> set[int]:
-    """Ids of the nodes whose outputs a weight of these dense layers moves, the layers themselves included."""
+    """Ids of the nodes whose outputs a weight of these layers changes, the layers themselves included."""
     found = set(dense)
     tensors: set[int] = set()
     for node in order:
@@ -105,9 +105,10 @@ def _moved(order: Sequence[gs.Node], dense: Collection[int]) -> set[int]:
 
 
 def flowing(node: gs.Node) -> list[gs.Tensor]:
-    """Tensors whose values change what the node writes.
+    """Tensors whose values change the node's output.
 
-    Nothing does that is multiplied by zeros, as exporters write a deviation that is a constant: sigma = 0 · mu + c.
+    A tensor that is multiplied by zeros does not. Exporters write a deviation that is a constant so: sigma = 0 · mu +
+    c.
     """
     if node.op in READS_SHAPES or node.op == "ConstantOfShape":
         return []
@@ -117,7 +118,7 @@ def flowing(node: gs.Node) -> list[gs.Tensor]:
 
 
 def is_zero(tensor: gs.Tensor) -> bool:
-    """Whether a tensor holds nothing but zeros: a constant, made for its shape, or multiplied by zeros."""
+    """Whether a tensor is all zeros: a constant, made for its shape, or multiplied by zeros."""
     for _ in range(_DEEPEST):
         if isinstance(tensor, gs.Constant):
             return _holds_zeros(tensor)

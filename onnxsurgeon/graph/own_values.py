@@ -10,7 +10,10 @@ from onnxsurgeon.linear_algebra import Array
 
 
 def own_values(frame: Frame, name: str) -> Array | None:
-    """Values of a constant of the file, an initializer or a Constant node's; None where it is no such thing."""
+    """Values of a constant of the file, which is an initializer or a Constant node's output.
+
+    None for any other tensor.
+    """
     if name in frame.arrays:
         return frame.arrays[name]
     tensor = constants_of(frame).get(name)

@@ -80,7 +80,7 @@ def join(parts: Parts) -> ModelProto:
 
 
 def with_arrays(parts: Parts, fill: Callable[[TensorProto, str], None]) -> ModelProto:
-    """The model with all initializers in their order; ``fill`` gives those that stand for arrays their values."""
+    """The model with all initializers in their order; ``fill`` writes the values of those that stand for arrays."""
     model = ModelProto()
     model.CopyFrom(parts.skeleton)
     del model.graph.initializer[:]
@@ -96,7 +96,7 @@ def with_arrays(parts: Parts, fill: Callable[[TensorProto, str], None]) -> Model
 
 
 def ordered(parts: Parts) -> list[str]:
-    """Names of all initializers: first those of the file in its order, then what was added to the skeleton."""
+    """Names of all initializers: first those of the file in its order, then those that were added to the skeleton."""
     inline = [tensor.name for tensor in parts.skeleton.graph.initializer]
     present = {*inline, *parts.arrays}
     kept = [name for name in parts.headers if name in present]
@@ -126,7 +126,7 @@ def kind_of(array: Array, where: str) -> int:
 
 
 def as_array(tensor: TensorProto, where: str) -> Array | None:
-    """Values of an inline tensor as a read-only array, or None for one that is not bulky or of an odd type."""
+    """Values of an inline tensor as a read-only array; None for a tensor that is not bulky or of an odd type."""
     check_tensor(tensor, where)
     dtype = ARRAY_TYPES.get(tensor.data_type)
     if dtype is None or bytes_of(tensor, where) < BULKY:
@@ -151,7 +151,7 @@ def headers_of(model: ModelProto) -> dict[str, TensorProto]:
 
 
 def without_initializers(model: ModelProto) -> ModelProto:
-    """A copy of ``model`` whose main graph has no initializers; they are not copied on the way."""
+    """A copy of ``model`` without the main graph's initializers, which are not copied on the way."""
     copy = ModelProto()
     for source, target in ((model, copy), (model.graph, copy.graph)):
         for descriptor, value in source.ListFields():

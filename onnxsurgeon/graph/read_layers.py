@@ -1,4 +1,4 @@
-"""From links of a canonical graph to layers and segments: their values, and what they are called in the file."""
+"""From the links of a canonical graph to layers and segments: their values, and their names in the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import constant_values, geometry_of
 from onnxsurgeon.graph.chains import written_by
-from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.glue import glue_shape
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import activation_of, label
@@ -33,15 +33,17 @@ def read_segments(
     allowance: Allowance,
     source: str,
 ) -> tuple[list[DenseChain], list[tuple[str, str, str]]]:
-    """The segments of a structure; and tensors that others read too, each with a layer and its copy's name.
+    """Read the segments of a structure.
+
+    Also return tensors that others read too, each with a layer and its copy's name.
 
     Args:
-        structure: what was found.
+        structure: the links that were found.
         nodes: names of the file's nodes.
-        taken: names of tensors that are the frame's.
+        taken: names of tensors that belong to the frame.
         ranks: numbers of axes of tensors that have others in the file.
-        allowance: for what is made of the file.
-        source: what messages begin with.
+        allowance: the bytes that may be made.
+        source: the beginning of messages.
 
     Raises:
         ModelError: weights are empty, not finite or of several types; names the node.
@@ -52,7 +54,7 @@ def read_segments(
     for number, links in enumerate(structure.segments):
         behind = structure.readers.get(number, [])
         for link in (*links, *behind):
-            # What is called by one name may be several layers' in several forms, and each gets its own.
+            # A tensor of one name may be several layers' parameter in several forms, and each form gets its own name.
             kind = structure.shared.one.get(id(link.dense))
             if kind is None or kind not in counted:
                 allowance.take(np.asarray(link.dense.inputs[1].values).nbytes, f"node '{label(link.dense)}'")
@@ -83,7 +85,7 @@ def _segment(
     stored = None if kind in WORKING_TYPES else kind
     own = ranks.get(entry, 0)
     geometry = layers[0].geometry
-    sizes = (None,) * rank if x.shape is None else shape_of(x)
+    sizes = (None,) * rank if x.shape is None else glue_shape(x)
     if geometry is not None:
         rank, sizes = geometry.rank + 2, sizes if len(sizes) == geometry.rank + 2 else (None,) * (geometry.rank + 2)
     space = sizes[1:-1] if geometry is None else sizes[2:]
@@ -93,13 +95,13 @@ def _segment(
 
 @dataclass
 class _Naming:
-    """Names of layers and of their tensors, as they are given one after the other.
+    """Names of layers and of their tensors, given one after the other.
 
     Attributes:
         nodes: names of nodes.
         taken: names of tensors.
-        shared: as of ``Structure``.
-        copies: tensors that others read too, the layers with copies of their own, and what these are called.
+        shared: as in ``Structure``.
+        copies: tensors that others read too, the layers with copies of their own, and the copies' names.
     """
 
     nodes: set[str]
@@ -109,10 +111,10 @@ class _Naming:
     _known: dict[tuple[int, str, str, bytes], str] = field(default_factory=dict)
 
     def tensor(self, link: Link, part: str, given: str, values: Array | None, names: LayerNames) -> str:
-        """What a layer's weight, bias or slope is called, ``given`` in the file, or "".
+        """The name of a layer's weight, bias or slope, which is called ``given`` in the file, or "".
 
-        Layers that share their weights share what else the file has once. What something else reads too keeps its name
-        for that; the layer gets its own copy.
+        Layers that share their weights share other tensors that the file has once. A tensor that something else reads
+        too keeps its name for that reader, and the layer gets its own copy.
         """
         derived, layer = str(getattr(names, part)), names.node
         look = b"" if values is None or part == "weight" else values.tobytes()
@@ -129,7 +131,7 @@ class _Naming:
 
 
 def _layer(link: Link, naming: _Naming, source: str) -> DenseLayer:
-    """The dense layer that a link stands for; names that others bear already get an underscore.
+    """Read the layer that a link stands for; names that others bear already get an underscore.
 
     A node without a name gets that of the tensor it writes.
     """
@@ -167,7 +169,7 @@ def _layer(link: Link, naming: _Naming, source: str) -> DenseLayer:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """A name that nothing bears: with an underscore or a few behind it, or else with a number."""
+    """A name that is not taken: with an underscore or a few behind it, or else with a number."""
     for count in range(MOST_UNDERSCORES + 1):
         if name + "_" * count not in taken:
             return name + "_" * count
@@ -186,7 +188,7 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
     assert values is not None
     if values.dtype not in WORKING_TYPES:
         values = values.astype(np.float32)
-    parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix is large too
+    parts = np.array_split(values, max(1, values.size >> 24))  # a mask of a large matrix would be large too
     if not all(bool(np.isfinite(part).all()) for part in parts):
         raise ModelError(
             f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity", "not-finite-weights"

@@ -1,4 +1,4 @@
-"""From an ONNX model to a ``Network``: find the dense segments, and keep everything else as it is."""
+"""From an ONNX model to a ``Network``: finds the segments, and keeps everything else as it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from onnxsurgeon.graph.files import Parts, read_parts, split
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.frozen import KEY as FROZEN
 from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
-from onnxsurgeon.graph.glue import shape_of
+from onnxsurgeon.graph.glue import glue_shape
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups
 from onnxsurgeon.graph.held import held_otherwise
@@ -58,18 +58,18 @@ def load(path: str | os.PathLike[str]) -> Network:
 
 
 def from_model(model: onnx.ModelProto, *, name: str = "model", source: str = "model") -> Network:
-    """View a model in memory as dense segments in a frame.
+    """View a model in memory as segments in a frame.
 
     Raises:
-        ModelError: nothing in it can be trained, or what it holds is not usable; names the node.
+        ModelError: nothing in it can be trained, or its contents are not usable; names the node.
     """
     return from_parts(split(model), name=name, source=source)
 
 
 def from_parts(parts: Parts, *, name: str = "model", source: str = "model", frozen: Frozen | None = None) -> Network:
-    """View a model whose bulky tensors are apart as dense segments in a frame; see ``from_model``.
+    """View a model whose bulky tensors are apart as segments in a frame; see ``from_model``.
 
-    ``frozen`` says what is not trained, nor operated on; None: what the model's metadata says.
+    ``frozen`` says what is neither trained nor operated on; None stands for what the model's metadata says.
     """
     model, branches = without_constant_branches(inlined(parts.skeleton, source), parts.arrays.keys())
     model, dropouts = without_random_dropout(model)
@@ -88,8 +88,8 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         node.op_type in _LAID_OUT and not aid.turned.keys().isdisjoint((*node.input, *node.output))
         for node in rest.removed
     ):
-        # What enters or leaves the trained part has its rows in front in the file too, and so has what layers write
-        # in the place of a Transpose or Reshape that is seen through.
+        # The rows have to be in front in the file too, both where tensors enter or leave the trained part and where
+        # layers write in the place of a Transpose or Reshape that is seen through.
         aid = reading_aid(model, parts.arrays, source, allowance, frozen, turns=False)
         structure = find_structure(aid.graph, names, source, frozen.layers, still)
         first, rest = _without_segments(model, structure)
@@ -135,7 +135,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         *own_copies(copies),
     )
     network = Network(tuple(segments), replace(frame, notes=notes), name, own)
-    vars(network)["units"] = groups  # which do not depend on notes
+    vars(network)["units"] = groups  # they do not depend on notes
     return network
 
 
@@ -151,7 +151,7 @@ def _without_segments(model: onnx.ModelProto, structure: Structure) -> tuple[lis
 
 
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:
-    """Ids of the dense nodes whose units are all of groups that segments share."""
+    """Ids of the dense nodes all of whose units are in groups that segments share."""
     free: dict[int, int] = {}
     tied = tied_segments(segments)
     for group in groups.free:
@@ -182,7 +182,7 @@ def _of_idle(names: list[str]) -> list[str]:
 
 
 def _of_branches(rest: Cut, arrays: Collection[str]) -> list[str]:
-    """That a batch's rows decide together which branch is taken in front of the layers."""
+    """Say that all rows of a batch together decide which branch is taken before the layers."""
     graph = rest.model.graph
     constants = {tensor.name for tensor in graph.initializer} | set(arrays)
     inputs = {value.name for value in graph.input} - constants
@@ -206,7 +206,7 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
             readers.setdefault(each, []).append(node)
     features = {}
     for tensor in structure.features:
-        features[tensor.name] = () if tensor.shape is None else shape_of(tensor)[1:]
+        features[tensor.name] = () if tensor.shape is None else glue_shape(tensor)[1:]
     for links in structure.segments:
         x = links[0].dense.inputs[0]
         if x.name in features:
@@ -225,7 +225,7 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
     }
     heads = []
     for tensor in structure.heads:
-        shape = shape_of(tensor) if tensor.shape else (None,)
+        shape = glue_shape(tensor) if tensor.shape else (None,)
         last = 1 if tensor.shape and len(shape) == 1 else shape[-1]
         width = int(units[tensor.name]) if tensor.name in units else last
         if width is None:

@@ -1,4 +1,4 @@
-"""A model's canonical graph, the aid by which it is read and which is thrown away; and what is not read at all."""
+"""A model's canonical graph, which is an aid to reading and thrown away afterwards; and models that are not read."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
-# What rounds activations to integers, or computes with them.
+# Operators that round activations to integers, or compute with them.
 QUANTIZERS = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QGemm", "QLinearConv", "ConvInteger"}
     | {"QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearAdd", "QLinearMul", "QLinearSigmoid"}
 )
-# What multiplies with weights that are packed, several in a byte, in blocks of its own.
+# Operators that multiply by weights that are packed in blocks, several in a byte.
 PACKED = frozenset({"MatMulNBits", "MatMulBnb4", "MatMulFpQ4"})
 
 
@@ -41,10 +41,11 @@ class ReadingAid:
     """The canonical graph: shapes inferred, bulky tensors back in place without a copy, idioms normalised.
 
     Attributes:
-        graph: that graph.
-        idle: names of products whose values nothing depends on.
-        ranks: of a model that takes one row at a time, how many axes its tensors have in the file; None of others.
-        turned: the same of the tensors whose rows are not their first axis in the file.
+        graph: the graph.
+        idle: names of products on whose values nothing depends.
+        ranks: for a model that takes one row at a time, the numbers of axes of its tensors in the file; None for
+            others.
+        turned: the same for tensors whose first axis in the file is not the rows.
     """
 
     graph: gs.Graph
@@ -67,7 +68,7 @@ def reading_aid(
     *,
     turns: bool = True,
 ) -> ReadingAid:
-    """Import a model; with ``turns``, what has its rows elsewhere is read as if they were the first axis.
+    """Import a model; with ``turns``, tensors with their rows elsewhere are read as if the rows were the first axis.
 
     Raises:
         ModelError: it cannot be read, or is in training mode.
@@ -88,7 +89,7 @@ def reading_aid(
         mark_bodies(graph, bodies)
         tensors = {tensor.name: tensor for tensor in graph.inputs}
         for name, values in arrays.items():
-            if name in tensors:  # not where only what is frozen reads it
+            if name in tensors:  # it is missing where only a frozen node reads it
                 tensors[name].to_constant(values)
         graph.inputs = [tensor for tensor in graph.inputs if not isinstance(tensor, gs.Constant)]
     except ModelError:
@@ -104,10 +105,10 @@ def reading_aid(
 
 
 def inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
-    """The model with its local functions written out.
+    """Return the model with its local functions written out.
 
     Raises:
-        ModelError: they cannot be.
+        ModelError: they cannot be written out.
     """
     if not model.functions:
         return model
@@ -124,7 +125,7 @@ def inlined(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
 def refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int], source: str) -> None:
     """Refuse quantized activations, but not weights that are constants behind DequantizeLinear.
 
-    Nor is what the nodes with the numbers ``held`` do, which are frozen.
+    The frozen nodes, with the numbers ``held``, may do anything.
 
     Raises:
         ModelError: there are some; names the node.
@@ -153,7 +154,7 @@ def refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int]
 
 
 def _refuse_training_mode(graph: gs.Graph, source: str) -> None:
-    """What depends on the other rows of a batch, or on chance, cannot be computed once for each row."""
+    """Refuse nodes in training mode: what depends on other rows, or on chance, cannot be computed once for each row."""
     for node in graph.nodes:
         random = node.op == "Dropout" and len(node.inputs) > 2 and np.any(constant_values(node.inputs[2]))
         if random or (node.op == "BatchNormalization" and _updates_statistics(node)):
@@ -168,7 +169,7 @@ def _updates_statistics(node: gs.Node) -> bool:
 
 
 def _refuse_wrong_biases(graph: gs.Graph, source: str) -> None:
-    """onnx.checker lets a bias of the wrong length pass."""
+    """Refuse biases of the wrong length, which onnx.checker accepts."""
     for node in graph.nodes:
         if node.op != "Gemm" or len(node.inputs) < 3 or not node.outputs:
             continue

@@ -1,4 +1,4 @@
-"""Loop and Scan as one thing: a body that runs a number of times, and carries tensors from one run to the next."""
+"""One view of Loop and Scan: a body that runs a number of times, and carries tensors from one run to the next."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 
 @dataclass(frozen=True)
 class Repeated:
-    """One such node.
+    """A Loop or a Scan.
 
     Attributes:
         body: the graph.
-        trips: how often it runs, at most.
-        carried: types of what is carried when it begins; ``carried_from`` are the names of these tensors outside.
+        trips: the largest number of its runs.
+        carried: types of the carried tensors at the beginning; ``carried_from`` are their names outside.
         carried_in: their names among the body's inputs; ``carried_to`` those among its outputs.
         given: types of the body's other inputs, by name.
         counter: the input that holds the run's number; "" for none.
         scanned_to: the body's outputs that are collected.
-        outputs: names of what the node writes: what was carried, then what was collected.
+        outputs: names of the node's outputs: the carried tensors, then the collected ones.
         runs_all: whether it surely runs ``trips`` times, and does not stop before.
     """
 
@@ -43,9 +43,9 @@ def read_loop(
     type_of: Callable[[str], TypeProto | None],
     opset: int,
 ) -> Repeated | None:
-    """The node as such; None where it cannot be told how often it runs."""
+    """Read the node as such; None where it is not known how often it runs."""
     body = next((attribute.g for attribute in node.attribute if attribute.name == "body"), None)
-    if body is None or (node.op_type == "Scan" and opset < 9):  # where Scan had a batch axis
+    if body is None or (node.op_type == "Scan" and opset < 9):  # Scan had a batch axis then
         return None
     inputs, outputs = [value.name for value in body.input], [value.name for value in body.output]
     if node.op_type == "Loop":

@@ -1,4 +1,4 @@
-"""The frame around a group whose units become others: constants, shapes and sizes in it follow."""
+"""Changes the frame around a group when its units change: constants, shapes and sizes follow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnxsurgeon.graph.own_values import own_values
 from onnxsurgeon.graph.told import Told, ToldSizes
 from onnxsurgeon.linear_algebra import Array
 
-# What the inputs behind the first of a node mean, for names of constants.
+# The meanings of a node's inputs behind the first, for names of constants.
 _MEANS = {"Reshape": ("shape",), "Slice": ("starts", "ends"), "Split": ("split",)}
 
 
 def resized(frame: Frame, group: UnitGroup, origin: Array) -> Frame:
-    """The frame with the units ``origin`` of the group in their order, in place of all of them.
+    """Return the frame with the units ``origin`` of the group, in their order, in place of all its units.
 
     Raises:
         SurgeryError: a constant of the file is not as the trunk has it.
@@ -45,13 +45,13 @@ def resized(frame: Frame, group: UnitGroup, origin: Array) -> Frame:
 
 
 def _taken(values: Array, axis: int, begin: int, units: int, origin: Array) -> Array:
-    """The values along an axis where ``units`` of them, from ``begin`` on, become those of ``origin``."""
+    """The values along an axis, where the ``units`` from ``begin`` on are replaced by those of ``origin``."""
     there = np.arange(values.shape[axis])
     return np.take(values, np.concatenate([there[:begin], begin + origin, there[begin + units :]]), axis=axis)
 
 
 def _step(step: Glue, group: UnitGroup, origin: Array, values: Mapping[str, Array]) -> Glue:
-    """A step of the trunk with the sizes that it has afterwards."""
+    """A step of the trunk with its new sizes."""
     touched = [name for name in (*step.inputs, step.output) if name in group.places or name in values]
     if not touched:
         return step
@@ -87,7 +87,10 @@ def _shape(shape: Shape, places: tuple[Place, ...], more: int) -> Shape:
 
 
 def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], group: UnitGroup) -> None:
-    """Numbers of units, and of places, that nodes of the file are told: shapes to reshape to, and where parts begin."""
+    """Update the constants that tell nodes of the file numbers of units and of places.
+
+    Shapes, and where parts begin.
+    """
     made = {step.output: step for step in steps if step.op in ("Reshape", "Slice") and step.inputs[0] in group.places}
     shapes = ToldSizes(frame)
     for node in model.graph.node:
@@ -121,14 +124,14 @@ def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], gro
 
 
 def _set(node: onnx.NodeProto, **attributes: list[int]) -> None:
-    """Give a node attributes in the place of those of that name."""
+    """Set attributes of a node, replacing those of the same names."""
     kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
     del node.attribute[:]
     node.attribute.extend([*kept, *(helper.make_attribute(name, values) for name, values in attributes.items())])
 
 
 def _give(model: onnx.ModelProto, node: onnx.NodeProto, position: int, values: Array) -> None:
-    """Give a node a constant of its own for one of its inputs; others may read the one that it had."""
+    """Give a node a constant of its own for one of its inputs, since others may read the old one."""
     taken = {tensor.name for tensor in model.graph.initializer} | {name for n in model.graph.node for name in n.output}
     name = node.input[position] if len(node.input) > position else ""
     readers = sum(each == name for other in model.graph.node for each in other.input)
@@ -171,7 +174,7 @@ def _tensor(values: Array, old: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def _forget_shapes(model: onnx.ModelProto, frame: Frame) -> None:
-    """Without the shapes that the file declares of what is computed behind the prefix: some are others now."""
+    """Remove the shapes that the file declares behind the prefix, since some have changed."""
     made = {name for node in frame.prefix_nodes for name in node.output}
     kept = [value for value in model.graph.value_info if value.name in made]
     del model.graph.value_info[:]

@@ -1,4 +1,4 @@
-"""What is known of tensors before anything runs: their types, and values that other shapes are computed from."""
+"""Knowledge about tensors before anything runs: their types, and values from which other shapes are computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-SMALL = 4096  # elements of a tensor whose values are followed
+SMALL = 4096  # the most elements of a tensor whose values are followed
 # Arithmetic of shapes, whose values are followed.
 FOLLOWED = frozenset(
     """Abs Add And Cast Ceil Concat Constant ConstantOfShape CumSum Div Equal Expand Floor Gather GatherND Greater
@@ -23,14 +23,14 @@ FOLLOWED = frozenset(
 
 @dataclass
 class Scope:
-    """What is known where a node stands: types of tensors, values of small ones, sizes and bounds on unknown ones."""
+    """What is known at a node: types of tensors, values of small ones, sizes, and bounds on unknown sizes."""
 
     types: MutableMapping[str, TypeProto] = field(default_factory=dict)
     values: MutableMapping[str, TensorProto] = field(default_factory=dict)
     counts: MutableMapping[str, int] = field(default_factory=dict)
 
     def inner(self) -> Scope:
-        """The scope of a body: it sees this one, and changes nothing in it."""
+        """The scope of a body, which sees this one and changes nothing in it."""
         return Scope(*(ChainMap({}, known) for known in (self.types, self.values, self.counts)))
 
     def set(self, name: str, kind: TypeProto, value: TensorProto | None = None, count: int | None = None) -> None:
@@ -49,7 +49,7 @@ class Scope:
         return found if found is not None and found.data_type else None
 
     def count(self, name: str) -> int:
-        """How many elements the tensor has, at most."""
+        """An upper bound on the tensor's number of elements."""
         return self.counts.get(name, 0)
 
 
@@ -76,7 +76,7 @@ def is_unknown(kind: TypeProto) -> bool:
 
 
 def in_words(kind: TypeProto) -> str:
-    """A shape as messages have it."""
+    """Spell a shape for messages."""
     return "(" + ", ".join(str(dim.dim_value) for dim in kind.tensor_type.shape.dim) + ")"
 
 

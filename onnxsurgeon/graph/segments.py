@@ -13,7 +13,7 @@ from onnxsurgeon.graph.canonical import geometry_of
 from onnxsurgeon.graph.chains import pieces, written_by
 from onnxsurgeon.graph.ends import is_mere_shape, is_obstacle, require_width, with_columns
 from onnxsurgeon.graph.flow import Flow
-from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, shape_of
+from onnxsurgeon.graph.glue import SQUASHES, Glue, NotGlue, glue_shape
 from onnxsurgeon.graph.left_alone import (
     ends_of_training,
 )
@@ -26,20 +26,20 @@ from onnxsurgeon.graph.trainable import Trainable
 
 @dataclass(eq=False)
 class Structure:
-    """What was found; tensors and nodes are those of the canonical graph.
+    """The segments, glue, features and heads that were found; tensors and nodes are those of the canonical graph.
 
     Attributes:
         segments: in the order of computation.
-        readers: of a segment whose last layer several layers read, by its number, those layers: they are one more
-            layer of it, side by side.
+        readers: for a segment whose last layer several layers read, by its number, these layers; side by side, they are
+            one more layer of it.
         steps: a segment's number or glue, in the order of computation.
-        heads: the trained tensors that the outputs are computed from, in the order of these.
+        heads: the trained tensors from which the outputs are computed, in the outputs' order.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
-        widths: says why widths stay, but for those of the dense nodes whose ids it is given.
-        notes: what is left alone, and why.
-        ends: what is to be said of the model's inputs and outputs.
-        stopped: why training stops at a head, where what reads it cannot be trained through.
+        widths: says why widths stay, except for those of the dense nodes whose ids it is given.
+        notes: the layers that are left alone, and why.
+        ends: notes on the model's inputs and outputs.
+        stopped: why training stops at a head, where a node that reads it cannot be trained through.
         shared: the layers that share their weights.
     """
 
@@ -59,10 +59,10 @@ class Structure:
 def find_structure(
     graph: gs.Graph, names: Collection[str], source: str, frozen: Collection[str] = (), held: Collection[str] = ()
 ) -> Structure:
-    """The structure of the canonical ``graph`` of a file in which tensors have these ``names``.
+    """Find the structure of the canonical ``graph`` of a file in which tensors have these ``names``.
 
-    Layers called as one of ``frozen``, or whose output is among the tensors ``held``, stay as they are; what is before
-    them is trained through them.
+    Layers with a name in ``frozen``, or whose output is among the tensors ``held``, stay as they are; layers before
+    them are trained through them.
 
     Raises:
         ModelError: nothing in it can be trained; says why.
@@ -73,7 +73,7 @@ def find_structure(
 class _Search:
     def __init__(self, layers: Trainable) -> None:
         self.layers, self.flow = layers, layers.flow
-        # Nodes behind the last layers before which training stops, and why.
+        # Nodes behind the last layers at which training stops, and why.
         self.obstacles: dict[int, tuple[gs.Node, str]] = {}
 
     def structure(self) -> Structure:
@@ -117,12 +117,13 @@ class _Search:
         return Structure(
             *(segments, steps, heads, features, constants, widths, self.layers.notes, ends, readers),
             _told(stopped),
-            # Of a matrix and its transpose the first in this order has it as it is: files are written in this order.
+            # Of a matrix and its transpose, the first in this order has it as it is; files are written in this order
+            # too.
             sharing_weights([link.dense for links in segments for link in links]),
         )
 
     def _without_unsized(self, heads: list[gs.Variable]) -> bool:
-        """Look at the convolutions no more that write heads of unknown size; whether there are any."""
+        """Set aside the convolutions that write heads of unknown size; return whether there are any."""
         found = [
             node for tensor in heads for node in tensor.inputs if geometry_of(node) is not None and _is_unsized(tensor)
         ]
@@ -130,7 +131,7 @@ class _Search:
         return bool(found)
 
     def _stopped(self, heads: list[gs.Variable]) -> dict[str, tuple[gs.Node, str]]:
-        """For each head that something reads which cannot be trained through, the node and why."""
+        """For each head that is read by a node that cannot be trained through, that node and the reason."""
         found = {}
         for tensor in heads:
             behind = (self.obstacles.get(id(node)) for node in self.flow.readers.get(id(tensor), ()))
@@ -142,7 +143,7 @@ class _Search:
     def _entering(
         self, steps: list[int | Glue], segments: list[list[Link]], readers: dict[int, list[Link]]
     ) -> tuple[list[gs.Tensor], list[gs.Constant]]:
-        """What the steps read and do not make: features, and constants that glue reads."""
+        """Tensors that the steps read and do not write: features, and constants for glue."""
         tensors = {tensor.name: tensor for node in self.flow.order for tensor in node.inputs}
         made: set[str] = set()
         features: dict[str, gs.Tensor] = {}
@@ -175,7 +176,7 @@ class _Search:
                 trunk.add(id(node))
         self._leave_unsized(trunk, dense.keys() | before)
         for node in reversed(self.flow.order):
-            # A reshaping at the very end is the suffix's: logits are easier to train as they come.
+            # A reshaping at the very end belongs to the suffix: logits are easier to train before it.
             if id(node) in trunk and id(node) not in dense and id(node) not in before and is_mere_shape(node):
                 readers = [reader for t in node.outputs for reader in self.flow.readers.get(id(t), ())]
                 if (
@@ -186,7 +187,7 @@ class _Search:
         return trunk
 
     def _leave_unsized(self, trunk: set[int], needed: Collection[int]) -> None:
-        """Take the last nodes out of the trunk that write tensors of unknown size: they could be no heads."""
+        """Take the last nodes that write tensors of unknown size out of the trunk, since these could be no heads."""
         for node in reversed(self.flow.order):
             readers = [reader for t in node.outputs for reader in self.flow.readers.get(id(t), ())]
             if id(node) not in trunk or id(node) in needed or any(id(reader) in trunk for reader in readers):
@@ -199,9 +200,10 @@ class _Search:
                     self.obstacles[id(node)] = node, str(problem)
 
     def _ends(self, node: gs.Node, trained: set[int]) -> bool:
-        """Whether the suffix begins with ``node``: it turns logits into probabilities, and all behind it is of those.
+        """Whether the suffix begins with ``node``.
 
-        A gate is none, whose result meets other trained tensors, nor a Sigmoid that constants scale to another range.
+        It turns logits into probabilities, and all nodes behind it work on these. A gate, whose result is combined with
+        other trained tensors, does not begin it; nor does a Sigmoid whose result constants scale to another range.
         """
         if node.op not in SQUASHES:
             return False
@@ -219,7 +221,7 @@ class _Search:
 
 def _is_unsized(tensor: gs.Tensor) -> bool:
     """Whether the size of the last axis is not known."""
-    shape = () if tensor.shape is None else shape_of(tensor)
+    shape = () if tensor.shape is None else glue_shape(tensor)
     return not shape or shape[-1] is None
 
 

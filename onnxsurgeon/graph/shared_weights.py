@@ -18,9 +18,9 @@ class SharedWeights(NamedTuple):
     """Layers that share their weights, by their nodes' ids.
 
     Attributes:
-        alike: of layers that have the same weight, a number that is the same for all of them.
-        one: the same, of layers that have it or its transpose.
-        turned: those that have the transpose of what the first of them has.
+        alike: for layers that have the same weight, a number that is the same for all of them.
+        one: the same for layers that have a weight or its transpose.
+        turned: the layers that have the transpose of the first layer's weight.
     """
 
     alike: dict[int, int]
@@ -29,10 +29,10 @@ class SharedWeights(NamedTuple):
 
 
 def sharing_weights(layers: Sequence[gs.Node]) -> SharedWeights:
-    """Which of the layers share their weights.
+    """Find the layers that share their weights.
 
-    Weights are one where they have one name and are the same values, used as the same kind of layer, or are a matrix
-    and its transpose. One that another normalisation is folded into is another.
+    Two weights are one if they have one name and the same values and serve the same kind of layer, or if they are a
+    matrix and its transpose. A weight into which a normalisation is folded has other values, and is another weight.
     """
     by_name: dict[str, list[gs.Node]] = {}
     for node in layers:
@@ -61,7 +61,7 @@ def sharing_weights(layers: Sequence[gs.Node]) -> SharedWeights:
 
 
 def _is_transpose(second: gs.Node, first: gs.Node) -> bool:
-    """Whether the second layer's weight is the transpose of the first one's; of convolutions it is never one."""
+    """Whether the second layer's weight is the transpose of the first one's; never for convolutions."""
     a, b = constant_values(first.inputs[1]), constant_values(second.inputs[1])
     if a is None or b is None or geometry_of(first) is not None or geometry_of(second) is not None:
         return False
@@ -76,7 +76,7 @@ def _are_alike(first: gs.Node, second: gs.Node) -> bool:
 
 
 def read_by_gathers(order: Sequence[gs.Node], layers: Sequence[gs.Node], moved: Collection[int]) -> dict[int, gs.Node]:
-    """Layers, by id, whose weight is a table that rows are taken from too, and the node that takes them.
+    """Layers, by id, whose weight is also a table of which a node takes rows, and that node.
 
     Args:
         order: all nodes.
@@ -95,12 +95,12 @@ def read_by_gathers(order: Sequence[gs.Node], layers: Sequence[gs.Node], moved: 
 def ends_of_sharing(
     following: Mapping[int, int], shared: Mapping[int, int], looks: Callable[[int], object]
 ) -> set[int]:
-    """The layers that do not go on in one segment, since those with the same weights do not go on as they do.
+    """The layers at which a segment must end, since layers with the same weights are not followed in the same way.
 
     Args:
         following: for each layer the one that would follow it in its segment.
-        shared: as of ``SharedWeights.alike``, of the layers that are trained.
-        looks: what layers of one segment must have in common with those of the same weights besides these.
+        shared: ``SharedWeights.alike`` for the layers that are trained.
+        looks: what must be equal for layers with the same weights in one segment, besides these.
     """
     members: dict[int, list[int]] = {}
     for key, number in shared.items():
@@ -119,7 +119,7 @@ def ends_of_sharing(
 
 
 def sharing_with_frozen(layers: Sequence[gs.Node], others: Sequence[gs.Node]) -> str:
-    """That layers stay since those that have the same weights do."""
+    """Say that layers stay since others with the same weights do."""
     names, firsts = [label(node) for node in layers], list(dict.fromkeys(label(node) for node in others))
     stays = "stays as it is: it has" if len(names) == 1 else "stay as they are: they have"
     does = "which does" if len(firsts) == 1 else "which do"
@@ -127,14 +127,14 @@ def sharing_with_frozen(layers: Sequence[gs.Node], others: Sequence[gs.Node]) ->
 
 
 def sharing_with_tables(layers: Sequence[gs.Node], takers: Sequence[gs.Node]) -> str:
-    """That layers stay since their weights are tables that rows are taken from."""
+    """Say that layers stay since their weights are tables from which rows are taken."""
     names, nodes = [label(node) for node in layers], list(dict.fromkeys(label(node) for node in takers))
     stays = "stays as it is: its weight is a table" if len(names) == 1 else "stay as they are: their weights are tables"
     return f"{listed(names)} {stays} that {'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)} (Gather) reads too"
 
 
 def of_turned(segments: Sequence[DenseChain]) -> list[str]:
-    """That layers have other layers' weights transposed."""
+    """Say that layers have other layers' weights transposed."""
     layers = [layer for segment in segments for layer in segment.layers]
     firsts = {layer.names.weight: layer.names.node for layer in layers if not layer.is_turned}
     return [

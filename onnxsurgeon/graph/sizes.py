@@ -1,8 +1,8 @@
-"""How large the tensors become that a graph computes, told before anything runs it.
+"""Sizes of the tensors that a graph computes, known before anything runs it.
 
-ONNX Runtime allocates what a graph asks for, some of it while a session is made, and knows no limit. So the graph is
+ONNX Runtime allocates whatever a graph asks for, partly while a session is made, and knows no limit. So the graph is
 first walked node by node with the shapes alone: from the inputs' own, through onnx's shape inference, with the values
-of whatever shapes are computed from (``scope``).
+from which shapes are computed (``scope``).
 
 One file: the walk is one, since bodies are walked as graphs are.
 """
@@ -67,19 +67,19 @@ def largest_tensor(
 def types_of(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array] | None = None
 ) -> dict[str, tuple[TypeProto, int]]:
-    """Types of the tensors that ``model`` computes from inputs of these ``shapes``, and how many elements at most.
+    """Types of the tensors that ``model`` computes from inputs of these ``shapes``, and bounds on their elements.
 
-    Arguments are those of ``largest_tensor``. What is not known of a type is not in it.
+    The arguments are those of ``largest_tensor``. A type holds only what is known of it.
 
     Raises:
-        ModelError: as of ``largest_tensor``.
+        ModelError: as for ``largest_tensor``.
     """
     scope = _walked(model, shapes, arrays or {}, MAX_TENSOR_ELEMENTS, "model")[1]
     return {name: (kind, scope.count(name)) for name, kind in scope.types.items()}
 
 
 def bytes_of(kind: TypeProto, at_most: int) -> int:
-    """Bytes of a tensor of that type; where its size is not known, of ``at_most`` elements."""
+    """Bytes of a tensor of that type, with ``at_most`` elements where its size is not known."""
     size = elements(kind)
     return (at_most if size is None else size) * _WIDTHS.get(kind.tensor_type.elem_type, 8)
 
@@ -87,7 +87,7 @@ def bytes_of(kind: TypeProto, at_most: int) -> int:
 def _walked(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array], most: int, name: str
 ) -> tuple[_Walk, Scope]:
-    """A walk through the model, and what is known behind it."""
+    """A walk through the model, and what is known after it."""
     scope = Scope()
     for value in model.graph.input:
         kind = value.type
@@ -107,7 +107,7 @@ def _walked(
 def rows_that_fit(
     model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], rows: int, *, name: str = "model"
 ) -> int:
-    """As many of the ``rows``, or half of them, and so on, as ``largest_tensor`` lets pass at a time.
+    """The number of rows that ``largest_tensor`` accepts at a time: ``rows``, or half of them, and so on.
 
     Args:
         model: the model.
@@ -132,7 +132,7 @@ def rows_that_fit(
 
 @dataclass
 class _Walk:
-    """Node by node through a graph, and what was seen on the way.
+    """A walk through a graph, node by node, and what it has counted.
 
     Attributes:
         times: how often the body runs in which the walk is.
@@ -155,7 +155,7 @@ class _Walk:
     joined: int = 0
 
     def graph(self, graph: GraphProto, scope: Scope) -> None:
-        """Walk through all nodes; what they write becomes known in ``scope``."""
+        """Walk through all nodes, and make their outputs known in ``scope``."""
         for tensor in graph.initializer:
             small = tensor if math.prod(tensor.dims) <= SMALL else None
             scope.set(tensor.name, helper.make_tensor_type_proto(tensor.data_type, tensor.dims), small)
@@ -182,7 +182,7 @@ class _Walk:
         return f"{self.name}: {describe(node)}"
 
     def _told(self, node: NodeProto, scope: Scope) -> None:
-        """Make known what the node writes."""
+        """Make the node's outputs known."""
         where = self._where(node)
         self.joined += self.times if node.op_type == "StringConcat" else 0
         if self.joined > MOST_JOINED:
@@ -207,7 +207,7 @@ class _Walk:
             scope.set(output, kind, None, at_most)
 
     def _count(self, kind: TypeProto, size: int, node: NodeProto) -> None:
-        """Take in a tensor that the node writes ``times`` times."""
+        """Count a tensor that the node writes ``times`` times."""
         if size > self.most:
             shape = f"shape {in_words(kind)}, of" if elements(kind) is not None else "up to"
             shape = (
@@ -226,7 +226,7 @@ class _Walk:
             )
 
     def _bodies(self, node: NodeProto, scope: Scope, where: str) -> tuple[dict[str, TypeProto], list[int]]:
-        """Walk through the graphs that a node holds; types of its outputs, or else how many elements these have."""
+        """Walk through the graphs that a node holds; return its outputs' types, or their numbers of elements."""
         bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
         self.depth += 1
         found: dict[str, TypeProto] = {}
@@ -247,7 +247,7 @@ class _Walk:
         return found, counts
 
     def _loop(self, loop: Repeated, scope: Scope, where: str) -> dict[str, TypeProto]:
-        """Walk through a body once, where what it carries keeps its shape; else as often as it runs, if that is few."""
+        """Walk through a body once if the carried tensors keep their shapes, or else run by run if its runs are few."""
         outer, carried, counts = self.times, loop.carried, [scope.count(name) for name in loop.carried_from]
         values = [scope.value(name) for name in loop.carried_from]
         before = self.largest, self.total, self.runs, self.joined

@@ -1,4 +1,4 @@
-"""The structure of a model, checked before onnx's own code sees it: that recurses without a limit."""
+"""Checks of a model's structure before onnx's own code, which recurses without a limit, sees it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _STRING, _MESSAGE = 9, 11  # field types of protobuf's descriptors
 
 
 def describe(node: NodeProto) -> str:
-    """A node as messages name it: by its name, or else by its first output."""
+    """A node's name in messages, or that of its first output."""
     label = f"'{node.name}'" if node.name else f"that writes '{next(iter(node.output), '')}'"
     return f"node {label} ({node.op_type})"
 
 
 def tensors(model: ModelProto, name: str, *, skip_initializers: bool = False) -> list[tuple[TensorProto, str]]:
-    """Every tensor of the model, wherever it is, and where that is; each text is checked on the way.
+    """List every tensor of the model with its place; each text is checked on the way.
 
     With ``skip_initializers``, those of the main graph are left out.
 
@@ -61,7 +61,7 @@ def _walk(
 
 
 def _walk_node(node: NodeProto, depth: int, name: str, skip: bool, found: list[tuple[TensorProto, str]]) -> None:
-    """The same for a node, of which a model may have very many."""
+    """List the tensors of one node, of which a model may have very many."""
     label = node.name or next(iter(node.output), "")
     where = f"{name}: node '{label}'" if isinstance(label, str) else f"{name}: a node"
     _check_texts((node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output), where)
@@ -79,7 +79,7 @@ def _check_texts(texts: Iterable[str | bytes], what: str) -> None:
 
 
 def tensor_place(tensor: TensorProto, field: str, where: str) -> str:
-    """Where a tensor is, for messages.
+    """The place of a tensor, for messages.
 
     Raises:
         ModelError: one of its texts is not UTF-8.
@@ -92,7 +92,7 @@ def tensor_place(tensor: TensorProto, field: str, where: str) -> str:
 
 
 def check_tensors(model: ModelProto, name: str) -> None:
-    """Check every tensor and every text of the model, and how deep its subgraphs are.
+    """Check every tensor and every text of the model, and the depth of its subgraphs.
 
     Raises:
         ModelError: the text starts with ``name``.
@@ -128,7 +128,7 @@ def _check_graph(graph: GraphProto, outer: Sequence[set[str]], where: str) -> No
     scopes = [*outer, known]
     _check_nodes(graph.node, scopes, where)
     outputs = [value.name for value in graph.output]
-    # ONNX Runtime gives a tensor as often as a model lists it among its outputs; of a body's, it loses all but one.
+    # ONNX Runtime returns a tensor as often as a model lists it among its outputs; for a body, it loses all but one.
     _check_outputs(outputs if outer else list(dict.fromkeys(outputs)), scopes, where)
 
 
@@ -170,7 +170,7 @@ def _why_unknown(nodes: Sequence[NodeProto], reader: NodeProto, read: str) -> st
     writers = {written: index for index, node in enumerate(nodes) for written in node.output if written}
     if read not in writers:
         return f"{describe(reader)} reads '{read}', which nothing produces"
-    # Does what writes it depend on the reader?
+    # Does the node that writes it depend on the reader?
     own, todo, seen = set(reader.output) - {""}, [writers[read]], {writers[read]}
     while todo:
         node = nodes[todo.pop()]

@@ -1,4 +1,4 @@
-"""What a TensorProto declares, compared with what it holds; nothing here allocates what is only declared."""
+"""Compares what a TensorProto declares with what it holds; nothing here allocates what is only declared."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BITS = {kind: 8 * dtype.itemsize for kind, dtype in ARRAY_TYPES.items()}
 for _name, _bits in (("FLOAT8", 8), ("UINT4", 4), ("INT4", 4), ("FLOAT4", 4), ("UINT2", 2), ("INT2", 2)):
     _BITS |= {value: _bits for key, value in TensorProto.DataType.items() if key.startswith(_name)}
 
-# Which repeated field holds a type's values where raw_data does not, and how many entries one element takes.
+# The repeated field that holds a type's values where raw_data does not, and how many entries one element takes.
 _FIELDS: dict[int, tuple[str, int]] = {
     TensorProto.FLOAT: ("float_data", 1),
     TensorProto.COMPLEX64: ("float_data", 2),
@@ -60,7 +60,7 @@ def size_of(tensor: TensorProto, where: str) -> int:
     """
     if any(dim < 0 for dim in tensor.dims):
         raise ModelError(f"{where} has a negative dimension: {_shape(tensor)}", "damaged-model")
-    # Zeros last: [2^40, 2^40, 0] holds nothing, but overflows in whatever multiplies in order.
+    # Zeros come last: [2^40, 2^40, 0] holds nothing, but overflows in code that multiplies in order.
     if math.prod(dim for dim in tensor.dims if dim) > _LARGEST_SIZE:
         raise ModelError(f"{where} declares more elements than 64 bits can count: {_shape(tensor)}", "damaged-model")
     return math.prod(tensor.dims)

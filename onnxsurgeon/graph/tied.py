@@ -1,8 +1,8 @@
 """Segments that apply the same weights to other tensors: towers that share their layers, a layer applied twice.
 
-A parameter is what layers call by one name. Each application is a segment of its own, with nodes and tensors of its
-own; the first one stands for all: hidden layers, groups of units and parameters are counted there, and whatever becomes
-of it becomes of the others.
+Layers share a parameter if they have it under one name. Each application is a segment of its own, with nodes and
+tensors of its own; the first one stands for all. Hidden layers, groups of units and parameters are counted there, and
+whatever is done to the first is done to the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxsurgeon.linear_algebra import Array
 
 
 def tied_segments(segments: Sequence[DenseChain]) -> dict[int, int]:
-    """For each segment that has the weights of one before it, that one's number."""
+    """For each segment that has the weights of an earlier one, that one's number."""
     firsts: dict[tuple[str, bool], int] = {}
     found = {}
     for number, segment in enumerate(segments):
@@ -36,12 +36,12 @@ def shared_weights(segments: Sequence[DenseChain]) -> set[str]:
 
 
 def has_shared(segments: Sequence[DenseChain]) -> bool:
-    """Whether parameters are counted by their names: some are several layers'."""
+    """Whether some parameters are several layers', so that parameters are counted by their names."""
     return bool(tied_segments(segments)) or any(layer.is_turned for each in segments for layer in each.layers)
 
 
 def parted(segments: Sequence[DenseChain], used: Collection[str]) -> tuple[DenseChain, ...]:
-    """The segments, weights that are others' transposed having names of their own, which are not among ``used``."""
+    """The segments, with a name of its own, not among ``used``, for each weight that is another's transpose."""
     found, taken = [], set(used)
     made: dict[str, str] = {}
     for segment in segments:
@@ -52,7 +52,7 @@ def parted(segments: Sequence[DenseChain], used: Collection[str]) -> tuple[Dense
                 while name in taken and layer.names.weight not in made:
                     name += "_"
                 taken.add(name)
-                made[layer.names.weight] = name  # of several that have the same transpose, one name
+                made[layer.names.weight] = name  # several layers that have the same transpose get one name
                 weight = np.ascontiguousarray(layer.weight)
                 layer = replace(layer, weight=weight, names=replace(layer.names, weight=name), is_turned=False)
             layers.append(layer)
@@ -61,7 +61,10 @@ def parted(segments: Sequence[DenseChain], used: Collection[str]) -> tuple[Dense
 
 
 def parameter_places(segments: Sequence[DenseChain]) -> list[list[int]]:
-    """For each segment the numbers of its parameters, counted through all; one that was counted keeps its number."""
+    """For each segment the numbers of its parameters, counted through all.
+
+    A parameter that appears again keeps its number.
+    """
     numbers: dict[str, int] = {}
     is_tied = has_shared(segments)
     count, found = 0, []
@@ -76,7 +79,7 @@ def parameter_places(segments: Sequence[DenseChain]) -> list[list[int]]:
 
 
 def sharing(segments: Sequence[DenseChain]) -> tuple[DenseChain, ...]:
-    """The segments, those that are tied with the first one's arrays in the place of their own, equal ones."""
+    """The segments, where tied segments have the first one's arrays in the place of their own equal ones."""
     tied = tied_segments(segments)
     if not tied:
         return tuple(segments)
@@ -95,12 +98,12 @@ def _with_arrays(layer: DenseLayer, first: DenseLayer) -> DenseLayer:
 def applied_again(
     before: Sequence[DenseLayer], after: Sequence[DenseLayer], layers: Sequence[DenseLayer], used: Collection[str]
 ) -> tuple[DenseLayer, ...]:
-    """The layers of a tied segment once the first one's have become others.
+    """The layers of a tied segment after the first one's layers have changed.
 
     Args:
         before: the first segment's layers as they were.
-        after: what they are now.
-        layers: the tied segment's as they were, one for each of ``before``.
+        after: the first segment's layers as they are now.
+        layers: the tied segment's layers as they were, one for each of ``before``.
         used: names that nodes and tensors bear.
     """
     own: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Where a file tells the sizes that a Reshape makes: a constant's entry, or the size of a tensor that it looks up."""
+"""The place in a file that tells the sizes for a Reshape: a constant's entry, or the size of a tensor it looks up."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Told(NamedTuple):
 
     Attributes:
         node: number of the node in the file's graph that reads it.
-        position: of the input.
-        values: of the constant.
-        entry: of these values.
+        position: position of that input.
+        values: values of the constant.
+        entry: index of the size among these values.
     """
 
     node: int
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """The file computes the size of others."""
+    """The file computes the size from others."""
 
     parts: tuple[Told | Measured, ...]
 
@@ -55,20 +55,20 @@ class _NotTold(Exception):  # noqa: N818 - a finding, not an error
 
 
 def leaves(size: Size) -> tuple[Told | Measured, ...]:
-    """What a size is computed of in the end."""
+    """The places from which a size is computed in the end."""
     return size.parts if isinstance(size, Computed) else (size,)
 
 
 class ToldSizes:
-    """Tensors of shapes in a frame's model, followed from what reads them to what they come from.
+    """Tensors of shapes in a frame's model, followed from their readers back to their origin.
 
-    The model is looked through once: it must not change while this is asked.
+    The model is looked through once, so it must not change while this object is in use.
     """
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.nodes = frame, list(frame.model.graph.node)
         self.writers = {name: i for i, node in enumerate(self.nodes) for name in node.output}
-        self.ranks: dict[str, int] = {}  # numbers of axes of the trunk's tensors, of what glue reads and writes
+        self.ranks: dict[str, int] = {}  # numbers of axes of the trunk's tensors, those that glue reads and writes
         for step in frame.trunk.steps:
             if not isinstance(step, int):
                 self.ranks.update((name, len(shape)) for name, shape in zip(step.inputs, step.shapes, strict=True))
@@ -80,9 +80,10 @@ class ToldSizes:
         return Counter(name for node in self.nodes for name in set(inputs_of(node)))
 
     def of(self, output: str, axis: int, rank: int) -> Size | None:
-        """Where the size along an axis is told of what a Reshape makes, ``rank`` axes; None: not known where.
+        """The place that tells the size along an axis of a Reshape's output with ``rank`` axes.
 
-        Shapes are followed through Cast, Concat, Slice, Gather, Squeeze, Unsqueeze and arithmetic.
+        None where it is not found. Shapes are followed through Cast, Concat, Slice, Gather, Squeeze, Unsqueeze and
+        arithmetic.
         """
         number = self.writers.get(output)
         if number is None or self.nodes[number].op_type != "Reshape" or len(self.nodes[number].input) < 2:
@@ -93,7 +94,7 @@ class ToldSizes:
             return None
 
     def bypassed(self) -> dict[str, str]:
-        """What reshapes a tensor, and is bypassed by the trunk, although constants hold sizes: the tensor and the node.
+        """Tensors that the file reshapes by constants and the trunk does not, with the nodes that reshape them.
 
         The trunk sees through a Reshape that another one undoes, for instance.
         """
@@ -108,7 +109,7 @@ class ToldSizes:
         return found
 
     def turned(self) -> dict[str, str]:
-        """What the trunk has in another order of axes, where the file looks up its sizes: the tensor and the node."""
+        """Tensors whose axes have another order in the trunk and whose sizes the file looks up, with these nodes."""
         found: dict[str, str] = {}
         for node in self.nodes:
             if node.op_type in ("Shape", "Size") and node.input[0] in self.frame.turned:
@@ -119,7 +120,7 @@ class ToldSizes:
         return found
 
     def entry(self, number: int, position: int, entry: int, length: int | None, depth: int) -> Size:
-        """Where entry ``entry`` of a node's input ``position`` comes from, which has ``length`` entries, if known."""
+        """The origin of entry ``entry`` of a node's input ``position``, which has ``length`` entries, if known."""
         name = self.nodes[number].input[position]
         values = own_values(self.frame, name)
         if values is not None:
@@ -169,7 +170,7 @@ class ToldSizes:
         raise _NotTold
 
     def _operand(self, number: int, position: int, entry: int, length: int | None, depth: int) -> Size:
-        """What one of several operands tells, which may have one entry for all."""
+        """The origin in one of several operands, which may have one entry for all."""
         own = self._length(self.nodes[number].input[position], depth - 1)
         if own is None or own not in (1, length):
             raise _NotTold
@@ -177,7 +178,10 @@ class ToldSizes:
 
     @staticmethod
     def _looked_up(found: Size) -> Size:
-        """What may be looked up several times; a constant that is picked from has other readers."""
+        """The size, if it may be looked up several times.
+
+        A constant from which entries are picked has other readers.
+        """
         if isinstance(found, Told):
             raise _NotTold
         return found
@@ -193,7 +197,7 @@ class ToldSizes:
         return [size for part in node.input for size in self.numbers(part, depth - 1)]
 
     def origin(self, name: str) -> str:
-        """The trunk's tensor that a tensor is a form of."""
+        """The trunk's tensor from which a tensor is made by changes of form alone."""
         while name not in self.ranks and name in self.writers:
             node = self.nodes[self.writers[name]]
             if node.op_type not in _FORMS:
@@ -202,7 +206,7 @@ class ToldSizes:
         return name
 
     def _known(self, name: str) -> str:
-        """The trunk's name of a tensor, which is passed on by nodes that change nothing."""
+        """The trunk's name of a tensor; nodes that change nothing are passed."""
         for _ in range(DEEPEST):
             node = self.nodes[self.writers[name]] if name in self.writers else None
             if name in self.ranks or node is None or node.op_type not in ("Cast", "Identity", "Dropout"):

@@ -1,4 +1,4 @@
-"""Which layers of a canonical graph are trained, and why others stay as they are."""
+"""Finds the layers of a canonical graph that are trained, and says why others stay as they are."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Trainable:
 
     Attributes:
         flow: the graph.
-        names: of the file's tensors.
-        source: what messages begin with.
+        names: names of the file's tensors.
+        source: the beginning of messages.
         frozen: names of layers that are to stay.
         held: names of tensors; layers that write them stay too.
         sharing: which layers share their weights.
@@ -43,9 +43,9 @@ class Trainable:
         tables: layers whose weights are tables that other nodes read too, and these nodes.
         partners: layers that stay since others with their weights do.
         unsized: convolutions that write heads of unknown size, which take no targets.
-        notes: what is left alone, and why.
-        glue: what is trained through, by node.
-        stops: what cannot be trained through.
+        notes: the layers that are left alone, and why.
+        glue: the nodes that are trained through, by id.
+        stops: the nodes that cannot be trained through.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Trainable:
         return found
 
     def _without_partners(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
-        """The dense nodes but for those that share their weights with what stays: these stay too."""
+        """The dense nodes without those that share their weights with a layer that stays; these stay too."""
         while True:
             broken = {number for key, number in self.sharing.one.items() if key not in found}
             lost = {key for key in found if key in self.tables or self.sharing.one.get(key) in broken}
@@ -134,7 +134,7 @@ class Trainable:
             found = {key: node for key, node in found.items() if key not in lost}
 
     def _of_partners(self) -> list[str]:
-        """Why the layers stay that share their weights with what does."""
+        """Say why layers stay that share their weights with one that does."""
         by_table = [node for key, node in self.partners.items() if key in self.tables]
         others = [node for key, node in self.partners.items() if key not in self.tables]
         notes = [sharing_with_tables(by_table, [self.tables[id(node)] for node in by_table])] if by_table else []
@@ -148,17 +148,17 @@ class Trainable:
         return label(node) in self.frozen or node.outputs[0].name in self.held
 
     def as_glue(self, node: gs.Node) -> list[Glue]:
-        """A node that is trained through, a layer that stays among them.
+        """Read a node that is trained through, which may be a layer that stays.
 
         Raises:
-            NotGlue: it cannot be.
-            ModelError: it is not as ONNX has it.
+            NotGlue: it cannot be trained through.
+            ModelError: it is not as ONNX demands.
         """
         is_still = id(node) in self.fixed or id(node) in self.partners
         return frozen_dense(node) if is_still and is_dense(node) else read_glue(node)
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
-        """The dense nodes but for constant matrices on the model's input; these are noted."""
+        """The dense nodes without constant matrices on the model's input, which are noted."""
         kept = dict(found)
         before = self.flow.upstream(tensor for node in found.values() for tensor in self.flow.inputs[id(node)])
         trained: set[int] = set()  # nodes that depend on a layer
@@ -177,7 +177,7 @@ class Trainable:
         return kept
 
     def _without_ends(self, found: dict[int, gs.Node]) -> set[int]:
-        """Dense nodes of segments that begin or end in the middle of what the file has as one node."""
+        """Dense nodes of segments that begin or end in the middle of a node of the file."""
         lost: set[int] = set()
         names = []
         for links in self.chains.of(found):
@@ -190,7 +190,7 @@ class Trainable:
         return lost
 
     def _nearly(self) -> str:
-        """Why the first node that looks like a dense layer is none."""
+        """Say why the first node that looks like a dense layer is none."""
         for node in self.flow.order:
             if node.op in (*PRODUCTS, *LAYERS):
                 reason = explain(node)

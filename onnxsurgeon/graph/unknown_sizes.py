@@ -1,8 +1,7 @@
-"""How many elements a tensor has at most, where shape inference does not say: sizes that only values decide.
+"""Bounds on the number of elements of tensors whose sizes depend on values, so that shape inference does not know them.
 
 NonZero, Compress, Unique and the like make no more than they read; Concat adds up; products and broadcasting multiply.
-What makes more than that, such as Range or Tile by values that are not known, is no business of this module: see
-``graph.sizes``.
+Operators that may make more than that, such as Range or Tile by values that are not known, are left to ``graph.sizes``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _BROADCAST = frozenset(
     """Add Sub Mul Div Pow Mod Max Min Mean Sum And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual Where PRelu
     BitShift BitwiseAnd BitwiseOr BitwiseXor BiasGelu Clip DequantizeLinear QuantizeLinear""".split()  # noqa: SIM905
 )
-# What these write has at most as many elements as the product of what they read.
+# Their output has at most as many elements as the product of their inputs.
 _MULTIPLY = frozenset(
     """MatMul MatMulInteger Gemm FusedMatMul FusedGemm Einsum Gather GatherElements GatherND Conv ConvInteger
     ConvTranspose QLinearConv QLinearMatMul Attention MultiHeadAttention NonMaxSuppression RNN LSTM GRU""".split()  # noqa: SIM905
@@ -55,9 +54,9 @@ def foreign_types(node: NodeProto, read: Read) -> dict[str, TypeProto]:
 
 
 def most_elements(node: NodeProto, read: Read) -> int:
-    """At most so many elements each of the node's outputs has.
+    """An upper bound on the number of elements of each of the node's outputs.
 
-    ``read`` has the type and the count of each of its inputs, or a bound on that.
+    ``read`` has the type of each of its inputs and its number of elements, or a bound on that.
     """
     counts = [count for _, count in read]
     if node.op_type in _BROADCAST:
@@ -79,7 +78,10 @@ def most_elements(node: NodeProto, read: Read) -> int:
 
 
 def _broadcast(read: Read) -> int:
-    """Of each axis the largest size there can be; where a rank is not known, the product of all."""
+    """The product of the largest possible sizes of each axis.
+
+    Where a rank is not known, the product of all elements.
+    """
     shapes = []
     for kind, count in read:
         dims = dims_of(kind)
@@ -92,7 +94,7 @@ def _broadcast(read: Read) -> int:
 
 
 def _product(first: tuple[TypeProto, int], second: tuple[TypeProto, int]) -> int:
-    """Of a product with a matrix whose shape is known: as many rows as fit the other operand."""
+    """A bound for a product with a matrix of known shape: as many rows as fit the other operand."""
     for (kind, _), (_, other) in ((second, first), (first, second)):
         dims = dims_of(kind)
         if dims is not None and len(dims) == 2 and None not in dims and all(dims):

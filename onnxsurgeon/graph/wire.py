@@ -1,7 +1,7 @@
-"""Protobuf's wire format, as far as reading and writing large weights without a second copy of them takes it.
+"""As much of protobuf's wire format as is needed to read and write large weights without a second copy of them.
 
-A message is a sequence of fields, each a key (number · 8 + kind) and a value; a kind-2 value is a length and so many
-bytes. Whatever is not plain here is left to protobuf itself, which then says what is wrong with it.
+A message is a sequence of fields, each a key (number · 8 + kind) and a value; a value of kind 2 is a length and that
+many bytes. Anything unusual is left to protobuf itself, which then says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.tensors import ARRAY_TYPES, bytes_of, holds_values
 from onnxsurgeon.linear_algebra import Array
 
-# Files, and the weights in them, of at least so many bytes are worth it.
+# Files, and the weights in them, of at least this many bytes are read and written in this way.
 LARGE_FILE = 2**24
 LARGE_TENSOR = 2**20
 
@@ -28,7 +28,8 @@ _INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 _RAW_DATA = TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
 _VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 _LONGEST_HEAD = 20  # bytes of a key and a length
-# Fields of one message. Protobuf reads many small ones far faster than this does; in a tensor they would be its values.
+# Fields of one message. Protobuf reads many small fields far faster than this does; in a tensor they would be its
+# values.
 _MOST_FIELDS = 2**16
 
 Read = Callable[[int, int], bytes]
@@ -49,7 +50,7 @@ class Field(NamedTuple):
 
 
 def fields(read: Read, start: int, stop: int) -> Iterator[Field]:
-    """The fields between two positions; ``read`` gives so many bytes from a position on.
+    """Yield the fields between two positions; ``read`` gives a number of bytes from a position on.
 
     Raises:
         NotPlain: they are no sequence of fields, or contain a group, or they are very many.
@@ -79,7 +80,7 @@ def fields(read: Read, start: int, stop: int) -> Iterator[Field]:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and the position behind it."""
+    """Read a number of seven bits a byte, the lowest first, and the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(content):
@@ -107,10 +108,10 @@ def _head(number: int, length: int) -> bytes:
 
 
 def read_apart(file: BufferedReader, size: int) -> tuple[ModelProto, dict[int, Array]]:
-    """The model in ``file`` without the values of its large initializers, and those by their position in the list.
+    """Read the model in ``file`` without the values of its large initializers, and those by their position in the list.
 
-    The arrays are read-only, and the only copy of the values. What is taken out has been checked: it fits the
-    tensor's shape and type.
+    The arrays are read-only, and the only copy of the values. Their sizes have been checked against the tensor's shape
+    and type.
 
     Raises:
         NotPlain: protobuf has to read the file as a whole.
@@ -144,7 +145,7 @@ def read_apart(file: BufferedReader, size: int) -> tuple[ModelProto, dict[int, A
 
 def _graph(read: Read, size: int) -> Field:
     graphs = [field for field in fields(read, 0, size) if field.number == _GRAPH]
-    if len(graphs) != 1 or graphs[0].kind != _DELIMITED:  # of several, protobuf makes one
+    if len(graphs) != 1 or graphs[0].kind != _DELIMITED:  # protobuf merges several into one
         raise NotPlain("not one graph")
     return graphs[0]
 
@@ -186,7 +187,7 @@ def _array(file: BufferedReader, values: Field, tensor: TensorProto) -> Array:
 
 
 def filled(content: bytes, arrays: Mapping[int, Array]) -> Iterator[bytes | memoryview]:
-    """A serialized model whose initializers at these positions have empty raw_data, with ``arrays`` in their places.
+    """Fill the empty raw_data of a serialized model's initializers at these positions with ``arrays``.
 
     The pieces joined are what protobuf would write of the model with all its values.
 

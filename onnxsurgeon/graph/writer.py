@@ -1,4 +1,4 @@
-"""From a network back to a model, and to a file: the user's frame with the segments in their places."""
+"""From a network back to a model and to a file: the user's frame with the segments in their places."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save(
     goes to ``NAME.data`` beside it; with ``overwrite``, an older data file that nothing else refers to is removed.
 
     Returns:
-        What is to be said about files of external data, in sentences: that the data is called otherwise, and why.
+        Sentences on files of external data: whether the data has another name, and why.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
@@ -46,7 +46,7 @@ def to_model(network: Network) -> onnx.ModelProto:
 
 
 def to_parts(network: Network) -> Parts:
-    """The complete model, bulky tensors apart; weights that stayed are shared with the network, not copied."""
+    """The complete model with its bulky tensors apart; weights that stayed are shared with the network, not copied."""
     frame = network.frame
     model = onnx.ModelProto()
     model.CopyFrom(frame.model)
@@ -89,7 +89,7 @@ def _with_remark(node: onnx.NodeProto, remarks: Mapping[str, onnx.NodeProto]) ->
 def _declare(
     model: onnx.ModelProto, parameters: Mapping[str, Array], constants: list[onnx.TensorProto], frame: Frame
 ) -> None:
-    """List parameters among the graph's inputs where the IR version wants it, or the file did."""
+    """List parameters among the graph's inputs where the IR version demands it, or the file did."""
     everywhere = model.ir_version < IR_WITH_FREE_INITIALIZERS
     for name, values in parameters.items():
         if everywhere or name in frame.overridable:

@@ -11,9 +11,8 @@ from onnxsurgeon.data.heads import imitation_tasks
 from onnxsurgeon.data.inputs import model_inputs
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.prepare import prepare_rows, require_plain_classes
-from onnxsurgeon.data.soft import space
+from onnxsurgeon.data.soft import require_finite, space
 from onnxsurgeon.data.teacher import Taught, TeacherModel
-from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
@@ -39,13 +38,7 @@ def head_outputs(network: Network, examples: Examples, engine: Engine | None = N
     for rows, outputs in engine.outputs(network, examples):
         found = found or [space((examples.rows, *values.shape[1:]), np.dtype(np.float32)) for values in outputs]
         for head, whole, values in zip(network.heads, found, outputs, strict=True):
-            finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-            if not finite.all():
-                row = rows.start + int(np.argmin(finite))
-                raise DataError(
-                    f"'{network.name}': what its head '{head.tensor}' puts out is not finite in row {row}",
-                    "outputs-not-finite",
-                )
+            require_finite(values, rows.start, f"'{network.name}': what its head '{head.tensor}' puts out")
             whole[rows] = values
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""New heads on trained backbones: where, in which operators, and what the file says of its classes."""
+"""New heads on trained backbones: the tensor they read, their operators, and the names of their classes in the file."""
 
 from onnxsurgeon.graph.attach.head import NewHead, attach_head, read_classes
 

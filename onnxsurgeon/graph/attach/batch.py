@@ -1,4 +1,4 @@
-"""What a tensor of a backbone looks like, and whether the backbone takes any number of rows at once."""
+"""The type, shape and batch axis of a backbone's tensor, and whether the backbone takes any number of rows at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import evaluator, first_line, numpy_type
 
 ROWS = 3
-TRIED_SIZES = (8, 64, 224)  # for sizes that the file leaves open: tokens, then pixels
+TRIED_SIZES = (8, 64, 224)  # tried for sizes that the file leaves open: tokens, then pixels
 TOLERANCE = 1e-3  # of the largest value, between rows run one by one and together: only mixed-up rows differ by more
 BATCH = "batch"
 
@@ -28,7 +28,10 @@ Shape = tuple[int | str | None, ...]
 
 
 def backbone(parts: Parts, tensor: str) -> Parts:
-    """The part of a model that ``tensor`` is computed in, with it as the only output; of no type where none is told."""
+    """Return the part of a model that computes ``tensor``, with it as the only output.
+
+    The output has no type where none is known.
+    """
     graph = parts.skeleton.graph
     kept = nodes_before(graph, [tensor])
     model = onnx.ModelProto()
@@ -56,7 +59,7 @@ def _reads(node: onnx.NodeProto) -> list[str]:
 
 
 def inputs_of_model(parts: Parts) -> list[onnx.ValueInfoProto]:
-    """The inputs that have to be given: those that are no initializers."""
+    """The inputs that have to be given, without those that are initializers too."""
     constants = {tensor.name for tensor in parts.skeleton.graph.initializer} | parts.arrays.keys()
     return [value for value in parts.skeleton.graph.input if value.name not in constants]
 
@@ -70,7 +73,7 @@ def told_shape(part: Parts, tensor: str) -> tuple[int, Shape | None]:
         if name not in listed:
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             model.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
-    with suppress(Exception):  # onnx promises no type; what is not inferred is measured
+    with suppress(Exception):  # onnx promises no type of error; what is not inferred is measured
         model = inferred(model)
     graph = model.graph
     for value in (*graph.output, *graph.value_info, *graph.input):
@@ -88,7 +91,7 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def measured(part: Parts, tensor: str, rows: int, size: int) -> Array:
-    """Values of the tensor for some random rows, sizes that are left open being ``size``.
+    """Compute the tensor for some random rows, with ``size`` for every size that is left open.
 
     Raises:
         OnnxSurgeonError: the model cannot be run on them.
@@ -97,10 +100,10 @@ def measured(part: Parts, tensor: str, rows: int, size: int) -> Array:
 
 
 def _values(model: onnx.ModelProto, tensor: str, feeds: Mapping[str, Array]) -> Array:
-    """The tensor's values, where no tensor on the way is larger than a stranger's file may ask for.
+    """Compute the tensor, if no tensor on the way is larger than a stranger's file may ask for.
 
     Raises:
-        OnnxSurgeonError: the model cannot be run.
+        OnnxSurgeonError: the model cannot be run, or a tensor would be too large.
     """
     largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name="it")
     try:
@@ -112,7 +115,7 @@ def _values(model: onnx.ModelProto, tensor: str, feeds: Mapping[str, Array]) -> 
 
 
 def _feeds(part: Parts, rows: int, size: int, seed: int = 0) -> dict[str, Array]:
-    """Random rows: standard normal floats, ones and zeros for integers, as tokens and masks may be."""
+    """Draw random rows: standard normal floats, and ones and zeros for integers, which may be tokens and masks."""
     generator = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
     for value in inputs_of_model(part):
@@ -129,7 +132,7 @@ def _feeds(part: Parts, rows: int, size: int, seed: int = 0) -> dict[str, Array]
             continue
         dtype = numpy_type(kind.elem_type)
         if dtype.kind in "iub":
-            # An attention mask of zeros alone divides by zero.
+            # An attention mask that is all zeros divides by zero.
             drawn = np.ones(shape) if "mask" in value.name.lower() else generator.integers(0, 2, shape)
             feeds[value.name] = drawn.astype(dtype)
         else:
@@ -138,7 +141,7 @@ def _feeds(part: Parts, rows: int, size: int, seed: int = 0) -> dict[str, Array]
 
 
 def runs_at(part: Parts, tensor: str, rows: int) -> tuple[Array | None, int, str]:
-    """The tensor's values for so many rows, the size that open axes had then, and, if it does not run, why not."""
+    """The tensor's values for ``rows`` rows, the size of open axes then, and the reason if the model does not run."""
     why = ""
     for size in TRIED_SIZES:
         try:
@@ -155,7 +158,7 @@ def has_open_batch(value: onnx.ValueInfoProto) -> bool:
 
 
 def fixed_batch(parts: Parts) -> int:
-    """The number of rows that all inputs are declared to have; 0 where it is left open, or they differ."""
+    """The number of rows that all inputs are declared to have; 0 where it is left open or they differ."""
     sizes = {
         _size(value.type.tensor_type.shape.dim[0])
         for value in inputs_of_model(parts)
@@ -166,10 +169,11 @@ def fixed_batch(parts: Parts) -> int:
 
 
 def with_open_batch(parts: Parts, tensor: str) -> tuple[Parts | None, str]:
-    """The model for any number of rows, where it is declared for a fixed one and works for others; else why not.
+    """Return the model for any number of rows, or None and the reason.
 
-    The inputs' first axis is left open, and what reshapes to that many rows reshapes to as many as there are. Whether
-    each row still gets its own values is seen by running some together and one by one.
+    This is possible for a model that is declared for a fixed number of rows and works for others. The first axis of the
+    inputs is left open, and a Reshape to that number of rows becomes one to as many rows as there are. To see whether
+    each row still gets its own values, some rows are run together and one by one.
     """
     rows = fixed_batch(parts)
     opened = _opened(parts, rows)
@@ -218,7 +222,10 @@ def _opened(parts: Parts, rows: int) -> Parts:
 
 
 def _open_reshapes(graph: onnx.GraphProto, rows: int) -> None:
-    """Let each Reshape to a constant shape of so many rows make as many as there are; other readers keep theirs."""
+    """Let each Reshape to a constant shape of ``rows`` rows make as many as there are.
+
+    Other readers keep their shape.
+    """
     known = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.output:

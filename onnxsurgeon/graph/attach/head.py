@@ -1,4 +1,4 @@
-"""A new head on a backbone, or in the place of an old head: a model whose head alone is trained."""
+"""A new head on a backbone, or in the place of an old head; only the head of the resulting model is trained."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from onnxsurgeon.typed import kind_of
 
 @dataclass(frozen=True)
 class NewHead:
-    """What was made.
+    """A model with a new head.
 
     Attributes:
         network: the model with its head; what is before it is frozen.
-        notes: sentences: what the head reads, how that is pooled, whether any number of rows can be given.
+        notes: sentences on what the head reads, how that is pooled, and whether any number of rows can be given.
     """
 
     network: Network
@@ -40,7 +40,7 @@ class NewHead:
 
 
 def read_classes(text: str) -> int | tuple[str, ...]:
-    """How many classes, or what they are called, from a text such as "5" or "cat,dog".
+    """The number of classes, or their names, from a text such as "5" or "cat,dog".
 
     Raises:
         SettingsError: it is neither.
@@ -64,19 +64,19 @@ def attach_head(
 ) -> NewHead:
     """Put a new head on ``model``: pooling where it is needed, hidden layers, logits, Softmax, names.
 
-    The model may hold whatever ONNX Runtime can run: of what is before the head nothing is changed, and it is marked as
+    The model may hold any operator that ONNX Runtime can run. Nothing before the head is changed; it is marked as
     frozen, so that it is computed once for each row and not trained.
 
     Args:
         model: a backbone, or a classifier with other classes: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
-        classes: how many, or what they are called: names, or integers, as the labels of the rows have them.
-        at: the tensor that the head reads, or the node that writes it; by default what the last layer of an old head
-            reads, or else the only output.
-        hidden: units of the hidden layer, or of several, which end in a Relu each; 0: none.
+        classes: their number, or their names: texts or integers, as the rows are labelled.
+        at: the tensor that the head reads, or the node that writes it; by default the tensor that the last layer of an
+            old head reads, or else the only output.
+        hidden: units of the hidden layer, or of several; a Relu follows each. 0 is none.
         pool: how several positions become one vector: "mean", "first" (the first token), "flatten", or "auto".
         softmax: whether probabilities follow the logits.
         freeze: whether what is before the head is marked as frozen.
-        seed: of the weights, Glorot uniform.
+        seed: seed of the weights, which are Glorot uniform.
 
     Raises:
         ModelError: the model cannot be read, or the tensor does not exist or cannot be read by a head; says why.
@@ -135,7 +135,7 @@ def attach_head(
 
 
 def _names(classes: int | str | Sequence[str] | Sequence[int]) -> list[Any]:
-    """What the classes are called: texts, or integers, also where these came as texts."""
+    """The names of the classes: texts, or integers, also where these were given as texts."""
     given = read_classes(classes) if isinstance(classes, str) else classes
     if isinstance(given, int):
         if given < 2:

@@ -18,7 +18,7 @@ MASK = "attention_mask"
 
 
 def without_old_head(parts: Parts, tensor: str, kept: set[int]) -> Parts:
-    """The model's nodes up to the tensor, and what they read; its inputs stay, and outputs there are none."""
+    """Return the nodes up to the tensor and what they read; the inputs stay, and there are no outputs."""
     model = onnx.ModelProto()
     model.CopyFrom(parts.skeleton)
     graph = model.graph
@@ -53,7 +53,7 @@ def joined(
     frozen: Frozen,
     source: str,
 ) -> Parts:
-    """The backbone, with the head's nodes behind it."""
+    """Return the backbone with the head's nodes behind it."""
     model = parts.skeleton
     graph = model.graph
     if any(node.domain == ML for node in made.nodes):
@@ -77,7 +77,7 @@ def joined(
 
 
 def _import_ml(model: onnx.ModelProto, source: str) -> None:
-    """Import ai.onnx.ml in a version that names classes, where the backbone imports none or an older one."""
+    """Import a version of ai.onnx.ml that names classes, where the backbone imports none or an older one."""
     entry = next((entry for entry in model.opset_import if entry.domain == ML), None)
     if entry is None:
         model.opset_import.add(domain=ML, version=LABEL_ENCODER)
@@ -113,7 +113,7 @@ def all_names(parts: Parts) -> set[str]:
 
 
 def free(name: str, taken: set[str], *, apart: bool = False) -> str:
-    """A name that nothing bears, nor, with ``apart``, begins with and goes on after a slash."""
+    """Return a name that is not taken; with ``apart``, no taken name begins with it and a slash either."""
     number, tried = 1, name
     while tried in taken or (apart and any(other.startswith(f"{tried}/") for other in taken)):
         number += 1

@@ -1,4 +1,4 @@
-"""What a tensor that a head is to read looks like, and how it becomes one vector for each row."""
+"""Type and shape of a tensor that a head is to read, and how it becomes one vector for each row."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ELEMENTWISE = frozenset(
 
 
 def described(parts: Parts, tensor: str, source: str) -> tuple[int, Shape]:
-    """Element type and shape of the tensor, batch first: inferred, and what cannot be inferred is measured.
+    """Element type and shape of the tensor, batch first; they are inferred, and measured where they cannot be inferred.
 
     Raises:
         ModelError: it is not floating point, has no batch axis, or its shape cannot be told.
@@ -62,7 +62,7 @@ def described(parts: Parts, tensor: str, source: str) -> tuple[int, Shape]:
 
 
 def _measured(part: Parts, tensor: str, kind: int, told: Shape | None, where: str) -> tuple[int, Shape]:
-    """Type and shape as they are for random rows: sizes that do not follow the rows, nor what else is left open.
+    """Type and shape for random rows, with None for sizes that follow the rows or other open sizes.
 
     Raises:
         ModelError: the type or the number of axes is not known, and the model does not run.
@@ -91,7 +91,7 @@ def _measured(part: Parts, tensor: str, kind: int, told: Shape | None, where: st
 def layout_of(
     graph: onnx.GraphProto, tensor: str, shape: Shape, pool: str, mask: str | None, source: str
 ) -> tuple[str, str | None, list[str]]:
-    """How the tensor becomes one vector, the mask that it goes by, and both in words.
+    """How the tensor becomes one vector, the mask that this needs, and sentences on both.
 
     Raises:
         ModelError: an axis that has to be known is not.
@@ -127,7 +127,7 @@ def layout_of(
 
 
 def _is_channels_first(graph: onnx.GraphProto, tensor: str, shape: Shape) -> bool:
-    """Whether axis 1 holds the channels: by the node that writes the tensor, else by the sizes."""
+    """Whether axis 1 holds the channels; the node that writes the tensor tells, or else the sizes do."""
     makers = {name: node for node in graph.node for name in node.output if name}
     name = tensor
     for _ in range(8):

@@ -22,10 +22,10 @@ class Nodes:
     """Nodes and initializers under construction, all named after ``prefix``.
 
     Attributes:
-        prefix: that of all names but the outputs'.
+        prefix: begins all names except those of the outputs.
         opset: version of ONNX's own operators.
-        nodes: made so far.
-        initializers: made so far.
+        nodes: the nodes made so far.
+        initializers: the initializers made so far.
         shapes: names, types and shapes of what was made.
     """
 
@@ -36,7 +36,7 @@ class Nodes:
     shapes: list[onnx.ValueInfoProto] = field(default_factory=list)
 
     def add(self, op: str, inputs: Sequence[str], name: str, shape: Sequence[Any] | None, **attributes: Any) -> str:
-        """A node ``name`` that writes a tensor of floats of that name; returns the tensor's name."""
+        """Add a node ``name`` that writes a tensor of floats of that name; return the tensor's name."""
         node = f"{self.prefix}/{name}"
         self.nodes.append(helper.make_node(op, list(inputs), [node], name=node, **attributes))
         if shape is not None:
@@ -44,30 +44,30 @@ class Nodes:
         return node
 
     def along(self, op: str, x: str, axes: Sequence[int], name: str, shape: Sequence[Any], **attributes: Any) -> str:
-        """The same for an operator whose axes are an attribute or an input, as the opset has it."""
+        """Add a node of an operator whose axes are an attribute or an input, depending on the opset."""
         if self.opset >= AXES_AS_INPUT[op]:
             given = self.constant(f"{name}/axes", np.array(axes, np.int64))
             return self.add(op, [x, given], name, shape, **attributes)
         return self.add(op, [x], name, shape, axes=list(axes), **attributes)
 
     def constant(self, name: str, values: Array) -> str:
-        """An initializer."""
+        """Add an initializer."""
         name = f"{self.prefix}/{name}"
         self.initializers.append(numpy_helper.from_array(values, name))
         return name
 
     def layer(self, x: str, sizes: tuple[int, int], name: str, seed: np.random.Generator, batch: Any) -> str:
-        """A dense layer of Glorot uniform weights and zero biases."""
+        """Add a dense layer with Glorot uniform weights and zero biases."""
         weight = self.constant(f"{name}/weight", glorot_uniform(seed, *sizes))
         bias = self.constant(f"{name}/bias", np.zeros(sizes[1], np.float32))
         return self.add("Gemm", [x, weight, bias], name, (batch, sizes[1]))
 
 
 def pooled(made: Nodes, x: str, layout: str, shape: Sequence[Any], mask: str | None) -> tuple[str, int]:
-    """The vector (batch, features) that ``x`` is pooled to, and its number of features.
+    """Pool ``x`` to a vector (batch, features); return it and its number of features.
 
-    ``layout`` is "vector", "channels first", "channels last", "tokens", "first token", or "flat"; ``mask`` an input
-    (batch, tokens) that is 0 for what is no token.
+    ``layout`` is "vector", "channels first", "channels last", "tokens", "first token", or "flat"; ``mask`` is an input
+    (batch, tokens) that is 0 where there is no token.
     """
     batch = shape[0]
     if layout == "vector":
@@ -105,7 +105,7 @@ def class_outputs(
     *,
     softmax: bool,
 ) -> list[onnx.ValueInfoProto]:
-    """Probabilities, or the logits as they are, and the name of the likeliest class where classes have names."""
+    """Write the probabilities, or the bare logits, and the name of the likeliest class where classes have names."""
     scores, label = outputs
     classes = len(names)
     if softmax:

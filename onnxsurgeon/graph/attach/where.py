@@ -1,4 +1,4 @@
-"""Which tensor of a backbone a new head reads, where none is named: what the old head read, or the output."""
+"""The choice of the tensor that a new head reads, where none is named: what the old head read, or the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxsurgeon.graph.frozen import nodes_before
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.suggestions import did_you_mean
 
-# What may stand between the last layer of a classifier and its outputs.
+# Operators that may stand between the last layer of a classifier and its outputs.
 _BEHIND = frozenset(
     """Softmax LogSoftmax Sigmoid ArgMax TopK Identity Cast Reshape Flatten Squeeze Unsqueeze ZipMap LabelEncoder
     ArrayFeatureExtractor Normalizer Binarizer""".split()  # noqa: SIM905
@@ -24,11 +24,11 @@ _FEATURES = re.compile("embed|feature|hidden|pool|latent|encod", re.IGNORECASE)
 
 
 class Place(NamedTuple):
-    """Where the head goes.
+    """The place of the new head.
 
     Attributes:
-        tensor: what it reads.
-        why: that in words.
+        tensor: the tensor that it reads.
+        why: the reason in words.
     """
 
     tensor: str
@@ -36,16 +36,16 @@ class Place(NamedTuple):
 
 
 def place_of(model: onnx.ModelProto, at: str | None, constants: Collection[str], source: str) -> Place:
-    """The tensor called ``at``, or written by the node of that name; where that is None, the one that fits.
+    """Find the tensor called ``at``, or written by the node of that name; where that is None, the one that fits.
 
     Args:
         model: the backbone; its bulky initializers may be missing.
         at: a tensor's name, or a node's.
         constants: names of all initializers.
-        source: what messages begin with.
+        source: the beginning of error messages.
 
     Raises:
-        ModelError: there is no such tensor, or it is a constant; or it has to be told which of several.
+        ModelError: there is no such tensor, or it is a constant, or several tensors fit and the user has to choose.
     """
     graph = model.graph
     inputs = [value.name for value in graph.input if value.name not in constants]
@@ -94,9 +94,9 @@ def _chosen(graph: onnx.GraphProto, constants: Collection[str], source: str) -> 
 def _old_head(
     name: str, makers: dict[str, onnx.NodeProto], constants: Collection[str]
 ) -> tuple[onnx.NodeProto, str, bool] | None:
-    """The last layer before an output, what it reads, and whether what is behind it tells of classes.
+    """The last layer before an output, the tensor it reads, and whether a node behind it is a sign of classes.
 
-    None where there is more behind it than a classifier's suffix.
+    None where more than a classifier's suffix stands behind it.
     """
     is_told = False
     for _ in range(64):
@@ -117,7 +117,7 @@ def _old_head(
 def _shared_head(
     graph: onnx.GraphProto, makers: dict[str, onnx.NodeProto], constants: Collection[str]
 ) -> tuple[onnx.NodeProto, str] | None:
-    """The last layer, and what it reads, where all outputs depend on it, and some node behind it tells of classes."""
+    """The last layer and its input, where all outputs depend on it and a node behind it is a sign of classes."""
     needed = [nodes_before(graph, [value.name]) for value in graph.output]
     layers = [
         number
@@ -138,7 +138,7 @@ def _shared_head(
 
 
 def _is_constant(name: str, makers: dict[str, onnx.NodeProto], constants: Collection[str]) -> bool:
-    """Whether a tensor is a constant, or one transposed, cast or dequantised."""
+    """Whether a tensor is a constant, or a constant that is transposed, cast or dequantised."""
     for _ in range(8):
         node = makers.get(name)
         if node is None:

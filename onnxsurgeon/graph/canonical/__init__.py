@@ -1,8 +1,8 @@
-"""Exporter idioms rewritten to Dense(+activation): small rules on an onnx-graphsurgeon graph.
+"""Exporters' idioms rewritten to Dense(+activation), by small rules on an onnx-graphsurgeon graph.
 
-The rewritten graph is a reading aid: the file that is written keeps the user's own nodes around the chain.
-Every rule's docstring is its equation. A rule returns whether it changed anything. A tensor that bears a name of the
-file always has that tensor's value; what the file lacks gets a new name.
+The rewritten graph is a reading aid: the file that is written keeps the user's own nodes around the segments. Every
+rule's docstring is its equation. A rule returns whether it changed anything. A tensor that bears a name of the file
+always has that tensor's value; a tensor that the file lacks gets a new name.
 """
 
 from onnxsurgeon.graph.canonical.affine import explain_normalization

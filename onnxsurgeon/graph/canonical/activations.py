@@ -1,4 +1,4 @@
-"""Activations in normal form: one node of ``ACTIVATIONS``, its parameters as attributes."""
+"""Activations in normal form: one node of ``ACTIVATIONS`` with its parameters as attributes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def prelu_slope(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def _private(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Whether one other node alone reads what the node writes."""
+    """Whether exactly one other node reads what the node writes."""
     y = node.outputs[0]
     return len(node.outputs) == 1 and len(y.outputs) == 1 and not rewriter.is_pinned(y)
 
@@ -97,7 +97,7 @@ def fused_gelu(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
-    """An elementwise φ(x) has the shape of x: shape inference does not know other domains' operators."""
+    """An elementwise φ(x) has the shape of x; shape inference does not know operators of other domains."""
     x, y = node.inputs[0], node.outputs[0]
     if len(node.inputs) == 2 and isinstance(x, gs.Constant):
         x = node.inputs[1]
@@ -119,7 +119,7 @@ def _spreads(shape: list[int], over: list[Any]) -> bool:
     return len(shape) <= len(over) and all(size in (1, wanted) for size, wanted in pairs)
 
 
-# Beside the activations: what stands before dense layers and keeps the shape, such as skl2onnx's scaler.
+# Besides the activations: operators that stand before dense layers and keep the shape, such as skl2onnx's scaler.
 KEEPS_SHAPE = (
     "Cast",
     "Neg",

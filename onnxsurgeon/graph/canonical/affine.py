@@ -1,4 +1,4 @@
-"""Per-unit affine nodes, y = a ⊙ x + c, folded into the layer before or behind them: in float64, rounded once."""
+"""Affine nodes y = a ⊙ x + c, per unit, folded into the layer before or behind them; in float64, rounded once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AFFINE = ("Add", "Sub", "Mul", "Div", "Neg", "BatchNormalization")
 
 
 class Affine(NamedTuple):
-    """y = a ⊙ x + c, with a and c of shape () or (n,), float64; ``name`` is a constant's that c comes from."""
+    """y = a ⊙ x + c, with a and c of shape () or (n,), float64; ``name`` is that of a constant from which c comes."""
 
     x: Any
     a: Array
@@ -26,7 +26,10 @@ class Affine(NamedTuple):
 
 
 def affine_of(node: gs.Node, rank: int = 0) -> Affine | None:
-    """The node as y = a ⊙ x + c, None where it is none: over the last axis, or over axis 1 of ``rank`` axes."""
+    """Read the node as y = a ⊙ x + c over the last axis, or over axis 1 of ``rank`` axes.
+
+    None where it is no such node.
+    """
     if node.op == "BatchNormalization":
         return batch_normalization(node, rank or 2)
     one, zero = np.array(1.0), np.array(0.0)
@@ -50,7 +53,7 @@ def affine_of(node: gs.Node, rank: int = 0) -> Affine | None:
 
 
 def _per_unit(tensor: Any, x: Any, rank: int) -> Array | None:
-    """Constant values of shape () or (n,), that broadcasting spreads over the last axis, or axis 1, of ``x`` only."""
+    """Constant values, () or (n,), that broadcasting spreads over the last axis only, or over axis 1, of ``x``."""
     values, shape, have = constant_values(tensor), tuple(tensor.shape), shape_of(x)
     if values is None or values.dtype not in FLOATS or not values.size:
         return None
@@ -93,7 +96,7 @@ def explain_normalization(node: gs.Node, rank: int = 2) -> str:
 def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
     """a ⊙ Dense(x, W, b) + c → Dense(x, W diag(a), a ⊙ b + c), where nothing else reads that Dense.
 
-    Of a convolution likewise, by channel.
+    The same holds for a convolution, by channel.
     """
     source = next((producer_of(x) for x in node.inputs if not isinstance(x, gs.Constant)), None)
     if source is None or source.op not in LAYERS or source is node:
@@ -116,7 +119,7 @@ def fold_behind(rewriter: Rewriter, node: gs.Node) -> bool:
 def fold_ahead(rewriter: Rewriter, node: gs.Node) -> bool:
     """Dense(a ⊙ x + c, W, b) → Dense(x, diag(a) W, b + c W) for every reader, where x comes from a dense layer.
 
-    Of a convolution likewise, by channel; but c does not move into a bias past zeros that are read at the border.
+    The same holds for a convolution, by channel; but c does not move into a bias where zeros are read at the border.
     """
     y = node.outputs[0]
     readers = list(y.outputs)
@@ -141,7 +144,7 @@ def fold_ahead(rewriter: Rewriter, node: gs.Node) -> bool:
             total = matmul(c, wide)
             total += 0 if bias is None else bias.astype(np.float64)
         scaled = weight if _is_one(found.a) else a[:, None] * wide
-        # Named after the weight: the constant's own name belongs to a tensor of another length.
+        # The new constant is named after the weight: the old constant's name belongs to a tensor of another length.
         rescale(rewriter, reader, scaled, total, f"{reader.inputs[1].name}.bias")
         reader.attrs["entry"] = found.x.name if rewriter.is_original(found.x) else None
         rewriter.set_input(reader, 0, found.x)
@@ -154,13 +157,13 @@ def _fits(found: Affine, units: int) -> bool:
 
 
 def _axes_of(layer: gs.Node) -> int:
-    """Number of axes of what a convolution reads and writes, its channels along axis 1; 0 of a dense layer."""
+    """The number of axes of what a convolution, with channels along axis 1, reads and writes; 0 for a dense layer."""
     geometry = geometry_of(layer)
     return 0 if geometry is None else geometry.rank + 2
 
 
 def _by_row(values: Array, rows: int, taps: int) -> Array:
-    """One value for each row of a weight, where it has one for each channel."""
+    """Repeat values of channels for the rows of a weight, so that each row has one."""
     return np.broadcast_to(np.repeat(values, taps) if values.ndim else values, rows)
 
 
@@ -169,7 +172,7 @@ def _is_one(a: Array) -> bool:
 
 
 def _comes_from_dense(tensor: Any) -> bool:
-    """Whether ``tensor`` is a dense layer's output, or an activation or a chain of affine nodes behind one."""
+    """Whether ``tensor`` is the output of a dense layer, of an activation, or of a chain of affine nodes behind one."""
     for _ in range(8):
         source = producer_of(tensor)
         if source is None:

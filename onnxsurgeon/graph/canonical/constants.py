@@ -1,4 +1,4 @@
-"""What is constant becomes an initializer: Constant nodes, and nodes all of whose inputs are constant."""
+"""Constant nodes, and nodes all of whose inputs are constant, become initializers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def constant(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def _constant_node(node: gs.Node) -> Any | None:
-    """Values of a Constant node; an unread tensor stays unread."""
+    """The values of a Constant node; None if nothing reads it."""
     for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64)):
         if name in node.attrs:
             return np.asarray(node.attrs[name], dtype)
@@ -49,7 +49,10 @@ def _make_constant(y: Any, values: Any) -> None:
 
 
 def fold(rewriter: Rewriter, node: gs.Node) -> bool:
-    """f(constants) → a constant, named after the initializer that it is a form of; never a larger one."""
+    """f(constants) → a constant, named after the initializer from which it is made.
+
+    It is never larger than its inputs.
+    """
     y = node.outputs[0]
     if len(node.outputs) != 1 or rewriter.is_pinned(y) or not node.inputs:
         return False
@@ -79,7 +82,7 @@ def fold(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def _bytes_at_most(node: gs.Node) -> int:
-    """Bytes that folding the node makes, if it folds: told from the shapes alone; 0 where it makes a view."""
+    """The bytes that folding the node makes, if it folds; the shapes alone tell. 0 where it makes a view."""
     shapes = [tuple(tensor.shape) for tensor in node.inputs if tensor.name]
     count = sum(math.prod(shape) for shape in shapes)
     if node.op in VIEWS:
@@ -116,7 +119,7 @@ def _value(node: gs.Node, position: int) -> Array:
 
 
 def _ints(node: gs.Node, name: str, position: int) -> list[int] | None:
-    """Integers that are an attribute in older opsets, an input in newer ones."""
+    """Integers that are an attribute in older opsets and an input in newer ones."""
     if name in node.attrs:
         return [int(i) for i in np.ravel(node.attrs[name])]
     return [int(i) for i in _value(node, position).ravel()] if has_input(node, position) else None
@@ -198,12 +201,12 @@ def _slice(node: gs.Node, _: int) -> Array:
 
 
 def _modulo(node: gs.Node, most: int) -> Array | None:
-    """With the divisor's sign, unless the node asks for C's."""
+    """The remainder with the divisor's sign, unless the node asks for C's."""
     return _binary(np.fmod if node.attrs.get("fmod", 0) else np.mod)(node, most)
 
 
 def _constant_of_shape(node: gs.Node, most: int) -> Array | None:
-    """Of integers alone, which exporters compute pads and shapes from."""
+    """The constant, for integers only, from which exporters compute pads and shapes."""
     given = node.attrs.get("value")
     value = np.zeros(1, np.float32) if given is None else np.asarray(given.values)
     shape = [int(size) for size in _value(node, 0)]
@@ -222,7 +225,7 @@ def _equal(node: gs.Node, most: int) -> Array | None:
     return np.equal(a, b) if math.prod(np.broadcast_shapes(a.shape, b.shape)) <= most else None
 
 
-MOST_SIZES = 64  # in a constant that is made for its shape alone
+MOST_SIZES = 64  # in a constant that is made only for its shape
 WIDEST = 8  # bytes of an element
 BROADCAST = ("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Equal", "Where")
 VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")

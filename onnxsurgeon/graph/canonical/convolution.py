@@ -1,4 +1,4 @@
-"""Conv with a constant weight → Convolution(x, W, b), whose W is a matrix and whose padding is told in numbers."""
+"""Conv with a constant weight → Convolution(x, W, b), whose W is a matrix and whose padding is given in numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxsurgeon.graph.canonical.shapes import learn
 from onnxsurgeon.graph.geometry import Geometry
 
 _FEWEST_AXES = 3  # batch, channels, and one of space
-FARTHEST = 2**16  # places that a kernel steps, reaches or pads at once; more is no network but a demand for memory
+FARTHEST = 2**16  # places that a kernel may step, reach or pad at once; a larger number only demands memory
 _AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
@@ -38,7 +38,7 @@ def convolution(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def laid_out(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Convolution(x) has the shape (batch, units, space…), the sizes of space as far as x's are known."""
+    """Convolution(x) has the shape (batch, units, space…), with the sizes of space that follow from x's known ones."""
     geometry, shape = geometry_of(node), shape_of(node.inputs[0])
     assert geometry is not None
     space = [None] * geometry.rank if shape is None else shape[2:]
@@ -56,7 +56,7 @@ def explain_convolution(node: gs.Node) -> str:
 
 
 def _geometry(node: gs.Node) -> Geometry:
-    """How the Conv lies in space.
+    """Read the geometry of a Conv.
 
     Raises:
         _NoLayer: its weight or its bias is not constant, its padding is not known, or it is not as ONNX demands.
@@ -108,7 +108,7 @@ def _ints(node: gs.Node, name: str, count: int, *, least: int) -> tuple[int, ...
 def _pads(
     node: gs.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], space: list[Any]
 ) -> tuple[int, ...]:
-    """The padding in numbers: SAME_UPPER and SAME_LOWER tell as many rows as ⌈size / stride⌉ positions need."""
+    """The padding in numbers; SAME_UPPER and SAME_LOWER pad for ⌈size / stride⌉ positions."""
     kind = node.attrs.get("auto_pad", "NOTSET")
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
     if kind not in _AUTO_PADS:

@@ -17,7 +17,7 @@ LAYERS = ("Dense", CONVOLUTION)
 
 
 def geometry_of(node: gs.Node) -> Geometry | None:
-    """How a convolution in normal form lies in space; None of a dense layer."""
+    """The geometry of a convolution in normal form; None for a dense layer."""
     found = node.attrs.get("geometry") if node.op == CONVOLUTION else None
     return found if isinstance(found, Geometry) else None
 
@@ -31,12 +31,12 @@ def by_channel(values: Array, rank: int) -> Array | None:
 
 
 def is_dense(node: gs.Node) -> bool:
-    """Whether ``node`` is a layer in normal form, dense or a convolution, that the file can be cut at."""
+    """Whether ``node`` is a layer in normal form, dense or a convolution, at which the file can be cut."""
     return node.op in LAYERS and len(node.inputs) > 1 and bool(node.outputs) and node.attrs.get("entry") is not None
 
 
 def weight_of(tensor: Any) -> Array | None:
-    """Values of a constant floating point matrix."""
+    """The values of a constant floating-point matrix; None for any other tensor."""
     if not isinstance(tensor, gs.Constant) or len(tensor.shape) != 2:
         return None
     values = constant_values(tensor)
@@ -44,9 +44,9 @@ def weight_of(tensor: Any) -> Array | None:
 
 
 def as_bias(values: Array | None, units: int, rank: int | None = 2) -> Array | None:
-    """``values`` spread to (units,), or None where they are not one for each unit, or one for all.
+    """Spread ``values`` to (units,); None where there is neither one value for each unit nor one for all.
 
-    An input of unknown rank has two axes at least: the batch and the features.
+    An input of unknown rank is taken to have two axes: the batch and the features.
     """
     if values is None or values.dtype not in FLOATS:
         return None
@@ -82,7 +82,7 @@ def units_of(node: gs.Node) -> int:
 
 
 def rescale(rewriter: Rewriter, node: gs.Node, weight: Array, bias: Array | None, name: str) -> None:
-    """Give the dense layer another weight and bias, rounded once; ``name`` is the bias's where it had none."""
+    """Give the dense layer another weight and bias, rounded once; ``name`` is the new bias's where it had none."""
     kind = node.inputs[1].values.dtype
     if weight is not node.inputs[1].values:
         rewriter.allow(node, weight.size * kind.itemsize)
@@ -96,7 +96,7 @@ def rescale(rewriter: Rewriter, node: gs.Node, weight: Array, bias: Array | None
 
 
 def absorb(rewriter: Rewriter, source: gs.Node, node: gs.Node) -> None:
-    """Let ``source`` write what ``node`` wrote, which is removed."""
+    """Let ``source`` write ``node``'s output, and remove ``node``."""
     y, before = node.outputs[0], source.outputs[0]
     if y.shape is None:
         y.shape = before.shape

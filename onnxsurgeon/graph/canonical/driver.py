@@ -1,7 +1,7 @@
 """Rules in three tables, applied until none applies: plain forms first, then activations in parts, then folding.
 
 An activation's parts hold constants that would fold into the layers around it (the ½ of Gelu, the 6 of HardSwish), so
-that no scalar is folded before activations are recognised.
+no scalar is folded before activations are recognised.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ FOLDED: dict[str, tuple[Rule, ...]] = dict.fromkeys(affine.AFFINE, (affine.fold_
 
 
 def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:
-    """What is constant is folded first; shapes are passed on by every activation."""
+    """Add the rules that fold constants before all others, and that pass shapes through every activation."""
     result = {op: (constants.fold, *table.get(op, ())) for op in constants.FOLDS}
     result.update({op: rules for op, rules in table.items() if op not in result})
     for op in dict.fromkeys((*ACTIVATIONS, *affine.AFFINE, *activations.KEEPS_SHAPE)):
@@ -91,9 +91,10 @@ PLAIN = _with_general_rules(PLAIN)
 def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[str]:
     """Apply every rule until none applies; ``graph`` becomes a reading aid that must not be written.
 
-    Dense layers become nodes ``Dense``, convolutions nodes ``Convolution``, with attributes "entry", the name of the
-    tensor that the layer reads in the file (None where the layer cannot be used), "exit", that of the tensor it writes
-    there (None where the file has none), and "op", the operator that it was; convolutions have their "geometry" too.
+    Dense layers become nodes ``Dense``, convolutions nodes ``Convolution``. Their attributes are "entry", the name of
+    the tensor that the layer reads in the file (None where the layer cannot be used); "exit", the name of the tensor
+    that it writes there (None where the file has none); and "op", the original operator. Convolutions have their
+    "geometry" too.
 
     Returns:
         Names of products that are gone, since no output depends on their values.
@@ -104,16 +105,18 @@ def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[st
     rewriter = Rewriter(graph, allowance)
     ops = {id(node): node.op for node in graph.nodes}
     budget = 1000 + 50 * len(graph.nodes)
-    plain = dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN  # one of a user's own may have come later
+    plain = (
+        dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN
+    )  # a user's own activation may have been added later
     changes = 0
-    settled: dict[int, int] = {}  # tables that found nothing to do, and after how many changes that was
+    settled: dict[int, int] = {}  # the tables that found nothing to do, and the number of changes at that time
     for _ in range(ROUNDS):
         before = changes
         for table in (plain, RECOGNISED, FOLDED):
             for rules in (table, plain) if table is RECOGNISED else (table,):
                 if settled.get(id(rules)) != changes:
                     rewriter.touch_all(rules)
-                    with np.errstate(all="ignore"):  # weights that become infinite are refused where layers are read
+                    with np.errstate(all="ignore"):  # infinite weights are refused where layers are read
                         changed = rewriter.drain(rules, budget)
                     if changed:
                         changes += 1
@@ -127,7 +130,10 @@ def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[st
 
 
 def _mark(rewriter: Rewriter, ops: dict[int, str]) -> None:
-    """Give every dense layer its "entry", "exit" and "op"; a layer next to a Transpose of ours is not usable."""
+    """Give every dense layer its "entry", "exit" and "op".
+
+    A layer next to a Transpose that rewriting made is not usable.
+    """
     dense = [node for node in rewriter.graph.nodes if node.op in LAYERS and len(node.inputs) > 1]
     unusable = []
     for node in dense:
@@ -149,18 +155,18 @@ def _mark(rewriter: Rewriter, ops: dict[int, str]) -> None:
 
 
 def _is_turned(rewriter: Rewriter, x: Any) -> bool:
-    """Whether the file lacks this tensor, since a Transpose of ours writes it."""
+    """Whether the file lacks this tensor, since a Transpose that rewriting made writes it."""
     source = producer_of(x)
     return source is not None and source.op == "Transpose" and not rewriter.is_original(x)
 
 
 def _is_read_turned(rewriter: Rewriter, y: Any) -> bool:
-    """Whether the file lacks this tensor, which a Transpose of ours turns into one that it has."""
+    """Whether the file lacks this tensor, and a Transpose that rewriting made turns it into one that the file has."""
     return not rewriter.is_original(y) and any(reader.op == "Transpose" for reader in y.outputs)
 
 
 def _joined(rewriter: Rewriter, node: gs.Node) -> list[gs.Node]:
-    """Dense layers before and behind this one, through tensors that the file lacks."""
+    """Dense layers before and behind this one, connected by tensors that the file lacks."""
     found = []
     tensor, steps = node.inputs[0], 0
     while not rewriter.is_original(tensor) and steps < 8:

@@ -1,4 +1,4 @@
-"""Elementwise nodes by numpy: what a group of them computes, in float64."""
+"""Elementwise nodes evaluated by numpy in float64, alone or in a group."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def evaluate(node: gs.Node, values: list[Array]) -> Array:
 
 
 def attributes_of(node: gs.Node) -> dict[str, Any]:
-    """The activation's attributes, ONNX's defaults where they are not given."""
+    """The activation's attributes, with ONNX's defaults for those that are not given."""
     known = dict(ACTIVATIONS[node.op].attributes)
     if node.op == "Clip" and len(node.inputs) > 1:
         low, high = clip_bounds(node)
@@ -100,6 +100,6 @@ def clip_bounds(node: gs.Node) -> tuple[float | None, float | None]:
 
 
 def _rounding(node: gs.Node) -> np.dtype[Any] | None:
-    """The type of a Cast that can stand within an activation."""
+    """The type of a Cast that can stand within an activation; None for any other."""
     kind = cast_type(node)
     return kind if kind in (np.dtype(np.float32), np.dtype(np.float64), np.dtype(bool)) else None

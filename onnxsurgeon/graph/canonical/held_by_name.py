@@ -1,4 +1,4 @@
-"""What rewriting must leave: tensors whose names go on to exist, and constants that are told apart before it begins."""
+"""What rewriting must leave: tensors whose names have to stay, and constants that are separated before it begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MANY_READERS, SMALL = 16, 4096
 
 
 def pinned_tensors(graph: gs.Graph) -> dict[int, Any]:
-    """Outputs of the graph, and every tensor that a subgraph reads, by id: their names must go on to exist."""
+    """Outputs of the graph, and every tensor that a subgraph reads, by id; their names have to stay."""
     pinned = {id(tensor): tensor for tensor in graph.outputs}
     for node in graph.nodes:
         pinned.update((id(tensor), tensor) for tensor in node.attrs.get(READ_INSIDE, ()))
@@ -32,10 +32,13 @@ def pinned_tensors(graph: gs.Graph) -> dict[int, Any]:
 
 
 def untie_small_constants(graph: gs.Graph, pinned: Collection[int]) -> list[gs.Constant]:
-    """Let each of thousands of nodes that read one scalar have one of its own: removal searches the readers.
+    """Give each of the nodes that read one scalar a copy of its own.
+
+    This is since removing a reader searches the list of readers.
 
     Returns:
-        The constants that nothing reads any more, to be kept alive: tensors are known by their ids.
+        The constants that nothing reads any more. They have to be kept alive, since tensors are identified by their
+            ids.
     """
     found: dict[int, gs.Constant] = {}
     for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""Nodes that change nothing are bypassed: what they write is what they read."""
+"""Nodes that change nothing are bypassed: their readers read their inputs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cast_type(node: gs.Node) -> np.dtype[Any] | None:
 
 
 def shaper(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Reshape(x) = x, also of Flatten, Squeeze and Unsqueeze, where the shape cannot change."""
+    """Reshape(x) = x where the shape cannot change; also for Flatten, Squeeze and Unsqueeze."""
     x, y = node.inputs[0], node.outputs[0]
     shape = shape_of(x)
     if same_shape(shape, target_shape(node)) or (shape is not None and same_shape(shape, shape_of(y))):

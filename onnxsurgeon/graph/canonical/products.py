@@ -51,7 +51,7 @@ def gemm(rewriter: Rewriter, node: gs.Node) -> bool:
     weight = weight_of(node.inputs[slot])
     if weight is None or isinstance(node.inputs[1 - slot], gs.Constant):
         return False
-    # In slot A the whole product is transposed, so what is not marked is flipped.
+    # In slot A the whole product is transposed, so an operand that is not marked as transposed is flipped.
     weight = weight.T if flips[slot] == (slot == 1) else weight
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     bias, constant = None, None
@@ -60,7 +60,7 @@ def gemm(rewriter: Rewriter, node: gs.Node) -> bool:
         if values is not None and slot == 0 and values.ndim == 2:
             values = values.T
         elif values is not None and slot == 0 and values.ndim == 1 and values.size > 1:
-            return False  # one value for each column: for each row of the batch
+            return False  # it has one value for each column, which is one for each row of the batch
         bias = as_bias(values, weight.shape[1])
         if bias is None:
             return False
@@ -88,7 +88,7 @@ def _rank(tensor: Any) -> int | None:
 
 
 def _transposed(rewriter: Rewriter, node: gs.Node, x: Any) -> Any:
-    """A new tensor xᵀ; x itself is transposed where a Transpose already wrote it."""
+    """Return a new tensor xᵀ, or the input of the Transpose that wrote x."""
     shape = shape_of(x) or [None, None]
     flipped = rewriter.variable(x, shape[::-1])
     rewriter.insert(node, "Transpose", [x], flipped, {"perm": [1, 0]})
@@ -98,7 +98,7 @@ def _transposed(rewriter: Rewriter, node: gs.Node, x: Any) -> Any:
 def _turned(
     rewriter: Rewriter, node: gs.Node, x: Any, w: gs.Constant, b: gs.Constant | None, entry: str | None
 ) -> None:
-    """Let the node's output be Dense(x, W, b)ᵀ."""
+    """Make the node's output Dense(x, W, b)ᵀ."""
     y = node.outputs[0]
     shape = shape_of(y)
     product = rewriter.variable(y, None if shape is None else shape[::-1])
@@ -134,7 +134,7 @@ def push_transpose(rewriter: Rewriter, node: gs.Node) -> bool:
     shape = shape_of(result)
     flipped = rewriter.variable(result, None if shape is None else shape[::-1])
     rewriter.set_output(reader, flipped)
-    rewriter.set_inputs(reader, inputs)  # the old Transpose then writes for nobody
+    rewriter.set_inputs(reader, inputs)  # nothing reads the old Transpose then
     rewriter.insert(reader, "Transpose", [flipped], result, {"perm": [1, 0]})
     return True
 
@@ -143,9 +143,9 @@ ELEMENTWISE = {*LINEAR, "Max", "Min", "Erf", "Exp", "Log", "Abs", "Sqrt", "Pow"}
 
 
 def add_bias(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Dense(x, W) + c → Dense(x, W, c); Dense(x, W, b) ± c → Dense(x, W, b ± c), c one value for each unit.
+    """Dense(x, W) + c → Dense(x, W, c); Dense(x, W, b) ± c → Dense(x, W, b ± c), with one value of c for each unit.
 
-    Of a convolution likewise, whose units lie along axis 1.
+    The same holds for a convolution, whose units lie along axis 1.
     """
     for position in (0, 1):
         product, term = node.inputs[position], node.inputs[1 - position]
@@ -156,7 +156,7 @@ def add_bias(rewriter: Rewriter, node: gs.Node) -> bool:
             continue
         values = constant_values(term)
         units = units_of(source)
-        # A scalar may belong to an activation's parts, such as the 3 of HardSwish: those are read first.
+        # A scalar may be part of an activation, such as the 3 of HardSwish; activations are recognised first.
         if values is None or values.size != units or source is node:
             continue
         geometry = geometry_of(source)

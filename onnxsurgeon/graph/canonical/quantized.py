@@ -27,7 +27,10 @@ def dequantize(node: gs.Node, _: int = 0) -> Array | None:
 
 
 def quantize(node: gs.Node, _: int = 0) -> Array | None:
-    """QuantizeLinear(x, s, z) = x / s rounded to even, + z, saturated; of weights that are rounded on their way."""
+    """QuantizeLinear(x, s, z) = x / s rounded to even, + z, saturated.
+
+    For weights that a file quantises and dequantises.
+    """
     x, scale, zero = _operands(node)
     kind = _wanted(node) or (np.dtype(np.uint8) if zero is None else zero.dtype)
     if x is None or scale is None or not _is_integer(kind):
@@ -45,7 +48,7 @@ def _operands(node: gs.Node) -> tuple[Array | None, Array | None, Array | None]:
 
 
 def _spread(node: gs.Node, values: Array, x: Array) -> Array:
-    """Scales or zero points shaped to broadcast to x."""
+    """Shape scales or zero points so that they broadcast to x."""
     if values.size == 1:
         return values.reshape(())
     axis = int(node.attrs.get("axis", 1)) % x.ndim

@@ -1,4 +1,4 @@
-"""What a canonical graph's tensors and nodes are: constants, types, shapes, producers."""
+"""Questions to the tensors and nodes of a canonical graph: constants, types, shapes, producers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def constant_values(tensor: Any) -> Array | None:
 
 
 def like(tensor: Any, values: Array) -> gs.Constant:
-    """A constant of the same name with other values: the old one may have other readers."""
+    """A constant of the same name with other values, for a new reader; other readers keep the old one."""
     return gs.Constant(tensor.name, values)
 
 
@@ -42,7 +42,7 @@ def has_input(node: gs.Node, position: int) -> bool:
 
 
 def dtype_of(tensor: Any) -> np.dtype[Any] | None:
-    """Numpy's type of the tensor's elements, where it is known."""
+    """Numpy's type of the tensor's elements; None where it is not known."""
     dtype = tensor.dtype
     if dtype is None:
         return None
@@ -53,7 +53,10 @@ def dtype_of(tensor: Any) -> np.dtype[Any] | None:
 
 
 def shape_of(tensor: Any) -> list[Any] | None:
-    """Sizes, symbolic names and None for what is not known at all; None where not even the rank is known."""
+    """The sizes of a tensor: numbers, symbolic names, and None for a size that is not known.
+
+    None without a known rank.
+    """
     return (
         None
         if tensor.shape is None
@@ -62,7 +65,7 @@ def shape_of(tensor: Any) -> list[Any] | None:
 
 
 def same_shape(first: Sequence[Any] | None, second: Sequence[Any] | None) -> bool:
-    """Whether two shapes with the same number of elements are the same: all sizes agree but one unknown at most."""
+    """Whether two shapes with the same number of elements are the same: all sizes but one agree, or all of them."""
     if first is None or second is None or len(first) != len(second):
         return False
     unknown = 0

@@ -1,4 +1,4 @@
-"""Activations that an exporter wrote in parts, recognised by what they compute.
+"""Activations that an exporter wrote in parts, recognised by the values that they compute.
 
 Elementwise nodes between one tensor z and one tensor y = φ(z) are evaluated on a grid and compared with every known
 activation. The order of the operands, the opset and the exporter then make no difference.
@@ -20,7 +20,7 @@ from onnxsurgeon.graph.canonical.queries import BFLOAT16, constant_values, dtype
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
-# Sizes that no exporter's form reaches: nodes, affine nodes at the end, transcendental functions.
+# No exporter's form is larger: nodes, affine nodes at the end, transcendental functions.
 LARGEST, MOST_LINEAR, MOST_CURVED = 16, 4, 4
 CURVED, BENT = {"Exp", "Log", "Erf", "Sqrt", "Pow"}, {"Relu", "Clip", "LeakyRelu"}
 PROBES = np.array([-7.3, -2.1, -0.4, 0.6, 1.7, 9.2])
@@ -73,17 +73,17 @@ def _type(node: gs.Node, z: Any) -> Any:
 
 
 def _multiplies(node: gs.Node) -> bool:
-    """Whether a product or quotient of two computed tensors."""
+    """Whether the node is a product or quotient of two computed tensors."""
     return node.op in ("Mul", "Div") and not any(isinstance(tensor, gs.Constant) for tensor in node.inputs)
 
 
 def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.Node]]]:
-    """Growing groups of nodes in topological order that compute the sink's output from one tensor alone."""
+    """Yield growing groups of nodes, in topological order, that compute the sink's output from one tensor alone."""
     group = [sink]
     members = {id(sink)}
     frontier = _variables(sink)
     if frontier is not None and any(_steps(rewriter, tensor, LARGEST) >= LARGEST for tensor in frontier.values()):
-        return  # no group that is small enough reaches back to where one may begin
+        return  # no small enough group reaches back to a place where an activation may begin
     linear, curved = sink.op in LINEAR and len(frontier or ()) == 1, int(_is_curved(sink))
     while frontier is not None and len(group) <= LARGEST:
         if not frontier:
@@ -114,8 +114,8 @@ def _groups(rewriter: Rewriter, sink: gs.Node) -> Iterator[tuple[Any, list[gs.No
 def _may_begin(z: Any) -> bool:
     """Whether an activation may begin at z rather than further back.
 
-    It may where no scalar elementwise node writes z, and where an affine one does that several nodes read: a scaled
-    layer before its activation.
+    It may if no scalar elementwise node writes z. It also may if an affine node writes z and several nodes read it:
+    that is a scaled layer before its activation.
     """
     source = producer_of(z)
     if source is None or not is_elementwise(source):
@@ -125,9 +125,10 @@ def _may_begin(z: Any) -> bool:
 
 
 def _steps(rewriter: Rewriter, tensor: Any, most: int) -> int:
-    """Least number of nodes between a tensor and where an activation may begin; ``most`` stands for any more.
+    """The least number of nodes between a tensor and a place where an activation may begin.
 
-    Remembered until the graph changes: in a long row of elementwise nodes, each is looked at from its predecessor.
+    ``most`` stands for any more. The result is kept until the graph changes, since in a long row of elementwise nodes
+    each asks its predecessor.
     """
     found, is_exact = rewriter.steps.get(id(tensor), (0, False))
     if is_exact or found >= most:
@@ -213,7 +214,7 @@ def _error(found: Array, expected: Array) -> float:
 
 
 def _fitted(few: Array, z: Any, group: list[gs.Node]) -> Iterator[Activation]:
-    """Activations whose parameters are what f says at a few points."""
+    """Yield activations whose parameters follow from f at a few points."""
     ends = _compute(z, group, np.array([-300.0, -1.0, 0.0, 1e-3, 1.0, 300.0]))
     if ends is None or not np.isfinite(ends).all():
         return

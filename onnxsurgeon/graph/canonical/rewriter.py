@@ -1,7 +1,7 @@
-"""The graph under rewriting: the few edits that rules make, and the worklist of nodes to look at again.
+"""The graph under rewriting: the few edits that rules make, and the list of nodes to look at again.
 
-onnx-graphsurgeon's own lists compare whole nodes at every removal; these edits go by identity, and each touches
-only the nodes next to it, so that a graph of 100,000 nodes is rewritten in linear time.
+onnx-graphsurgeon's own lists compare whole nodes at every removal; these edits go by identity, and each touches only
+the nodes next to it, so that a graph of 100,000 nodes is rewritten in linear time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from onnxsurgeon.linear_algebra import Array
 G_LOGGER.severity = G_LOGGER.ERROR
 
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "Conv", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
-# What follows the name of the tensor after which a new one is named.
+# Ends the name of a new tensor, behind the name of the tensor after which it is named.
 _NEW = re.compile(r"(\.canonical\d+)+$")
-# Fewest inputs of the operators that rules look at; 1 where it is not said.
+# The fewest inputs of the operators that rules look at; 1 for those that are not listed.
 INPUTS = {
     "Constant": 0,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
@@ -34,20 +34,20 @@ INPUTS = {
 
 
 def name_in_file(tensor: str) -> str:
-    """A tensor's name, or where rewriting has made it that of the file's tensor after which it is named."""
+    """The tensor's name; for a tensor that rewriting made, the name of the file's tensor after which it is named."""
     return _NEW.sub("", tensor)
 
 
 class Rewriter:
-    """A graph, what of it must stay, and which nodes are to be looked at.
+    """A graph, what has to stay of it, and the nodes to look at.
 
     Attributes:
         graph: the onnx-graphsurgeon graph.
-        opset: of the standard operators.
-        reads: names that each product read in the file, by the node's id: no-op nodes are bypassed later.
+        opset: version of the standard operators.
+        reads: names that each product read in the file, by the node's id; no-op nodes are bypassed later.
         spread: tensors, by id, that are constant but for their shape, and the values that are laid out to it.
         lost: names of products that nothing reads any more, since their values do not count.
-        steps: what is known of how far back an activation may begin, by the tensor's id; forgotten at every edit.
+        steps: for a tensor's id, how far back an activation may begin; forgotten at every edit.
     """
 
     def __init__(self, graph: gs.Graph, allowance: Allowance | None = None) -> None:
@@ -82,7 +82,10 @@ class Rewriter:
         return id(tensor) in self._file and bool(tensor.name)
 
     def entry(self, node: gs.Node, position: int) -> str | None:
-        """Name of what the product read in the file; of what it reads now, where that is not known."""
+        """The name of the tensor that the product read in the file.
+
+        The one that it reads now where that is not known.
+        """
         if id(node) in self.reads:
             return self.reads[id(node)][position]
         return str(node.inputs[position].name) if self.is_original(node.inputs[position]) else None
@@ -99,7 +102,7 @@ class Rewriter:
     # --- edits ----------------------------------------------------------------------------------------------
 
     def set_input(self, node: gs.Node, position: int, tensor: Any) -> None:
-        """Let the node's input ``position`` be ``tensor``."""
+        """Make ``tensor`` the node's input ``position``."""
         old = node.inputs[position]
         if old is tensor:
             return
@@ -111,7 +114,7 @@ class Rewriter:
         self._orphaned(old)
 
     def set_inputs(self, node: gs.Node, tensors: Sequence[Any]) -> None:
-        """Let the node read exactly ``tensors``."""
+        """Make the node read exactly ``tensors``."""
         self.steps.clear()
         old = list(node.inputs)
         for tensor in old:
@@ -126,7 +129,7 @@ class Rewriter:
             self._orphaned(tensor)
 
     def set_output(self, node: gs.Node, tensor: Any) -> None:
-        """Let the node write ``tensor``, which nothing else may write any more, in place of its first output."""
+        """Make the node write ``tensor`` as its first output; nothing else may write that tensor any more."""
         self.steps.clear()
         _discard(node.outputs[0].inputs, node)
         list.__setitem__(node.outputs, 0, tensor)
@@ -147,7 +150,7 @@ class Rewriter:
         self.touch(*node.outputs[0].outputs)
 
     def bypass(self, node: gs.Node, x: Any | None = None) -> bool:
-        """Let every reader of the node's first output read ``x``, its first input unless given.
+        """Let every reader of the node's first output read ``x``, which is its first input unless given.
 
         Where the file has the output but not ``x``, the two become one tensor under the output's name.
         """
@@ -181,7 +184,7 @@ class Rewriter:
         self.touch(*readers, *x.inputs)
 
     def remove(self, node: gs.Node) -> None:
-        """Detach the node, and every node that then writes for nobody."""
+        """Detach the node, and every node whose outputs nothing reads then."""
         self.steps.clear()
         todo = [node]
         while todo:
@@ -200,7 +203,7 @@ class Rewriter:
                 todo.extend(p for p in self._unread(tensor) if p.outputs)
 
     def insert(self, anchor: gs.Node, op: str, inputs: Sequence[Any], y: Any, attributes: Mapping[str, Any]) -> gs.Node:
-        """A new node that writes ``y``, listed next to ``anchor``."""
+        """Insert a new node that writes ``y``, listed next to ``anchor``."""
         self.steps.clear()
         node = gs.Node(op, f"{anchor.name}.{op}" if anchor.name else "", dict(attributes))
         list.extend(node.inputs, inputs)
@@ -214,7 +217,7 @@ class Rewriter:
         return node
 
     def variable(self, like: Any, shape: Sequence[Any] | None = None) -> gs.Variable:
-        """A new tensor, named after ``like``, of its type."""
+        """Return a new tensor of ``like``'s type, named after it."""
         self._fresh += 1
         return gs.Variable(
             f"{like.name}.canonical{self._fresh}", dtype_of(like), None if shape is None else list(shape)
@@ -226,7 +229,7 @@ class Rewriter:
         self.touch(*tensor.inputs, *tensor.outputs[:2])
 
     def _unread(self, tensor: Any) -> Iterator[gs.Node]:
-        """The node that writes ``tensor``, where nobody reads any of its outputs."""
+        """Yield the node that writes ``tensor``, if nothing reads any of its outputs."""
         for producer in list(tensor.inputs):
             if not any(y.outputs or self.is_pinned(y) for y in producer.outputs):
                 yield producer
@@ -241,7 +244,7 @@ class Rewriter:
                 self._queue.append(node)
 
     def drain(self, rules: Mapping[str, Sequence[Rule]], budget: int) -> bool:
-        """Apply rules to the nodes of the worklist until none applies; whether any did."""
+        """Apply rules to the nodes of the worklist until none applies; return whether any did."""
         changed = False
         while self._queue and budget > 0:
             node = self._queue.popleft()
@@ -259,7 +262,7 @@ class Rewriter:
         return changed
 
     def _apply_one(self, rules: Sequence[Rule], node: gs.Node) -> bool:
-        """Apply the first rule that applies; a node that is not as ONNX demands is left for the checker to name."""
+        """Apply the first rule that applies; a malformed node is left for the checker to name."""
         for rule in rules:
             try:
                 if node.outputs and rule(self, node):
@@ -269,14 +272,14 @@ class Rewriter:
         return False
 
     def touch_all(self, rules: Container[str]) -> None:
-        """Look at every node again that there are ``rules`` for."""
+        """Look again at every node for which there are ``rules``."""
         for node in self.graph.nodes:
             for each in (node, *self._inserted.get(id(node), ())):
                 if each.op in rules:
                     self.touch(each)
 
     def finish(self) -> None:
-        """List the nodes that are left, new ones next to those they were made for."""
+        """List the nodes that are left, with new nodes next to those for which they were made."""
         nodes = []
         todo = list(reversed(self.graph.nodes))
         while todo:

@@ -1,4 +1,4 @@
-"""Shapes that a graph computes: arithmetic of sizes, in whatever type of integers, and what is reshaped by it."""
+"""Shapes that a graph computes: integer arithmetic of sizes, in any type, and the tensors that are reshaped by it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def computed_sizes(tensor: Any) -> Sizes:
 
 
 class _Followed:
-    """One look back from a tensor; each node is looked at once."""
+    """One search backward from a tensor; each node is visited once."""
 
     def __init__(self) -> None:
         self.known: dict[int, Sizes] = {}
@@ -80,7 +80,7 @@ def _slice(node: gs.Node, inputs: list[Any]) -> Sizes:
     if any(len(bound) != 1 or not isinstance(bound[0], int) for bound in (*bounds, step)) or step[0] == 0:
         return None
     (start,), (end,) = bounds
-    # A backward slice to the very beginning ends before it.
+    # A backward slice that reaches the very beginning ends before it.
     end = None if step[0] < 0 and end < -len(sizes) else end
     return list(sizes[start : end : step[0]])
 
@@ -93,7 +93,7 @@ def _reduce_prod(node: gs.Node, inputs: list[Any]) -> Sizes:
 
 
 def _product(sizes: list[Any]) -> Any:
-    """A number, or the one symbolic size that is multiplied by 1 alone; else None."""
+    """Product of sizes: a number, or one symbolic size if all others are 1; else None."""
     numbers = math.prod(size for size in sizes if isinstance(size, int))
     others = [size for size in sizes if not isinstance(size, int)]
     if not others:
@@ -187,13 +187,13 @@ def target_shape(node: gs.Node) -> list[Any] | None:
 
 
 def reshaped(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Reshape(x, s) has the shape s, also where s is computed by what shape inference does not follow."""
+    """Reshape(x, s) has the shape s, also where shape inference does not follow the nodes that compute s."""
     y, wanted = node.outputs[0], target_shape(node)
     return wanted is not None and learn(y, wanted)
 
 
 def permuted(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Transpose(x) has x's sizes in another order, also where those have become known only now."""
+    """Transpose(x) has x's sizes in another order, also where those have only now become known."""
     shape, order = shape_of(node.inputs[0]), node.attrs.get("perm")
     if shape is None or (order is not None and sorted(order) != list(range(len(shape)))):
         return False
@@ -220,7 +220,7 @@ def filled(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Onnx's inference for one node, where what it reads has become known only now."""
+    """Run onnx's inference for one node whose inputs have only now become known."""
     read = [tensor for tensor in node.inputs if tensor.name]
     known = shape_of(node.outputs[0])
     is_known = known is not None and all(isinstance(size, int) for size in known[1:])
@@ -249,7 +249,7 @@ def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
     return learnt
 
 
-# Operators of glue and of what leads to it; elementwise ones of one operand pass on shapes by a rule of their own.
+# Operators of glue and of the nodes before it; elementwise operators of one operand have a rule of their own.
 INFERRED = (
     *("Transpose", "Concat", "Slice", "Split", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Tile"),
     *("ReduceMean", "ReduceSum", "Softmax", "LogSoftmax", "LayerNormalization", "Where", "Max", "Min"),
@@ -260,7 +260,7 @@ INFERRED = (
 
 
 def learn(y: Any, wanted: list[Any]) -> bool:
-    """Note the sizes of ``y`` that shape inference has not found; whether there were any."""
+    """Note sizes of ``y`` that shape inference has not found; return whether there were any."""
     if isinstance(y, gs.Constant):
         return False
     known = shape_of(y)

@@ -1,7 +1,7 @@
-"""Tensors that hold the same values for every row, whatever is fed: noise of zeros, and constants laid out to a shape.
+"""Tensors that hold the same values for every row: noise of zeros, and constants laid out to a shape.
 
-Exporters of policies leave the noise of a distribution behind where it is switched off, and lay its parameters out
-to the shape of the batch.
+Exporters of policies leave the noise of a distribution in the graph where it is switched off, and lay its parameters
+out to the shape of the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ONE_BY_ONE = (*_ARITHMETIC, "Neg", "Abs", "Cast", "Identity")
 
 
 def constant_term(rewriter: Rewriter, node: gs.Node) -> bool:
-    """X ± 0 = x, x · 1 = x / 1 = x, and f(x, c laid out to x's shape) = f(x, c), for an arithmetic f.
+    """x ± 0 = x, x · 1 = x / 1 = x, and f(x, c laid out to x's shape) = f(x, c), for an arithmetic f.
 
     The 0 is noise that is switched off: it is drawn at random and multiplied by 0, or made of zeros.
     """
@@ -39,7 +39,7 @@ def constant_term(rewriter: Rewriter, node: gs.Node) -> bool:
         if not np.any(values != unit) and (position == 1 or node.op in ("Add", "Mul")):
             return same(rewriter, node, x)
         if not np.isfinite(values).all() or not values.any():
-            continue  # x · 0 stays for whoever reads the graph to explain
+            continue  # x · 0 stays, so that the reader of the graph can explain it
         rewriter.set_input(node, position, gs.Constant(rewriter.variable(term).name, values))
         return True
     return False
@@ -67,7 +67,7 @@ def same(rewriter: Rewriter, node: gs.Node, x: Any) -> bool:
 
 
 def lay(rewriter: Rewriter, node: gs.Node) -> bool:
-    """Note what a node writes where that is constant but for its shape: ConstantOfShape(s), c + Expand(c, s), 0 · x."""
+    """Note that a node's output is constant but for its shape: ConstantOfShape(s), c + Expand(c, s), 0 · x."""
     y = node.outputs[0]
     if isinstance(y, gs.Constant) or spread_values(rewriter, y) is not None:
         return False
@@ -79,7 +79,10 @@ def lay(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def spread_values(rewriter: Rewriter, tensor: Any) -> Array | None:
-    """Values (), or (n,) for the last axis, that broadcasting lays out to the tensor; None where what is fed counts."""
+    """Values () or, for the last axis, (n,) that broadcasting lays out to the tensor.
+
+    None if it depends on the inputs.
+    """
     if not isinstance(tensor, gs.Constant):
         return rewriter.spread[id(tensor)][1] if id(tensor) in rewriter.spread else None
     if any(size != 1 for size in tensor.shape[:-1]):
@@ -97,8 +100,9 @@ def _made_by(rewriter: Rewriter, node: gs.Node) -> Array | None:
     values = [found for part in parts if (found := spread_values(rewriter, part)) is not None]
     with np.errstate(all="ignore"):
         if node.op == "Mul" and any(not found.any() for found in values):
-            # 0 · x = 0 for whatever is finite; a constant that is not, such as the logarithm of 0, gives NaN. Constant
-            # zeros alone are a layer's output that no weight moves, and stay for whoever reads the graph to explain.
+            # 0 · x = 0 for whatever is finite; a constant that is not finite, such as the logarithm of 0, gives NaN.
+            # Constant zeros alone are a layer's output that no weight changes; they stay, so that the reader of the
+            # graph can explain them.
             off = any(id(part) in rewriter.spread or _is_random(part) for part in parts)
             finite = all(np.isfinite(found).all() for found in values)
             return np.zeros((), values[0].dtype) if off and finite else None

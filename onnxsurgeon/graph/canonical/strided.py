@@ -1,4 +1,4 @@
-"""Views of memory that an exporter spells by numbers: entries of a flat tensor, picked where they already lie."""
+"""Views of memory that an exporter writes as numbers: entries of a flat tensor, picked where they already lie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.graph.canonical.shapes import computed_sizes, learn
 from onnxsurgeon.linear_algebra import Array
 
-VIEW = "View"  # what only reshapes, and whose node in the file cannot be told another shape
+VIEW = "View"  # an operator that only reshapes, and whose node in the file cannot be given another shape
 DEEPEST = 32  # nodes
 MOST = 2**20  # entries of a row
 
@@ -22,7 +22,7 @@ MOST = 2**20  # entries of a row
 def view(rewriter: Rewriter, node: gs.Node) -> bool:
     """Gather(Reshape(x, (−1)), b · n + (0, …, n − 1)) = View(x), for the rows b of x of n entries each.
 
-    PyTorch's newer exporter writes as_strided so, which it makes of a mean over axes of space, for instance.
+    PyTorch's newer exporter writes as_strided so, for instance for a mean over axes of space.
     """
     flat, shape = producer_of(node.inputs[0]), shape_of(node.outputs[0])
     if flat is None or flat.op != "Reshape" or node.attrs.get("axis", 0) not in (0, -1):
@@ -49,7 +49,7 @@ def view(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def _places(tensor: Any, batch: str, depth: int) -> tuple[int, Array] | None:
-    """The tensor as step · b + offset, b = 0, 1, … along its first axis; None where it is no such thing.
+    """Read the tensor as step · b + offset, with b = 0, 1, … along its first axis; None where it has no such form.
 
     A tensor that does not depend on b has step 0, and may have any shape.
     """
@@ -79,7 +79,7 @@ def _places(tensor: Any, batch: str, depth: int) -> tuple[int, Array] | None:
 
 
 def _lifted(node: gs.Node, found: tuple[int, Array], shape: list[Any] | None) -> tuple[int, Array] | None:
-    """B with axes of one entry behind it."""
+    """Insert axes of one entry behind b's."""
     step, offset = found
     if node.op != "Unsqueeze" or step == 0 or offset.ndim != 1:
         return None

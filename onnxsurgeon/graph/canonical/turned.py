@@ -1,4 +1,4 @@
-"""Axes that are turned and turned back: what stands between two Transposes works on each entry by itself."""
+"""Axes that are turned and turned back: between two such Transposes, all nodes work on each entry by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEEPEST = 16  # nodes
 
 
 def turned_back(rewriter: Rewriter, node: gs.Node) -> bool:
-    """T⁻¹(f(T(x), c)) = f(x, T⁻¹(c)) for chains of elementwise f that nothing else reads.
+    """T⁻¹(f(T(x), c)) = f(x, T⁻¹(c)) for chains of elementwise f whose result nothing else reads.
 
     Frameworks whose channels come last write a convolution between two such Transposes, and its bias and activation
     behind the second.
@@ -61,7 +61,7 @@ def turned_back(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def _fits(tensor: Any, rank: int) -> bool:
-    """Whether a constant broadcasts to that many axes without being wider; what is no constant does."""
+    """Whether a constant broadcasts to that many axes without being wider; True for what is no constant."""
     values = constant_values(tensor)
     return values is None or values.ndim <= rank
 

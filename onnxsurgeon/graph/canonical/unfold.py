@@ -48,7 +48,7 @@ def unfold(rewriter: Rewriter, node: gs.Node) -> bool:
 
 
 def _last_axis_input(node: gs.Node) -> Any | None:
-    """What the node reads, where it works on the last axis alone."""
+    """The input of a node that works on the last axis alone; None for any other node."""
     if node.op == "Dense" or (node.op in ACTIVATIONS and len(node.inputs) == 1):
         return node.inputs[0]
     if node.op == "BatchNormalization":
@@ -76,7 +76,7 @@ def _unfold(rewriter: Rewriter, node: gs.Node, between: list[gs.Node], x: Any) -
             rewriter.set_output(source, y)
             rewriter.remove(node)
             continue
-        # The tensor now has another rank than the file's of that name.
+        # The tensor now has another rank than the tensor of that name in the file.
         new = rewriter.variable(old, None if shape is None else [*leading, shape[-1]])
         new.dtype = dtype_of(old)
         rewriter.set_output(source, new)

@@ -1,4 +1,4 @@
-"""ONNX files: every read is checked, every write is whole or not done at all."""
+"""ONNX files: every read is checked, and every write is whole or not done at all."""
 
 from onnxsurgeon.graph.check import check_model, check_parts
 from onnxsurgeon.graph.declared import subgraphs

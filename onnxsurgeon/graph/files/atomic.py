@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what may be read or written."""
+"""Files that are written whole or not at all, and checks of what may be read or written."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_bytes(
 ) -> None:
     """Write ``content``, whole or in pieces, to ``path`` under a temporary name, flush it to the disk, and rename it.
 
-    Without ``flush``, a power failure may leave another content; the end of the process alone does not.
-    ``before`` is called when all is on the disk but the old file not yet replaced.
+    Without ``flush``, a power failure may leave other content; the end of the process alone does not. ``before`` is
+    called when all is on the disk but the old file is not yet replaced.
 
     Raises:
         OnnxSurgeonError: of type ``error``, where the file exists and ``overwrite`` is false, or the system refuses.
@@ -38,7 +38,7 @@ def write_bytes(
     refuse_existing(path, overwrite=overwrite, error=error)
     temporary = temporary_beside(path)
     try:
-        temporary.unlink(missing_ok=True)  # of an earlier process with this number; never a link to what is elsewhere
+        temporary.unlink(missing_ok=True)  # left by an earlier process with this number; never a link to another place
         with temporary.open("xb") as file:
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
@@ -55,7 +55,7 @@ def write_bytes(
 
 
 def flush_folder(folder: Path) -> None:
-    """Let renames in ``folder`` reach the disk, where the system can open a folder at all."""
+    """Bring renames in ``folder`` to the disk, where the system can open a folder at all."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -66,13 +66,16 @@ def flush_folder(folder: Path) -> None:
 
 
 def temporary_beside(path: Path, what: str = "") -> Path:
-    """A hidden name in the folder of ``path``, for it or what belongs to it; short, however long its own name is."""
+    """A hidden name in the folder of ``path``, for it or what belongs to it.
+
+    It is short, however long the path's name is.
+    """
     digest = hashlib.sha256(f"{path.name}/{what}".encode(errors="surrogateescape")).hexdigest()[:16]
     return path.with_name(f".{digest}.{os.getpid()}{TEMPORARY_SUFFIX}")
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened to be read: a FIFO in its place would be waited for without end.
+    """Open a regular file to be read, and refuse any other: reading a FIFO would wait without end.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
@@ -104,7 +107,7 @@ def flush_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError] = ModelError) -> None:
-    """Raise ``error`` where ``path`` exists and may not be overwritten, is a directory, or no name of a file."""
+    """Raise ``error`` where ``path`` exists and may not be overwritten, is a directory, or is no name of a file."""
     try:
         if path.is_dir():
             raise error(f"{path}: is a directory", "no-such-file")
@@ -117,7 +120,10 @@ def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError
 
 
 def require_writable(path: Path, *, overwrite: bool) -> None:
-    """Raise ModelError where ``path`` could not be written: a long run must not end in what its start could tell."""
+    """Raise ModelError where ``path`` could not be written.
+
+    So a long run fails at its start and not at its end.
+    """
     refuse_existing(path, overwrite=overwrite)
     if not path.parent.is_dir():
         raise ModelError(f"{path}: no such folder: {path.parent}", "no-folder")

@@ -1,4 +1,4 @@
-"""An ONNX file read, top to bottom: bytes, protobuf, external data, headers; everything is checked on the way."""
+"""Reading an ONNX file, top to bottom: bytes, protobuf, external data, headers; everything is checked on the way."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
             external.load_inline(tensor, place)
             outside = True
     if len(kept) < len(model.graph.initializer):
-        # A message's memory is one piece, freed as one: only a copy without the bulk is small.
+        # The memory of a message is freed as one piece, so only a copy without the bulk is small.
         skeleton = ModelProto()
         del model.graph.initializer[:]
         skeleton.CopyFrom(model)
@@ -78,7 +78,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
 
 
 def _parse(path: Path) -> tuple[ModelProto, dict[int, Array]]:
-    """The model in a file, and the values of initializers that are so large that they were read on their own."""
+    """The model in a file, and the values of those initializers that are so large that they were read on their own."""
     model = ModelProto()
     try:
         status = path.stat()
@@ -111,7 +111,7 @@ def _parse(path: Path) -> tuple[ModelProto, dict[int, Array]]:
 def _take_arrays(model: ModelProto, path: Path, large: Mapping[int, Array]) -> tuple[dict[str, Array], bool]:
     """Values of the main graph's bulky initializers, and whether any initializer is external data.
 
-    Those at the positions ``large`` have been read already.
+    The initializers at the positions ``large`` have been read already.
     """
     arrays: dict[str, Array] = {}
     names: set[str] = set()

@@ -25,7 +25,7 @@ from onnxsurgeon.graph.parts import Parts, join, ordered, with_arrays
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
-# Models whose parts are larger are written with external data; the rest up to protobuf's limit is for the graph.
+# Models with larger tensors are written with external data; the rest up to protobuf's limit is for the graph.
 LARGEST_INLINE = 1_900_000_000
 _READ = 2**20  # bytes of a file that are copied at a time
 
@@ -35,14 +35,14 @@ def write_parts(
 ) -> tuple[str, ...]:
     """Write a model taken apart to ``path``: as one file, or with external data where it had any or is too large.
 
-    Without ``flush`` a model of one file is left to the system to bring to the disk.
+    Without ``flush``, the system decides when a model of one file reaches the disk.
 
     External data goes to a file beside the model, ``NAME.data``, or ``NAME.DIGEST.data`` where the plain name is in
-    use. An older one that nothing else refers to is removed only after the model that refers to it has been replaced:
+    use. An older file that nothing else refers to is removed only after the model that refers to it has been replaced:
     whenever the machine stops, the model on the disk finds its own data.
 
     Returns:
-        What is to be said about files of external data, in sentences.
+        Sentences on files of external data that the user should know.
 
     Raises:
         ModelError: the file exists and ``overwrite`` is false, or it cannot be written.
@@ -107,7 +107,7 @@ def _rename_data(parts: Parts, written: external.Written, path: Path, first: str
 
 
 def written_size(parts: Parts, name: str) -> int:
-    """How many bytes ``write_parts`` would write to a file called ``name``, external data included; none is written.
+    """Compute the number of bytes that ``write_parts`` would write to a file called ``name``, external data included.
 
     Raises:
         ModelError: the graph is too large for a file.
@@ -133,7 +133,7 @@ def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool 
     """Copy a model file, and its external data where it has any.
 
     Returns:
-        What is to be said about files of external data, as ``write_parts``.
+        Sentences on files of external data, as from ``write_parts``.
 
     Raises:
         ModelError: the target exists and ``overwrite`` is false, or it cannot be written.
@@ -148,7 +148,7 @@ def copy_model(source: Path, target: str | os.PathLike[str], *, overwrite: bool 
 
 
 def _inline(parts: Parts, path: Path) -> Iterable[bytes | memoryview]:
-    """The bytes of the model as one file, of which one chunk at a time is in memory besides the arrays."""
+    """The bytes of the model as one file; besides the arrays, only one chunk at a time is in memory."""
 
     def leave_room(tensor: TensorProto, name: str) -> None:
         tensor.raw_data = b""
@@ -178,7 +178,7 @@ def write_model(model: ModelProto, path: str | os.PathLike[str], *, overwrite: b
 def _serialized(model: ModelProto, path: Path) -> bytes:
     try:
         return bytes(model.SerializeToString(deterministic=True))
-    except Exception as error:  # protobuf's implementations raise different types for what is larger than 2 GB
+    except Exception as error:  # protobuf's implementations raise different types for more than 2 GB
         raise ModelError(f"{path}: cannot be written as one file: {first_line(error)}", "cannot-write") from error
 
 
