@@ -11,10 +11,15 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+# Before numpy is imported. Left alone, OpenBLAS starts a thread for each core in each of pytest's workers, and those
+# that wait for work spin: they take from the other worker. Results do not depend on it: tests/test_linear_algebra.py.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from threadpoolctl import ThreadpoolController
 
 from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, resume, save
 from onnxsurgeon.cli import main
@@ -106,6 +111,13 @@ def need(module, *, everywhere=False):
     if os.environ.get("CI") and (everywhere or not have_training()):
         return import_module(module)
     return pytest.importorskip(module)
+
+
+@pytest.fixture
+def two_blas_threads():
+    """BLAS has two threads, as on a user's machine, not the one of the tests."""
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

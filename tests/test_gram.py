@@ -151,6 +151,7 @@ def variants(matrix):
     return [np.asfortranarray(matrix), spread[::2, ::3], backwards[::-1, ::-1]]
 
 
+@pytest.mark.usefixtures("two_blas_threads")
 @pytest.mark.parametrize("shape", [(300, 200), (200, 300), (120, 90), (2000, 70), (70, 2000)], ids=str)
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_the_order_of_storage_does_not_change_a_bit(shape, dtype, monkeypatch):

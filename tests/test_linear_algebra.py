@@ -5,10 +5,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from onnxsurgeon import linear_algebra
 from onnxsurgeon.buffers import CHUNK, byte_chunks
-from onnxsurgeon.linear_algebra import LARGE, matmul, rank, singular_values
+from onnxsurgeon.linear_algebra import LARGE, eigen, matmul, rank, singular_values, svd, truncated_svd
 
 RNG = np.random.default_rng(0)
 
@@ -47,6 +48,7 @@ def test_rank_of_a_large_matrix_that_lacks_some():
     assert rank(weight) == 20
 
 
+@pytest.mark.usefixtures("two_blas_threads")
 def test_small_spectra_are_bit_identical_to_numpys():
     weight = RNG.standard_normal((300, 20)).astype("f")
     with linear_algebra.single_threaded():
@@ -54,6 +56,7 @@ def test_small_spectra_are_bit_identical_to_numpys():
     assert np.array_equal(singular_values(weight), expected)
 
 
+@pytest.mark.usefixtures("two_blas_threads")
 @pytest.mark.parametrize(
     ("a", "b"), [((900, 20), (20, 30)), ((20, 900), (900, 30)), ((20, 30), (30, 900)), ((30,), (30, 900))]
 )
@@ -65,6 +68,22 @@ def test_blocks_of_products(a, b, monkeypatch):
     monkeypatch.setattr(linear_algebra, "LARGE", 1000)
     np.testing.assert_allclose(matmul(left, right), plain, rtol=1e-12, atol=1e-12)
     assert matmul(left, right).shape == plain.shape
+
+
+def test_no_bit_depends_on_the_number_of_blas_threads(monkeypatch):
+    weight = RNG.standard_normal((700, 900))
+    other, symmetric = weight.astype("f"), weight @ weight.T
+    monkeypatch.setattr(linear_algebra, "LARGE", 10_000)
+    monkeypatch.setattr(linear_algebra, "GRAM_SIDE", 100)
+    blas, results = ThreadpoolController().select(user_api="blas"), []
+    for count in (1, 2):
+        monkeypatch.setattr(linear_algebra, "_spectra", {})
+        with blas.limit(limits=count):
+            assert {library["num_threads"] for library in blas.info()} == {count}
+            found = [singular_values(weight), singular_values(other), *svd(weight), *truncated_svd(other, 7)]
+            found += [*eigen(symmetric), matmul(weight, weight.T), matmul(other[0], other[0])]
+            results.append([rank(other), *(array.tobytes() for array in found)])
+    assert results[0] == results[1]
 
 
 def test_large_products_and_spectra_are_not_copied_whole():
