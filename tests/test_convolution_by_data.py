@@ -16,6 +16,7 @@ from onnxsurgeon import (
     calibrate,
     create_convolutional,
     evolve,
+    factorization_errors,
     load_dataset,
     operate,
     prepare,
@@ -69,7 +70,7 @@ def layer_by_numpy(x, layer):
     return np.moveaxis(y, 2, 1).reshape(len(x), -1, *sizes), rows.reshape(-1, rows.shape[2])
 
 
-@pytest.mark.parametrize("surgery", [Prune(1, 4), Prune(2, 3), FactorizeData(1, 3)], ids=str)
+@pytest.mark.parametrize("surgery", [Prune(1, 4), Prune(2, 3), FactorizeData(1, 3), FactorizeData(2, 3)], ids=str)
 def test_the_error_that_is_foretold_is_found(network, examples, surgery):
     moments = calibrate(network, examples, ROWS)
     operated = operate(network, surgery, moments=moments)
@@ -103,6 +104,22 @@ def test_a_factorized_convolution_is_thin_and_pointwise(network, examples):
     result = operate(network, FactorizeData(1, 3), moments=moments).network
     assert result.hidden(1).geometry == network.hidden(1).geometry
     assert result.hidden(2).geometry == Geometry.pointwise(2)
+
+
+def test_a_convolution_before_a_pool_is_factorized_too(network, examples):
+    """It is the last of its segment, and writes a width that others share; its rank costs what is foretold."""
+    moments = calibrate(network, examples, ROWS)
+    last = network.group_count
+    assert last == network.hidden_count + 1
+    operated = operate(network, FactorizeData(last, 5), moments=moments)
+    assert operated.record.exact
+    assert operated.record.deviation <= 1e-5
+    assert operated.network.topology == "c1-c6-c5-c5+20-10"
+    assert operated.network.hidden(2).geometry == network.segments[0].layers[1].geometry
+    assert operated.network.segments[0].layers[2].geometry == Geometry.pointwise(2)
+    errors = factorization_errors(network, last, moments)
+    found = [operate(network, FactorizeData(last, r), moments=moments).record.predicted for r in range(1, 6)]
+    assert found == pytest.approx(errors, rel=1e-3, abs=1e-4)
 
 
 def test_a_convolutional_network_evolves_to_its_limit(tmp_path):

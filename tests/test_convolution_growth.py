@@ -11,7 +11,7 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.recommend.channels import deeper_convolutions, profiles_of_channels
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.runs.branch import Branch
-from onnxsurgeon.surgery import InsertIdentity, Widen
+from onnxsurgeon.surgery import Factorize, InsertIdentity, Widen
 
 START = create_convolutional("28x28x1-c8-p-c16-p-10", seed=1)
 
@@ -106,6 +106,23 @@ def test_a_lineage_knows_a_convolution_before_a_pool(tmp_path):
         ((), (3,)),
         ((2,), (4,)),
     ]
+    assert [(group.after, group.before) for group in back.groups] == [
+        (group.before, group.after) for group in there.groups
+    ]
+
+
+def test_a_lineage_knows_the_factors_of_a_convolution_before_a_pool(tmp_path):
+    surgeries = (Factorize(2, 5), Widen(1, 3), Factorize(2, 4))
+    network = START
+    for surgery in surgeries:
+        network = operate(network, surgery, np.random.default_rng(0)).network
+    assert network.topology == "c1-c4-c8+c8-c8-c16+784-10"
+    lineage = ("factorize:2:5", "widen:1:3", "factorize:2:4")
+    save(Branch(1, 0, "start", network, lineage).stamped(), tmp_path / "thin.onnx")
+    thin = load(tmp_path / "thin.onnx")
+    there, back = kinship(START, thin), kinship(thin, START)
+    assert there.done == back.undone == lineage
+    assert [(group.before, group.after) for group in there.groups] == [((0,), (0, 1)), ((1,), (2, 3)), ((2,), (4,))]
     assert [(group.after, group.before) for group in back.groups] == [
         (group.before, group.after) for group in there.groups
     ]

@@ -1,5 +1,7 @@
 """Surgeries that change the number of convolutions: a centred identity, a product of thin ones, two made one."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -218,6 +220,27 @@ def test_an_identity_before_a_pool_is_behind_the_width_that_is_pooled(layer, top
     assert compare_models(given, to_model(twice), random_inputs(given, rows=3)).relative == 0
 
 
+@pytest.mark.parametrize(("layer", "topology"), [(1, "c2-c2-c3+c3-c4+16-5"), (2, "c2-c3+c3-c4-c4+16-5")])
+def test_a_convolution_before_a_pool_is_a_product_of_a_thin_one_and_a_pointwise_one(layer, topology):
+    network = create_convolutional("8x8x2-c3-p-c4-p-5", seed=1)
+    whole = network.segments[layer - 1].layers[0]
+    thin = network.splice((layer - 1, 0), 1, [replace(whole, weight=whole.weight[:, [0, 1, 0, 1][: whole.units]])])
+    given = thin if layer == 1 else network  # of rank 2, or of full rank
+    surgery = Factorize(layer, 2 if layer == 1 else 4)
+    expected = surgery.parameters_after(given)
+    operated = operate(given, surgery)
+    result, record = operated
+    assert record.exact
+    assert (result.topology, result.parameter_count) == (topology, expected)
+    written = to_model(result)
+    onnx.checker.check_model(written, full_check=True)
+    assert from_model(written).topology == topology
+    assert compare_models(to_model(given), written, random_inputs(written, rows=3)).relative <= 1e-5
+    assert [array.shape for _, array in operated.carry(given, 1).parameters()] == [
+        array.shape for _, array in result.parameters()
+    ]
+
+
 def test_no_identity_goes_behind_a_sum_of_convolutions():
     nodes = [
         node("Conv", "x K", "a", name="first", pads=[1] * 4),
@@ -233,3 +256,5 @@ def test_no_identity_goes_behind_a_sum_of_convolutions():
     assert network.hidden_count == 0
     with pytest.raises(SurgeryError, match=r"width 1 is no single layer's: units can be added there and taken away"):
         operate(network, InsertIdentity(1))
+    with pytest.raises(SurgeryError, match=r"width 1 is no single layer's: units can be added there and taken away"):
+        operate(network, Factorize(1, 2))

@@ -147,10 +147,10 @@ def test_onnxsim_prunes_to_the_size_and_recovers(start, images, tmp_path):
 
 def test_the_residual_network_is_trained_and_written(images, tmp_path):
     pytest.importorskip("torch")
-    from measuring.torch_convolutions import Residual, folded_count, train_residual
+    from measuring.torch_convolutions import Residual, folded_count, train_network
 
     out = tmp_path / "residual.onnx"
-    train_residual(shrink_convolutions.pictures(images.train), images.train.labels, 1, 1, 1, out)
+    train_network("residual", shrink_convolutions.pictures(images.train), images.train.labels, 1, 1, 1, out)
     network = load(out)
     assert network.topology == "c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10"
     assert network.parameter_count == folded_count(Residual())
@@ -160,15 +160,15 @@ def test_the_residual_network_is_trained_and_written(images, tmp_path):
 def test_torch_pruning_prunes_to_the_size(images, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("torch_pruning")
-    from measuring.torch_convolutions import prune_groups, train_residual
+    from measuring.torch_convolutions import prune_groups, train_network
 
     given, out, pictures = (
         tmp_path / "residual.onnx",
         tmp_path / "pruned.onnx",
         shrink_convolutions.pictures(images.train),
     )
-    train_residual(pictures, images.train.labels, 1, 1, 1, given)
-    told = prune_groups(given, pictures, images.train.labels, 7000, 1, 1, 1, out)
+    train_network("residual", pictures, images.train.labels, 1, 1, 1, given)
+    told = prune_groups("residual", given, pictures, images.train.labels, 7000, 1, 1, 1, out)
     assert told["importance"] in ("norms", "Taylor terms")
     assert 5000 < load(out).parameter_count <= 7000
 

@@ -24,11 +24,13 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
 from onnxsurgeon.data.sampling import sample_rows
-from onnxsurgeon.recommend.reduction import LAYERS, UNITS, by_units, kind_of, reductions
+from onnxsurgeon.recommend.ranks import ranks_for
+from onnxsurgeon.recommend.reduction import BOTH, LAYERS, RANKS, UNITS, by_units, kind_of, reductions
+from onnxsurgeon.recommend.resources import Bounds
 from onnxsurgeon.recommend.shrinking import count_of, least_count, widths_for
 from onnxsurgeon.recommend.trials import corrected, with_trials
 from onnxsurgeon.surgeon.fast_enough import Latencies
-from onnxsurgeon.surgery import FactorizeData, Prune
+from onnxsurgeon.surgery import Factorize, FactorizeData, Prune
 from onnxsurgeon.surgery.prune import pruning_costs
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.fit import fit
@@ -165,6 +167,52 @@ def test_convolutions_one_behind_the_other_are_not_merged(known):
     plans = reductions(deep, lambda each: calibrate(each, examples, rows), deep.parameter_count // 3)
     assert LAYERS not in {kind_of(str(plan)) for plan in plans}
     assert UNITS in {kind_of(str(plan)) for plan in plans}
+
+
+def test_ranks_go_where_the_macs_are():
+    """A dense layer has most of the parameters here, an early convolution most of the MACs."""
+    network = create_convolutional("12x12x1-c8-c24s4-64-10", seed=1)
+    costs = {i: np.linspace(1, 0, min(network.hidden(i).weight.shape)) for i in range(1, network.hidden_count + 1)}
+    macs = network.multiplications
+    limit = int(0.7 * macs)
+    by_macs = ranks_for(network, costs, None, Bounds(limit))
+    by_parameters = ranks_for(network, costs, int(0.7 * network.parameter_count), Bounds())
+
+    def factorized(ranks):
+        made = network
+        for i, rank in sorted(ranks.items(), reverse=True):
+            if rank < len(costs[i]):
+                made = operate(made, Factorize(i, rank)).network
+        return made
+
+    assert 0.6 * macs < factorized(by_macs).multiplications <= limit < factorized(by_parameters).multiplications
+    assert factorized(by_parameters).parameter_count <= 0.7 * network.parameter_count
+
+
+def test_ranks_that_cannot_save_enough_are_no_plan(known):
+    network, examples, rows, _ = known
+    bounds = Bounds(network.multiplications // 20)
+    plans = reductions(network, lambda each: calibrate(each, examples, rows), None, kinds=[RANKS], bounds=bounds)
+    assert plans == []
+
+
+def test_plans_for_macs_alone_end_where_these_are_few_enough(known):
+    """Each kind leaves as many parameters as it can: another number of them for each."""
+    network, examples, rows, moments = known
+    assert network.multiplications is not None
+    bounds = Bounds(network.multiplications // 2)
+    counts = {}
+    for kind in (UNITS, RANKS, BOTH):
+        (plan,) = reductions(network, lambda each: calibrate(each, examples, rows), None, kinds=[kind], bounds=bounds)
+        made = network
+        for surgery in plan.surgeries:
+            made = operate(made, surgery, moments=calibrate(made, examples, rows)).network
+        assert made.parameter_count == plan.parameters
+        assert 0.85 * bounds.multiplications < made.multiplications <= bounds.multiplications
+        counts[kind_of(str(plan))] = plan.parameters
+    assert counts.keys() == {UNITS, RANKS, BOTH}
+    assert len(set(counts.values())) > 1
+    assert reductions(network, lambda each: moments, None, bounds=Bounds(network.multiplications)) == []
 
 
 def test_a_trained_convolutional_network_is_shrunk(trained, tmp_path):

@@ -1,14 +1,16 @@
-"""A residual network of convolutions trained on Fashion-MNIST, made smaller: with labels, and with images alone.
+"""A network of convolutions trained on Fashion-MNIST, made smaller: with labels, and with images alone.
 
     python tools/shrink_convolutions.py --json convolutions.json
     python tools/shrink_convolutions.py --wishes shrink-4 --methods onnxsurgeon --epochs 4
+    python tools/shrink_convolutions.py --network plain --wishes macs-4 --json plain.json
 
-The network, c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10, is trained in PyTorch without a tenth of the training images,
-which decide (AdamW 0.004, one cycle, batch 64), and kept in the folder. What is asked for is evolve's --shrink 4,
---max-latency of half the given network's and, with images alone, --max-macs of a quarter; all else by default but for
-the number of epochs, which Torch-Pruning's result is trained for as well, as the given network was. onnxsim prunes by
-512 images and recovers by least squares; it does not train. Test images are told right, and as the given network tells
-them, by ONNX Runtime; latencies are of a row on one thread, in turns with the given network.
+The network, c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10, or plain c1-c32-c64+3136-10 in steps of 2, is trained in
+PyTorch without a tenth of the training images, which decide (AdamW 0.004, 0.002 of the plain one, one cycle, batch 64),
+and kept in the folder. What is asked for is evolve's --shrink 4, --max-latency of half the given network's and, with
+images alone, --max-macs of a quarter; all else by default but for the number of epochs, which Torch-Pruning's result is
+trained for as well, as the given network was. onnxsim prunes by 512 images and recovers by least squares; it does not
+train. Test images are told right, and as the given network tells them, by ONNX Runtime; latencies are of a row on one
+thread, in turns with the given network.
 Needs PyTorch and onnxsim, which ``make compare`` makes an environment with, and for its row torch-pruning.
 """
 
@@ -48,6 +50,8 @@ METHODS = {
     "torch-pruning": "Torch-Pruning, trained",
     OWN: "onnxsurgeon",
 }
+RESIDUAL, PLAIN = NETWORKS = "residual", "plain"
+KEYS = ("rows", "training_epochs", "epochs", "cores", "network")  # of Rules, that results were made by
 AGREEMENT = 0.98  # with the given network, of what imitates it at a quarter of its MACs
 
 
@@ -60,6 +64,7 @@ class Rules:
     training_epochs: int
     epochs: int
     cores: int
+    network: str = RESIDUAL
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Images:
 def main() -> None:
     """Make the runs that are missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=NETWORKS, default=RESIDUAL, help="that is given")
     parser.add_argument("--wishes", nargs="+", choices=WISHES, default=list(WISHES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
@@ -92,7 +98,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and go on with those it holds")
     given = parser.parse_args()
-    rules = Rules(given.folder, given.rows, given.training_epochs, given.epochs, given.cores)
+    rules = Rules(given.folder, given.rows, given.training_epochs, given.epochs, given.cores, given.network)
     try:
         compare(rules, given.wishes, given.methods, given.seeds, given.json)
     except SystemExit as error:
@@ -107,7 +113,7 @@ def compare(
     Raises:
         SystemExit: the results in ``path`` were made by other rules.
     """
-    results = Results({name: getattr(rules, name) for name in ("rows", "training_epochs", "epochs", "cores")}, path)
+    results = Results({name: getattr(rules, name) for name in KEYS}, path)
     hold_cores(rules.cores)
     rules.folder.mkdir(parents=True, exist_ok=True)
     images = Images.of(rules.rows)
@@ -131,13 +137,15 @@ def compare(
 def given_network(rules: Rules, images: Images, seed: int) -> Path:
     """The network that is given, trained where it has not been."""
     rows = "" if rules.rows is None else f"-{rules.rows}-rows"
-    path = rules.folder / f"given-{seed}-{rules.training_epochs}-epochs{rows}.onnx"
+    kind = "" if rules.network == RESIDUAL else f"-{rules.network}"
+    path = rules.folder / f"given{kind}-{seed}-{rules.training_epochs}-epochs{rows}.onnx"
     if not path.exists():
-        from measuring.torch_convolutions import train_residual
+        from measuring.torch_convolutions import train_network
 
         part = path.with_suffix(".part")
         labels = np.asarray(images.train.labels)
-        train_residual(pictures(images.train), labels, rules.training_epochs, seed, rules.cores, part)
+        shown = pictures(images.train)
+        train_network(rules.network, shown, labels, rules.training_epochs, seed, rules.cores, part)
         part.with_suffix(".pt").replace(path.with_suffix(".pt"))
         part.replace(path)
     return path
@@ -177,7 +185,7 @@ def measure(rules: Rules, images: Images, start: Path, wish: str, method: str, s
         from measuring.torch_convolutions import prune_groups
 
         train = pictures(images.train)
-        extra = prune_groups(start, train, labels, most, rules.epochs, seed, rules.cores, out)
+        extra = prune_groups(rules.network, start, train, labels, most, rules.epochs, seed, rules.cores, out)
     else:
         from measuring.onnxsim_pruning import prune_by_onnxsim
 

@@ -127,8 +127,8 @@ def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterato
         if parted is not None:
             yield from _back(parted, surgeries[:-1], ends)
         return
-    if isinstance(effect, Followed):
-        before = _without_end(segments, layer, ends)
+    if isinstance(effect, Followed | Preceded):
+        before = _without_end(segments, layer, ends, effect)
         if before is not None:
             yield from _back(before, surgeries[:-1], ends)
             return
@@ -209,24 +209,31 @@ def _with_ends(segments: _Segments, tied: Sequence[int], more: int | None) -> _S
     return tuple(found)
 
 
-def _without_end(segments: _Segments, layer: int, ends: _Ends) -> _Segments | None:
-    """Before a layer was put behind the one that writes a shared width; None: it cannot have been."""
+def _without_end(segments: _Segments, layer: int, ends: _Ends, effect: Followed | Preceded) -> _Segments | None:
+    """Before a layer was put behind the one that writes a shared width, or before it; None: it cannot have been."""
     number = layer - 1 - sum(len(segment) - 1 for segment in segments) + 1  # then there was a hidden layer less
     if not 0 <= number < len(ends) or len(ends[number]) != 1 or len(segments[ends[number][0]]) < 2:
         return None
     (at,) = ends[number]
     *others, here, end = segments[at]
+    if isinstance(effect, Preceded):
+        if here.units not in (None, effect.units):
+            return None
+        whole = end._replace(origin=here.origin | end.origin)
+        return (*segments[:at], (*others, whole), *segments[at + 1 :])
     if None not in (here.units, end.units) and here.units != end.units:
         return None
     return (*segments[:at], (*others, here), *segments[at + 1 :])
 
 
-def _with_another_end(segments: _Segments, tied: Sequence[int]) -> _Segments | None:
-    """With a layer behind the one that writes a shared width; None: several layers write it."""
+def _with_another_end(segments: _Segments, tied: Sequence[int], effect: Followed | Preceded) -> _Segments | None:
+    """With a layer behind the one that writes a shared width, or before it; None: several layers write it."""
     if len(tied) != 1:
         return None
     (at,) = tied
-    last = segments[at][-1]
+    *others, last = segments[at]
+    if isinstance(effect, Preceded):
+        return (*segments[:at], (*others, _Layer(effect.units, last.origin), last), *segments[at + 1 :])
     return (*segments[:at], (*segments[at], _Layer(last.units, frozenset())), *segments[at + 1 :])
 
 
@@ -245,8 +252,8 @@ def _forth(segments: _Segments, surgery: Surgery, ends: _Ends) -> _Segments | No
     tied = _ends_at(segments, surgery.layer, ends)
     if tied is None:
         return None
-    if isinstance(effect, Followed):
-        return _with_another_end(segments, tied)
+    if isinstance(effect, Followed | Preceded):
+        return _with_another_end(segments, tied, effect)
     return _with_ends(segments, tied, effect.added if isinstance(effect, Widened) else None)
 
 

@@ -1,12 +1,13 @@
 """How a trained network could be made as small as asked: by units, by ranks, by whole layers; each at equal size.
 
 What a plan takes away is chosen by what it costs at the network's outputs (``calibration.sensitivity``), greedily:
-what costs least for a parameter saved goes first. Which plan is best is then measured.
+what costs least for a parameter saved goes first, or for a MAC where these are too many. Which plan is best is then
+measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,12 +16,12 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend.candidates import Candidate
-from onnxsurgeon.recommend.resources import Bounds
+from onnxsurgeon.recommend.ranks import factorized, spelled_ranks
+from onnxsurgeon.recommend.resources import Bounds, Budget
 from onnxsurgeon.recommend.shrinking import UNBOUNDED, widths_for
 from onnxsurgeon.recommend.trials import corrected
 from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
 from onnxsurgeon.surgery.apply import count_of
-from onnxsurgeon.surgery.factorize_data import factorization_costs
 from onnxsurgeon.surgery.prune import pruning_costs
 
 Measure = Callable[[Network], Moments]
@@ -49,27 +50,33 @@ def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
 def reductions(
     network: Network,
     measure: Measure,
-    most: int,
+    most: int | None,
     branch: int = 0,
     kinds: Sequence[str] | None = None,
     bounds: Bounds = UNBOUNDED,
 ) -> list[Candidate]:
     """Plans that bring ``network`` to at most ``most`` parameters, the most obvious first; none where it has no more.
 
+    Without ``most``, to ``bounds``.
+
     Args:
         network: the branch's network.
         measure: calibrates a network, with sensitivities where it can.
-        most: parameter count that must not be exceeded; a plan that comes no nearer to it is left out.
+        most: parameter count that must not be exceeded, and at which a plan ends, whether it is within the bounds or
+            not; a plan that comes no nearer to it is left out. None: a plan ends where the bounds are met.
         branch: the branch's number, passed on.
         kinds: of which kinds, as of ``kind_of``; by default of all.
-        bounds: of what is computed, which the choice of units goes by; see ``widths_for``.
+        bounds: of what is computed, which the choice of units and ranks goes by; see ``widths_for``.
     """
-    if network.parameter_count <= most:
+    if not _is_beyond(network, most, bounds):
         return []
     plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers}
     chosen = [plan for kind, plan in plans.items() if kinds is None or kind in kinds]
     found = [
-        each for plan in chosen for each in plan(network, measure, most, branch, bounds) if each[0].parameters <= most
+        each
+        for plan in chosen
+        for each in plan(network, measure, most, branch, bounds)
+        if most is None or each[0].parameters <= most
     ]
     least = min((cost for _, cost in found if cost), default=0.0)
     return [candidate for candidate, cost in found if cost <= HOPELESS * least or not cost]
@@ -98,30 +105,40 @@ def _units(
     return _candidate(surgeries, count_of(network, widths), reason, branch), cost
 
 
-def _by_units(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
+def _is_beyond(network: Network, most: int | None, bounds: Bounds) -> bool:
+    """Whether a network is larger than plans are to leave it."""
+    if most is None:
+        return Budget(network, bounds).excess({}) > 0
+    return network.parameter_count > most
+
+
+def _by_units(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
     found = _units(network, measure(network), most, branch, bounds)
     if found is not None:
         yield found
 
 
-def _by_ranks(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
-    surgeries, count, cost = _factorized(network, measure(network), most)
+def _by_ranks(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
+    surgeries, count, cost = factorized(network, measure(network), most, bounds)
     if surgeries:
-        yield _candidate(surgeries, count, f"{RANKS}: {_spelled_ranks(network, surgeries)}", branch), cost
+        yield _candidate(surgeries, count, f"{RANKS}: {spelled_ranks(surgeries)}", branch), cost
 
 
-def _by_both(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
+def _by_both(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
     """Units first, down to the mean of both sizes by ratio; then ranks."""
-    between = int((network.parameter_count * most) ** 0.5)
-    first, lost = _pruned(network, measure(network), between, bounds)
+    if most is None:
+        between, wider = None, bounds.times((1 + Budget(network, bounds).excess({})) ** 0.5)
+    else:
+        between, wider = int((network.parameter_count * most) ** 0.5), bounds
+    first, lost = _pruned(network, measure(network), between, wider)
     smaller = _operated(network, first, measure)
-    surgeries, count, cost = _factorized(smaller, measure(smaller), most)
+    surgeries, count, cost = factorized(smaller, measure(smaller), most, bounds)
     if first and surgeries:
         plan: list[Surgery] = [*first, *surgeries]
-        yield _candidate(plan, count, f"{BOTH}: {_spelled_ranks(smaller, surgeries)}", branch), lost + cost
+        yield _candidate(plan, count, f"{BOTH}: {spelled_ranks(surgeries)}", branch), lost + cost
 
 
-def _by_layers(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
+def _by_layers(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
     """One hidden layer gone, and units of the others; the layer whose loss is least by what the moments predict."""
     moments = measure(network)
     best: tuple[float, int] | None = None
@@ -139,7 +156,7 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int, bound
         return
     merge = MergeData(best[1])
     shallower = _operated(network, [merge], measure)
-    rest = _pruned(shallower, measure(shallower), most, bounds)[0] if shallower.parameter_count > most else []
+    rest = _pruned(shallower, measure(shallower), most, bounds)[0] if _is_beyond(shallower, most, bounds) else []
     widths = {each.layer: each.units for each in rest}
     count = count_of(shallower, widths)
     plan: list[Surgery] = [merge, *rest]
@@ -161,71 +178,11 @@ def _pruned(
     return chosen, sum(float(costs[each.layer][each.units - 1]) for each in chosen)
 
 
-def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[FactorizeData], int, float]:
-    """Ranks of the hidden layers' weights, where they save parameters; the parameters that are left; what it costs.
-
-    From the last layer to the first: a factorization adds a hidden layer before those behind it.
-    """
-    costs: dict[int, Array] = {}
-    for i in range(1, network.hidden_count + 1):
-        try:
-            costs[i] = corrected(moments, FactorizeData.operation, i, factorization_costs(network, i, moments))
-        except SurgeryError:
-            continue
-    ranks = _ranks_for(network, costs, most)
-    saved = {i: _saved(network, i, rank) for i, rank in ranks.items()}
-    chosen = [FactorizeData(i, rank) for i, rank in sorted(ranks.items(), reverse=True) if saved[i] > 0]
-    cost = sum(float(costs[each.layer][each.rank - 1]) for each in chosen)
-    return chosen, network.parameter_count - sum(saved[each.layer] for each in chosen), cost
-
-
-def _ranks_for(network: Network, costs: Mapping[int, Array], most: int) -> dict[int, int]:
-    """Rank of each hidden layer's weight; greedy, from the largest rank that saves anything on."""
-    ranks = {i: len(curve) for i, curve in costs.items()}
-
-    def excess() -> int:
-        return network.parameter_count - sum(max(0, _saved(network, i, rank)) for i, rank in ranks.items()) - most
-
-    while excess() > 0:
-        best: tuple[float, int, int] | None = None
-        for i, curve in costs.items():
-            lower = _next_rank(network, i, ranks[i])
-            if lower < 1:
-                continue
-            gain = max(0, _saved(network, i, lower)) - max(0, _saved(network, i, ranks[i]))
-            loss = float(curve[lower - 1] - curve[ranks[i] - 1])
-            if gain > 0 and (best is None or (loss / gain, i) < best[:2]):
-                best = loss / gain, i, lower
-        if best is None:
-            break
-        ranks[best[1]] = best[2]
-    return ranks
-
-
-def _next_rank(network: Network, i: int, rank: int) -> int:
-    """The next lower rank that saves parameters, in steps of a fiftieth."""
-    layer = network.hidden(i)
-    saving = (layer.weight.size - 1) // (layer.inputs + layer.units)
-    return min(rank - max(1, round(rank / 50)), saving)
-
-
-def _saved(network: Network, i: int, rank: int) -> int:
-    layer = network.hidden(i)
-    return int(layer.weight.size) - rank * (layer.inputs + layer.units)
-
-
 def _operated(network: Network, surgeries: Sequence[Surgery], measure: Measure) -> Network:
     rng = np.random.default_rng(0)  # none of them draws
     for surgery in surgeries:
         network = operate(network, surgery, rng, moments=measure(network)).network
     return network
-
-
-def _spelled_ranks(network: Network, surgeries: list[FactorizeData]) -> str:
-    return ", ".join(
-        f"layer {each.layer}: rank {each.rank} of {min(network.hidden(each.layer).weight.shape)}"
-        for each in reversed(surgeries)
-    )
 
 
 def _candidate(surgeries: Sequence[Surgery], count: int, reason: str, branch: int) -> Candidate:

@@ -64,12 +64,12 @@ def with_trials(moments: Moments, network: Network, examples: Examples, rows: Ar
     corrections: dict[tuple[str, int], Array] = {}
     for kind, count, foretold in (
         (Prune, network.group_count, pruning_costs),
-        (FactorizeData, network.hidden_count, factorization_costs),
+        (FactorizeData, network.group_count, factorization_costs),
     ):
         for i in range(1, count + 1):
             try:
                 costs = foretold(network, i, moments)
-            except SurgeryError:  # too wide for moments
+            except SurgeryError:  # too wide for moments, or no single layer's width
                 continue
             tried = {amount: cost(kind(i, amount)) for amount in _amounts(costs)}
             found = _factors(costs, tried)

@@ -78,12 +78,12 @@ def _after(
     """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first that they make.
 
     ``counts`` are the hidden layers of each segment before, ``wanted`` those after all: what is put behind a segment's
-    last layer is put there where one is missing.
+    last layer, or before it, is put there where one is missing.
     """
     have = list(counts)
     for surgery in surgeries.split("+"):
         effect, i = _effect(surgery), _position(surgery)
-        if isinstance(effect, Followed) and i >= len(layers):
+        if isinstance(effect, Followed | Preceded) and i >= len(layers):
             at = next((n for n, (few, many) in enumerate(zip(have, wanted, strict=False)) if few < many), None)
             if at is not None:
                 have[at] += 1

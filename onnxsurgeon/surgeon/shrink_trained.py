@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -41,6 +41,7 @@ from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
+from onnxsurgeon.surgeon.objective import Limits
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
 from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
@@ -203,7 +204,9 @@ class ShrinkTrained(FrontSearch):
         most, bounds = straight.network.parameter_count, self.limits.bounds
         if self.limits.latency is None:
             most = self.most(base if bounds.are_any else straight) or most
-        plans = reductions(base.network, self._calibrated, most, base.number, bounds=bounds)
+        # How many parameters bounds alone allow differs from kind to kind: ranks of convolutions save other things.
+        end = None if self.limits == Limits(**asdict(bounds)) else most
+        plans = reductions(base.network, self._calibrated, end, base.number, bounds=bounds)
         given = self.given_branch
         moments = calibrate(given.network, self.train, self.sample)
         plain = self._plain(given, moments, most)

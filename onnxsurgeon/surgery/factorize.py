@@ -15,6 +15,7 @@ from onnxsurgeon.linear_algebra import matmul, rank, truncated_svd
 from onnxsurgeon.surgery.base import Replacement, Surgery, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Preceded
 from onnxsurgeon.surgery.parameters import fill_for_new, slope_of, slots_for
+from onnxsurgeon.surgery.written import written_by
 
 
 @register
@@ -23,7 +24,8 @@ class Factorize(Surgery):
     """Truncated SVD of hidden layer ``layer`` at ``rank`` r (paper, 3.1).
 
     W_i → U_r Σ_r, a linear layer without bias, then V_rᵀ with b_i and φ. Exact where r ≥ rank(W_i). A convolution
-    becomes one with its taps and r units, and one of one tap.
+    becomes one with its taps and r units, and one of one tap; so does one that alone writes a width which several
+    segments share, such as before a pool.
     """
 
     operation: ClassVar[str] = "factorize"
@@ -40,22 +42,22 @@ class Factorize(Surgery):
 
     def require(self, network: Network) -> None:
         """1 ≤ r ≤ min(n_{i-1}, n_i)."""
-        layer = network.hidden(self.layer)
+        _, layer = written_by(network, self.layer)
         require_amount(self, self.rank, min(layer.weight.shape), "the rank")
 
     def is_exact(self, network: Network) -> bool:
         """Where nothing but zeros is cut off."""
-        return self.rank >= rank(network.hidden(self.layer).weight)
+        return self.rank >= rank(written_by(network, self.layer)[1].weight)
 
     def parameters_after(self, network: Network) -> int:
         """Exact, and without a decomposition or a product of the weights."""
         network = network.parted()
-        layer = network.hidden(self.layer)
+        _, layer = written_by(network, self.layer)
         return network.parameter_count - layer.weight.size + self.rank * (layer.inputs + layer.units)
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
         """φ(x W + b) → φ((x U_r Σ_r) V_rᵀ + b)."""
-        layer = network.hidden(self.layer)
+        _, layer = written_by(network, self.layer)
         projected, vt = truncated_svd(layer.weight, self.rank)
         first = DenseLayer(projected, None, None, network.fresh_names(), layer.geometry)
         geometry = None if layer.geometry is None else Geometry.pointwise(layer.geometry.rank)

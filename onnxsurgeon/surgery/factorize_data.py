@@ -17,6 +17,7 @@ from onnxsurgeon.linear_algebra import Array, Eigen, eigen, matmul
 from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_amount
 from onnxsurgeon.surgery.effects import Effect, Preceded
 from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of, slots_for
+from onnxsurgeon.surgery.written import written_by
 
 # How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
 # not move in are ranked by the weights.
@@ -35,7 +36,8 @@ class FactorizeData(DataAware):
     inverse is taken, so inputs that are constant do no harm. (Cf. Wang et al., "SVD-LLM", arXiv 2403.07378, which
     whitens by a Cholesky factor instead.)
 
-    Exact on any input where r is the number of units.
+    Exact on any input where r is the number of units. A width that several segments share is a layer too where a single
+    convolution writes it, such as before a pool.
     """
 
     operation: ClassVar[str] = "factorize_data"
@@ -52,16 +54,17 @@ class FactorizeData(DataAware):
 
     def require(self, network: Network) -> None:
         """1 ≤ r ≤ min(n_{i-1}, n_i)."""
-        layer = network.hidden(self.layer)
+        _, layer = written_by(network, self.layer)
         require_amount(self, self.rank, min(layer.weight.shape), "the rank")
 
     def is_exact(self, network: Network) -> bool:
         """Where nothing is cut off."""
-        return self.rank >= network.hidden(self.layer).units
+        return self.rank >= written_by(network, self.layer)[1].units
 
     def refit(self, network: Network, moments: Moments) -> Replacement:
         """φ(x W + b) → φ((x W V_r) V_rᵀ + b')."""
-        layer, input_moment = network.hidden(self.layer), moments.input_of(network, self.layer)
+        place, layer = written_by(network, self.layer)
+        input_moment = moments.at(network, place)
         dtype = layer.weight.dtype
         vt = _decompose(layer.weight, input_moment.covariance).vt[: self.rank]
         thin = matmul(layer.weight, vt.T, dtype=dtype)
@@ -96,7 +99,8 @@ def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
     """
-    layer, covariance = network.hidden(i), moments.input_of(network, i).covariance
+    place, layer = written_by(network, i)
+    covariance = moments.at(network, place).covariance
     vt = _decompose(layer.weight, covariance).vt
     along = matmul(layer.weight, vt.T)
     parts = np.maximum((matmul(covariance, along) * along).sum(axis=0), 0)
@@ -113,8 +117,8 @@ def factorization_costs(network: Network, i: int, moments: Moments) -> Array:
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
     """
-    layer, covariance = network.hidden(i), moments.input_of(network, i).covariance
-    metric = moments.sensitivity_of(network, i, 0)
+    place, layer = written_by(network, i)
+    covariance, metric = moments.at(network, place).covariance, moments.sensitivity_at(network, place)
     vt = _decompose(layer.weight, covariance).vt
     along = matmul(layer.weight, vt.T)
     parts = np.maximum((matmul(covariance, along) * along).sum(axis=0), 0)

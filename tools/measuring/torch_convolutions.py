@@ -1,4 +1,4 @@
-"""A small residual network of convolutions in PyTorch: trained, and pruned by Torch-Pruning."""
+"""Small networks of convolutions in PyTorch, one residual, one plain: trained, and pruned by Torch-Pruning."""
 
 from __future__ import annotations
 
@@ -55,28 +55,48 @@ class Residual(torch.nn.Module):
         return self.out(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+class Plain(torch.nn.Module):
+    """Two convolutions of 3 × 3 in steps of 2, and a dense layer to ten classes."""
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, channels, 3, stride=2, padding=1)
+        self.second = torch.nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+        self.out = torch.nn.Linear(2 * channels * 49, 10)
+
+    def forward(self, x: Any) -> Any:
+        """(batch, 1, 28, 28) to logits (batch, 10)."""
+        x = functional.relu(self.second(functional.relu(self.first(x))))
+        return self.out(x.flatten(1))
+
+
+# And the learning rates that they are trained with.
+KINDS: dict[str, tuple[Callable[[], Any], float]] = {"residual": (Residual, RATE), "plain": (Plain, RATE / 2)}
+
+
 def pixels_of(images: Array) -> Any:
     """(rows, height, width) of bytes as (rows, 1, height, width) from 0 to 1."""
     return torch.tensor(images).float()[:, None] / 255
 
 
-def train_residual(images: Array, labels: Array, epochs: int, seed: int, cores: int, out: Path) -> None:
-    """Train one, and write it to ``out`` as ONNX and beside it, .pt, as PyTorch has it."""
+def train_network(kind: str, images: Array, labels: Array, epochs: int, seed: int, cores: int, out: Path) -> None:
+    """Train one of ``KINDS``, and write it to ``out`` as ONNX and beside it, .pt, as PyTorch has it."""
     torch.manual_seed(seed)
     torch.set_num_threads(cores)
-    pixels, network = pixels_of(images), Residual()
-    trained(network, pixels, torch.tensor(labels), epochs, seed)
+    make, rate = KINDS[kind]
+    pixels, network = pixels_of(images), make()
+    trained(network, pixels, torch.tensor(labels), epochs, seed, rate)
     torch.save(network.state_dict(), out.with_suffix(".pt"))
     export(network, pixels[:2], out, "images", ("logits",))
 
 
-def trained(network: Any, pixels: Any, labels: Any, epochs: int, seed: int) -> Any:
+def trained(network: Any, pixels: Any, labels: Any, epochs: int, seed: int, rate: float = RATE) -> Any:
     """The network after so many epochs of AdamW with one cycle of the learning rate."""
-    return fit(network, [pixels], labels, functional.cross_entropy, epochs=epochs, seed=seed, rate=RATE, batch=BATCH)
+    return fit(network, [pixels], labels, functional.cross_entropy, epochs=epochs, seed=seed, rate=rate, batch=BATCH)
 
 
 def prune_groups(
-    given: Path, images: Array, labels: Array, most: int, epochs: int, seed: int, cores: int, out: Path
+    kind: str, given: Path, images: Array, labels: Array, most: int, epochs: int, seed: int, cores: int, out: Path
 ) -> dict[str, Any]:
     """Prune the network beside ``given`` (.pt) by Torch-Pruning to ``most`` parameters, train it, and write it.
 
@@ -91,7 +111,8 @@ def prune_groups(
 
     torch.manual_seed(seed)
     torch.set_num_threads(cores)
-    network = Residual()
+    make, rate = KINDS[kind]
+    network = make()
     network.load_state_dict(torch.load(given.with_suffix(".pt"), weights_only=True))
     pixels, targets = pixels_of(images), torch.tensor(labels)
     some = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[: GRADIENT_BATCHES * BATCH]
@@ -128,7 +149,7 @@ def prune_groups(
                 else:
                     low = ratio
     best = max(found, key=lambda name: share_right(found[name], pixels[some], targets[some]))
-    network = trained(found[best], pixels, targets, epochs, seed)
+    network = trained(found[best], pixels, targets, epochs, seed, rate)
     export(network, pixels[:2], out, "images", ("logits",))
     return {"importance": best}
 
