@@ -15,7 +15,9 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
 
 def inputs_of(node: onnx.NodeProto) -> list[str]:
     """Names that a node reads, those read inside its subgraphs included."""
-    found = [name for name in node.input if name]
+    found = list(node.input)
+    if "" in found:
+        found = [name for name in found if name]
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:
