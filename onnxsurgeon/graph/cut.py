@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 
@@ -28,11 +29,12 @@ class Cut:
     """What is left of a model without its segments.
 
     Attributes:
-        model: the rest, with its nodes and tensors unchanged.
-        positions: for each segment, its place in the list of nodes.
-        prefix: positions of the nodes on which the features depend.
-        removed: the nodes that were taken out.
-        gone: names of the tensors that were taken out.
+        model: the rest, its nodes and tensors unchanged.
+        positions: for each segment, where in the list of nodes it belongs.
+        prefix: positions of the nodes that the features depend on.
+        removed: the nodes that are gone.
+        gone: names of the tensors that are gone.
+        writes: names that each node of the rest writes.
     """
 
     model: onnx.ModelProto
@@ -40,15 +42,15 @@ class Cut:
     prefix: tuple[int, ...]
     removed: list[onnx.NodeProto]
     gone: frozenset[str]
+    writes: list[list[str]]
 
 
-def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str]) -> Cut:
-    """Return ``model`` without the nodes and tensors that only its segments need.
+def cut(model: onnx.ModelProto, flow: Known, segments: Sequence[Ends], features: Sequence[str]) -> Cut:
+    """``model`` without the nodes and tensors that only its segments need.
 
-    Segments come in the order of computation. A node that nothing needed before stays.
+    ``flow`` is what is known of its nodes. Segments come in the order of computation. What nothing needed before stays.
     """
     graph = model.graph
-    flow = _Flow.of(graph)
     outputs = [value.name for value in graph.output]
     stops = {ends.output for ends in segments}
     entries = [ends.entry for ends in segments]
@@ -91,7 +93,8 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
         last = made[ends.output] = max(behind, min(last, first_reader.get(ends.output, len(kept_nodes))))
     positions = tuple(made[ends.output] for ends in segments)
     prefix_positions = tuple(sorted(places[index] for index in prefix.nodes))
-    return Cut(rest, positions, prefix_positions, [graph.node[index] for index in sorted(removed)], frozenset(gone))
+    nodes, writes = [graph.node[index] for index in sorted(removed)], [flow.writes[index] for index in kept_nodes]
+    return Cut(rest, positions, prefix_positions, nodes, frozenset(gone), writes)
 
 
 def _name(entry: onnx.TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto) -> str:
@@ -105,18 +108,30 @@ class _Needed:
 
 
 @dataclass(frozen=True)
-class _Flow:
-    """Inputs and outputs of each node, and the node that writes each tensor, taken from the protobuf once."""
+class Known:
+    """What each node reads and writes, and which node writes a tensor: asked of the protobuf once.
+
+    Attributes:
+        reads: names that each node reads, inside of its bodies too.
+        writes: names that each node writes.
+        producers: position of the node that writes each tensor.
+    """
 
     reads: list[list[str]]
     writes: list[list[str]]
     producers: dict[str, int]
 
     @classmethod
-    def of(cls, graph: onnx.GraphProto) -> _Flow:
+    def of(cls, graph: onnx.GraphProto) -> Known:
+        """What is known of the nodes of ``graph``."""
         reads = [inputs_of(node) for node in graph.node]
         writes = [list(node.output) for node in graph.node]
         return cls(reads, writes, {name: index for index, names in enumerate(writes) for name in names if name})
+
+    @cached_property
+    def tensors(self) -> set[str]:
+        """Names of the tensors that nodes read or write."""
+        return set().union(*self.reads, *self.writes)
 
     def needed(self, wanted: Sequence[str], stops: set[str]) -> _Needed:
         """Nodes and tensors on which the wanted tensors depend, without looking behind the tensors ``stops``."""
@@ -134,5 +149,5 @@ class _Flow:
             if index not in nodes:
                 nodes.add(index)
                 tensors.update(self.writes[index])
-                todo.extend(self.reads[index])
+                todo += self.reads[index]
         return _Needed(nodes, tensors)

@@ -14,8 +14,10 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[GraphProto]:
 
 
 def inputs_of(node: onnx.NodeProto) -> list[str]:
-    """Names that a node reads, including those that its subgraphs read."""
-    found = [name for name in node.input if name]
+    """Names that a node reads, those read inside its subgraphs included."""
+    found = list(node.input)
+    if "" in found:
+        found = [name for name in found if name]
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:

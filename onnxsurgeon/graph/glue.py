@@ -22,15 +22,16 @@ def read_glue(node: gs.Node) -> list[Glue]:
     Raises:
         NotGlue: it cannot be trained through; says why.
     """
-    if node.op.startswith(UNLIFTED):
-        raise NotGlue(NOT_TOLD)
-    if node.op not in READERS and node.op not in ACTIVATIONS:
-        raise NotGlue("it has no gradient rule")
-    if any(tensor.shape is None for tensor in (*tensors_of(node), *node.outputs[:1])):
-        raise NotGlue("the shapes around it are not known")
-    if node.op in ACTIVATIONS:
-        return [glue_of(node, "Activation", 2 if node.op == "PRelu" else 1, activation=activation_of(node))]
-    return READERS[node.op](node)
+    op = node.op
+    is_activation = op in ACTIVATIONS
+    if not is_activation and op not in READERS:
+        raise NotGlue(NOT_TOLD if op.startswith(UNLIFTED) else "it has no gradient rule")
+    for tensor in (*node.inputs, *node.outputs[:1]):
+        if tensor.shape is None and tensor.name:
+            raise NotGlue("the shapes around it are not known")
+    if is_activation:
+        return [glue_of(node, "Activation", 2 if op == "PRelu" else 1, activation=activation_of(node))]
+    return READERS[op](node)
 
 
 def data_inputs(node: gs.Node, read: list[Any] | None = None) -> list[Any]:

@@ -54,8 +54,8 @@ def glue_shape(tensor: Any) -> Shape:
     """The shape of a glue node's input or output: all sizes for a constant, else None for axis 0 and unknown sizes."""
     if isinstance(tensor, gs.Constant):
         return tuple(int(size) for size in np.shape(tensor.values))
-    sizes = [size if isinstance(size, int) and size >= 0 else None for size in tensor.shape]
-    return (None, *sizes[1:]) if sizes else ()
+    sizes = tensor.shape
+    return (None, *[size if isinstance(size, int) and size >= 0 else None for size in sizes[1:]]) if sizes else ()
 
 
 def tensors_of(node: gs.Node) -> list[Any]:
@@ -64,27 +64,18 @@ def tensors_of(node: gs.Node) -> list[Any]:
 
 
 def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: Any) -> Glue:
-    """Glue that reads the node's first ``inputs`` inputs (None.
-
-    All) and applies ``op`` (by default the node's operator).
+    """Glue that reads the node's first ``inputs`` inputs, or all of them, and applies ``op``, by default its own.
 
     Raises:
         NotGlue: a constant among the inputs has a row for each row of the batch.
     """
-    read, out = tensors_of(node)[:inputs], glue_shape(node.outputs[0])
-    shapes = tuple(glue_shape(tensor) for tensor in read)
+    read, written = tensors_of(node)[:inputs], node.outputs[0]
+    out, shapes = glue_shape(written), tuple(map(glue_shape, read))
     for tensor, shape in zip(read, shapes, strict=True):
-        if isinstance(tensor, gs.Constant) and len(shape) == len(out) and shape and shape[0] != 1:
+        if len(shape) == len(out) and isinstance(tensor, gs.Constant) and shape and shape[0] != 1:
             raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
-    return Glue(
-        op or node.op,
-        tuple(tensor.name for tensor in read),
-        node.outputs[0].name,
-        shapes,
-        out,
-        attributes,
-        label(node),
-    )
+    names = tuple([tensor.name for tensor in read])
+    return Glue(op or node.op, names, written.name, shapes, out, attributes, label(node))
 
 
 def axis_of(node: gs.Node, axis: int) -> int:

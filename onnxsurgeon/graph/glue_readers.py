@@ -34,10 +34,10 @@ MOST_REPEATS = 16
 def _plain(node: gs.Node) -> list[Glue]:
     """An elementwise operator that needs nothing besides its inputs."""
     out = node.outputs[0].shape
-    for tensor in tensors_of(node):
-        if not isinstance(tensor, gs.Constant):
-            fewer = len(tensor.shape) < len(out)
-            if fewer or (len(out) > 0 and tensor.shape[0] == 1 and out[0] != 1):
+    for tensor in node.inputs:
+        if tensor.name and not isinstance(tensor, gs.Constant):
+            shape = tensor.shape
+            if len(shape) < len(out) or (len(out) > 0 and shape[0] == 1 and out[0] != 1):
                 raise NotGlue(f"its input '{tensor.name}' has no row for each row of the batch")
     return [glue_of(node)]
 

@@ -74,8 +74,8 @@ class _Walk(Units):
             self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
         for name, node in self.sizes.turned().items():
             self.pin_tensor(name, f"the file computes shapes from their number (node '{node}')")
-        for name in self.frame.turned & self.tensors.keys():
-            # The file's constants, numbers of places and cuts there follow the file's order of axes, not the trunk's.
+        for name in (name for name in self.tensors if name in self.frame.turned):
+            # Constants, numbers of places and cuts there belong to the file's order of axes, not to the trunk's.
             self.pin_tensor(name, f"the file has them in another order of axes ('{name}')")
 
     def _segment(self, number: int) -> None:

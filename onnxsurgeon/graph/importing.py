@@ -14,6 +14,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
+from onnx_graphsurgeon.util.misc import SynchronizedList
 
 _KNOWN = {
     AttributeProto.INT: "i",
@@ -24,6 +25,10 @@ _KNOWN = {
     AttributeProto.FLOATS: "floats",
     AttributeProto.STRINGS: "strings",
 }
+
+
+# What every node and every tensor begins with: their own constructors take three times as long as copying this.
+_NODE, _VARIABLE = vars(gs.Node("")), vars(gs.Variable(""))
 
 
 @contextmanager
@@ -56,9 +61,13 @@ class _Importer:
             self.tensors.setdefault(tensor.name, self._constant(tensor))
         constants = set(self.tensors)
         for value in given.value_info:
-            self._declared(value)
+            if value.name in self.tensors:
+                self._declare_again(value)
+            else:
+                self._variable(value)
         inputs = [self._variable(value) for value in given.input if value.name not in constants]
         outputs = [self._variable(value) for value in given.output]
+        self.tensors.pop("", None)  # no name stands for no tensor
         nodes = [self._node(node) for node in given.node]
         opset = next((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), None)
         return gs.Graph(nodes=nodes, inputs=inputs, outputs=outputs, name=given.name, opset=opset)
@@ -67,43 +76,61 @@ class _Importer:
     def _constant(tensor: TensorProto) -> gs.Constant:
         return OnnxImporter.import_tensor(tensor)
 
-    def _declared(self, value: ValueInfoProto) -> None:
+    def _declare_again(self, value: ValueInfoProto) -> None:
         """A tensor may be declared several times, with less or more of its type."""
-        if value.name not in self.tensors:
-            self._variable(value)
-            return
         found = self.tensors[value.name]
         if isinstance(found, gs.Variable):
             dtype, shape, _ = self._type(value.type)
             found.dtype, found.shape = found.dtype or dtype, found.shape or (None if shape is None else list(shape))
 
     def _variable(self, value: ValueInfoProto) -> Any:
-        found = self.tensors.get(value.name)
-        if found is not None:
-            return found
-        dtype, shape, kind = self._type(value.type)
-        self.tensors[value.name] = made = gs.Variable(value.name, dtype, None if shape is None else list(shape), kind)
-        return made
+        name = value.name
+        found = self.tensors.get(name)
+        if found is None:
+            dtype, shape, kind = self._type(value.type)
+            self.tensors[name] = found = _variable(name, dtype, None if shape is None else list(shape), kind)
+        return found
 
     def _type(self, kind: TypeProto) -> tuple[Any, list[Any] | None, Any]:
         key = kind.SerializeToString()
-        if key not in self.types:
+        found = self.types.get(key)
+        if found is None:
             made = OnnxImporter.import_tensor(ValueInfoProto(name="x", type=kind))
-            self.types[key] = made.dtype, made.shape, made.type
-        return self.types[key]
+            self.types[key] = found = made.dtype, made.shape, made.type
+        return found
 
     def _tensor(self, name: str) -> Any:
         if not name:
             return gs.Variable.empty()
         found = self.tensors.get(name)
         if found is None:
-            self.tensors[name] = found = gs.Variable(name)
+            self.tensors[name] = found = _variable(name)
         return found
 
     def _node(self, node: onnx.NodeProto) -> gs.Node:
-        attributes = {entry.name: self._value(entry) for entry in node.attribute if entry.type in _KNOWN}
-        read, written = [self._tensor(name) for name in node.input], [self._tensor(name) for name in node.output]
-        return gs.Node(node.op_type, node.name, attributes, read, written, node.domain or None)
+        given = node.attribute
+        attributes = {entry.name: self._value(entry) for entry in given if entry.type in _KNOWN} if given else {}
+        made = gs.Node.__new__(gs.Node)
+        read, written = _linked(made, "outputs"), _linked(made, "inputs")
+        vars(made).update(
+            _NODE,
+            op=node.op_type,
+            name=node.name,
+            attrs=attributes,
+            inputs=read,
+            outputs=written,
+            domain=node.domain or None,
+        )
+        append, tensors = list.append, self.tensors  # a SynchronizedList's own append is slower, and does both
+        for name in node.input:
+            tensor = tensors.get(name) or self._tensor(name)
+            append(read, tensor)
+            append(tensor.outputs, made)
+        for name in node.output:
+            tensor = tensors.get(name) or self._tensor(name)
+            append(written, tensor)
+            append(tensor.inputs, made)
+        return made
 
     def _value(self, entry: AttributeProto) -> Any:
         if entry.type == AttributeProto.STRING:
@@ -114,3 +141,18 @@ class _Importer:
             return [text.decode() for text in entry.strings]
         value = getattr(entry, _KNOWN[entry.type])
         return value if entry.type in (AttributeProto.INT, AttributeProto.FLOAT) else list(value)
+
+
+def _variable(name: str, dtype: Any = None, shape: list[Any] | None = None, kind: Any = "tensor_type") -> gs.Variable:
+    """What ``gs.Variable`` makes."""
+    made = gs.Variable.__new__(gs.Variable)
+    neighbours = {"inputs": _linked(made, "outputs"), "outputs": _linked(made, "inputs")}
+    vars(made).update(_VARIABLE, name=name, dtype=dtype, shape=shape, type=kind, **neighbours)
+    return made
+
+
+def _linked(owner: Any, field: str) -> SynchronizedList:
+    """An empty list of neighbours of ``owner``, in whose lists ``field`` it is."""
+    made = SynchronizedList.__new__(SynchronizedList)
+    made.parent_obj, made.field_name = owner, field
+    return made

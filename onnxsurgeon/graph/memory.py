@@ -85,14 +85,15 @@ def liveness(network: Network) -> Liveness | None:
 
 
 def _of_parts(parts: Parts) -> Liveness | None:
-    steps = [_Step(node, inputs_of(node), list(node.output)) for node in parts.skeleton.graph.node]
+    steps = [_Step(node.op_type, node, inputs_of(node), list(node.output)) for node in parts.skeleton.graph.node]
     sizes = _bytes_by_name(parts, steps)
     return None if sizes is None else _liveness(parts.skeleton.graph, steps, sizes)
 
 
 class _Step(NamedTuple):
-    """A node, and the names of the tensors it reads and writes."""
+    """A node's operator, the node, and the names of what it reads and writes."""
 
+    op: str
     node: onnx.NodeProto
     reads: list[str]
     writes: list[str]
@@ -122,21 +123,22 @@ def _bytes_by_name(parts: Parts, steps: Sequence[_Step]) -> dict[str, tuple[int,
     except ModelError:  # it is too large to be run, or its sizes are not known
         return None
     found: dict[str, tuple[int, tuple[object, ...]]] = {}
-    wanted, read = {*shapes}, {value.name for value in graph.output}.union(*(step.reads for step in steps))
-    for step in steps:
-        if not wanted.isdisjoint(step.reads):
-            wanted.update(name for name in step.writes if name in read)
-    seen: dict[tuple[int, int], tuple[int, tuple[object, ...]]] = {}  # many tensors have the same type
+    wanted, read = {*shapes}, {value.name for value in graph.output}.union(*[step.reads for step in steps])
+    for _, _, reads, writes in steps:
+        if not wanted.isdisjoint(reads):
+            wanted.update([name for name in writes if name in read])
+    seen: dict[tuple[int, int], tuple[int, tuple[object, ...]]] = {}  # of types, many tensors have the same
     unknown = onnx.TypeProto()
     for name in wanted:
         kind, at_most = types.get(name, (unknown, 0))
         key = id(kind), at_most
-        if key not in seen and kind.WhichOneof("value") in (None, "tensor_type"):
+        known = seen.get(key)
+        if known is None and kind.WhichOneof("value") in (None, "tensor_type"):
             row = _of_one_row(kind)
             dims = tuple(dim.dim_value for dim in row.tensor_type.shape.dim)
-            seen[key] = bytes_of(row, at_most), (row.tensor_type.elem_type, dims)
-        if key in seen:
-            found[name] = seen[key]
+            known = seen[key] = bytes_of(row, at_most), (row.tensor_type.elem_type, dims)
+        if known is not None:
+            found[name] = known
     return found
 
 
@@ -154,10 +156,10 @@ def _of_one_row(kind: onnx.TypeProto) -> onnx.TypeProto:
 def _liveness(
     graph: onnx.GraphProto, steps: Sequence[_Step], tensors: dict[str, tuple[int, tuple[object, ...]]]
 ) -> Liveness:
-    steps = [step for step in steps if any(name in tensors for name in step.writes)]
+    steps = [step for step in steps if not tensors.keys().isdisjoint(step.writes)]
     last: dict[str, int] = {}  # the last node that reads each tensor
-    for number, (_, reads, _) in enumerate(steps):
-        for name in reads:
+    for number, step in enumerate(steps):
+        for name in step.reads:
             last[name] = number
     last.update(dict.fromkeys((value.name for value in graph.output), len(steps)))
     buffer: dict[str, int] = {}
@@ -173,13 +175,13 @@ def _liveness(
         if value.name in tensors:
             add(value.name, 0)
     given = set(buffer)
-    for number, (node, _, writes) in enumerate(steps):
-        for position, name in enumerate(writes):
+    for number, step in enumerate(steps):
+        for position, name in enumerate(step.writes):
             if name not in tensors:
                 continue
-            over = None if position else _written_over(node, name, tensors, last, number)
-            # An input belongs to the caller: it is not overwritten, but another shape may share its memory.
-            if over is None or (over in given and node.op_type not in _VIEWS):
+            over = None if position else _written_over(step, name, tensors, last, number)
+            # An input belongs to the caller: it is not written over, but may be looked at in another shape.
+            if over is None or (over in given and step.op not in _VIEWS):
                 add(name, number)
                 continue
             buffer[name] = buffer[over]
@@ -187,28 +189,25 @@ def _liveness(
             if over in given:
                 given.add(name)
     sizes = np.array([tensors[name][0] for name in names], dtype=float)
-    where = tuple(node.name or writes[0] for node, _, writes in steps)
+    where = tuple(step.node.name or step.writes[0] for step in steps)
     return Liveness(np.array(spans, dtype=int).reshape(-1, 2), tuple(names), sizes, where)
 
 
 def _written_over(
-    node: onnx.NodeProto,
+    step: _Step,
     output: str,
     tensors: dict[str, tuple[int, tuple[object, ...]]],
     last: dict[str, int],
-    step: int,
+    number: int,
 ) -> str | None:
     """The tensor whose place the node's output takes; None where it needs a place of its own."""
-    if node.op_type not in _IN_PLACE or node.domain not in ("", "ai.onnx"):
+    if step.op not in _IN_PLACE or step.node.domain not in ("", "ai.onnx"):
         return None
-    read: Sequence[str] = node.input[:1] if node.op_type in (*_VIEWS, "BatchNormalization") else node.input
-    for name in read:
-        if name not in tensors or last[name] != step:
+    is_view, (wanted, form) = step.op in _VIEWS, tensors[output]
+    for name in step.node.input[:1] if is_view or step.op == "BatchNormalization" else step.node.input:
+        if name not in tensors or last[name] != number:
             continue
-        size, (kind, shape) = tensors[name]
-        if node.op_type in _VIEWS:
-            if size == tensors[output][0]:
-                return name
-        elif (kind, shape) == tensors[output][1]:
-            return name
+        size, kind_and_shape = tensors[name]
+        if size == wanted if is_view else kind_and_shape == form:
+            return str(name)
     return None

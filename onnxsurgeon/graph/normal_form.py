@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
         ModelError: PRelu's slopes or Clip's bounds are not constant, or do not fit; the text starts with "node".
     """
     known = ACTIVATIONS[node.op]
+    if not node.attrs and node.op not in ("PRelu", "Clip"):
+        return _plain(node.op)
     if node.op == "PRelu":
         slope = constant_values(node.inputs[1])
         if slope is None or (units is not None and slope.size not in (1, units)):
@@ -40,7 +43,13 @@ def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) ->
     return Activation(node.op, changed)
 
 
-UNLIFTED = "one row's "  # stands before the operator of a node for which no rule tells what it does with many rows
+@cache
+def _plain(op: str) -> Activation:
+    """The activation with ONNX's own parameters: a file may have 100,000 of them."""
+    return Activation(op)
+
+
+UNLIFTED = "one row's "  # stands before the operator of a node of which it is not told what it does of many rows
 NOT_TOLD = "the model has no batch axis, and what this does of many rows at once is not told"
 
 
@@ -72,32 +81,39 @@ def reads(node: gs.Node) -> list[Any]:
 
 
 def in_order(graph: gs.Graph) -> list[gs.Node]:
-    """Nodes in an order in which each comes after those whose outputs it reads."""
+    """Nodes in an order in which each comes after what it reads."""
+    return ordered(graph)[0]
+
+
+def ordered(graph: gs.Graph) -> tuple[list[gs.Node], list[list[Any]]]:
+    """The same, and what each of them ``reads``."""
     nodes = [node for node in graph.nodes if node.outputs]
-    producers = {id(tensor): node for node in nodes for tensor in node.outputs}
-    if _are_in_order(nodes, producers):
-        return nodes
-    order: list[gs.Node] = []
+    read = [reads(node) for node in nodes]
+    producers = {id(tensor): number for number, node in enumerate(nodes) for tensor in node.outputs}
+    if _are_in_order(nodes, read, producers):
+        return nodes, read
+    order: list[int] = []
     state: dict[int, int] = {}
-    for root in nodes:
+    for root in range(len(nodes)):
         stack = [(root, False)]
         while stack:
-            node, done = stack.pop()
+            number, done = stack.pop()
             if done:
-                order.append(node)
-                state[id(node)] = 2
-            elif id(node) not in state:
-                state[id(node)] = 1
-                stack.append((node, True))
-                needed = [producers[id(tensor)] for tensor in reads(node) if id(tensor) in producers]
-                stack.extend((needs, False) for needs in reversed(needed) if id(needs) not in state)
-    return order
+                order.append(number)
+                state[number] = 2
+            elif number not in state:
+                state[number] = 1
+                stack.append((number, True))
+                needed = [producers[id(tensor)] for tensor in read[number] if id(tensor) in producers]
+                stack.extend((needs, False) for needs in reversed(needed) if needs not in state)
+    return [nodes[number] for number in order], [read[number] for number in order]
 
 
-def _are_in_order(nodes: Sequence[gs.Node], producers: Mapping[int, gs.Node]) -> bool:
+def _are_in_order(nodes: Sequence[gs.Node], read: Sequence[Sequence[Any]], producers: Collection[int]) -> bool:
     seen: set[int] = set()
-    for node in nodes:
-        if any(id(tensor) in producers and id(tensor) not in seen for tensor in reads(node)):
-            return False
-        seen.update(id(tensor) for tensor in node.outputs)
+    for node, tensors in zip(nodes, read, strict=True):
+        for tensor in tensors:
+            if id(tensor) not in seen and id(tensor) in producers:
+                return False
+        seen.update(map(id, node.outputs))
     return True

@@ -9,14 +9,14 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import geometry_of, is_dense, is_output
+from onnxsurgeon.graph.flow import Flow
+from onnxsurgeon.graph.flowing import READS_SHAPES
 from onnxsurgeon.graph.links import Link
-from onnxsurgeon.graph.normal_form import label, operator, reads
+from onnxsurgeon.graph.normal_form import label, operator
 
-NAMED = 8  # up to so many layers or nodes with the same reason are named, and the others counted
-FEW = 3  # up to so many notes of one kind are sentences of their own
-# Operators whose output depends on the shape of their input, and not on its values.
-READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
-# How a node that reads a layer's output fixes the number of its units.
+NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
+FEW = 3  # so many notes of one kind are sentences of their own
+# What a node that reads a layer's output does to it that fixes the number of its units.
 _DOES = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "Where"), "joins {its} units with others, one by one"),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
@@ -203,26 +203,18 @@ def own_copies(copies: Sequence[tuple[str, str, str]]) -> Iterator[str]:
         yield f"{listed(tensors)} are read elsewhere too: {listed(owners)} have their own copies, {listed(made)}"
 
 
-def idle_ends(graph: gs.Graph, moved: Collection[int]) -> Iterator[str]:
-    """Name inputs on which no output depends, which tracing leaves when it bakes an example in; and the reverse.
-
-    Args:
-        graph: in canonical form.
-        moved: ids of the tensors that depend on an input.
-    """
-    several = len({id(tensor) for tensor in graph.outputs}) > 1
-    needed, todo = {id(tensor) for tensor in graph.outputs}, list(graph.outputs)
-    while todo:
-        for producer in todo.pop().inputs:
-            for tensor in _values_of(producer):
-                if id(tensor) not in needed:
-                    needed.add(id(tensor))
-                    todo.append(tensor)
+def idle_ends(flow: Flow) -> Iterator[str]:
+    """Inputs that no output depends on, as tracing leaves where it bakes an example's values in; and the reverse."""
+    graph, needed = flow.graph, set(flow.outputs)
+    several = len(needed) > 1
+    for node in reversed(flow.order):
+        if node.op not in READS_SHAPES and not needed.isdisjoint(map(id, node.outputs)):
+            needed.update(map(id, flow.read[id(node)]))
     idle = [tensor.name for tensor in graph.inputs if id(tensor) not in needed]
     who = "no output depends" if several else "the output does not depend"
     yield from (f"{who} on {'input' if len(names) == 1 else 'inputs'} {listed(names)}" for names in _apart(idle))
     if several and graph.inputs:
-        still = list(dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in moved))
+        still = list(dict.fromkeys(tensor.name for tensor in graph.outputs if id(tensor) not in flow.moved))
         for names in _apart(still):
             one = len(names) == 1
             yield f"{'output' if one else 'outputs'} {listed(names)} {'depends' if one else 'depend'} on no input"
@@ -231,17 +223,3 @@ def idle_ends(graph: gs.Graph, moved: Collection[int]) -> Iterator[str]:
 def _apart(names: list[str]) -> list[list[str]]:
     """Few names one by one, many names together."""
     return [[name] for name in names] if len(names) <= FEW else [names]
-
-
-def depends_on_input(graph: gs.Graph, order: Sequence[gs.Node]) -> set[int]:
-    """Ids of the tensors whose values depend on those of an input."""
-    moved = {id(tensor) for tensor in graph.inputs}
-    for node in order:
-        if any(id(tensor) in moved for tensor in _values_of(node)):
-            moved.update(id(tensor) for tensor in node.outputs)
-    return moved
-
-
-def _values_of(node: gs.Node) -> list[gs.Tensor]:
-    """Tensors whose values, and not only their shapes, the node's outputs depend on."""
-    return [] if node.op in READS_SHAPES else reads(node)

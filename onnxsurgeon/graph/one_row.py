@@ -11,8 +11,8 @@ from collections.abc import Collection
 
 import onnx
 
+from onnxsurgeon.graph.flowing import READS_SHAPES
 from onnxsurgeon.graph.lifting import ELEMENTWISE, can_be_lifted
-from onnxsurgeon.graph.notes import READS_SHAPES
 
 _FLOATS = frozenset(
     (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)

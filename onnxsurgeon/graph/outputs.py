@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.glue import data_inputs
-from onnxsurgeon.graph.notes import READS_SHAPES, listed
+from onnxsurgeon.graph.flow import Flow
+from onnxsurgeon.graph.notes import listed
 
 NO_TARGETS = "no targets"  # what notes say of outputs that have none
-_DEEPEST = 8  # the search for zeros goes back this many nodes
-_MOST = 2**16  # elements that are looked through
-_KEEPS_ZEROS = frozenset({"Expand", "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Neg", "Tile"})
 
 
-def heads_of(
-    graph: gs.Graph, order: Sequence[gs.Node], trunk: Collection[int], dense: Collection[int]
-) -> list[gs.Variable]:
-    """The trained tensors from which the outputs are computed, in the order in which the model declares its outputs.
+def heads_of(flow: Flow, trunk: Collection[int], dense: Mapping[int, gs.Node]) -> list[gs.Variable]:
+    """The trained tensors that the outputs are computed from, in the order in which the model declares its outputs.
 
     Heads of one output are in the order of its nodes' inputs; the order in which the file lists its nodes does not
     matter. A tensor from which trained layers are computed is no head, since it is already trained through them, and
     neither is a tensor that no trained weight changes.
 
     Args:
-        graph: in canonical form.
-        order: its nodes, each after those whose outputs it reads.
+        flow: the canonical graph.
         trunk: ids of the nodes that are trained, or trained through.
-        dense: ids of those among them that are layers.
+        dense: by their ids those among them that are dense layers.
     """
-    leading, moved = _leading(order, dense), _moved(order, dense)
+    leading, moved = flow.before(dense) | dense.keys(), flow.moved_by(dense)
     heads: list[gs.Variable] = []
-    todo, seen = list(reversed(graph.outputs)), set()
+    todo, seen = list(reversed(flow.graph.outputs)), set()
     while todo:
         tensor = todo.pop()
         if id(tensor) in seen:
@@ -41,36 +34,32 @@ def heads_of(
         seen.add(id(tensor))
         for producer in tensor.inputs:
             if id(producer) not in trunk or id(producer) not in moved:
-                todo.extend(reversed(flowing(producer)))
-            elif id(tensor) not in leading:
+                todo.extend(() if id(producer) in flow.still else reversed(flow.inputs[id(producer)]))
+            elif not any(id(node) in leading for node in flow.by_value(tensor)):
                 heads.append(tensor)
     return heads
 
 
-def without_targets(
-    graph: gs.Graph,
-    order: Sequence[gs.Node],
-    heads: Sequence[gs.Variable],
-    dense: Collection[int],
-    depending: Collection[int],
-) -> Iterator[str]:
-    """Say which outputs take no targets, and why: no weight changes them, or trained layers are computed from them.
+def without_targets(flow: Flow, heads: Sequence[gs.Variable], dense: Mapping[int, gs.Node]) -> Iterator[str]:
+    """Which outputs take no targets, and why: no weight moves them, or trained layers are computed from them.
 
     Args:
-        graph: in canonical form.
-        order: its nodes, each after those whose outputs it reads.
+        flow: the canonical graph.
         heads: the trained tensors that take targets.
-        dense: ids of the layers.
-        depending: ids of the tensors that depend on an input.
+        dense: the dense layers by their ids.
     """
     follows, own = {id(head) for head in heads}, {id(node) for head in heads for node in head.inputs}
-    for node in order:
-        if id(node) not in own and any(id(tensor) in follows for tensor in flowing(node)):
-            follows.update(id(tensor) for tensor in node.outputs)
-    left = {tensor.name: tensor for tensor in graph.outputs if id(tensor) not in follows}
-    moved = _moved(order, dense) if left else ()
+    for node in flow.order:
+        if (
+            id(node) not in own
+            and id(node) not in flow.still
+            and not follows.isdisjoint(map(id, flow.inputs[id(node)]))
+        ):
+            follows.update(map(id, node.outputs))
+    left = {tensor.name: tensor for tensor in flow.graph.outputs if id(tensor) not in follows}
+    moved = flow.moved_by(dense) if left else ()
     inside = [name for name, tensor in left.items() if any(id(node) in moved for node in tensor.inputs)]
-    still = [name for name, tensor in left.items() if name not in inside and id(tensor) in depending]
+    still = [name for name, tensor in left.items() if name not in inside and id(tensor) in flow.moved]
     if still:
         one = len(still) == 1
         yield f"no trained weight moves {_outputs(still)}: {'it takes' if one else 'they take'} {NO_TARGETS}"
@@ -82,59 +71,3 @@ def without_targets(
 
 def _outputs(names: Sequence[str]) -> str:
     return f"{'output' if len(names) == 1 else 'outputs'} {listed(names)}"
-
-
-def _leading(order: Sequence[gs.Node], dense: Collection[int]) -> set[int]:
-    """Ids of the tensors on which a layer depends."""
-    found: set[int] = set()
-    for node in reversed(order):
-        if id(node) in dense or any(id(tensor) in found for tensor in node.outputs):
-            found.update(id(tensor) for tensor in data_inputs(node))
-    return found
-
-
-def _moved(order: Sequence[gs.Node], dense: Collection[int]) -> set[int]:
-    """Ids of the nodes whose outputs a weight of these layers changes, the layers themselves included."""
-    found = set(dense)
-    tensors: set[int] = set()
-    for node in order:
-        if id(node) in found or any(id(tensor) in tensors for tensor in flowing(node)):
-            found.add(id(node))
-            tensors.update(id(tensor) for tensor in node.outputs)
-    return found
-
-
-def flowing(node: gs.Node) -> list[gs.Tensor]:
-    """Tensors whose values change the node's output.
-
-    A tensor that is multiplied by zeros does not. Exporters write a deviation that is a constant so: sigma = 0 · mu +
-    c.
-    """
-    if node.op in READS_SHAPES or node.op == "ConstantOfShape":
-        return []
-    if node.op == "Mul" and any(map(is_zero, node.inputs)):
-        return []
-    return data_inputs(node)
-
-
-def is_zero(tensor: gs.Tensor) -> bool:
-    """Whether a tensor is all zeros: a constant, made for its shape, or multiplied by zeros."""
-    for _ in range(_DEEPEST):
-        if isinstance(tensor, gs.Constant):
-            return _holds_zeros(tensor)
-        node = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-        if node is not None and node.op == "ConstantOfShape":
-            given = node.attrs.get("value")
-            return given is None or _holds_zeros(given)
-        if node is None or not node.inputs:
-            return False
-        if node.op == "Mul":
-            return any(isinstance(factor, gs.Constant) and _holds_zeros(factor) for factor in node.inputs)
-        if node.op not in _KEEPS_ZEROS:
-            return False
-        tensor = node.inputs[0]
-    return False
-
-
-def _holds_zeros(constant: gs.Constant) -> bool:
-    return int(np.prod(constant.shape)) <= _MOST and not np.any(constant.values)

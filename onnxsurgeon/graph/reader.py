@@ -17,9 +17,10 @@ from onnxsurgeon.graph.bias_last import biases_first
 from onnxsurgeon.graph.bodies import branching
 from onnxsurgeon.graph.branches import without_constant_branches
 from onnxsurgeon.graph.canonical import geometry_of
-from onnxsurgeon.graph.cut import Cut, Ends, cut
+from onnxsurgeon.graph.cut import Cut, Ends, Known, cut
 from onnxsurgeon.graph.dropout import without_random_dropout
 from onnxsurgeon.graph.files import Parts, read_parts, split
+from onnxsurgeon.graph.flowing import flowing
 from onnxsurgeon.graph.frame import Frame, Head, Trunk
 from onnxsurgeon.graph.frozen import KEY as FROZEN
 from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
@@ -34,7 +35,6 @@ from onnxsurgeon.graph.left_alone import stay
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.normal_form import operator
 from onnxsurgeon.graph.notes import listed, own_copies
-from onnxsurgeon.graph.outputs import flowing
 from onnxsurgeon.graph.read_layers import read_segments
 from onnxsurgeon.graph.reading_aid import inlined, reading_aid, refuse_quantized
 from onnxsurgeon.graph.segments import Structure, find_structure
@@ -80,10 +80,10 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
     aid = reading_aid(model, parts.arrays, source, allowance, frozen)
-    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    known = Known.of(model.graph)
     still = {name for number in held for name in model.graph.node[number].output}
-    structure = find_structure(aid.graph, names, source, frozen.layers, still)
-    first, rest = _without_segments(model, structure)
+    structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still)
+    first, rest = _without_segments(model, known, structure)
     if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)) or any(
         node.op_type in _LAID_OUT and not aid.turned.keys().isdisjoint((*node.input, *node.output))
         for node in rest.removed
@@ -91,12 +91,12 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         # The rows have to be in front in the file too, both where tensors enter or leave the trained part and where
         # layers write in the place of a Transpose or Reshape that is seen through.
         aid = reading_aid(model, parts.arrays, source, allowance, frozen, turns=False)
-        structure = find_structure(aid.graph, names, source, frozen.layers, still)
-        first, rest = _without_segments(model, structure)
+        structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still)
+        first, rest = _without_segments(model, known, structure)
     graph, idle, ranks = aid.graph, aid.idle, aid.ranks
     listed = {value.name for value in model.graph.input}
     taken = {tensor.name for tensor in rest.model.graph.initializer} | (parts.arrays.keys() - rest.gone)
-    taken.update(name for node in rest.model.graph.node for name in node.output)
+    taken.update(name for written in rest.writes for name in written)
     nodes = {node.name for node in model.graph.node}
     segments, copies = read_segments(structure, nodes, taken, aid.ranks_in_file, allowance, source)
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
@@ -139,7 +139,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     return network
 
 
-def _without_segments(model: onnx.ModelProto, structure: Structure) -> tuple[list[int], Cut]:
+def _without_segments(model: onnx.ModelProto, known: Known, structure: Structure) -> tuple[list[int], Cut]:
     """The number of each segment's first end, and the model without the segments' nodes."""
     ends: list[Ends] = []
     first = []
@@ -147,7 +147,7 @@ def _without_segments(model: onnx.ModelProto, structure: Structure) -> tuple[lis
         first.append(len(ends))
         writing = structure.readers.get(number, links[-1:])
         ends += [Ends(links[0].dense.attrs["entry"], link.output.name) for link in writing]
-    return first, cut(model, ends, [tensor.name for tensor in structure.features])
+    return first, cut(model, known, ends, [tensor.name for tensor in structure.features])
 
 
 def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain]) -> set[int]:

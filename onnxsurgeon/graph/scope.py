@@ -43,6 +43,12 @@ class Scope:
         elif name in self.values:
             self.values[name] = TensorProto()  # hides the outer one
 
+    def keep(self, name: str, kind: TypeProto, size: int) -> None:
+        """The same for a tensor of which it is known how many elements it has, and no value."""
+        self.types[name], self.counts[name] = kind, size
+        if name in self.values:
+            self.values[name] = TensorProto()
+
     def value(self, name: str) -> TensorProto | None:
         """The tensor's value, where it is known."""
         found = self.values.get(name)

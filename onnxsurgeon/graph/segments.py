@@ -80,7 +80,7 @@ class _Search:
         while True:
             dense, self.obstacles = self.layers.layers(), {}
             trunk = self._trunk(dense)
-            heads = heads_of(self.flow.graph, self.flow.order, trunk, dense)
+            heads = heads_of(self.flow, trunk, dense)
             if not self._without_unsized(heads):
                 break
         trunk &= self.flow.upstream(tensor for tensor in heads) | dense.keys()
@@ -102,14 +102,14 @@ class _Search:
                 steps += self.layers.glue[id(node)]
         steps = with_columns(steps, {tensor.name for tensor in heads if len(tensor.shape or (0, 0)) == 1})
         features, constants = self._entering(steps, segments, readers)
-        leading = self.flow.upstream(tensor for node in dense.values() for tensor in node.inputs)
+        leading = self.flow.before(dense)
         alone = [links for links in apart if id(links[0].dense) not in shared]
         stopped = self._stopped(heads)
         ends = [
             *summed_widths(self.flow.graph, alone, self.flow.readers, leading),
-            *idle_ends(self.flow.graph, self.flow.moved),
+            *idle_ends(self.flow),
             *ends_of_training(list({id(node): (node, why) for node, why in stopped.values()}.values())),
-            *without_targets(self.flow.graph, self.flow.order, heads, dense, self.flow.moved),
+            *without_targets(self.flow, heads, dense),
         ]
         widths = partial(
             pinned_widths, self.flow.graph, alone, self.flow.readers, leading, self.layers.sharing.alike.keys()
@@ -160,7 +160,7 @@ class _Search:
     def _trunk(self, dense: dict[int, gs.Node]) -> set[int]:
         """Dense nodes, the glue between them, and the glue behind them up to the suffix."""
         trained = self.flow.downstream(dense)
-        before = self.flow.upstream(t for node in dense.values() for t in node.inputs)
+        before = self.flow.before(dense)
         trunk = set(dense) | (trained & before)
         for node in self.flow.order:
             if id(node) in trunk or id(node) not in trained:
@@ -189,8 +189,10 @@ class _Search:
     def _leave_unsized(self, trunk: set[int], needed: Collection[int]) -> None:
         """Take the last nodes that write tensors of unknown size out of the trunk, since these could be no heads."""
         for node in reversed(self.flow.order):
+            if id(node) in needed or id(node) not in trunk:
+                continue
             readers = [reader for t in node.outputs for reader in self.flow.readers.get(id(t), ())]
-            if id(node) not in trunk or id(node) in needed or any(id(reader) in trunk for reader in readers):
+            if any(id(reader) in trunk for reader in readers):
                 continue
             try:
                 require_width(node)

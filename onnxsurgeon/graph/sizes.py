@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -140,6 +140,7 @@ class _Walk:
         total: bytes of all tensors that are computed.
         runs: nodes that run inside bodies.
         joined: runs of StringConcat.
+        sizes: of a type, by its id, how many elements a tensor of it has, if that is known.
     """
 
     versions: dict[str, int]
@@ -153,6 +154,7 @@ class _Walk:
     total: int = 0
     runs: int = 0
     joined: int = 0
+    sizes: dict[int, tuple[TypeProto, int | None]] = field(default_factory=dict)
 
     def graph(self, graph: GraphProto, scope: Scope) -> None:
         """Walk through all nodes, and make their outputs known in ``scope``."""
@@ -171,12 +173,21 @@ class _Walk:
                     "too-large",
                 )
         kept = kept_type(node, scope.types.get)
-        if kept is not None and elements(kept) is not None:
-            self._count(kept, scope.count(node.input[0]), node)
-            scope.set(node.output[0], kept)
-        else:
+        if kept is None or (size := self._size(kept)) is None:
             self._told(node, scope)
-        follow(node, scope, self.imports, self.ir_version)
+            follow(node, scope, self.imports, self.ir_version)
+            return
+        self._count(kept, size, node)
+        scope.keep(node.output[0], kept, size)
+        if node.input[0] in scope.values:
+            follow(node, scope, self.imports, self.ir_version)
+
+    def _size(self, kind: TypeProto) -> int | None:
+        """``elements`` of a type, which is kept: rows of many nodes pass on the same."""
+        found = self.sizes.get(id(kind))
+        if found is None:
+            self.sizes[id(kind)] = found = kind, elements(kind)
+        return found[1]
 
     def _where(self, node: NodeProto) -> str:
         return f"{self.name}: {describe(node)}"

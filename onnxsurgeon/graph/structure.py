@@ -61,13 +61,17 @@ def _walk(
 
 
 def _walk_node(node: NodeProto, depth: int, name: str, skip: bool, found: list[tuple[TensorProto, str]]) -> None:
-    """List the tensors of one node, of which a model may have very many."""
+    """The same for a node, of which a model may have very many."""
+    texts = (node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output)
+    given, remarks = node.attribute, node.metadata_props
+    if not given and not remarks and bytes not in map(type, texts):
+        return
     label = node.name or next(iter(node.output), "")
     where = f"{name}: node '{label}'" if isinstance(label, str) else f"{name}: a node"
-    _check_texts((node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output), where)
-    for attribute in node.attribute:
+    _check_texts(texts, where)
+    for attribute in given:
         _walk(attribute, depth, where, name, skip, found)
-    for entry in node.metadata_props:
+    for entry in remarks:
         _check_texts((entry.key, entry.value), where)
 
 

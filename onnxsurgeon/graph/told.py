@@ -67,12 +67,22 @@ class ToldSizes:
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.nodes = frame, list(frame.model.graph.node)
-        self.writers = {name: i for i, node in enumerate(self.nodes) for name in node.output}
-        self.ranks: dict[str, int] = {}  # numbers of axes of the trunk's tensors, those that glue reads and writes
-        for step in frame.trunk.steps:
+        self.operators = [node.op_type for node in self.nodes]
+
+    @cached_property
+    def writers(self) -> dict[str, int]:
+        """Which node writes each tensor."""
+        return {name: i for i, node in enumerate(self.nodes) for name in node.output}
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """Numbers of axes of the trunk's tensors, of what glue reads and writes."""
+        found: dict[str, int] = {}
+        for step in self.frame.trunk.steps:
             if not isinstance(step, int):
-                self.ranks.update((name, len(shape)) for name, shape in zip(step.inputs, step.shapes, strict=True))
-                self.ranks[step.output] = len(step.shape)
+                found.update((name, len(shape)) for name, shape in zip(step.inputs, step.shapes, strict=True))
+                found[step.output] = len(step.shape)
+        return found
 
     @cached_property
     def readers(self) -> Counter[str]:
@@ -100,8 +110,8 @@ class ToldSizes:
         """
         steps = {step.output for step in self.frame.trunk.steps if not isinstance(step, int)}
         found: dict[str, str] = {}
-        for node in self.nodes:
-            if node.op_type not in ("Reshape", "Expand") or len(node.input) < 2 or node.output[0] in steps:
+        for node, operator in zip(self.nodes, self.operators, strict=True):
+            if operator not in ("Reshape", "Expand") or len(node.input) < 2 or node.output[0] in steps:
                 continue
             sizes = self.numbers(node.input[1])
             if (self.frame.turned and sizes[-1:] == [1]) or any(size not in (-1, 0, 1) for size in sizes):
@@ -111,8 +121,8 @@ class ToldSizes:
     def turned(self) -> dict[str, str]:
         """Tensors whose axes have another order in the trunk and whose sizes the file looks up, with these nodes."""
         found: dict[str, str] = {}
-        for node in self.nodes:
-            if node.op_type in ("Shape", "Size") and node.input[0] in self.frame.turned:
+        for node, operator in zip(self.nodes, self.operators, strict=True):
+            if operator in ("Shape", "Size") and node.input[0] in self.frame.turned:
                 name = node.input[0]
                 while name not in self.ranks and name in self.writers:
                     name = self.nodes[self.writers[name]].input[0]

@@ -88,7 +88,7 @@ class Trainable:
             self.notes.append(f"{listed(names)} {stay(names)}: {reason}")
         while found := self._without_partners(found):
             trained = self.flow.downstream(found)
-            before = self.flow.upstream(t for node in found.values() for t in node.inputs)
+            before = self.flow.before(found)
             inside = {id(link.activation) for links in self.chains.of(found) for link in links}
             through = (trained & before) - inside - found.keys()
             between = [node for node in self.flow.order if id(node) in through]

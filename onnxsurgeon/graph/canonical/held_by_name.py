@@ -16,9 +16,10 @@ MANY_READERS, SMALL = 16, 4096
 def pinned_tensors(graph: gs.Graph) -> dict[int, Any]:
     """Outputs of the graph, and every tensor that a subgraph reads, by id; their names have to stay."""
     pinned = {id(tensor): tensor for tensor in graph.outputs}
-    for node in graph.nodes:
+    marked = [node for node in graph.nodes if node.attrs]
+    for node in marked:
         pinned.update((id(tensor), tensor) for tensor in node.attrs.get(READ_INSIDE, ()))
-    todo, seen = [inner for node in graph.nodes for inner in _subgraphs(node)], set()
+    todo, seen = [inner for node in marked for inner in _subgraphs(node)], set()
     while todo:
         inner = todo.pop()
         if id(inner) in seen:

@@ -244,14 +244,14 @@ class Rewriter:
                 self._queue.append(node)
 
     def drain(self, rules: Mapping[str, Sequence[Rule]], budget: int) -> bool:
-        """Apply rules to the nodes of the worklist until none applies; return whether any did."""
-        changed = False
-        while self._queue and budget > 0:
-            node = self._queue.popleft()
-            self._queued.discard(id(node))
+        """Apply rules to the nodes of the worklist until none applies; whether any did."""
+        changed, queue, queued, malformed = False, self._queue, self._queued, self._malformed
+        while queue and budget > 0:
+            node = queue.popleft()
+            queued.discard(id(node))
             if len(node.inputs) < INPUTS.get(node.op, 1):
                 continue  # malformed
-            if id(node) not in self._malformed and self._apply_one(rules.get(node.op, ()), node):
+            if id(node) not in malformed and self._apply_one(rules.get(node.op, ()), node):
                 changed = True
                 budget -= 1
                 self.touch(node)
@@ -272,11 +272,14 @@ class Rewriter:
         return False
 
     def touch_all(self, rules: Container[str]) -> None:
-        """Look again at every node for which there are ``rules``."""
+        """Look at every node again that there are ``rules`` for."""
+        queue, queued, inserted = self._queue, self._queued, self._inserted
         for node in self.graph.nodes:
-            for each in (node, *self._inserted.get(id(node), ())):
-                if each.op in rules:
-                    self.touch(each)
+            if node.op in rules and id(node) not in queued and node.outputs:
+                queued.add(id(node))
+                queue.append(node)
+            if id(node) in inserted:
+                self.touch(*(each for each in inserted[id(node)] if each.op in rules))
 
     def finish(self) -> None:
         """List the nodes that are left, with new nodes next to those for which they were made."""

@@ -98,6 +98,8 @@ def _made_by(rewriter: Rewriter, node: gs.Node) -> Array | None:
         return filled.reshape(()) if filled.dtype in FLOATS else None
     parts = [part for part in node.inputs[: 1 if node.op == "Expand" else 2] if part.name]
     values = [found for part in parts if (found := spread_values(rewriter, part)) is not None]
+    if not values:
+        return None
     with np.errstate(all="ignore"):
         if node.op == "Mul" and any(not found.any() for found in values):
             # 0 · x = 0 for whatever is finite; a constant that is not finite, such as the logarithm of 0, gives NaN.
@@ -106,7 +108,7 @@ def _made_by(rewriter: Rewriter, node: gs.Node) -> Array | None:
             off = any(id(part) in rewriter.spread or _is_random(part) for part in parts)
             finite = all(np.isfinite(found).all() for found in values)
             return np.zeros((), values[0].dtype) if off and finite else None
-        if not values or len(values) < len(parts):
+        if len(values) < len(parts):
             return None
         if node.op == "Cast":
             kind = cast_type(node)
