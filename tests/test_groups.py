@@ -9,13 +9,26 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxsurgeon import Dataset, Grow, ModelError, Split, SurgeryError, Widen, from_model, load, operate
+from onnxsurgeon import (
+    Dataset,
+    Grow,
+    ModelError,
+    Split,
+    SurgeryError,
+    Widen,
+    calibrate,
+    from_model,
+    load,
+    operate,
+    pruning_errors,
+)
 from onnxsurgeon.comparison.lineage import kinship
 from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.perform import draw_sample, perform
+from onnxsurgeon.recommend import inspect_pruning
 from onnxsurgeon.surgery import MergeDuplicates, Narrow, Prune
 from onnxsurgeon.surgery.proof import outputs_around, prove_group
 from tests.conftest import MODELS, skip_unreadable
@@ -142,12 +155,31 @@ def test_copies_in_a_shared_width_are_pruned_without_a_loss():
 
 
 def test_what_moments_predict_of_a_shared_width_is_found():
-    """Of what reads it at once; what a residual's blocks make of the errors of those before them is not foreseen."""
     network = from_model(actor(biases=(True, False)))
     assert network.group(1).ports == 3
     _, (done,) = pruned(network, Prune(1, 4))
     assert done.record.predicted == pytest.approx(done.found, rel=0.2)
     assert done.found > 0.01
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_error_predicted_of_a_residual_stream_counts_what_its_blocks_make_of_it(norm):
+    """Moments alone predict too little: a unit that goes changes those that stay, in later blocks and behind a norm."""
+    network = from_model(residual(norm))
+    rows = draw_sample(network, data(20, 3), InputOptions())
+    moments = calibrate(network, rows.calibration)
+    _, (done,) = pruned(network, Prune(STREAM, 11))
+    assert pruning_errors(network, STREAM, moments)[10] < 0.5 * done.found
+    assert done.record.predicted == pytest.approx(done.found, rel=0.1)
+    assert operate(network, Prune(STREAM, 11), data=data(20, 3)).record.predicted == done.record.predicted
+
+    reports = inspect_pruning(network, moments, rows.calibration)
+    assert [report.errors.tolist() for report in reports[: STREAM - 1]] == [
+        pruning_errors(network, i, moments).tolist() for i in range(1, STREAM)
+    ]
+    assert reports[STREAM - 1].errors[10] == pytest.approx(done.record.predicted, rel=0.1)
+    assert reports[STREAM - 1].errors[11] == 0.0
+    assert reports[STREAM - 1].candidate is None  # by moments alone, a unit may seem to cost less than a tenth
 
 
 def test_behind_a_layer_normalization_units_are_pruned_with_their_scales_and_shifts():

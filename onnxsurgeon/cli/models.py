@@ -270,7 +270,7 @@ def _pruning(network: Network, data: str, reading: ReadingOptions, *, as_json: b
     dataset = reading.load(data, network)
     examples = draw_sample(network, dataset, reading.inputs).calibration
     console.remarks(data_notes(network, dataset, reading.inputs), as_json=as_json)
-    return inspect_pruning(network, calibrate(network, examples))
+    return inspect_pruning(network, calibrate(network, examples), examples)
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +17,15 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import session
-from onnxsurgeon.surgery.base import Operated
+from onnxsurgeon.surgery.base import Operated, Surgery
+from onnxsurgeon.surgery.prune import Prune
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.evaluation import ROWS
 from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
 
-_ROWS = 4096  # whose pre-activations are in memory at a time; of convolutions, with many positions each, a tile's
+_ROWS = 4096  # pre-activations of so many rows are in memory at a time; those of many positions or places, of a tile's
+_PLACES = 8  # pre-activations that one session computes
 
 
 def found_error(network: Network, operated: Operated, examples: Examples, rows: Array) -> float:
@@ -34,13 +38,35 @@ def found_error(network: Network, operated: Operated, examples: Examples, rows: 
         EngineError: ONNX Runtime is missing or fails.
     """
     found: dict[Place, _Sums] = {}
-    for before, after in operated.places:
-        first = network.tied.get(before[0], before[0]), before[1]  # of weights that are applied several times, all rows
-        sums = _at(network, operated.network, examples, rows, before, after)
-        found[first] = sums.plus(found[first]) if first in found else sums
+    for begin in range(0, len(operated.places), _PLACES):
+        places = operated.places[begin : begin + _PLACES]
+        for (before, _), sums in zip(places, _at(network, operated.network, examples, rows, places), strict=True):
+            first = network.tied.get(before[0], before[0]), before[1]  # weights that are applied again: all their rows
+            found[first] = sums.plus(found[first]) if first in found else sums
     error = sum(each.error / each.rows for each in found.values())
     variance = sum(each.square / each.rows - float(((each.total / each.rows) ** 2).sum()) for each in found.values())
     return relative(error, variance)
+
+
+def changes_what_it_reads(network: Network, surgery: Surgery) -> bool:
+    """Whether the surgery also changes the units that stay, as the layers read them; moments then predict too little.
+
+    That may be so for units that several segments share: those of a residual stream are computed from earlier ones, and
+    a normalisation changes the units that stay when others go.
+    """
+    return isinstance(surgery, Prune) and not network.group(surgery.layer).is_hidden
+
+
+def with_measured_prediction(network: Network, surgery: Surgery, operated: Operated, examples: Examples) -> Operated:
+    """The result, whose predicted error is the one found on the calibration sample, where moments predict too little.
+
+    Raises:
+        EngineError: ONNX Runtime is missing or fails.
+    """
+    if operated.record.predicted is None or not changes_what_it_reads(network, surgery):
+        return operated
+    found = found_error(network, operated, examples, np.arange(examples.rows))
+    return replace(operated, record=replace(operated.record, predicted=found))
 
 
 class _Sums(NamedTuple):
@@ -65,38 +91,39 @@ class _Sums(NamedTuple):
         )
 
 
-def _at(network: Network, result: Network, examples: Examples, rows: Array, before: Place, after: Place) -> _Sums:
-    """What a layer's pre-activation is off, and itself."""
+def _at(
+    network: Network, result: Network, examples: Examples, rows: Array, places: Sequence[tuple[Place, Place]]
+) -> list[_Sums]:
+    """The errors of the layers' pre-activations at ``places``, in the network and in the result."""
     both = [
-        (each, session(_pre_activation_graph(each, examples, place)))
-        for each, place in ((network, before), (result, after))
+        (each, session(_pre_activation_graph(each, examples, [place[side] for place in places])))
+        for side, each in enumerate((network, result))
     ]
-    layer = network.segments[before[0]].layers[before[1]]
-    units, at_once = layer.units, _ROWS if layer.geometry is None else ROWS
-    error, square, count = 0.0, 0.0, 0
-    total: Array = np.zeros(units)
+    is_small = len(places) == 1 and network.segments[places[0][0][0]].rank == 2
+    at_once = _ROWS if is_small else ROWS
+    units = [network.segments[segment].layers[position].units for (segment, position), _ in places]
+    sums = [_Sums(0.0, 0.0, np.zeros(count), 0) for count in units]
     for start in range(0, len(rows), at_once):
         for part in tiles(rows[start : start + at_once]):
-            found = [run_tiles(made, each, examples, part)[0] for each, made in both]
-            old, new = (values.astype(np.float64).reshape(-1, units) for values in found)
-            error += float(((new - old) ** 2).sum())
-            square += float((old**2).sum())
-            total, count = total + old.sum(axis=0), count + len(old)
-    return _Sums(error, square, total, count)
+            found = [run_tiles(made, each, examples, part) for each, made in both]
+            for number, values in enumerate(zip(*found, strict=True)):
+                old, new = (each.astype(np.float64).reshape(-1, units[number]) for each in values)
+                error, square = float(((new - old) ** 2).sum()), float((old**2).sum())
+                sums[number] = sums[number].plus(_Sums(error, square, old.sum(axis=0), len(old)))
+    return sums
 
 
-def _pre_activation_graph(network: Network, examples: Examples, place: Place) -> onnx.ModelProto:
-    """The graph whose output is z (tiles, rows of a tile, units) of one layer."""
+def _pre_activation_graph(network: Network, examples: Examples, places: Sequence[Place]) -> onnx.ModelProto:
+    """The graph whose outputs are z (tiles, rows of a tile, units) of some layers."""
     build = GraphBuilder(network.dtype)
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
-    segment, position = place
-    layer, at = network.segments[segment].layers[position], trace.layers[segment][position]
-    units, z = layer.units, at.z
-    if layer.geometry is not None:
-        by_position = build.add("Transpose", build.add("Reshape", z, build.integers(0, units, -1)), perm=[0, 2, 1])
-        z = build.add("Reshape", by_position, build.integers(-1, units))
-    build.add("Identity", z, output="z")
-    kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    scanned = helper.make_tensor_value_info("z", kind, [None, units])
-    return scan_model("pre_activation", build, network, examples, scanned=[scanned])
+    kind, scanned = helper.np_dtype_to_tensor_dtype(network.dtype), []
+    for number, (segment, position) in enumerate(places):
+        layer, z = network.segments[segment].layers[position], trace.layers[segment][position].z
+        if layer.geometry is not None:
+            by_row = build.add("Reshape", z, build.integers(0, layer.units, -1))
+            z = build.add("Reshape", build.add("Transpose", by_row, perm=[0, 2, 1]), build.integers(-1, layer.units))
+        build.add("Identity", z, output=f"z{number}")
+        scanned.append(helper.make_tensor_value_info(f"z{number}", kind, [None, layer.units]))
+    return scan_model("pre_activation", build, network, examples, scanned=scanned)

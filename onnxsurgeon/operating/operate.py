@@ -13,6 +13,7 @@ from onnxsurgeon.data.given import DataSource, as_dataset
 from onnxsurgeon.data.options import InputOptions, input_options
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.opening import ModelSource, open_model
+from onnxsurgeon.operating.measure import with_measured_prediction
 from onnxsurgeon.operating.perform import draw_sample, moments_for
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.surgery import base
@@ -65,10 +66,12 @@ def operate(
             f"surgery: expected one such as Widen(1, 8), or 'widen:1:8'; found {kind_of(surgery)}", "unknown-surgery"
         )
     network = open_model(model).network
+    sample = None
     if data is not None and moments is None and surgery.needs:
         folder = None if data_dir is None else Path(data_dir)
         dataset = as_dataset(data, target=target, impute=impute, folder=folder, networks=(network,))
         sample = draw_sample(network, dataset, input_options(options), seed=seed).calibration
         moments = moments_for(surgery, network, sample, np.arange(sample.rows))
     rng = generator(seed, "operate", 0) if rng is None and data is not None else rng
-    return base.operate(network, surgery, rng, moments=moments, require_exact=require_exact)
+    operated = base.operate(network, surgery, rng, moments=moments, require_exact=require_exact)
+    return operated if sample is None else with_measured_prediction(network, surgery, operated, sample)

@@ -17,7 +17,7 @@ from onnxsurgeon.data.prepare import prepare, prepare_rows, require_targets
 from onnxsurgeon.data.sampling import SAMPLE, sample_rows
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.operating.measure import found_error
+from onnxsurgeon.operating.measure import found_error, with_measured_prediction
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.surgery.base import Needs, Surgery, SurgeryRecord, operate
 
@@ -91,6 +91,7 @@ def perform(
         operated = operate(network, surgery, rng, moments=moments, require_exact=require_exact)
         found = None
         if sample is not None:
+            operated = with_measured_prediction(network, surgery, operated, sample.calibration)
             found = found_error(network, operated, sample.held_out, np.arange(sample.held_out.rows))
         performed.append(Performed(operated.record, found))
         network = operated.network

@@ -141,9 +141,10 @@ class SurgeryRecord:
         parameters_before: parameter count of the parent.
         parameters: parameter count of the result.
         rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
-        predicted: what moments say of a data-aware surgery: root mean square error of the pre-activation z of the last
-            layer replaced, as a fraction of z's standard deviation, √(E‖z' − z‖² / E‖z − E z‖²); None for others.
-            ``calibration.measure`` finds the error of any surgery.
+        predicted: the error of a data-aware surgery on the calibration sample, as far as moments tell: root mean square
+            error of the pre-activation z of the last layer replaced, or of those that read the units, as a fraction of
+            z's standard deviation, √(E‖z' − z‖² / E‖z − E z‖²); None for other surgeries. ``operating.measure`` finds
+            the error of any surgery on rows.
     """
 
     surgery: str
