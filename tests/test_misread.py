@@ -96,3 +96,13 @@ def test_tables_are_no_images(tmp_path):
     np.savez(tmp_path / "t.npz", x=x, y=(x.mean(axis=1) > 100).astype(int))
     model = bright_or_dark(tmp_path / "bright.onnx", is_flat=True)
     assert other_reading(load(model), make_engine(), load_dataset(tmp_path / "t.npz"), InputOptions()) is None
+
+
+def test_evaluate_says_what_would_be_known_otherwise(cli, tmp_path):
+    model, data = bright_or_dark(tmp_path / "bright.onnx"), images(tmp_path / "images.npz")
+    code, out, err = cli("evaluate", str(model), "--data", str(data))
+    assert code == 0
+    assert "with --mean 0.5 --std 0.5 its accuracy is" in out + err
+    code, out, err = cli("evaluate", str(model), "--data", str(data), "--mean", "0.5", "--std", "0.5")
+    assert code == 0
+    assert "with --" not in out + err

@@ -63,6 +63,12 @@ def require_reading(network: Network, engine: Engine, dataset: Dataset, options:
         )
 
 
+def reading_note(network: Network, engine: Engine, dataset: Dataset, options: InputOptions) -> tuple[str, ...]:
+    """The same as a sentence, for what measures a network and changes nothing; () where there is nothing to say."""
+    found = other_reading(network, engine, dataset, options)
+    return () if found is None else (f"with {found.options} its {found.metric} is {found.score:.4f}",)
+
+
 def other_reading(network: Network, engine: Engine, dataset: Dataset, options: InputOptions) -> Reading | None:
     """The best of the usual ways to read images, where it goes far from chance, and the given one does not.
 
