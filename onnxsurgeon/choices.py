@@ -13,7 +13,7 @@ ENGINES = ("auto", "loop", "artifacts")
 DEVICES = ("cpu", "cuda")
 LAYOUTS = ("hwc", "chw")
 IMPUTATIONS = ("mean", "median", "most-frequent")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "all")
 
 # Groups of options, in the order in which help shows them; settings of a search have a heading of their own.
 WANTED, DATA, VALUES, RUN = "What you want", "Data", "Values", "Run"

@@ -62,6 +62,7 @@ Kind = Literal[
     "text-column",
     "outputs-not-finite",
     "no-mixing",
+    "misread-rows",
     "out-of-reach",
     "not-with-resume",
     "longer-only",

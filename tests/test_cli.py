@@ -385,7 +385,7 @@ def bad(tmp_path):
         "no CUDA": ((*evolve, "--device", "cuda"), "device 'cuda' is not available"),
         "an unknown engine": ((*evolve, "--engine", "warp"), "unknown engine 'warp'"),
         "an unknown data set": (("evolve", SMALL, "--data", "mnst"), "unknown data set 'mnst'"),
-        "an unknown split": (("evaluate", SMALL, "--data", "digits", "--split", "all"), "split: 'all' is unknown"),
+        "an unknown split": (("evaluate", SMALL, "--data", "digits", "--split", "both"), "split: 'both' is unknown"),
         "an unknown preset": ((*evolve, "--preset", "fast"), "preset: 'fast' is unknown"),
         "a wrong setting": ((*evolve, "--epoch-step", "0"), "epoch-step: 0 is too small"),
         "no workers": ((*evolve, "--workers", "0"), "workers: 0 is too small"),

@@ -353,7 +353,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(run, cli, tmp_path):
         (("diff", small, "folder"), "folder: not a run directory: no settings.json in it"),
         (("diff", small, f"{run}#99"), "has no branch 99; it has branches 0 to"),
         (("diff", small, "young"), "young: has no best.onnx yet; it has no branches"),
-        (("diff", small, small, "--split", "all"), "split: 'all' is unknown"),
+        (("diff", small, small, "--split", "both"), "split: 'both' is unknown"),
         (("diff", small, small, "--data", "mnst"), "unknown data set 'mnst'"),
         (("diff", small, small, "--data", "digits", "--mean", "x"), "mean: 'x' is no list of numbers"),
         (("diff", small, MODELS / "mnist-small.onnx", "--data", "digits"), "do not fit"),
@@ -368,7 +368,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(run, cli, tmp_path):
         assert (code, out, err.count("\n")) == (2, "", 1), (arguments, err)
         assert text in err, (arguments, err)
     with pytest.raises(SettingsError):
-        diff(small, small, split="all")
+        diff(small, small, split="both")
     with pytest.raises(DataError):
         diff(small, MODELS / "mnist-small.onnx", data="digits")
 

@@ -81,7 +81,7 @@ DeviceOption = Annotated[
     str, typer.Option("--device", rich_help_panel=RUN, **one_of("--device", "Where it computes.", DEVICES))
 ]
 SplitOption = Annotated[
-    str, typer.Option("--split", rich_help_panel=DATA, **one_of("--split", "By default test.", SPLITS))
+    str, typer.Option("--split", rich_help_panel=DATA, **one_of("--split", "Rows to measure; by default test.", SPLITS))
 ]
 TeacherOption = Annotated[
     Path | None,

@@ -31,7 +31,6 @@ from onnxsurgeon.cli.options import (
     with_settings_file,
     with_trust,
 )
-from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.training.settings import TrainingSettings
 
 
@@ -129,24 +128,16 @@ def evaluate(
 ) -> None:
     """Measure a model's accuracy and loss on a split of a data set; against a teacher, its agreement or fidelity."""
     from onnxsurgeon.cli import console
-    from onnxsurgeon.data.prepare import prepare
-    from onnxsurgeon.data.teacher import TeacherModel
     from onnxsurgeon.data.told import data_notes
-    from onnxsurgeon.training.teaching import imitating
+    from onnxsurgeon.operating.evaluate import measured, require_split
+    from onnxsurgeon.surgeon.misread import reading_note
 
+    require_split(split)
     reading = pop_fields(ReadingOptions, settings)
-    options = reading.inputs
     network, dataset, chosen = _prepare(model, data, reading, engine, device)
-    splits = {"test": lambda: dataset.test, "train": lambda: dataset.train, "validation": lambda: dataset.hold_out()[1]}
-    if split not in splits:
-        raise SettingsError(f"split: '{split}' is unknown: expected one of {', '.join(splits)}", "unknown-choice")
+    metrics, told = measured(network, dataset, split, reading.inputs, chosen, teacher), ()
     if teacher is None:
-        examples = prepare(network, dataset, splits[split](), options)
-        told = data_notes(network, dataset, options)
-    else:
-        examples = imitating(network, dataset, splits[split](), options, teacher=TeacherModel.read(teacher))
-        told = ()
-    metrics = chosen.evaluate(network, examples)
+        told = data_notes(network, dataset, reading.inputs) + reading_note(network, chosen, dataset, reading.inputs)
     record = {**asdict(metrics), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)

@@ -92,7 +92,7 @@ def diff(
         a: a network, an ``onnx.ModelProto``, bytes, a model file, a run (its best.onnx), or RUN#7 (its branch 7).
         b: likewise.
         data: rows on which to compare them too, as ``evolve`` takes them.
-        split: which rows of it: "train", "validation" or "test".
+        split: which rows of it: "train", "validation", "test" or "all".
         options: how rows become the models' input.
         engine: "auto", "loop" or "artifacts": what measures the accuracy.
         device: "cpu" or "cuda".

@@ -30,7 +30,7 @@ class DataComparison:
 
     Attributes:
         data: the set's name.
-        split: "train", "validation" or "test".
+        split: "train", "validation", "test" or "all".
         before: the first model's metrics.
         after: the second's.
         outputs: their outputs compared, row by row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -73,6 +73,15 @@ class Split:
         """The same inputs with other labels."""
         return Split(self.inputs, labels)
 
+    def joined(self, others: Sequence[Split]) -> Split:
+        """These rows and behind them those of other splits of the same set, copied."""
+        labels = np.concatenate([self.labels, *(other.labels for other in others)])
+        if isinstance(self.inputs, dict):
+            columns = [self.inputs, *(other.inputs for other in others if isinstance(other.inputs, dict))]
+            return Split({name: np.concatenate([each[name] for each in columns]) for name in self.inputs}, labels)
+        arrays = [self.inputs, *(other.inputs for other in others if not isinstance(other.inputs, dict))]
+        return Split(np.concatenate(arrays), labels)
+
     def blocks(self) -> Iterator[_Block]:
         """The inputs' arrays in chunks."""
         arrays = self.inputs if isinstance(self.inputs, dict) else {"": self.inputs}
@@ -111,6 +120,14 @@ class Selection(Split):
     def with_labels(self, labels: Array) -> Split:
         """The same inputs with other labels."""
         return Selection(self.source, self.numbers, labels)
+
+    def joined(self, others: Sequence[Split]) -> Split:
+        """The rows of all: where they lie, where that is one array; else copied."""
+        same = [each for each in others if isinstance(each, Selection) and each.source is self.source]
+        if len(same) < len(others):
+            return super().joined(others)
+        labels = np.concatenate([self.labels, *(each.labels for each in same)])
+        return Selection(self.source, np.concatenate([self.numbers, *(each.numbers for each in same)]), labels)
 
     def blocks(self) -> Iterator[_Block]:
         """The rows in chunks."""
@@ -154,6 +171,12 @@ class Dataset:
     def splits(self) -> tuple[Split, ...]:
         """Training, validation (where the set brings one) and test rows."""
         return tuple(split for split in (self.train, self.validation, self.test) if split is not None)
+
+    @property
+    def every_row(self) -> Split:
+        """The rows of all splits together: training, validation, test."""
+        first, *others = self.splits
+        return first.joined(others)
 
     @cached_property
     def digest(self) -> str:

@@ -26,7 +26,7 @@ ProgressBar = Callable[[str], Any]
 
 
 def load_dataset(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     target: Sequence[str] = (),
     impute: str | None = None,
@@ -38,7 +38,7 @@ def load_dataset(
     """Load the data set ``name``: one of the catalogue, such as "cifar10" or "emnist:digits", or the user's own.
 
     Args:
-        name: as on the command line; see ``user.read_user`` for what users may bring.
+        name: as on the command line, or a path; see ``user.read_user`` for what users may bring.
         target: columns of the user's table to predict, or the .npy file of labels.
         impute: what fills a table's missing values: "mean", "median" or "most-frequent".
         validation_fraction: share of the training rows held out to choose by; by default a tenth, of few rows more.
@@ -50,7 +50,7 @@ def load_dataset(
     Raises:
         DataError: no such set, files that are missing and cannot be downloaded, or that are damaged.
     """
-    fraction = validation_fraction
+    name, fraction = os.fspath(name), validation_fraction
     if fraction is not None and not 0 < fraction < 1:
         raise DataError(f"validation-fraction: {fraction:g} does not lie between 0 and 1", "senseless-value")
     if name.partition(":")[0] not in CATALOGUE and is_users(name):

@@ -110,6 +110,14 @@ class SheetRows(Split):
         """The same inputs with other labels."""
         return SheetRows(self.sheet, self.numbers, labels)
 
+    def joined(self, others: Sequence[Split]) -> Split:
+        """The rows of all: where they lie, where that is one sheet; else copied."""
+        same = [each for each in others if isinstance(each, SheetRows) and each.sheet is self.sheet]
+        if len(same) < len(others):
+            return super().joined(others)
+        labels = np.concatenate([self.labels, *(each.labels for each in same)])
+        return SheetRows(self.sheet, np.concatenate([self.numbers, *(each.numbers for each in same)]), labels)
+
     def blocks(self) -> Iterator[tuple[str, tuple[int, ...], np.dtype[Any], Iterator[Array]]]:
         """The columns in chunks of rows."""
         for name, told in self.sheet.columns.items():

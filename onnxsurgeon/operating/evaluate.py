@@ -6,19 +6,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnxsurgeon.choices import SPLITS
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.given import DataSource, as_dataset
 from onnxsurgeon.data.options import InputOptions, input_options
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.errors import SettingsError
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.choose import make_engine
+from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.teaching import imitating
-
-SPLITS = ("train", "validation", "test")
 
 
 def evaluate(
@@ -40,7 +41,7 @@ def evaluate(
     Args:
         model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
         data: rows with labels, as ``evolve`` takes them.
-        split: which of them: "train", "validation" or "test".
+        split: which of them: "train", "validation" (of the training rows, where the data bring none), "test" or "all".
         teacher: path of an ONNX model whose outputs stand for labels.
         options: how rows become the model's input.
         engine: "auto", "loop" or "artifacts".
@@ -54,8 +55,7 @@ def evaluate(
         OnnxSurgeonError: something given cannot be used; says what.
     """
     require_split(split)
-    chosen = input_options(options)
-    network = open_model(model).network
+    chosen, network = input_options(options), open_model(model).network
     dataset = as_dataset(
         data,
         target=target,
@@ -64,12 +64,29 @@ def evaluate(
         folder=None if data_dir is None else Path(data_dir),
         networks=(network,),
     )
+    return measured(network, dataset, split, chosen, make_engine(engine, device, network), teacher)
+
+
+def measured(
+    network: Network,
+    dataset: Dataset,
+    split: str,
+    options: InputOptions,
+    engine: Engine,
+    teacher: str | os.PathLike[str] | None = None,
+) -> Metrics:
+    """The same of what was read already.
+
+    Raises:
+        OnnxSurgeonError: there is no such split, or the rows do not fit.
+    """
+    require_split(split)
     rows = rows_of(dataset, split)
     if teacher is None:
-        examples = prepare(network, dataset, rows, chosen)
+        examples = prepare(network, dataset, rows, options)
     else:
-        examples = imitating(network, dataset, rows, chosen, teacher=TeacherModel.read(teacher))
-    return make_engine(engine, device, network).evaluate(network, examples)
+        examples = imitating(network, dataset, rows, options, teacher=TeacherModel.read(teacher))
+    return engine.evaluate(network, examples)
 
 
 def require_split(split: str) -> None:
@@ -82,6 +99,8 @@ def require_split(split: str) -> None:
 
 def rows_of(dataset: Dataset, split: str) -> Split:
     """The rows of that split."""
+    if split == "all":
+        return dataset.every_row
     if split == "validation":
         return dataset.hold_out()[1]
     return dataset.train if split == "train" else dataset.test

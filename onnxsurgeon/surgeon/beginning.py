@@ -25,6 +25,7 @@ from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
+from onnxsurgeon.surgeon.misread import require_reading
 from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
@@ -120,6 +121,8 @@ def begin(
     teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
     splits = split_rows(teaching)
     start = start_of(network, settings, chosen, splits.given, splits.validation)
+    if settings.start == "auto" and not start.is_trained:
+        require_reading(network, chosen, dataset, options)
     kind = search_for(network, settings, chosen, splits, start)
     return Beginning(network, chosen, taught_by, teaching, splits, start, kind)
 
