@@ -135,7 +135,8 @@ def evaluate(
     require_split(split)
     reading = pop_fields(ReadingOptions, settings)
     network, dataset, chosen = _prepare(model, data, reading, engine, device)
-    metrics, told = measured(network, dataset, split, reading.inputs, chosen, teacher), ()
+    metrics = measured(network, dataset, split, reading.inputs, chosen, teacher)
+    told: tuple[str, ...] = ()
     if teacher is None:
         told = data_notes(network, dataset, reading.inputs) + reading_note(network, chosen, dataset, reading.inputs)
     record = {**asdict(metrics), "parameters": network.parameter_count}
