@@ -59,9 +59,7 @@ def read_state(path: Path, network: Network) -> OptimizerState:
             tuple(arrays[_name(number, i)] for i in range(len(network.parameters()))) for number in range(count)
         )
         state = OptimizerState(int(arrays[_STEPS]), moments)
-    except (
-        Exception
-    ) as error:  # damaged archives and headers make zipfile, tokenize and numpy raise what shares no base
+    except Exception as error:  # damaged archives make zipfile, tokenize and numpy raise what shares no base
         raise RunError(f"{path}: holds no optimizer's state", "exchanged") from error
     if rest or not state.fits(network, count) or any(a.dtype != network.dtype for each in moments for a in each):
         raise RunError(f"{path}: holds the optimizer's state of another network", "exchanged")
