@@ -1,4 +1,4 @@
-"""One layer's weight as the product of two thin ones."""
+"""Factorizes one layer's weight as the product of two thin ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Factorize(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
@@ -44,11 +44,11 @@ class Factorize(Surgery):
         require_amount(self, self.rank, min(layer.weight.shape), "the rank")
 
     def is_exact(self, network: Network) -> bool:
-        """Where nothing but zeros is cut off."""
+        """Whether only zeros are cut off."""
         return self.rank >= rank(network.hidden(self.layer).weight)
 
     def parameters_after(self, network: Network) -> int:
-        """Exact, and without a decomposition or a product of the weights."""
+        """Exact, without a decomposition or a product of the weights."""
         network = network.parted()
         layer = network.hidden(self.layer)
         return network.parameter_count - layer.weight.size + self.rank * (layer.inputs + layer.units)

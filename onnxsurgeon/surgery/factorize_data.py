@@ -1,4 +1,4 @@
-"""One layer's weight as the product of two thin ones, cut where the data lose least."""
+"""Factorizes one layer's weight as the product of two thin ones, cut where the data lose least."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_a
 from onnxsurgeon.surgery.effects import Effect, Preceded
 from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of, slots_for
 
-# How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
-# not move in are ranked by the weights.
+# The share of a plain SVD, as a fraction of the inputs' mean variance: it ranks directions in which the sample does not
+# vary by the weights.
 _WEIGHTS_SHARE = 1e-10
 
 
@@ -47,7 +47,7 @@ class FactorizeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
@@ -56,7 +56,7 @@ class FactorizeData(DataAware):
         require_amount(self, self.rank, min(layer.weight.shape), "the rank")
 
     def is_exact(self, network: Network) -> bool:
-        """Where nothing is cut off."""
+        """Whether nothing is cut off."""
         return self.rank >= network.hidden(self.layer).units
 
     def refit(self, network: Network, moments: Moments) -> Replacement:
@@ -91,7 +91,7 @@ class FactorizeData(DataAware):
 
 
 def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
-    """What ``FactorizeData(i, r)`` predicts for r = 1, 2, …, min(n_{i-1}, n_i), as in ``SurgeryRecord``.
+    """The errors that ``FactorizeData(i, r)`` predicts for r = 1, 2, …, min(n_{i-1}, n_i), as in ``SurgeryRecord``.
 
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
@@ -106,9 +106,9 @@ def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
 
 
 def factorization_costs(network: Network, i: int, moments: Moments) -> Array:
-    """What ``FactorizeData(i, r)`` costs for r = 1, 2, …, min(n_{i-1}, n_i): its squared error, summed.
+    """The costs of ``FactorizeData(i, r)`` for r = 1, 2, …, min(n_{i-1}, n_i): its squared error, summed.
 
-    In the metric of the network's outputs where the moments have sensitivities.
+    They are in the metric of the network's outputs where the moments have sensitivities.
 
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
