@@ -1,7 +1,7 @@
-"""How a trained network could be made as small as asked: by units, by ranks, by whole layers; each at equal size.
+"""Ways to make a trained network as small as asked: by units, by ranks, by whole layers; each at equal size.
 
-What a plan takes away is chosen by what it costs at the network's outputs (``calibration.sensitivity``), greedily:
-what costs least for a parameter saved goes first. Which plan is best is then measured.
+What a plan takes away is chosen greedily by its cost at the network's outputs (``calibration.sensitivity``): what costs
+least for a parameter saved goes first. Measurements then decide which plan is best.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ from onnxsurgeon.surgery.factorize_data import factorization_costs
 from onnxsurgeon.surgery.prune import pruning_costs
 
 Measure = Callable[[Network], Moments]
-HOPELESS = 4.0  # times the least cost foretold: such a plan is not performed
-# A plan, and what it costs at the outputs; 0 where that is not foretold.
+HOPELESS = 4.0  # a plan with this many times the least predicted cost is not performed
+# A plan, and its predicted cost at the outputs; 0 where there is no prediction.
 Plan = tuple[Candidate, float]
 UNITS, RANKS, BOTH, LAYERS = "units", "ranks", "units and ranks", "a layer"
 
 
 def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
-    """Units that are copies of others or constant taken away, which is exact; None where there are none."""
+    """A candidate without units that are copies of others or constant, which is exact.
+
+    None where there are no such units.
+    """
     surgeries: list[Surgery] = []
     smaller = network
     for i in range(1, network.hidden_count + 1):
         surgery = MergeDuplicates(i)
         try:
             smaller = operate(smaller, surgery).network
-        except SurgeryError:  # none, or none would stay
+        except SurgeryError:  # there are none, or none would stay
             continue
         surgeries.append(surgery)
     if not surgeries:
@@ -61,8 +64,8 @@ def reductions(
         measure: calibrates a network, with sensitivities where it can.
         most: parameter count that must not be exceeded; a plan that comes no nearer to it is left out.
         branch: the branch's number, passed on.
-        kinds: of which kinds, as of ``kind_of``; by default of all.
-        bounds: of what is computed, which the choice of units goes by; see ``widths_for``.
+        kinds: the kinds of plans, as in ``kind_of``; by default all.
+        bounds: bounds on computation and memory, which guide the choice of units; see ``widths_for``.
     """
     if network.parameter_count <= most:
         return []
@@ -78,7 +81,7 @@ def reductions(
 def by_units(
     network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED, block: int = 1
 ) -> Candidate | None:
-    """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go.
+    """A candidate with units taken from all layers, as near to ``most`` parameters as possible; None where none can go.
 
     ``most``, ``bounds`` and ``block`` are those of ``widths_for``.
     """
@@ -111,7 +114,7 @@ def _by_ranks(network: Network, measure: Measure, most: int, branch: int, bounds
 
 
 def _by_both(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
-    """Units first, down to the mean of both sizes by ratio; then ranks."""
+    """Take units first, down to the geometric mean of both sizes; then ranks."""
     between = int((network.parameter_count * most) ** 0.5)
     first, lost = _pruned(network, measure(network), between, bounds)
     smaller = _operated(network, first, measure)
@@ -122,11 +125,11 @@ def _by_both(network: Network, measure: Measure, most: int, branch: int, bounds:
 
 
 def _by_layers(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
-    """One hidden layer gone, and units of the others; the layer whose loss is least by what the moments predict."""
+    """Take away one hidden layer, and units of the others; the layer is the one with the least loss by the moments."""
     moments = measure(network)
     best: tuple[float, int] | None = None
     for i in range(1, network.hidden_count + 1):
-        if network.depth(i)[1] < 2:  # of its last hidden layer a segment is not robbed
+        if network.depth(i)[1] < 2:  # a segment keeps its last hidden layer
             continue
         try:
             MergeData(i).require(network)
@@ -149,7 +152,7 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int, bound
 def _pruned(
     network: Network, moments: Moments, most: int | None, bounds: Bounds, block: int = 1
 ) -> tuple[list[Prune], float]:
-    """Units that stay in each group, where any go, and what that costs."""
+    """The number of units that stay in each group, where any go, and the cost of that."""
     costs: dict[int, Array] = {}
     for i in range(1, network.group_count + 1):
         try:
@@ -162,9 +165,9 @@ def _pruned(
 
 
 def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[FactorizeData], int, float]:
-    """Ranks of the hidden layers' weights, where they save parameters; the parameters that are left; what it costs.
+    """Ranks of the hidden layers' weights, where they save parameters; the parameters that are left; and the cost.
 
-    From the last layer to the first: a factorization adds a hidden layer before those behind it.
+    It goes from the last layer to the first, since a factorization adds a hidden layer before those behind it.
     """
     costs: dict[int, Array] = {}
     for i in range(1, network.hidden_count + 1):
@@ -180,7 +183,7 @@ def _factorized(network: Network, moments: Moments, most: int) -> tuple[list[Fac
 
 
 def _ranks_for(network: Network, costs: Mapping[int, Array], most: int) -> dict[int, int]:
-    """Rank of each hidden layer's weight; greedy, from the largest rank that saves anything on."""
+    """The rank of each hidden layer's weight; greedy, from the largest rank that saves anything on."""
     ranks = {i: len(curve) for i, curve in costs.items()}
 
     def excess() -> int:
@@ -233,7 +236,7 @@ def _candidate(surgeries: Sequence[Surgery], count: int, reason: str, branch: in
 
 
 def kind_of(surgeries: str) -> str:
-    """Which kind of plan a branch's surgeries are: all that only prune units are of one kind."""
+    """The kind of plan that a branch's surgeries are: all plans that only prune units are of one kind."""
     operations = {each.partition(":")[0] for each in surgeries.split("+")}
     if MergeData.operation in operations:
         return LAYERS

@@ -1,4 +1,4 @@
-"""An optimizer's state on the disk: an .npz beside the branch's model, whose bytes depend on the state alone."""
+"""An optimizer's state on the disk: an .npz beside the branch's model, whose bytes depend only on the state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEPS = "steps"
 
 
 def state_path(model: Path) -> Path:
-    """Such as 0007-widen.state.npz beside 0007-widen.onnx."""
+    """The path of a state, such as 0007-widen.state.npz beside 0007-widen.onnx."""
     return model.with_suffix(".state.npz")
 
 
@@ -49,7 +49,7 @@ def read_state(path: Path, network: Network) -> OptimizerState:
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as entries:
-            # As they were written: what is compressed could become anything.
+            # The entries were written uncompressed; a compressed one could have any size.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
                 raise ValueError("compressed")
         with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
