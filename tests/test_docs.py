@@ -1,8 +1,10 @@
 """docs/ says what is so: every public name, option, event, setting and surgery, and drawings of the surgeries."""
 
+import importlib
 import json
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import onnx
 import pytest
@@ -129,3 +131,33 @@ def test_the_table_of_surgeries_is_what_they_say_of_themselves():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     found = {row[1].strip("`"): row[2] for row in rows}
     assert found == {usage(kind): kind.exact_if for kind in SURGERIES.values() if kind.is_for_one}
+
+
+NOT_CODE = {"[tool.importlinter]", "make lint", "widen:1:8", "loop", "artifacts"}  # of docs/architecture.md
+
+
+def missing_code(named):
+    """Whether the package lacks what docs/architecture.md names: a file or several, a folder, a class, a function."""
+    package = Path(onnxsurgeon.__file__).parent
+    if "/" in named or named.endswith(".py"):
+        return not any(package.glob(named))
+    words = {word for path in package.rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
+    module, _, name = named.rpartition(".")
+    return name not in words if not module else not hasattr(importlib.import_module(f"onnxsurgeon.{module}"), name)
+
+
+def test_what_the_architecture_page_names_exists():
+    named = set(re.findall(r"`([^`\n]+)`", text("architecture")))
+    assert named >= NOT_CODE
+    assert sorted(each for each in named - NOT_CODE if missing_code(each)) == []
+    assert missing_code("graph/nowhere.py")
+    assert missing_code("randomness.nothing")
+
+
+def test_the_drawing_of_the_rooms_has_every_room():
+    (drawing,) = re.findall(r"```text\n(.*?)```", text("architecture"), re.DOTALL)
+    *floors, ground = drawing.splitlines()
+    package = Path(onnxsurgeon.__file__).parent
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {word for floor in floors for word in floor[:35].split()} == {*rooms, "onnxsurgeon"}
+    assert set(ground.replace("…", "").split()) <= {path.stem for path in package.glob("*.py")}

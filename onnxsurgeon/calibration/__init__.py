@@ -1,1 +1,1 @@
-"""What a sample of the data says about the layers of a network: moments that surgeries go by."""
+"""Calibration: the moments of a sample of the data at the layers of a network, which surgeries need."""

@@ -1,7 +1,7 @@
-"""One pass over a sample of the data: the moments of every dense layer's input, summed inside an ONNX graph.
+"""One pass over a sample of the data: the moments of every layer's input, summed inside an ONNX graph.
 
 The sums are the state of a Scan over tiles of rows. Products are taken and summed in float64: a covariance is then as
-exact as the float32 activations it is of, and dependence between units that is exact can be told from such as is not.
+exact as the float32 activations, and exact dependence between units can be told from approximate dependence.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
 from onnxsurgeon.training.trace import LayerTrace, Trace
 
-# Widest input that a covariance is made of: 134 MB in float64, of which ONNX Runtime holds a few at a time.
+# The widest input with a covariance: 134 MB in float64, of which ONNX Runtime holds a few at a time.
 WIDEST = 4096
 _NO_VARIANCE = 1e-13  # as a fraction of the squared mean
-# How often sums have what enters a segment's first layer as a factor.
+# The power in which a sum contains the input of a segment's first layer.
 _POWERS = {"sum": 1, "gram": 2, "cross": 1, "gradient": 1}
 
 
 def calibrate(network: Network, examples: Examples, rows: Array | None = None) -> Moments:
-    """Moments of what enters every dense layer of ``network``, over ``rows`` of the examples (``sample_rows``).
+    """Moments of the input of every layer of ``network``, over ``rows`` of the examples (``sample_rows``).
 
     Raises:
         EngineError: ONNX Runtime is missing or fails, or a layer's input is not finite.
@@ -52,9 +52,9 @@ def calibrate(network: Network, examples: Examples, rows: Array | None = None) -
 def calibration_graph(
     network: Network, examples: Examples, rows: int
 ) -> tuple[onnx.ModelProto, list[Sum], dict[str, float]]:
-    """The graph that sums (``scan_model``), what it sums, and factors that features are still to be multiplied by.
+    """The graph that sums (``scan_model``), its sums, and factors by which features are still to be multiplied.
 
-    ``rows`` is how many rows it will be run over.
+    ``rows`` is the number of rows over which it will run.
     """
     build = GraphBuilder(network.dtype)
     features, factors = read_features(build, network, examples)
@@ -86,7 +86,7 @@ def _sums(build: GraphBuilder, network: Network, trace: Trace, rows: int) -> Ite
 def _sums_of_patches(
     build: GraphBuilder, segment: DenseChain, traces: Sequence[LayerTrace], number: int, rows: int
 ) -> Iterator[Sum]:
-    """The same of convolutions, whose rows are patches at some positions."""
+    """The sums of convolutions, whose rows are patches at some positions."""
     for position, (layer, at) in enumerate(zip(segment.layers, traces, strict=True)):
         geometry, base = geometry_of(layer), f"{number}_{position}"
         if _why_without(segment, position):
@@ -104,22 +104,22 @@ def _sums_of_patches(
 
 
 def entering_factor(network: Network, number: int, factors: Mapping[str, float]) -> float:
-    """What the sums of what enters a segment are still to be multiplied by; see ``pool``.
+    """The factor by which the sums of a segment's input are still to be multiplied; see ``pool``.
 
-    Gemm's alpha, which the factor is left to, is a float32.
+    The factor is left to Gemm's alpha, which is a float32.
     """
     first = network.segments[network.tied.get(number, number)]
     return float(np.float32(factors.get(first.input_name, 1.0)))
 
 
 def pool(network: Network, totals: dict[str, Array], factors: Mapping[str, float]) -> None:
-    """Let sums of segments that have the same weights be those over all of what they are applied to, in each.
+    """Give segments that have the same weights the sums over all their applications.
 
     Args:
-        network: whose segments they are.
+        network: the network of the segments.
         totals: sums by KIND_SEGMENT or KIND_SEGMENT_POSITION; the first of such segments has the sums, and the others
-            the same arrays' values.
-        factors: what features are still to be multiplied by; sums are as of the first segment's.
+            get the same arrays.
+        factors: factors by which features are still to be multiplied; the sums have the first segment's.
     """
     for number, first in network.tied.items():
         entered = (network.segments[each].input_name for each in (number, first))
@@ -139,7 +139,7 @@ def pool(network: Network, totals: dict[str, Array], factors: Mapping[str, float
 
 
 def _why_without(segment: DenseChain, position: int) -> str:
-    """Why there are no moments of what a layer reads; "" where there are."""
+    """Why there are no moments of a layer's input; "" where there are."""
     layer = segment.layers[position]
     if layer.inputs > WIDEST:
         return f"its {layer.inputs:,} inputs are more than the {WIDEST:,} that covariances are made of"
@@ -172,7 +172,7 @@ def _moments(network: Network, totals: dict[str, Array], factors: dict[str, floa
             gram *= factor**2 / count
             gram -= np.outer(mean, mean)
             gram = (gram + gram.T) / 2
-            # What is constant has a variance of rounding alone; below, the activations' own float32 cannot tell.
+            # A constant input has only a variance of rounding; below this, the activations' float32 cannot tell.
             constant = np.diag(gram) <= _NO_VARIANCE * mean**2
             gram[constant] = gram[:, constant] = 0
             inputs[place] = Moment(mean, gram)

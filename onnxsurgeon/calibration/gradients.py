@@ -1,4 +1,4 @@
-"""A second pass over a calibration sample, forward and backward: what the loss's gradients say of new units."""
+"""A second pass over a calibration sample, forward and backward, for the loss's gradients that ask for new units."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def with_gradients(moments: Moments, network: Network, examples: Examples, rows:
 
 
 def _ignore(parameter: str, gradient: Gradient) -> None:
-    """What a gradient that is not asked for costs: nothing."""
+    """Ignore the gradient, whose nodes are then never made."""
 
 
 def _sums(network: Network, trace: Trace, deltas: dict[str, str], moments: Moments) -> list[Sum]:
-    """For each hidden dense layer, of xᵀ g and of g; none where x is too wide or no loss depends on the layer."""
+    """For each hidden dense layer, sums of xᵀ g and of g; none where x is too wide or no loss depends on the layer."""
     found: list[Sum] = []
     for number, segment in enumerate(network.segments):
         if segment.is_convolution:
@@ -105,6 +105,6 @@ def _gradients(
             covariance = totals[name] * (factor / rows) - np.outer(mean, totals[f"slope_{number}_{position}"] / rows)
             scale = segment.over_ends(units, 1.0) if position == segment.hidden_count - 1 else None
             if scale is not None:
-                covariance /= scale  # z in units of its targets → z
+                covariance /= scale  # from z in units of its targets to z
             found[number, position] = covariance
     return found

@@ -1,4 +1,4 @@
-"""Means and covariances of what enters each dense layer, as plain arrays: all that a data-aware surgery sees of data.
+"""Means and covariances of each layer's input, as plain arrays: all that a data-aware surgery sees of data.
 
 With a constant 1 appended to x, E[x̃ x̃ᵀ] = [[Σ + μᵀμ, μᵀ], [μ, 1]]: mean and covariance are the same knowledge.
 """
@@ -21,7 +21,7 @@ Place = tuple[int, int]
 
 
 class Elimination(NamedTuple):
-    """Predictors from the first that goes to the last that stays, and the error once each is gone, (n,).
+    """Predictors in the order in which they go, the last one being the last that stays, and the error after each, (n,).
 
     Errors are the mean squares of what is lost of the targets, with the rest refitted; see ``regression.eliminate``.
     """
@@ -37,21 +37,21 @@ class Moment(NamedTuple):
     covariance: Array
 
 
-# The weights that predict, and what was found of them.
+# The weights that predict, and the elimination found for them.
 Eliminated = tuple[tuple[Array, ...], Elimination]
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Moments of the tensors that enter a network's dense layers, over a calibration sample.
+    """Moments of the inputs of a network's layers, over a calibration sample.
 
     Attributes:
         rows: for each segment, how many rows entered it: those of the sample, times positions where it has more axes;
-            of convolutions, as many patches as were looked at (``calibration.positions``).
-        inputs: for each layer, the moments of its input; of a convolution, of the patches that its weight's rows are
-            multiplied by, channel by channel and tap by tap, zeros of the padding among them.
-        crosses: for each hidden layer, the covariance E[(x − μ)ᵀ(h − ν)] (n_in, n_out) of its input and its output,
-            the activation included.
+            for convolutions, the number of patches that were looked at (``calibration.positions``).
+        inputs: for each layer, the moments of its input; for a convolution, of the patches by which its weight's rows
+            are multiplied, channel by channel and tap by tap, zeros of the padding among them.
+        crosses: for each hidden layer, the covariance E[(x − μ)ᵀ(h − ν)] (n_in, n_out) of its input and its output, the
+            activation included.
         missing: for layers without moments of their input, the reason.
         gradients: for each hidden layer i, where they were asked for (``calibration.gradients``), the covariance
             (n_{i-1}, n_{i+1}) of its input and of ∂L/∂z, the gradient of a row's loss at the pre-activation of the
@@ -59,8 +59,8 @@ class Moments:
         sensitivities: for each layer, where they were asked for (``calibration.sensitivity``), the metric G (units,
             units) in which an error of its pre-activation counts.
         corrections: where there were trials (``recommend.trials``), by a surgery's operation and its layer's number,
-            factors of what it is foretold to cost at the outputs, (amounts,).
-        eliminations: what ``surgery.prune`` has worked out from these moments, to be used again; nobody else's.
+            factors of its predicted cost at the outputs, (amounts,).
+        eliminations: results that ``surgery.prune`` computed from these moments and keeps here for itself.
     """
 
     rows: Mapping[int, int]
@@ -73,11 +73,11 @@ class Moments:
     eliminations: dict[tuple[int, int, int], Eliminated] = field(default_factory=dict, repr=False)
 
     def rows_of(self, network: Network, i: int) -> int:
-        """How many rows the moments of hidden layer ``i`` are means over."""
+        """Number of rows over which the moments of hidden layer ``i`` are means."""
         return self.rows[network.segment_of(i)]
 
     def input_of(self, network: Network, i: int) -> Moment:
-        """Of what enters hidden layer ``i``.
+        """Moment of the input of hidden layer ``i``.
 
         Raises:
             SurgeryError: there is no such layer, it has none, or they are another network's.
@@ -85,7 +85,7 @@ class Moments:
         return self._at(network, i, 0)
 
     def output_of(self, network: Network, i: int) -> Moment:
-        """Of what hidden layer ``i`` hands on, its activation included.
+        """Moment of the output of hidden layer ``i``, its activation included.
 
         Raises:
             SurgeryError: there is no such layer, it has none, or they are another network's.
@@ -132,7 +132,7 @@ class Moments:
         return self.sensitivity_at(network, (segment, position + step))
 
     def sensitivity_at(self, network: Network, place: Place) -> Array | None:
-        """The same of the layer at a place."""
+        """The same R for the layer at a place."""
         found = self.sensitivities.get(place)
         if found is None:
             return None
@@ -147,7 +147,7 @@ class Moments:
         return vt.T * np.sqrt(np.maximum(values, 0))
 
     def at(self, network: Network, place: Place) -> Moment:
-        """Of what enters the layer at a place.
+        """Moment of the input of the layer at a place.
 
         Raises:
             SurgeryError: it has none, or they are another network's.

@@ -1,7 +1,7 @@
-"""What convolutions read and write at some positions of each row: patches as rows (positions, channels · taps).
+"""Inputs and outputs of convolutions at some positions of each row: patches as rows (positions, channels · taps).
 
-All positions of a calibration sample would be millions of patches. Which ones are read is drawn once for each row of a
-tile, so that together they are everywhere, and the borders, where padding is read, have their share.
+All positions of a calibration sample would be millions of patches. The positions are drawn once for each row of a tile,
+so that together they are everywhere, and the borders, where padding is read, have their share.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from onnxsurgeon.randomness import generator
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.evaluation import ROWS
 
-PATCHES = 2**14  # of all rows together, about: enough for covariances of hundreds of channels times taps
+PATCHES = 2**14  # of all rows together, roughly: enough for covariances of hundreds of channels times taps
 
 
 def drawn(rows: int, behind: tuple[int, ...]) -> Array:
-    """Numbers of the positions (``ROWS``, a few) of an output (…, ``behind``) that are read in each row of a tile."""
+    """Draw the positions (``ROWS``, a few) of an output (…, ``behind``) that are read in each row of a tile."""
     count, whole = min(math.prod(behind), max(1, -(-PATCHES // rows))), math.prod(behind)
     rng = generator(0, "positions", whole)
     return np.stack([np.sort(rng.permutation(whole)[:count]) for _ in range(ROWS)])
 
 
 def patches(build: GraphBuilder, x: str, geometry: Geometry, channels: int, space: tuple[int, ...], at: Array) -> str:
-    """Append what a convolution of all ``channels`` reads of x there, (rows · positions, channels · taps)."""
+    """Append the patches that a convolution of all ``channels`` reads there, (rows · positions, channels · taps)."""
     rank, count = geometry.rank, at.shape[1]
     before, after = geometry.pads[:rank], geometry.pads[rank:]
     padded = tuple(size + a + b for size, a, b in zip(space, before, after, strict=True))
@@ -55,13 +55,13 @@ def patches(build: GraphBuilder, x: str, geometry: Geometry, channels: int, spac
 
 
 def values(build: GraphBuilder, y: str, units: int, at: Array) -> str:
-    """Append what y is there, (rows · positions, units)."""
+    """Append the values of y there, (rows · positions, units)."""
     turned = build.add("Transpose", _taken(build, y, units, at), perm=[0, 2, 1])
     return build.add("Reshape", turned, build.integers(-1, units))
 
 
 def _taken(build: GraphBuilder, x: str, channels: int, at: Array) -> str:
-    """(rows, channels, numbers) of x (rows, channels, space…), space counted through."""
+    """Take (rows, channels, numbers) of x (rows, channels, space…), with numbers that count through space."""
     name = hashlib.sha256(at.tobytes()).hexdigest()[:16]
     table = build.constant(f"positions_{name}", at[:, None].astype(np.int64))
     flat = build.add("Reshape", x, build.integers(0, channels, -1))

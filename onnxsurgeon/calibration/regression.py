@@ -1,6 +1,6 @@
 """Linear regression from moments alone: ridge, the order in which predictors can go, and the error of a layer.
 
-Everything in float64 on one thread, see ``linear_algebra``.
+Everything is computed in float64 on one thread, see ``linear_algebra``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from onnxsurgeon.linear_algebra import Array, eigen, matmul, single_threaded
 
 # Ridge parameters tried, as fractions of each predictor's variance.
 RIDGES = 10.0 ** np.arange(-10, 1.5, 0.5)
-# What a predictor's variance is counted as at least, as a fraction of the mean of all.
+# The smallest variance that a predictor counts with, as a fraction of the mean of all.
 _FLOOR = 0.01
-# What is left of the targets' variance and does not count: activations are float32, whose rounding is of this order.
+# A rest of the targets' variance that does not count: activations are float32, whose rounding is of this order.
 _ROUNDING = 1e-13
 _ELIMINATION_RIDGE = 1e-9
 
@@ -25,7 +25,7 @@ def smoother(covariance: Array, cross: Array, variance: float, rows: int, scale:
     """M (a, a) such that M · cov(x, y) are the coefficients of the ridge regression of any y on x.
 
     M = (Σ + λ D)⁻¹, D = diag Σ + 0.01 · (mean of diag Σ). λ minimises the generalised cross-validation error RSS(λ) /
-    (1 − df(λ) / rows)² (Golub, Heath and Wahba, Technometrics 21, 1979) of the targets given: of equal ones the
+    (1 − df(λ) / rows)² (Golub, Heath and Wahba, Technometrics 21, 1979) of the given targets; of equal ones it is the
     largest λ. A predictor that is constant gets coefficients 0.
 
     Measured by the error on 6,000 rows held out, three networks 784-256-128-10: layer 1 merged by 512 rows 0.27 of z's
@@ -36,9 +36,9 @@ def smoother(covariance: Array, cross: Array, variance: float, rows: int, scale:
     Args:
         covariance: Σ (a, a) of the predictors.
         cross: their covariance (a, m) with the targets.
-        variance: of the targets, summed over them.
-        rows: how many rows the moments are means over.
-        scale: variance of what the targets are a part of; errors of its rounding do not count.
+        variance: variance of the targets, summed over them.
+        rows: number of rows over which the moments are means.
+        scale: variance of the whole to which the targets belong; errors of its rounding do not count.
     """
     weights = _weights(covariance)
     values, vt = eigen(covariance * weights * weights[:, None])
@@ -55,16 +55,16 @@ def smoother(covariance: Array, cross: Array, variance: float, rows: int, scale:
 
 
 def eliminate(covariance: Array, weight: Array) -> Elimination:
-    """Backward elimination of the predictors x (…, n) of x W, W (n, m), the rest being refitted each time.
+    """Backward elimination of the predictors x (…, n) of x W, W (n, m), with the rest refitted each time.
 
     Without predictor j the error grows by ‖B_j‖² / P_jj, where B are the present coefficients and P = Σ⁻¹ over the
-    present predictors: the least goes first (Hassibi and Stork, "Second order derivatives for network pruning: optimal
-    brain surgeon", NIPS 1992, eq. 5, with a layer's own quadratic error for the loss).
+    present predictors: the predictor with the least growth goes first (Hassibi and Stork, "Second order derivatives for
+    network pruning: optimal brain surgeon", NIPS 1992, eq. 5, with a layer's own quadratic error for the loss).
     """
     n = len(covariance)
     weights = _weights(covariance)
     correlation = covariance * weights * weights[:, None]
-    # A constant predictor has nothing to lose: with a 1 of its own on the diagonal it is apart from all others.
+    # A constant predictor loses nothing: with a 1 of its own on the diagonal it is independent of all others.
     constant = weights == 0
     correlation[np.diag_indices(n)] += np.where(constant, 1.0, _ELIMINATION_RIDGE)
     coefficients = np.where(constant, 0, 1 / np.where(constant, 1, weights))[:, None] * weight.astype(np.float64)
@@ -87,9 +87,9 @@ def eliminate(covariance: Array, weight: Array) -> Elimination:
 def eliminate_together(known: Sequence[tuple[Array, Array]], units: int) -> Elimination:
     """Backward elimination of units that several readers read, each perhaps in several places.
 
-    Of every reader the covariance (units · taps, units · taps) of what it reads, unit by unit, and its weight W
-    (units · taps, m). Without unit j a reader's error grows by tr(B_jᵀ (P_jj)⁻¹ B_j), B_j and P_jj being the unit's
-    block of the present coefficients and of P = Σ⁻¹: the unit goes first whose sum over the readers is least.
+    For every reader, ``known`` has the covariance (units · taps, units · taps) of what it reads, unit by unit, and its
+    weight W (units · taps, m). Without unit j a reader's error grows by tr(B_jᵀ (P_jj)⁻¹ B_j), B_j and P_jj being the
+    unit's block of the present coefficients and of P = Σ⁻¹: the unit with the least sum over the readers goes first.
     """
     if len(known) == 1 and len(known[0][0]) == units:
         return eliminate(*known[0])
@@ -110,7 +110,7 @@ def eliminate_together(known: Sequence[tuple[Array, Array]], units: int) -> Elim
 
 
 class _Eliminated:
-    """One reader's regression, as units go."""
+    """The regression of one reader while units go."""
 
     def __init__(self, covariance: Array, weight: Array, units: int) -> None:
         weights = _weights(covariance)
@@ -122,7 +122,7 @@ class _Eliminated:
         self.coefficients, self.precision = scaled, np.linalg.inv(correlation)
 
     def costs(self, there: Array) -> Array:
-        """What each unit that is still there costs, (units,)."""
+        """The cost of each unit that is still there, (units,)."""
         blocks = self.precision.reshape(self.units, self.taps, self.units, self.taps)
         own = blocks[np.arange(self.units), :, np.arange(self.units)]
         b = self.coefficients.reshape(self.units, self.taps, -1)
@@ -139,7 +139,7 @@ class _Eliminated:
 
 
 def _weights(covariance: Array) -> Array:
-    """D^(-1/2), see ``smoother``; 0 for a predictor that is constant."""
+    """D^(-1/2), see ``smoother``; 0 for a constant predictor."""
     variances = np.diag(covariance)
     varies = variances > 0
     scales = np.where(varies, variances + _FLOOR * variances.mean(), 1.0)

@@ -1,4 +1,4 @@
-"""A Scan over tiles of rows, as in ``training.evaluation``, which carries sums or returns what each tile gives."""
+"""A Scan over tiles of rows, as in ``training.evaluation``, which carries sums or returns each tile's results."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Sum:
     """A sum over rows.
 
     Attributes:
-        name: of the graph's output.
-        shape: of the sum.
-        tensors: one, or two whose product is summed.
+        name: name of the graph's output.
+        shape: shape of the sum.
+        tensors: one tensor, or two whose product is summed.
         is_count: whether the rows of the tensor are counted, not its values summed.
     """
 
@@ -67,16 +67,16 @@ def scan_model(
     scanned: Sequence[onnx.ValueInfoProto] = (),
     targets: bool = False,
 ) -> onnx.ModelProto:
-    """A model that runs ``build``'s nodes for every tile.
+    """Make a model that runs ``build``'s nodes for every tile.
 
     Inputs: "indices" (tiles, tile), row numbers, and "stored_indices" where the rows are a selection; the rows as they
-    are stored; the parameters. Outputs: the ``sums``, then what is ``scanned``, one tile behind the other.
+    are stored; the parameters. Outputs: the ``sums``, then the ``scanned`` tensors, one tile behind the other.
 
     Args:
-        name: of the graph.
-        build: the nodes for one tile, its row numbers "batch" and "stored_batch".
-        network: whose parameters are inputs.
-        examples: whose rows are read.
+        name: name of the graph.
+        build: the nodes for one tile, with its row numbers in "batch" and "stored_batch".
+        network: its parameters are inputs.
+        examples: the rows.
         sums: names and shapes of float64 tensors that start as zeros; the nodes write NAME/after from NAME/before.
         scanned: tensors that the nodes write.
         targets: whether the nodes read the examples' targets.
@@ -115,7 +115,7 @@ def scan_model(
 
 
 def tiles(rows: Array) -> Iterator[Array]:
-    """The row numbers as (tiles, tile): all full tiles, then what is left."""
+    """Yield the row numbers as (tiles, tile): all full tiles, then the rest."""
     full = len(rows) // ROWS * ROWS
     if full:
         yield rows[:full].reshape(-1, ROWS)
@@ -146,7 +146,7 @@ def totals_of(
 
 
 def run_tiles(made: Any, network: Network, examples: Examples, part: Array, *, targets: bool = False) -> list[Array]:
-    """All outputs of a session made from such a model, for row numbers (tiles, tile).
+    """Run a session made from such a model for row numbers (tiles, tile), and return all outputs.
 
     Raises:
         EngineError: ONNX Runtime fails.

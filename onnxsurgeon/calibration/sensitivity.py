@@ -1,9 +1,9 @@
 """How much the network's outputs move with each pre-activation: the metric in which an error inside it counts.
 
-An error e of the pre-activation z of a layer moves the heads by J e. What that costs is eᵀ G e with G = E[Jᵀ H J], H
+An error e of the pre-activation z of a layer moves the heads by J e. This costs eᵀ G e with G = E[Jᵀ H J], where H is
 the curvature of the loss at the heads (Gauss-Newton; cf. Martens and Grosse, "Optimizing neural networks with
 Kronecker-factored approximate curvature", ICML 2015, section 4). G is the mean of g gᵀ over g = Jᵀ u, with random u
-whose covariance is H: one backward pass, and no labels.
+whose covariance is H: this takes one backward pass, and no labels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from onnxsurgeon.training.resident import read_features, read_targets
 from onnxsurgeon.training.trace import Trace
 from onnxsurgeon.training.units import in_units
 
-# Classes are taken at this temperature: a network that is sure of every row has no curvature left to go by.
+# Classes are taken at this temperature, since a network that is sure of every row has no curvature left.
 TEMPERATURE = 2.0
 
 
 def with_sensitivities(moments: Moments, network: Network, examples: Examples, rows: Array, seed: int = 0) -> Moments:
-    """``moments`` of ``network`` on ``rows`` of the examples, and with them ``Moments.sensitivities``.
+    """``moments`` of ``network`` on ``rows`` of the examples, with ``Moments.sensitivities`` added.
 
-    Where an activation has no gradient rule, ``moments`` as they are.
+    Where an activation has no gradient rule, ``moments`` are returned as they are.
 
     Raises:
         EngineError: ONNX Runtime is missing or fails, the examples have other targets than the network has heads, or a
@@ -76,7 +76,7 @@ def with_sensitivities(moments: Moments, network: Network, examples: Examples, r
 
 
 def _ignore(parameter: str, gradient: Gradient) -> None:
-    """A gradient that is not asked for costs nothing."""
+    """Ignore the gradient, whose nodes are then never made."""
 
 
 def _as_rows(build: GraphBuilder, delta: str, units: int) -> str:
@@ -86,7 +86,7 @@ def _as_rows(build: GraphBuilder, delta: str, units: int) -> str:
 
 
 def by_unit(build: GraphBuilder, trace: Trace) -> Trace:
-    """The same with weights (units, n_in), as ``backward`` reads them."""
+    """The trace with weights (units, n_in), as ``backward`` reads them."""
     layers = {
         number: [at._replace(weight=build.add("Transpose", at.weight, perm=[1, 0])) for at in traces]
         for number, traces in trace.layers.items()
@@ -95,7 +95,7 @@ def by_unit(build: GraphBuilder, trace: Trace) -> Trace:
 
 
 def _with_signs(examples: Examples, rows: Array, seed: int) -> Examples:
-    """Those rows, with random signs where each head's targets are."""
+    """Those rows, with random signs as each head's targets."""
     signs, tasks = [], []
     for number, (labels, task) in enumerate(zip(examples.labels, examples.tasks, strict=True)):
         positions = labels.shape[1:] if task.loss == CROSS_ENTROPY and not task.imitates else labels.shape[1:-1]

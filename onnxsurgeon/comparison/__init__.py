@@ -1,1 +1,1 @@
-"""What lies between two models: layer by layer, and in what they compute."""
+"""The differences between two models: layer by layer, and in their outputs."""

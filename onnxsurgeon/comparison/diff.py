@@ -1,4 +1,4 @@
-"""Two models compared: what became of each layer, and what that did to the outputs."""
+"""Compares two models: the changes of each layer, and their effect on the outputs."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class Diff:
-    """What lies between two models.
+    """The differences between two models.
 
     Attributes:
         before: the first.
         after: the second.
         alignment: how the layers were matched: "lineage", by the surgeries that the files tell, or "similarity".
-        undone: by lineage, the first model's surgeries since the last ancestor that both share.
+        undone: by lineage, the first model's surgeries since the last common ancestor.
         done: by lineage, the second's since then.
-        layers: what became of each layer, in the second model's order.
+        layers: the change of each layer, in the second model's order.
         random: the outputs on random inputs.
         data: both models on the rows of a data set, where one was given.
     """
@@ -94,7 +94,7 @@ def diff(
         data: rows on which to compare them too, as ``evolve`` takes them.
         split: which rows of it: "train", "validation", "test" or "all".
         options: how rows become the models' input.
-        engine: "auto", "loop" or "artifacts": what measures the accuracy.
+        engine: "auto", "loop" or "artifacts"; it measures the accuracy.
         device: "cpu" or "cuda".
         target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
         impute: what fills a table's missing values.

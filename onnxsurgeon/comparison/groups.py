@@ -1,4 +1,4 @@
-"""Which layers of one network became which of another: what an alignment comes to, however it was found."""
+"""The layers of one network and the layers of another that came from them: the result of any alignment."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Group(NamedTuple):
     """Layers that belong together, as positions in ``Network.layers``; one side may be empty, not both.
 
     Attributes:
-        before: those of the first network.
-        after: those of the second.
+        before: positions in the first network.
+        after: positions in the second.
     """
 
     before: tuple[int, ...]
@@ -19,7 +19,7 @@ class Group(NamedTuple):
 
 
 def in_order(groups: Sequence[Group]) -> list[Group]:
-    """The groups as the second network computes them; what only the first has, where it stood."""
+    """The groups in the second network's order; groups that only the first has keep their place."""
     placed = sorted((group for group in groups if group.after), key=lambda group: group.after)
     for group in sorted((group for group in groups if not group.after), reverse=True):
         index = next((i for i, other in enumerate(placed) if other.before > group.before), len(placed))
@@ -28,7 +28,7 @@ def in_order(groups: Sequence[Group]) -> list[Group]:
 
 
 def by_origin(count: int, origins: Sequence[frozenset[int]]) -> list[Group]:
-    """Groups from what each layer of the second network descends from, among the ``count`` of the first."""
+    """Groups by the layers, among the ``count`` of the first network, from which each layer of the second descends."""
     found: list[tuple[set[int], list[int]]] = []
     for position, origin in enumerate(origins):
         related = [entry for entry in found if entry[0] & origin]

@@ -1,4 +1,4 @@
-"""What became of each layer, once it is known which belong together."""
+"""The change of each layer, once it is known which layers belong together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSERTED, REMOVED, MERGED, FACTORIZED, REWRITTEN = "inserted", "removed", "merge
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A dense layer of one of the two models.
+    """A layer of one of the two models.
 
     Attributes:
         segment: the segment's number, counted from 1.
@@ -42,15 +42,15 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class LayerChange:
-    """What became of a layer, or of several that belong together.
+    """The change of a layer, or of several that belong together.
 
     Attributes:
         kind: "kept" (every value the same), "trained" (same shape, other values), "reactivated" (same shape, another
             activation), "widened" or "narrowed" (more or fewer units), "refitted" (same units, another number of
             inputs), "inserted", "removed", "merged" (several became one), "factorized" (one became several), or
             "rewritten" (several became several).
-        before: in the first model; () for what was inserted.
-        after: in the second; () for what was removed.
+        before: layers of the first model; () for an inserted one.
+        after: layers of the second; () for a removed one.
         change: ‖θ' − θ‖ / ‖θ‖ over the parameters of a layer of unchanged shape; else None.
     """
 
@@ -71,7 +71,7 @@ class LayerChange:
 
 
 def layer_changes(first: Network, second: Network, groups: Sequence[Group]) -> tuple[LayerChange, ...]:
-    """What became of the layers of each group."""
+    """The changes of the layers in each group."""
     before, after = _summaries(first), _summaries(second)
     changes = []
     for group in groups:
@@ -122,7 +122,7 @@ def _judge(before: Sequence[DenseLayer], after: Sequence[DenseLayer]) -> tuple[s
 
 
 def _relative_change(a: DenseLayer, b: DenseLayer) -> float:
-    """‖θ' − θ‖ / ‖θ‖; what only one of the two has, a bias or slopes, counts as 0 in the other."""
+    """‖θ' − θ‖ / ‖θ‖; a bias or slopes that only one of the two has count as 0 in the other."""
     moved = norm = 0.0
     for old, new in zip(_parameters(a), _parameters(b), strict=True):
         x = np.zeros(1) if old is None else in_float64(old)

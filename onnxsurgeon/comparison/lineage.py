@@ -1,8 +1,8 @@
-"""Align the layers of two branches by the surgeries between them, which their files tell.
+"""Aligns the layers of two branches by the surgeries between them, which their files tell.
 
-Back from the first branch to the ancestor that both share, and forth from there to the second. Of every layer on the
-way it is known which of the first branch's it has to do with, and its width, as far as that follows. Widths that do not
-come out as they are in the file show that the two are not related in that way.
+The way leads back from the first branch to the last common ancestor, and forth from there to the second. For every
+layer on the way, the layers of the first branch to which it is related are known, and its width, as far as that
+follows. If the final widths are not those of the file, the two are not related in that way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Kept, Multip
 
 @dataclass(frozen=True)
 class Kinship:
-    """How two branches are related.
+    """The relation of two branches.
 
     Attributes:
         undone: the first one's surgeries since their last common ancestor.
@@ -37,7 +37,10 @@ class Kinship:
 
 
 class _Layer(NamedTuple):
-    """A layer on the way: its width, None where it does not follow, and the first branch's layers it comes from."""
+    """A layer on the way.
+
+    Its width, None where it does not follow, and the first branch's layers from which it comes.
+    """
 
     units: int | None
     origin: frozenset[int]
@@ -62,13 +65,13 @@ def lineage_of(network: Network) -> tuple[str, ...] | None:
 
 
 def kinship(first: Network, second: Network) -> Kinship | None:
-    """How two branches are related, where their lineages tell it and their widths bear it out; else None."""
+    """The relation of two branches, if their lineages tell it and their widths confirm it; else None."""
     old, new = lineage_of(first), lineage_of(second)
     if old is None and new is None:
         return None
     old, new = old or (), new or ()
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-    # Branches of one run; one whose model the other's run began with; or the other way round.
+    # Branches of one run; or one whose model the other's run began with; or the other way round.
     for undone, done in dict.fromkeys(((old[shared:], new[shared:]), ((), new), (old, ()))):
         for origins in _ways(first, second, undone, done):
             return Kinship(undone, done, by_origin(len(first.layers), origins))
@@ -78,7 +81,7 @@ def kinship(first: Network, second: Network) -> Kinship | None:
 def _ways(
     first: Network, second: Network, undone: tuple[str, ...], done: tuple[str, ...]
 ) -> Iterator[list[frozenset[int]]]:
-    """For each way that leads from the one to the other: what each of the second's layers descends from."""
+    """For each way from the one to the other: the layers from which each of the second's layers descends."""
     if first.tied != second.tied or len(first.segments) != len(second.segments):
         return
     # Of segments that share their weights the first stands for all.
@@ -117,7 +120,7 @@ def _fits(found: _Segments, wanted: list[list[int]]) -> bool:
 
 
 def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterator[_Segments]:
-    """Every network that these surgeries, in order, may have made this one of."""
+    """Every network from which these surgeries, in order, may have made this one."""
     if not surgeries:
         yield segments
         return
@@ -144,7 +147,10 @@ def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterato
 
 
 def _sites(segments: _Segments, layer: int, effect: Effect) -> Iterator[tuple[int, int]]:
-    """Where the surgery's hidden layer stands: segment and position; after a merge at a segment's end, either side."""
+    """The possible places of the surgery's hidden layer: segment and position.
+
+    After a merge at a segment's end, both sides.
+    """
     left = layer - 1
     for number, segment in enumerate(segments):
         hidden = len(segment) - 1
@@ -154,7 +160,7 @@ def _sites(segments: _Segments, layer: int, effect: Effect) -> Iterator[tuple[in
 
 
 def _undone(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, ...] | None:
-    """A segment before the surgery on its layer ``i``; None: it cannot have come of that."""
+    """A segment before the surgery on its layer ``i``; None where it cannot have come from that."""
     here = layers[i]
     match effect:
         case Kept():
@@ -164,11 +170,11 @@ def _undone(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer,
         case Widened(added):
             units = None if here.units is None else here.units - added
             return None if units is not None and units < 1 else _resized(layers, i, units)
-        case Narrowed(kept):  # how many units there were is not told
+        case Narrowed(kept):  # the former number of units is not known
             return _resized(layers, i, None) if kept is None or here.units in (None, kept) else None
     following = layers[i + 1]
     if i + 1 == len(layers) - 1:
-        return None  # what was inserted, or is the second factor, is hidden
+        return None  # an inserted layer, or a second factor, is hidden
     if isinstance(effect, Followed):
         same = None in (here.units, following.units) or here.units == following.units
         return (*layers[: i + 1], *layers[i + 2 :]) if same else None
@@ -182,7 +188,7 @@ def _resized(layers: tuple[_Layer, ...], i: int, units: int | None) -> tuple[_La
 
 
 def _parted(segments: _Segments, times: int) -> _Segments | None:
-    """One of so many equal networks that stand side by side; None: they cannot."""
+    """One of ``times`` equal networks that stand side by side; None where they cannot."""
     if times < 1 or any(
         layer.units is not None and layer.units % times for segment in segments for layer in segment[:-1]
     ):
@@ -194,13 +200,13 @@ def _parted(segments: _Segments, times: int) -> _Segments | None:
 
 
 def _ends_at(segments: _Segments, layer: int, ends: _Ends) -> Sequence[int] | None:
-    """The segments whose last layers write a width that several share; None where a hidden layer is meant."""
+    """The segments whose last layers write a width that several share; None where the number is a hidden layer's."""
     number = layer - 1 - sum(len(segment) - 1 for segment in segments)
     return ends[number] if 0 <= number < len(ends) else None
 
 
 def _with_ends(segments: _Segments, tied: Sequence[int], more: int | None) -> _Segments:
-    """With so many units more in the last layers of segments; None: how many there are is not told."""
+    """The segments with ``more`` units more in their last layers; with None the number is unknown."""
     found = list(segments)
     for number in tied:
         *before, last = found[number]
@@ -238,7 +244,7 @@ def _with_another_end(segments: _Segments, tied: Sequence[int], effect: Followed
 
 
 def _forth(segments: _Segments, surgery: Surgery, ends: _Ends) -> _Segments | None:
-    """The network after the surgery; None: there is no such layer."""
+    """The network after the surgery; None where there is no such layer."""
     effect, left = surgery.effect, surgery.layer - 1
     if isinstance(effect, Multiplied):
         return tuple(

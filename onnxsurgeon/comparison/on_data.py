@@ -80,7 +80,7 @@ def compare_on_data(
 def _feeds(
     models: tuple[onnx.ModelProto, onnx.ModelProto], inputs: list[dict[str, Rows]], rows: int, names: tuple[str, str]
 ) -> Iterator[tuple[Feeds, Feeds]]:
-    """The rows in chunks; of a fixed batch only whole ones, or one with rows repeated where there are too few."""
+    """Yield the rows in chunks; for a fixed batch only whole ones, with rows repeated where there are too few."""
     sizes = {
         fixed_batch(model)
         for model, given in zip(models, inputs, strict=True)

@@ -1,4 +1,4 @@
-"""What two models compute on the same rows: how far apart it is, and how often they predict the same."""
+"""The outputs of two models on the same rows: how far they are apart, and how often they predict the same."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Feeds = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far one output of two models is apart on the same rows.
+    """The difference of one output of two models on the same rows.
 
     Attributes:
-        name: of the output, in the first model.
-        rows: how many rows were compared.
+        name: name of the output in the first model.
+        rows: number of rows that were compared.
         maximum: max |Δ|; None for labels and other values that are no floats.
         mean: mean |Δ|, likewise.
         scale: the largest magnitude in the first model's output, likewise.
-        agreement: share of rows whose largest value is in the same place; of values that are equal, for labels; None
-            for an output of one float a row.
+        agreement: share of rows whose largest value is in the same place; for labels, share of equal values; None for
+            an output of one float a row.
     """
 
     name: str
@@ -48,12 +48,12 @@ class OutputDifference:
 
     @property
     def relative_maximum(self) -> float | None:
-        """Max |Δ| as a fraction of the scale."""
+        """max |Δ| as a fraction of the scale."""
         return _relative(self.maximum, self.scale)
 
     @property
     def relative_mean(self) -> float | None:
-        """Mean |Δ| as a fraction of the scale."""
+        """mean |Δ| as a fraction of the scale."""
         return _relative(self.mean, self.scale)
 
 
@@ -107,7 +107,7 @@ def compare(first: onnx.ModelProto, second: onnx.ModelProto, feeds: Iterable[tup
     tallies = [_Tally(a) for a, _ in pairs]
     for for_first, for_second in feeds:
         try:
-            # A session computes what is constant when it is made: the feeds have been found to be small enough by now.
+            # A session computes what is constant when it is made; the feeds have been found to be small enough by now.
             run = run or [evaluator(first), evaluator(second)]
             left = run[0]([a for a, _ in pairs], for_first)
             right = run[1]([b for _, b in pairs], for_second)
@@ -131,7 +131,7 @@ class _Tally:
         self.floats = True
 
     def add(self, x: Array | None, y: Array | None) -> None:
-        """Take in what the two models gave for some rows."""
+        """Add the outputs of the two models for some rows."""
         if x is None or y is None or x.shape != y.shape:
             shapes = [None if values is None else values.shape[1:] for values in (x, y)]
             self.reason = "it is no table" if None in shapes else f"a row has shape {shapes[0]} and {shapes[1]}"
@@ -152,7 +152,7 @@ class _Tally:
             self.compared, self.same = self.compared + len(x), self.same + int((a.argmax(1) == b.argmax(1)).sum())
 
     def result(self) -> OutputDifference:
-        """The whole of it."""
+        """The difference over all rows."""
         agreement = self.same / self.compared if self.compared else None
         if not self.floats or not self.values:
             return OutputDifference(self.name, self.rows, None, None, None, agreement)
@@ -160,7 +160,7 @@ class _Tally:
 
 
 def _paired(first: onnx.ModelProto, second: onnx.ModelProto) -> tuple[list[tuple[str, str]], list[str]]:
-    """Outputs that correspond: those of one name, or all in order where no name is shared; and what is left over."""
+    """Outputs that correspond, by name, or all in order where no name is shared; and the outputs that are left over."""
     a, b = (list(dict.fromkeys(value.name for value in model.graph.output)) for model in (first, second))
     if not set(a) & set(b) and len(a) == len(b):
         return list(zip(a, b, strict=True)), []
@@ -170,7 +170,7 @@ def _paired(first: onnx.ModelProto, second: onnx.ModelProto) -> tuple[list[tuple
 
 
 def _different_inputs(first: onnx.ModelProto, second: onnx.ModelProto) -> str:
-    """Why the two cannot be given the same inputs; "" where they can, in order and whatever their names."""
+    """Why the two cannot take the same inputs; "" where they can, in order and whatever their names."""
     a, b = free_inputs(first), free_inputs(second)
     same = len(a) == len(b) and all(_alike(x, y) for x, y in zip(a, b, strict=True))
     return "" if same else f"the models take different inputs, {_spelled(a)} and {_spelled(b)}"
@@ -201,12 +201,12 @@ def _spelled(values: list[onnx.ValueInfoProto]) -> str:
 def _random_feeds(
     first: onnx.ModelProto, second: onnx.ModelProto, name: str, *, one_by_one: bool = False
 ) -> Iterator[tuple[Feeds, Feeds]]:
-    """The same random rows for both; a model of a fixed batch is run several times.
+    """Yield the same random rows for both; a model of a fixed batch is run several times.
 
-    With ``one_by_one`` the models have no batch axis, and the rows one more axis than their inputs.
+    With ``one_by_one`` the models have no batch axis, and the rows have one axis more than their inputs.
     """
     names = [value.name for value in free_inputs(second)]
-    # Where only the second fixes a size, the rows must be of that one.
+    # Where only the second fixes a size, the rows must be of that size.
     fixed = any(dim.dim_value for value in free_inputs(second) for dim in value.type.tensor_type.shape.dim[:1])
     source = second if fixed else first
     if one_by_one:

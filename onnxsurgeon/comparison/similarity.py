@@ -1,9 +1,9 @@
-"""Align the layers of two networks that nothing is known of: a sequence alignment by dynamic programming.
+"""Aligns the layers of two networks of unknown relation: a sequence alignment by dynamic programming.
 
-The score of a pair of layers adds up what speaks for it: names, shapes, places, and above all the weights. These are
-compared by what survives surgery and some training: the entries that both have, and the Gram matrices W Wᵀ and Wᵀ W,
-which a rotation of the units, as ``narrow`` does it, leaves alone. Two layers that became one, or one that became two,
-are recognised by their product.
+The score of a pair of layers adds up evidence: names, shapes, places, and above all the weights. These are compared by
+what survives surgery and some training: the entries that both have, and the Gram matrices W Wᵀ and Wᵀ W, which a
+rotation of the units, such as ``narrow``'s, does not change. Two layers that became one, or one that became two, are
+recognised by their product.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, in_float64, single_threaded
 
-# Entries of an axis that are looked at: evenly spread where there are more.
+# Entries of an axis that are compared; they are evenly spread where there are more.
 MOST = 256
 WEIGHTS, NAME, SAME, END = 2.0, 0.5, 0.25, 0.5
-# A pair must bring that much, or two layers are better left alone; and a product what a pair and a gap would.
+# The least score of a pair, below which both layers are better left alone; and what a product, and a thin one, gets.
 ENOUGH, PRODUCT, THIN = 0.4, 3.5, 1.5
 RESEMBLING, FAINTLY, ROUNDING = 0.5, 0.2, 1e-6
 
@@ -86,7 +86,7 @@ def _align_layers(first: DenseChain, second: DenseChain) -> tuple[list[Group], f
 
 
 def best_alignment(rows: int, columns: int, score: Score) -> tuple[list[Group], float]:
-    """The groups of two sequences of these lengths whose scores add up to the most, and that sum.
+    """The groups of two sequences of these lengths with the largest sum of scores, and that sum.
 
     A group takes one of each, two of one and one of the other, or one of one alone. Ties go to the earlier of these.
     """
@@ -115,9 +115,9 @@ def _resemblance(a: DenseLayer, b: DenseLayer) -> float:
 
 
 def _as_product(pair: Sequence[DenseLayer], one: DenseLayer) -> float:
-    """What speaks for two layers on the one side being one on the other; −∞ where nothing does.
+    """The evidence that two layers on one side are one layer on the other; −∞ where there is none.
 
-    Their product must resemble it, and more so than either of them alone does, or the other is an inserted one.
+    Their product must resemble it, and more than either of them alone does; otherwise the other one was inserted.
     """
     first, second = pair
     rows, columns = _some(min(first.inputs, one.inputs)), _some(min(second.units, one.units))
@@ -126,14 +126,14 @@ def _as_product(pair: Sequence[DenseLayer], one: DenseLayer) -> float:
     alone = (_likeness(layer.weight, one.weight) for layer in pair if layer.weight.shape == one.weight.shape)
     if alike <= max(alone, default=0.0) + ROUNDING:
         return -np.inf
-    # A thin linear layer without bias is what ``factorize`` leaves, and a low rank resembles the whole but faintly.
+    # A thin linear layer without bias is what ``factorize`` leaves, and a low rank resembles the whole only faintly.
     if first.activation is None and first.bias is None and first.units < min(first.inputs, second.units):
         return PRODUCT * alike + THIN if alike >= FAINTLY else -np.inf
     return PRODUCT * alike if alike >= RESEMBLING else -np.inf
 
 
 def _likeness(a: Array, b: Array) -> float:
-    """Between 0 and 1: by the entries that both have, or by what each axis of one length tells."""
+    """A likeness between 0 and 1: by the entries that both have, or by each axis of equal length."""
     rows, columns = _some(min(len(a), len(b))), _some(min(a.shape[1], b.shape[1]))
     found = [_cosine(in_float64(a[np.ix_(rows, columns)]), in_float64(b[np.ix_(rows, columns)]))]
     if a.shape != b.shape:

@@ -1,1 +1,1 @@
-"""Data sets: the named ones and the user's own, and what a network sees of them."""
+"""Data sets, named ones and the user's own, and the form in which a network takes their rows."""

@@ -1,4 +1,4 @@
-"""Do a model's outputs follow the heads that are trained? What stands behind them may turn a prediction around."""
+"""Checks that a model's outputs follow the heads that are trained: nodes behind them may turn a prediction around."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 ROWS = 64
 AGREEING = 0.98  # 16-bit outputs have ties that their logits do not
 _CHANGED = "what stands behind the last dense layer changes what it predicts; another --loss may fit"
-MAGNIFIED = 8.0  # logits of which any type tells the probabilities apart
+MAGNIFIED = 8.0  # logits of this size give probabilities that any type tells apart
 
 
 def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping[str, Rows]) -> None:
-    """Run the whole model on some rows: for each head an output must tell the same as the task makes of the head.
+    """Run the whole model on some rows: for each head, one output must agree with the task's reading of the head.
 
-    Nothing is asked where the model takes inputs that are not given, or does not fit one protobuf.
+    Nothing is checked where the model takes inputs that are not given, or does not fit one protobuf.
 
     Raises:
         DataError: there are labels for another number of positions than the head has.
@@ -62,7 +62,7 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
     try:
         values = run(model, feeds)
     except EngineError:
-        return  # the prefix says more of rows that it fails on
+        return  # the prefix reports rows on which it fails more precisely
     found = dict(zip([value.name for value in model.graph.output], values, strict=True))
     direct = {name for segment in network.segments for name in segment.ends}
     for head, task in zip(network.heads, tasks, strict=True):
@@ -94,17 +94,17 @@ def require_agreement(network: Network, tasks: tuple[Task, ...], inputs: Mapping
 
 
 def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, feeds: Mapping[str, Array]) -> bool:
-    """Whether an output follows a head whose values are small, once they are not.
+    """Whether an output follows a head whose values are small, once they are made large.
 
-    A Softmax or a Sigmoid of values near 0 gives probabilities that a float cannot tell apart: inputs of size 1e-6, or
-    a last layer that was drawn very small, as policies' are. That layer is multiplied, or where others stand between
-    it and the head the inputs are, until the largest value is ``MAGNIFIED``.
+    A Softmax or a Sigmoid of values near 0 gives probabilities that a float cannot tell apart. Values are that small
+    for inputs of size 1e-6, or for a last layer that was drawn very small, as policies' are. That layer is multiplied,
+    or the inputs are if other nodes stand between it and the head, until the largest value is ``MAGNIFIED``.
     """
     largest = float(np.abs(logits).max(initial=0.0))
     if not 0 < largest < 1:
         return False
     factor = MAGNIFIED / largest
-    # A layer that is applied elsewhere too is not multiplied.
+    # A layer whose weights are applied elsewhere too is not multiplied.
     alone = {number for number, each in enumerate(network.segments) if network.is_alone(number)}
     segments = tuple(
         _scaled(each, head.tensor, factor) if number in alone else each for number, each in enumerate(network.segments)
@@ -125,7 +125,7 @@ def _follows_magnified(network: Network, head: Head, task: Task, logits: Array, 
 
 
 def _scaled(segment: DenseChain, tensor: str, factor: float) -> DenseChain:
-    """The segment with the weight and bias multiplied of the last layer's units that write ``tensor``, if any do."""
+    """The segment with weight and bias multiplied for the units of its last layer that write ``tensor``, if any do."""
     last, factors = segment.layers[-1], segment.over_ends({tensor: np.array(factor)}, 1.0)
     if factors is None:
         return segment
@@ -135,7 +135,7 @@ def _scaled(segment: DenseChain, tensor: str, factor: float) -> DenseChain:
 
 
 def _rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> int:
-    """Some rows, or as many as the model's batch."""
+    """A number of rows: a few, or the model's fixed batch."""
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name in inputs and dims and dims[0].dim_value > 0:
@@ -144,7 +144,7 @@ def _rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> int:
 
 
 def as_table(output: Any) -> Array | None:
-    """An output of a model as rows of values; ZipMap's are a dictionary a row; None for what is no table."""
+    """An output of a model as rows of values, also ZipMap's, which is a dictionary for each row; None for no table."""
     if isinstance(output, list):
         return np.array([list(row.values()) for row in output]) if output and isinstance(output[0], dict) else None
     if not isinstance(output, np.ndarray) or output.ndim == 0:
@@ -154,17 +154,17 @@ def as_table(output: Any) -> Array | None:
 
 
 def _follows(head: Head, task: Task, logits: Array, outputs: list[Array]) -> bool:
-    # Exporters are known to lay out labels, and several targets, in one column or one row.
+    # Some exporters lay out labels, or several targets, in one column or one row.
     rows = len(logits)
     outputs = [output.reshape(rows, -1) for output in outputs if output.size % rows == 0]
     singles = [output for output in outputs if output.shape[1] == 1 and output.dtype.kind == "f"]
-    if len(singles) == head.width > 1:  # ZipMap's columns, one output a class
+    if len(singles) == head.width > 1:  # ZipMap's columns, one output for each class
         outputs.append(np.concatenate(singles, axis=1))
     return any(_agrees(head, task, logits, output) for output in outputs)
 
 
 def _agrees(head: Head, task: Task, logits: Array, output: Array) -> bool:
-    """Whether this output tells what the task makes of the head."""
+    """Whether this output says the same as the task's reading of the head."""
     numbers = output.dtype.kind in "fiub"
     if numbers and output.shape[1] == head.width and _same(output, logits):
         return True

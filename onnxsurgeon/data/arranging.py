@@ -20,8 +20,8 @@ Sizes = tuple[int | None, ...]
 def arranged_as(rows: Rows, shape: Sequence[int | None], model: str, dataset: str, layout: str) -> Rows:
     """Rows (rows, h, w[, c]) or (rows, n) with their axes in the order that the input of ``shape`` wants.
 
-    Signals (rows, n, c) and volumes (rows, d, h, w, c) likewise: channels that are wanted first are moved, and
-    nothing is reshaped that would mix channels with places.
+    The same goes for signals (rows, n, c) and volumes (rows, d, h, w, c). Channels move to the front where the input
+    wants them first; no reshape mixes channels with places.
     """
     source = rows.source
     wanted = tuple(shape[1:])
@@ -36,7 +36,10 @@ def arranged_as(rows: Rows, shape: Sequence[int | None], model: str, dataset: st
 
 
 def _spatial(source: Array, wanted: Sizes) -> list[Array]:
-    """Signals and volumes as they are, and with their channels first; nothing where the rows or the input are none."""
+    """Signals and volumes as they are, and with their channels first.
+
+    An empty list if rows or input are of another kind.
+    """
     axes = source.ndim - 1
     if axes not in (2, 4) or len(wanted) != axes or (axes == 2 and 1 in wanted):
         return []
@@ -44,12 +47,12 @@ def _spatial(source: Array, wanted: Sizes) -> list[Array]:
 
 
 def _images(source: Array, wanted: Sizes, layout: str) -> list[Array]:
-    """Images with their channels last, and first; rows of other kinds as they are."""
+    """Images with their channels last, and with their channels first; rows of other kinds as they are."""
     images = source[..., None] if source.ndim == 3 else source
     if images.ndim != 4:
         return [images]
     first = images.transpose(0, 3, 1, 2)
-    # A 4-D input tells by its channel axis; of a flat one, nothing but the layout does.
+    # The channel axis of a 4-D input tells the layout; for a flat input, only the option does.
     return [images, first] if len(wanted) >= 3 or layout == "hwc" else [first, images]
 
 
@@ -62,7 +65,7 @@ def _fits(have: Sequence[int], wanted: Sequence[int | None]) -> bool:
 
 
 def row_shape(have: Sequence[int], shape: Sequence[int | None]) -> tuple[int, ...]:
-    """The input's row shape, its one unknown size filled in."""
+    """The input's row shape, with its one unknown size filled in."""
     wanted = tuple(shape[1:])
     if len(wanted) == len(have) - 1:
         return tuple(have[1:])

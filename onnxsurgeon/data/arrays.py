@@ -22,18 +22,18 @@ NPZ_KEYS = (
     "or a model's inputs by their names in place of x; or any of these without labels"
 )
 PARTS = ("train", "test", "validation")
-_HEADER_BYTES = 2**16  # of an array in an archive; numpy's own are of some hundred bytes
-_VALUE_BYTES = 2**16  # of a single value: a text's 16,384 characters
+_HEADER_BYTES = 2**16  # of an array in an archive; numpy's own headers take some hundred bytes
+_VALUE_BYTES = 2**16  # of a single value: a text of 16,384 characters
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_npz(path: Path, networks: Sequence[Network] = ()) -> Dataset:
     """Read a data set from an .npz file of plain arrays.
 
-    Keys as in Keras' files: x_train (rows, …), y_train (rows,), x_test, y_test; x_validation, y_validation where
-    there are any; or x and y alone. A model of several inputs has their names in place of x. Without any y, the rows
-    are without labels. Without a test split, a fifth becomes one. Integer inputs of type uint8 are taken as pixels,
-    full intensity 255; others are used as they are. For what the labels may be see ``targets.from_arrays``.
+    Keys are as in Keras' files: x_train (rows, …), y_train (rows,), x_test, y_test, and x_validation, y_validation if
+    there are any; or only x and y. For a model of several inputs, their names take the place of x. Without any y, the
+    rows are without labels. Without a test split, a fifth becomes one. Integer inputs of type uint8 are taken as pixels
+    with full intensity 255; others are used as they are. For the possible labels see ``targets.from_arrays``.
 
     Nothing is decompressed before the shapes in the archive have been compared with the inputs of ``networks``.
 
@@ -57,12 +57,12 @@ def read_npz(path: Path, networks: Sequence[Network] = ()) -> Dataset:
 
 
 def from_memory(arrays: dict[str, Array], name: str) -> Dataset:
-    """A data set of arrays that have the keys of an .npz file; see ``read_npz``.
+    """Make a data set of arrays that have the keys of an .npz file; see ``read_npz``.
 
     Raises:
         DataError: missing keys, NaN, or labels that are no classes; the text begins with ``name``.
     """
-    where = Path(name)  # which is no file: it begins messages
+    where = Path(name)  # no file, but the beginning of messages
     keys = _keys(where, arrays)
     splits = {part: _split(where, arrays, names, y_key) for part, (names, y_key) in keys.items()}
     _require_one_shape(where, splits)
@@ -104,7 +104,7 @@ def read_npy(path: Path, target: Path | None = None, networks: Sequence[Network]
 
 
 def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset:
-    """A Dataset of splits whose labels are still as in the file ``where``; without a test split it gets one."""
+    """Make a Dataset of splits whose labels are still as in the file ``where``; without a test split it gets one."""
     targets, labels = from_arrays(where, [split.labels for split in splits.values()])
     parts = {part: split.with_labels(own) for (part, split), own in zip(splits.items(), labels, strict=True)}
     train, test = parts["train"], parts.get("test")
@@ -122,7 +122,7 @@ def assemble(where: str, splits: dict[str, Split], *, name: str = "") -> Dataset
 
 
 def require_file(path: Path) -> None:
-    """Raise DataError where there is no such file, or what would have to be waited for, such as a pipe."""
+    """Raise DataError where there is no such file, or reading it would wait, as for a pipe."""
     if not path.is_file():
         raise DataError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}", "no-such-file")
 
@@ -130,7 +130,7 @@ def require_file(path: Path) -> None:
 def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
-    except Exception as error:  # damaged files make zipfile, zlib, tokenize and numpy raise what shares no base
+    except Exception as error:  # for damaged files, zipfile, zlib, tokenize and numpy raise what shares no base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{path}: not a readable {what}: {reason}", "pickled-data" if "pickle" in reason else "unreadable-data"
@@ -138,7 +138,7 @@ def _readable(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
 
 
 def _load_archive(path: Path, keys: set[str]) -> dict[str, Array]:
-    with path.open("rb") as file:  # numpy leaves open what it opened itself where the archive is damaged
+    with path.open("rb") as file:  # numpy does not close the file that it opened itself where the archive is damaged
         loaded = np.load(file, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ValueError("a single array, not an archive of arrays")
@@ -147,7 +147,7 @@ def _load_archive(path: Path, keys: set[str]) -> dict[str, Array]:
 
 
 def _hollow_archive(path: Path) -> dict[str, Array]:
-    """The arrays of an archive without their values: of each nothing but its header is decompressed."""
+    """The arrays of an archive without their values; only the header of each is decompressed."""
     with path.open("rb") as file:
         if file.read(6) == b"\x93NUMPY":
             raise ValueError("a single array, not an archive of arrays")
@@ -177,8 +177,8 @@ def _hollow_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
 
 
 def _load_mapped(path: Path) -> Array:
-    with np.errstate(over="ignore"):  # of sizes that are multiplied before they are refused
-        return np.lib.format.open_memmap(path, mode="r")  # as np.load does, but for no archive; refuses pickles
+    with np.errstate(over="ignore"):  # sizes are multiplied before they are refused
+        return np.lib.format.open_memmap(path, mode="r")  # like np.load, but never an archive; refuses pickles
 
 
 def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
@@ -208,7 +208,7 @@ def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str
 
 
 def _unlabelled_keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
-    """The same of an archive without labels: NAME_train and so on, or every key an input's name."""
+    """The keys of an archive without labels: NAME_train and so on, or every key is an input's name."""
     found: dict[str, tuple[dict[str, str], str]] = {}
     if any(key.endswith("_train") for key in arrays):
         for key in sorted(arrays, key=lambda key: [not key.endswith(f"_{part}") for part in PARTS]):

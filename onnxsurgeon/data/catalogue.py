@@ -1,4 +1,4 @@
-"""The named data sets: where each comes from officially, its files and their checksums."""
+"""The named data sets: the official source of each, its files and their checksums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a named data set.
+    """A named data set.
 
     Attributes:
         title: full name.
@@ -35,7 +35,7 @@ class Source:
         shape: shape of one row.
         classes: number of classes.
         homepage: where its terms and its paper are found.
-        files: what has to be there; none for a set that is part of the package.
+        files: the files that have to be there; none for a set that is part of the package.
         read: from a folder with these files to a Dataset.
         system: folder of a system package with the same files, and that package's name.
         variants: names of the splits to choose from, the default first ("name:variant" on the command line).

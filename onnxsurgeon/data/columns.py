@@ -1,4 +1,4 @@
-"""A table file as typed columns, some rows at a time: what CSV and Parquet have in common."""
+"""A table file as typed columns, some rows at a time; CSV and Parquet have this in common."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from onnxsurgeon.linear_algebra import Array
 _MOST_TEXTS = 1000
 _LONGEST_TEXT = 1000
 _NAMES_SHOWN = 20
-# Integers that a float64 holds exactly.
+# Integers up to this size are exact in float64.
 _EXACT = 2**53
-# Told the names of a file's columns, and which of them are texts where that is known; raises what keeps it from being
-# read.
+# Gets the names of a file's columns, and whether each is of texts where that is known; raises the reason for which the
+# file is not to be read.
 Expect = Callable[[Sequence[str], Sequence[bool] | None], None]
-# Values of a column for some rows, texts as numbers of the column's ``texts``, and where they are missing.
+# Values of a column for some rows, with texts as indices into the column's ``texts``, and where they are missing.
 Piece = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a column holds, told before its values are kept.
+    """What a column holds, known before its values are kept.
 
     Attributes:
         dtype: bool, int64, float32, float64, or texts (U) as long as the longest.
-        missing: how many values are missing; something of the type stands in their place.
-        texts: all different texts, ascending, the empty one for a missing one.
-        is_exact: whether float64 holds the integers as they are.
+        missing: number of missing values; a value of the type stands in their place.
+        texts: all different texts, ascending; the empty text stands for a missing one.
+        is_exact: whether float64 holds the integers exactly.
     """
 
     dtype: np.dtype[Any]
@@ -49,7 +49,7 @@ class Told:
 
 
 class TableFile(ABC):
-    """A file of columns, read twice: once to tell what they hold, and again into arrays that have room for it.
+    """A file of columns, read twice: once to learn what they hold, and again into arrays that have room for it.
 
     Attributes:
         path: the file.
@@ -87,21 +87,21 @@ class Texts:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are more than one-hot columns make sense of."""
+        """Whether there are more texts than one-hot columns make sense for."""
         return len(self.found) > _MOST_TEXTS
 
     def add(self, cells: Any) -> None:
-        """Gather the texts of an Arrow array of them, or of a dictionary."""
+        """Gather the texts of an Arrow array of texts, or of a dictionary array."""
         if not self.is_full:
             self.found.update(text or "" for text in _encoded(cells).dictionary.to_pylist())
             if cells.null_count:
                 self.found.add("")
 
     def told(self, path: Path, name: str, missing: int) -> Told:
-        """What the column holds.
+        """Return what the column holds.
 
         Raises:
-            DataError: there are more different texts than one-hot columns make sense of, or one is very long.
+            DataError: there are more different texts than one-hot columns make sense for, or one is very long.
         """
         if self.is_full:
             raise DataError(
@@ -124,7 +124,7 @@ def _encoded(cells: Any) -> Any:
 
 
 def codes(cells: Any, texts: dict[str, int]) -> Array:
-    """An Arrow array of texts, or of a dictionary of them, as positions in ``texts``; those of "" where it is null."""
+    """An Arrow array of texts, or a dictionary array, as positions in ``texts``; null is at the position of ""."""
     encoded = _encoded(cells)
     table = np.array([texts[text or ""] for text in encoded.dictionary.to_pylist()] or [0], np.int64)
     positions: Array = table[values(encoded.indices, 0)]
@@ -157,7 +157,7 @@ def require_names(path: Path, names: list[str]) -> None:
 
 
 def named(names: list[str] | dict[str, Any]) -> str:
-    """Columns' names for an error, not more than can be read."""
+    """Columns' names for an error, at most as many as one can read."""
     shown = [f"'{name}'" for name in names]
     more = len(shown) - _NAMES_SHOWN
     return ", ".join(shown[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -171,7 +171,7 @@ def values(cells: Any, fill: Any) -> Array:
 
 @contextmanager
 def arrow(path: Path, what: str) -> Iterator[Any]:
-    """The package pyarrow; what it raises becomes a DataError.
+    """Import the package pyarrow; its errors become a DataError.
 
     Raises:
         DataError: pyarrow is not installed, or cannot read the file.
@@ -186,4 +186,4 @@ def arrow(path: Path, what: str) -> Iterator[Any]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: not a readable {what} file: {reason}", "unreadable-data") from error
     finally:
-        pyarrow.default_memory_pool().release_unused()  # it keeps what it may need again, which here is much
+        pyarrow.default_memory_pool().release_unused()  # it keeps what it may need again, which is much here

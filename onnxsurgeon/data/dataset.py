@@ -15,10 +15,10 @@ from onnxsurgeon.data.rows import Rows, number_type
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
-# Splits are drawn with a seed of their own: changing --seed must not change what is validated or tested on.
+# Splits have a seed of their own: changing --seed must not change the rows for validation or test.
 SPLIT_SEED = 144_384  # volume and page of the paper
 VALIDATION_FRACTION = 0.1
-# Where rows are few, more of them decide: so many, or this share if that is less.
+# Of few rows, more decide: this number of them, or this share if that is less.
 DECIDING_ROWS, MOST_DECIDING = 100, 0.25
 TEST_FRACTION = 0.2
 _CHUNK_BYTES = 1 << 24
@@ -55,16 +55,16 @@ class Split:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the columns or model inputs are called; () for an array alone."""
+        """The names of the columns or model inputs; () for an array alone."""
         return tuple(self.inputs) if isinstance(self.inputs, dict) else ()
 
     @property
     def table(self) -> tuple[Rows, list[str]] | None:
-        """Columns as the matrix that they are already, and its columns' names; None where they are none."""
+        """The columns as a matrix, where they are stored as one, and their names; None otherwise."""
         return None
 
     def take(self, rows: Array) -> Split:
-        """The given rows: of a single array without a copy, of columns copied."""
+        """The given rows: copied from columns, but not from a single array."""
         if isinstance(self.inputs, dict):
             return Split({name: column[rows] for name, column in self.inputs.items()}, self.labels[rows])
         return Selection(self.inputs, rows, self.labels[rows])
@@ -92,7 +92,7 @@ class Split:
 class Selection(Split):
     """Some rows of an array that is shared with other splits, or mapped from a file.
 
-    They are copied when ``inputs`` is asked for, and only then; training and evaluation read them where they lie.
+    Only ``inputs`` copies them; training and evaluation read them where they lie.
     """
 
     source: Array
@@ -146,8 +146,8 @@ class Dataset:
         classes: number of distinct classes; 0 where the labels are not one column of classes.
         maximum: the value that stands for full intensity in integer inputs, which are divided by it.
         validation: rows to choose by, where the set brings its own.
-        class_labels: what class 0, 1, … are called in the user's data, ascending, where that is not 0 to C − 1; labels
-            are stored as positions in it.
+        class_labels: the user's names of class 0, 1, …, ascending, where they are not 0 to C − 1; labels are stored as
+            positions in it.
         validation_fraction: share of the training rows that ``hold_out`` takes; None: see ``deciding_share``.
         categories: every text that a table's columns of texts hold, ascending, by the column's name.
     """
@@ -180,7 +180,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all splits' names, shapes, types and values, and what the classes are called."""
+        """SHA-256 over all splits' names, shapes, types and values, and the names of the classes."""
         digest = hashlib.sha256()
         for split in self.splits:
             labels = ("", split.labels.shape, split.labels.dtype, iter((split.labels,)))
@@ -202,23 +202,26 @@ class Dataset:
 
 
 def unlabelled(rows: int) -> Array:
-    """What stands for the labels of so many rows that have none."""
+    """Labels for rows that have none."""
     return np.zeros((rows, 0), np.float32)
 
 
 def deciding_share(rows: int, share: float | None = None) -> float:
-    """The share of the training rows that decide: as given; or a tenth, but 100 rows, and a quarter at most."""
+    """The share of the training rows that decide.
+
+    The given one, or else a tenth, at least 100 rows, at most a quarter.
+    """
     return min(max(VALIDATION_FRACTION, DECIDING_ROWS / rows), MOST_DECIDING) if share is None else share
 
 
 def with_test_split(name: str, whole: Split, classes: int, maximum: float = 255.0) -> Dataset:
-    """A data set that comes without a test split: a stratified fifth becomes one."""
+    """Make a data set of rows that come without a test split: a stratified fifth becomes one."""
     held, rest = draw(whole.labels, TEST_FRACTION, name)
     return Dataset(name, whole.take(rest), whole.take(held), classes, maximum)
 
 
 def draw(labels: Array, fraction: float, name: str) -> tuple[Array, Array]:
-    """Row numbers (held out, the rest): stratified where the labels are one column of classes, else at random.
+    """Draw row numbers (held out, the rest): stratified where the labels are one column of classes, else at random.
 
     Raises:
         DataError: there are too few rows to hold any out.
@@ -229,7 +232,7 @@ def draw(labels: Array, fraction: float, name: str) -> tuple[Array, Array]:
 
 
 def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]:
-    """Row numbers (held out, the rest), each ascending; every class gives its share, rounded by largest remainder.
+    """Draw row numbers (held out, the rest), each ascending; each class gives its share, rounded by largest remainder.
 
     Raises:
         DataError: there are too few rows to hold any out.
@@ -259,7 +262,7 @@ def _pieces(array: Array) -> Iterator[Array]:
 
 
 def chunks(array: Array, rows: int | None = None, size: int | None = None) -> Iterator[tuple[int, int]]:
-    """First and last row (excluded) of pieces of some 16 MB, or of ``size`` bytes."""
+    """Yield the first row and the row behind the last of pieces of some 16 MB, or of ``size`` bytes."""
     rows = len(array) if rows is None else rows
     step = max(1, (size or _CHUNK_BYTES) // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
     for start in range(0, rows, step):

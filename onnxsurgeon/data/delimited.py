@@ -25,9 +25,9 @@ from onnxsurgeon.errors import DataError
 
 _PROBE = 64
 _DELIMITERS = ",;\t"
-# A row must fit into a block; of small ones, less is in memory at a time.
+# A row must fit into a block; for small files, small blocks take less memory.
 _BLOCK_BYTES = (1 << 20, 1 << 24)
-# In a column of numbers; in a column of texts only an empty cell is missing: "NA" may be a country.
+# Missing values in a column of numbers. In a column of texts only an empty cell is missing: "NA" may be a country.
 _MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _TRUTH = ("true", "false")
@@ -38,15 +38,15 @@ _DECIMAL_COMMA = r"^[+-]?\d+,\d+$"
 class CsvFile(TableFile):
     """A table of text in UTF-8: a line of names, then rows; separated by commas, semicolons or tabs.
 
-    A column is of integers, floats or booleans (true, false) where all of its cells are, else of texts.
+    A column is of integers, floats or booleans (true, false) if all its cells are, and else of texts.
     """
 
     def __init__(self, path: Path, expect: Expect) -> None:
-        """Read it once, to tell what its columns hold; ``expect`` is told their names before.
+        """Read the file once to learn what its columns hold; ``expect`` gets their names before.
 
         Raises:
-            DataError: what cannot be read, with the line; a row with more or fewer cells than there are names; a column
-                of numbers with a text among them.
+            DataError: the file cannot be read, with the line; a row has more or fewer cells than there are names; or a
+                column of numbers holds a text.
         """
         self.path = path
         self._names, self._delimiter = _header(path)
@@ -63,7 +63,7 @@ class CsvFile(TableFile):
             self.columns = {name: column.told(self, name) for name, column in zip(self._names, known, strict=True)}
 
     def _known(self) -> list[_Column]:
-        """What is known of every column when all rows have been seen."""
+        """What each column holds, known once all rows have been seen."""
         known = [_Column() for _ in self._names]
         self.rows = 0
         for cells in self._blocks(range(len(known))):
@@ -94,7 +94,7 @@ class CsvFile(TableFile):
                 yield found
 
     def line(self, row: int) -> int:
-        """The line on which a row begins: quoted cells may hold line ends."""
+        """The line on which a row begins, which is not its number where quoted cells hold line ends."""
         records = enumerate(_records(self.path, self._delimiter))
         return next(line for number, (line, _) in records if number == row + 1)
 
@@ -112,7 +112,7 @@ class CsvFile(TableFile):
         taken = [names[position] for position in wanted]
         with reader.open_csv(
             self.path,
-            # One thread: others would read ahead, which takes more memory than it saves time.
+            # One thread: more would read ahead, which costs more memory than it saves time.
             reader.ReadOptions(use_threads=False, block_size=self._block, column_names=names),
             reader.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             reader.ConvertOptions(
@@ -129,7 +129,7 @@ class CsvFile(TableFile):
 
 
 def _header(path: Path) -> tuple[list[str], str]:
-    """Names of the columns and the delimiter: the one that makes most of the first line."""
+    """Names of the columns and the delimiter, which is the one that splits the first line into the most names."""
     headers = {delimiter: next((record for _, record in _records(path, delimiter)), []) for delimiter in _DELIMITERS}
     delimiter = max(headers, key=lambda delimiter: len(headers[delimiter]))
     names = [name.strip() for name in headers[delimiter]]
@@ -145,11 +145,11 @@ class _Column:
     """What is known of a column's cells, block by block."""
 
     def __init__(self) -> None:
-        self.kinds = [np.dtype(np.int64), np.dtype(np.float64)]  # that all cells so far can be
+        self.kinds = [np.dtype(np.int64), np.dtype(np.float64)]  # the types that fit all cells so far
         self.is_bool = self.is_exact = self.has_all_texts = True
         self.present = self.missing = self.empty = 0
         self.texts = Texts()
-        # Cells that look like numbers, and like numbers with a decimal comma; the first cell that does not, or does.
+        # Counts of cells that look like numbers, and like numbers with a decimal comma; the first of another kind.
         self.counts, self.first = [0, 0], [-1, -1]
 
     @property
@@ -157,7 +157,7 @@ class _Column:
         return not self.kinds and not (self.is_bool and self.present)
 
     def look(self, cells: Any, start: int) -> None:
-        """Learn of some rows, the first of them number ``start``."""
+        """Take in some rows, whose first has the number ``start``."""
         import pyarrow
         import pyarrow.compute as compute
 
@@ -176,7 +176,7 @@ class _Column:
             if pyarrow.types.is_integer(numbers.type):
                 self.is_exact = self.is_exact and is_exact(numbers)
             self.is_bool = self.is_bool and not count
-            self.has_all_texts = False  # they are gathered where the column turns out to be of texts
+            self.has_all_texts = False  # they are gathered later if the column turns out to be of texts
             self.counts[0] += count
             return
         if self.is_bool:
@@ -193,7 +193,7 @@ class _Column:
                 self.first[which] = start + int(np.argmax(wrong))
 
     def require_texts(self, file: CsvFile, name: str) -> None:
-        """Raise DataError where most cells are numbers: the column then is of numbers, and the others are mistakes."""
+        """Raise DataError where most cells are numbers: the column is of numbers then, and the others are mistakes."""
         for count, row, advice in zip(self.counts, self.first, ("", _POINT), strict=True):
             if 2 * count > self.present:
                 found = file.cell(row, name).strip()[:40]
@@ -202,7 +202,7 @@ class _Column:
                 )
 
     def told(self, file: CsvFile, name: str) -> Told:
-        """What the column holds.
+        """Return what the column holds.
 
         Raises:
             DataError: most cells are numbers, and others not; or there are too many texts.
@@ -216,7 +216,7 @@ class _Column:
 
 
 def _trimmed(cells: Any) -> tuple[Any, Any, Any]:
-    """Cells without space around them; which of them are missing in a column of numbers; the same with null there."""
+    """Cells without space around them; which are missing in a column of numbers; the cells with null in their place."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -226,7 +226,7 @@ def _trimmed(cells: Any) -> tuple[Any, Any, Any]:
 
 
 def _numbers(present: Any, dtype: np.dtype[Any]) -> Any:
-    """Cells as an Arrow array of integers or floats; None where one of them is none."""
+    """Cells as an Arrow array of integers or floats; None where one of them is no such number."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -234,7 +234,7 @@ def _numbers(present: Any, dtype: np.dtype[Any]) -> Any:
         present = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")
     kind = pyarrow.from_numpy_dtype(dtype)
     try:
-        present.slice(0, _PROBE).cast(kind)  # Arrow goes on to the end after a cell that is none, and slowly
+        present.slice(0, _PROBE).cast(kind)  # Arrow goes on to the end after a cell that is no number, and slowly
         return present.cast(kind)
     except pyarrow.ArrowInvalid:
         return None
@@ -252,7 +252,7 @@ def _values(cells: Any, dtype: np.dtype[Any], texts: dict[str, int]) -> Piece:
 
 
 def _explain(path: Path, delimiter: str, count: int) -> None:
-    """Raise DataError with the line of what Arrow cannot parse, if it can be found."""
+    """Raise DataError with the line that Arrow cannot parse, if it can be found."""
     for row, (line, record) in enumerate(_records(path, delimiter)):
         if len(record) != count:
             raise DataError(
@@ -261,7 +261,7 @@ def _explain(path: Path, delimiter: str, count: int) -> None:
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not empty, each with the line it begins on."""
+    """Records that are not empty, each with the line on which it begins."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)

@@ -1,4 +1,4 @@
-"""Which different values an array holds, and how often: a piece at a time, since sorting it all copies it."""
+"""The different values of an array and their counts, a piece at a time, since sorting it all would copy it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def distinct(values: Array, most: int | None = None) -> tuple[Array, Array]:
 
     Args:
         values: (rows,) integers, truth values or texts.
-        most: how many are of interest: once more are found, the rest of the rows is not looked at.
+        most: once more values than this are found, the remaining rows are skipped.
     """
     step = max(1, _PIECE_BYTES // max(1, values.dtype.itemsize))
     found, counts = np.unique(values[:step], return_counts=True)

@@ -1,4 +1,4 @@
-"""A data set's labels as the targets of a network's heads: which column is whose, and what stands for a class."""
+"""A data set's labels as the targets of a network's heads: the columns of each head, and the numbers of classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 
 @contextmanager
 def obstacle_told(network: Network, dataset: Dataset) -> Iterator[None]:
-    """Where labels do not fit, and heads are not all of the outputs, why targets are not those of the outputs."""
+    """Let an error about labels also say why targets are not those of the outputs, where heads are not all outputs."""
     try:
         yield
     except DataError as error:
@@ -82,7 +82,10 @@ def columns_of(network: Network, dataset: Dataset, labels: Array) -> list[Array]
 
 
 def _for_head(head: Head, column: Array) -> Array:
-    """A head's own column; whole numbers for several outputs are classes, which another head's values made floats."""
+    """A head's own column of the labels.
+
+    Whole numbers for several outputs are classes that another head's values turned into floats.
+    """
     if column.dtype.kind != "f" or head.width == 1 or head.rank > 2:
         return column
     is_whole = bool((np.isfinite(column) & (column >= 0) & (column % 1 == 0)).all())
@@ -90,16 +93,17 @@ def _for_head(head: Head, column: Array) -> Array:
 
 
 def _without_single_axes(labels: Array, rank: int) -> Array:
-    """Labels with more axes than a head, without the axes of 1 among them: (rows, 1, k) is (rows, k) for a head of two.
+    """Labels with more axes than a head, without axes of 1 among them.
 
-    Such are the outputs of a model without a batch axis, stacked.
+    (rows, 1, k) is (rows, k) for a head of two axes. The stacked outputs of a model without a batch axis have such
+    axes.
     """
     sizes = [size for size in labels.shape[1:] if size != 1] or [1]
     return labels.reshape(len(labels), *sizes) if labels.ndim > rank == len(sizes) + 1 else labels
 
 
 def _require_representable(network: Network, dataset: Dataset, labels: Array) -> None:
-    """Raise DataError where a target is beyond the numbers that the network computes with."""
+    """Raise DataError where a target is too large for the type in which the network computes."""
     most = min(float(np.finfo(network.dtype).max), LARGEST)
     if labels.dtype.kind != "f" or not labels.size or float(np.abs(labels).max()) <= most:
         return
@@ -112,7 +116,7 @@ def _require_representable(network: Network, dataset: Dataset, labels: Array) ->
 
 
 def by_position(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
-    """Labels of a head of more than two axes: classes (rows, …) or values (rows, …, width); of others as they are.
+    """Labels of a head of more than two axes, as classes (rows, …) or values (rows, …, width); others as they are.
 
     Raises:
         DataError: they have other axes than the head.
@@ -143,20 +147,20 @@ def _of(network: Network, head: Head) -> str:
 
 
 def numeric_labels(head: Head) -> list[float]:
-    """The head's class labels that are numbers; NaN for others."""
+    """The head's class labels that are numbers, and NaN for those that are not."""
     numbers = [whole(str(label).removeprefix("-")) for label in head.labels]
     return [np.nan if number is None else float(str(label)) for label, number in zip(head.labels, numbers, strict=True)]
 
 
 def names_of(dataset: Dataset, y: Array) -> tuple[int, ...] | tuple[str, ...]:
-    """What the classes 0, 1, … are called."""
+    """The names of the classes 0, 1, …."""
     if dataset.class_labels:
         return dataset.class_labels
     return tuple(range(max(dataset.classes, int(y.max(initial=0)) + 1)))
 
 
 def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
-    """Labels (rows,) as the head's columns, by the names that the model gives its classes, where it does."""
+    """Labels (rows,) as the head's columns, by the names that the model gives its classes, if it does."""
     if y.ndim != head.rank - 1 or y.dtype.kind not in "iub":
         raise DataError(
             f"{dataset.name}: '{network.name}' takes one column of classes; found {y.dtype} {y.shape}", "label-form"
@@ -181,7 +185,7 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
 
 
 def _at_positions(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
-    """A class for each position (rows, …), which are numbers of the head's columns."""
+    """A class for each position (rows, …), as numbers of the head's columns."""
     wrong = (y < 0) | (y >= head.width)
     if wrong.any():
         place = np.argwhere(wrong)[0]
@@ -194,10 +198,10 @@ def _at_positions(network: Network, dataset: Dataset, head: Head, y: Array) -> A
 
 
 def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
-    """Labels as the head's columns where the model gives its classes no names.
+    """Labels as the head's columns, for a model that gives its classes no names.
 
-    Integers are numbers of columns where all of them can be; texts and other integers are the columns in ascending
-    order where there are as many.
+    Integers are numbers of columns if all of them can be. Texts and other integers are the columns in ascending order,
+    if there are as many as columns.
     """
     names = names_of(dataset, y)
     numbers = [name if isinstance(name, int) and 0 <= name < head.width else -1 for name in names]
@@ -232,7 +236,7 @@ def _values(network: Network, dataset: Dataset, head: Head, task: Task, y: Array
         if any(isinstance(name, str) for name in names):
             raise DataError(f"{dataset.name}: its labels are texts; {task.loss} needs numbers", "label-form")
         return np.array(names, np.float64)[y][:, None]
-    if task.loss == BINARY and head.width == 1 and head.labels:  # floats that are 0 and 1 are names of classes here too
+    if task.loss == BINARY and head.width == 1 and head.labels:  # floats 0 and 1 are names of classes here too
         known = numeric_labels(head)
         unknown = ~np.isin(y, known)
         if unknown.any():

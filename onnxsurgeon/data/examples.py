@@ -1,4 +1,4 @@
-"""What the trained part of a network sees of a data set."""
+"""Rows of a data set as the trained part of a network takes them, with their targets."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ONE_HOT_BYTES = 2**24
 
 
 class Examples:
-    """What the trained part of a network sees of a data set.
+    """Rows of a data set as the trained part of a network takes them, with their targets.
 
     Attributes:
-        stored: for each tensor that enters it its rows (rows, …), the prefix applied; as they lie in memory or in a
-            file, each a row of ``labels``.
-        labels: what is measured against, one array for each head: classes (rows, …) int64 for cross-entropy, else
-            targets (rows, …, outputs); where a task imitates, the teacher's softened distributions, probabilities or
-            values (rows, …, outputs). () where there are none.
-        tasks: what each head is trained for; () where there are no labels.
-        taught: what a teacher puts out before its squash, (rows, …, outputs) for each head, where it gives a share of
-            the targets beside the labels; None where it gives none.
-        centres: for each head what is subtracted from its targets, (outputs,), or None; () where nothing is. It shifts
-            what is trained towards alone, not what is measured against.
+        stored: for each tensor that enters the trained part its rows (rows, …), behind the prefix, as they lie in
+            memory or in a file.
+        labels: the measure, one array for each head: classes (rows, …) int64 for cross-entropy, else targets (rows, …,
+            outputs). Where a task imitates, they are the teacher's softened distributions, probabilities or values
+            (rows, …, outputs). () where there are none.
+        tasks: the task of each head; () where there are no labels.
+        taught: a teacher's outputs before its squash, (rows, …, outputs) for each head, where it gives a share of the
+            targets beside the labels; None where it gives none.
+        centres: for each head the values that are subtracted from its targets, (outputs,), or None; () where nothing
+            is. They shift the targets of training, not the measure.
     """
 
     def __init__(
@@ -46,22 +46,25 @@ class Examples:
         self.labels, self.tasks, self.taught, self.centres = labels, tasks, taught, centres
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to another process: not the targets, which it computes for itself."""
+        """The state that is sent to another process, which computes the targets for itself."""
         return {name: value for name, value in self.__dict__.items() if name != "targets"}
 
     @property
     def numbers(self) -> Array | None:
-        """Where the examples lie in sources that hold more rows than these, (rows,) integers; None: there are none."""
+        """Numbers of the rows, (rows,) integers, in sources that hold more rows than these.
+
+        None where the sources do not.
+        """
         return next((rows.numbers for rows in self.stored if rows.numbers is not None), None)
 
     @classmethod
     def classification(cls, features: Array, labels: Array, classes: int) -> Examples:
-        """Examples of a plain classifier: features (rows, n_in), labels (rows,) of 0 to ``classes`` − 1."""
+        """Make examples for a plain classifier: features (rows, n_in), labels (rows,) of 0 to ``classes`` − 1."""
         return cls((features,), (labels,), (Task(CROSS_ENTROPY, classes, "Softmax"),))
 
     @property
     def features(self) -> tuple[Array, ...]:
-        """The rows' values, one array for each tensor: copies, except of what is stored as it is used."""
+        """The rows' values, one array for each tensor; they are copies unless they are stored in that form."""
         return tuple(rows.take() for rows in self.stored)
 
     @property
@@ -76,15 +79,15 @@ class Examples:
 
     @property
     def metric(self) -> str:
-        """What the heads are judged by: accuracy, R², agreement, fidelity, or several of them."""
+        """The metric of the heads: accuracy, R², agreement, fidelity, or several of them."""
         return " and ".join(dict.fromkeys(task.metric for task in self.tasks))
 
     @cached_property
     def targets(self) -> tuple[Array, ...]:
-        """For each head what it is trained towards, of the features' type: one-hot rows for classes, else values.
+        """The targets of each head, in the features' type: one-hot rows for classes, else values.
 
-        Where one-hot rows would take more than ``ONE_HOT_BYTES``, the classes (rows,) themselves. With a teacher's
-        share w, (1 − w) · labels + w · teacher's; or both side by side, see ``Task.is_mixed``.
+        Where one-hot rows would take more than ``ONE_HOT_BYTES``, they are the classes (rows,) themselves. With a
+        teacher's share w, they are (1 − w) · labels + w · teacher's; or both side by side, see ``Task.is_mixed``.
         """
         dtype = np.result_type(*(rows.dtype for rows in self.stored))
         taught, centres = self.taught or [None] * len(self.tasks), self.centres or [None] * len(self.tasks)
@@ -94,11 +97,11 @@ class Examples:
         )
 
     def with_stored(self, stored: Sequence[Rows | Array], centres: tuple[Array | None, ...] = ()) -> Examples:
-        """The same labels and tasks with other features, and with targets less ``centres``."""
+        """The same labels and tasks with other features, and with ``centres`` subtracted from the targets."""
         return Examples(stored, self.labels, self.tasks, self.taught, centres)
 
     def first(self, count: int) -> Examples:
-        """The first so many of them, where they lie."""
+        """The first ``count`` examples, where they lie."""
         if count >= self.rows:
             return self
         stored = [rows.select(np.arange(count)) for rows in self.stored]
@@ -106,14 +109,14 @@ class Examples:
         return Examples(stored, tuple(values[:count] for values in self.labels), self.tasks, taught, self.centres)
 
     def imitating(self, outputs: tuple[Array, ...], tasks: tuple[Task, ...]) -> Examples:
-        """The same rows, the teacher's ``outputs`` before its squash as the only measure.
+        """The same rows, with the teacher's ``outputs`` before its squash as the only measure.
 
         Args:
             outputs: (rows, …, width) for each head.
-            tasks: what each head is trained for; see ``heads.imitation_tasks``.
+            tasks: the task of each head; see ``heads.imitation_tasks``.
 
         Raises:
-            DataError: an output has not a row for each row.
+            DataError: an output has not one row for each row.
         """
         _require_rows(outputs, self.rows)
         labels = tuple(
@@ -123,15 +126,15 @@ class Examples:
         return Examples(self.stored, labels, tasks)
 
     def with_teacher(self, outputs: tuple[Array, ...], weight: float = 0.5, temperature: float = 1.0) -> Examples:
-        """The same labelled rows, trained towards (1 − w) · labels + w · teacher's, and measured by the labels as ever.
+        """The same labelled rows, with targets (1 − w) · labels + w · teacher's; the labels stay the measure.
 
         Args:
-            outputs: what the teacher puts out before its squash, (rows, …, width) for each head.
+            outputs: the teacher's outputs before its squash, (rows, …, width) for each head.
             weight: w, the teacher's share, 0 to 1.
-            temperature: that softens the teacher's part of a cross-entropy; see ``Task``.
+            temperature: softens the teacher's part of a cross-entropy; see ``Task``.
 
         Raises:
-            DataError: an output has not a row for each row.
+            DataError: an output has not one row for each row.
         """
         if not weight:
             return self
@@ -148,7 +151,7 @@ class Examples:
 
 
 def together(first: Examples, second: Examples) -> Examples:
-    """The rows of both: where both are selections of the same arrays another selection, in those arrays' order."""
+    """The rows of both; two selections of the same arrays become one selection, in the arrays' order."""
     pairs = list(zip(first.stored, second.stored, strict=True))
     labels = _joined(first.labels, second.labels)
     both = first.taught is not None and second.taught is not None
@@ -200,7 +203,7 @@ def _one_hot(labels: Array, task: Task, dtype: np.dtype[Any]) -> Array:
 
 
 def _mixed(labels: Array, taught: Array, task: Task, dtype: np.dtype[Any], centre: Array | None) -> Array:
-    """Targets of which the teacher gives a share, a piece at a time where they are large."""
+    """Targets with a share from the teacher, computed a piece at a time where they are large."""
     weight = task.teacher_weight
 
     def mix(own: Array, outputs: Array) -> Array:
@@ -219,7 +222,7 @@ def _mixed(labels: Array, taught: Array, task: Task, dtype: np.dtype[Any], centr
 
 
 def _of_one_selection(stored: list[Rows]) -> tuple[Rows, ...]:
-    """The same rows; where some are other selections than the first one, those are copied."""
+    """The same rows; selections that differ from the first one are copied."""
     numbers = next((rows.numbers for rows in stored if rows.numbers is not None), None)
     return tuple(
         rows if rows.numbers is None or rows.numbers is numbers else Rows.of(rows.take()).resident() for rows in stored

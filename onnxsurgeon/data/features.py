@@ -1,4 +1,4 @@
-"""What leaves a network's prefix, for every row of a data set: computed once, however long the training."""
+"""The outputs of a network's prefix for every row of a data set, computed once, however long the training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import are_rows, evaluator, first_line, ranks_of
 
 CHUNK = 1024
-TRIED = 4  # batches of a model with a fixed batch that are tried all at once, or rows of another
-SAME = 1e-3  # share of a row's largest value within which two results of it are the same
+TRIED = 4  # batches, or rows of another size, that are tried at once for a model with a fixed batch
+SAME = 1e-3  # two results of a row are the same if they differ by at most this share of its largest value
 
 
 def compute_features(network: Network, inputs: Mapping[str, Rows | Array], rows: int) -> dict[str, Rows]:
-    """The trunk's features (rows, …) for model inputs (rows, …), in the order of ``trunk.features``.
+    """Compute the trunk's features (rows, …) from model inputs (rows, …), in the order of ``trunk.features``.
 
     An input that enters the trunk as it is, or flattened, stays as it is stored.
 
@@ -53,12 +53,12 @@ def compute_features(network: Network, inputs: Mapping[str, Rows | Array], rows:
 
 
 def _without_one(rows: Rows, wanted: Sequence[int | None]) -> Rows:
-    """Rows (rows, 1, …) of a model that puts a 1 in front of each row, without that where the trunk has none."""
+    """Rows (rows, 1, …) of a model that puts a 1 in front of each row, without the 1 if the trunk has none."""
     return rows.reshaped(*rows.shape[2:]) if len(rows.shape) == len(wanted) + 2 and rows.shape[1] == 1 else rows
 
 
 def _flattened(network: Network, name: str, inputs: Mapping[str, Rows]) -> str | None:
-    """The input that the feature ``name`` is with its axes flattened: no session is needed for that."""
+    """The input whose flattened form the feature ``name`` is, so that no session is needed; None for others."""
     for node in network.frame.prefix_nodes:
         if name in node.output and node.op_type == "Flatten" and node.input[0] in inputs:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
@@ -72,7 +72,7 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Rows], rows: i
     pieces = run_in_chunks(model, names, inputs, rows, name=network.name, what="its prefix")
     for piece in pieces:
         read = {value.name for value in model.graph.input}
-        if not piece.start and not branching(network.frame.prefix_nodes, read):  # which has a note
+        if not piece.start and not branching(network.frame.prefix_nodes, read):  # a note tells of branching
             _require_by_row(model, names, {key: inputs[key] for key in read & inputs.keys()}, piece, network.name)
         for name, values in zip(names, piece.outputs, strict=True):
             if not piece.has_rows(values):
@@ -85,13 +85,13 @@ def _run(network: Network, names: list[str], inputs: Mapping[str, Rows], rows: i
 
 
 class Piece(NamedTuple):
-    """What a model puts out for some rows.
+    """Outputs of a model for some rows.
 
     Attributes:
         start: the first row.
-        rows: number of them.
-        ran: number of rows that were run: more where they fill up a fixed batch.
-        outputs: as they come.
+        rows: number of rows.
+        ran: number of rows that were run, which is larger where a fixed batch was filled up.
+        outputs: as the model returned them.
     """
 
     start: int
@@ -100,26 +100,26 @@ class Piece(NamedTuple):
     outputs: list[Any]
 
     def has_rows(self, values: Any) -> bool:
-        """Whether an output has a row for each row."""
+        """Whether an output has one row for each row."""
         return np.ndim(values) > 0 and len(values) == self.ran
 
     def cut(self, values: Array) -> Array:
-        """An output without what filled up the batch."""
+        """An output without the rows that filled up the batch."""
         return values if self.ran == self.rows else values[: self.rows]
 
 
 def run_in_chunks(
     model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, Rows], rows: int, *, name: str, what: str
 ) -> Iterator[Piece]:
-    """Run ``model`` on all rows of its ``inputs``, some at a time: what memory allows, or as many as it demands.
+    """Run ``model`` on all rows of its ``inputs``, some at a time: as many as memory allows or as the model demands.
 
     Args:
         model: with the graph outputs ``names``.
-        names: of the outputs wanted.
-        inputs: by name, (rows, …); others than the model takes are not read.
-        rows: how many there are.
-        name: of the model, for errors.
-        what: runs there, for errors.
+        names: names of the wanted outputs.
+        inputs: by name, (rows, …); inputs that the model does not take are ignored.
+        rows: number of rows.
+        name: the model's name in errors.
+        what: what runs there, for errors.
 
     Raises:
         DataError: the model fails on these rows.
@@ -148,11 +148,11 @@ def run_in_chunks(
 def _require_by_row(
     model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, Rows], first: Piece, name: str
 ) -> None:
-    """Raise DataError where what the prefix computes of a row changes with the other rows of a batch, or by chance.
+    """Raise DataError where the prefix's outputs for a row depend on other rows of the batch, or on chance.
 
-    Means over a batch, a Softmax along it and the like: the features of a row, which are computed once, would be those
-    that it has among whatever rows were run with it. A few rows are run together, and each with nothing but copies of
-    itself in the place of the others.
+    Examples are means over a batch, or a Softmax along it. The features of a row are computed once, so they would be
+    those that it has among the rows that were run with it. The check runs a few rows together, and each of them among
+    copies of itself.
     """
     count = _fixed_batch(model) or min(first.rows, TRIED)
     if _are_rows(model, inputs) or count < 2 or first.rows < 2:
@@ -166,12 +166,12 @@ def _require_by_row(
     try:
         together = outputs(picked)
         alone_at = {place: outputs(np.repeat(picked[place], count)) for place in (0, count - 1)}
-    except Exception:  # ONNX Runtime's share no narrower base; what fails on these rows is told where it is used
+    except Exception:  # ONNX Runtime's errors share no narrower base; rows that fail are reported where they are used
         return
     for place, alone in alone_at.items():
         for tensor, among, copies in zip(names, together, alone, strict=True):
             if among.shape != copies.shape or among.shape[:1] != (count,):
-                continue  # that it has no row for each row is told elsewhere
+                continue  # that it has no row for each row is reported elsewhere
             if not all(_are_close(row, among[place]) for row in copies):
                 raise DataError(
                     f"'{name}': its tensor '{tensor}', which the dense layers read, changes for a row with the other "
@@ -182,7 +182,7 @@ def _require_by_row(
 
 
 def _are_close(one: Array, other: Array) -> bool:
-    """Whether two rows' values are the same but for rounding, which depends on the place in a batch."""
+    """Whether two rows' values are the same except for rounding, which depends on the place in a batch."""
     if one.dtype.kind not in "fV":
         return bool(np.array_equal(one, other))
     a, b = one.astype(np.float64), other.astype(np.float64)
@@ -193,9 +193,10 @@ def _are_close(one: Array, other: Array) -> bool:
 def _unfixed(
     model: onnx.ModelProto, names: Sequence[str], inputs: Mapping[str, Rows], fixed: int, rows: int
 ) -> tuple[onnx.ModelProto, int]:
-    """The model for any number of rows at once, and 0, where it gives the same for some; else as it is, and ``fixed``.
+    """Return the model for any number of rows at once and 0, if it gives the same for some rows.
 
-    Models of robots are exported for one row: calling ONNX Runtime for each takes longer than all else.
+    Otherwise return the model and ``fixed``. Robots' models are exported for one row, and calling ONNX Runtime for each
+    row takes longer than all else.
     """
     free = onnx.ModelProto()
     free.CopyFrom(model)
@@ -215,13 +216,13 @@ def _unfixed(
             ):
                 if len(all_rows) != count or not np.array_equal(np.asarray(all_rows)[part], own):
                     return model, fixed
-    except Exception:  # ONNX Runtime's exceptions share no narrower base; whatever fails, rows by batches may not
+    except Exception:  # ONNX Runtime's errors share no narrower base; a model may only work with its own batch
         return model, fixed
     return free, 0
 
 
 def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> int:
-    """Rows to run at a time: ``CHUNK``, or fewer where a tensor would become too large."""
+    """Number of rows to run at a time: ``CHUNK``, or fewer where a tensor would become too large."""
     rows = max(1, min(CHUNK, rows))
     while rows > 1:
         try:
@@ -235,14 +236,14 @@ def _chunk(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: 
 
 
 def _require_bounded(model: onnx.ModelProto, inputs: Mapping[str, Rows], rows: int, name: str) -> None:
-    """Raise ModelError where running this on ``rows`` rows would take more memory than can be told, or than allowed."""
+    """Raise ModelError where running the model on ``rows`` rows would take too much memory, or an unknown amount."""
     one_by_one = _are_rows(model, inputs)
     shapes = {key: values.shape[1:] if one_by_one else (rows, *values.shape[1:]) for key, values in inputs.items()}
     largest_tensor(model, shapes, name=f"'{name}'")
 
 
 def _are_rows(model: onnx.ModelProto, inputs: Mapping[str, Rows]) -> bool:
-    """Whether the model has no batch axis, and is run on row after row."""
+    """Whether the model has no batch axis, so that it is run on one row after the other."""
     return are_rows(ranks_of(model), {name: len(values.shape) for name, values in inputs.items()})
 
 
@@ -258,8 +259,8 @@ def _fixed_batch(model: onnx.ModelProto) -> int:
 def prefix_model(network: Network, names: list[str]) -> onnx.ModelProto:
     """The nodes before the trunk as a model whose outputs are the features ``names``.
 
-    Where one of them is shaped by the sizes of what a layer puts out, as an attention's mask is, that layer is there
-    too, with what it reads.
+    Where the sizes of a layer's output shape one of them, as for an attention's mask, the model also has that layer and
+    the nodes before it.
     """
     frame = network.frame
     layers = {name for segment in network.segments for name in segment.ends}
@@ -280,7 +281,7 @@ def prefix_model(network: Network, names: list[str]) -> onnx.ModelProto:
 
 
 def _ending_in(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The part of a model that these tensors depend on."""
+    """The part of a model on which these tensors depend."""
     read, kept = set(names), []
     for node in reversed(model.graph.node):
         if not read.isdisjoint(node.output):

@@ -1,4 +1,4 @@
-"""What data will take once they are decoded, told from their headers: compared with the models, and bounded, before."""
+"""The size of data once they are decoded, read from their headers, so that it is compared and bounded before."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ def require_room(where: str, wanted: int, stored: int) -> None:
 
 
 def most_bytes(stored: int) -> int:
-    """How many bytes a file of ``stored`` bytes may become in memory."""
+    """The number of bytes that a file of ``stored`` bytes may become in memory."""
     return bound(max(MAX_DATA_BYTES, MAX_DATA_EXPANSION * stored))
 
 
 def hollow(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    """An array of that shape and type that takes no memory, all of it zero."""
+    """An array of zeros of that shape and type that takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def size_of(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
-    """Bytes of such an array; of values of no bytes, how many they are: whatever is done with them takes as many."""
+    """Bytes of such an array; for values of no bytes their number, since working with them takes as much."""
     return math.prod(shape) * max(1, dtype.itemsize)
 
 
 def require_fit(networks: Sequence[Network], name: str, inputs: Array | dict[str, Array]) -> None:
-    """Raise DataError where rows as ``hollow`` arrays do not fit the inputs of one of these models."""
+    """Raise DataError where rows, given as ``hollow`` arrays, do not fit the inputs of one of these models."""
     for network in networks:
         require_shapes(network, name, inputs)
 
 
 def _megabytes(count: int) -> str:
-    if count > _MOST_TOLD:  # sizes that a header multiplies may have hundreds of digits
+    if count > _MOST_TOLD:  # the product of a header's sizes may have hundreds of digits
         return f"more than {_MOST_TOLD // 2**20:,} MB"
     return f"{count / 2**20:,.1f} MB" if count < 100 * 2**20 else f"{count / 2**20:,.0f} MB"

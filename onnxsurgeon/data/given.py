@@ -1,4 +1,4 @@
-"""Rows as a caller has them: a name, a path, a Dataset, arrays in memory, or a table of pandas."""
+"""Rows in any form that a caller has: a name, a path, a Dataset, arrays in memory, or a table of pandas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onnxsurgeon.typed import kind_of
 
 
 class Table(Protocol):
-    """A pandas DataFrame: pandas is not imported unless its caller has."""
+    """A pandas DataFrame; pandas is not imported unless its caller has imported it."""
 
     @property
     def columns(self) -> Any:
@@ -39,7 +39,7 @@ KINDS = (
     "the name of a data set, a path, a Dataset, a pair (X, y), arrays by name such as {'x_train': …, 'y_train': …}, or "
     "a pandas DataFrame"
 )
-IN_MEMORY = ("arrays", "DataFrame")  # what sets are called that no file holds
+IN_MEMORY = ("arrays", "DataFrame")  # the names of sets that are in no file
 _TARGET = "target"
 
 
@@ -53,18 +53,18 @@ def as_dataset(
     progress: ProgressBar | None = None,
     networks: Sequence[Network] = (),
 ) -> Dataset:
-    """The rows as a ``Dataset``; for the options see ``load_dataset``.
+    """Read the rows as a ``Dataset``; for the options see ``load_dataset``.
 
     Args:
         given: what ``load_dataset`` takes; a ``Dataset``; a pair (X, y) of arrays, or lists, or a table and a column of
-            pandas; a mapping of arrays with the names that an .npz file has for them; a DataFrame, ``target`` naming
-            its columns to predict. Of what comes without test rows, a fifth becomes these.
+            pandas; a mapping of arrays with the names that an .npz file has for them; or a DataFrame, where ``target``
+            names its columns to predict. If it comes without test rows, a fifth becomes these.
         target: columns to predict, of tables.
         impute: what fills a table's missing values.
         validation_fraction: share of the training rows to choose by.
         folder: where a named set's files lie.
         progress: see ``load_dataset``.
-        networks: whose inputs the rows are to fit.
+        networks: the networks whose inputs the rows are to fit.
 
     Raises:
         DataError: it is of another type, or cannot be used.
@@ -107,19 +107,19 @@ def as_dataset(
 
 
 def _of_pair(x: Any, y: Any) -> dict[str, Any]:
-    """The arrays of a pair; X may be several, by the names of a model's inputs."""
+    """The arrays of a pair; X may be several arrays, by the names of a model's inputs."""
     return {**(x if isinstance(x, Mapping) else {"x": x}), "y": y}
 
 
 def _array(values: Any, name: str) -> Array:
-    """An array of numbers or texts, as numpy sees it.
+    """Read an array of numbers or texts in numpy's way.
 
     Raises:
         DataError: it is none.
     """
     try:
         array = np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of several lengths, tensors on other devices
+    except (ValueError, TypeError, RuntimeError) as error:  # for rows of several lengths, and tensors on other devices
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data: '{name}' is no array: {kind_of(values)}: {reason}", "not-numbers") from error
     if array.dtype.kind == "O" and array.size and all(isinstance(value, str) for value in array.flat):
@@ -130,13 +130,13 @@ def _array(values: Any, name: str) -> Array:
 
 
 def _is_table(given: Any) -> bool:
-    """Whether it is a DataFrame; where nobody has imported pandas, it cannot be one."""
+    """Whether it is a DataFrame; it cannot be one where nobody has imported pandas."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(given, pandas.DataFrame)
 
 
 def _with_target(table: Any, y: Any, names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-    """The table with y as a column, or several, and what they are called.
+    """The table with y as one column or several, and their names.
 
     Raises:
         DataError: y has another number of rows, or the target is named as well.
@@ -164,7 +164,7 @@ def _with_target(table: Any, y: Any, names: tuple[str, ...]) -> tuple[Any, tuple
 def _of_table(
     table: Any, names: tuple[str, ...], impute: str | None, fraction: float | None, networks: Sequence[Network]
 ) -> Dataset:
-    """A table of pandas, read as the Parquet file that it makes: the same types, texts and missing values.
+    """Read a table of pandas as the Parquet file that it makes: with the same types, texts and missing values.
 
     Raises:
         DataError: pyarrow is not installed, or the table cannot be used.

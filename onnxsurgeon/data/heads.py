@@ -1,4 +1,4 @@
-"""What each head of a network is trained for, by labels or a teacher's outputs, and what its classes are called."""
+"""The task of each head of a network, from labels or a teacher's outputs, and the names of its classes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 def resolve_tasks(
     network: Network, dataset: Dataset, loss: str = "auto", *, class_weight: str = "none", metric: str = "auto"
 ) -> tuple[Task, ...]:
-    """What each head of ``network`` is trained for, from its suffix and the training labels, or as ``loss`` says.
+    """Choose the task of each head of ``network``, by its suffix and the training labels, or by ``loss``.
 
     Args:
-        network: whose heads they are.
-        dataset: whose training labels tell.
+        network: the network.
+        dataset: its training labels decide.
         loss: one of ``task.LOSSES``, or "auto".
         class_weight: one of ``task.CLASS_WEIGHTS``: balanced weighs a class by n / (C n_c), n_c its n training rows.
         metric: one of ``task.METRICS``.
@@ -53,7 +53,10 @@ def resolve_tasks(
 
 
 def balanced_weights(labels: Array, task: Task) -> tuple[float, ...]:
-    """For each class n / (C n_c), n_c its share of the n ``labels``, C how many classes have any; 1 for one without."""
+    """For each class n / (C n_c), where n_c of the n ``labels`` are of it and C classes have any.
+
+    1 for a class without.
+    """
     counts = np.bincount(labels.reshape(-1).astype(np.int64), minlength=max(2, task.outputs))
     there = counts > 0
     return tuple(np.where(there, labels.size / (there.sum() * np.maximum(counts, 1)), 1.0).tolist())
@@ -91,15 +94,15 @@ def imitation_tasks(
     temperature: float = 1.0,
     squashes: Sequence[str] = (),
 ) -> tuple[Task, ...]:
-    """What each head of ``network`` is trained for where a teacher's outputs are all there is to learn from.
+    """Choose the task of each head of ``network`` that learns from a teacher's outputs alone.
 
     Args:
         network: the student.
-        outputs: what the teacher puts out before its squash for rows to train on, (rows, …, width) for each head.
+        outputs: the teacher's outputs before its squash for rows to train on, (rows, …, width) for each head.
         loss: as in ``InputOptions``; "auto": cross-entropy where the head or the teacher ends in a Softmax or the model
             names classes, binary cross-entropy where the head ends in a Sigmoid, else squared error.
-        temperature: that softens cross-entropies.
-        squashes: what the teacher applies to each output, "Softmax", "Sigmoid" or ""; none where that is not known.
+        temperature: softens cross-entropies.
+        squashes: the function that the teacher applies to each output, "Softmax", "Sigmoid" or ""; () where unknown.
 
     Raises:
         DataError: the loss does not fit a head.
@@ -117,7 +120,7 @@ def imitation_tasks(
 
 
 def imitation_notes(network: Network, tasks: Sequence[Task]) -> list[str]:
-    """What is worth knowing of how heads are imitated: which may be logits of classes, and are not taken for them."""
+    """Sentences on how heads are imitated: some may be logits of classes, and are not taken for them."""
     return [
         f"head '{head.tensor}' has no Softmax: imitated as values; --loss cross-entropy if these are classes' logits"
         for head, task in zip(network.heads, tasks, strict=True)
@@ -126,13 +129,13 @@ def imitation_notes(network: Network, tasks: Sequence[Task]) -> list[str]:
 
 
 def _is_linear(network: Network, head: Head) -> bool:
-    """Whether the head is what a layer without an activation puts out."""
+    """Whether the head is the output of a layer without an activation."""
     last = [segment.layers[-1] for segment in network.segments if head.tensor in segment.ends]
     return bool(last) and last[0].activation is None
 
 
 def imitated_loss(head: Head, squash: str) -> str:
-    """The loss that a head is imitated by, the teacher applying ``squash``, where nothing else is said."""
+    """The loss by which a head is imitated where none is chosen; the teacher applies ``squash``."""
     names_classes = bool(head.labels) or "ArgMax" in head.readers
     if head.width > 1 and ("Softmax" in (head.squash, squash) or names_classes):
         return CROSS_ENTROPY
@@ -140,13 +143,13 @@ def imitated_loss(head: Head, squash: str) -> str:
 
 
 def class_names(network: Network, dataset: Dataset) -> tuple[tuple[str, ...], ...]:
-    """What the classes of each head are called, in the order of its columns; () where they are numbers from 0 on."""
+    """The names of each head's classes, in the order of its columns; () where they are numbers from 0 on."""
     known = dataset.class_labels if len(network.heads) == 1 else ()
     return tuple(tuple(map(str, head.labels or _in_order(known, head.width))) for head in network.heads)
 
 
 def _in_order(names: tuple[int, ...] | tuple[str, ...], width: int) -> tuple[int, ...] | tuple[str, ...]:
-    """Names that stand for the head's columns in ascending order, as ``_by_number`` takes them."""
+    """Names for the head's columns in ascending order, as ``_by_number`` takes them."""
     numbers = all(isinstance(name, int) and 0 <= name < width for name in names)
     return () if numbers or len(names) != max(width, 2) else names
 
@@ -173,15 +176,15 @@ def _require_fit(network: Network, head: Head, loss: str) -> None:
 
 
 def _scale(network: Network, head: Head, loss: str, y: Array) -> tuple[float, ...]:
-    """The units that a regression's outputs are trained in, where the head is a layer's own output."""
+    """The units in which a regression's outputs are trained, where the head is a layer's own output."""
     is_scaled = loss == SQUARED and not head.squash and _is_direct(network, head)
     return _units(y, head.width) if is_scaled else ()
 
 
 def _is_direct(network: Network, head: Head) -> bool:
-    """Whether a head is what a dense layer puts out, with nothing between, and nothing else is computed from it.
+    """Whether a head is the output of a dense layer, with nothing between, and nothing else is computed from it.
 
-    A convolution's units lie on the second axis, and what is told of targets is told of the last.
+    A convolution is not direct: its units lie on the second axis, and units of targets on the last.
     """
     convolved = {name for segment in network.segments if segment.is_convolution for name in segment.ends}
     return head.tensor in network.direct_heads and head.tensor not in convolved

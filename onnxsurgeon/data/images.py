@@ -21,7 +21,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-# What those endings stand for; Pillow would run another program for some formats.
+# The formats of those endings; for some other formats, Pillow would run another program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SILENT = logging.NullHandler()
 _CHANNELS = {"L": (), "RGB": (3,)}
@@ -32,9 +32,9 @@ def read_images(root: Path, networks: Sequence[Network] = ()) -> Dataset:
     """Read FOLDER/CLASS/*, or FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, FOLDER/validation/CLASS/* (or val).
 
     Images that lie in FOLDER itself, or in FOLDER/train and FOLDER/test or FOLDER/validation themselves, have no
-    labels. Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB
-    (rows, h, w, 3), all of one size, uint8. Files whose names begin with a point, or do not end as an image's, are left
-    out. No image is decoded whose size does not fit the inputs of ``networks``, or is not that of the first.
+    labels. Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB (rows,
+    h, w, 3), all of one size, uint8. Files whose names begin with a point or lack an image's ending are left out. An
+    image is not decoded if its size does not fit the inputs of ``networks``, or is not the first image's.
 
     Raises:
         DataError: there is no class or no image, a file cannot be read or is of another size or mode, a link leads out
@@ -67,17 +67,17 @@ def read_images(root: Path, networks: Sequence[Network] = ()) -> Dataset:
 
 
 def _has_classes(root: Path) -> bool:
-    """Whether images lie in a folder for each class: else the root holds them, or its folders are those of splits."""
+    """Whether images lie in a folder for each class; else the root holds them, or its folders are those of splits."""
     folders = list(_folders(root, root))
     if not folders:
-        return not any(_files(root, root))  # a folder without images is told of as one without classes
+        return not any(_files(root, root))  # a folder without images is reported as one without classes
     names = {_SPLITS.get(folder.name) for folder in folders}
     are_splits = "train" in names and len(names) > 1 and None not in names
     return not are_splits or any(any(_folders(root, folder)) for folder in folders)
 
 
 def _split_folders(root: Path, *, is_labelled: bool) -> dict[str, Path]:
-    """The folder of every split; the root alone where it holds the classes, or images without, themselves."""
+    """The folder of every split; only the root where it holds the classes itself, or images without classes."""
     train = root / "train"
     if not train.is_dir():
         return {"train": root}
@@ -125,13 +125,13 @@ def _files(root: Path, folder: Path) -> Iterator[Path]:
     for entry in _entries(root, folder):
         if entry.suffix.lower() not in SUFFIXES or entry.is_dir():
             continue
-        if not entry.is_file():  # a pipe would have to be waited for
+        if not entry.is_file():  # opening a pipe would wait
             raise DataError(f"{entry}: is no regular file; expected an image", "no-such-file")
         yield entry
 
 
 def _entries(root: Path, folder: Path) -> Iterator[Path]:
-    """What is not hidden in a folder, in the order of names; a link may lead to another place inside the root only."""
+    """The visible entries of a folder, in the order of names; a link may only lead to another place inside the root."""
     inside = os.path.realpath(root)
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
@@ -148,16 +148,16 @@ def _entries(root: Path, folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The image in a file, of which nothing but its header is read until it is asked for its pixels."""
+    """Open the image in a file; only its header is read until its pixels are asked for."""
     try:
         from PIL import Image
     except ImportError as error:
         raise DataError(f"{path}: reading images needs pip install 'onnxsurgeon[data]'", "no-package") from error
-    # Without a handler, what Pillow logs of damaged files would reach standard error beside our own line.
+    # Without a handler, Pillow's log of damaged files would reach standard error beside our own line.
     logging.getLogger("PIL").addHandler(_SILENT)
     most = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata; what counts are the pixels
+        warnings.simplefilter("ignore")  # warnings on odd metadata; only the pixels matter
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             if are_lifted():
@@ -168,7 +168,7 @@ def _opened(path: Path) -> Iterator[Any]:
             raise DataError(f"{path}: has more than {most:,} pixels; refused ({ADVICE})", "too-much-data") from error
         except DataError:
             raise
-        except Exception as error:  # what Pillow's readers of damaged files raise shares no base
+        except Exception as error:  # for damaged files, Pillow's readers raise errors without a common base
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"{path}: not a readable image: {reason}", "unreadable-data") from error
         finally:

@@ -1,4 +1,4 @@
-"""A data set's rows as a model's inputs: which column or array is which input, and whether its values fit."""
+"""A data set's rows as a model's inputs: the column or array of each input, and whether its values fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type
 from onnxsurgeon.suggestions import did_you_mean
 
-# What can be squared in float64, as statistics do.
+# Larger values could not be squared in float64, as statistics do.
 LARGEST = 1e150
 LOOKED_AT = 2**20  # bytes of rows at a time, of which a few copies are made
 
@@ -40,7 +40,7 @@ def model_inputs(network: Network, dataset: Dataset, split: Split, options: Inpu
 def fitted_inputs(
     model: str, declared: Sequence[onnx.ValueInfoProto], dataset: Dataset, split: Split, options: InputOptions
 ) -> dict[str, Rows]:
-    """The ``declared`` inputs of a model of that name, (rows, …), each of its type; nothing is copied that need not be.
+    """The ``declared`` inputs of a model of that name, (rows, …), each of its type; nothing is copied without need.
 
     A model with one input takes the rows as they are, or all columns of a table; one with several takes each from the
     column of its name.
@@ -77,7 +77,7 @@ def fitted_inputs(
 
 
 def _require_batch(model: str, dataset: str, declared: Sequence[onnx.ValueInfoProto]) -> None:
-    """Raise DataError where an input has no axis for the rows of a batch: each row would need a value of its own."""
+    """Raise DataError where an input has no axis for the rows of a batch, so that each row would need its own value."""
     free = next((value.name for value in declared if _sizes(value)[:1] == (None,)), "")
     for value in declared:
         shape = _sizes(value)
@@ -92,9 +92,9 @@ def _require_batch(model: str, dataset: str, declared: Sequence[onnx.ValueInfoPr
 
 
 def require_shapes(network: Network, dataset: str, inputs: Array | dict[str, Array]) -> None:
-    """Raise DataError where rows of such shapes fit no input of ``network``; what the rows hold is not looked at.
+    """Raise DataError where rows of such shapes fit no input of ``network``; the rows' values are not looked at.
 
-    Of inputs without a batch axis, of texts, and of columns that are to become a matrix nothing is told here.
+    Inputs without a batch axis, texts, and columns that are to become a matrix are not checked here.
     """
     declared = [value for value in declared_inputs(network) if value.type.HasField("tensor_type")]
     if isinstance(inputs, dict):
@@ -125,7 +125,7 @@ def _quoted(names: object) -> str:
 
 
 def declared_inputs(network: Network) -> list[onnx.ValueInfoProto]:
-    """The inputs that the trunk's features depend on, those with a value of their own left out."""
+    """The inputs on which the trunk's features depend, without those that have a value of their own."""
     frame = network.frame
     constants = {tensor.name for tensor in frame.model.graph.initializer} | frame.arrays.keys()
     read = {name for node in frame.prefix_nodes for name in inputs_of(node)} | frame.trunk.features.keys()
@@ -134,7 +134,7 @@ def declared_inputs(network: Network) -> list[onnx.ValueInfoProto]:
 
 
 def with_rows(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    """The input of a model without a batch axis, declared with one."""
+    """Declare the input of a model without a batch axis with one."""
     lifted = onnx.ValueInfoProto()
     lifted.CopyFrom(value)
     dims = lifted.type.tensor_type.shape.dim
@@ -145,9 +145,10 @@ def with_rows(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
 
 
 def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
-    """Raise DataError where rows without labels have a column that is no input of the model: these may be the labels.
+    """Raise DataError where rows without labels have a column that is no input of the model.
 
-    A table whose columns together are a model's only input has as many of them as that takes.
+    This is since it may hold the labels. For a table whose columns together are a model's only input, the number of
+    columns is compared.
     """
     inputs = [value.name for value in network.frame.model.graph.input]
     if not set(inputs) & set(split.names):
@@ -177,11 +178,11 @@ def require_columns(
     """Raise DataError where a network that takes a table whole takes another number of columns.
 
     Args:
-        network: that takes it whole; see ``takes_whole``.
+        network: it takes the table whole; see ``takes_whole``.
         dataset: its name.
-        names: of the columns.
-        is_labelled: whether it is said which of the file's columns are labels.
-        is_least: whether there may be more of them, one for each text.
+        names: names of the columns.
+        is_labelled: whether the caller has said which of the file's columns are labels.
+        is_least: whether there may be more columns, one for each text.
     """
     (value,) = declared_inputs(network)
     _require_width(network.name, dataset, value, names, is_labelled=is_labelled, is_least=is_least)
@@ -206,7 +207,7 @@ def _require_width(
 
 
 def _named(model: str, dataset: Dataset, value: onnx.ValueInfoProto, column: Rows, options: InputOptions) -> Rows:
-    """One input from the column of its name."""
+    """Read one input from the column of its name."""
     kind = value.type.tensor_type.elem_type
     if (column.dtype.kind in "UO") != (kind == onnx.TensorProto.STRING):
         takes, found = ("texts", "numbers") if kind == onnx.TensorProto.STRING else ("numbers", "texts")
@@ -237,7 +238,7 @@ def _fitted(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows
 
 
 def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoProto, rows: Rows) -> None:
-    """Raise DataError where a value, as the model takes it, is beyond the input's type, or cannot be squared."""
+    """Raise DataError where a value, as the model takes it, is too large for the input's type or to be squared."""
     most, kind = min(float(np.finfo(rows.dtype).max), LARGEST), rows.source.dtype
     if kind.kind == "b" or (kind.kind in "iu" and _reach(rows, max(-np.iinfo(kind).min, np.iinfo(kind).max)) <= most):
         return
@@ -259,7 +260,7 @@ def _require_representable(model: str, dataset: Dataset, value: onnx.ValueInfoPr
 
 
 def _reach(rows: Rows, most: int) -> float:
-    """The largest that a value of this size can be made by scale and offset."""
+    """The largest size of a value of size ``most`` after scale and offset."""
     return float(most) * float(np.abs(rows.scale).max()) + float(np.abs(rows.offset).max())
 
 

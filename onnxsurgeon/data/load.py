@@ -21,7 +21,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.suggestions import did_you_mean
 
 DATA_VARIABLE = "ONNXSURGEON_DATA"
-# Called with a file's name; returns an object with tqdm's interface (total, update, reset, close) as pooch wants it.
+# Takes a file's name; returns an object with tqdm's interface (total, update, reset, close), as pooch wants it.
 ProgressBar = Callable[[str], Any]
 
 
@@ -41,11 +41,11 @@ def load_dataset(
         name: as on the command line, or a path; see ``user.read_user`` for what users may bring.
         target: columns of the user's table to predict, or the .npy file of labels.
         impute: what fills a table's missing values: "mean", "median" or "most-frequent".
-        validation_fraction: share of the training rows held out to choose by; by default a tenth, of few rows more.
+        validation_fraction: share of the training rows held out to choose by; by default a tenth, or more of few rows.
         folder: where the files of a set of the catalogue lie; by default $ONNXSURGEON_DATA, a system package's folder,
             or the cache.
         progress: makes a progress bar for each file that is downloaded.
-        networks: whose inputs the rows are to fit; those that do not are refused before they are decoded.
+        networks: the networks whose inputs the rows are to fit; rows that do not are refused before they are decoded.
 
     Raises:
         DataError: no such set, files that are missing and cannot be downloaded, or that are damaged.
@@ -105,7 +105,7 @@ def lookup(name: str) -> tuple[str, Source, str]:
 
 
 def _candidates(name: str) -> Iterator[str]:
-    """What a data set that is not known may have been meant to be: a named one, or a path beside where it would be."""
+    """Names that may have been meant by an unknown one: named data sets, and paths beside the missing one."""
     yield from CATALOGUE
     folder = Path(name).parent
     try:
@@ -122,8 +122,8 @@ def cache_folder(key: str) -> Path:
 def locate(key: str, folder: Path | None = None) -> Path | None:
     """The folder that holds every file of the data set, or None.
 
-    Looked at in order: ``folder`` alone where it is given; else $ONNXSURGEON_DATA/NAME and $ONNXSURGEON_DATA, the
-    system package's folder, the cache.
+    The search looks in ``folder`` alone where it is given. Otherwise it looks in $ONNXSURGEON_DATA/NAME and
+    $ONNXSURGEON_DATA, the system package's folder, and the cache, in this order.
     """
     source = CATALOGUE[key]
     places = [folder] if folder is not None else []
@@ -141,11 +141,11 @@ def locate(key: str, folder: Path | None = None) -> Path | None:
 
 
 def fetch(key: str, *, progress: ProgressBar | None = None) -> Path:
-    """Download the data set's files from their official source into the cache, checksums verified.
+    """Download the data set's files from their official source into the cache, and verify their checksums.
 
     Raises:
-        DataError: pooch is not installed, the source cannot be reached, or a checksum is wrong; says which file to
-            put where.
+        DataError: pooch is not installed, the source cannot be reached, or a checksum is wrong; says which file to put
+            where.
     """
     source, folder = CATALOGUE[key], cache_folder(key)
     for file in source.files:
@@ -155,7 +155,7 @@ def fetch(key: str, *, progress: ProgressBar | None = None) -> Path:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What is known of a data set, as plain values.
+    """Describe a data set by plain values.
 
     Raises:
         DataError: there is no such set.

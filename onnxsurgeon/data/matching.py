@@ -1,4 +1,4 @@
-"""Which of a teacher's outputs is meant for which head of a student, and how it becomes the head's targets."""
+"""Matches a teacher's outputs with the heads of a student, and turns them into the heads' targets."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY
 
-_LEAST, _MOST = 1e-12, 1 - 2**-24  # probabilities that logarithms are taken of
+_LEAST, _MOST = 1e-12, 1 - 2**-24  # probabilities are kept within these before their logarithm is taken
 _ROUNDED = 0.02  # a distribution of 8-bit values adds up to 1 within this
 
 
 class Output(NamedTuple):
-    """A float output of the teacher: its values for the first rows, and what it squashes if that could be told."""
+    """A float output of the teacher.
+
+    Its values for the first rows, and the tensor that it squashes, where that is known.
+    """
 
     position: int
     name: str
     values: Array
     squash: str = ""
-    before: int = -1  # position of the tensor that it squashes among all that is computed
+    before: int = -1  # position among all computed tensors of the tensor that it squashes
 
 
 class Source(NamedTuple):
-    """Where a head's targets come from: the position among all that is computed, and what is made of it."""
+    """The source of a head's targets: the position among all computed tensors, and what is done to it."""
 
     position: int
     change: Callable[[Array], Array]
@@ -48,8 +51,8 @@ def float_outputs(
     Args:
         piece: the first rows.
         declared: names of the teacher's outputs.
-        squashed: those that end in a squash, as far as the nodes tell: its op type, and what enters it.
-        names: of all tensors that are computed.
+        squashed: the outputs that end in a squash, as far as the nodes tell: its op type and its input.
+        names: names of all computed tensors.
     """
     found = []
     for position, name in enumerate(declared):
@@ -60,7 +63,7 @@ def float_outputs(
         before = names.index(tensor) if tensor else -1
         if squash and not _squashes_to(squash, _floats(piece, before), values):
             squash, before = "", -1
-        if squash == "LogSoftmax":  # its output is as good as what enters it
+        if squash == "LogSoftmax":  # its output is as good as its input
             squash, before = "Softmax", position
         found.append(Output(position, name, values, squash, before))
     return found
@@ -102,12 +105,12 @@ def sources(name: str, network: Network, outputs: Sequence[Output], count: int, 
 
 
 def _unlikeness(output: Output, name: str, places: Sequence[int]) -> int:
-    """How little speaks for an output being that of a name, or else in one of these places among as many outputs."""
+    """A rank of an output for a head: best by its name, then by one of these places among as many outputs."""
     return 0 if output.name == name else 1 if output.position in places else 2
 
 
 def _floats(piece: Piece, position: int) -> Array | None:
-    """An output as floats (rows, …); None for labels, and for what has no row for each row."""
+    """An output as floats (rows, …); None for labels, and for an output without a row for each row."""
     values = piece.outputs[position]
     if isinstance(values, list):
         values = as_table(values)
@@ -119,7 +122,7 @@ def _floats(piece: Piece, position: int) -> Array | None:
 
 
 def _squashes_to(squash: str, before: Array | None, after: Array) -> bool:
-    """Whether ``after`` is the squash of ``before`` over its last axis: nodes between may change more than they say."""
+    """Whether ``after`` is the squash of ``before`` over its last axis, since nodes in between may change more."""
     if before is None or before.size != after.size or not np.isfinite(before).all():
         return False
     t = before.astype(np.float64)
@@ -133,7 +136,7 @@ def _squashes_to(squash: str, before: Array | None, after: Array) -> bool:
 
 
 def _outputs_of_heads(network: Network) -> list[list[int]]:
-    """For each head the positions of the student's outputs that depend on it, and on no other head in between."""
+    """For each head the positions of the student's outputs that depend on it, with no other head in between."""
     outputs = [value.name for value in network.frame.model.graph.output]
     heads = {head.tensor for head in network.heads}
     found = []
@@ -174,10 +177,10 @@ def _shaped(head: Head, values: Array) -> Array | None:
 
 
 def changed(piece: Piece, source: Source, head: Head) -> Array:
-    """The targets (rows, …, width) of a head, from what the teacher puts out for some rows."""
+    """The targets (rows, …, width) of a head, from the teacher's outputs for some rows."""
     values = _floats(piece, source.position)
     shaped = None if values is None else _shaped(head, source.change(values))
-    assert shaped is not None  # it was told from the first rows
+    assert shaped is not None  # the first rows have shown that it fits
     return shaped.astype(np.float32, copy=False)
 
 

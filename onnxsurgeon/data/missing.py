@@ -1,4 +1,4 @@
-"""Missing values of a table, filled by what the training rows hold."""
+"""Missing values of a table, filled by values computed from the training rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def require_imputation(impute: str | None) -> None:
 
 
 def stand_in(what: str, present: Array, impute: str) -> tuple[Array, np.dtype[np.generic]]:
-    """What stands in for a column's missing numbers, and the column's type with it.
+    """Compute the value that stands in for a column's missing numbers, and the column's type with it.
 
     Args:
         what: file and column, for errors.
-        present: the numbers (n,) of those rows that are trained on, so that nothing of a row that is tested on reaches
-            the training.
+        present: the numbers (n,) of the rows that are trained on only, so that nothing of a test row reaches the
+            training.
         impute: "mean", "median" or "most-frequent"; of equally frequent values the smallest.
 
     Returns:
-        A value, (); integers become float64 where their mean or median may be none.
+        A value, (); integers become float64 where their mean or median may be no integer.
 
     Raises:
         DataError: all of these rows lack the value.
@@ -44,5 +44,5 @@ def stand_in(what: str, present: Array, impute: str) -> tuple[Array, np.dtype[np
 
 
 def no_value(what: str) -> DataError:
-    """That all training rows lack the value."""
+    """The error that all training rows lack the value."""
     return DataError(f"{what}: no training row has a value; leave the column out", "missing-value")

@@ -1,4 +1,4 @@
-"""Rows made from given ones, for a teacher to label: as many as are wanted where few were recorded."""
+"""Rows made from given ones for a teacher to label: as many as are wanted where few were recorded."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
-NOISE = 8  # rows whose deviations from the mean, in random shares, are the noise of one made row
-SAMPLE = 4096  # rows by which a column is taken for one of whole numbers
+NOISE = 8  # the noise of a made row is a random sum of this many rows' deviations from the mean
+SAMPLE = 4096  # this many rows decide whether a column holds whole numbers only
 
 
 class _Recipe(NamedTuple):
-    """What each made row is made of: the same for all of its inputs, so that these stay in keeping.
+    """How each row is made; the recipe is the same for all of its inputs, so that these fit one another.
 
     Attributes:
         first: the row x that it begins with, (count,).
         second: the row x' that is mixed in.
-        share: a, of the first.
+        share: a, the share of the first.
         noisy: numbers of the rows whose deviations are added, (count, NOISE).
-        weights: of these, normal.
+        weights: normal weights of these deviations.
     """
 
     first: Array
@@ -36,8 +36,8 @@ class _Recipe(NamedTuple):
 def more_rows(split: Split, count: int, rng: np.random.Generator, name: str = "data") -> Split:
     """``count`` rows without labels: a x + (1 − a) x' + √(2 a (1 − a)) · noise, a uniform in [0, 1).
 
-    The noise has the rows' own covariance, and so have the made rows, and their mean. They are kept within the range of
-    each value. Pixels (uint8) are mixed without noise; whole numbers, truth values and texts come from x or x'.
+    The noise has the rows' own covariance, so the made rows have it too, and the rows' mean. Each value is kept within
+    its range. Pixels (uint8) are mixed without noise; whole numbers, truth values and texts come from x or x'.
 
     Raises:
         DataError: nothing in the rows can be mixed.
@@ -95,7 +95,7 @@ def _at(rows: Rows, numbers: Array) -> Array:
 
 
 def _whole_columns(rows: Rows) -> Array:
-    """Where all values are whole numbers, as far as the first rows tell: classes and counts written as floats."""
+    """Where all values are whole numbers, by the first rows: classes and counts written as floats."""
     values = _at(rows, np.arange(min(SAMPLE, len(rows))))
     return np.asarray((values == np.rint(values)).all(axis=0))
 

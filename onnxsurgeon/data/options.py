@@ -1,4 +1,4 @@
-"""How a data set and a model meet."""
+"""Options of how a data set and a model meet."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnxsurgeon.typed import kind_of
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How a data set and a model meet.
+    """Options of how a data set and a model meet.
 
     Attributes:
         layout: order in which images are laid out in a flat input: "hwc", as in the paper, or "chw".
         scale: factor for the values; None: 1/255 (1/16 for digits) for integer pixels, 1 for other values.
         mean: subtracted after scaling, one value or one for each channel.
         std: divides after that, one value or one for each channel.
-        loss: one of ``task.LOSSES``; "auto": what the model's outputs and the targets suggest.
+        loss: one of ``task.LOSSES``; "auto": the one that the model's outputs and the targets suggest.
         classes: names of the model's classes in the order of its outputs, where it names none; (): labels in order.
         class_weight: "none", or "balanced": the loss of a row is weighed by the inverse of its class's share.
         metric: "auto", or "balanced-accuracy", the mean over classes, where rows have classes.
@@ -65,10 +65,10 @@ class InputOptions:
 
 
 def input_options(given: InputOptions | None) -> InputOptions:
-    """The options that were given, or the usual ones.
+    """The given options, or the defaults.
 
     Raises:
-        DataError: it is something else.
+        DataError: the argument is something else.
     """
     if given is not None and not isinstance(given, InputOptions):
         raise DataError(f"options: expected InputOptions; found {kind_of(given)}", "wrong-type")

@@ -30,7 +30,7 @@ class ParquetFile(TableFile):
     """Numbers, booleans, texts and dictionaries of them; null and NaN are missing values."""
 
     def __init__(self, path: Path, expect: Expect) -> None:
-        """Read it once, to tell what its columns hold; ``expect`` is told their names and kinds before.
+        """Read the file once to learn what its columns hold; ``expect`` gets their names and kinds before.
 
         Raises:
             DataError: the file cannot be read, has no rows, holds a column of another type, such as times or lists, or
@@ -40,7 +40,7 @@ class ParquetFile(TableFile):
         with arrow(path, "Parquet") as pyarrow:
             from pyarrow import parquet
 
-            # Not parquet.read_table: that would take a folder, and invent columns from the names of its subfolders.
+            # Not parquet.read_table, which would take a folder and make columns of the names of its subfolders.
             with parquet.ParquetFile(path) as file:
                 schema, self.rows = file.schema_arrow, file.metadata.num_rows
                 groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
@@ -111,7 +111,7 @@ class ParquetFile(TableFile):
         return values(cells, False if kind == pyarrow.bool_() else 0), missing
 
     def _batches(self, names: list[str]) -> Iterator[Any]:
-        """Record batches of these columns, texts as dictionaries: a text that stands in many rows is there once."""
+        """Record batches of these columns, with texts as dictionaries, so that a text in many rows is stored once."""
         import pyarrow
         from pyarrow import parquet
 
@@ -132,7 +132,7 @@ def _empty(cells: Any) -> int:
 
 
 def _wanted(pyarrow: Any, path: Path, field: Any) -> Any:
-    """The type in which a column is used; uint8 too becomes int64, since it does not stand for pixels in a table."""
+    """The type in which a column is used; uint8 becomes int64, since it does not stand for pixels in a table."""
     types = pyarrow.types
     kind = field.type.value_type if types.is_dictionary(field.type) else field.type
     if types.is_boolean(kind):

@@ -63,7 +63,7 @@ def read_emnist(folder: Path, variant: str) -> Dataset:
 
 
 def read_idx(stored: bytes, name: str) -> Array:
-    """The array in a gzipped IDX file; no more is decompressed than its sizes say, and not before they are bounded.
+    """Read the array in a gzipped IDX file; its sizes are bounded first, and no more is decompressed than they say.
 
     Raises:
         DataError: it is no such file, is far larger than what was compressed, or is cut off.
@@ -75,7 +75,8 @@ def read_idx(stored: bytes, name: str) -> Array:
         if len(start) == 4 and len(shape) == start[3]:
             require_room(name, math.prod(shape), len(stored))
         content = bytearray(start + sizes)
-        # One byte more tells a file that is longer than it says. In pieces: room for what never comes is not taken.
+        # One byte more shows that a file is longer than it says. Reading in pieces takes no room for bytes that never
+        # come.
         left = math.prod(shape) + 1
         while left > 0 and (piece := file.read(min(left, CHUNK))):
             content += piece
@@ -84,7 +85,7 @@ def read_idx(stored: bytes, name: str) -> Array:
 
 
 def parse_idx(content: bytes | bytearray, name: str) -> Array:
-    """An array of unsigned bytes in IDX format: magic 0 0 8 ndim, big-endian sizes, values.
+    """Read an array of unsigned bytes in IDX format: magic 0 0 8 ndim, big-endian sizes, values.
 
     Raises:
         DataError: the content is no such array, or shorter or longer than its sizes say.
@@ -132,14 +133,14 @@ def _cifar(content: bytes, label_bytes: int, archive: Path) -> Split:
 
 
 class _Bounded(io.RawIOBase):
-    """A gzipped file that is read up to so many bytes and no further."""
+    """A gzipped file that is read up to a number of bytes and no further."""
 
     def __init__(self, path: Path) -> None:
         self._file = gzip.open(path)  # noqa: SIM115  closed by close
         self._name, self._most = str(path), most_bytes(path.stat().st_size)
 
     def read(self, size: int = -1) -> bytes:
-        """``size`` bytes, or ValueError beyond the bound: what stands in an archive's header may be anything."""
+        """``size`` bytes, or ValueError beyond the bound, since an archive's header may ask for any number."""
         if size < 0 or self._file.tell() + size > self._most:
             raise ValueError(f"it holds more than {self._most / 2**20:,.0f} MB ({ADVICE})")
         return self._file.read(size)
@@ -167,7 +168,7 @@ def _tar(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _entry(files: zipfile.ZipFile, name: str) -> bytes:
-    """The content of a file in an archive, of no more bytes than the archive may become."""
+    """The content of a file in an archive, up to the bytes that the archive may become."""
     archive = Path(str(files.filename))
     require_room(f"{archive}: '{name}'", files.getinfo(name).file_size, archive.stat().st_size)
     return files.read(name)
@@ -199,7 +200,7 @@ def read_svhn(folder: Path, variant: str) -> Dataset:
 
 
 def read_eurosat(folder: Path, variant: str) -> Dataset:
-    """EuroSAT in RGB: a zip of JPEG files in one folder a class; classes in alphabetical order."""
+    """EuroSAT in RGB: a zip of JPEG files with one folder for each class; classes are in alphabetical order."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -228,7 +229,7 @@ def _split(inputs: Array, labels: Array, source: Path) -> Split:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what the archive libraries raise into a DataError that names the file."""
+    """Turn errors of the archive libraries into a DataError that names the file."""
     try:
         yield
     except (OSError, EOFError, KeyError, IndexError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:

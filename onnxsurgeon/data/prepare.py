@@ -1,4 +1,4 @@
-"""What the trained part of a network sees of a data set: rows fitted to the inputs, the prefix applied, targets."""
+"""From a data set to examples: rows fitted to the inputs, the prefix applied, and targets."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def prepare(
     *,
     tasks: tuple[Task, ...] | None = None,
 ) -> Examples:
-    """The rows of ``split`` as what enters the network's trained part, and its heads' targets.
+    """Make examples of the rows of ``split``: features for the network's trained part, and its heads' targets.
 
-    ``tasks`` are what the heads are trained for, as the examples of another split of the set have them.
+    ``tasks`` are the tasks of the heads, where the examples of another split have decided them.
 
     Raises:
         DataError: the rows do not fit the model's inputs, or a label not its outputs; names row or column.
@@ -43,7 +43,7 @@ def prepare(
 
 
 def prepare_rows(network: Network, dataset: Dataset, split: Split, options: InputOptions | None = None) -> Examples:
-    """The rows of ``split`` as what enters the network's trained part, without labels, whether they have any or not.
+    """Make examples of the rows of ``split`` without labels, whether the rows have any or not.
 
     Raises:
         DataError: the rows do not fit the model's inputs; names row or column.
@@ -74,13 +74,13 @@ def require_targets(
     """Raise DataError, naming the row, where a label of ``split`` fits none of the network's outputs.
 
     Returns:
-        What the heads are trained for: ``tasks``, where they are known.
+        The tasks of the heads: ``tasks``, where they are known.
     """
     return _targets(network, dataset, split, options, tasks)[0]
 
 
 def require_plain_classes(options: InputOptions) -> None:
-    """Raise DataError where classes are to be named, weighed or balanced, and a teacher is the only measure."""
+    """Raise DataError where classes are to be named, weighed or balanced while a teacher is the only measure."""
     for name, value in (("class-weight", options.class_weight), ("metric", options.metric)):
         if value.startswith("balanced"):
             raise DataError(
@@ -91,7 +91,7 @@ def require_plain_classes(options: InputOptions) -> None:
 def _targets(
     network: Network, dataset: Dataset, split: Split, options: InputOptions, tasks: tuple[Task, ...] | None
 ) -> tuple[tuple[Task, ...], tuple[Array, ...]]:
-    """What the heads are trained for, and the labels of ``split`` as their targets."""
+    """The tasks of the heads, and the labels of ``split`` as their targets."""
     named = with_class_names(network, options.classes)
     if tasks is None:
         chosen = {"class_weight": options.class_weight, "metric": options.metric}

@@ -1,4 +1,4 @@
-"""Rows as they lie in memory or in a file; what they stand for is computed where it is used."""
+"""Rows as they lie in memory or in a file; the values for which they stand are computed where they are used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from onnxsurgeon.linear_algebra import Array
 
-# What ONNX Runtime's Cast reads; anything else is converted once, here.
+# The types that ONNX Runtime's Cast reads; any other is converted once, here.
 _READABLE = frozenset(
     np.dtype(code) for code in ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
 )
 
 
 def number_type(rows: int) -> np.dtype[Any]:
-    """The type that holds row numbers in the least memory: of a narrow table they are a good part of it."""
+    """The smallest type for row numbers, which are a good part of a narrow table's memory."""
     return np.dtype(np.int32 if rows <= np.iinfo(np.int32).max else np.int64)
 
 
@@ -24,12 +24,12 @@ def number_type(rows: int) -> np.dtype[Any]:
 class Rows:
     """An array of rows that is stored in one type and read in another: row i is source[numbers[i]] · scale + offset.
 
-    Images stay the bytes they are, rows of a split stay where the whole set lies, and those of a memory-mapped file
-    stay in the file: any number of splits and branches share one copy.
+    Images stay bytes, the rows of a split stay where the whole set lies, and rows of a memory-mapped file stay in the
+    file: any number of splits and branches share one copy.
 
     Attributes:
         source: (m, …) of any type; may be mapped from a file.
-        dtype: of the values.
+        dtype: type of the values.
         numbers: which rows of ``source``, (rows,) integers; None: all of them in order.
         scale: factor, of shape () or one that broadcasts to a row's.
         offset: added after that, likewise.
@@ -43,7 +43,7 @@ class Rows:
 
     @classmethod
     def of(cls, values: Rows | Array) -> Rows:
-        """The same where it is Rows already; an array as rows of its own type."""
+        """The argument, if it is Rows; an array becomes rows of its own type."""
         return values if isinstance(values, Rows) else cls(values, values.dtype)
 
     def __len__(self) -> int:
@@ -51,18 +51,18 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(rows, …)."""
+        """Shape of all rows, (rows, …)."""
         return (len(self), *self.source.shape[1:])
 
     @property
     def memory(self) -> tuple[object, ...]:
-        """The same for sources that are the same memory, read alike."""
+        """A key that is equal for sources that are the same memory, read alike."""
         source = self.source
         return source.__array_interface__["data"], source.shape, source.strides, source.dtype
 
     @property
     def is_scaled(self) -> bool:
-        """Whether a row is anything but its stored values in another type."""
+        """Whether a row is anything other than its stored values in another type."""
         return bool(np.any(np.not_equal(self.scale, 1.0)) or np.any(self.offset))
 
     def take(self, rows: slice | Array = slice(None)) -> Array:
@@ -82,7 +82,7 @@ class Rows:
         return replace(self, numbers=numbers if self.numbers is None else self.numbers[numbers])
 
     def reshaped(self, *shape: int) -> Rows:
-        """Each row with another shape; what lies out of order in memory is copied, the rows that are used alone."""
+        """Each row with another shape; if the source is not contiguous, only the rows in use are copied."""
         rows, row = self, self.source.shape[1:]
         if not self.source.flags.c_contiguous and tuple(shape) != row:
             rows = replace(self, source=self.source[self.numbers] if self.numbers is not None else self.source)
@@ -95,7 +95,10 @@ class Rows:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The axes of ``source`` as they lie in memory: images whose channels were moved first still have them last."""
+        """The axes of ``source`` in their order in memory.
+
+        Images whose channels were moved first still have them last.
+        """
         axes = range(self.source.ndim)
         if self.source.flags.c_contiguous:
             return tuple(axes)
@@ -104,7 +107,7 @@ class Rows:
     def resident(self) -> Rows:
         """The same rows with a source that ONNX Runtime reads without a copy.
 
-        Such a source is of a type it has, and contiguous with its axes in the ``order`` in which they lie.
+        Such a source is of a type that it has, and contiguous with its axes in the ``order`` in which they lie.
         """
         source = self.source
         if source.dtype not in _READABLE:

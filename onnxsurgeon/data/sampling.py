@@ -1,4 +1,4 @@
-"""Which rows of a data set are looked at where all would be too many."""
+"""Samples of a data set's rows, where looking at all of them would take too long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def sample_rows(
     purpose: str = "calibration",
     among: int | None = None,
 ) -> Array:
-    """At most ``count`` row numbers, ascending, of the first ``among`` rows (all); which depends on seed and purpose.
+    """Draw at most ``count`` row numbers, ascending, from the first ``among`` rows (all).
+
+    Seed and purpose decide which.
 
     Raises:
         DataError: there are none.

@@ -1,4 +1,4 @@
-"""A table's rows as the one matrix that a model takes: what memory holds of them, once."""
+"""A table's rows as the one matrix that a model takes, so that memory holds them once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def part_names(columns: dict[str, Told]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """All rows of a table as a matrix; of a column of texts, 1 where it is that one of its texts and else 0.
+    """All rows of a table as a matrix.
+
+    A column of texts has one column for each text: 1 where the row has that text, else 0.
 
     Attributes:
         columns: what they hold, in order; texts without the empty one.
@@ -39,7 +41,7 @@ class Sheet:
 
     @classmethod
     def of(cls, columns: dict[str, Told], rows: int) -> Sheet:
-        """One of that many rows, all zero."""
+        """Make a sheet of that many rows of zeros."""
         return cls(columns, np.zeros((rows, len(part_names(columns))), matrix_type(columns)))
 
     @cached_property
@@ -53,7 +55,7 @@ class Sheet:
         return found
 
     def fill(self, name: str, start: int, piece: Array) -> None:
-        """Put in the values of a column, of the rows from ``start`` on; of texts their positions, −1 for none."""
+        """Set the values of a column for the rows from ``start`` on; texts are given as positions, −1 for none."""
         place = self.places[name]
         if not self.columns[name].is_text:
             self.values[start : start + len(piece), place.start] = piece
@@ -62,7 +64,7 @@ class Sheet:
         self.values[start + present, place.start + piece[present]] = 1
 
     def column(self, name: str, rows: Array) -> Array:
-        """The values of a column as they are in the table, for some rows: a copy."""
+        """Copy the values of a column, in the form that the table has them, for some rows."""
         told, place = self.columns[name], self.places[name]
         if told.is_text:
             texts: Array = np.array(told.texts, told.dtype)[self.values[rows, place].argmax(axis=1)]
@@ -77,7 +79,7 @@ def matrix_type(columns: dict[str, Told]) -> np.dtype[Any]:
 
 
 class SheetRows(Split):
-    """Some rows of a sheet. They are copied when ``inputs`` or ``stored`` is asked for, and only then."""
+    """Some rows of a sheet. Only ``inputs`` and ``stored`` copy them."""
 
     sheet: Sheet
     numbers: Array
@@ -94,12 +96,12 @@ class SheetRows(Split):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the columns are called."""
+        """The names of the columns."""
         return tuple(self.sheet.columns)
 
     @property
     def table(self) -> tuple[Rows, list[str]]:
-        """The rows as a matrix where they lie, and what its columns are called."""
+        """The rows as a matrix, where they lie, and the names of its columns."""
         return Rows(self.sheet.values, self.sheet.values.dtype, self.numbers), part_names(self.sheet.columns)
 
     def take(self, rows: Array) -> Split:
@@ -131,11 +133,12 @@ class SheetRows(Split):
 def matrix(columns: dict[str, Array], categories: dict[str, tuple[str, ...]]) -> tuple[Array, list[str]]:
     """Columns (rows,) as one matrix (rows, n) and the name of each of its columns.
 
-    A column of numbers is taken as it is; one of texts becomes a column for each of its ``categories``, in their order,
-    "NAME=TEXT": 1 where the text is that one, else 0. The matrix is float32 where no numbers need more, else float64.
+    A column of numbers stays as it is. A column of texts becomes one column for each of its ``categories``, in their
+    order, "NAME=TEXT": 1 where the row has that text, else 0. The matrix is float32 where no numbers need more, else
+    float64.
 
     Raises:
-        DataError: a text is none of its column's categories, or a column is no column.
+        DataError: a text is none of its column's categories, or a column has another shape than (rows,).
     """
     for name, column in columns.items():
         if column.ndim != 1:

@@ -1,4 +1,4 @@
-"""A teacher's outputs as targets: softened distributions, probabilities, values; of large ones a piece at a time."""
+"""A teacher's outputs as targets: softened distributions, probabilities, values; large ones a piece at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 
-MAPPED_BYTES = 2**26  # from which on targets lie in a file without a name, and memory holds what is read of them
+MAPPED_BYTES = 2**26  # from this size on, targets lie in a file without a name, and are read from it in parts
 
 
 def soft_targets(outputs: Array, task: Task, temperature: float) -> Array:
@@ -32,14 +32,17 @@ def soft_targets(outputs: Array, task: Task, temperature: float) -> Array:
 
 
 def prediction(outputs: Array, task: Task) -> Array:
-    """What a regression's head makes of a teacher's ``outputs``: the same, or σ of them where that follows."""
+    """A regression head's prediction from a teacher's ``outputs``.
+
+    The outputs, or σ of them where a Sigmoid follows.
+    """
     if task.squash == "Sigmoid":
         return mapped(lambda values: sigmoid(values.astype(np.float64)).astype(np.float32), outputs)
     return outputs
 
 
 def mapped(change: Callable[..., Array], *arrays: Array) -> Array:
-    """``change`` of the arrays, which have their first axis alike; where the result is large it lies in a file."""
+    """Apply ``change`` to the arrays, which have the same first axis; a large result lies in a file."""
     rows, pieces = len(arrays[0]), chunks(arrays[0])
     result: Array | None = None
     for start, stop in pieces:
@@ -53,7 +56,7 @@ def mapped(change: Callable[..., Array], *arrays: Array) -> Array:
 
 
 def space(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    """An array to be filled; a large one in a temporary file, which goes when nothing holds it any more.
+    """Return an array to be filled; a large one lies in a temporary file, which goes when nothing uses it any more.
 
     Raises:
         DataError: there is no room for the file.
@@ -63,7 +66,7 @@ def space(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
         return np.empty(shape, dtype)
     try:
         with tempfile.TemporaryFile(prefix="onnxsurgeon-") as file:
-            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later ends the process
+            if hasattr(os, "posix_fallocate"):  # without it, a disk that fills up later would end the process
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, dtype, "w+", shape=shape)
     except OSError as error:

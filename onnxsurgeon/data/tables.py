@@ -1,4 +1,4 @@
-"""The user's own data set as a table: columns of a CSV or Parquet file, or of a folder with one for each split.
+"""The user's own data set as a table: columns of a CSV or Parquet file, or of a folder with one file for each split.
 
 One file: a table is read twice, and what the first reading finds is what the second one needs.
 """
@@ -47,20 +47,20 @@ def read_tables(
     """Read a data set from one file for each split: "train", and if there are any "test" and "validation".
 
     The inputs are all columns but the targets, by name, in the order of the training file. Without targets the rows are
-    without labels. Without a test split, a fifth of the rows becomes one. What fills missing values is computed from
-    those rows alone that are trained on.
+    without labels. Without a test split, a fifth of the rows becomes one. Values that stand in for missing ones are
+    computed from the training rows alone.
 
     Files are read twice, some rows at a time: what the columns hold is compared with the models, and bounded, before
     there is any room for it; then values go to where they stay. Where all ``networks`` take the table as one matrix,
-    that is what memory holds; see ``Sheet``.
+    memory holds that matrix; see ``Sheet``.
 
     Args:
-        name: of the data set.
-        files: of each split.
+        name: name of the data set.
+        files: the file of each split.
         target: names of the columns to predict; one text may hold several, separated by commas; none: no labels.
         impute: what fills missing values: "mean", "median", "most-frequent"; None: they are errors.
         validation_fraction: share of the training rows that ``Dataset.hold_out`` will take.
-        networks: whose inputs the rows are to fit.
+        networks: the networks whose inputs the rows are to fit.
 
     Raises:
         DataError: a file cannot be read, lacks a column or a value, or holds no numbers where it should; the columns do
@@ -126,7 +126,7 @@ def _spelled(target: Sequence[str], names: Sequence[str]) -> set[str]:
 
 
 def _is_whole(networks: Sequence[Network], inputs: dict[str, Told], names: list[str]) -> bool:
-    """Whether a matrix is all that anybody asks of the table, and holds its numbers as they are."""
+    """Whether a matrix is the only form in which the table is used, and holds its numbers exactly."""
     wanted = all(takes_whole(network, names) for network in networks)
     alone = bool(networks) or not any(told.is_text for told in inputs.values())
     return bool(inputs) and wanted and alone and all(told.is_exact for told in inputs.values())
@@ -162,7 +162,7 @@ class _Held:
             _require_values(table, first, columns, targets)
 
     def _put(self, name: str, told: Told, own: Told, start: int, values: Array, missing: Array) -> None:
-        """Put some rows of a column where they stay; ``own`` is what the file's column is, whose values these are."""
+        """Store some rows of a column; ``own`` describes the column in the file from which these values come."""
         stop = start + len(values)
         if missing.any():
             self.missing.setdefault(name, np.zeros(self.rows, bool))[start:stop] = missing
@@ -184,7 +184,7 @@ class _Held:
             self.columns[name][start:stop] = values
 
     def impute(self, what: str, name: str, known: Array, impute: str) -> None:
-        """Fill what a column lacks by what the rows ``known`` hold."""
+        """Fill the missing values of a column from the rows ``known``."""
         missing = self.missing[name]
         rows = known[~missing[known]]
         if self.sheet is None or name not in self.sheet.columns:
@@ -210,7 +210,7 @@ class _Held:
         self.sheet.columns[name] = replace(told, dtype=dtype)
 
     def split(self, inputs: dict[str, Told], labels: Array, numbers: Array) -> Split:
-        """Some rows."""
+        """Make a split of some rows."""
         if self.sheet is not None:
             return SheetRows(self.sheet, numbers, labels[numbers])
         return Split({name: self.columns[name] for name in inputs}, labels).take(numbers)
@@ -240,7 +240,7 @@ def _joined(tables: dict[str, TableFile]) -> dict[str, Told]:
             )
         dtype = np.result_type(*(told.dtype for told in some))
         if len(some) < len(every) and not some[0].is_text:
-            dtype = np.result_type(dtype, np.int64)  # of the zeros that stand for what is missing
+            dtype = np.result_type(dtype, np.int64)  # for the zeros that stand for missing values
         texts = sorted({text for told in some for text in told.texts} - {""})
         missing_values = sum(told.missing for told in every)
         columns[name] = Told(dtype, missing_values, tuple(texts), all(told.is_exact for told in some))
@@ -269,7 +269,7 @@ def _target_names(table: TableFile, target: Sequence[str]) -> list[str]:
 def _note_first(
     first: dict[str, tuple[int, Any]], name: str, values: Array, missing: Array, start: int, is_needed: bool
 ) -> None:
-    """Remember the first row of a column that lacks a value which is needed, or holds one that is not finite."""
+    """Remember the first row where a column lacks a needed value, or holds one that is not finite."""
     wrong = missing if is_needed else np.zeros(len(missing), bool)
     if values.dtype.kind == "f":
         wrong = wrong | ~(np.isfinite(values) | missing)
@@ -307,7 +307,7 @@ def _parts(name: str, tables: dict[str, TableFile], labels: Array) -> dict[str, 
     }
     if "test" not in parts:
         train = slice(int(parts["train"][0]), int(parts["train"][-1]) + 1)
-        del parts["train"]  # a copy less while the rows are drawn
+        del parts["train"]  # one copy less while the rows are drawn
         parts["test"], parts["train"] = (
             found.astype(kind, copy=False) for found in draw(labels[train], TEST_FRACTION, name)
         )

@@ -1,4 +1,4 @@
-"""What is to be predicted: from the values in a user's file to classes, or targets of a regression."""
+"""From the values in a user's file to what is predicted: classes, or targets of a regression."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from onnxsurgeon.data.distinct import distinct
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
-# A column of integers in a table names classes where it takes few values, each on several rows.
+# A column of integers in a table names classes if it takes at most this many values, each on several rows.
 _MOST_CLASSES = 100
 _ROWS_A_CLASS = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Labels and what they are called; see ``Dataset``.
+    """Labels and the names of their classes; see ``Dataset``.
 
     Attributes:
         labels: (rows,) or (rows, k), as in ``Split``.
@@ -33,7 +33,7 @@ class Targets:
 
 
 def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Array]]:
-    """Targets of a set that came as arrays, one a split, and the labels of each.
+    """Read the targets of a set that came as arrays, one for each split; return them and the labels of each split.
 
     Texts and integers are classes; so are floats that are all whole numbers of 64 bits, as Keras' users write them.
     Other floats, and floats in several columns, are targets of a regression. Integers in several columns are 0 or 1 for
@@ -61,11 +61,11 @@ def from_arrays(where: str, arrays: Sequence[Array]) -> tuple[Targets, list[Arra
 
 
 def from_columns(where: str, columns: dict[str, Array]) -> Targets:
-    """Targets of a table, one column or several.
+    """Read the targets of a table, from one column or several.
 
-    One column: texts and booleans are classes, and so are integers of at most 100 values that come on at least two
-    rows each, taken together; other integers and all floats are targets of a regression. Several columns: classes or
-    0 and 1 where all are integers that count from 0, else targets of a regression.
+    In one column, texts and booleans are classes, and so are integers of at most 100 different values that have two
+    rows each on average; other integers and all floats are targets of a regression. Several columns are classes, or 0
+    and 1, if all are integers that count from 0; else they are targets of a regression.
 
     Raises:
         DataError: one of several columns holds texts.
@@ -87,7 +87,7 @@ def from_columns(where: str, columns: dict[str, Array]) -> Targets:
 
 
 def classes(labels: Array) -> Targets:
-    """One column of classes, int64 or texts, numbered in ascending order; 0 to C − 1 stay what they are."""
+    """Number one column of classes, int64 or texts, in ascending order; 0 to C − 1 stay as they are."""
     names, _ = distinct(labels)
     if labels.dtype.kind == "i" and np.array_equal(names, np.arange(len(names))):
         return Targets(labels.astype(np.int64, copy=False), len(names))
@@ -95,7 +95,7 @@ def classes(labels: Array) -> Targets:
 
 
 def _are_integers(labels: Array) -> bool:
-    """Whether floats are whole numbers as integers have them: beyond 64 bits all floats are whole."""
+    """Whether floats are whole numbers that integers can hold; beyond 64 bits all floats are whole."""
     return float(np.abs(labels).max(initial=0)) < 2**63 and bool(np.array_equal(labels, labels.round()))
 
 

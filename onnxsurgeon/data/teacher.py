@@ -1,7 +1,7 @@
-"""A teacher from a file: what it puts out before its squash, for every row and each head of a student.
+"""A teacher from a file: its outputs before its squash, for every row and each head of a student.
 
-It is run by ONNX Runtime as it stands, and so may be any model with the same inputs: quantised, or of layers that
-nothing here operates on.
+ONNX Runtime runs the teacher as it is, so it may be any model with the same inputs: quantised, or with layers that no
+surgery works on.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.linear_algebra import Array
 
 _SQUASHES = ("Softmax", "LogSoftmax", "Sigmoid")
-# A squash is seen through these: they leave its values, or round them.
+# A squash is also recognised before these: they leave its values, or round them.
 _TRANSPARENT = frozenset(("Identity", "Cast", "DequantizeLinear", "QuantizeLinear", "Reshape", "Flatten", "Squeeze"))
 
 
 class Taught(NamedTuple):
-    """What a teacher puts out for some rows.
+    """A teacher's outputs for some rows.
 
     Attributes:
         outputs: for each head of the student (rows, …, width) float32, before the squash.
-        squashes: what the teacher itself applies to each: "Softmax", "Sigmoid" or "".
+        squashes: the function that the teacher itself applies to each: "Softmax", "Sigmoid" or "".
     """
 
     outputs: tuple[Array, ...]
@@ -66,7 +66,7 @@ class TeacherModel:
         """Read the ONNX model at ``path``.
 
         Raises:
-            ModelError: it is none, or larger than 2 GB.
+            ModelError: it is no model, or larger than 2 GB.
         """
         path = Path(path)
         parts = read_parts(path)
@@ -85,18 +85,19 @@ class TeacherModel:
         options: InputOptions | None = None,
         losses: Sequence[str] = (),
     ) -> Taught:
-        """What this model puts out for the rows of ``split``, matched to the heads of the student ``network``.
+        """Compute this model's outputs for the rows of ``split``, matched to the heads of the student ``network``.
 
-        An output belongs to the head that leads to the student's output of the same name, else to that of the same
-        place among as many, else to the next head of its width. Behind a Softmax or a Sigmoid at its end, what enters
-        that is taken; of other outputs that hold probabilities where the head wants logits, the logarithm or the logit.
+        An output belongs to the head that leads to the student's output of the same name; else to the head in the same
+        place, if there are as many; else to the next head of its width. If a Softmax or a Sigmoid ends the teacher, its
+        input is taken. Of other outputs that hold probabilities where the head wants logits, the logarithm or the logit
+        is taken.
 
         Args:
             network: the student.
-            dataset: what the rows are of.
+            dataset: the data set of the rows.
             split: the rows.
             options: how rows become a model's input.
-            losses: what each head is trained for; none where that follows from heads and outputs.
+            losses: the loss of each head; none where that follows from heads and outputs.
 
         Raises:
             DataError: the rows do not fit the teacher's inputs, it fails on them, its outputs do not fit the heads, or
@@ -130,7 +131,7 @@ class TeacherModel:
         return Taught(tuple(found), tuple(source.squash for source in sources))
 
     def _exposed(self) -> tuple[list[str], onnx.ModelProto]:
-        """All tensors that are wanted, outputs first, and a model with these as outputs."""
+        """All wanted tensors, outputs first, and a model with these as outputs."""
         names = [value.name for value in self.model.graph.output]
         before = [tensor for _, tensor in self._squashed.values()]
         wanted = list(dict.fromkeys([*names, *before]))
@@ -141,7 +142,7 @@ class TeacherModel:
 
     @property
     def _squashed(self) -> dict[str, tuple[str, str]]:
-        """Outputs that end in a squash, as far as the nodes tell: its op type, and what enters it."""
+        """The outputs that end in a squash, as far as the nodes tell, with its op type and its input."""
         made = {name: node for node in self.model.graph.node for name in node.output if name}
         found = {}
         for value in self.model.graph.output:

@@ -1,4 +1,7 @@
-"""What data say less loudly than they should: how classes are numbered, what pixels become, which classes are rare."""
+"""Notes on what is easily overlooked in data.
+
+How classes are numbered, how pixels are scaled, which classes are rare.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import numpy_type
 from onnxsurgeon.task import Task
 
-FAR_BELOW = 4.0  # times: pixels whose maximum is that far below what they are divided by
-IMBALANCED = 3.0  # times as many rows of one class as of another
-SHOWN = 12  # classes that are listed one by one
+FAR_BELOW = 4.0  # pixels whose maximum is this many times below their divisor
+IMBALANCED = 3.0  # this many times as many rows of one class as of another
+SHOWN = 12  # up to this many classes are listed one by one
 
 
 def data_notes(network: Network, dataset: Dataset, options: InputOptions) -> tuple[str, ...]:
-    """What is to be known of these data before a number is believed that they led to, in sentences."""
+    """Sentences on what one should know about these data before one believes a number that they led to."""
     named = with_class_names(network, options.classes)
     found = list(_pixels(network, dataset, options))
     if dataset.is_labelled and len(network.heads) == 1:
@@ -35,7 +38,7 @@ def data_notes(network: Network, dataset: Dataset, options: InputOptions) -> tup
 
 
 def _pixels(network: Network, dataset: Dataset, options: InputOptions) -> Iterator[str]:
-    """Integers that are divided by far more than the largest of them."""
+    """Note integers that are divided by far more than the largest of them."""
     if options.scale is not None:
         return
     floats = {
@@ -62,7 +65,7 @@ def _largest(dataset: Dataset) -> dict[str, int]:
 
 
 def _order(network: Network, dataset: Dataset, task: Task) -> Iterator[str]:
-    """Which class is which of the model's outputs, where neither says so and the labels' order decides."""
+    """Note which class is which of the model's outputs, where neither says so and the labels' order decides."""
     names = dataset.class_labels
     if network.heads[0].labels or not names:
         return
@@ -77,7 +80,7 @@ def _order(network: Network, dataset: Dataset, task: Task) -> Iterator[str]:
 
 
 def _counts(network: Network, dataset: Dataset, tasks: tuple[Task, ...], options: InputOptions) -> Iterator[str]:
-    """How many rows each class has, how uneven that is, and which classes are not trained on."""
+    """Note how many rows each class has, how uneven that is, and which classes are not trained on."""
     width = max(2, tasks[0].outputs)
     names = _class_names(network, dataset, width)
     train = _per_class(network, dataset, tasks, dataset.train.labels, width)

@@ -1,4 +1,4 @@
-"""The user's own data set: which reader takes it."""
+"""The user's own data set: chooses the reader for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARTS = ("train", "test", "validation")
 
 
 def is_users(name: str) -> bool:
-    """Whether ``name`` is a file of a kind that users bring, or a folder."""
+    """Whether ``name`` is a folder, or a file of a kind that users bring."""
     return Path(name).suffix.lower() in _SUFFIXES or Path(name).is_dir()
 
 
@@ -38,10 +38,10 @@ def read_user(
         target: the columns to predict, or the .npy of labels; where there are none, the rows are without labels.
         impute: what fills missing values of a table; see ``tables.read_tables``.
         validation_fraction: see ``Dataset``.
-        networks: whose inputs the rows are to fit; those that do not are refused before they are decoded.
+        networks: the networks whose inputs the rows are to fit; rows that do not are refused before they are decoded.
 
     Raises:
-        DataError: what is wrong with it, in which file.
+        DataError: the file is not usable; says what is wrong with it.
     """
     try:
         return _read(name, target, impute, validation_fraction, networks)
@@ -81,7 +81,7 @@ def _read(
 
 
 def _tables(path: Path) -> dict[str, Path]:
-    """The table of every split; none where the path is no table nor a folder of tables."""
+    """The table of every split; none where the path is neither a table nor a folder of tables."""
     if not path.is_dir():
         if path.suffix.lower() not in READERS:
             return {}

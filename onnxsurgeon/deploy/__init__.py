@@ -1,1 +1,1 @@
-"""Trained networks leave for other places: the training loop as a folder of files, and weights trained elsewhere."""
+"""Networks for other places: the training loop as a folder of files, and weights that were trained elsewhere."""

@@ -1,4 +1,4 @@
-"""trainer.json: what a runner in any language needs to know of the other files.
+"""trainer.json: what a runner in any language needs to know about the other files.
 
 Its schema is docs/trainer.schema.json.
 """
@@ -35,10 +35,10 @@ def describe(
     """The content of trainer.json.
 
     Args:
-        plan: what the files were made from.
-        predict: predict.onnx, whose outputs are told.
+        plan: the plan from which the files were made.
+        predict: predict.onnx, whose outputs are described.
         files: the size of each file in bytes.
-        operators: what each of them that is a model asks of a runtime.
+        operators: for each file that is a model, its demands on a runtime.
     """
     network, settings = plan.whole, plan.settings
     return {
@@ -71,7 +71,7 @@ def describe(
 
 
 def _dropout(plan: Plan) -> dict[str, Any]:
-    """What train.onnx and step.onnx leave out, and by which input."""
+    """The shares that train.onnx and step.onnx leave out, and the input that seeds them."""
     if not plan.has_masks:
         return {}
     units, inputs = (share if widths else 0 for share, widths in plan.masks)
@@ -97,7 +97,10 @@ def _row(each: RowInput) -> dict[str, Any]:
 
 
 def _batch(plan: Plan, each: RowInput) -> int | str:
-    """How many rows the user's model takes at a time: "any", a number, or "none" where it has no axis for them."""
+    """The number of rows that the user's model takes at a time.
+
+    "any", a number, or "none" where it has no axis for them.
+    """
     if plan.network.frame.takes_one_row:
         return "none"
     for value in plan.network.frame.model.graph.input:
@@ -122,7 +125,7 @@ def _target(plan: Plan, number: int) -> dict[str, Any]:
         "metric": {
             "name": "r2" if task.loss == SQUARED else "agreement" if task.imitates else "accuracy",
             "output": metric_names(plan)[number],
-            # What a row counts: labels that may be right, or errors of each output.
+            # The counts of a row: labels that may be right, or errors of each output.
             "per_row": task.positions * (task.outputs if task.loss == BINARY else 1),
         },
         **({"units": list(task.scale)} if task.scale else {}),

@@ -1,13 +1,13 @@
 """Dropout in a trainer's files: masks that follow from seed, step, layer, unit and row, by plain operators.
 
 ONNX's random operators have a state of their own, and differ from runtime to runtime. Here a mask's value is a hash of
-where it stands: a network of Feistel's form (Luby, Rackoff, "How to construct pseudorandom permutations from
-pseudorandom functions", SIAM J. Comput. 17, 1988) on two halves of 15 bits, each round the middle of a square. All is
-int32 without overflow, in additions, products and quotients alone: opset 17 has no operations on bits, nor have GPUs in
-browsers.
+its place: a network of Feistel's form (Luby, Rackoff, "How to construct pseudorandom permutations from pseudorandom
+functions", SIAM J. Comput. 17, 1988) on two halves of 15 bits, where each round is the middle of a square. Everything
+is int32 without overflow, in additions, products and quotients alone: opset 17 has no operations on bits, and neither
+have GPUs in browsers.
 
-As in ``training.dropout``, the mask of a layer of n units is n consecutive rows of a pool (rows, batch), and where it
-begins follows from the step. train.onnx makes the pool once a run; step.onnx makes the rows that a step needs.
+As in ``training.dropout``, the mask of a layer of n units is n consecutive rows of a pool (rows, batch), and the step
+decides where it begins. train.onnx makes the pool once a run; step.onnx makes the rows that a step needs.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from onnxsurgeon.deploy.pieces import INTEGERS, kind_of
 from onnxsurgeon.training import dropout
 from onnxsurgeon.training.builder import GraphBuilder
 
-OFFSETS = 1024  # places in the pool that a mask may begin at
+OFFSETS = 1024  # places in the pool where a mask may begin
 ROUNDS = 8
 HALF = 2**15  # values of a half
 # Keys are from LEAST to LEAST + KEYS: large enough for the first round to tell neighbours apart, small enough that
 # (HALF - 1 + key)^2 is below 2^31.
 LEAST, KEYS = 2048, 11519
-MIDDLE = 2**8  # what a square is divided by
-UNITS, INPUTS, BEGINNINGS = range(3)  # what is hashed
+MIDDLE = 2**8  # a square is divided by this
+UNITS, INPUTS, BEGINNINGS = range(3)  # the purposes of a hash
 
 
 class Hash:
     """Numbers below 2^30 from two int32 tensors, both at least 0, and a seed.
 
     Args:
-        build: gets the nodes.
+        build: takes the nodes.
         seed: name of an int32 () tensor, at least 0.
         purpose: UNITS, INPUTS or BEGINNINGS; each has keys of its own.
     """
@@ -57,7 +57,7 @@ class Hash:
         ]
 
     def __call__(self, left: str, right: str) -> str:
-        """Append the nodes; the name of the numbers, of the shape that the two broadcast to."""
+        """Append the nodes; return the name of the numbers, whose shape is that to which the two broadcast."""
         build = self._build
         middle = build.constant("middle", np.array(MIDDLE, np.int32))
         left, right = _below(build, left, self._half), _below(build, right, self._half)
@@ -74,10 +74,12 @@ _MULTIPLIERS = ((5167, 9973, 2**14), (7411, 3571, 2**14), (104729, 15485863, 2**
 
 @dataclass(frozen=True)
 class Run:
-    """Names of what a run's masks follow from: the seed and the steps taken before, int32 (), and two sizes, int64 ().
+    """Names of the tensors from which a run's masks follow.
+
+    The seed and the steps before, int32 (), two sizes, int64 ().
 
     Attributes:
-        seed: from which all masks follow.
+        seed: the seed of all masks.
         taken: steps taken before.
         count: steps of this run.
         size: rows in a batch.
@@ -92,15 +94,15 @@ class Run:
 
 
 class Masks:
-    """The masks of a training step under construction, of units or of inputs: what ``forward`` asks for.
+    """The masks of a training step under construction, of units or of inputs, as ``forward`` asks for them.
 
     Args:
-        outer: the builder of what stands around the step.
+        outer: the builder of the nodes around the step.
         inner: the builder of the step.
-        run: what they follow from.
+        run: the tensors from which they follow.
         rate: share that is left out.
         purpose: UNITS or INPUTS.
-        most: the largest number of units that a mask is of.
+        most: the largest number of units of a mask.
     """
 
     def __init__(
@@ -137,12 +139,12 @@ class Masks:
         return made
 
     def by_row(self, units: int) -> str:
-        """The same values as (batch, units)."""
+        """Append the nodes of a mask with the same values as (batch, units)."""
         build = self._outer if self._single else self._inner
         return build.add("Reshape", self(units), build.integers(-1, units))
 
     def _values(self, rows: str, output: str = "") -> str:
-        """Zeros, of the share that is left out, and 1/(1 − share), (rows, batch)."""
+        """Zeros, for the share that is left out, and 1/(1 − share), (rows, batch)."""
         outer = self._outer
         most = outer.constant(f"left_out_{self._rate}", np.array(round(self._rate * HALF**2) - 1, np.int32))
         stays = outer.add("Cast", outer.add("Greater", self._hash(rows, self._columns), most), to=kind_of(outer.dtype))
@@ -161,5 +163,5 @@ def _counted(build: GraphBuilder, size: str) -> str:
 
 
 def _below(build: GraphBuilder, x: str, bound: str) -> str:
-    """X modulo the bound, without Mod, which GPUs in browsers lack."""
+    """x modulo the bound, without Mod, which GPUs in browsers lack."""
     return build.add("Sub", x, build.add("Mul", build.add("Div", x, bound), bound))

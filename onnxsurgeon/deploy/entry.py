@@ -1,4 +1,4 @@
-"""What is put before and behind a user's own nodes: rows as they are stored, and versions that old builds read."""
+"""Additions around a user's own nodes: rows as they are stored, and versions that old builds read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LATEST_IR = 9  # of models whose opset is not newer than ``OPSET``
 
 
 class Entry(GraphBuilder):
-    """Nodes put beside a user's: their names are behind a prefix of ours."""
+    """Nodes that are put beside a user's; a prefix of ours stands before their names."""
 
     def __init__(self, dtype: np.dtype[Any], prefix: str = "onnxsurgeon") -> None:
         super().__init__(dtype)
@@ -36,7 +36,7 @@ class Entry(GraphBuilder):
 
 
 def rows_in_form(graph: onnx.GraphProto, entry: Entry, inputs: Sequence[RowInput]) -> None:
-    """Let the inputs take rows as they are stored, and put conversion and scaling in front of what reads them."""
+    """Let the inputs take rows as they are stored, and put conversion and scaling before the nodes that read them."""
     declared = {value.name: value for value in graph.input}
     for rows in inputs:
         value = declared.get(rows.source)
@@ -58,11 +58,11 @@ def rows_in_form(graph: onnx.GraphProto, entry: Entry, inputs: Sequence[RowInput
 
 
 def within_bounds(model: onnx.ModelProto, name: str, remarks: list[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """The model in opset 17 and IR 9 where it is newer and can be; else as it is, which is told."""
+    """The model in opset 17 and IR 9, if it is newer and can be converted; else the model as it is, with a remark."""
     opset = next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset > OPSET:
         try:
-            # Without weights as constants: the converter's own checks want none.
+            # Weights are no constants here, since the converter's own checks want none.
             converted = version_converter.convert_version(model, OPSET)
             onnx.checker.check_model(converted, full_check=True)
         except Exception as error:  # the converter's errors share no base

@@ -1,4 +1,4 @@
-"""evaluate.onnx: sums over some rows, of which loss and metric are made."""
+"""evaluate.onnx: sums over some rows, from which loss and metric are computed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from onnxsurgeon.training.resident import numbered
 def evaluate_graph(plan: Plan) -> onnx.ModelProto:
     """The sums of ``plan``'s losses and metrics over rows.
 
-    Inputs: the rows and targets; "numbers" (n,) int32, which of them; the state's parameters.
-    Outputs: "loss" (), the losses of all heads summed over these rows; for each head, "correct" (), how many classes or
-    labels are predicted right, or "squared_error" (outputs,), summed in the targets' own units; "correct_1", ….
+    Inputs: the rows and targets; "numbers" (n,) int32, which of them; the state's parameters. Outputs: "loss" (), the
+    losses of all heads summed over these rows; for each head, "correct" (), how many classes or labels are predicted
+    right, or "squared_error" (outputs,), summed in the targets' own units; "correct_1", ….
     """
     network = plan.network
     build = OuterBuilder(network.dtype)
@@ -62,7 +62,7 @@ def evaluate_graph(plan: Plan) -> onnx.ModelProto:
 
 
 def metric_names(plan: Plan) -> list[str]:
-    """For each head the output that its metric is made of."""
+    """For each head the output from which its metric is computed."""
     count = len(plan.tasks)
     correct, error = numbered(names.CORRECT, count), numbered(names.SQUARED_ERROR, count)
     return [error[i] if task.loss == SQUARED else correct[i] for i, task in enumerate(plan.tasks)]
@@ -95,7 +95,7 @@ def _labels(build: GraphBuilder, task: Task, z: str, targets: str, correct: str)
 
 
 def _values(build: GraphBuilder, task: Task, z: str, targets: str, error: str) -> str:
-    """Σ (p − t)² in the units that are trained in, over the number of outputs; for each output in its own units."""
+    """Σ (p − t)² in the units of training, over the number of outputs; and for each output in its own units."""
     p = build.add("Sigmoid", z) if task.squash == "Sigmoid" else z
     if task.is_weighed:
         p = build.add("Mul", p, build.array(1 / np.array(task.scale)))

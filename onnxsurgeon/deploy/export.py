@@ -1,4 +1,4 @@
-"""A model's training loop as a folder of files, which any ONNX Runtime runs: trained anywhere, without this package."""
+"""A model's training loop as a folder of files for any ONNX Runtime: trained anywhere, without this package."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Exported:
     """A trainer that was written.
 
     Attributes:
-        folder: where.
+        folder: the folder.
         description: the content of trainer.json.
-        operators: what each file asks of a runtime.
-        remarks: what is to be told about it, in sentences.
+        operators: for each file, its demands on a runtime.
+        remarks: sentences that the user should read.
     """
 
     folder: Path
@@ -93,22 +93,22 @@ def export_trainer(
 
     Args:
         network: the model.
-        folder: to be made.
-        dataset: whose training rows tell the losses, a regression's units, and how rows are stored; None: the model
-            alone tells, and ``options``.
+        folder: the folder to be made.
+        dataset: its training rows decide the losses, a regression's units, and how rows are stored; None: only the
+            model and ``options`` do.
         options: the loss, and how rows become the model's input.
         settings: optimizer, learning rate and schedule.
         batch_size: rows in a batch.
         fixed_batch: whether the files take no other number.
-        labels: how many labels a row has for each head, where the model does not tell.
+        labels: number of labels of a row for each head, where the model does not tell.
         freeze: hidden layers by number, nodes or parameters by name, that are not trained.
         rows: type of the rows as they are given, "uint8" for pixels; "": the model's own, or the data set's.
-        report_loss: whether each step's loss is put out.
+        report_loss: whether each step's loss is an output.
         step: whether to write step.onnx too.
         teacher: a model with the same inputs, whose outputs are the targets.
-        temperature: that softens a teacher's classes, 1 as they are.
-        file: the file that the network was read from: trainer.json then says how it holds each weight, so that runners
-            can write trained ones there.
+        temperature: softens a teacher's classes; 1 leaves them as they are.
+        file: the file from which the network was read: trainer.json then says how it holds each weight, so that runners
+            can write trained weights there.
         overwrite: whether files of an older trainer there may be replaced.
 
     Raises:
@@ -179,7 +179,7 @@ def _plan(
     teacher: TeacherModel | None,
     temperature: float,
 ) -> Plan:
-    """What is trained, and by what rows."""
+    """Plan what is trained, and by which rows."""
     if dataset is None:
         if teacher is None:
             tasks = tasks_of(network, options.loss, labels)
@@ -208,7 +208,7 @@ def _plan(
 
 
 def _trained_part(plan: Plan, frozen: frozenset[str]) -> Plan:
-    """The plan with what no trained parameter leads to left to features.onnx."""
+    """The plan that leaves to features.onnx whatever no trained parameter leads to."""
     part = trained_part(plan.network, frozen)
     if part is plan.network:
         return plan
@@ -219,7 +219,7 @@ def _trained_part(plan: Plan, frozen: frozenset[str]) -> Plan:
 
 
 def _stored_type(source: np.dtype[Any], used: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that rows are given in: bytes stay bytes, all else comes as the model takes it."""
+    """The type in which rows are given: bytes stay bytes, all else comes as the model takes it."""
     return source if source in (np.dtype(np.uint8), np.dtype(np.int8)) else used
 
 
@@ -230,7 +230,7 @@ def _require_plain(tasks: Sequence[Task]) -> None:
 
 
 def _require_names(plan: Plan) -> None:
-    """Raise ModelError where two parameters bear one name, and a state could not tell them apart."""
+    """Raise ModelError where two parameters bear one name, since a state could not tell them apart."""
     seen: set[str] = set()
     for each in plan.parameters:
         if each.name in seen:
@@ -257,7 +257,7 @@ def _require_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool) -> None:
-    """Write the files to a folder beside, and let it take its place; into an existing folder, one after the other."""
+    """Write the files to a folder beside, which then takes the place; into an existing folder, one after the other."""
     if folder.is_dir():
         for name, content in contents.items():
             write_bytes(folder / name, content, overwrite=True, error=ModelError)

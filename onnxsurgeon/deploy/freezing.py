@@ -1,4 +1,4 @@
-"""Layers that are not trained: which they are, and what of the network needs to be computed only once."""
+"""Layers that are not trained: their parameters, and the part of the network that is computed only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def frozen_names(network: Network, chosen: Sequence[str]) -> frozenset[str]:
     """The parameters that ``chosen`` names: parameters or nodes of the file, or hidden layers by their number.
 
     Raises:
-        SettingsError: one names nothing, or nothing is left to train.
+        SettingsError: an entry names nothing, or nothing is left to train.
     """
     frozen: set[str] = set()
     for text in chosen:
@@ -47,7 +47,7 @@ def frozen_names(network: Network, chosen: Sequence[str]) -> frozenset[str]:
 
 
 def trained_part(network: Network, frozen: frozenset[str]) -> Network:
-    """The network from the tensors on that no trained parameter leads to: these are its features.
+    """The network behind the tensors to which no trained parameter leads; these become its features.
 
     Where the first layers are not frozen, it is the network as it is. It can be trained, but not be written.
 
@@ -97,9 +97,9 @@ def trained_part(network: Network, frozen: frozenset[str]) -> Network:
 
 
 def _leading(network: Network, frozen: frozenset[str]) -> list[int]:
-    """For each segment, how many of its first layers are frozen whole.
+    """For each segment, how many of its first layers are frozen as a whole.
 
-    Where others have its weights, some of its layers cannot be taken away alone: all, or none.
+    A segment whose weights others have gives either all of its layers or none.
     """
     found = []
     for number, segment in enumerate(network.segments):

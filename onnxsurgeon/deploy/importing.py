@@ -1,4 +1,4 @@
-"""Weights trained elsewhere back into the user's model, its interface unchanged."""
+"""Writes weights that were trained elsewhere into the user's model, whose interface stays."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Imported(NamedTuple):
     """A network with weights from elsewhere.
 
     Attributes:
-        network: it.
+        network: the network.
         changed: names of the parameters that the state held.
-        kept: names of those that it did not, and that stay.
+        kept: names of the parameters that it did not hold, and that stay.
         rounding: the largest error by which the file's type rounds a value, as a share of its tensor's largest.
     """
 
@@ -32,13 +32,13 @@ class Imported(NamedTuple):
 
 
 def import_state(network: Network, state: Mapping[str, Array], *, source: str = "the state") -> Imported:
-    """The network with the parameters in ``state``, as train.onnx puts them out.
+    """The network with the parameters in ``state``, as train.onnx writes them.
 
     Args:
-        network: the model that the trainer was made from, or one with the same layers.
+        network: the model from which the trainer was made, or one with the same layers.
         state: arrays by name, "parameter/NAME" or NAME, one row a unit: weights (units, inputs), others (units,); an
             optimizer's moments and the number of steps may be among them, and are not needed.
-        source: what messages call the state.
+        source: the name of the state in messages.
 
     Raises:
         ModelError: an array fits no parameter, or has another shape, another type or values that are not finite; or

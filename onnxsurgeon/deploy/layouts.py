@@ -1,4 +1,4 @@
-"""How a file holds the weights of the network that was read from it, so that trained ones can be written there."""
+"""How a file holds the weights of the network that was read from it, so that trained weights can be written there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def layouts(network: Network, path: str | os.PathLike[str]) -> dict[str, str]:
-    """For parameters that are initializers of the file at ``path``, of the same values, how these lie there, by name.
+    """For parameters that are initializers of the file at ``path``, with the same values, their layout there, by name.
 
-    "straight" is as in a state, one row a unit, whatever the number of axes; "transposed" one column a unit. Parameters
-    that the file has otherwise, of integers, folded with others, in nodes or in files beside it, are missing.
+    "straight" is the layout of a state, one row a unit, whatever the number of axes; "transposed" is one column a unit.
+    Parameters that the file has in another form (integers, folded with others, in nodes or in files beside it) are
+    missing.
 
     Raises:
         ModelError: the file cannot be read.
@@ -57,7 +58,7 @@ def _layout(name: str, values: Array, held: Mapping[str, Array], graph: onnx.Gra
 
 
 def _read_as(name: str, graph: onnx.GraphProto) -> str:
-    """How the one node that reads the matrix takes it; "" where that is not a Gemm or a MatMul."""
+    """The layout in which the one node that reads the matrix takes it; "" where that is neither a Gemm nor a MatMul."""
     readers = [node for node in graph.node if name in node.input]
     if len(readers) != 1 or list(readers[0].input[:2])[1:] != [name]:
         return ""

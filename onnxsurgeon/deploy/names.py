@@ -1,4 +1,4 @@
-"""The names of a trainer's files and tensors: what runners in other languages go by. docs/train_anywhere.md has them.
+"""The names of a trainer's files and tensors, which runners in other languages use. docs/train_anywhere.md lists them.
 
 A tensor of the user's file keeps its name behind a slash, so that none can clash with a name of ours.
 """
@@ -16,15 +16,15 @@ STEPS, SEED = "steps", "seed"
 
 
 def parameter(name: str) -> str:
-    """A parameter in the state, by its name in the user's file."""
+    """The name of a parameter in the state, by its name in the user's file."""
     return f"parameter/{name}"
 
 
 def moment(number: int, name: str) -> str:
-    """The first (0) or second (1) moment of a parameter in the state."""
+    """The name of the first (0) or second (1) moment of a parameter in the state."""
     return f"moment_{number + 1}/{name}"
 
 
 def following(name: str) -> str:
-    """The output that a state's tensor is after the steps."""
+    """The name of the output that holds a tensor of the state after the steps."""
     return f"next/{name}"

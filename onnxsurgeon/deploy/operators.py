@@ -1,4 +1,4 @@
-"""Which operators a file uses, and what builds of ONNX Runtime lack them.
+"""The operators that a file uses, and the builds of ONNX Runtime that lack some of them.
 
 The lists were taken from ONNX Runtime's own documents, and are for a first look; the whole builds (Python, Node, the
 browser's WebAssembly, onnxruntime-android, -c and -objc) have every operator.
@@ -21,8 +21,8 @@ def _words(text: str) -> frozenset[str]:
 WEBGPU = "the browser's WebGPU"
 MOBILE = "the reduced mobile package (until 1.18)"
 
-# Kernels of onnxruntime-web 1.30 for WebGPU, from docs/webgpu-operators.md in its package. What has none there is
-# computed on the processor, and tensors are copied to and fro.
+# Kernels of onnxruntime-web 1.30 for WebGPU, from docs/webgpu-operators.md in its package. An operator without a kernel
+# there is computed on the processor, and tensors are copied to and fro.
 _WEBGPU = _words(
     """
     Abs Acos Acosh Add ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Clip Concat Conv
@@ -52,13 +52,13 @@ _FREE = frozenset({"Identity", "Constant"})  # nothing is left of them in a sess
 
 
 class Operators(NamedTuple):
-    """What a file asks of a runtime.
+    """The demands of a file on a runtime.
 
     Attributes:
         opset: version of ONNX's own operators.
         ir: version of the file's format.
         names: the operators, those of other domains as "domain::name".
-        lacking: by build, which of them it lacks.
+        lacking: by build, the operators that it lacks.
     """
 
     opset: int

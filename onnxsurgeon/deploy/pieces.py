@@ -1,4 +1,4 @@
-"""Pieces that the graphs of a trainer share: rows, targets, the state's tensors and back, and what nothing needs."""
+"""Pieces that the graphs of a trainer share: rows, targets, the state's tensors and back, and removal of idle nodes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from onnxsurgeon.training.builder import OPSET, GraphBuilder
 from onnxsurgeon.training.forward import IR_VERSION
 from onnxsurgeon.training.resident import is_read_by_dense_layers_alone
 
-INTEGERS = onnx.TensorProto.INT32  # of row numbers, classes and steps: what JavaScript and GPUs have
+INTEGERS = onnx.TensorProto.INT32  # of row numbers, classes and steps: JavaScript and GPUs have this type
 
 
 class OuterBuilder(GraphBuilder):
-    """A builder of what stands around a loop: its names differ from those in the loop's body."""
+    """A builder of the nodes around a loop, whose names differ from those in the loop's body."""
 
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """As of ``GraphBuilder``."""
@@ -52,12 +52,15 @@ def target_declarations(plan: Plan) -> list[onnx.ValueInfoProto]:
 
 
 def has_classes(task: Task) -> bool:
-    """Whether targets are numbers of classes: they are values else."""
+    """Whether targets are numbers of classes; otherwise they are values."""
     return task.loss == CROSS_ENTROPY and not task.imitates
 
 
 def target_shape(plan: Plan, number: int) -> tuple[int | None, ...]:
-    """One row's targets: () for a class, (outputs,) for values; with the positions between where a row has several."""
+    """The shape of one row's targets: () for a class, (outputs,) for values.
+
+    Positions come before where a row has several.
+    """
     head, task = plan.network.heads[number], plan.tasks[number]
     between = () if head.rank == 2 else (task.positions,) if head.rank == 3 else (None,) * (head.rank - 2)
     return between if has_classes(task) else (*between, task.outputs)
@@ -70,9 +73,10 @@ def parameter_declarations(plan: Plan) -> list[onnx.ValueInfoProto]:
 
 
 def read_rows(build: GraphBuilder, plan: Plan, numbers: str) -> tuple[list[str], dict[str, float]]:
-    """Append the nodes that read the rows ``numbers`` for each of the trunk's features; their names, and factors.
+    """Append the nodes that read the rows ``numbers`` for each of the trunk's features.
 
-    A factor is left to Gemm's alpha where nothing but dense layers read the feature; see ``forward``.
+    Return their names, and factors. A factor is left to Gemm's alpha where only dense layers read the feature; see
+    ``forward``.
     """
     found, factors = [], {}
     for (feature, shape), rows in zip(plan.network.frame.trunk.features.items(), plan.rows, strict=True):
@@ -104,7 +108,7 @@ def scaled(build: GraphBuilder, x: str, rows: RowInput) -> str:
 def read_targets(build: GraphBuilder, plan: Plan, numbers: str) -> list[str]:
     """Append the nodes that read the targets of the rows ``numbers`` as the losses take them, (batch, …, C).
 
-    Of classes one-hot rows; of values what they are in the units that a regression is trained in.
+    Classes become one-hot rows; values come in the units in which a regression is trained.
     """
     found = []
     for name, task in zip(plan.targets, plan.tasks, strict=True):
@@ -119,7 +123,7 @@ def read_targets(build: GraphBuilder, plan: Plan, numbers: str) -> list[str]:
 
 
 def one_hot(build: GraphBuilder, classes: str, count: int) -> str:
-    """Append rows of 0 and 1 for integers; not by OneHot, which GPUs in browsers lack."""
+    """Append rows of 0 and 1 for integers, without OneHot, which GPUs in browsers lack."""
     known = build.constant(f"classes_{count}", np.arange(count, dtype=np.int32))
     return build.add(
         "Cast", build.add("Equal", build.add("Unsqueeze", classes, build.axes(-1)), known), to=kind_of(build.dtype)
@@ -127,9 +131,9 @@ def one_hot(build: GraphBuilder, classes: str, count: int) -> str:
 
 
 def enter(build: GraphBuilder, each: Parameter, source: str, power: int = 1, output: str = "") -> str:
-    """Append what makes of a parameter in the state, or of a moment of it, one in the step's graph; its name.
+    """Append the conversion of a parameter in the state, or of a moment of it, to the step's graph; return its name.
 
-    A first moment has ``power`` 1 as the parameter itself, a second one 2.
+    The parameter itself and a first moment have ``power`` 1, a second moment has 2.
     """
     x = source if each.shape == each.by_unit else build.add("Reshape", source, build.integers(*each.by_unit))
     if each.factor is not None:
@@ -138,7 +142,7 @@ def enter(build: GraphBuilder, each: Parameter, source: str, power: int = 1, out
 
 
 def leave(build: GraphBuilder, each: Parameter, source: str, output: str, power: int = 1) -> None:
-    """Append the inverse of ``enter``, to the output of that name."""
+    """Append the inverse of ``enter``, with its output under that name."""
     if each.factor is not None:
         reshaped = each.shape != each.by_unit
         inverse = build.array(_along_units(each, each.factor**-power))
@@ -152,7 +156,7 @@ def leave(build: GraphBuilder, each: Parameter, source: str, output: str, power:
 
 
 def _along_units(each: Parameter, factor: Array) -> Array:
-    """A value for each unit, to be multiplied with the parameter as the step's graph has it."""
+    """A value for each unit, in a shape that multiplies the parameter as the step's graph has it."""
     return factor[:, None] if len(each.shape) == 2 else factor.reshape(each.by_unit)
 
 
@@ -167,7 +171,7 @@ def frozen_constants(build: GraphBuilder, plan: Plan) -> None:
 
 
 def pruned(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
-    """The nodes that ``outputs`` depend on, in order."""
+    """The nodes on which ``outputs`` depend, in order."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):
@@ -182,7 +186,7 @@ def finished(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
-    """A checked model of what the outputs need of the builder's nodes and constants."""
+    """Make a checked model of those of the builder's nodes and constants that the outputs need."""
     nodes = pruned(build.nodes, [value.name for value in outputs])
     read = {each for node in nodes for each in inputs_of(node)}
     constants = [tensor for key, tensor in build.constants.items() if key in read]

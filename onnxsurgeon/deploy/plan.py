@@ -1,4 +1,4 @@
-"""What a trainer is made from, decided before any file is written."""
+"""The plan of a trainer, decided before any file is written."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class RowInput:
     """One tensor of rows that the files take.
 
     Attributes:
-        name: of the input.
-        dtype: of the values as they are given.
-        shape: of one row; None: any size.
+        name: name of the input.
+        dtype: type of the values as they are given.
+        shape: shape of one row; None: any size.
         scale: factor for the values, of shape () or one that broadcasts to a row's.
         offset: added after that, likewise.
         source: the model's own input that it is, "" where features.onnx computes it.
@@ -42,7 +42,7 @@ class RowInput:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether values are anything but themselves in another type."""
+        """Whether values are anything other than themselves in another type."""
         return bool(np.any(np.not_equal(self.scale, 1.0)) or np.any(self.offset))
 
 
@@ -50,13 +50,14 @@ class Parameter(NamedTuple):
     """A parameter in the state.
 
     Attributes:
-        name: in the user's file.
-        inner: in the graph of a step.
-        shape: in the state: weights (units, inputs), all others (units,).
-        by_unit: as the graph of a step has it; see ``by_unit_arrays``.
-        factor: what the step's graph multiplies it by, (units,), where a regression's last layer is trained in units.
+        name: name in the user's file.
+        inner: name in the graph of a step.
+        shape: shape in the state: weights (units, inputs), all others (units,).
+        by_unit: shape in the graph of a step; see ``by_unit_arrays``.
+        factor: the factor by which the step's graph multiplies it, (units,), where a regression's last layer is trained
+            in units.
         frozen: whether it stays as it is.
-        values: what it starts from, of ``shape``.
+        values: its initial values, of ``shape``.
     """
 
     name: str
@@ -73,18 +74,18 @@ class Plan:
     """A trainer before it is written.
 
     Attributes:
-        network: what is trained: the user's without what is computed once before it, its values those of the file.
-        whole: the user's.
-        tasks: what each head is trained for.
+        network: the trained part of the user's network, with the values of the file.
+        whole: the user's network.
+        tasks: the task of each head.
         inputs: the rows as they are given to predict.onnx, and to features.onnx where there is one.
         rows: the rows as they are given to train.onnx, step.onnx and evaluate.onnx, one for each feature of the trunk.
-        settings: the optimizer and the course of its rate.
-        batch_size: rows in a batch, and whether files take no other.
-        is_fixed: whether they take no other.
+        settings: the optimizer and the schedule of its rate.
+        batch_size: rows in a batch.
+        is_fixed: whether the files take no other number.
         frozen: names of the parameters that stay as they are.
-        report_loss: whether train.onnx puts out each step's loss.
+        report_loss: whether each step's loss is an output of train.onnx.
         has_features: whether features.onnx makes ``rows`` of ``inputs``.
-        classes: what each head's classes are called; () where they are numbers.
+        classes: names of each head's classes; () where they are numbers.
         layouts: how the user's file holds parameters, by name; see ``deploy.layouts``.
     """
 
@@ -123,12 +124,12 @@ class Plan:
 
     @property
     def trained(self) -> tuple[Parameter, ...]:
-        """Those that are not frozen: the state's."""
+        """The parameters that are not frozen, which the state holds."""
         return tuple(each for each in self.parameters if not each.frozen)
 
     @property
     def masks(self) -> tuple[tuple[float, list[int]], tuple[float, list[int]]]:
-        """Of units and of inputs: the share that is left out, and how many each mask of a step is of."""
+        """For units and for inputs: the share that is left out, and the number of values of each mask of a step."""
         units, inputs = self.settings.dropout, self.settings.input_dropout
         return (units, masked_layers(self.network) if units else []), (
             inputs,
@@ -137,7 +138,7 @@ class Plan:
 
     @property
     def has_masks(self) -> bool:
-        """Whether anything is left out while it is trained."""
+        """Whether anything is left out in training."""
         return any(widths for _, widths in self.masks)
 
     @property
@@ -147,7 +148,7 @@ class Plan:
 
 
 def factors_of(network: Network, tasks: Sequence[Task]) -> list[Array | None]:
-    """For each parameter what it is multiplied by while it is trained, (units,): as of ``training.units``."""
+    """For each parameter the factor by which it is multiplied in training, (units,), as in ``training.units``."""
     units = {
         head.tensor: 1 / np.array(task.scale)
         for head, task in zip(network.heads, tasks, strict=True)

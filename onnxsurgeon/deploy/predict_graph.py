@@ -1,4 +1,4 @@
-"""predict.onnx, the user's model with its trained weights as inputs, and features.onnx, what is computed once."""
+"""predict.onnx, the user's model with its trained weights as inputs, and features.onnx, the part computed once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from onnxsurgeon.training.forward import IR_VERSION
 
 
 def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
-    """The user's model with the state's parameters as inputs, and what is to be told about it.
+    """The user's model with the state's parameters as inputs, and remarks on it.
 
     Its inputs and outputs keep their names; rows come in the form that ``plan.inputs`` says. Outputs that are no
-    tensors, as of ZipMap, are left out or become the tensor that they are made from.
+    tensors, such as ZipMap's, are left out or become the tensor from which they are made.
     """
     network = plan.whole
     model = join(to_parts(network))
@@ -73,7 +73,7 @@ def _roles(has_bias: bool) -> tuple[str, ...]:
 
 
 def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
-    """What comes before the trained part: the user's inputs → "rows", "rows_1", …; and what is to be told about it."""
+    """The part before the trained part, from the user's inputs to "rows", "rows_1", …; and remarks on it."""
     network = plan.network
     wanted = list(network.frame.trunk.features)
     model = join(to_parts(plan.whole))
@@ -102,7 +102,7 @@ def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
 
 
 def _plain_outputs(graph: onnx.GraphProto) -> Iterable[str]:
-    """Let the graph put out tensors alone; what becomes of other outputs, in sentences."""
+    """Leave only outputs that are tensors; return sentences on what becomes of the others."""
     makers = {name: node for node in graph.node for name in node.output}
     for value in [*graph.output]:
         if value.type.HasField("tensor_type"):
@@ -127,7 +127,7 @@ def _without(graph: onnx.GraphProto, gone: set[str]) -> None:
 
 
 def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with what its nodes read alone, and an IR version in which inputs need no initializers."""
+    """The model with only the inputs that its nodes read, and an IR version in which inputs need no initializers."""
     graph = model.graph
     read = {name for node in graph.node for name in inputs_of(node)} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]

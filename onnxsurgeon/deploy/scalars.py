@@ -1,8 +1,8 @@
 """The optimizer's scalars of each step as nodes, from the learning rates and the number of steps taken.
 
-The engine computes them on the host in float64. Here they are computed in the type that is trained in, since GPUs in
-browsers, reduced builds, Objective-C and Swift have no float64; in forms that lose nothing to that: 1 − βᵗ is
-−2 T / (1 − T) with T = tanh(t ln β / 2), which is exact to the rounding where β is near 1.
+The engine computes them on the host in float64. Here they are computed in the type of training, since GPUs in browsers,
+reduced builds, Objective-C and Swift have no float64. The forms lose no accuracy by that: 1 − βᵗ is −2 T / (1 − T) with
+T = tanh(t ln β / 2), which is exact up to rounding where β is near 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Names = dict[str, str]
 
 @dataclass(frozen=True)
 class Given:
-    """Names of what scalars are made from, all of the type that is trained in.
+    """Names of the tensors from which scalars are computed, all of the type of training.
 
     Attributes:
         rates: η of each step, (steps,).
@@ -38,8 +38,8 @@ class Given:
 def scalars(build: GraphBuilder, optimizer: Optimizer, given: Mapping[str, str]) -> tuple[Names, Names]:
     """Append the nodes of the scalars of ``optimizer``; return those of each step (steps,), and those of all steps ().
 
-    Both by the optimizer's own names; see ``Optimizer.scalars``. ``given`` has the names of what ``Given`` lists, of
-    any type.
+    Both are by the optimizer's own names; see ``Optimizer.scalars``. ``given`` has the names of the tensors that
+    ``Given`` lists, of any type.
     """
     known = Given(**{key: build.add("Cast", name, to=kind_of(build.dtype)) for key, name in given.items()})
     series, constant = _RULES[type(optimizer)](build, optimizer, known)

@@ -1,4 +1,4 @@
-"""From a model and options to the plan of a trainer: what it is trained for, and what its rows look like."""
+"""From a model and options to the plan of a trainer: the tasks of its heads, and the form of its rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxsurgeon.runtime import evaluator, numpy_type
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, SQUARED, Task
 from onnxsurgeon.training.resident import numbered
 
-# Of which a prefix that only moves values about is made; whether it does is found by running it.
+# Operators of a prefix that may only move values; running it shows whether it does.
 _MOVING = frozenset(
     {
         "Cast",
@@ -44,12 +44,12 @@ _MOVING = frozenset(
 
 
 def tasks_of(network: Network, loss: str = "auto", labels: int | None = None) -> tuple[Task, ...]:
-    """What each head is trained for where there are no rows to tell: from what stands behind it, or as ``loss`` says.
+    """Choose the task of each head without rows: by the nodes behind it, or by ``loss``.
 
     Args:
-        network: whose heads they are.
+        network: the network.
         loss: one of ``task.LOSSES``, or "auto".
-        labels: how many labels a row has for each head, where the model does not tell; else checked.
+        labels: number of labels of a row for each head, where the model does not tell; else it is checked.
 
     Raises:
         SettingsError: the loss fits no head, or cannot be told; or the number of labels is another.
@@ -83,7 +83,7 @@ def _loss(network: Network, head: Head) -> str:
 
 
 def positions_of(network: Network, head: Head, each: int, labels: int | None) -> int:
-    """Rows of outputs that a row has."""
+    """The number of rows of outputs for one row of the data."""
     between = trunk_shape(network, head.tensor)[:-1] if head.rank > 2 else ()
     known = None if None in between else math.prod(size or 1 for size in between)
     if labels is None:
@@ -107,7 +107,7 @@ def positions_of(network: Network, head: Head, each: int, labels: int | None) ->
 
 
 def trunk_shape(network: Network, tensor: str) -> tuple[int | None, ...]:
-    """The shape of a tensor of the trunk without its batch axis; None: not known."""
+    """The shape of a tensor of the trunk without its batch axis, with None for sizes that are not known."""
     trunk = network.frame.trunk
     shapes: dict[str, tuple[int | None, ...]] = dict(trunk.features)
     for step in trunk.steps:
@@ -124,17 +124,17 @@ def trunk_shape(network: Network, tensor: str) -> tuple[int | None, ...]:
 def rows_of(
     network: Network, dtype: str = "", scale: float | None = None, mean: Sequence[float] = (), std: Sequence[float] = ()
 ) -> tuple[tuple[RowInput, ...], tuple[RowInput, ...], bool]:
-    """The rows as they are given, those that the trained part takes, and whether the one is computed from the other.
+    """The rows as they are given, the rows that the trained part takes, and whether these are computed from those.
 
     Args:
         network: the model.
-        dtype: of the values as they are given: "" for the model's own, or "uint8".
+        dtype: type of the values as they are given: "" for the model's own, or "uint8".
         scale: factor for the values; None: 1/255 for bytes, else 1.
         mean: subtracted after that, one value.
         std: divides after that, one value.
 
     Raises:
-        ModelError: an input is no tensor, or has more than one size that is not known beside the batch.
+        ModelError: an input is no tensor, or has more than one unknown size besides the batch.
         SettingsError: the values cannot be scaled so.
     """
     inputs = []
@@ -179,7 +179,7 @@ def _scaling(
 
 
 def _source(network: Network, feature: str, inputs: Sequence[RowInput]) -> RowInput | None:
-    """The input that a feature is, perhaps with other axes; None where it is computed."""
+    """The input that a feature is, perhaps with other axes; None where the feature is computed."""
     known = {each.name: each for each in inputs}
     if feature in known:
         return known[feature] if known[feature].dtype.kind in "fui" else None
@@ -200,7 +200,7 @@ def _source(network: Network, feature: str, inputs: Sequence[RowInput]) -> RowIn
     x = np.random.default_rng(0).standard_normal((rows, *(int(s or 0) for s in source.shape))).astype(kind)
     try:
         (y,) = evaluator(model)([feature], {source.name: x})
-    except Exception:  # ONNX Runtime's exceptions share no narrower base; whatever fails is no mere reshaping
+    except Exception:  # ONNX Runtime's exceptions share no narrower base; a prefix that fails is no mere reshaping
         return None
     same = y.shape == (rows, *shape) and np.array_equal(
         np.asarray(y, np.float64).reshape(x.shape), x.astype(np.float64)

@@ -1,4 +1,4 @@
-"""A trainer's state as safetensors: a format that holds arrays and texts alone."""
+"""A trainer's state as safetensors, a format that holds only arrays and texts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from onnxsurgeon.linear_algebra import Array
 
 
 def to_bytes(state: Mapping[str, Array], notes: Mapping[str, str] | None = None) -> bytes:
-    """The file's bytes, which depend on the arrays, their order apart, and the notes alone."""
+    """The file's bytes, which depend only on the arrays and the notes, not on their order."""
     arrays = {name: np.asarray(values, order="C") for name, values in state.items()}
     return bytes(save(arrays, dict(notes) if notes else None))
 
 
 def read(path: Path) -> dict[str, Array]:
-    """The arrays of a file, which may come from a stranger: sizes are checked against its length before they are read.
+    """Read the arrays of a file, which may come from a stranger: sizes are checked against its length first.
 
     Raises:
         ModelError: it cannot be read, or is damaged, or holds a type that numpy lacks.

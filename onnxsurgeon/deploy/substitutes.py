@@ -1,4 +1,4 @@
-"""Operators that browsers' GPUs lack, written in others: else each is a trip to the processor and back at each step."""
+"""Operators that browsers' GPUs lack, written in others; otherwise each step would go to the processor and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxsurgeon.training.builder import GraphBuilder
 
 
 def substituted(build: GraphBuilder, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes with Max, Sign and Sum in other words; constants that these need are added to ``build``."""
+    """The nodes with Max, Sign and Sum in other operators; constants that these need are added to ``build``."""
     found: list[onnx.NodeProto] = []
     for node in nodes:
         rule = _RULES.get(node.op_type)

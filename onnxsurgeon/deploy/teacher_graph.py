@@ -1,4 +1,4 @@
-"""teacher.onnx: rows → what another model would say of them, as targets; run once over the rows."""
+"""teacher.onnx: from rows to another model's outputs for them as targets; run once over the rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from onnxsurgeon.training.resident import numbered
 
 _SQUASHES = ("Softmax", "LogSoftmax", "Sigmoid")
 _TRANSPARENT = frozenset(("Identity", "Cast", "DequantizeLinear", "QuantizeLinear", "Reshape", "Flatten", "Squeeze"))
-_TRIED = 3  # rows that it is tried on
+_TRIED = 3  # rows on which it is tried
 _ENTERED = "onnxsurgeon/entered"
 
 
@@ -39,7 +39,7 @@ def imitating_tasks(
     labels: int | None = None,
     temperature: float = 1.0,
 ) -> tuple[Task, ...]:
-    """What each head is trained for where ``teacher``'s outputs are the targets; ``temperature`` softens classes."""
+    """The tasks of the heads where ``teacher``'s outputs are the targets; ``temperature`` softens classes."""
     found = []
     for head, output in zip(network.heads, _outputs(network, teacher), strict=True):
         chosen = imitated_loss(head, _squash(teacher.model, output)[0]) if loss == "auto" else loss
@@ -55,10 +55,10 @@ def imitating_tasks(
 def teacher_graph(
     network: Network, teacher: TeacherModel, tasks: Sequence[Task], inputs: Sequence[RowInput]
 ) -> tuple[onnx.ModelProto, list[str]]:
-    """The teacher from the student's inputs to "targets", "targets_1", …; and what is to be told about it.
+    """The teacher from the student's inputs to "targets", "targets_1", …; and remarks on it.
 
-    Of classes the targets are distributions, of labels probabilities, both softened by the tasks' temperature; else
-    values.
+    For classes the targets are distributions, for labels probabilities, both softened by the tasks' temperature; else
+    they are values.
 
     Raises:
         ModelError: it takes other inputs than the student, or its outputs do not fit the heads.
@@ -105,7 +105,7 @@ def teacher_graph(
 
 
 def _outputs(network: Network, teacher: TeacherModel) -> list[str]:
-    """For each head the teacher's output of the name of the student's that follows it, or of the same place."""
+    """For each head the teacher's output of the same name as the student's that follows it, or in the same place."""
     have = [value.name for value in teacher.model.graph.output if value.type.HasField("tensor_type")]
     own = [value.name for value in network.frame.model.graph.output]
     found = []
@@ -133,7 +133,7 @@ def _is_float(model: onnx.ModelProto, name: str) -> bool:
 
 
 def _squash(model: onnx.ModelProto, output: str) -> tuple[str, str]:
-    """What an output ends in, "Softmax", "LogSoftmax" or "Sigmoid", and what enters that; "" for both where in none."""
+    """The squash that ends an output, "Softmax", "LogSoftmax" or "Sigmoid", and its input; "" for both without one."""
     made = {name: node for node in model.graph.node for name in node.output if name}
     node = made.get(output)
     while node is not None and node.op_type in _TRANSPARENT:
@@ -143,9 +143,9 @@ def _squash(model: onnx.ModelProto, output: str) -> tuple[str, str]:
 
 
 def _same_inputs(graph: onnx.GraphProto, inputs: Sequence[RowInput], path: Path) -> None:
-    """Give the teacher's inputs the student's names where there is one, and its shapes where these are as large.
+    """Give a single input of the teacher the student's name, and its shape where that has the same size.
 
-    Several have the names already.
+    Where there are several inputs, they have the names already.
     """
     constants = {tensor.name for tensor in graph.initializer}
     own = [value for value in graph.input if value.name not in constants]

@@ -62,7 +62,7 @@ def train_graph(plan: Plan, *, single: bool = False) -> onnx.ModelProto:
         outer, optimizer, {"rates": names.RATES, "size": rows, "taken": names.STEPS, "count": count}
     )
     frozen_constants(outer, plan)
-    carried: dict[str, str] = {}  # name in the step's graph → what it starts from
+    carried: dict[str, str] = {}  # name in the step's graph → the tensor from which it starts
     for inner, source, each, power in _carried(plan):
         carried[inner] = enter(outer, each, source, power)
     for name, tensor in constant.items():
@@ -143,7 +143,10 @@ def state_declarations(plan: Plan) -> list[onnx.ValueInfoProto]:
 
 
 def _carried(plan: Plan) -> list[tuple[str, str, Parameter, int]]:
-    """What a step carries on: its name there and in the state, the parameter it belongs to, and the units' power."""
+    """What a step carries on.
+
+    Its name there and in the state, the parameter to which it belongs, and the units' power.
+    """
     found = [(each.inner, names.parameter(each.name), each, 1) for each in plan.trained]
     for number in range(plan.optimizer.moments):
         found += [
@@ -183,7 +186,7 @@ def _step(
 
     backward(build, network, trace, gradients, update)
     for inner, *_ in _carried(plan):
-        if inner not in done:  # what leads to no head stays as it is
+        if inner not in done:  # a parameter that leads to no head stays as it is
             build.add("Identity", inner, output=updated(inner))
     while plan.report_loss and len(totals) > 1:
         totals.append(build.add("Add", totals.pop(0), totals.pop(0)))

@@ -1,1 +1,1 @@
-"""Surgeries performed with what they go by, and the error of each found on other rows."""
+"""Surgeries performed with the moments that they need, and the error of each found on other rows."""

@@ -1,4 +1,4 @@
-"""A model measured on the rows of a data set, or beside a teacher."""
+"""Measures a model on the rows of a data set, or beside a teacher."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def evaluate(
     validation_fraction: float | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Metrics:
-    """The accuracy and the loss of ``model`` on rows of ``data``; with a teacher, its agreement or fidelity.
+    """Measure the accuracy and the loss of ``model`` on rows of ``data``; with a teacher, its agreement or fidelity.
 
     Args:
         model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
@@ -52,7 +52,7 @@ def evaluate(
         data_dir: where a named data set's files lie.
 
     Raises:
-        OnnxSurgeonError: something given cannot be used; says what.
+        OnnxSurgeonError: an argument cannot be used; says why.
     """
     require_split(split)
     chosen, network = input_options(options), open_model(model).network

@@ -1,4 +1,4 @@
-"""The error of a surgery as it is found: both networks run on the same rows."""
+"""The error of a surgery as it is found: both networks are run on the same rows."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _PLACES = 8  # pre-activations that one session computes
 
 
 def found_error(network: Network, operated: Operated, examples: Examples, rows: Array) -> float:
-    """Error that the surgery makes on ``rows`` of the examples, as in ``SurgeryRecord.predicted``.
+    """Measure the error of any surgery on ``rows`` of the examples, as in ``SurgeryRecord.predicted``.
 
-    Any surgery's: compared is the pre-activation of the last layer that was replaced, or of those that read the units
-    that were changed, in ``network`` and in the result.
+    It compares the pre-activation of the last layer that was replaced, or of those that read the changed units, in
+    ``network`` and in the result.
 
     Raises:
         EngineError: ONNX Runtime is missing or fails.
@@ -58,7 +58,7 @@ def changes_what_it_reads(network: Network, surgery: Surgery) -> bool:
 
 
 def with_measured_prediction(network: Network, surgery: Surgery, operated: Operated, examples: Examples) -> Operated:
-    """The result, whose predicted error is the one found on the calibration sample, where moments predict too little.
+    """The result with the predicted error found on the calibration sample, where moments predict too little.
 
     Raises:
         EngineError: ONNX Runtime is missing or fails.
@@ -73,10 +73,10 @@ class _Sums(NamedTuple):
     """Sums over rows of a layer's pre-activation.
 
     Attributes:
-        error: of squares of what it is off.
-        square: of its squares.
-        total: of itself (units,).
-        rows: how many.
+        error: squares of its error.
+        square: its squares.
+        total: its values (units,).
+        rows: number of rows.
     """
 
     error: float
@@ -85,7 +85,7 @@ class _Sums(NamedTuple):
     rows: int
 
     def plus(self, other: _Sums) -> _Sums:
-        """Over the rows of both."""
+        """The sums over the rows of both."""
         return _Sums(
             self.error + other.error, self.square + other.square, self.total + other.total, self.rows + other.rows
         )

@@ -1,4 +1,4 @@
-"""A surgery on a model as a caller has it: what it goes by is computed from rows, where they are given."""
+"""A surgery on a model in any form that a caller has; the moments that it needs are computed from rows."""
 
 from __future__ import annotations
 
@@ -43,9 +43,8 @@ def operate(
     Args:
         model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
         surgery: such as ``Widen(1, 8)``, or as a text, "widen:1:8".
-        rng: of what is drawn; by default made of ``seed``.
-        moments: of the network on a calibration sample, which a surgery that goes by data cannot do without; or give
-            ``data``.
+        rng: generator of random values; by default made of ``seed``.
+        moments: moments of the network on a calibration sample, which a data-aware surgery needs; or give ``data``.
         require_exact: whether to refuse a surgery that changes the function.
         data: rows, as ``evolve`` takes them: moments, and gradients where they are needed, are those of 4,096 training
             rows.
@@ -53,7 +52,7 @@ def operate(
         target: columns of a table to predict.
         impute: what fills a table's missing values.
         data_dir: where a named data set's files lie.
-        seed: of the sample, and of what is drawn.
+        seed: seed of the sample, and of random values.
 
     Raises:
         SurgeryError: it cannot be done; it is not exact though ``require_exact`` is set; or the proof fails.

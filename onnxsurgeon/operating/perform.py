@@ -1,4 +1,4 @@
-"""Surgeries one after the other, with moments for those that go by data and the error of each on other rows."""
+"""Surgeries one after the other, with moments for those that need them and the error of each on other rows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from onnxsurgeon.surgery.base import Needs, Surgery, SurgeryRecord, operate
 
 
 class Sample(NamedTuple):
-    """Training rows that surgeries go by, and rows held out of them that errors are found on."""
+    """Training rows for the moments of surgeries, and rows held out of them on which errors are found."""
 
     calibration: Examples
     held_out: Examples
 
 
 class Performed(NamedTuple):
-    """What a surgery did, and its error on rows held out (``found_error``); None where there are no data."""
+    """A surgery's record, and its error on rows held out (``found_error``); None where there are no data."""
 
     record: SurgeryRecord
     found: float | None
@@ -39,7 +39,7 @@ class Performed(NamedTuple):
 def draw_sample(
     network: Network, dataset: Dataset, options: InputOptions, *, count: int = SAMPLE, seed: int = 0
 ) -> Sample:
-    """At most ``count`` rows of each kind, as ``network`` and all that surgeries make of it see them.
+    """Draw at most ``count`` rows of each kind, in the form that ``network`` and all surgeries' results take.
 
     Raises:
         DataError: the rows do not fit the model, or are too few to hold any out.
@@ -51,13 +51,13 @@ def draw_sample(
         if dataset.is_labelled:
             tasks = require_targets(network, dataset, split, options, tasks)  # names a row of the split, not the sample
             drawn.append(prepare(network, dataset, split.take(rows), options, tasks=tasks))
-        else:  # most surgeries ask for none
+        else:  # most surgeries need no labels
             drawn.append(prepare_rows(network, dataset, split.take(rows), options))
     return Sample(*drawn)
 
 
 def moments_for(surgery: Surgery, network: Network, examples: Examples, rows: Array) -> Moments | None:
-    """The moments of ``network`` that a surgery goes by, over ``rows`` of the examples; None where it goes by none.
+    """The moments of ``network`` that a surgery needs, over ``rows`` of the examples; None where it needs none.
 
     Raises:
         EngineError: ONNX Runtime is missing or fails, or values or gradients are not finite.
@@ -76,7 +76,7 @@ def perform(
     seed: int = 0,
     require_exact: bool = False,
 ) -> tuple[Network, list[Performed]]:
-    """Perform surgeries in order; the network is calibrated before each one that goes by data.
+    """Perform surgeries in order; the network is calibrated before each one that needs data.
 
     Raises:
         SurgeryError: one cannot be done, or needs a sample and there is none.

@@ -18,7 +18,7 @@ PROPOSED = (Widen, InsertIdentity, Narrow, Factorize, Merge)  # by ``propose``, 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What the recommendation knows of a hidden layer.
+    """What the recommendation knows about a hidden layer.
 
     Attributes:
         layer: i, counted from 1.
@@ -27,8 +27,8 @@ class LayerReport:
         units: n_i.
         activation: φ_i, None for a linear layer.
         parameters: weights, biases and slopes of the layer.
-        singular_values: of W_i, descending.
-        small: how many of them are small.
+        singular_values: those of W_i, descending.
+        small: number of small ones among them.
         removable: n_r (eq. 13, ``removable_neurons``).
     """
 
@@ -49,7 +49,7 @@ class LayerReport:
 
     @property
     def beyond(self) -> int:
-        """How many of the removable units are beyond the rank bound: they have no singular value."""
+        """The number of removable units that are beyond the rank bound and have no singular value."""
         return self.removable - self.small
 
 
@@ -93,7 +93,7 @@ class Candidate:
 
 
 def inspect_layers(network: Network, thresholds: Thresholds) -> list[LayerReport]:
-    """A report of every hidden layer, from the input on."""
+    """Report on every hidden layer, from the input on."""
     reports = []
     for i in range(1, network.hidden_count + 1):
         layer, (position, hidden) = network.hidden(i), network.depth(i)
@@ -119,9 +119,9 @@ def propose(network: Network, thresholds: Thresholds, *, mode: str = "split", br
 
     Args:
         network: the branch's network.
-        thresholds: ε1, ε2, and whether the rank bound counts. Without it (the paper), a factorization is proposed
-            even where it saves no parameters, and narrow even where the rank of the weight forces it to take away units
-            that nothing calls removable.
+        thresholds: ε1, ε2, and whether the rank bound counts. Without it (the paper), a factorization is proposed even
+            where it saves no parameters, and narrow even where the rank of the weight forces it to take away units that
+            are not removable by singular values.
         mode: how to widen.
         branch: the branch's number, passed on.
     """
@@ -143,7 +143,7 @@ def _can_be_done(surgery: Surgery, network: Network) -> bool:
 
 
 def count_after(network: Network, surgery: Surgery) -> int:
-    """Parameter count of the surgery's result, without performing it where that can be."""
+    """Parameter count of the surgery's result, without performing it where that is possible."""
     count = surgery.parameters_after(network.parted())
     return operate(network, surgery).network.parameter_count if count is None else count
 

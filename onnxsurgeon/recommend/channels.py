@@ -1,7 +1,7 @@
-"""How a network with convolutions could grow: where another one goes, and how many channels each has beside the others.
+"""Growth of a network with convolutions: where another one goes, and how many channels each has beside the others.
 
-A channel's price depends on what reads it: behind a Flatten, a dense layer has a row of weights for each of its
-positions. And a convolution in front of a pool costs as many multiplications more as it has positions more.
+A channel's price depends on its readers: behind a Flatten, a dense layer has a row of weights for each of its
+positions. And a convolution in front of a pool costs more multiplications, as it has more positions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgery import InsertIdentity, operate
 
-DEEPEST = 4  # convolutions of a segment up to which another is proposed
+DEEPEST = 4  # a segment with this many convolutions gets no further one
 AT_ONCE = 2  # convolutions that are put into one segment at a time
 DEAR = 0.5  # share of the channels where a dense layer reads them at many positions
 
@@ -30,7 +30,10 @@ def channels(network: Network) -> list[int]:
 
 
 def deeper_convolutions(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
-    """With convolutions more: in every segment that can have one, in the last of them, twice in that; and as it is."""
+    """Networks with more convolutions: one in every segment that can have it, one or two in the last.
+
+    And without more.
+    """
     segments = [number for number, segment in enumerate(network.segments) if segment.is_convolution]
     open_ones = [number for number in segments if _end_of(network, number) is not None]
     seen = set()
@@ -68,8 +71,9 @@ def _place(network: Network, i: int) -> tuple[int, int] | None:
 def profiles_of_channels(network: Network) -> dict[str, dict[int, float]]:
     """Relative numbers of units of the groups, by number.
 
-    *Even*: all convolutions alike. *Rising*: as many more channels as the sides of the maps are shorter. Those that a
-    dense layer reads at many positions are fewer. Dense layers are as wide beside the channels as they are.
+    *Even* gives all convolutions the same number. *Rising* gives them as many more channels as the sides of the maps
+    are shorter. Channels that a dense layer reads at many positions are fewer. Dense layers keep their width in
+    relation to the channels.
     """
     of_channels = channels(network)
     groups = [i for i in range(1, network.group_count + 1) if not network.group(i).normalised]
@@ -92,7 +96,7 @@ def _is_dear(network: Network, i: int) -> bool:
 
 
 def _shortness(network: Network, groups: list[int]) -> dict[int, float]:
-    """How many times shorter than the longest the sides of the maps are that hold each of the groups."""
+    """How many times the sides of the maps that hold each group are shorter than the longest."""
     positions = {}
     for i in groups:
         port = network.group(i).writers[0]

@@ -1,4 +1,4 @@
-"""How a network could grow: shapes of about the same size, for which layers are inserted and widened at once."""
+"""Growth of a network: shapes of about the same size, for which layers are inserted and widened at once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from onnxsurgeon.recommend.shrinking import UNBOUNDED
 from onnxsurgeon.surgery import Grow, InsertIdentity, Surgery, Widen, operate
 from onnxsurgeon.surgery.apply import count_of
 
-DEEPEST = 4  # hidden layers of a segment up to which another is proposed
+DEEPEST = 4  # a segment with this many hidden layers gets no further one
 # Widths of the hidden layers from the first on, as powers of this: all alike, or each half as wide as the one before.
 PROFILES = {"even": 1.0, "tapered": 0.5}
-# Times the multiplications of the cheapest shape with convolutions that another may take: an epoch is as much longer.
+# A shape with convolutions may take this many times the multiplications of the cheapest one; an epoch is as much
+# longer.
 SLOWEST = 2.0
 LEAST = 1.05  # times the parameters: less is no growth
 
 
 def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: Bounds = UNBOUNDED) -> list[Candidate]:
-    """Candidates of nearly ``most`` parameters, each another shape.
+    """Candidates of nearly ``most`` parameters, each with another shape.
 
-    One layer deeper in each of its segments, and as deep as the network is; with layers of even and of tapered width,
-    and as the network's own are. No layer gets narrower. Of what has convolutions see ``recommend.channels``.
+    Each is one layer deeper in one of the segments, or as deep as the network is; its layers have even or tapered
+    widths, or the network's own in proportion. No layer gets narrower. For networks with convolutions see
+    ``recommend.channels``.
 
-    One hidden layer stays one only where there is no room for two: a wide network does as well with one, but not once
+    One hidden layer stays alone only where there is no room for two: a wide network does as well with one, but not once
     it has to be small. Of 784-10-10 grown on Fashion-MNIST and shrunk to 10,000 parameters, seven results with one had
     0.8645 ± 0.0030 of the test rows right, fourteen with two 0.8703 ± 0.0026: trial runs under various settings, which
     chose their depth themselves, so a hint and no controlled comparison.
@@ -37,7 +39,7 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
         most: parameter count that must not be exceeded.
         mode: how to widen, or ``BY_GRADIENTS``.
         branch: the branch's number, passed on.
-        bounds: of what is computed, which must not be exceeded either.
+        bounds: bounds on computation and memory, which must not be exceeded either.
     """
     found: dict[tuple[object, ...], Candidate] = {}
     costs: dict[tuple[object, ...], int] = {}
@@ -68,7 +70,7 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
 
 
 def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
-    """For each segment with a layer more behind its last hidden one; and the network as it is."""
+    """For each segment, the network with one more layer behind its last hidden one; and the network as it is."""
     for i in range(1, network.hidden_count + 1):
         position, hidden = network.depth(i)
         if position == hidden < DEEPEST:
@@ -78,7 +80,7 @@ def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
 
 
 def _wider(network: Network, i: int, units: int, mode: str) -> Surgery:
-    """So many units more in a group; gradients are known of hidden dense layers alone, and channels are new ones."""
+    """A surgery that adds units to a group: by gradients for hidden dense layers only, since only these have them."""
     if mode != BY_GRADIENTS:
         return Widen(i, units, mode)
     if i <= network.hidden_count and network.hidden(i).geometry is None:
@@ -87,7 +89,7 @@ def _wider(network: Network, i: int, units: int, mode: str) -> Surgery:
 
 
 def _profiles(network: Network) -> dict[str, dict[int, float]]:
-    """Relative widths of groups, by number: of the hidden layers, or as they are of all that can be wider."""
+    """Relative widths of groups, by number: for the hidden layers, or the present ones for all that can be wider."""
     layers = range(1, network.hidden_count + 1)
     made = {name: {i: base ** (network.depth(i)[0] - 1) for i in layers} for name, base in PROFILES.items()}
     free = [i for i in range(1, network.group_count + 1) if not network.group(i).normalised]
@@ -96,7 +98,7 @@ def _profiles(network: Network) -> dict[str, dict[int, float]]:
 
 
 def _fill(network: Network, profile: Mapping[int, float], most: int, budget: Budget) -> dict[int, int]:
-    """The largest widths of that profile within the limits, none below the present ones."""
+    """The largest widths of that profile within the limits, with none below the present ones."""
     present = {i: network.group(i).units for i in profile}
 
     def widths(base: float) -> dict[int, int]:

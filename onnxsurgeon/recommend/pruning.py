@@ -1,4 +1,4 @@
-"""What ``prune`` would take away, by the data: the judge of a trained network's widths, where rows are at hand."""
+"""The units that ``prune`` can take away by the data, which judge a trained network's widths where there are rows."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.base import operate
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
 
-# Largest error of a layer that is recommended, of the next layer's standard deviation: 1 % of its variance.
+# Largest recommended error of a layer, as a fraction of the next layer's standard deviation: 1 % of its variance.
 MOST_LOST = 0.1
-# Shares of the units of a group, and rows, at which errors are found that moments predict too small.
+# Shares of a group's units, and number of rows, at which errors are found where moments predict too little.
 FOUND_AT, ROWS = (0.25, 0.5, 0.75, 0.9), 1024
 
 
 @dataclass(frozen=True)
 class PruningReport:
-    """What ``prune`` is predicted to lose of a hidden layer, or of a width that several layers share.
+    """The predicted loss by ``prune`` in a hidden layer, or in a width that several layers share.
 
     Attributes:
         layer: i, counted from 1 (``Network.group``).
         errors: (n_i,), with 1, 2, …, n_i units left (``pruning_errors``, or found on rows); None without moments.
         candidate: the fewest units with an error of at most ``MOST_LOST``; None where no unit can go. Its score is the
             share of the units that go.
-        reason: of the candidate, or why there is none.
+        reason: why it is the candidate, or why there is none.
     """
 
     layer: int
@@ -46,7 +46,7 @@ class PruningReport:
 
 
 def inspect_pruning(network: Network, moments: Moments, examples: Examples | None = None) -> list[PruningReport]:
-    """A report of every group of units, hidden layers first; each for itself, the others left as they are.
+    """Report on every group of units, hidden layers first; each is judged with the others left as they are.
 
     Moments predict too little for units that several segments share (``changes_what_it_reads``). With ``examples``, the
     calibration sample, their errors are found on its rows.

@@ -1,4 +1,4 @@
-"""Which candidates are tried: score first, parameter count second (paper, eq. 14-15)."""
+"""The order of candidates: score first, parameter count second (paper, eq. 14-15)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from onnxsurgeon.recommend.candidates import IDENTITY, Candidate
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Candidates by descending score, then by ascending parameter count.
 
-    At a fixed sample size the Bayesian information criterion of eq. 14 is, up to constants, the parameter count.
-    Ties end in an order that depends on nothing but the candidates.
+    At a fixed sample size the Bayesian information criterion of eq. 14 is, up to constants, the parameter count. Ties
+    end in an order that depends only on the candidates.
     """
     return sorted(candidates, key=lambda c: (-c.score, c.parameters, c.branch, c.operation, str(c)))
 

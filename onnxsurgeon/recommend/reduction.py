@@ -1,4 +1,4 @@
-"""How a trained network could be made as small as asked: by units, by ranks, by whole layers; each at equal size.
+"""Ways to make a trained network as small as asked: by units, by ranks, by whole layers; each at equal size.
 
 What a plan takes away is chosen by what it costs at the network's outputs (``calibration.sensitivity``), greedily:
 what costs least for a parameter saved goes first, or for a MAC where these are too many. Which plan is best is then
@@ -25,21 +25,24 @@ from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.prune import pruning_costs
 
 Measure = Callable[[Network], Moments]
-HOPELESS = 4.0  # times the least cost foretold: such a plan is not performed
-# A plan, and what it costs at the outputs; 0 where that is not foretold.
+HOPELESS = 4.0  # a plan with this many times the least predicted cost is not performed
+# A plan, and its predicted cost at the outputs; 0 where there is no prediction.
 Plan = tuple[Candidate, float]
 UNITS, RANKS, BOTH, LAYERS = "units", "ranks", "units and ranks", "a layer"
 
 
 def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
-    """Units that are copies of others or constant taken away, which is exact; None where there are none."""
+    """A candidate without units that are copies of others or constant, which is exact.
+
+    None where there are no such units.
+    """
     surgeries: list[Surgery] = []
     smaller = network
     for i in range(1, network.hidden_count + 1):
         surgery = MergeDuplicates(i)
         try:
             smaller = operate(smaller, surgery).network
-        except SurgeryError:  # none, or none would stay
+        except SurgeryError:  # there are none, or none would stay
             continue
         surgeries.append(surgery)
     if not surgeries:
@@ -85,7 +88,7 @@ def reductions(
 def by_units(
     network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED, block: int = 1
 ) -> Candidate | None:
-    """Units taken from all layers, as near to ``most`` parameters as that comes; None where nothing can go.
+    """A candidate with units taken from all layers, as near to ``most`` parameters as possible; None where none can go.
 
     ``most``, ``bounds`` and ``block`` are those of ``widths_for``.
     """
@@ -143,7 +146,7 @@ def _by_layers(network: Network, measure: Measure, most: int | None, branch: int
     moments = measure(network)
     best: tuple[float, int] | None = None
     for i in range(1, network.hidden_count + 1):
-        if network.depth(i)[1] < 2:  # of its last hidden layer a segment is not robbed
+        if network.depth(i)[1] < 2:  # a segment keeps its last hidden layer
             continue
         try:
             MergeData(i).require(network)
@@ -166,7 +169,7 @@ def _by_layers(network: Network, measure: Measure, most: int | None, branch: int
 def _pruned(
     network: Network, moments: Moments, most: int | None, bounds: Bounds, block: int = 1
 ) -> tuple[list[Prune], float]:
-    """Units that stay in each group, where any go, and what that costs."""
+    """The number of units that stay in each group, where any go, and the cost of that."""
     costs: dict[int, Array] = {}
     for i in range(1, network.group_count + 1):
         try:
@@ -190,7 +193,7 @@ def _candidate(surgeries: Sequence[Surgery], count: int, reason: str, branch: in
 
 
 def kind_of(surgeries: str) -> str:
-    """Which kind of plan a branch's surgeries are: all that only prune units are of one kind."""
+    """The kind of plan that a branch's surgeries are: all plans that only prune units are of one kind."""
     operations = {each.partition(":")[0] for each in surgeries.split("+")}
     if MergeData.operation in operations:
         return LAYERS

@@ -1,6 +1,6 @@
-"""What a network of other widths would take: multiplications and memory for one row; and limits on these.
+"""Multiplications and memory of a network of other widths for one row, and limits on these.
 
-Both are told from widths, without a network that has them, so that a plan can be made step by step.
+Both are computed from widths, without a network that has them, so that a plan can be made step by step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxsurgeon.surgery.apply import cut_to
 
 @dataclass(frozen=True)
 class Bounds:
-    """Upper bounds of what a network takes for one row; None where there is no bound.
+    """Upper bounds of a network's computation and memory for one row; None where there is no bound.
 
     Attributes:
         multiplications: with weights (MACs).
@@ -31,11 +31,11 @@ class Bounds:
 
     @property
     def are_any(self) -> bool:
-        """Whether there is one."""
+        """Whether there is any bound."""
         return self != Bounds()
 
     def times(self, factor: float) -> Bounds:
-        """Bounds so many times as wide."""
+        """Bounds that are wider by that factor."""
         scaled = (None if each is None else int(factor * each) for each in (self.multiplications, self.memory))
         return Bounds(*scaled)
 
@@ -43,7 +43,7 @@ class Bounds:
 class Budget:
     """How far a network of other widths would be beyond bounds.
 
-    What cannot be told of the network counts as within them.
+    A resource of the network that is not known counts as within them.
     """
 
     def __init__(self, network: Network, bounds: Bounds) -> None:
@@ -56,8 +56,8 @@ class Budget:
     def excess(self, widths: Mapping[int, int]) -> float:
         """By how much the bounds are exceeded, as a fraction of them; 0 where they are met.
 
-        Of memory, all nodes count at which there is too much of it: what takes some away at one of several is nearer to
-        the bound, though the most stays as it was.
+        All nodes with too much memory count: a change that takes some away at one of several nodes is nearer to the
+        bound, although the largest value stays as it was.
         """
         found = 0.0
         if self._positions is not None and self._bounds.multiplications is not None:
@@ -94,7 +94,7 @@ def _count(network: Network, positions: Sequence[int], widths: Mapping[int, int]
 
 
 def _positions(network: Network) -> list[int] | None:
-    """At how many positions each layer is applied; None where that is not known of one."""
+    """The number of positions at which each layer is applied; None where one of them is not known."""
     found = []
     for segment in network.segments:
         for layer, count in zip(segment.layers, segment.multiplications(), strict=True):
@@ -116,7 +116,7 @@ class Memory(NamedTuple):
     slopes: Array
 
     def over(self, widths: Mapping[int, int], present: Array) -> Array:
-        """Bytes at each node (nodes,), groups that are left out having their ``present`` units."""
+        """Bytes at each node (nodes,), where groups that are left out have their ``present`` units."""
         units = present.copy()
         for i, count in widths.items():
             units[i - 1] = count
@@ -126,8 +126,8 @@ class Memory(NamedTuple):
 def memory_model(network: Network) -> Memory | None:
     """How the tensors in memory depend on widths; None where a size is not known.
 
-    The tensors' sizes are linear in the units of each group. How much a unit takes is told from the network with one of
-    them, or two.
+    The tensors' sizes are linear in the units of each group. A network with one or two units more or fewer shows how
+    much a unit takes.
     """
     found = liveness(network)
     if found is None:
@@ -144,7 +144,7 @@ def memory_model(network: Network) -> Memory | None:
 
 
 def _other(network: Network, i: int) -> tuple[int, Liveness] | None:
-    """Another number of units of a group, and when tensors are in memory with that."""
+    """Another number of units of a group, and when tensors are in memory with that number."""
     units = network.group(i).units
     count = 1 if units > 1 else 2
     found = liveness(cut_to(network, i, count))

@@ -1,4 +1,4 @@
-"""How a network could shrink to a size: units taken from all layers, from each where the next loses least by it."""
+"""Shrinking a network to a size: units taken from all layers, each from the layer that loses least by it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ SCALES = 40  # bisections of a factor for all widths
 def widths_for(
     network: Network, losses: Mapping[int, Array], most: int | None, bounds: Bounds = UNBOUNDED, block: int = 1
 ) -> dict[int, int]:
-    """Units that stay in each group, by its number, for at most ``most`` parameters; as near as they come.
+    """Units that stay in each group, by its number, for at most ``most`` parameters, or as near to it as possible.
 
-    Greedy: whatever group loses least for a parameter saved gives the next units; as long as ``bounds`` are exceeded,
-    whatever loses least for what is saved of that: early convolutions have few parameters and many multiplications.
+    The choice is greedy: the group that loses least for a parameter saved gives the next units. As long as ``bounds``
+    are exceeded, it is the group that loses least for a saving of those, since early convolutions have few parameters
+    and many multiplications.
 
     Args:
-        network: whose units they are.
-        losses: for each group what is lost where 1, 2, …, n_i units stay (n_i,); one without keeps all.
+        network: the network.
+        losses: for each group the loss where 1, 2, …, n_i units stay (n_i,); a group without an entry keeps all.
         most: parameter count at which it ends, whether the bounds are met or not; None: it ends where they are.
-        bounds: of what the network takes besides parameters.
+        bounds: bounds on what the network takes besides parameters.
         block: units go until a multiple of it is left; fewer than it are halved.
     """
     widths = {i: network.group(i).units for i in range(1, network.group_count + 1)}
     budget = Budget(network, bounds)
 
     def best(excess: Callable[[Mapping[int, int]], float]) -> tuple[int, int] | None:
-        """The group that gives units next, and what it keeps."""
+        """The group that gives units next, and the number that it keeps."""
         found: tuple[float, int, int] | None = None
         have = excess(widths)
         for i, curve in losses.items():
@@ -74,13 +75,13 @@ def least_count(network: Network) -> int:
 
 
 def prunable(network: Network) -> list[int]:
-    """Groups whose readers are narrow enough for covariances of what they read."""
+    """Groups whose readers are narrow enough for covariances of their inputs."""
     groups = range(1, network.group_count + 1)
     return [i for i in groups if all(layer.inputs <= WIDEST for layer in network.layers_of(i)[1])]
 
 
 def widened_within(network: Network, bounds: Bounds) -> int:
-    """Parameter count up to which the network can be widened, all groups alike, within the bounds that it meets."""
+    """Parameter count up to which the network can be widened, all groups alike, within bounds that it meets now."""
     budget, present = Budget(network, bounds), {i: network.group(i).units for i in range(1, network.group_count + 1)}
 
     def wider(times: float) -> dict[int, int]:
@@ -98,7 +99,7 @@ def widened_within(network: Network, bounds: Bounds) -> int:
 def shrinkage(
     network: Network, moments: Moments, most: int | None, branch: int = 0, bounds: Bounds = UNBOUNDED
 ) -> Candidate | None:
-    """The candidate of at most ``most`` parameters, or as near to that as it comes; None where nothing can go.
+    """The candidate of at most ``most`` parameters, or as near to that as possible; None where nothing can go.
 
     ``most`` and ``bounds`` are those of ``widths_for``.
     """

@@ -1,4 +1,4 @@
-"""Singular values of a layer, and how many of its neurons they call removable."""
+"""Singular values of a layer, and how many of its neurons are removable by them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def small_values(weight: Array, thresholds: Thresholds) -> int:
 
 
 def beyond_rank(weight: Array, small: int, thresholds: Thresholds, *, is_linear: bool) -> int:
-    """How many units are removable though they have no singular value: those beyond the rank bound, where it counts.
+    """Number of units that are removable though they have no singular value.
 
-    The outputs of a linear layer span no more dimensions than its weight has rank. φ(x W + b) of n > n_in units spans
-    up to n, so behind an activation units beyond the bound count only where all singular values are ``small``: then
-    every unit is a constant.
+    Those beyond the rank bound, where it counts. The outputs of a linear layer span no more dimensions than its weight
+    has rank. φ(x W + b) of n > n_in units spans up to n, so behind an activation units beyond the bound count only
+    where all singular values are ``small``: then every unit is a constant.
     """
     counts = thresholds.rank_bound and (is_linear or small == min(weight.shape))
     return weight.shape[1] - min(weight.shape) if counts else 0

@@ -1,4 +1,4 @@
-"""The networks that no other beats, each with what it costs and its file: what a reader picks from."""
+"""The networks that no other beats, each with its costs and its file, for a reader to pick from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxsurgeon.runs.family import History
 
 @dataclass(frozen=True)
 class Place:
-    """Where a network of the front lies."""
+    """The place of a network of the front in a picture."""
 
     branch: int
     parameters: int
@@ -25,12 +25,12 @@ class Choice:
     Attributes:
         branch: its number.
         topology: widths of its layers.
-        parameters: how many it has.
+        parameters: number of its parameters.
         accuracy: on the rows that decide.
-        file: from the run's folder, such as "front/000460.onnx"; "" where there is none.
-        size: of the file, in words; "" where it is not known.
-        latency: of a row, in words; "" where it was not measured.
-        is_result: whether it is the one that best.onnx is.
+        file: path in the run's folder, such as "front/000460.onnx"; "" where there is none.
+        size: size of the file, in words; "" where it is not known.
+        latency: latency of a row, in words; "" where it was not measured.
+        is_result: whether it is best.onnx.
     """
 
     branch: int
@@ -51,7 +51,7 @@ def points(history: History) -> list[Place]:
 def choices(history: History, folder: Path | None) -> list[Choice]:
     """The front of a run, the smallest first: as it was written with ``--objective pareto``, else that of its branches.
 
-    In ``folder`` files are looked for; None: they are left out.
+    Files are looked for in ``folder``; with None they are left out.
     """
     if history.finish is not None and len(history.finish.front) > 1:
         return [
@@ -86,12 +86,12 @@ def choices(history: History, folder: Path | None) -> list[Choice]:
 
 
 def _there(folder: Path | None, file: str) -> str:
-    """The file's name; "" where it is not there."""
+    """The file's name; "" where the file does not exist."""
     return file if folder is not None and (folder / file).is_file() else ""
 
 
 def _size(folder: Path | None, file: str) -> str:
-    """How large the file is, in words."""
+    """The size of the file, in words."""
     if folder is None or not file:
         return ""
     try:

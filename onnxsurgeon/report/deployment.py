@@ -1,4 +1,4 @@
-"""A result in use: the same few lines in three languages, for the inputs that the model has."""
+"""A result in use: the same few lines in three languages, for the inputs of the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TYPES: Mapping[int, tuple[str, str, str, str]] = {
     onnx.TensorProto.INT32: ("int32", "Int32Array", "int32", "int32_t"),
     onnx.TensorProto.INT64: ("int64", "BigInt64Array", "int64", "int64_t"),
 }
-_FEW = 4  # inputs: code for more would be read by nobody
+_FEW = 4  # inputs: nobody would read code for more
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def snippets(path: Path) -> list[Snippet]:
 
 
 def _port(value: onnx.ValueInfoProto) -> Port | None:
-    """An input; None where its type or shape is none that code can be written for."""
+    """An input; None where no code can be written for its type or shape."""
     tensor = value.type.tensor_type
     if tensor.elem_type not in _TYPES or not tensor.HasField("shape"):
         return None

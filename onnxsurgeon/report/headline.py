@@ -17,10 +17,10 @@ class Large:
     """A number that is written large.
 
     Attributes:
-        name: what it says, such as "smaller".
+        name: its meaning, such as "smaller".
         number: such as "10×".
-        details: what stands below it, a line each.
-        verdict: BETTER, WORSE or SAME; MORE of what it costs, which may have been wanted.
+        details: the lines below it.
+        verdict: BETTER, WORSE or SAME; or MORE, for higher costs that may have been wanted.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Large:
 
 @dataclass(frozen=True)
 class Headline:
-    """What the page begins with.
+    """The beginning of the page.
 
     Attributes:
         numbers: smaller, faster, better; fewer where something was not measured.
         asked: what was asked for, in words.
         answer: whether it was found, in words; "" while the run goes on.
-        is_met: whether it was; None: not known yet.
+        is_met: whether it was found; None: not known yet.
     """
 
     numbers: tuple[Large, ...]
@@ -47,7 +47,7 @@ class Headline:
 
 
 def headline(history: History, invocation: Invocation, accuracy_name: str) -> Headline:
-    """What can be said of a run so far."""
+    """The headline of a run so far."""
     asked = ", ".join(_wishes(invocation)) or f"the best {invocation.metric}"
     finish = history.finish
     if finish is None:
@@ -93,7 +93,7 @@ def _wishes(invocation: Invocation) -> list[str]:
 
 
 def _cheaper(before: Footprint, after: Footprint, *, is_given: bool) -> list[Large]:
-    """Smaller, and where latencies were measured faster."""
+    """The numbers for smaller, and where latencies were measured for faster."""
     details = [f"{spell_count(before.parameters)} → {spell_count(after.parameters)} parameters"]
     if not is_given:
         details.append(f"file {spell_size(before.size)} → {spell_size(after.size)}")
@@ -110,7 +110,7 @@ def _cheaper(before: Footprint, after: Footprint, *, is_given: bool) -> list[Lar
 
 
 def _factor(names: tuple[str, str, str], before: float, after: float, details: list[str], same: float = 1.0) -> Large:
-    """How many times less ``after`` is than ``before``, or more; below the factor ``same`` it is as much."""
+    """By which factor ``after`` is less or more than ``before``; within the factor ``same`` they are the same."""
     less, more, equal = names
     if not before or not after:
         return Large(less, "–", tuple(details), SAME)
@@ -132,7 +132,7 @@ def _better(name: str, before: float, after: float) -> Large:
 
 
 def _so_far(history: History, invocation: Invocation, accuracy_name: str) -> list[Large]:
-    """What is known before the end: how large the best so far is, how accurate, and how far the run has come."""
+    """What is known before the end: size and accuracy of the best so far, and how far the run has come."""
     found: list[Large] = []
     given, last = history.members.get(0), history.decisions[-1] if history.decisions else None
     best = None if history.result is None else history.members.get(history.result)

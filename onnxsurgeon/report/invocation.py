@@ -1,4 +1,4 @@
-"""What settings.json tells of how a run was started."""
+"""How a run was started, by its settings.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FROM_MEMORY = "none: its rows were in memory; it was started from Python, by onn
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting, its value, what it is about, and whether the value is other than the preset's."""
+    """A setting, its value, its meaning, and whether the value differs from the preset's."""
 
     name: str
     value: Any
@@ -38,10 +38,10 @@ class Invocation:
         model: the model's file, as it was given.
         data: the data set's name, as it was given.
         settings: every hyperparameter.
-        recorded: engine, device, and what else settings.json records, by name.
-        versions: of everything the result may depend on.
+        recorded: engine, device, and the other records of settings.json, by name.
+        versions: versions of everything on which the result may depend.
         command: the command that would run the same again, or why none would.
-        metric: what decides, "accuracy" or "R²", "agreement" or "fidelity".
+        metric: the metric that decides, "accuracy" or "R²", "agreement" or "fidelity".
     """
 
     model: str
@@ -59,7 +59,7 @@ class Invocation:
 
     @property
     def is_by_singular_values(self) -> bool:
-        """Whether the search went by the weights' singular values: Algorithm 1 does, as all did at first."""
+        """Whether the search used the weights' singular values, as Algorithm 1 does and all searches did at first."""
         return self.value("search") == ALGORITHM_1 or (self.value("search") or self.value("objective")) is None
 
     @property
@@ -73,7 +73,7 @@ class Invocation:
 
 
 def read_invocation(run: RunDirectory) -> Invocation:
-    """How ``run`` was started.
+    """Read how ``run`` was started.
 
     Raises:
         RunError: settings.json is damaged.
@@ -129,7 +129,7 @@ def _described(kind: type[Any]) -> list[Field[Any]]:
 
 
 def _arguments(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Iterator[str]:
-    """Model, data set, and every option that differs from what the command takes by itself."""
+    """Model, data set, and every option that differs from the command's defaults."""
     yield str(record["model"]["file"])
     yield from _data_arguments(record)
     for name in ("freeze", "train_only"):

@@ -9,7 +9,7 @@ _FASHION_MNIST = (
 )  # fmt: skip
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# What the publishers call the classes, by the data set's name.
+# The publishers' names of the classes, by the data set's name.
 CLASS_NAMES = {"fashion-mnist": _FASHION_MNIST, "cifar10": _CIFAR10}
 
 

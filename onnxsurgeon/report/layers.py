@@ -20,11 +20,11 @@ class Stage:
     Attributes:
         number: counted from 0, the given model.
         member: the branch.
-        start: epoch it was made at.
+        start: epoch at which it was made.
         end: epoch of its last measurement.
-        widths: of all its layers, the input's and the output's included.
+        widths: widths of all its layers, the input's and the output's included.
         layers: width of each hidden layer, by a number that it keeps through surgeries, from the input on.
-        changed: those that the surgery made, or gave another width.
+        changed: the layers that the surgery made, or gave another width.
         into_output: whether the surgery merged a hidden layer into the output layer of the last segment.
         last: whether no other surgery follows.
     """
@@ -41,7 +41,7 @@ class Stage:
 
 
 def stages(lineage: Sequence[Member]) -> list[Stage]:
-    """Stages of a lineage, the branches that were only trained joined to those they come from."""
+    """Stages of a lineage, with branches that were only trained joined to those from which they come."""
     found: list[Stage] = []
     fresh = 0
     for member in lineage:
@@ -56,14 +56,14 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
         order = list(found[-1].layers) if found else []
         counts = (_counts(found[-1].member.topology), _counts(member.topology)) if found else ([], [])
         order = _after(member.surgery, order, fresh, *counts) if member.surgery != START else []
-        if len(order) != count:  # the given model; or what came before cannot be read
+        if len(order) != count:  # the given model; or the earlier layers cannot be read
             order = list(range(fresh, fresh + count))
         fresh = max([fresh, *(layer + 1 for layer in order)])
         layers = dict(zip(order, _hidden(member.topology), strict=True))
         before = found[-1].layers if found else {}
         changed = frozenset(layer for layer, width in layers.items() if before.get(layer) != width)
         into_output = False
-        if found and not changed:  # a merge leaves the others as they are: the layer that took it in is what changed
+        if found and not changed:  # a merge leaves the others as they are: the changed layer is the one that took it in
             changed = frozenset(order[_position(member.surgery) : _position(member.surgery) + 1])
             into_output = not changed
         found.append(Stage(len(found), member, member.epoch, end, widths, layers, changed, into_output))
@@ -75,7 +75,7 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
 def _after(
     surgeries: str, layers: list[int], fresh: int, counts: Sequence[int] = (), wanted: Sequence[int] = ()
 ) -> list[int]:
-    """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first that they make.
+    """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first new one.
 
     ``counts`` are the hidden layers of each segment before, ``wanted`` those after all: what is put behind a segment's
     last layer, or before it, is put there where one is missing.
@@ -99,7 +99,7 @@ def _after(
 
 
 def _effect(surgery: str) -> Effect | None:
-    """What a surgery does to the layers; None of what is no surgery, such as "identity", or none that is known here."""
+    """The effect of a surgery on the layers; None for "identity" and other entries that are no known surgery."""
     try:
         return parse(surgery).effect
     except SurgeryError:
@@ -114,7 +114,7 @@ def _position(surgery: str) -> int:
 
 
 def _widths(topology: str) -> tuple[int, ...] | None:
-    """Such as (784, 10, 10) of "784-10-10", or (1, 8, 392, 10) of "c1-c8+392-10"; None of what is no topology."""
+    """Widths, such as (784, 10, 10) of "784-10-10", or (1, 8, 392, 10) of "c1-c8+392-10"; None for no topology."""
     parts = [part.removeprefix("c") for part in topology.replace("+", "-").split("-")]
     widths = [whole(part) for part in parts]
     known = tuple(width for width in widths if width and width < 10**9)

@@ -1,4 +1,4 @@
-"""The page: what a run tells, put into the template beside this file."""
+"""The page: the contents of a run, put into the template beside this file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MISTAKES = 10  # of a confusion matrix, named one by one
 
 
 def render(run: RunDirectory) -> str:
-    """The page about ``run``, complete in itself: nothing is loaded from elsewhere, and all is there without script.
+    """The page about ``run``, complete in itself: nothing is loaded from elsewhere, and all of it works without script.
 
     Raises:
         RunError: settings.json is damaged.
@@ -78,7 +78,7 @@ def render(run: RunDirectory) -> str:
 
 @cache
 def environment() -> Environment:
-    """What the templates of pages are read with: everything is escaped, and numbers are spelled."""
+    """The environment of the pages' templates: everything is escaped, and numbers are spelled."""
     environment = Environment(
         loader=PackageLoader("onnxsurgeon.report", "."),
         autoescape=True,
@@ -98,7 +98,7 @@ def environment() -> Environment:
 
 
 def _hash(script: str) -> str:
-    """What the content security policy knows the script by: nothing else on the page may run."""
+    """The hash by which the content security policy knows the script; no other script on the page may run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
@@ -107,7 +107,7 @@ def _result(history: History) -> Member | None:
 
 
 def status(run: RunDirectory, history: History, invocation: Invocation) -> str:
-    """How far the run is, in words."""
+    """The state of the run, in words."""
     if history.finish is not None:
         return "Finished"
     if not history.decisions:
@@ -138,7 +138,7 @@ def _pictures(scene: Scene) -> dict[str, Markup]:
 
 
 def _title(scene: Scene, member: Member) -> str:
-    """What is known of a branch, for the card at its marks; a line each."""
+    """What is known about a branch, for the card at its marks; one fact a line."""
     came = "" if member.parent is None else f" from {member.parent}"
     lines = [f"branch {member.number}: {member.surgery or 'surgery not known'}{came}"]
     if member.topology:
@@ -153,7 +153,7 @@ def _title(scene: Scene, member: Member) -> str:
 
 
 def _outcome(predictions: Classes | Labels | Values) -> dict[str, object]:
-    """What is written beside the picture of a head's predictions."""
+    """The texts beside the picture of a head's predictions."""
     if isinstance(predictions, Labels):
         names = [*predictions.names, *map(str, range(len(predictions.names), len(predictions.counts)))]
         return {"kind": "labels", "rows": list(zip(names, predictions.counts, strict=False))}
@@ -171,9 +171,9 @@ def _outcome(predictions: Classes | Labels | Values) -> dict[str, object]:
 
 
 def _recalls(classes: Classes) -> list[tuple[str, int, int, float]]:
-    """Of each class its name, the rows that are of it, how many of them are told right, and the share of those.
+    """For each class its name, its rows, how many of them are predicted right, and the share of those.
 
-    Nothing where the journal holds the mistakes alone, as of very many classes.
+    It is empty where the journal holds only the mistakes, as for very many classes.
     """
     totals, right = Counter[int](), Counter[int]()
     for true, told, rows in classes.cells:
@@ -185,7 +185,7 @@ def _recalls(classes: Classes) -> list[tuple[str, int, int, float]]:
 
 
 def fixed(value: float | None, places: int = 4) -> str:
-    """A number to so many places, with a true minus sign; a dash where there is none."""
+    """A number with that many places and a true minus sign; a dash where there is none."""
     return NOTHING if value is None else f"{value:.{places}f}".replace("-", "−")
 
 
@@ -198,12 +198,12 @@ def _thousands(value: int | None) -> str:
 
 
 def _plain(value: float) -> str:
-    """A number without needless digits: epochs are whole but for those right after a surgery."""
+    """A number without needless digits: epochs are whole except for those right after a surgery."""
     return f"{value:g}"
 
 
 def _capitalised(text: str) -> str:
-    """With a capital at its beginning, unless that is a file's name, and all else as it is."""
+    """The text with a capital at its beginning, unless that is a file's name."""
     return text if "." in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 

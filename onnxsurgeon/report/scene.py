@@ -1,4 +1,4 @@
-"""What the pictures of a run need to know besides its history."""
+"""What the pictures of a run need besides its history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxsurgeon.runs.predictions import Classes, Predictions
 
 
 def make_scene(history: History, invocation: Invocation) -> Scene:
-    """The history with the words and figures that belong to it."""
+    """Join the history with the words and figures that belong to it."""
     split = "test" if invocation.value("decide_by") == "test" else "held-out"
     given = history.members.get(0)
     predictions = history.finish.predictions if history.finish else ()
@@ -30,14 +30,14 @@ def make_scene(history: History, invocation: Invocation) -> Scene:
 
 
 def _named(predictions: Predictions, names: tuple[str, ...]) -> Predictions:
-    """With the names of a public data set's classes, where its files have none."""
+    """The predictions with the names of a public data set's classes, where its files have none."""
     if isinstance(predictions, Classes) and not predictions.names and predictions.count == len(names):
         return replace(predictions, names=names)
     return predictions
 
 
 def _number(invocation: Invocation, name: str) -> float:
-    """A setting that is a number, or what is usual where it is none."""
+    """A setting that is a number, or its usual value where it is none."""
     value = invocation.value(name)
     usual = {"singular_relative": Thresholds.relative, "singular_absolute": Thresholds.absolute}
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else usual[name]

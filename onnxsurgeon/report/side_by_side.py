@@ -1,4 +1,4 @@
-"""Two runs on one page: what each came to, how it went, what their front is, and in which settings they differ."""
+"""Two runs on one page: their results, courses and fronts, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Side:
     """A run, as the page shows it.
 
     Attributes:
-        letter: what it is called on the page.
-        name: of its folder.
+        letter: its name on the page.
+        name: name of its folder.
         invocation: how it was started.
-        history: what became of it.
+        history: its history.
         scene: what pictures need of it.
-        status: how far it is, in words.
+        status: its state, in words.
         headline: its wish, and its three numbers.
         picture: the given network beside the result; "" where there is none.
     """
@@ -132,7 +132,7 @@ def _finished(figure: Figure, found: list[Axes], sides: Sequence[Side], along: C
 
 
 def _rows(sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
-    """What is set side by side, row by row; rows that neither has are left out."""
+    """The rows of the comparison; rows that neither run has are left out."""
     columns = [_figures(side) for side in sides]
     names = list(dict.fromkeys(name for column in columns for name in column))
     return [(name, [column.get(name, _NOTHING) for column in columns]) for name in names]
@@ -161,7 +161,7 @@ def _figures(side: Side) -> dict[str, str]:
 
 
 def _remarks(sides: Sequence[Side]) -> list[str]:
-    """Why the figures of the two may not be comparable."""
+    """Reasons why the figures of the two may not be comparable."""
     first, second = (side.invocation for side in sides)
     said = []
     if first.recorded.get("digest of the data set") != second.recorded.get("digest of the data set"):
@@ -175,7 +175,7 @@ def _remarks(sides: Sequence[Side]) -> list[str]:
 
 
 def _settings(sides: Sequence[Side]) -> list[tuple[str, list[object], str]]:
-    """The settings in which the runs differ, with what they mean."""
+    """The settings in which the runs differ, with their meaning."""
     first, second = ({each.name: each for each in side.invocation.settings} for side in sides)
     found: list[tuple[str, list[object], str]] = []
     for name in dict.fromkeys([*first, *second]):

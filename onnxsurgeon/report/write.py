@@ -1,4 +1,4 @@
-"""Write a run's page, and its pictures as files, into its folder."""
+"""Writes a run's page, and its pictures as files, into its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _EXTRA = ("jinja2", "markupsafe", "matplotlib")
 
 
 def write_plots(run: Path) -> list[Path]:
-    """Write the report's pictures, each as SVG and as PNG, into the folder plots of the run in ``run``; their paths.
+    """Write the report's pictures, each as SVG and as PNG, into the folder plots of the run in ``run``.
+
+    Return their paths.
 
     Raises:
         RunError: as ``write_report`` does.
@@ -39,7 +41,7 @@ def write_plots(run: Path) -> list[Path]:
 
 
 def draw_picture(run: Path, name: str) -> Any:
-    """One of the report's pictures of the run in the folder ``run``, as a figure of matplotlib, on white.
+    """Draw one of the report's pictures of the run in the folder ``run``, as a figure of matplotlib, on white.
 
     Raises:
         RunError: there is no such picture, the run has nothing for it, or what ``write_report`` raises.
@@ -75,7 +77,7 @@ def write_report(run: Path) -> Path:
 
 
 def render_report(run: Path) -> bytes:
-    """The page about the run in the folder ``run``, as it is by now; nothing is written.
+    """Render the page about the run in the folder ``run`` in its present state; nothing is written.
 
     Raises:
         RunError: as ``write_report`` does.

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its directory, journal, branches and history, written and read."""
+"""The files that a run leaves on disk: its directory, journal, branches and history, written and read."""

@@ -1,4 +1,4 @@
-"""A branch: a network with its lineage and history, and the file it lives in."""
+"""A branch: a network with its lineage and history, and its file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Measurement:
         epoch: the same in epochs.
         stage: RECUPERATED or TRAINED.
         accuracy: on the validation split; R² for a regression.
-        loss: the mean loss there.
+        loss: mean loss on the validation split.
         rounding: see ``TrainedNetwork``; 0 where the file holds the weights as they are trained.
     """
 
@@ -46,17 +46,17 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """A network with where it comes from.
+    """A network and its origin.
 
     Attributes:
         number: counted from 0 over the run.
-        parent: number of the branch it was made from; None for the given model.
-        surgery: what made it, such as "widen:1:8"; "identity", or "start" for the given model.
+        parent: number of the branch from which it was made; None for the given model.
+        surgery: the surgery that made it, such as "widen:1:8"; "identity", or "start" for the given model.
         network: its current weights.
-        lineage: every surgery since the given model, identities left out.
-        history: its latest measurements, its ancestors' included; read from a file, those that are ``recent``.
+        lineage: every surgery since the given model, without identities.
+        history: its latest measurements, its ancestors' included; where it was read from a file, the ``recent`` ones.
         score: by eq. 16, after its latest measurement.
-        state: what the optimizer goes on with; None where it remembers nothing, or has not begun.
+        state: the optimizer's state; None for an optimizer without one, or before training.
     """
 
     number: int
@@ -75,7 +75,7 @@ class Branch:
 
     @property
     def file_name(self) -> str:
-        """Such as "0007-widen.onnx"."""
+        """The name of its file, such as "0007-widen.onnx"."""
         return f"{self.number:04d}-{self.operation}.onnx"
 
     @property
@@ -87,7 +87,7 @@ class Branch:
     def recent(self) -> tuple[Measurement, ...]:
         """The measurements that its file holds: from the end of the last step on.
 
-        All of them took more bytes than the weights of a small network. The journal has them.
+        All of them would take more bytes than the weights of a small network. The journal has them.
         """
         ends = [i for i, entry in enumerate(self.history[:-1]) if entry.stage == TRAINED]
         return self.history[ends[-1] :] if ends else self.history
@@ -117,9 +117,9 @@ class Branch:
 
 
 def write_branch(branch: Branch, folder: Path) -> Path:
-    """Write the branch's file, and before it its optimizer's state where it has one; return the file's path.
+    """Write the branch's file, after the optimizer's state where there is one; return the file's path.
 
-    What a run resumes from must be on the disk: see ``flush_branch``.
+    A run can resume only from what is on the disk: see ``flush_branch``.
 
     Raises:
         ModelError: it cannot be written.
@@ -186,7 +186,7 @@ def read_branch(path: Path) -> Branch:
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: carries no branch's metadata", "exchanged") from error
-    # Files are called by it.
+    # The number is part of file names.
     if branch.number < 0 or (parent or 0) < 0 or not _OPERATION.fullmatch(branch.operation):
         raise RunError(f"{path}: carries no branch's metadata", "exchanged")
     state = state_path(path)
@@ -194,9 +194,9 @@ def read_branch(path: Path) -> Branch:
 
 
 def digests(path: Path) -> Digests:
-    """SHA-256 of a branch's file and, where it has one, of its optimizer's state: as the journal holds them.
+    """SHA-256 of a branch's file and, where it has one, of its optimizer's state, as the journal holds them.
 
-    The former is that of ``model_digest``, which external data is part of.
+    The former is that of ``model_digest``, which includes external data.
 
     Raises:
         RunError: a file cannot be read.

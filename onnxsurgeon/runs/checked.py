@@ -1,4 +1,4 @@
-"""A stranger's journal: its lines, and events whose entries are taken only if they are what their types say."""
+"""A stranger's journal: its lines, and events whose entries are accepted only if they fit their types."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def read_lines(journal: Path) -> Lines:
 
 
 def event_of(record: Record) -> Event:
-    """The event that a line tells of; what it holds is checked entry by entry, when the entry is read.
+    """The event in a line; its entries are checked one by one, when they are read.
 
-    So a reader gets what it needs of a line that an older version wrote, or that is damaged where it does not look.
-    Reading an entry raises KeyError where it is missing, TypeError where it is of another type, and ValueError where
-    it is out of its bounds, or NaN.
+    So a reader gets what it needs from a line that an older version wrote, or that is damaged in other places. Reading
+    an entry raises KeyError where it is missing, TypeError where it is of another type, and ValueError where it is out
+    of its bounds, or NaN.
     """
     return cast(Event, _Checked(record, EVENTS[record["event"]]))
 
@@ -101,12 +101,12 @@ def _fit(value: object, hint: Any) -> Any:
     if kind is float:
         return float(_within(_of(value, int, float), bounds or Bounds()))
     if kind is str:
-        return _of(value, str).encode(errors="replace").decode()  # damage can hold half of a surrogate pair
+        return _of(value, str).encode(errors="replace").decode()  # damage can leave half of a surrogate pair
     return _of(value, kind)
 
 
 def _one_of(value: object, kinds: tuple[Any, ...]) -> Any:
-    """A value that may be None, or a record of several kinds, which are told apart by their "kind"."""
+    """A value that may be None, or a record of one of several kinds, which their "kind" tells apart."""
     if value is None and type(None) in kinds:
         return None
     others = [kind for kind in kinds if kind is not type(None)]
@@ -119,7 +119,7 @@ def _one_of(value: object, kinds: tuple[Any, ...]) -> Any:
 
 
 def _of(value: object, *kinds: type) -> Any:
-    """The value, where it is of one of these types; true and false are no numbers."""
+    """The value, if it is of one of these types; true and false do not count as numbers."""
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise TypeError(f"no {kinds[-1].__name__}")
     return value

@@ -1,4 +1,4 @@
-"""What a run is between two decision points, and the event in the journal that it is resumed from."""
+"""The state of a run between two decision points, and the event in the journal from which it is resumed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CHANGED = "was changed since the run wrote it; the run cannot be resumed"
 
 @dataclass(frozen=True)
 class CyclePosition:
-    """Where in its phases a search is; see ``GrowAndShrink`` and ``ShrinkTrained``.
+    """The position of a search in its phases; see ``GrowAndShrink`` and ``ShrinkTrained``.
 
     Attributes:
         phase: GROW, SETTLE, REFIT, PRUNE, RACE, SHRINK or DONE.
         begin: epoch in which the current cycle of the learning rate began.
-        end: the one in which it ends.
-        root: number of the branch that began to settle, or the current cycle.
-        top: parameters that shrinking began with.
-        halvings: how often a step of shrinking was halved, since the network had lost too much.
-        tries: for how many sizes it was found whether a network is accurate enough.
-        failed: parameters of the smallest network that was not, though it was trained; 0: none yet.
+        end: epoch in which it ends.
+        root: number of the branch with which settling, or the current cycle, began.
+        top: parameters with which shrinking began.
+        halvings: number of times that a step of shrinking was halved, since the network had lost too much.
+        tries: number of sizes for which it is known whether a network is accurate enough.
+        failed: parameters of the smallest network that was trained and not accurate enough; 0: none yet.
         rate: factor of the learning rate that fits a trained start.
         uses_made: whether rows that were made of the given ones are trained on.
-        least: the loss on the rows that decide with which the current cycle began; None: it is the first.
+        least: the loss on the deciding rows with which the current cycle began; None: it is the first.
     """
 
     phase: str = GROW
@@ -54,7 +54,7 @@ class CyclePosition:
 
 @dataclass
 class State:
-    """What a run is at a checkpoint; the networks themselves are in the branch files.
+    """The state of a run at a checkpoint; the networks themselves are in the branch files.
 
     Attributes:
         epoch: epochs trained.
@@ -65,7 +65,7 @@ class State:
         steps: training steps over all branches.
         seconds: wall time, over all resumptions.
         training_seconds: the part of it spent inside ONNX Runtime training.
-        search: where in its phases the search is.
+        search: the position of the search in its phases.
         front: the branches that no other dominates; empty where the search keeps none.
     """
 
@@ -91,7 +91,9 @@ class _Front(TypedDict, total=False):
 
 
 def checkpoint(state: State, folder: Path) -> Resumable:
-    """What a run is resumed from, for the journal: all but what is in its branches' files, which are on the disk then.
+    """Make the journal's event from which the run can resume: all except what the branches' files hold.
+
+    The files are on the disk then.
 
     Raises:
         RunError: a branch's file cannot be read.
@@ -126,9 +128,9 @@ def checkpoint(state: State, folder: Path) -> Resumable:
 
 
 def restored(event: Resumable, folder: Path) -> State:
-    """The state that a checkpoint describes, its branches read from their files.
+    """Read the state that a checkpoint describes, with its branches from their files.
 
-    ``why_damaged`` has nothing against the event.
+    ``why_damaged`` must have found nothing wrong with the event.
 
     Raises:
         RunError: a file is not the one that the run wrote.
@@ -162,7 +164,7 @@ def restored(event: Resumable, folder: Path) -> State:
 
 
 def require_given(lines: Iterable[Line], folder: Path) -> None:
-    """See that the given model is as it was when it was measured, by the journal's lines up to a checkpoint.
+    """Check that the given model is the one that was measured, by the journal's lines up to a checkpoint.
 
     Raises:
         RunError: its file is gone, is another, or was changed.
@@ -186,13 +188,13 @@ def require_unchanged(path: Path, digest: str) -> None:
     """Raise RunError where a branch's file, or its external data, is not what the run wrote."""
     if not path.is_file():
         raise RunError(f"{path}: is gone; the run cannot be resumed from this checkpoint", "gone")
-    # The digests of earlier runs leave external data out.
+    # The digests of earlier runs do not include external data.
     if digest not in (model_digest(path), file_digest(path)):
         raise RunError(f"{path}: {_CHANGED}", "exchanged")
 
 
 def resumed(state: State) -> Resumed:
-    """What callbacks are told of the state that a run resumes from: what they would have heard of its branches."""
+    """The event that tells callbacks what they would have heard of the branches from which a run resumes."""
     return Resumed(
         event="resumed",
         epoch=state.epoch,

@@ -1,4 +1,4 @@
-"""Why a run cannot go on from a line of its journal, which may be damaged, or a stranger's."""
+"""Reasons why a run cannot go on from a line of its journal, which may be damaged, or a stranger's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PHASES = (GROW, SETTLE, REFIT, SHRINK, DONE, PRUNE, RACE)
 _TRAINED = ("branch", "digest", "state_digest")
 _FILE_NAME = re.compile(r"([0-9]{4,18})-[a-z_]+\.onnx")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# What a run resumes from; other entries of a checkpoint are told to callbacks and shown by the report.
+# The entries that a resumption reads; callbacks and the report use the others.
 _NEEDED = (
     "epoch",
     "branches",
@@ -30,9 +30,9 @@ _NEEDED = (
 
 
 def why_damaged(record: Record) -> str:
-    """Why a run cannot go on from a line of its journal that tells of this; "" where it can.
+    """Why a run cannot go on from the record of a journal's line; "" where it can.
 
-    Only what a resumption reads is looked at: checkpoints, and the digests of branches that were trained since.
+    Only the entries that a resumption reads are checked: checkpoints, and the digests of branches trained since.
     """
     kind = record["event"]
     try:
@@ -50,7 +50,7 @@ def why_damaged(record: Record) -> str:
 
 
 def _check_checkpoint(event: Resumable) -> None:
-    """Raise UnfitError where numbers of a checkpoint, each of the right type, do not go together."""
+    """Raise UnfitError where numbers of a checkpoint, each of the right type, contradict one another."""
     files = {}
     for number, described in event["files"].items():
         _require(len(described) == 2, f"files.{number}")
@@ -84,7 +84,7 @@ def _check_checkpoint(event: Resumable) -> None:
 
 
 def _number(name: str, where: str) -> int:
-    """The number of the branch with a file of that name, which is a name and no path."""
+    """The number of the branch with a file of that name, which must be a name and no path."""
     found = _FILE_NAME.fullmatch(name)
     if found is None:
         raise UnfitError(f"'{where}' is {name[:60]!r}, not the name of a branch's file")

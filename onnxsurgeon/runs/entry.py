@@ -16,12 +16,12 @@ class Entry:
     Attributes:
         branch: its number.
         file: name of its file.
-        digest: SHA-256 of that.
+        digest: SHA-256 of that file.
         topology: widths of its layers.
         accuracy: on the validation split.
-        loss: there.
-        parameters: how many it has.
-        size: of its file, in bytes.
+        loss: mean loss on the validation split.
+        parameters: number of its parameters.
+        size: bytes of its file.
         latency: milliseconds for a row; None where nothing asks for it.
         multiplications: with weights, for a row (MACs); None where nothing asks for it.
         memory: bytes of the tensors that are in memory at once for a row; None where nothing asks for it.
@@ -58,12 +58,13 @@ class Entry:
     def is_dominated_by(self, other: Entry) -> bool:
         """Whether ``other`` is nowhere worse, and somewhere better, in accuracy, parameters and latency.
 
-        Latencies within ``SAME_LATENCY`` of each other count as equal: they are measured.
+        Latencies within ``SAME_LATENCY`` of each other count as equal, since they are measured.
         """
         mine, others = self.latency or 0.0, other.latency or 0.0
         if other.accuracy < self.accuracy or other.parameters > self.parameters or others > mine * SAME_LATENCY:
             return False
         same = (other.accuracy, other.parameters) == (self.accuracy, self.parameters)
-        # Of equals the given one stays, else that of less loss: few rows have few accuracies. Then the earlier one.
+        # Of equal ones the given one stays, else the one with less loss, since few rows give few accuracies, else the
+        # earlier.
         order = min((each.branch > 0, each.loss, each.branch) for each in (self, other))
         return not same or others * SAME_LATENCY < mine or order[2] == other.branch

@@ -1,8 +1,8 @@
 """Every event of a run and its fields: the lines of journal.jsonl, and what callbacks are given.
 
-One file: a table that is read as a whole. The searches build these types, and whatever is told of a run reads them;
-``runs/lines.py`` writes them as lines, and ``runs/checked.py`` takes them from the lines of a stranger's journal, where
-an entry is checked against its type and the bounds that stand in it.
+One file: a table that is read as a whole. The searches build these types, and all observers of a run read them;
+``runs/lines.py`` writes them as lines, and ``runs/checked.py`` reads them from the lines of a stranger's journal, where
+each entry is checked against its type and its bounds.
 
 An event is a dict. Its kind stands under "event"; ``EVENTS`` tells which class below describes which kind. They come in
 this order: "run", then "started" ("resumed" in a resumed run, and "extended" where it goes on for longer), then for
@@ -18,18 +18,18 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from onnxsurgeon.task import Predicted
 
-# Finite, and far beyond anything a run counts: damage must not reach the axes of a picture.
+# Finite, and far beyond anything that a run counts: damage must not reach the axes of a picture.
 LARGEST = 1e15
-FINITE = 1e300  # of what may have diverged
+FINITE = 1e300  # of values that may have diverged
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number of a journal may be: an integer without bounds of its own lies between 0 and ``LARGEST``.
+    """The bounds of a number in a journal; an integer without bounds of its own lies between 0 and ``LARGEST``.
 
     Attributes:
-        least: as small as it can be.
-        most: as large as it can be.
+        least: the smallest possible value.
+        most: the largest possible value.
     """
 
     least: float = -LARGEST
@@ -38,14 +38,14 @@ class Bounds:
 
 Epochs = Annotated[float, Bounds(0)]
 Accuracy = Annotated[float, Bounds(-FINITE, 1)]  # or R², which has no least value
-Diverging = Annotated[float, Bounds(-FINITE, FINITE)]  # what training lets become very large, such as a loss
+Diverging = Annotated[float, Bounds(-FINITE, FINITE)]  # values that may become very large in training, such as a loss
 
 
 class StartRecord(TypedDict):
     """Whether the given model is trained.
 
     Attributes:
-        is_trained: whether it is, or was said to be.
+        is_trained: whether it is trained, or was said to be.
         reason: why, in words.
     """
 
@@ -61,21 +61,21 @@ class Run(TypedDict):
         path: the run directory.
         settings: every hyperparameter, by name.
         rows: given rows to train on.
-        made_rows: how many more were made of them.
+        made_rows: number of rows that were made of them.
         batches_per_epoch: training steps in an epoch.
-        validation_rows: to choose by.
-        validation: where those are from: "held-out" or "test".
+        validation_rows: rows to choose by.
+        validation: the origin of those: "held-out" or "test".
         engine: "loop" or "artifacts".
         device: "cpu" or "cuda".
         workers: branches trained side by side.
         cluster: address of the cluster, or "".
-        classes: how many; 0 where nothing is classified.
-        task: what the model does, such as "multi-class".
-        metric: what "accuracy" is in all events: "accuracy", or "R²" for a regression; "agreement" or "fidelity" with
-            a teacher.
+        classes: number of classes; 0 where nothing is classified.
+        task: the model's task, such as "multi-class".
+        metric: the meaning of "accuracy" in all events: "accuracy", or "R²" for a regression; "agreement" or "fidelity"
+            with a teacher.
         start: whether the given model is trained, "is_trained", and why, "reason".
-        notes: what is worth knowing about the model.
-        other_versions: packages whose versions differ from those that a resumed run was started with.
+        notes: notes on the model.
+        other_versions: packages whose versions differ from those with which a resumed run was started.
     """
 
     event: Literal["run"]
@@ -99,14 +99,14 @@ class Run(TypedDict):
 
 
 class Known(TypedDict):
-    """A branch that a resumed run goes on with.
+    """A branch with which a resumed run goes on.
 
     Attributes:
         branch: its number.
-        parent: number of the branch it was made from; None for the given model.
-        surgery: what made it.
+        parent: number of the branch from which it was made; None for the given model.
+        surgery: the surgery that made it.
         topology: widths of its layers.
-        parameters: how many it has.
+        parameters: number of its parameters.
         accuracy: on the validation rows.
         gain: accuracy less that at the end of the step before.
         score: by eq. 16.
@@ -127,9 +127,9 @@ class Resumed(TypedDict):
 
     Attributes:
         event: "resumed".
-        epoch: of the checkpoint.
-        branches: those that go on.
-        best: the one that would be the result if the run ended here.
+        epoch: epoch of the checkpoint.
+        branches: the branches that go on.
+        best: the branch that would be the result if the run ended here.
         steps: training steps so far, over all branches.
         seconds: wall time so far.
     """
@@ -148,12 +148,12 @@ class FrontModel(TypedDict):
     Attributes:
         branch: its number.
         file: name of its file among the branches, or its path in the run directory.
-        digest: SHA-256 of that.
+        digest: SHA-256 of that file.
         topology: widths of its layers.
         accuracy: on the validation rows.
-        loss: there.
-        parameters: how many it has.
-        size: of its file, in bytes.
+        loss: mean loss on the validation rows.
+        parameters: number of its parameters.
+        size: bytes of its file.
         latency: milliseconds for a row; None where nothing asks for it.
         multiplications: with weights, for a row (MACs); None where nothing asks for it.
         memory: bytes of the tensors that are in memory at once for a row; None where nothing asks for it.
@@ -173,7 +173,7 @@ class FrontModel(TypedDict):
 
 
 class Resumable(TypedDict):
-    """What a run resumes from; see ``Checkpoint``."""
+    """A state from which a run can resume; see ``Checkpoint``."""
 
     epoch: int
     branches: list[int]
@@ -195,28 +195,28 @@ class Resumable(TypedDict):
 
 
 class Checkpoint(Resumable):
-    """The given model is measured, or a decision is taken: a state that a run resumes from.
+    """The given model is measured, or a decision is taken: a state from which a run can resume.
 
-    In the journal it carries a "checksum" besides; see ``lines``.
+    In the journal it also carries a "checksum"; see ``lines``.
 
     Attributes:
         epoch: epochs trained.
         branches: numbers of the branches that go on.
-        topologies: theirs, in the same order.
-        parameters: theirs.
-        accuracies: theirs, on the validation rows.
-        losses: theirs, there.
+        topologies: topology of each of these branches, in the same order.
+        parameters: number of parameters of each of them.
+        accuracies: accuracy of each of them on the validation rows.
+        losses: loss of each of them on the validation rows.
         best: number of the branch that would be the result if the run ended here.
         best_accuracy: its accuracy on the validation rows.
         files: by number, name and SHA-256 of the files of these branches.
         states: by number, SHA-256 of the optimizer's state, of branches that have one.
-        next_number: of the next branch.
+        next_number: number of the next branch.
         stale: decision points since the best accuracy rose.
         steps: training steps so far, over all branches.
         seconds: wall time so far, over all resumptions.
         training_seconds: the part of it inside ONNX Runtime's training.
         search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
-        front: the branches that no other dominates, of such a search.
+        front: the branches that no other dominates, for such a search.
         event: "started" or "decided".
     """
 
@@ -224,28 +224,29 @@ class Checkpoint(Resumable):
 
 
 class Extended(Resumable):
-    """A run is to go on for longer than it was made for; a state that it resumes from, as at the checkpoint before.
+    """A run is to go on for longer than it was made for; it can resume from this state, which is the last checkpoint's.
 
-    In the journal it carries a "checksum" besides; see ``lines``. All but "run_epochs" is as of ``Checkpoint``.
+    In the journal it also carries a "checksum"; see ``lines``. All entries except "run_epochs" are as in
+    ``Checkpoint``.
 
     Attributes:
         epoch: epochs trained.
         branches: numbers of the branches that go on.
-        topologies: theirs, in the same order.
-        parameters: theirs.
-        accuracies: theirs, on the validation rows.
-        losses: theirs, there.
+        topologies: topology of each of these branches, in the same order.
+        parameters: number of parameters of each of them.
+        accuracies: accuracy of each of them on the validation rows.
+        losses: loss of each of them on the validation rows.
         best: number of the branch that would be the result if the run ended here.
         best_accuracy: its accuracy on the validation rows.
         files: by number, name and SHA-256 of the files of these branches.
         states: by number, SHA-256 of the optimizer's state, of branches that have one.
-        next_number: of the next branch.
+        next_number: number of the next branch.
         stale: decision points since the best accuracy rose.
         steps: training steps so far, over all branches.
         seconds: wall time so far, over all resumptions.
         training_seconds: the part of it inside ONNX Runtime's training.
         search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
-        front: the branches that no other dominates, of such a search.
+        front: the branches that no other dominates, for such a search.
         event: "extended".
         run_epochs: the length of the run from here on.
     """
@@ -260,13 +261,13 @@ class Proposed(TypedDict):
     Attributes:
         event: "proposed".
         branch: number of the branch that it will make.
-        parent: number of the branch that it is performed on.
+        parent: number of the branch on which it is performed.
         surgery: such as "widen:1:8", or "identity".
-        score: of the recommendation, between 0 and 1.
-        parameters: how many the branch will have.
+        score: score of the recommendation, between 0 and 1.
+        parameters: number of parameters that the branch will have.
         reason: why it is recommended, a sentence.
-        epoch: of the decision point.
-        draw: which draw of that decision point; 0 is the first.
+        epoch: epoch of the decision point.
+        draw: number of the draw at that decision point; 0 is the first.
     """
 
     event: Literal["proposed"]
@@ -284,7 +285,7 @@ class Spectrum(TypedDict):
     """Singular values of a layer.
 
     Attributes:
-        count: how many there are.
+        count: number of singular values.
         values: up to 128 of them, descending.
     """
 
@@ -293,7 +294,7 @@ class Spectrum(TypedDict):
 
 
 class Spectra(TypedDict):
-    """What a surgery does to singular values; None where a large layer's would have to be computed for this alone.
+    """The effect of a surgery on singular values; None where a large layer's would have to be computed for this alone.
 
     Attributes:
         layer: the hidden layer, counted from 1.
@@ -322,7 +323,7 @@ class Operated(Spectra):
 
 
 class Digests(TypedDict):
-    """What the files of a branch are known by.
+    """The digests that identify the files of a branch.
 
     Attributes:
         digest: SHA-256 of its file.
@@ -343,14 +344,14 @@ class Measured(Digests):
         state_digest: SHA-256 of its optimizer's state, where that has one.
         event: "recuperated" or "trained".
         branch: its number.
-        parent: number of the branch it was made from.
-        surgery: what made it.
+        parent: number of the branch from which it was made.
+        surgery: the surgery that made it.
         topology: widths of its layers.
-        parameters: how many it has.
+        parameters: number of its parameters.
         epoch: epochs trained, with a fraction.
         accuracy: on the validation rows.
         gain: accuracy less the parent's.
-        loss: the mean there.
+        loss: mean loss on the validation rows.
         score: by eq. 16.
     """
 
@@ -373,7 +374,7 @@ class Chosen(TypedDict):
     Attributes:
         event: "chosen".
         branch: the winner's number.
-        learning_rate: the one that it was trained with, and goes on with.
+        learning_rate: the rate with which it was trained, and goes on.
         uses_made: whether rows that were made of the given ones are trained on.
         reason: why, in words.
     """
@@ -391,7 +392,7 @@ class Dropped(TypedDict):
     Attributes:
         event: "dropped".
         branch: its number.
-        reason: "score" where others scored higher, else in words.
+        reason: "score" where others scored higher, else a reason in words.
     """
 
     event: Literal["dropped"]
@@ -400,10 +401,10 @@ class Dropped(TypedDict):
 
 
 class Costs(TypedDict):
-    """What a model takes.
+    """The costs of a model.
 
     Attributes:
-        parameters: how many it has.
+        parameters: number of its parameters.
         size: bytes of its file, external data included.
         latency: milliseconds for a row, as measured at the end; None where that would have taken too long.
         multiplications: with weights, for a row (MACs); None where nothing asks for it.
@@ -418,7 +419,7 @@ class Costs(TypedDict):
 
 
 class Result(TypedDict):
-    """What a run came to; see ``Finished``."""
+    """The result of a run; see ``Finished``."""
 
     run: str
     best: str
@@ -449,26 +450,26 @@ class Finished(Result):
         run: the run directory.
         best: path of the result's file.
         branch: number of the branch that is the result.
-        topology: its.
-        parameters: how many it has.
-        surgeries: those that made it out of the given model.
-        validation_accuracy: what it was chosen by.
+        topology: topology of the result.
+        parameters: number of parameters of the result.
+        surgeries: the surgeries that led from the given model to the result.
+        validation_accuracy: the accuracy by which it was chosen.
         test_accuracy: on the test split.
-        test_loss: the mean there.
+        test_loss: mean loss on the test split.
         start_test_accuracy: the given model's accuracy on the test split.
         steps: training steps over all branches.
         seconds: wall time, over all resumptions.
         training_seconds: the part of it inside ONNX Runtime's training.
-        before: what the given model takes.
-        after: what the result takes.
+        before: the costs of the given model.
+        after: the costs of the result.
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
-        remarks: what is to be said of it, in sentences.
+        remarks: remarks on the result, in sentences.
         front: with objective pareto the networks that no other dominates, as files in the run directory.
-        is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
+        is_refitted: whether it was trained once more on all rows, including those by which it was chosen.
         shortfall: what was asked for and not found, in words.
         event: "finished".
-        predictions: for each head what the result says of the test split: counts of (true, predicted) classes, counts
-            for each of several labels, or some of the true and predicted values.
+        predictions: for each head the result's predictions on the test split: counts of (true, predicted) classes,
+            counts for each of several labels, or some of the true and predicted values.
     """
 
     event: Literal["finished"]

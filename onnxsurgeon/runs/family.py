@@ -21,7 +21,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class LayerSpectra:
-    """A layer's singular values before a surgery, and those of what stands in its place; None: not computed."""
+    """A layer's singular values before a surgery, and those of the layers in its place; None: not computed."""
 
     layer: int
     before: Spectrum | None
@@ -30,7 +30,7 @@ class LayerSpectra:
 
 @dataclass(frozen=True)
 class Point:
-    """A branch measured: when, at which stage, how accurate it was, and its loss where the journal tells it."""
+    """A measurement of a branch: when, at which stage, its accuracy, and its loss where the journal tells it."""
 
     epoch: float
     stage: str
@@ -40,25 +40,25 @@ class Point:
 
 @dataclass(frozen=True)
 class Member:
-    """A branch of the family, tried or kept; what the journal does not tell is None or empty.
+    """A branch of the family, tried or kept; whatever the journal does not tell is None or empty.
 
     Attributes:
         number: its own.
-        parent: number of the branch it was made from.
-        surgery: what made it.
-        epoch: of the decision point it was proposed at.
-        draw: which draw of that decision point; 0 is the first.
+        parent: number of the branch from which it was made.
+        surgery: the surgery that made it.
+        epoch: epoch of the decision point at which it was proposed.
+        draw: number of the draw at that decision point; 0 is the first.
         proposal: score of the recommendation, before any training.
         reason: why the surgery was recommended.
         topology: widths of its layers.
-        parameters: how many.
+        parameters: number of its parameters.
         points: its own measurements, without its ancestors'.
-        gain: accuracy less the parent's, at the latest of them.
-        score: by eq. 16, or −loss, at the latest of them.
+        gain: accuracy less the parent's, at its latest measurement.
+        score: by eq. 16, or −loss, at its latest measurement.
         dropped: why it was not kept, in the journal's words.
         kept: whether the run went on with it.
         file: name of its file among the branches.
-        operated: what its surgery did to the singular values.
+        operated: the effect of its surgery on the singular values.
     """
 
     number: int
@@ -109,20 +109,20 @@ class Decision:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a finished run came to.
+    """The result of a finished run.
 
     Attributes:
         branch: number of the branch that is the result.
-        topology: its.
-        parameters: how many it has.
-        surgeries: those that made it out of the given model.
-        validation_accuracy: what it was chosen by.
+        topology: topology of the result.
+        parameters: number of parameters of the result.
+        surgeries: the surgeries that led from the given model to the result.
+        validation_accuracy: the accuracy by which it was chosen.
         test_accuracy: on the test split.
-        start_test_accuracy: the given model's there.
-        predictions: of the result on the test split, each head's.
-        costs: what the given model takes and what the result does; None in runs from before they were measured.
+        start_test_accuracy: the given model's accuracy on the test split.
+        predictions: predictions of the result on the test split, each head's.
+        costs: the costs of the given model and of the result; None in runs recorded before these were measured.
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
-        remarks: what is to be said of it, in sentences.
+        remarks: remarks on the result, in sentences.
         shortfall: what was asked for and not found.
         front: with objective pareto the models of RUN/front, the largest first.
     """
@@ -185,7 +185,7 @@ class History:
         return found[::-1]
 
     def plain(self) -> list[Member]:
-        """The given model and what plain training alone made of it, for as long as that was tried."""
+        """The given model and its descendants by plain training alone, for as long as that was tried."""
         found = [self.members[0]] if 0 in self.members else []
         while found:
             children = [
@@ -208,7 +208,7 @@ class History:
         return found
 
     def fate(self, member: Member) -> str:
-        """What became of a branch, in words."""
+        """The fate of a branch, in words."""
         if member.surgery == START:
             return "given model"
         if member.kept:
@@ -219,5 +219,5 @@ class History:
             return "not decided"
         if self.damaged or member.at(TRAINED) is None:
             return "not known"
-        # The journal has no event for those trained in a draw that was followed by another.
+        # The journal has no event for branches of a draw that was followed by another.
         return "dropped: less accurate than before"

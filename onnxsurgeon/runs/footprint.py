@@ -1,4 +1,4 @@
-"""What a model costs whoever deploys it, and how that of a result compares with that of the given model."""
+"""The costs of a model for whoever deploys it, and how the result's compare with the given model's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from onnxsurgeon.quantities import spell_count, spell_latency, spell_size
 from onnxsurgeon.runs.events import Costs
 
-SAME_LATENCY = 1.1  # latencies are measured: nearer ones than by this factor are about the same
+SAME_LATENCY = 1.1  # latencies are measured, so they are about the same if they differ by less than this factor
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a model takes.
+    """The costs of a model.
 
     Attributes:
-        parameters: how many trainable values it has.
+        parameters: number of its trainable values.
         size: bytes of its file, external data included.
         latency: milliseconds that ONNX Runtime takes for a row, on one thread of this machine; None where that was not
             measured, since it would have taken longer than a second.
@@ -42,13 +42,13 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the figures that a result is summed up in, in words.
+    """One of the figures that sum up a result, in words.
 
     Attributes:
-        name: what it is.
-        before: that of the given model.
-        after: that of the result.
-        change: the one beside the other, such as "10× fewer".
+        name: its name.
+        before: the value for the given model.
+        after: the value for the result.
+        change: the comparison of the two, such as "10× fewer".
     """
 
     name: str
@@ -60,7 +60,7 @@ class Figure:
 def figures(before: Footprint, after: Footprint, *, is_given: bool = False) -> list[Figure]:
     """The parameters, the file's size and, where they are known, MACs, memory and latency of a row, before and after.
 
-    Where the result is the given network (``is_given``), its file has more bytes only by telling where it comes from.
+    Where the result is the given network (``is_given``), its file has more bytes only because it tells its origin.
     """
     size = "the same network" if is_given else _change(before.size, after.size, "smaller", "larger")
     found = [
@@ -91,17 +91,17 @@ def figures(before: Footprint, after: Footprint, *, is_given: bool = False) -> l
 
 
 def measured_figure(metric: str, before: float, after: float) -> Figure:
-    """The metric on the test rows."""
+    """The figure of the metric on the test rows."""
     return Figure(f"test {metric}", spell_metric(before), spell_metric(after), f"{after - before:+.4f}")
 
 
 def spell_metric(value: float) -> str:
-    """An accuracy or R² to four places; of an R² far below 0 fewer."""
+    """An accuracy or R² to four places; fewer for an R² far below 0."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def _change(before: float, after: float, less: str, more: str, same: float = 1.0) -> str:
-    """By which factor ``after`` is less or more than ``before``; below the factor ``same`` it is about as much."""
+    """By which factor ``after`` is less or more than ``before``; within the factor ``same`` they are about the same."""
     if before == after:
         return "the same"
     factor, word = (before / after, less) if before > after else (after / before, more)

@@ -1,7 +1,7 @@
-"""What a run's journal tells, as plain rows.
+"""The contents of a run's journal, as plain rows.
 
-Unlike a resumption, which needs a state it can trust, a report shows what can be read: a damaged line is left out and
-counted, and the branches it was about are shown with what other lines tell of them.
+A resumption needs a state that it can trust, but a report shows whatever can be read: a damaged line is left out and
+counted, and its branches are shown with what other lines tell of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FILE_NAME = re.compile(r"(\d{4,})-[a-z_]+\.onnx")
 
 
 def read_history(run: RunDirectory) -> History:
-    """What is in ``run``; whatever is damaged is left out."""
+    """Read the history of ``run``; whatever is damaged is left out."""
     lines = read_lines(run.journal)
     history = History(damaged=list(lines.damaged), cut_off=lines.cut_off)
     for line, record in lines.records:
@@ -37,7 +37,7 @@ def read_history(run: RunDirectory) -> History:
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             history.damaged.append(line)
             continue
-        if why_damaged(record):  # of no concern for the page, but a run would not go on from it
+        if why_damaged(record):  # the page does not need it, but a run would not go on from it
             history.damaged.append(line)
     history.damaged.sort()
     _complete(history, run.branches)
@@ -45,7 +45,7 @@ def read_history(run: RunDirectory) -> History:
 
 
 def _enter(history: History, event: events.Event) -> None:
-    """Enter one event; nothing is changed where it cannot be read."""
+    """Enter one event; where it cannot be read, nothing is changed."""
     if event["event"] == "started" or event["event"] == "decided":
         _decide(history, event)
     elif event["event"] == "proposed":
@@ -61,7 +61,7 @@ def _enter(history: History, event: events.Event) -> None:
 
 
 def _finish(event: events.Finished) -> Finish:
-    """What the run came to; runs from before some of it was told do not have it."""
+    """The result of the run; runs recorded before an entry existed lack it."""
     return Finish(
         event["branch"],
         event["topology"],
@@ -80,7 +80,10 @@ def _finish(event: events.Finished) -> Finish:
 
 
 def _front(model: events.FrontModel) -> Entry:
-    """A model of RUN/front; ValueError where its file is none there: a stranger's journal leads nowhere else."""
+    """A model of RUN/front.
+
+    ValueError where its file is none there, since a stranger's journal must not lead elsewhere.
+    """
     if not _FRONT_FILE.fullmatch(model["file"]):
         raise ValueError(model["file"])
     return Entry(
@@ -153,7 +156,7 @@ def _measure(history: History, event: events.Measured) -> None:
         parameters=event["parameters"],
         gain=event["gain"],
         score=event["score"],
-        # A branch that was trained on without surgery is not proposed before.
+        # A branch that was trained on without surgery was not proposed before.
         epoch=known.epoch if known else max((each.epoch for each in history.decisions), default=0.0),
         points=(*(known.points if known else ()), point),
     )
@@ -187,7 +190,7 @@ def _complete(history: History, folder: Path) -> None:
     }
     given = history.members.get(0)
     if given is not None and given.file:
-        with contextlib.suppress(OnnxSurgeonError):  # the page then lacks this one figure
+        with contextlib.suppress(OnnxSurgeonError):  # the page then lacks only this figure
             history.members[0] = replace(given, parameters=read_branch(folder / given.file).network.parameter_count)
 
 

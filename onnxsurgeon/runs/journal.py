@@ -1,8 +1,8 @@
 """The run directory: settings, journal and branch files.
 
-Every event is one line of journal.jsonl, which a killed run goes on from; see ``runs.resumption``.
+Every event is one line of journal.jsonl, from which a killed run goes on; see ``runs.resumption``.
 
-The folder may be a stranger's, or damaged: no file in it is a link, and what is read is checked where it is read.
+The folder may be a stranger's, or damaged: no file in it may be a link, and files are checked where they are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnxsurgeon.runs.own_files import read_own_file, refuse_links
 from onnxsurgeon.runs.records import check_settings
 from onnxsurgeon.typed import UnfitError
 
-# What is in a run directory; a file or folder whose name begins so and that is a link is refused.
+# The contents of a run directory; a file or folder whose name begins so and that is a link is refused.
 _NAMES = (
     "settings.json",
     "journal.jsonl",
@@ -44,8 +44,8 @@ _NAMES = (
     "mlflow.json",
 )
 _LARGEST_SETTINGS = 2**24  # bytes
-_ATTEMPTS, _MOMENT = 5, 0.02  # to hold a run, and the seconds between them
-# Events a run can be resumed from: both hold the whole state, but for what is in the branch files.
+_ATTEMPTS, _MOMENT = 5, 0.02  # tries to hold a run, and the seconds between them
+# Events from which a run can resume: they hold the whole state, except for the contents of the branch files.
 CHECKPOINTS = ("started", "decided", "extended")
 _NEEDED = (*CHECKPOINTS, "finished")
 
@@ -72,7 +72,7 @@ class RunDirectory:
 
     @property
     def front(self) -> Path:
-        """The models of the front, where the objective is one."""
+        """Folder of the models of the front, where the objective is pareto."""
         return self.path / "front"
 
     @property
@@ -82,15 +82,15 @@ class RunDirectory:
 
     @property
     def settings_file(self) -> Path:
-        """Everything the run was started with."""
+        """File of everything with which the run was started."""
         return self.path / "settings.json"
 
     @classmethod
     def create(cls, path: Path | None, stem: str, fill: Callable[[RunDirectory], None]) -> RunDirectory:
         """Make a new run directory: ``path``, or else runs/STEM-N with the next free N.
 
-        ``fill`` writes what belongs into it from the start. The folder appears complete or not at all: it is made
-        under a temporary name and renamed.
+        ``fill`` writes the files that belong into it from the start. The folder appears complete or not at all: it is
+        made under a temporary name and renamed.
 
         Raises:
             RunError: ``path`` exists, or cannot be made.
@@ -115,10 +115,10 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run directory.
+        """Open an existing run directory.
 
         Raises:
-            RunError: it is none, or something in it is a link: what is written there would end up elsewhere.
+            RunError: it is none, or something in it is a link, so that files would be written elsewhere.
         """
         run = cls(path)
         try:
@@ -127,7 +127,7 @@ class RunDirectory:
                     raise RunError(f"{path}: not a run directory: no {needed.name} in it", "not-a-run")
             for entry in path.iterdir():
                 if entry.name.startswith(_NAMES):
-                    refuse_links(entry, inside=entry.name != "teacher")  # what does not fit there is made again
+                    refuse_links(entry, inside=entry.name != "teacher")  # files that do not fit there are made again
         except OSError as error:
             raise RunError(
                 f"{error.filename or path}: cannot be read: {error.strerror or error}", "cannot-read"
@@ -142,7 +142,7 @@ class RunDirectory:
         """Read settings.json.
 
         Raises:
-            RunError: it is damaged, or an entry that is read somewhere is not what it should be.
+            RunError: it is damaged, or an entry that is used somewhere is of another type.
         """
         try:
             record = json.loads(read_own_file(self.settings_file, _LARGEST_SETTINGS))
@@ -156,7 +156,7 @@ class RunDirectory:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the run for this process; a kill lets go of it. Where there is no flock (Windows), nothing is held.
+        """Hold the run for this process; a kill releases it. Where there is no flock (Windows), nothing is held.
 
         Raises:
             RunError: another process holds it.
@@ -173,7 +173,7 @@ class RunDirectory:
                     try:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         break
-                    except BlockingIOError:  # or someone only looks, for a moment, whether it is held
+                    except BlockingIOError:  # or another process only checks, for a moment, whether it is held
                         if attempt == _ATTEMPTS - 1:
                             raise
                         time.sleep(_MOMENT)
@@ -184,7 +184,7 @@ class RunDirectory:
             yield
 
     def is_held(self) -> bool:
-        """Whether a process works on the run, as far as can be seen from here; False where there is no flock."""
+        """Whether a process works on the run, as far as this machine can tell; False where there is no flock."""
         try:
             import fcntl
 
@@ -201,7 +201,7 @@ class RunDirectory:
         copy_model(self.branches / file_name, self.best, overwrite=True)
 
     def write_front(self, names: Mapping[str, str]) -> None:
-        """Write front/: copies of branch files, from their names to those they get there; what it held is removed.
+        """Write front/: copies of branch files, from their names to their names there; earlier contents are removed.
 
         Raises:
             RunError: it cannot be written, or is a link.
@@ -219,7 +219,7 @@ class RunDirectory:
             copy_model(self.branches / branch, self.front / name, overwrite=True)
 
     def append(self, event: JournalEvent) -> None:
-        """Append one event to the journal; one that a resumed run needs is on the disk afterwards.
+        """Append one event to the journal; an event that a resumed run needs is on the disk afterwards.
 
         A checkpoint carries a checksum.
 
@@ -244,7 +244,7 @@ class RunDirectory:
         return list(read_lines(read_own_file(self.journal))) if os.path.lexists(self.journal) else []
 
     def read_journal(self) -> list[Record]:
-        """What the journal tells up to the first line that is damaged: a kill can cut off the last one."""
+        """The journal's records up to the first damaged line, since a kill can cut off the last one."""
         records: list[Record] = []
         for line in self.lines():
             if line.record is None:
@@ -254,11 +254,11 @@ class RunDirectory:
 
 
 def _rename_to_first_free(folder: Path, names: Iterable[Path]) -> Path:
-    """Rename ``folder`` to the first of ``names`` that nothing bears yet; safe against runs started at once."""
+    """Rename ``folder`` to the first of ``names`` that is free; safe against runs started at the same time."""
     for name in names:
         if not name.exists():
             try:
-                return folder.rename(name)  # fails where another run has just taken it: that one is not empty
+                return folder.rename(name)  # fails where another run has just taken it, since that folder is not empty
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise

@@ -11,8 +11,9 @@ from typing import Any
 
 from onnxsurgeon.runs.events import EVENTS
 
-Record = dict[str, Any]  # what a line tells of, of which only the kind is sure: ``checked.event_of`` makes it an event
-# The last entry of a sealed line: SHA-256 of the line as it is without this entry and without the line's end.
+# The content of a line, of which only the kind is certain; ``checked.event_of`` makes an event of it.
+Record = dict[str, Any]
+# The last entry of a sealed line: SHA-256 of the line without this entry and without the line's end.
 _SEAL = re.compile(rb'(\{.*), "checksum": "([0-9a-f]{64})"\}')
 
 
@@ -23,8 +24,8 @@ class Line:
     Attributes:
         number: counted from 1.
         content: its bytes, with its end where it has one.
-        record: what it tells of, the checksum left out; None: it is damaged.
-        damage: why it is, in words; "" where it is not.
+        record: its record, without the checksum; None where it is damaged.
+        damage: the damage, in words; "" where there is none.
         is_cut_off: whether it is the last one and has no end: it is being written, or a run was killed in that moment.
     """
 
@@ -36,23 +37,23 @@ class Line:
 
     @property
     def kind(self) -> str:
-        """The kind of the event that it tells of; "" where it is damaged."""
+        """The kind of its event; "" where it is damaged."""
         return "" if self.record is None else str(self.record["event"])
 
 
 def sealed(event: Mapping[str, object]) -> bytes:
-    """An event as a line that carries a checksum over itself."""
+    """Spell an event as a line that carries a checksum over itself."""
     plain = json.dumps(event).encode()
     return plain[:-1] + f', "checksum": "{hashlib.sha256(plain).hexdigest()}"}}\n'.encode()
 
 
 def plain(event: Mapping[str, object]) -> bytes:
-    """An event as a line."""
+    """Spell an event as a line."""
     return json.dumps(event).encode() + b"\n"
 
 
 def read_lines(content: bytes) -> Iterator[Line]:
-    """The lines of a journal, the damaged ones included."""
+    """Yield the lines of a journal, the damaged ones included."""
     *whole, rest = content.split(b"\n")
     for number, encoded in enumerate(whole, start=1):
         record, damage = _read(encoded)

@@ -1,4 +1,4 @@
-"""Whether a run goes on, has ended, or has died: seen from beside it, or through a folder that machines share."""
+"""Whether a run goes on, has ended, or has died, as seen from beside it or through a shared folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from onnxsurgeon.runs.family import History
 from onnxsurgeon.runs.journal import RunDirectory
 
 FINISHED, GOING_ON, UNKNOWN, STOPPED = "finished", "going on", "not known yet", "stopped"
-_LEAST = 30.0  # seconds without anything written until a run that nobody here holds counts as stopped
-_STEPS = 3  # or so many times the longest step that it has told of
+_LEAST = 30.0  # after this many seconds without a write, a run that nobody here holds counts as stopped
+_STEPS = 3  # or after this many times its longest step so far
 
 
 @dataclass
 class Watch:
-    """What has been seen of a run.
+    """Observations of a run.
 
     Attributes:
         run: its folder.
@@ -35,14 +35,15 @@ class Watch:
         self._since = self.clock()
 
     def version(self) -> str:
-        """Another text whenever something was written to the journal."""
+        """A text that changes whenever something was written to the journal."""
         return "-".join(map(str, self._look()))
 
     def state(self, history: History) -> str:
         """FINISHED, GOING_ON, STOPPED, or UNKNOWN for a while after the watch began.
 
-        A process of this machine holds its run. One of another machine does so where the folder's file system knows
-        locks; elsewhere the journal's growth tells of it. Clocks of machines differ: only this one's is gone by.
+        A process of this machine holds its run. A process of another machine does so where the folder's file system
+        knows locks; elsewhere the journal's growth shows it. Clocks of machines differ, so only this machine's clock is
+        used.
         """
         self._look()
         if self.run.is_held():
@@ -50,7 +51,7 @@ class Watch:
             return GOING_ON
         if history.finish is not None:
             return FINISHED
-        if self._was_held:  # and is no longer: it is known to have died
+        if self._was_held:  # it was held and is no longer, so it has died
             return STOPPED
         patience = max(_LEAST, _STEPS * _longest_step(history))
         if self._changed is not None and self.clock() - self._changed < patience:
@@ -65,7 +66,7 @@ class Watch:
         try:
             found = self.run.journal.stat()
             now = (found.st_size, found.st_mtime_ns)
-        except OSError:  # not written yet; or the shared folder is away for a moment
+        except OSError:  # not written yet, or the shared folder is away for a moment
             now = (0, 0)
         if self._seen is not None and now != self._seen:
             self._changed = self.clock()

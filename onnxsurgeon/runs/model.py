@@ -1,4 +1,4 @@
-"""A model of a run, with what was measured of it and the ways to get at it."""
+"""A model of a run, with its measurements and the ways to load it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class RunModel:
 
     Attributes:
         run: the run directory.
-        file: the model's, in it.
+        file: its file in the run directory.
         branch: its number.
         topology: widths of its layers.
-        parameters: how many it has.
+        parameters: number of its parameters.
         accuracy: on the rows that decide.
-        loss: there; None where it is not known.
-        size: of its file, in bytes; None where it was not asked for.
+        loss: mean loss on these rows; None where it is not known.
+        size: bytes of its file; None where it was not asked for.
         latency: milliseconds for a row; None where it was not asked for.
         digest: SHA-256 of its file; "" where it is not known.
         multiplications: with weights, for a row (MACs); None where it was not asked for.
@@ -72,5 +72,5 @@ class RunModel:
             ModelError: its file is gone or damaged.
             EngineError: ONNX Runtime is missing, or lacks the device.
         """
-        read_parts(self.path)  # what ONNX Runtime would say of it is no one line
+        read_parts(self.path)  # ONNX Runtime's own message would be no one line
         return onnxruntime().InferenceSession(str(self.path), providers=[provider(device)])

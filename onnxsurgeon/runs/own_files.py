@@ -1,4 +1,4 @@
-"""Files of a run directory: regular ones, and no links, which would lead elsewhere."""
+"""Files of a run directory: only regular ones, since a link could lead elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxsurgeon.graph.files import open_regular, sha256_of
 
 
 def read_own_file(path: Path, most: int | None = None) -> bytes:
-    """The content of a file of a run: a regular one, and no link.
+    """Read a file of a run, which must be a regular one and no link.
 
     Raises:
         RunError: it is none, cannot be read, or has more bytes than ``most``.
@@ -29,7 +29,7 @@ def read_own_file(path: Path, most: int | None = None) -> bytes:
 
 
 def refuse_links(path: Path, *, inside: bool = True) -> None:
-    """Raise RunError where ``path``, or anything ``inside`` it, is a link; where there is nothing, nothing is wrong."""
+    """Raise RunError where ``path``, or anything ``inside`` it, is a link; a path that does not exist is fine."""
     if path.is_symlink():
         raise RunError(
             f"{path}: is a link; expected {'a folder' if path.is_dir() else 'a file'} of the run's own", "strange-file"

@@ -1,4 +1,4 @@
-"""What the result predicts on the test split, as the journal's last event tells it."""
+"""The result's predictions on the test split, as the journal's last event tells them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Classes:
-    """How often a class was taken for another.
+    """How often each class was taken for another.
 
     Attributes:
         count: number of classes.
-        names: of the classes; () where they are numbers from 0 on.
+        names: names of the classes; () where they are numbers from 0 on.
         cells: (true class, predicted class, rows); where there are very many classes, only the most frequent mistakes.
     """
 
@@ -26,7 +26,7 @@ class Classes:
     cells: tuple[tuple[int, int, int], ...]
 
     def name(self, number: int) -> str:
-        """What a class is called."""
+        """The name of a class."""
         return self.names[number] if number < len(self.names) else str(number)
 
     @property
@@ -37,7 +37,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Labels:
-    """For each of several labels: rows (rightly told to have it, wrongly, wrongly told to lack it, rightly)."""
+    """Counts for each of several labels: rows of (true positives, false positives, false negatives, true negatives)."""
 
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Values:
-    """For each target of a regression: (true, predicted) of some rows."""
+    """Some pairs of (true, predicted) for each target of a regression."""
 
     targets: tuple[tuple[tuple[float, ...], ...], ...]
 
@@ -54,7 +54,7 @@ Predictions = Classes | Labels | Values
 
 
 def read_predictions(heads: Iterable[Predicted]) -> tuple[Predictions, ...]:
-    """Of each head.
+    """Read the predictions of each head.
 
     Raises:
         KeyError, TypeError, ValueError: they are damaged.

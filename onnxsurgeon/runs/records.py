@@ -1,4 +1,4 @@
-"""What settings.json of a run holds, and the check of it: the file may be damaged, or a stranger's."""
+"""The contents of a run's settings.json, and the check of them: the file may be damaged, or a stranger's."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Needed(TypedDict):
 
 
 class Record(_Needed, total=False):
-    """Everything a run was started with; runs from before there was an entry do not have it."""
+    """Everything with which a run was started; runs recorded before an entry existed lack it."""
 
     teacher: _File | None
     freeze: list[str]
@@ -62,10 +62,10 @@ class Record(_Needed, total=False):
 
 
 def check_settings(record: object, hints: Mapping[str, Any]) -> None:
-    """See that every entry of settings.json is what it should be; settings without a type hint are let be.
+    """Check every entry of settings.json; settings without a type hint are not checked.
 
     Raises:
-        UnfitError: one is not; names it.
+        UnfitError: an entry is not what it should be; names it.
     """
     check(record, Record, "")
     assert isinstance(record, dict)

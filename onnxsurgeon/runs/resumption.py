@@ -1,4 +1,4 @@
-"""Where a killed run goes on from: the last checkpoint in its journal, or another one that is asked for."""
+"""The point from which a killed run goes on: the last checkpoint in its journal, or another one that is asked for."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from onnxsurgeon.runs.lines import Line
 
 @dataclass(frozen=True)
 class Resumption:
-    """What a run goes on from.
+    """The point from which a run goes on.
 
     Attributes:
         kept: the journal's lines up to it.
-        event: what its own line tells of; None: the run begins anew.
-        trained: by branch number, the digests of its files as they were when its training had ended; only of branches
-            since this checkpoint and up to the next.
+        event: the event of its own line; None: the run begins anew.
+        trained: by branch number, the digests of its files at the end of its training; only for branches since this
+            checkpoint and up to the next.
     """
 
     kept: tuple[Line, ...]
@@ -30,13 +30,13 @@ class Resumption:
 
     @property
     def run_epochs(self) -> int | None:
-        """How long the run is by then, where it was made longer; None: as long as its settings say."""
+        """The length of the run at this point, where it was made longer; None: the length in its settings."""
         found = [cast(Extended, line.record) for line in self.kept if line.kind == "extended"]
         return found[-1]["run_epochs"] if found else None
 
 
 def _digests(event: Measured) -> Digests:
-    """Those that the event tells: runs whose optimizer has no state lack one, and a stranger's may lack both."""
+    """The digests in the event: runs whose optimizer has no state lack one, and a stranger's may lack both."""
     return cast(Digests, {key: event[key] for key in ("digest", "state_digest") if key in event})
 
 
@@ -45,7 +45,7 @@ def _epoch(checkpoint: Line) -> int:
 
 
 def _onward(found: list[Line]) -> str:
-    """How a run can go on whose journal is damaged."""
+    """Say how a run with a damaged journal can go on."""
     if not found:
         return "there is no checkpoint to go on from: --from-checkpoint 0 begins anew"
     line, epoch = found[-1].number, _epoch(found[-1])
@@ -53,15 +53,15 @@ def _onward(found: list[Line]) -> str:
 
 
 def find_checkpoint(run: RunDirectory, wanted: int | None = None) -> Resumption:
-    """Where the run goes on from; nothing is changed.
+    """Find the point from which the run goes on, without changing anything.
 
     Args:
         run: the run directory.
         wanted: number of the line of a checkpoint; 0: the run begins anew; None: the last checkpoint.
 
     Raises:
-        RunError: a line is damaged and no checkpoint is wanted, since more could be lost than is known; there is
-            no checkpoint, but there are branches; or the wanted line holds none. The text names lines.
+        RunError: a line is damaged and no checkpoint is wanted, since more could be lost than is known; there is no
+            checkpoint, but there are branches; or the wanted line holds none. The text names lines.
     """
     kept: list[Line] = []
     damaged: Line | None = None
@@ -101,9 +101,9 @@ def find_checkpoint(run: RunDirectory, wanted: int | None = None) -> Resumption:
 
 
 def rewind(run: RunDirectory, wanted: int | None = None) -> Resumption:
-    """Cut the journal back to what the run goes on from.
+    """Cut the journal back to the point from which the run goes on.
 
-    Unfinished temporary files are removed. Lines that are damaged are, too, where a checkpoint was ``wanted``.
+    Unfinished temporary files are removed, and damaged lines too where a checkpoint was ``wanted``.
 
     Raises:
         RunError: as ``find_checkpoint`` does, or a file cannot be written.

@@ -1,4 +1,4 @@
-"""Which model file is meant by a path: a model, a run, or a branch of a run."""
+"""The model file that a path stands for: a model, a run, or a branch of a run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def branch_files(run: RunDirectory) -> dict[int, Path]:
 
 
 def _listed(numbers: dict[int, Path]) -> str:
-    """Such as "branches 0 to 3, 7"."""
+    """Spell numbers, such as "branches 0 to 3, 7"."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and spans[-1][-1] == number - 1:

@@ -1,4 +1,4 @@
-"""An optimizer's state on the disk: an .npz beside the branch's model, whose bytes depend on the state alone."""
+"""An optimizer's state on the disk: an .npz beside the branch's model, whose bytes depend only on the state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEPS = "steps"
 
 
 def state_path(model: Path) -> Path:
-    """Such as 0007-widen.state.npz beside 0007-widen.onnx."""
+    """The path of a state, such as 0007-widen.state.npz beside 0007-widen.onnx."""
     return model.with_suffix(".state.npz")
 
 
@@ -49,7 +49,7 @@ def read_state(path: Path, network: Network) -> OptimizerState:
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as entries:
-            # As they were written: what is compressed could become anything.
+            # The entries were written uncompressed; a compressed one could have any size.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
                 raise ValueError("compressed")
         with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
@@ -59,9 +59,7 @@ def read_state(path: Path, network: Network) -> OptimizerState:
             tuple(arrays[_name(number, i)] for i in range(len(network.parameters()))) for number in range(count)
         )
         state = OptimizerState(int(arrays[_STEPS]), moments)
-    except (
-        Exception
-    ) as error:  # damaged archives and headers make zipfile, tokenize and numpy raise what shares no base
+    except Exception as error:  # damaged archives make zipfile, tokenize and numpy raise what shares no base
         raise RunError(f"{path}: holds no optimizer's state", "exchanged") from error
     if rest or not state.fits(network, count) or any(a.dtype != network.dtype for each in moments for a in each):
         raise RunError(f"{path}: holds the optimizer's state of another network", "exchanged")

@@ -46,7 +46,7 @@ COLUMNS = (
 
 
 class RunTable:
-    """What can be read from a run directory; of a run that is going on, as it was when first asked for.
+    """The readable contents of a run directory; of a run that is going on, as it was when first asked for.
 
     Attributes:
         run: the run directory.
@@ -64,27 +64,27 @@ class RunTable:
     def history(self) -> list[dict[str, Any]]:
         """A row for each branch that was measured, by number; what is not known is None.
 
-        ``number``, ``parent``, ``surgery``: its own number, that of the branch it was made from, and what made it.
+        ``number``, ``parent``, ``surgery``: its own number, that of the branch from which it was made, and the surgery.
         ``epoch``, ``stage``, ``accuracy``, ``gain``, ``loss``, ``score``: its latest measurement on the validation
         rows, "recuperated" or "trained"; the gain is over its parent, the score that of the search. ``topology``,
-        ``parameters``: widths of its layers, and how many parameters it has. ``kept``, ``result``, ``outcome``: whether
-        the run went on with it, whether it is the result, and what became of it, in words. ``file``: path of its ONNX
-        file. ``decision_epoch``, ``draw``, ``proposal``, ``reason``: when it was proposed, in which draw, with which
-        score of the recommendation, and why.
+        ``parameters``: widths of its layers, and number of its parameters. ``kept``, ``result``, ``outcome``: whether
+        the run went on with it, whether it is the result, and its fate, in words. ``file``: path of its ONNX file.
+        ``decision_epoch``, ``draw``, ``proposal``, ``reason``: when it was proposed, in which draw, with which score of
+        the recommendation, and why.
         """
         members = (member for member in self._read.members.values() if member.latest is not None)
         return [self._row(member) for member in members]
 
     @property
     def damaged(self) -> tuple[int, ...]:
-        """Numbers of the journal's lines, from 1, that cannot be read; what they told is missing from the history."""
+        """Numbers of the journal's lines, from 1, that cannot be read; their contents are missing from the history."""
         return tuple(self._read.damaged)
 
     @property
     def front(self) -> tuple[RunModel, ...]:
         """The models that no other of the run beats in accuracy with as few parameters, the largest first.
 
-        With objective pareto those of RUN/front, which no other beats in latency either.
+        With objective pareto they are those of RUN/front, which no other beats in latency either.
         """
         finish = self._read.finish
         if finish is not None and finish.front:
@@ -105,7 +105,7 @@ class RunTable:
         return tuple(reversed(found))
 
     def report(self) -> Path:
-        """Write RUN/report.html, as ``onnxsurgeon report`` does; its path.
+        """Write RUN/report.html, as ``onnxsurgeon report`` does; return its path.
 
         Raises:
             RunError: it cannot be written, or the extra "report" is not installed.
@@ -203,12 +203,12 @@ class RunRecord(RunTable):
 
 
 def _pages() -> Any:
-    """The room of pages and pictures, which is above this one: found by its name where it is asked for."""
+    """The room of pages and pictures, which is above this one; it is found by its name when it is asked for."""
     return import_module("onnxsurgeon.report")
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:
-    """The run in the folder ``path``: finished, still going, or killed at any moment.
+    """Read the run in the folder ``path``: finished, still going, or killed at any moment.
 
     Raises:
         RunError: it is no run directory.

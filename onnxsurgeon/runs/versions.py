@@ -1,4 +1,4 @@
-"""Versions of everything that the bytes of a result may depend on."""
+"""Versions of everything on which the bytes of a result may depend."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def versions() -> dict[str, str]:
 
 
 def differences(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
-    """What of ``found`` is not as wanted, such as "numpy 2.1.0"; what is missing has version "None"."""
+    """The entries of ``found`` that are not as wanted, such as "numpy 2.1.0"; a missing one has version "None"."""
     return [f"{name} {found.get(name)}" for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]

@@ -1,4 +1,4 @@
-"""A change of units, applied: to a network, to an optimizer's moments, and to moments of what enters its layers."""
+"""A change of units, applied to a network, to an optimizer's moments, and to moments of the layers' inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ M = TypeVar("M")
 
 
 def apply(network: Network, change: Change) -> Network:
-    """The network with the units changed; what does not change is shared with it.
+    """The network with the units changed; layers that do not change are shared with it.
 
     Raises:
         SurgeryError: the file's own constants cannot follow.
@@ -39,7 +39,7 @@ def apply(network: Network, change: Change) -> Network:
 
 
 def carry(past: Network, result: Network, change: Change, power: int) -> Network:
-    """Moments of the parameters of ``result``, from those of the parent's, given as networks; see the module's text."""
+    """Moments of the parameters of ``result``, from the parent's; both are given as networks, see ``surgery.maps``."""
     given = [past.segments[each.segment].layers[each.layer] for each in change.group.writers]
     before = given[0].bias if len(given) == 1 else None
 
@@ -57,9 +57,9 @@ def carry(past: Network, result: Network, change: Change, power: int) -> Network
 
 
 def cut_to(network: Network, i: int, units: int) -> Network:
-    """The network with the first ``units`` units of a group alone: as small as after pruning, and of no other use.
+    """The network with only the first ``units`` units of a group: as small as after pruning, and of no other use.
 
-    With more units than there are, with copies of them: as large as after widening.
+    With more units than there are, it has copies of them and is as large as after widening.
     """
     group = network.group(i)
     kept = np.arange(units) % group.units
@@ -70,7 +70,7 @@ def cut_to(network: Network, i: int, units: int) -> Network:
 def follow(moments: Moments, network: Network, change: Change) -> Moments:
     """Moments of ``network``, without the units that a change takes away; what is left is not measured again.
 
-    Only for changes that keep some units as they are; of others, those of the layers concerned are left out.
+    This holds for changes that keep some units as they are; for others, the layers concerned are left out.
     """
     units, kept = change.group.units, change.origin
     inputs, sensitivities = dict(moments.inputs), dict(moments.sensitivities)
@@ -101,10 +101,10 @@ def _mapped(
     bias_of: Callable[[DenseLayer, Array, RowMap], Array | None],
     columns_of: Callable[[ColumnMap, DenseLayer], DenseLayer],
 ) -> Network:
-    """Every layer that reads or writes the group mapped: parameters, or their moments.
+    """Map every layer that reads or writes the group: its parameters, or their moments.
 
-    Ports of one layer are taken from the last unit to the first, so that those before are where they were. Where the
-    layer's weights are applied elsewhere too, it is mapped alike there.
+    Ports of one layer are mapped from the last unit to the first, so that the earlier ones stay in their places. Where
+    the layer's weights are applied elsewhere too, it is mapped alike there.
     """
     segments, units = list(network.segments), change.group.units
     more = len(change.origin) - units
@@ -149,7 +149,7 @@ def count_of(network: Network, widths: Mapping[int, int]) -> int:
 
 
 def rows_of(layer: DenseLayer, reader: Reader, units: int) -> Array:
-    """Which rows of the layer's weight read each unit of a group: (units, outer · inner)."""
+    """The rows of the layer's weight that read each unit of a group: (units, outer · inner)."""
     total = layer.inputs // (reader.outer * reader.inner)
     index = np.arange(layer.inputs).reshape(reader.outer, total, reader.inner)
     own = index[:, reader.begin : reader.begin + units].transpose(1, 0, 2)
@@ -188,7 +188,7 @@ def _columns(layer: DenseLayer, begin: int, units: int, of: Callable[[DenseLayer
 
 
 def _side_by_side(segment: DenseChain, begin: int, more: int) -> DenseChain:
-    """Where each of the layers side by side in the last one is, after ``more`` units from ``begin`` on."""
+    """The layers side by side in the last one, after ``more`` units have come in from ``begin`` on."""
     if not segment.readers:
         return segment
     readers = []

@@ -32,7 +32,7 @@ EXACT_TOLERANCE = 1e-5
 
 
 class Needs(IntEnum):
-    """What a surgery goes by besides the network; each includes those before it."""
+    """What a surgery needs besides the network; each level includes those before it."""
 
     NOTHING = 0
     MOMENTS = 1
@@ -42,18 +42,18 @@ class Needs(IntEnum):
 class Surgery(ABC):
     """One rewrite of a network, as plain data: which operation, which layer, how much. Subclasses are dataclasses.
 
-    What changes a number of units is a ``Change`` of a group of units (``surgery.maps``); what changes the number of
-    layers is a ``Replacement`` of layers of one segment.
+    A surgery that changes a number of units is a ``Change`` of a group of units (``surgery.maps``); one that changes
+    the number of layers is a ``Replacement`` of layers of one segment.
 
     Attributes:
         operation: the name on the command line, such as "widen".
         summary: what becomes of the layer, in half a sentence.
-        exact_if: when the function stays, in half a sentence.
-        marker: how pictures mark it, as matplotlib calls its markers.
-        needs: what it goes by.
+        exact_if: when the function stays the same, in half a sentence.
+        marker: its mark in pictures, one of matplotlib's markers.
+        needs: what it needs besides the network.
         is_for_one: whether it can be done to one network.
         recuperation: how many times --recuperation-batches it is trained before it is judged (paper, Appendix).
-        layer: the hidden layer, counted from 1 at the input; of a change of units any group (``Network.group``).
+        layer: the hidden layer, counted from 1 at the input; for a change of units any group (``Network.group``).
     """
 
     operation: ClassVar[str]
@@ -68,7 +68,7 @@ class Surgery(ABC):
     @property
     @abstractmethod
     def effect(self) -> Effect:
-        """What it does to the list of layers."""
+        """Its effect on the list of layers."""
 
     @abstractmethod
     def require(self, network: Network) -> None:
@@ -80,28 +80,28 @@ class Surgery(ABC):
 
     @abstractmethod
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
-        """What becomes of layers or of units; ``network`` is not changed, and weights that stay are shared with it."""
+        """Compute what becomes of layers or of units; ``network`` is not changed, and shares the weights that stay."""
 
     def parameters_after(self, network: Network) -> int | None:
-        """Parameter count of the result, without performing it; None where only that tells it."""
+        """Parameter count of the result, without performing the surgery; None where only the result tells it."""
         return None
 
 
 class DataAware(Surgery):
-    """A surgery that goes by the moments of a calibration sample, which ``operate`` hands to it.
+    """A surgery that needs the moments of a calibration sample, which ``operate`` hands to it.
 
-    It knows nothing else of data: the same network and moments give the same result.
+    It knows nothing else about data: the same network and moments give the same result.
     """
 
     needs: ClassVar[Needs] = Needs.MOMENTS
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
-        """Raise SurgeryError: without moments it cannot be done."""
+        """Raise SurgeryError, since it cannot be done without moments."""
         raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample", "needs-data")
 
     @abstractmethod
     def refit(self, network: Network, moments: Moments) -> Replacement | Change:
-        """What becomes of layers or of units, as ``Surgery.rewrite``.
+        """Compute what becomes of layers or of units, as ``Surgery.rewrite`` does.
 
         Raises:
             SurgeryError: the moments lack the layer, or are another network's.
@@ -109,19 +109,19 @@ class DataAware(Surgery):
 
 
 class Replacement(NamedTuple):
-    """Layers in the places of others, and what that is for whatever else belongs to the parameters.
+    """Layers in the places of others, and the map of the optimizer's moments that belongs to them.
 
-    The last new layer computes what the last replaced one did, in the same units: by its pre-activation z = x W + b
-    the two are compared.
+    The last new layer computes what the last replaced one did, in the same units: the two are compared by their
+    pre-activation z = x W + b.
 
     Attributes:
-        replaced: how many layers are replaced, from the surgery's hidden layer on.
+        replaced: number of layers that are replaced, from the surgery's hidden layer on.
         layers: the new ones.
         carry: from an optimizer's moments of the replaced layers, given as layers, to those of the new ones. A moment
             follows the parameters as their velocity does, with what was decided for the weights (singular vectors,
             shares) held fixed: where θ' = Σ c θ, the first moment is Σ c m, and the second (power 2) Σ c² v, the
             variance of a sum of independent parts, which stays ≥ 0.
-        predicted: of a data-aware surgery the error on the calibration sample, as in ``SurgeryRecord``.
+        predicted: for a data-aware surgery, the error on the calibration sample, as in ``SurgeryRecord``.
     """
 
     replaced: int
@@ -162,11 +162,11 @@ class Operated:
 
     Attributes:
         network: the result.
-        record: what was done.
+        record: a description of what was done.
         carry: maps an optimizer's moments of the parent, given as a network, and their power (1 or 2) to the result's.
-        places: layers that computed the same before, each with its place in the parent and in the result: the last
-            one replaced, or those that read the units.
-        follow: maps moments of the parent to those of the result as far as they are known; see ``maps.follow``.
+        places: layers that computed the same before, each with its place in the parent and in the result: the last one
+            replaced, or those that read the units.
+        follow: maps moments of the parent to those of the result as far as they are known; see ``apply.follow``.
     """
 
     network: Network
@@ -196,7 +196,7 @@ def usage(kind: type[Surgery]) -> str:
 
 
 def example(kind: type[Surgery]) -> Surgery:
-    """The surgery with the least numbers: what can be said of all of a kind can be said of it."""
+    """The surgery with the smallest numbers, for statements that hold for all surgeries of a kind."""
     return kind(*(1 for _ in _numbers(kind)))
 
 
@@ -263,7 +263,7 @@ def operate(
         raise SurgeryError(
             f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})", "not-exact"
         )
-    # Run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
+    # These run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
     outputs = outputs_around(network, surgery.layer)
     expected = outputs(network)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -292,7 +292,7 @@ def operate(
 
 
 class _Done(NamedTuple):
-    """A rewritten network, and what ``Operated`` says beside it."""
+    """A rewritten network, and the other fields of ``Operated``."""
 
     network: Network
     carry: Callable[[Network, int], Network]

@@ -1,6 +1,6 @@
-"""What a surgery does to the list of layers, so far as its text tells it.
+"""The effect of a surgery on the list of layers, as far as its text tells it.
 
-Lineages, spectra and drawings go by this alone: they know no surgery by name.
+Lineages, spectra and drawings depend on this alone: they know no surgery by name.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class Widened:
-    """The layer gets ``added`` units more."""
+    """The layer gets ``added`` more units."""
 
     added: int
 
 
 @dataclass(frozen=True)
 class Narrowed:
-    """The layer keeps ``kept`` of its units; None: how many is not told."""
+    """The layer keeps ``kept`` of its units; None where the text does not say how many."""
 
     kept: int | None
 
@@ -36,7 +36,7 @@ class Preceded:
 
 @dataclass(frozen=True)
 class Followed:
-    """A new layer stands behind the layer, as wide as that."""
+    """A new layer of the same width stands behind the layer."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One layer's weight as the product of two thin ones."""
+"""Factorizes one layer's weight as the product of two thin ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Factorize(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
@@ -50,7 +50,7 @@ class Factorize(Surgery):
         return self.rank >= rank(written_by(network, self.layer)[1].weight)
 
     def parameters_after(self, network: Network) -> int:
-        """Exact, and without a decomposition or a product of the weights."""
+        """Exact, without a decomposition or a product of the weights."""
         network = network.parted()
         _, layer = written_by(network, self.layer)
         return network.parameter_count - layer.weight.size + self.rank * (layer.inputs + layer.units)

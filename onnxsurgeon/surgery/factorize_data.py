@@ -1,4 +1,4 @@
-"""One layer's weight as the product of two thin ones, cut where the data lose least."""
+"""Factorizes one layer's weight as the product of two thin ones, cut where the data lose least."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from onnxsurgeon.surgery.effects import Effect, Preceded
 from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of, slots_for
 from onnxsurgeon.surgery.written import written_by
 
-# How much of a plain SVD there is in it, as a fraction of the inputs' mean variance: directions that the sample does
-# not move in are ranked by the weights.
+# The share of a plain SVD, as a fraction of the inputs' mean variance: it ranks directions in which the sample does not
+# vary by the weights.
 _WEIGHTS_SHARE = 1e-10
 
 
@@ -49,7 +49,7 @@ class FactorizeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Preceded(self.rank)
 
     def require(self, network: Network) -> None:
@@ -94,7 +94,7 @@ class FactorizeData(DataAware):
 
 
 def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
-    """What ``FactorizeData(i, r)`` predicts for r = 1, 2, …, min(n_{i-1}, n_i), as in ``SurgeryRecord``.
+    """The errors that ``FactorizeData(i, r)`` predicts for r = 1, 2, …, min(n_{i-1}, n_i), as in ``SurgeryRecord``.
 
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
@@ -110,9 +110,9 @@ def factorization_errors(network: Network, i: int, moments: Moments) -> Array:
 
 
 def factorization_costs(network: Network, i: int, moments: Moments) -> Array:
-    """What ``FactorizeData(i, r)`` costs for r = 1, 2, …, min(n_{i-1}, n_i): its squared error, summed.
+    """The costs of ``FactorizeData(i, r)`` for r = 1, 2, …, min(n_{i-1}, n_i): its squared error, summed.
 
-    In the metric of the network's outputs where the moments have sensitivities.
+    They are in the metric of the network's outputs where the moments have sensitivities.
 
     Raises:
         SurgeryError: there is no such layer, or it has no moments.

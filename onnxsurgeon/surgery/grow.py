@@ -1,4 +1,4 @@
-"""New units where the gradients of the loss ask for them."""
+"""New units in the directions in which the gradients of the loss are steepest."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from onnxsurgeon.surgery.effects import Effect, Widened
 from onnxsurgeon.surgery.maps import Change, Columns, Fresh, Gather
 from onnxsurgeon.surgery.widen import require_size
 
-# Standard deviation of a new unit's z, as a fraction of the others' root mean square: small, it is still free to turn.
-# Layer 1 of 784-10-10-10 doubled after 5 epochs on Fashion-MNIST, validation loss after 20 more with a cosine, five
-# seeds: 0.368 (0.1: 0.370; 1: 0.384; ``Widen``'s split 0.389, fresh 0.379; random directions in such pairs 0.372).
+# Standard deviation of a new unit's z, as a fraction of the others' root mean square: a small unit is still free to
+# turn. Layer 1 of 784-10-10-10 doubled after 5 epochs on Fashion-MNIST, validation loss after 20 more with a cosine,
+# five seeds: 0.368 (0.1: 0.370; 1: 0.384; ``Widen``'s split 0.389, fresh 0.379; random directions in such pairs 0.372).
 _INCOMING = 0.3
-# Added to the variance of every input, as a fraction of their mean: else directions that hardly vary, in which M is the
-# sample's noise, are blown up. There, 0.368 (0.001: 0.386; 100: 0.368).
+# Added to the variance of every input, as a fraction of their mean: otherwise directions that hardly vary, in which M
+# is the sample's noise, are blown up. There, 0.368 (0.001: 0.386; 100: 0.368).
 _RIDGE = 1.0
 _NO_GRADIENT = 1e-9  # as a fraction of the steepest direction's decrease
 
@@ -54,7 +54,7 @@ class Grow(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Widened(self.units)
 
     def require(self, network: Network) -> None:
@@ -69,7 +69,7 @@ class Grow(DataAware):
         require_size(self, network, self.units)
 
     def is_exact(self, network: Network) -> bool:
-        """Always: what the new units add cancels."""
+        """Always: the contributions of the new units cancel."""
         return True
 
     def refit(self, network: Network, moments: Moments) -> Change:
@@ -145,7 +145,7 @@ def steepest(network: Network, i: int, moments: Moments) -> Steepest:
 
 
 def _scales(following: DenseLayer) -> Array:
-    """Root mean square of each column of W_{i+1}: what a weight is there, in whatever units its output is."""
+    """Root mean square of each column of W_{i+1}: the size of a weight there, in whatever units its output is."""
     scales = np.sqrt(np.mean(following.weight.astype(np.float64) ** 2, axis=0))
     known = scales > 0
     return np.where(known, scales, scales[known].mean() if known.any() else 1.0)

@@ -22,13 +22,13 @@ from onnxsurgeon.surgery.parameters import fill_for_new
 class InsertIdentity(Surgery):
     """Insert a dense layer with W = I, b = 0 after hidden layer ``layer`` (paper, 3.1).
 
-    After a convolution it is one of 3 taps along each axis along which that has several, 1 at the centre of each
-    channel's own and 0 elsewhere, which keeps the sizes.
+    After a convolution it is a convolution with 3 taps along each axis along which the other has several; the tap at
+    the centre of each channel's own is 1, all others are 0, and the sizes stay.
 
-    Its activation is the layer's own φ where φ(φ(x)) = φ(x) (Relu, Clip); after any other layer it is a PRelu
-    of slope 1, the identity at first, and trainable. Exact always.
+    Its activation is the layer's own φ where φ(φ(x)) = φ(x) (Relu, Clip); after any other layer it is a PRelu of slope
+    1, the identity at first, and trainable. It is always exact.
 
-    A width that several segments share is one of these layers too where a single convolution writes it, such as before
+    A width that several segments share counts as such a layer too where a single convolution writes it, such as before
     a pool: behind φ(W x + b) with φ a node of the file, there is φ(I φ(W x + b)).
     """
 
@@ -41,11 +41,14 @@ class InsertIdentity(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Followed()
 
     def require(self, network: Network) -> None:
-        """The layer must exist, and be followed by one that the new layer can stand before, or be a convolution."""
+        """The layer must exist.
+
+        It must be a convolution, or be followed by a layer before which the new one can stand.
+        """
         if not _ends_convolutions(network, self.layer):
             network.hidden(self.layer)
 
@@ -54,7 +57,7 @@ class InsertIdentity(Surgery):
         return True
 
     def parameters_after(self, network: Network) -> int:
-        """Exact, and without a decomposition or a product of the weights."""
+        """Exact, without a decomposition or a product of the weights."""
         network = network.parted()
         number, position = network.place(self.layer)
         layer = network.segments[number].layers[position]
@@ -78,13 +81,13 @@ class InsertIdentity(Surgery):
         weight[np.arange(n), taps // 2, np.arange(n)] = 1
         names = network.fresh_names()
         new = DenseLayer(weight.reshape(n * taps, n), np.zeros(n, dtype), activation, names, geometry)
-        if self.layer > network.hidden_count:  # the file's φ is behind the new one: what was last has one of its own
+        if self.layer > network.hidden_count:  # the file's φ is behind the new layer: the one before gets its own
             hidden = replace(names, **{each: getattr(before.names, each) for each in ("node", "weight", "bias")})
             before = replace(before, activation=activation, names=hidden)
             new = replace(new, activation=None, names=network.fresh_names(names.all()))
 
         def carry(moments: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """The layer's own stay as they are; everything in the other is new."""
+            """The layer's own moments stay as they are; all of the other's are new."""
             (old,) = moments
             fill = fill_for_new(old, power)
             kept = [values for _, values in old.parameters()]
@@ -96,14 +99,14 @@ class InsertIdentity(Surgery):
 
 
 def _geometry(before: DenseLayer) -> Geometry | None:
-    """That of the layer behind ``before``."""
+    """The geometry of the layer behind ``before``."""
     if before.geometry is None:
         return None
     return Geometry.centred([3 if size > 1 else 1 for size in before.geometry.kernel])
 
 
 def _ends_convolutions(network: Network, i: int) -> bool:
-    """Whether group ``i`` is what a convolution writes that is the last of its segment.
+    """Whether group ``i`` is written by a convolution that is the last of its segment.
 
     Raises:
         SurgeryError: there is no such group, or no single layer writes it.
@@ -115,7 +118,10 @@ def _ends_convolutions(network: Network, i: int) -> bool:
 
 
 def _activation(network: Network, i: int) -> Activation | None:
-    """φ of what writes group ``i``: the layer's own, or a node that alone reads what the last of a segment writes."""
+    """φ of the layer that writes group ``i``.
+
+    Its own, or a node that alone reads the output of a segment's last layer.
+    """
     number, position = network.place(i)
     segment = network.segments[number]
     if i <= network.hidden_count:

@@ -1,4 +1,4 @@
-"""Several networks as one, whose output is the mean of theirs."""
+"""Several networks joined to one, whose output is the mean of theirs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxsurgeon.surgery.effects import Effect, Multiplied
 @register
 @dataclass(frozen=True)
 class Join(Surgery):
-    """``members`` networks side by side: what ``join`` makes of them. Of one network alone it cannot be done."""
+    """``members`` networks side by side, as ``join`` makes them. It cannot be done to one network alone."""
 
     operation: ClassVar[str] = "join"
     summary: ClassVar[str] = "MEMBERS networks become one, whose output is the mean of theirs"
@@ -31,28 +31,28 @@ class Join(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Multiplied(self.members)
 
     def require(self, network: Network) -> None:
-        """Raise SurgeryError: there is one network only."""
+        """Raise SurgeryError, since there is only one network."""
         raise SurgeryError(
             f"{spell(self)}: it takes several networks, as evolve --ensemble has them in its end", "ensemble"
         )
 
     def is_exact(self, network: Network) -> bool:
-        """The mean of all, which is what they are asked for."""
+        """The mean of all is what the members are asked for."""
         return True
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement:
-        """Raise SurgeryError: there is one network only."""
+        """Raise SurgeryError, since there is only one network."""
         raise SurgeryError(f"{spell(self)}: it takes several networks", "ensemble")
 
 
 def join(networks: Sequence[Network]) -> Network:
-    """An ensemble as one plain perceptron: hidden layers side by side, the output layer their mean.
+    """Join an ensemble to one plain perceptron: hidden layers side by side, the output layer their mean.
 
-    W_1 = [W_1¹, W_1², …], hidden W_i are block-diagonal, W_out = [W_out¹; W_out²; …] / K; of logits it is the mean
+    W_1 = [W_1¹, W_1², …], hidden W_i are block-diagonal, W_out = [W_out¹; W_out²; …] / K; for logits this is the mean
     before the softmax. The zeros between blocks are weights like others, and count as parameters.
 
     Raises:

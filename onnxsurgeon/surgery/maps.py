@@ -1,8 +1,8 @@
-"""Surgeries on units as linear maps: one on the columns of what writes them, one on the rows of each reader, a shift.
+"""Surgeries on units as linear maps: one on the columns of each writer, one on the rows of each reader, a shift.
 
-A map is applied to parameters with its coefficients as they are; an optimizer's moments follow it with them raised to
-a power. Where θ' = Σ c θ with c held fixed, the first moment is Σ c m, and the second (power 2) Σ c² v, the variance of
-a sum of independent parts, which stays ≥ 0. So each map is written once.
+A map is applied to parameters with its coefficients as they are; an optimizer's moments follow it with the coefficients
+raised to a power. Where θ' = Σ c θ with c held fixed, the first moment is Σ c m, and the second (power 2) Σ c² v, the
+variance of a sum of independent parts, which stays ≥ 0. So each map is written once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxsurgeon.surgery.parameters import fill_for_new, filled
 
 @dataclass(frozen=True, eq=False)
 class Fresh:
-    """Values of units that nothing maps to, the last ones: their columns (n_in, k) and biases (k,)."""
+    """Values of the last units, to which nothing maps: their columns (n_in, k) and biases (k,)."""
 
     weight: Array
     bias: Array | float = 0.0
@@ -28,12 +28,15 @@ class Fresh:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Unit j of a layer becomes what unit ``origin[j]`` was; the last ones are ``fresh``, where that is given.
+    """Unit j of a layer takes the place of the old unit ``origin[j]``.
+
+    The last ones are ``fresh``, where that is given.
 
     Attributes:
         origin: (m,); fresh units take the slope of their activation from there.
         places: where a new unit stands for several old ones (``merge_duplicates``), for each old one its place among
-            the new ones, −1 for none: moments are then the means of theirs; None: they go as the parameters do.
+            the new ones, −1 for none. Its moments are then the means of theirs. With None moments follow the
+            parameters.
     """
 
     origin: Array
@@ -65,7 +68,7 @@ class Columns:
         return replace(layer, weight=take_columns(layer.weight, self.origin), bias=bias, activation=activation)
 
     def _mean(self, past: DenseLayer, power: int) -> DenseLayer:
-        """What stands for several units takes the mean of their moments."""
+        """A unit that stands for several takes the mean of their moments."""
         assert self.places is not None
         places, count = self.places, len(self.origin)
         counts = np.bincount(places[places >= 0], minlength=count).astype(np.float64) ** power
@@ -83,7 +86,7 @@ class Rotation:
 
     Attributes:
         basis: Vᵀ (m, n).
-        weight: W V, as it came out of the decomposition.
+        weight: W V, as the decomposition gave it.
     """
 
     basis: Array
@@ -97,7 +100,7 @@ class Rotation:
         activation = layer.activation
         if activation is not None and activation.slope is not None:
             activation = activation.with_slope(matmul(self.basis**2, activation.slope, dtype=dtype))
-            if layer.is_linear:  # the squares add up to 1 but for rounding
+            if layer.is_linear:  # the squares add up to 1 except for rounding
                 activation = activation.with_slope(np.ones(len(self.basis), dtype))
         return replace(layer, weight=self.weight, bias=bias, activation=activation)
 
@@ -117,7 +120,7 @@ class Shift:
 
     Attributes:
         values: c, (k,).
-        rows: which rows of the reader's block the values are for, (k,).
+        rows: the rows of the reader's block to which the values belong, (k,).
     """
 
     values: Array
@@ -128,7 +131,7 @@ class Shift:
         return matmul(self.values, block[self.rows])
 
     def carried(self, past: Array, power: int, bias: Array | None) -> Array:
-        """What the moments of W add to those of the bias."""
+        """The contribution of W's moments to those of the bias."""
         return matmul(self.values**power, past[self.rows])
 
 
@@ -165,10 +168,10 @@ class Outside:
 
 @dataclass(frozen=True, eq=False)
 class Gather:
-    """Row j becomes row ``origin[j]``; rows ``shared`` of the new ones are ``shares`` of theirs.
+    """Row ``origin[j]`` becomes row j; the new rows ``shared`` are multiplied by ``shares``.
 
     Attributes:
-        origin: (m,); −1: fresh, ``values`` in their order.
+        origin: (m,); −1 stands for a fresh row, from ``values`` in their order.
         shared: new rows that are no plain copies.
         shares: their coefficients (len(shared), columns); a fraction for each weight.
         values: fresh rows (k, columns).
@@ -185,7 +188,7 @@ class Gather:
         return self._rows(block, 1, self.values)
 
     def carried(self, past: Array, power: int, fill: float) -> Array:
-        """Their moments; those of fresh rows are ``fill``."""
+        """The moments of the new rows; those of fresh rows are ``fill``."""
         return self._rows(past, power, fill)
 
     def _rows(self, block: Array, power: int, values: Array | float | None) -> Array:
@@ -201,7 +204,7 @@ class Gather:
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """Rows ``kept`` stay, and take T times those that are ``gone``: W' = W_K + T W_R (``prune``)."""
+    """Rows ``kept`` stay, and T times the rows that are ``gone`` is added: W' = W_K + T W_R (``prune``)."""
 
     kept: Array
     gone: Array
@@ -241,7 +244,10 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """Row ``places[i]`` of ``count`` is the sum of all rows i; −1: of none (``merge_duplicates``)."""
+    """Row p of ``count`` new ones is the sum of all rows i with ``places[i]`` = p.
+
+    −1 drops a row (``merge_duplicates``).
+    """
 
     places: Array
     count: int
@@ -262,12 +268,12 @@ RowMap = Gather | Refit | Turn | Sum
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What becomes of a group's units.
+    """A change of a group's units.
 
     Attributes:
-        group: whose units.
-        columns: for each of its writers.
-        rows: for each of its readers.
+        group: the group.
+        columns: a map for each of its writers.
+        rows: a map for each of its readers.
         origin: for each new unit the old one whose constants in the file it takes.
         predicted: as in ``SurgeryRecord``.
     """
@@ -280,7 +286,7 @@ class Change:
 
 
 def by_row(units: Array, taps: int) -> Array:
-    """Of units, their rows in a block: ``taps`` for each, one behind the other."""
+    """The rows of units in a block: ``taps`` rows for each unit, one behind the other."""
     return units if taps == 1 else np.asarray(units[:, None] * taps + np.arange(taps)).ravel()
 
 

@@ -1,4 +1,4 @@
-"""Two consecutive layers as one."""
+"""Merges two consecutive layers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from onnxsurgeon.surgery.parameters import add_bias, slope_of, slots_for
 class Merge(Surgery):
     """Remove hidden layer ``layer``: W' = W_i W_{i+1}, b' = b_i W_{i+1} + b_{i+1} (paper, eq. 11-12).
 
-    Exact only where φ_i is the identity. The result keeps the following layer's names and activation.
+    It is exact only where φ_i is the identity. The result keeps the following layer's names and activation.
 
-    Of two convolutions one must have a single tap: W_{i+1}'s rows are summed by channel where that is layer i, and the
-    result has the other's taps. Then a bias b_i moves past zeros that are read at the border only approximately.
+    Of two convolutions one must have a single tap. Where layer i does, W_{i+1}'s rows are summed by channel, and the
+    result has the other's taps. A bias b_i that moves past zeros at the border makes the result approximate.
     """
 
     operation: ClassVar[str] = "merge"
@@ -38,7 +38,7 @@ class Merge(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Absorbed()
 
     def require(self, network: Network) -> None:
@@ -52,14 +52,14 @@ class Merge(Surgery):
             )
 
     def is_exact(self, network: Network) -> bool:
-        """Where no nonlinearity is lost, and no bias moves past padding."""
+        """Whether no nonlinearity is lost, and no bias moves past padding."""
         layer, following = network.pair(self.layer)
         is_moved = layer.bias is not None and bool(layer.bias.any())
         is_padded = following.geometry is not None and following.geometry.is_padded
         return layer.is_linear and not (is_moved and is_padded)
 
     def parameters_after(self, network: Network) -> int:
-        """Exact, and without a decomposition or a product of the weights."""
+        """Exact, without a decomposition or a product of the weights."""
         network = network.parted()
         layer, following = network.pair(self.layer)
         gone = sum(values.size for _, values in layer.parameters()) + following.weight.size
@@ -100,13 +100,13 @@ def _is_first_pointwise(layer: DenseLayer) -> bool:
 
 
 def _product(first: Array, second: Array, dtype: npt.DTypeLike = np.float64) -> Array:
-    """W_i W_{i+1}, where W_{i+1} has one row or several, its taps, for each of W_i's units."""
+    """W_i W_{i+1}, where W_{i+1} has one row, or several taps, for each of W_i's units."""
     taps = len(second) // first.shape[1]
     columns = second.shape[1]
     return matmul(first, second.reshape(first.shape[1], taps * columns), dtype=dtype).reshape(-1, columns)
 
 
 def _by_unit(weight: Array, units: int) -> Array:
-    """The weight's rows, those of all taps of each of so many units added up."""
+    """The weight's rows, with the rows of each unit's taps added up."""
     taps = len(weight) // units
     return weight if taps == 1 else weight.reshape(units, taps, -1).sum(axis=1, dtype=np.float64)

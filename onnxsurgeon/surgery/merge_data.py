@@ -1,4 +1,4 @@
-"""Two consecutive layers as the one that comes closest on the data."""
+"""Merges two consecutive layers to the one that comes closest on the data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class MergeData(DataAware):
     """Remove hidden layer ``layer``: the next one becomes the affine map of x that comes closest to what the two did.
 
     With mean μ and covariance Σ of the layer's input x, mean ν of its output h, and X their covariance: h ≈ ν + (x − μ)
-    A, hence W' = A W_{i+1} and b' = b_{i+1} + (ν − μ A) W_{i+1}. A is ridge regression, shrunk not towards 0 but
-    towards W_i diag(g), where each unit's φ is replaced by its best straight line: A = W_i diag(g) + (Σ + λ D)⁻¹ (X −
-    Σ W_i diag(g)) (``smoother``), g_j = cov(z_j, h_j) / var z_j. For Gaussian x that alone is the least-squares
-    solution (Bussgang, 1952), for linear φ it is ``Merge``.
+    A, hence W' = A W_{i+1} and b' = b_{i+1} + (ν − μ A) W_{i+1}. A is a ridge regression, shrunk not towards 0 but
+    towards W_i diag(g), in which each unit's φ is replaced by its best straight line: A = W_i diag(g) + (Σ + λ D)⁻¹ (X
+    − Σ W_i diag(g)) (``smoother``), g_j = cov(z_j, h_j) / var z_j. For Gaussian x, W_i diag(g) is the least-squares
+    solution itself (Bussgang, 1952); for linear φ it is ``Merge``.
 
-    Exact only where φ_i is the identity.
+    It is exact only where φ_i is the identity.
     """
 
     operation: ClassVar[str] = "merge_data"
@@ -41,11 +41,11 @@ class MergeData(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Absorbed()
 
     def require(self, network: Network) -> None:
-        """The layer must exist, and be no convolution."""
+        """The layer must exist, and must not be a convolution."""
         if network.hidden(self.layer).geometry is not None:
             raise SurgeryError(
                 f"{spell(self)}: layer {self.layer} is a convolution; merge:{self.layer} goes by weights",
@@ -53,7 +53,7 @@ class MergeData(DataAware):
             )
 
     def is_exact(self, network: Network) -> bool:
-        """Where no nonlinearity is lost."""
+        """Whether no nonlinearity is lost."""
         return network.hidden(self.layer).is_linear
 
     def refit(self, network: Network, moments: Moments) -> Replacement:
@@ -65,7 +65,7 @@ class MergeData(DataAware):
         lines = layer.weight * gains
         total = variance_of(after.covariance, following.weight)
 
-        # What the straight lines leave, r = (h − (x − μ) W_i diag(g)) W_{i+1}: its covariance with x, its variance.
+        # The straight lines leave r = (h − (x − μ) W_i diag(g)) W_{i+1}: its covariance with x, its variance.
         rest = cross - matmul(before.covariance, lines)
         ahead = matmul(lines, following.weight)
         variance = (

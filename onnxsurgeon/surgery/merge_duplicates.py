@@ -1,4 +1,4 @@
-"""Units that compute the same thing as one."""
+"""Merges units that compute the same thing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from onnxsurgeon.surgery.parameters import is_padded, slope_of
 
 
 class _Groups(NamedTuple):
-    """The units that stay, for each unit the place of what stands for it among those, and the units that are constant.
+    """The units that stay, for each unit the place of its representative among those, and the units that are constant.
 
-    Constant units stand for nothing and are not among those that stay; their place is −1.
+    Constant units do not stay and have no representative; their place is −1.
     """
 
     kept: Array
@@ -34,8 +34,8 @@ class MergeDuplicates(Surgery):
     """Keep one of all units of hidden layer ``layer`` that have the same incoming weights, bias and slope.
 
     Its outgoing weights become the sum of theirs. Units without incoming weights are constant: φ(b) times their
-    outgoing weights goes to the next layer's bias, but where that is a convolution that reads zeros at its border.
-    Exact always; no data are needed.
+    outgoing weights goes to the next layer's bias, except where that is a convolution that reads zeros at its border.
+    It is always exact and needs no data.
     """
 
     operation: ClassVar[str] = "merge_duplicates"
@@ -46,7 +46,7 @@ class MergeDuplicates(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Narrowed(None)
 
     def require(self, network: Network) -> None:
@@ -78,15 +78,15 @@ class MergeDuplicates(Surgery):
 def _groups(layer: DenseLayer, following: DenseLayer) -> _Groups:
     slope = slope_of(layer)
     rows = [layer.weight, *(values[None] for values in (layer.bias, slope) if values is not None)]
-    columns = np.ascontiguousarray(np.concatenate(rows).T) + 0.0  # −0 is 0
+    columns = np.ascontiguousarray(np.concatenate(rows).T) + 0.0  # −0 becomes 0
     varies = layer.weight.any(axis=0)
-    if is_padded(following):  # a constant reads as 0 behind the border: it goes into no bias
+    if is_padded(following):  # a constant reads as 0 behind the border, so it goes into no bias
         varies |= _constants(layer, np.arange(layer.units)) != 0
     places = np.full(layer.units, -1)
     firsts: dict[bytes, int] = {}
     for unit in np.flatnonzero(varies):
         places[unit] = firsts.setdefault(columns[unit].tobytes(), len(firsts))
-    # What stands for a group is its first unit, so that those that stay keep their order.
+    # The representative of a group is its first unit, so that the units that stay keep their order.
     kept = np.unique(places[varies], return_index=True)[1]
     return _Groups(np.flatnonzero(varies)[kept], places, np.flatnonzero(~varies))
 

@@ -22,11 +22,11 @@ from onnxsurgeon.surgery.parameters import is_padded
 class Narrow(Surgery):
     """Reduce hidden layer ``layer`` to ``units`` units (paper, 3.1, removing neurons).
 
-    With W_i = U Σ Vᵀ cut to r = ``units``: W_i' = U_r Σ_r, b_i' = b_i V_r, W_{i+1}' = V_rᵀ W_{i+1}, and
-    b_{i+1}' = b_{i+1} + b_i (I − V_r V_rᵀ) W_{i+1}. The last is our addition: without it, the part of the bias
-    outside V_r is lost. PRelu's slopes are averaged with the weights V_r², so that slopes of 1 stay 1.
+    With W_i = U Σ Vᵀ cut to r = ``units``: W_i' = U_r Σ_r, b_i' = b_i V_r, W_{i+1}' = V_rᵀ W_{i+1}, and b_{i+1}' =
+    b_{i+1} + b_i (I − V_r V_rᵀ) W_{i+1}. The last equation is our addition: without it, the part of the bias outside
+    V_r is lost. PRelu's slopes are averaged with the weights V_r², so that slopes of 1 stay 1.
 
-    Exact only where φ is the identity and r ≥ rank(W_i).
+    It is exact only where φ is the identity and r ≥ rank(W_i).
     """
 
     operation: ClassVar[str] = "narrow"
@@ -39,7 +39,7 @@ class Narrow(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Narrowed(self.units)
 
     def require(self, network: Network) -> None:
@@ -56,13 +56,13 @@ class Narrow(Surgery):
         require_amount(self, self.units, most, "the number of units that stay")
 
     def is_exact(self, network: Network) -> bool:
-        """Where φ is the identity, nothing but zeros is cut off, and no bias is to move past zeros at a border."""
+        """Whether φ is the identity, only zeros are cut off, and no bias moves past zeros at a border."""
         layer, following = network.pair(self.layer)
         moves = layer.bias is not None and bool(layer.bias.any()) and is_padded(following)
         return layer.is_linear and not moves and self.units >= rank(layer.weight)
 
     def parameters_after(self, network: Network) -> int:
-        """Exact, and without a decomposition or a product of the weights."""
+        """Exact, without a decomposition or a product of the weights."""
         layer, following = network.pair(self.layer)
         gained = following.units if layer.bias is not None and following.bias is None else 0
         return count_of(network, {self.layer: self.units}) + gained

@@ -11,7 +11,7 @@ from onnxsurgeon.linear_algebra import Array, in_float64
 
 
 def slots_for(layer: DenseLayer, weight: Array, bias: Array | None, slope: Array | None) -> DenseLayer:
-    """Moments of the parameters that ``layer`` has; those of others are not looked at."""
+    """Moments of the parameters that ``layer`` has; arguments for parameters that it lacks are ignored."""
     has_slope = layer.activation is not None and layer.activation.slope is not None
     given = (weight, bias if layer.bias is not None else None, slope if has_slope else None)
     return layer.with_parameters(values for values in given if values is not None)
@@ -23,10 +23,10 @@ def slope_of(layer: DenseLayer) -> Array | None:
 
 
 def fill_for_new(layer: DenseLayer, power: int) -> float:
-    """What stands for moments that nothing maps to, where ``layer`` holds those of the layer operated on.
+    """The value of moments to which nothing maps, where ``layer`` holds those of the layer operated on.
 
-    A new parameter has no velocity: its first moments are 0. Its second moments are the layer's mean. With 0 and a
-    bias correction that has long worn off, adamw's first steps would be (1 − β1) / √(1 − β2) ≈ 3 times too long.
+    A new parameter has no velocity: its first moments are 0. Its second moments are the layer's mean. With 0 and a bias
+    correction that has long worn off, adamw's first steps would be (1 − β1) / √(1 − β2) ≈ 3 times too long.
     """
     if power == 1:
         return 0.0
@@ -43,7 +43,7 @@ def add_bias(bias: Array | None, extra: Array | None, dtype: np.dtype[Any]) -> A
 
 
 def filled(layer: DenseLayer, weight: Array, bias: Array | float) -> DenseLayer:
-    """The layer with these values (n_in, k) and (k,) for its last k units; its arrays are written to."""
+    """The layer with these values (n_in, k) and (k,) for its last k units; its arrays are overwritten."""
     count = weight.shape[1]
     layer.weight[:, layer.units - count :] = weight
     if layer.bias is not None:
@@ -52,5 +52,5 @@ def filled(layer: DenseLayer, weight: Array, bias: Array | float) -> DenseLayer:
 
 
 def is_padded(layer: DenseLayer) -> bool:
-    """Whether the layer is a convolution that reads zeros at the border, where a constant does not go into a bias."""
+    """Whether the layer is a convolution that reads zeros at the border, so that no constant can go into its bias."""
     return layer.geometry is not None and layer.geometry.is_padded

@@ -1,4 +1,4 @@
-"""Whether a surgery changed what is computed, and whether units belong together: networks run on random rows."""
+"""Proofs on random rows: whether a surgery changed what is computed, and whether units belong together."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from onnxsurgeon.training.forward import feature_inputs, feeds_of, forward, make
 from onnxsurgeon.training.resident import numbered
 
 ROWS = 16
-UNKNOWN = (5, 9, 17, 33, 65, 129)  # what sizes that the file does not tell are taken to be: the first that do
+UNKNOWN = (5, 9, 17, 33, 65, 129)  # tried in this order for sizes that the file leaves open
 
 Outputs = Callable[[Network], list[Array]]
 
 
 def outputs_around(network: Network, i: int) -> Outputs:
-    """What computes the outputs, on random rows, that units of group ``i`` of ``network`` have a part in.
+    """A function that computes, on random rows, the outputs in which units of group ``i`` of ``network`` take part.
 
-    Of a hidden dense layer those of its segment; else those of all heads.
+    For a hidden dense layer these are its segment's outputs, else those of all heads.
     """
     group = network.group(i)
     number = group.writers[0].segment
@@ -48,7 +48,7 @@ def outputs_around(network: Network, i: int) -> Outputs:
 
 
 def _runs(network: Network, features: list[Array]) -> bool:
-    """Whether the trunk takes features of these sizes: kernels may not fit into small ones."""
+    """Whether the trunk takes features of these sizes; kernels may not fit into small ones."""
     try:
         return all(output.size for output in trunk_outputs(network, features))
     except EngineError:
@@ -74,8 +74,9 @@ class GroupProof(NamedTuple):
     """How far outputs move when units change places, as fractions of their scale.
 
     Attributes:
-        together: in everything that writes and reads them, at once; 0 but for rounding, where the group is right.
-        alone: in the first layer that writes them alone; not 0 where something depends on which unit is which.
+        together: if they change in everything that writes and reads them; 0 except for rounding, where the group is
+            right.
+        alone: if they change in the first writer only; not 0 where something depends on which unit is which.
     """
 
     together: float
@@ -83,9 +84,9 @@ class GroupProof(NamedTuple):
 
 
 def prove_group(network: Network, i: int) -> GroupProof:
-    """Change the places of the units of group ``i``, and run the model's trunk on random rows.
+    """Permute the units of group ``i``, and run the model's trunk on random rows.
 
-    It needs no oracle: what is computed does not depend on the order of units, if all that know of them follow.
+    The proof needs no oracle: outputs do not depend on the order of units, if everything that knows of them follows.
     """
     group = network.group(i)
     order = np.roll(np.arange(group.units), 1)

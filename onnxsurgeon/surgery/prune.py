@@ -1,4 +1,4 @@
-"""Fewer units in a hidden layer: those that the others can stand in for go, and the next layer is refitted."""
+"""Fewer units in a hidden layer: units for which others can stand in go, and the next layer is refitted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Prune(DataAware):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Narrowed(self.units)
 
     def require(self, network: Network) -> None:
@@ -76,7 +76,7 @@ class Prune(DataAware):
 
 
 class _Made(NamedTuple):
-    """What becomes of a reader's rows, and its squared error by the moments."""
+    """The new rows of a reader, and its squared error by the moments."""
 
     rows: Refit
     error: float
@@ -112,9 +112,10 @@ def moments_of(moments: Moments, network: Network, port: Reader, units: int) -> 
 
 
 def pruning_costs(network: Network, i: int, moments: Moments) -> Array:
-    """What ``Prune(i, k)`` costs for k = 1, 2, …, n_i: the squared error of the next pre-activation, summed.
+    """The costs of ``Prune(i, k)`` for k = 1, 2, …, n_i: the squared error of the next pre-activation, summed.
 
-    In the metric of the network's outputs where the moments have sensitivities, so that layers can be compared.
+    They are in the metric of the network's outputs where the moments have sensitivities, so that layers can be
+    compared.
 
     Raises:
         SurgeryError: there is no such layer, or it has no moments.
@@ -124,7 +125,7 @@ def pruning_costs(network: Network, i: int, moments: Moments) -> Array:
 
 
 def _elimination(network: Network, i: int, moments: Moments) -> Elimination:
-    """Of group ``i``'s units, by what reads them, its outputs weighed by what their errors cost, if known."""
+    """The elimination of group ``i``'s units by its readers, whose errors are weighed by their cost, if known."""
     group, (_, readers) = network.group(i), network.layers_of(i)
     place, key = (group.readers[0].segment, group.readers[0].layer), tuple(layer.weight for layer in readers)
     known = moments.eliminations.get((*place, group.readers[0].begin))
@@ -146,7 +147,7 @@ def _predictors(network: Network, i: int, moments: Moments, *, weighed: bool) ->
 
 
 def pruning_errors(network: Network, i: int, moments: Moments) -> Array:
-    """What ``Prune(i, k)`` predicts for k = 1, 2, …, n_i, as in ``SurgeryRecord``, but for its ridge.
+    """The errors that ``Prune(i, k)`` predicts for k = 1, 2, …, n_i, as in ``SurgeryRecord``, but without its ridge.
 
     Raises:
         SurgeryError: there is no such layer, or it has no moments.

@@ -25,14 +25,12 @@ MOST_WEIGHTS = 2**31  # 8 GB in float32
 @register
 @dataclass(frozen=True)
 class Widen(Surgery):
-    """Add ``units`` units to hidden layer ``layer``. Exact always, for every elementwise φ.
+    """Add ``units`` units to hidden layer ``layer``. It is always exact, for every elementwise φ.
 
-    Modes:
-        split: copies of existing units, round robin; every outgoing weight is shared out among the copies by
-            random fractions drawn for that weight alone. Copies then get different gradients and become
-            different units.
-        equal: the same with equal shares (paper, 3.1). The copies get equal gradients for ever.
-        fresh: new random incoming weights (Glorot uniform), bias 0, outgoing weights 0.
+    Modes: split: copies of existing units, round robin; every outgoing weight is shared out among the copies by random
+    fractions drawn for that weight alone. Copies then get different gradients and become different units. equal: the
+    same with equal shares (paper, 3.1). The copies get equal gradients for ever. fresh: new random incoming weights
+    (Glorot uniform), bias 0, outgoing weights 0.
     """
 
     operation: ClassVar[str] = "widen"
@@ -45,7 +43,7 @@ class Widen(Surgery):
 
     @property
     def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
+        """The effect that the docstring of the class describes, as data."""
         return Widened(self.units)
 
     def require(self, network: Network) -> None:
@@ -69,7 +67,7 @@ class Widen(Surgery):
         return True
 
     def parameters_after(self, network: Network) -> int:
-        """Exact, and without a decomposition or a product of the weights."""
+        """Exact, without a decomposition or a product of the weights."""
         return count_of(network, {self.layer: network.group(self.layer).units + self.units})
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Change:
@@ -86,14 +84,14 @@ class Widen(Surgery):
         return Change(group, tuple(columns), tuple(rows), origin)
 
     def _fresh(self, inputs: int, units: int, rng: np.random.Generator) -> Fresh | None:
-        """Glorot's values for new units of so many inputs, where they are asked for."""
+        """Glorot's values for new units of ``inputs`` inputs, in the mode that asks for them."""
         if self.mode != "fresh":
             return None
         limit = np.sqrt(6.0 / (inputs + units + self.units))
         return Fresh(rng.uniform(-limit, limit, (inputs, self.units)))
 
     def _rows(self, port: Reader, layer: DenseLayer, origin: Array, n: int, rng: np.random.Generator) -> Gather:
-        """What each row of a reader's becomes; a unit has ``taps`` of them."""
+        """The map of a reader's rows; each unit has ``taps`` of them."""
         taps = port.outer * port.inner
         places = by_row(origin, taps)
         if self.mode == "fresh":
@@ -102,7 +100,7 @@ class Widen(Surgery):
         return Gather(places, shared, self._shares(shared, places, layer.units, rng))
 
     def _shares(self, rows: Array, origin: Array, columns: int, rng: np.random.Generator) -> Array:
-        """Shares (rows, columns) of each outgoing weight; those of all copies of a unit add up to 1."""
+        """Shares (rows, columns) of each outgoing weight; the shares of all copies of a unit add up to 1."""
         units = int(origin.max()) + 1
         draws = self._draws(rows, len(origin), columns, rng)
         totals = np.zeros((min(units, len(origin) - units), columns))  # round robin: the first units have the copies
@@ -111,14 +109,14 @@ class Widen(Surgery):
         return draws
 
     def _draws(self, rows: Array, units: int, columns: int, rng: np.random.Generator) -> Array:
-        """For each outgoing weight in ``rows`` its draw; those of all rows are drawn, a block at a time."""
+        """A draw for each outgoing weight in ``rows``; all rows are drawn, a block at a time."""
         draws = np.ones((len(rows), columns))
         if self.mode == "split":
             step = max(1, LARGE // columns)
             for start in range(0, units, step):
                 block = rng.random((min(step, units - start), columns))
                 first, last = np.searchsorted(rows, (start, start + len(block)))
-                draws[first:last] -= block[rows[first:last] - start]  # in (0, 1]: a share of 0/0 cannot come up
+                draws[first:last] -= block[rows[first:last] - start]  # in (0, 1], so that a share of 0/0 cannot come up
         return draws
 
 

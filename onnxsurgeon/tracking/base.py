@@ -1,4 +1,4 @@
-"""What every tool that shows a run has in common, and the callback that serves them all."""
+"""What all tools that show a run have in common, and the callback that serves them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
 
 
 class Tracker(Protocol):
-    """One tool. Whatever its methods raise is the tool's affair: the run goes on without it."""
+    """One tool. If one of its methods fails, the run goes on without it."""
 
     name: str
 
     def begin(self, run: RunDirectory, settings: Settings) -> Logged:
-        """Open the run, or open it again; return name and step of what is there already and shall not come twice."""
+        """Open the run, or open it again.
+
+        Return name and step of the entries that are there and must not come twice.
+        """
 
     def log(self, entry: Entry) -> None:
         """Add numbers and texts."""
 
     def finish(self, run: RunDirectory) -> None:
-        """The run has its result."""
+        """Note that the run has its result."""
 
     def close(self, outcome: str) -> None:
         """Write what has not been written yet; ``outcome`` is FINISHED, INTERRUPTED or FAILED."""
@@ -44,7 +47,7 @@ class Tracker(Protocol):
 class Tracking:
     """A callback that passes events on to trackers; used as a context, it closes them at its end.
 
-    A tracker that fails is warned of once, through ``logging``, and left out from then on.
+    A tracker that fails is reported once, through ``logging``, and left out from then on.
     """
 
     def __init__(self, trackers: Iterable[Tracker]) -> None:
@@ -55,7 +58,7 @@ class Tracking:
         self._finished = False
 
     def __call__(self, event: Event) -> None:
-        """Log an event; none of this raises."""
+        """Log an event; errors of trackers are not raised."""
         if not self._trackers:
             return
         try:
@@ -63,7 +66,7 @@ class Tracking:
                 self._begin(RunDirectory(Path(event["path"])))
             else:
                 self._log(event)
-        except Exception as error:  # such as a journal of an older version, which holds less
+        except Exception as error:  # such as KeyError for a journal of an older version, which holds less
             for tracker in list(self._trackers):
                 self._give_up(tracker, error)
         if event["event"] == "finished":
@@ -78,7 +81,7 @@ class Tracking:
             self._logged[tracker.name] = tracker.begin(run, settings)
 
         self._each(begin)
-        # A resumed run: what its trackers do not have yet. Where it had finished, it will do so again.
+        # Give the trackers of a resumed run what they lack. Where the run had finished, it will finish again.
         for event in cast("list[Event]", run.read_journal()):  # a loss that is infinite is logged as well
             if event["event"] != "finished":
                 self._log(event)

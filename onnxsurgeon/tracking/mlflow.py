@@ -31,13 +31,13 @@ _METRICS, _PARAMETERS = 1000, 100
 class MLflow:
     """Numbers become metrics, settings parameters, the texts of decision points tags and, with all others, story.md.
 
-    What is logged is sent at every decision point, since each request may take long.
+    The log is sent at every decision point, since each request may take long.
     """
 
     name = "mlflow"
 
     def __init__(self, folder: Path) -> None:
-        """Of a run directory in ``folder``; where MLFLOW_TRACKING_URI is not set, the store will be there, too.
+        """For a run directory in ``folder``; where MLFLOW_TRACKING_URI is not set, the store will be there, too.
 
         Raises:
             SettingsError: MLFLOW_TRACKING_URI cannot be used.
@@ -52,7 +52,7 @@ class MLflow:
                 self._client = MlflowClient(self._remote)
                 self._client.search_experiments(max_results=1)
             except Exception as error:  # whatever the store behind the address raises
-                # The address is not repeated: it may hold a password. Nor is what was raised, which may hold it again.
+                # The address is not repeated, since it may hold a password. Neither is the error, which may repeat it.
                 kind = type(error).__name__
                 raise SettingsError(
                     f"track: no MLflow store answers at MLFLOW_TRACKING_URI ({kind})", "no-tracker"
@@ -61,7 +61,7 @@ class MLflow:
     def begin(self, run: RunDirectory, settings: Settings) -> Logged:
         """Start a run of MLflow's, or go on with the one whose id is in RUN/mlflow.json, where the store knows it."""
         if not self._remote:
-            # Else it tells of every table that it makes, on standard error.
+            # Otherwise it reports every table that it makes on standard error.
             logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
             self._client = MlflowClient(f"sqlite:///{(self._folder / 'mlflow.db').as_posix()}")
         known = self._known(run)
@@ -90,7 +90,7 @@ class MLflow:
             self._send()
 
     def finish(self, run: RunDirectory) -> None:
-        """Add best.onnx, with its external data where it has any, and what tells how it came about."""
+        """Add best.onnx, with its external data where it has any, and the files that tell its story."""
         for path in (*sorted(run.path.glob(f"{run.best.name}*")), run.journal, run.settings_file):
             self._client.log_artifact(self._id, str(path))
 

@@ -21,7 +21,7 @@ _ALL = 0
 
 
 class TensorBoard:
-    """A process that works on a run adds one event file. Numbers are rounded to float32: the format has no other."""
+    """A process that works on a run adds one event file. Numbers are rounded to float32, the format's only type."""
 
     name = "tensorboard"
 
@@ -47,7 +47,7 @@ class TensorBoard:
             self._writer.flush()
 
     def finish(self, run: RunDirectory) -> None:
-        """Nothing is left to do."""
+        """Do nothing, since nothing is left to do."""
 
     def close(self, outcome: str) -> None:
         """Complete the file."""

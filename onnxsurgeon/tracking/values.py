@@ -1,7 +1,7 @@
-"""What is logged of each event: numbers and texts, each at a step.
+"""The log entries of each event: numbers and texts, each at a step.
 
 Two things are counted as steps. Names that begin with "candidate/" or "trained/" are about one branch, and their step
-is its number, so that none falls upon another; the step of all others is the epoch.
+is its number, so that none overwrites another; the step of all others is the epoch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from onnxsurgeon.runs.events import Checkpoint, Event, Finished, Measured
 
 @dataclass(frozen=True)
 class Entry:
-    """What there is to log at one step.
+    """The entries for one step.
 
     Attributes:
         step: an epoch, or a branch's number.
         numbers: by name.
         texts: by name, Markdown.
-        current: whether it tells of the run as it now is, rather than of one branch.
+        current: whether it is about the run as it now is, rather than about one branch.
     """
 
     step: int
@@ -31,7 +31,7 @@ class Entry:
 
 
 class Values:
-    """Turns events into entries; remembers what a later event does not repeat."""
+    """Turns events into entries, and remembers what a later event does not repeat."""
 
     def __init__(self) -> None:
         self._topologies: dict[int, str] = {}
@@ -39,7 +39,7 @@ class Values:
         self._last: Checkpoint | None = None
 
     def entry(self, event: Event) -> Entry | None:
-        """What to log of an event; None: nothing."""
+        """The entry for an event; None where there is nothing to log."""
         if event["event"] == "proposed":
             what = f"{event['surgery']} of branch {event['parent']}: {event['reason']}"
             return Entry(event["branch"], {"candidate/proposal": event["score"]}, {"candidate/surgery": what})
@@ -91,7 +91,7 @@ class Values:
         return Entry(epoch, numbers, {"decision/kept": "\n".join(lines), "topology/best": topology}, current=True)
 
     def _throughput(self, event: Checkpoint) -> dict[str, float]:
-        """Since the checkpoint before; what is the same whenever it is computed, as the journal holds the times."""
+        """Throughput since the checkpoint before; it is always computed alike, since the journal holds the times."""
         before, self._last = self._last, event
         steps, seconds, training = event["steps"], event["seconds"], event["training_seconds"]
         numbers: dict[str, float] = {"throughput/steps": steps}
@@ -121,7 +121,7 @@ class Values:
 
 
 def hyperparameters(record: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """What a run was started with, flat, from its settings.json."""
+    """The flat settings with which a run was started, from its settings.json."""
     found = {
         **record["settings"],
         "engine": record["engine"],

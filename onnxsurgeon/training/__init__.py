@@ -1,1 +1,1 @@
-"""Train a network's layers with ONNX Runtime, by either of two engines."""
+"""Training of a network's layers with ONNX Runtime, by either of two engines."""

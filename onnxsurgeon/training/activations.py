@@ -1,4 +1,4 @@
-"""An activation's forward pass in a training graph."""
+"""The forward pass of an activation in a training graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own training artifacts: whether its training build is there, and the files of a network."""
+"""ONNX Runtime's own training artifacts: whether its training build is installed, and the files for a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onnxsurgeon.training.forward import feature_inputs, forward, make_model, pa
 from onnxsurgeon.training.resident import numbered
 from onnxsurgeon.training.settings import OptimizerSettings
 
-# The last release of the training build reads no newer IR; a current onnx stamps one on what it writes.
+# The last release of the training build reads no newer IR, and a current onnx writes a newer one.
 NEWEST_IR = 10
 _LOSSES = {CROSS_ENTROPY: "CrossEntropyLoss", SQUARED: "MSELoss"}
 _GENERATING = threading.Lock()
@@ -46,8 +46,8 @@ def have_training() -> bool:
 def training_modules() -> tuple[ModuleType, ModuleType]:
     """ONNX Runtime's ``training.artifacts`` and ``training.api``.
 
-    ``onnxruntime.training`` imports torch, which its two parts that are needed here do not. Where torch is not
-    installed, a bare package module of that name, with the folder as its path, stands in for it.
+    ``onnxruntime.training`` imports torch, but the two parts that are needed here do not. Where torch is not installed,
+    a bare package module of that name, with the folder as its path, stands in for it.
 
     Raises:
         EngineError: the installed ONNX Runtime is no training build.
@@ -125,7 +125,7 @@ def generate(network: Network, task: Task, directory: Path, settings: OptimizerS
 
 
 def _set_adamw(node: onnx.NodeProto, settings: OptimizerSettings) -> None:
-    """Enter the settings, which ``generate_artifacts`` takes none of; mode 0 is PyTorch's order, 1 Hugging Face's."""
+    """Enter the settings, since ``generate_artifacts`` takes none; mode 0 is PyTorch's order, 1 is Hugging Face's."""
     values = {
         "alpha": settings.beta1,
         "beta": settings.beta2,
@@ -169,7 +169,7 @@ def _soft_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
 def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
     """Append the mean of max(z, 0) − t z + log(1 + exp(−|z|)).
 
-    ONNX Runtime's BCEWithLogitsLoss takes log(1 − σ(z)), which is −∞ in float32 from z = 17 on, and times 0 NaN.
+    ONNX Runtime's BCEWithLogitsLoss takes log(1 − σ(z)), which is −∞ in float32 from z = 17 on, and NaN times 0.
     """
     rest = build.add(
         "Log", build.add("Add", build.scalar(1.0), build.add("Exp", build.add("Neg", build.add("Abs", z))))
@@ -182,7 +182,7 @@ def _binary_cross_entropy(build: GraphBuilder, z: str, t: str) -> str:
 def _quiet_graph_builder() -> Iterator[None]:
     """Keep the gradient builder from logging every graph transformer to the console.
 
-    It makes session options of its own, which take no notice of the default logger's severity (release 1.19.2).
+    It makes session options of its own, which ignore the default logger's severity (release 1.19.2).
     """
     utilities: Any = importlib.import_module("onnxruntime.training.onnxblock._training_graph_utils")
     original = utilities.SessionOptions

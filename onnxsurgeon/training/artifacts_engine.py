@@ -126,7 +126,7 @@ class ArtifactsEngine:
             return running.step(features, labels, rate)
 
         if before.steps:
-            step(np.zeros(1, np.int64), 0.0)  # moves nothing; a checkpoint from before the first step has no step count
+            step(np.zeros(1, np.int64), 0.0)  # it moves nothing; a checkpoint before the first step has no step count
             running.save(path, has_state=True)
             write_state(path, names, _as_theirs(state_in_units(before, network, examples.tasks), spec))
             running = self._open(directory)
@@ -170,7 +170,7 @@ class ArtifactsEngine:
         return self._evaluator.evaluate(network, examples, watch)
 
     def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
-        """What the heads put out, by an inference session; see ``Engine``."""
+        """The heads' outputs, by an inference session; see ``Engine``."""
         return self._evaluator.outputs(network, examples)
 
 

@@ -1,8 +1,8 @@
-"""Light augmentation in the training loop: images moved by some pixels, or mirrored, all of a batch alike.
+"""Light augmentation in the training loop: images are moved by some pixels, or mirrored, all of a batch alike.
 
-By how much follows from the seed and the batch's position in the run alone, as dropout's masks do. Where an image has
-been moved away from, its border is repeated. Both are one Slice of the padded batch, whose begins, ends and steps the
-loop scans.
+How far they are moved follows from the seed and the batch's position in the run, like dropout's masks. The border of an
+image is repeated where the image has moved away from it. Both are one Slice of the padded batch, whose begins, ends and
+steps the loop scans.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.dropout import hashed
 
-PART = 14  # an image is moved by so small a part of its side at most: by 2 of 28 pixels
-NUMBERS = 2**17  # number of the first draw: behind any that masks have
+PART = 14  # an image is moved by at most this part of its side: by 2 of 28 pixels
+NUMBERS = 2**17  # number of the first draw, behind all numbers of masks
 BEGINS, ENDS, STEPS = SCANNED = ("augment_begin", "augment_end", "augment_step")
-BEFORE_THE_FIRST = -(2**62)  # where a Slice ends that goes backwards to the first place
+BEFORE_THE_FIRST = -(2**62)  # end of a Slice that goes backwards to the first place
 
 
 def images_of(network: Network) -> dict[str, tuple[int, int, int]]:
-    """Features that convolutions alone read, as (channels, height, width) of known sizes: these can be moved."""
+    """Features of known size that only convolutions read, as (channels, height, width); these can be moved."""
     trunk = network.frame.trunk
     glued = {name for step in trunk.steps if not isinstance(step, int) for name in step.inputs}
     found = {}
@@ -39,11 +39,11 @@ def images_of(network: Network) -> dict[str, tuple[int, int, int]]:
 
 
 def require_images(network: Network, augment: str, engine: str = "loop") -> None:
-    """Raise where images are to be moved and cannot be.
+    """Raise an error where images are to be moved and cannot be.
 
     Raises:
         EngineError: the engine of that name moves none.
-        SettingsError: there are none, several of different sizes, or targets for their places, which would stay.
+        SettingsError: there are no images, they have different sizes, or their targets have places, which would stay.
     """
     if augment == AUGMENTATIONS[0]:
         return
@@ -65,13 +65,16 @@ def require_images(network: Network, augment: str, engine: str = "loop") -> None
 
 
 def declarations(*, scanned: bool = False) -> list[onnx.ValueInfoProto]:
-    """Begins, ends and steps along height and width: of one step (2,), or ``scanned``, of all (steps, 2)."""
+    """Begins, ends and steps along height and width.
+
+    Of one step (2,), or, with ``scanned``, of all steps (steps, 2).
+    """
     kind, axes = onnx.TensorProto.INT64, ["steps"] * scanned
     return [helper.make_tensor_value_info(f"{name}{'s' * scanned}", kind, [*axes, 2]) for name in SCANNED]
 
 
 def augmented(build: GraphBuilder, network: Network, features: list[str]) -> list[str]:
-    """Append the nodes that move the images among the ``features``; the names of all of them."""
+    """Append the nodes that move the images among the ``features``; return the names of all features."""
     images, found = images_of(network), []
     for name, x in zip(network.frame.trunk.features, features, strict=True):
         if name in images:
@@ -105,5 +108,5 @@ def feeds(network: Network, augment: str, seed: int, positions: Array) -> dict[s
 
 
 def _reach(size: int) -> int:
-    """By how many pixels an image of that side is moved at most."""
+    """The largest number of pixels by which an image of that side is moved."""
     return max(1, size // PART)

@@ -27,16 +27,16 @@ def backward(
 ) -> dict[str, str]:
     """Append the nodes of the backward pass from the ``gradients`` at the heads (tensor → its gradient's name).
 
-    ``update`` is called with every parameter's name and its gradient, from the last layer to the first; in the end,
-    with the sum of all its gradients, for those that several segments share.
+    ``update`` is called with every parameter's name and gradient, from the last layer to the first. For a parameter
+    that several segments share it is called in the end, with the sum of all its gradients.
 
     Returns:
-        The name of each layer's weight → that of ∂L/∂z, laid out as z is.
+        The name of each layer's weight → that of ∂L/∂z, with z's layout.
     """
     deltas: dict[str, str] = {}
     shared = _Shared(network, trace, update)
     flow: dict[str, str] = dict(gradients)
-    trained: set[str] = set()  # tensors that depend on a parameter: no gradient of any other is needed
+    trained: set[str] = set()  # tensors that depend on a parameter; only these need a gradient
     steps = steps_of(network)
     for step in steps:
         if isinstance(step, int):
@@ -80,7 +80,7 @@ class _Shared:
         self._kept: dict[str, list[Gradient]] = {name: [] for name, count in names.items() if count > 1}
 
     def update(self, parameter: str, gradient: Gradient) -> None:
-        """Keep the gradient, or pass it on where the parameter is one segment's alone."""
+        """Keep the gradient, or pass it on at once if only one segment has the parameter."""
         if parameter in self._kept:
             self._kept[parameter].append(gradient)
         else:
@@ -104,14 +104,14 @@ def _back_through(
     *,
     wanted: bool,
 ) -> str:
-    """Backward through a segment; the gradient at its input, "" unless ``wanted``."""
+    """Append the backward pass through a segment; return the gradient at its input, "" unless ``wanted``."""
     traces = trace.layers[number]
     if segment.is_convolution:
         return convolution.back_through(build, segment, traces, delta, update, deltas, wanted=wanted)
     if segment.rank > 2:
         delta = build.add("Reshape", delta, build.integers(-1, segment.widths[-1]))
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
-        # Here delta = ∂L/∂y of this layer, masked, scaled; then ∂L/∂z.
+        # Here delta = ∂L/∂y of this layer, masked and scaled; then ∂L/∂z.
         examples = 1 if at.columns else 0
         if at.mask:
             delta = build.add("Mul", delta, at.mask)
@@ -122,7 +122,7 @@ def _back_through(
                 update(at.slope, StoredGradient(gradients.slope))
         deltas[at.weight] = delta
         update(at.parameter or at.weight, _weight_gradient(at, delta))
-        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch has
+        if at.bias and segment.rank > 2:  # such a segment has more rows than the batch
             update(at.bias, StoredGradient(build.add("ReduceSum", delta, build.axes(examples), keepdims=1)))
         elif at.bias:
             update(at.bias, GemmGradient(delta, "ones", transB=True) if at.columns else GemmGradient("ones", delta))
@@ -138,7 +138,10 @@ def _back_through(
 
 
 def _weight_gradient(at: LayerTrace, delta: str) -> GemmGradient:
-    """∂L/∂W = δᵀ x as (units, n_in); of what W is the transpose of, xᵀ δ as (n_in, units)."""
+    """∂L/∂W = δᵀ x as (units, n_in).
+
+    For a weight that is another's transpose, that other's gradient xᵀ δ (n_in, units).
+    """
     if at.parameter:
         return GemmGradient(at.x, delta, transA=not at.x_columns, transB=at.columns, alpha=at.alpha)
     return GemmGradient(delta, at.x, transA=not at.columns, transB=at.x_columns, alpha=at.alpha)

@@ -1,9 +1,9 @@
-"""Convolutions over blocks of channels: ONNX Runtime's fastest, which it takes by itself for constant weights alone.
+"""Convolutions over blocks of channels, ONNX Runtime's fastest form, which it chooses itself for constant weights only.
 
 Tensors lie as (rows, channels / block, space…, block), weights as (units / block, channels / block, kernel…, block,
-block). How many channels a block has is the processor's business and asked of nobody: what is found is that which
-computes the right numbers. With the copies into blocks and back around each of them, such convolutions take 0.6 to 0.85
-times as long as others (docs/performance.md).
+block). The number of channels of a block depends on the processor, and nothing reports it: the size that computes the
+right numbers is found by trying. With the copies into blocks and back around each of them, such convolutions take 0.6
+to 0.85 times as long as others (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnxsurgeon.runtime import run
 from onnxsurgeon.training.builder import BLOCKED, OPSET, GraphBuilder
 
 CANDIDATES = (16, 8)
-LEAST_POSITIONS = 16  # below which other forms are as fast
+LEAST_POSITIONS = 16  # with fewer, other forms are as fast
 
 
 def fits(build: GraphBuilder, geometry: Geometry, channels: int, units: int, positions: int) -> bool:
@@ -40,9 +40,12 @@ def fits(build: GraphBuilder, geometry: Geometry, channels: int, units: int, pos
 def forward(
     build: GraphBuilder, geometry: Geometry, x: str, kernel: str, bias: str, shape: tuple[int, int], phi: str
 ) -> str:
-    """Append φ(x convolved with a kernel (units, channels, kernel…)), φ being "Relu" or ""; ``shape``: these two."""
+    """Append φ(x convolved with a kernel (units, channels, kernel…)).
+
+    Φ is "Relu" or "", ``shape`` is (units, channels).
+    """
     (units, channels), block, taps = shape, build.block, geometry.taps
-    # Turned in two steps, of which the second moves whole blocks: one of six axes takes several times as long.
+    # Transposed in two steps, the second of which moves whole blocks: one of six axes takes several times as long.
     rows = build.add("Reshape", kernel, build.integers(units // block, block, channels * taps))
     turned = build.add("Transpose", rows, perm=[0, 2, 1])
     parts = build.add("Reshape", turned, build.integers(units // block, channels // block, block, taps, block))
@@ -66,7 +69,7 @@ def forward(
 def backward(
     build: GraphBuilder, geometry: Geometry, delta: str, kernel: str, shape: tuple[int, int], pads: list[int]
 ) -> str:
-    """Append δ convolved with Wᵀ, its taps in reverse order, given W as of ``forward``."""
+    """Append δ convolved with Wᵀ, its taps in reverse order, for a W as in ``forward``."""
     (units, channels), block, taps = shape, build.block, geometry.taps
     rows = build.add("Reshape", kernel, build.integers(units, channels, taps))
     turned = build.add("Transpose", rows, perm=[0, 2, 1])
@@ -100,7 +103,7 @@ def _convolved(build: GraphBuilder, x: str, weight: str, bias: str, units: int, 
 
 @functools.lru_cache(maxsize=1)
 def channels_of_a_block() -> int:
-    """How many channels a block has here, 0 where there are no such convolutions: found by trying one out."""
+    """The number of channels of a block on this processor, found by trying; 0 where there are no such convolutions."""
     return next((block for block in CANDIDATES if _is_right(block)), 0)
 
 
@@ -124,6 +127,6 @@ def _is_right(block: int) -> bool:
     imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(BLOCKED, 1)]
     try:
         ours, theirs = run(helper.make_model(graph, opset_imports=imports, ir_version=8), {"x": x, "w": w})
-    except EngineError:  # no such operators, or another size
+    except EngineError:  # there are no such operators, or the size is another
         return False
-    return bool(np.array_equal(ours, theirs))  # integers: nothing is rounded
+    return bool(np.array_equal(ours, theirs))  # integers, so nothing is rounded

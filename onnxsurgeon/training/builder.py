@@ -1,4 +1,4 @@
-"""Collects the nodes of a graph under construction and invents the names between them."""
+"""Collects the nodes of a graph under construction and invents names for the tensors between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GraphBuilder:
 
     Attributes:
         dtype: type of the floating point constants.
-        block: how many channels a block has where convolutions may be computed over such; see ``blocks``.
+        block: number of channels of a block, where convolutions may be computed over blocks; see ``blocks``.
         nodes: the nodes added so far.
         constants: initializers added so far, by name.
     """
@@ -33,7 +33,7 @@ class GraphBuilder:
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Append a node with one output; return the output's name."""
         y = output or f"{op_type.lower()}_{len(self.nodes)}"
-        # ONNX Runtime names the nodes of its fusions by these: without names, two fusions of a kind clash.
+        # ONNX Runtime names the nodes of its fusions after these: without names, two fusions of a kind clash.
         self.nodes.append(helper.make_node(op_type, list(inputs), [y], name=y, **attributes))
         return y
 
@@ -49,12 +49,12 @@ class GraphBuilder:
         beta: float = 1.0,
         output: str = "",
     ) -> str:
-        """Append α A B + β C, A and B transposed where asked for; return its name."""
+        """Append α A B + β C, with A and B transposed where that is wanted; return its name."""
         attributes = {"transA": int(transA), "transB": int(transB), "alpha": alpha, "beta": beta}
         return self.add("Gemm", a, b, *([c] if c else []), output=output, **attributes)
 
     def append(self, node: onnx.NodeProto) -> str:
-        """Append a node that is made already; return its first output's name."""
+        """Append a finished node; return its first output's name."""
         self.nodes.append(node)
         return str(node.output[0])
 

@@ -1,4 +1,4 @@
-"""AdamW's state inside a checkpoint of ONNX Runtime's training API, which itself can only save and load it as a whole.
+"""AdamW's state inside a checkpoint of ONNX Runtime's training API, which itself only saves and loads the whole.
 
 The file is a flatbuffer; ONNX Runtime ships the readers of its schema. Arrays and step count are changed in place.
 """
@@ -15,13 +15,13 @@ from onnxsurgeon.errors import EngineError
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.state import OptimizerState
 
-# In ONNX Runtime's own names, the first and the second moment of a parameter.
+# ONNX Runtime's names of the first and the second moment of a parameter.
 _MOMENTS = (b"momentum0", b"momentum1")
-_STEP = 6  # place of OptimizerGroup.step in its table, as the generated reader has it
+_STEP = 6  # place of OptimizerGroup.step in its table, as in the generated reader
 
 
 def read_state(path: Path, names: list[str], shapes: list[tuple[int, ...]]) -> OptimizerState:
-    """Step count and moments (m, v) of the parameters ``names`` in the checkpoint at ``path``."""
+    """Read step count and moments (m, v) of the parameters ``names`` from the checkpoint at ``path``."""
     group = _group(bytearray(path.read_bytes()))
     arrays = _arrays(group)
     moments = tuple(

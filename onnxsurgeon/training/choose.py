@@ -1,4 +1,4 @@
-"""Which training engine is taken."""
+"""The choice of the training engine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def make_engine(
     network: Network | None = None,
     optimizer: OptimizerSettings | None = None,
 ) -> Engine:
-    """The engine of that name.
+    """Make the engine of that name.
 
-    "auto" is the loop, unless ``network`` contains an op without a gradient rule, the training build of ONNX Runtime is
-    installed, and it has the ``optimizer``.
+    "auto" is the loop, unless ``network`` contains an operator without a gradient rule, the training build of ONNX
+    Runtime is installed, and it has the ``optimizer``.
 
     Raises:
         EngineError: unknown name, not installed, the device is not available, or the engine lacks the optimizer.

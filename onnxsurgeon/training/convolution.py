@@ -1,13 +1,17 @@
 """Segments of convolutions as nodes: forward, and backward in the form that suits each shape.
 
-tools/convolution_forms.py measures the forms. A weight's gradient is a product for each tap, of δ and what that tap
-reads: of an image whose channels are last, which is then read in long pieces; for each row of the batch by itself, or
-where there are few positions over the whole batch, which takes turning δ too. A pointwise layer needs neither. Where
-there are few channels such products are narrow, and one over patches, copies of the input for each tap, is faster. The
-convolution with batch and channels exchanged, which ONNX Runtime computes at a third of its usual speed, is never the
-fastest. An input's gradient is ConvTranspose; where that has no fewer channels than the output, a convolution with the
-kernel turned round, which is a little slower on one thread, but whose work several share; a pointwise layer's is a
-convolution with Wᵀ. A depthwise weight's is a sum of products for each tap.
+tools/convolution_forms.py measures the forms.
+
+A weight's gradient is one product for each tap, of δ and what that tap reads. It reads an image whose channels are
+last, so in long pieces. The product is taken for each row of the batch by itself; where there are few positions, it is
+taken over the whole batch, and δ is transposed too. A pointwise layer needs neither. Where there are few channels, such
+products are narrow, and one product over patches, which are copies of the input for each tap, is faster. The
+convolution with batch and channels exchanged is never the fastest, since ONNX Runtime computes it at a third of its
+usual speed. A depthwise weight's gradient is a sum of products for each tap.
+
+An input's gradient is a ConvTranspose. Where the input has no fewer channels than the output, it is a convolution with
+the kernel turned round, which is a little slower on one thread, but shared by several. A pointwise layer's is a
+convolution with Wᵀ.
 
 One file: a convolution forward and backward, whose forms in ONNX share patches, pads and the order of axes.
 """
@@ -30,9 +34,9 @@ from onnxsurgeon.training.gradients import activation_gradients
 from onnxsurgeon.training.optimizers import DeferredGradient, GemmGradient, Gradient, StoredGradient
 from onnxsurgeon.training.trace import LayerTrace, Space
 
-NARROW = 8  # channels below which one product over patches beats a product for each tap, but for a single one
-FEW_POSITIONS = 256  # below which products image by image are too small, and one over the whole batch is made
-LEAST_TURNED = 64  # positions from which an input's gradient is a convolution, where channels are no fewer than units
+NARROW = 8  # with fewer channels, one product over patches is faster than one for each tap, except for a single tap
+FEW_POSITIONS = 256  # with fewer, products image by image are too small, and one over the whole batch is made
+LEAST_TURNED = 64  # positions from which an input's gradient is a convolution, if channels are no fewer than units
 _END = 2**31 - 1
 
 
@@ -64,7 +68,7 @@ def layers(
         has_space = known if len(known) == geometry.rank else None
         if blocks.fits(build, geometry, shape[1], shape[0], positions):
             z = blocks.forward(build, geometry, x, kernel, bias, shape, "Relu" if is_relu else "")
-            if is_relu:  # whose gradient reads y alone
+            if is_relu:  # Relu's gradient reads only y
                 traces.append(LayerTrace(x, z, z, weight, bias, slope, space=has_space))
                 x = z
                 continue
@@ -89,9 +93,9 @@ def back_through(
     *,
     wanted: bool,
 ) -> str:
-    """Backward through a segment from the gradient at its output; the one at its input, "" unless ``wanted``.
+    """Append the backward pass through a segment from the gradient at its output; return the one at its input.
 
-    ``deltas`` takes the name of ∂L/∂z of each layer, by its weight's.
+    The result is "" unless ``wanted``. ``deltas`` takes the name of ∂L/∂z of each layer, by its weight's.
     """
     for layer, at in zip(reversed(segment.layers), reversed(traces), strict=True):
         geometry = geometry_of(layer)
@@ -139,7 +143,7 @@ def convolved(build: GraphBuilder, geometry: Geometry, x: str, kernel: str, bias
 
 
 def kernel_of(build: GraphBuilder, layer: DenseLayer, weight: str) -> str:
-    """The weight (units, channels / groups · taps) as Conv has it: a view."""
+    """The weight (units, channels / groups · taps) in Conv's shape: a view."""
     geometry = geometry_of(layer)
     return build.add("Reshape", weight, build.integers(layer.units, layer.inputs // geometry.taps, *geometry.kernel))
 
@@ -155,7 +159,7 @@ def input_gradient(build: GraphBuilder, geometry: Geometry, kernel: str, delta: 
         return build.add("ConvTranspose", delta, kernel, **given)
     if set(geometry.strides) == {1}:
         return build.add("ConvTranspose", delta, kernel, **given)
-    # How far the last position reaches is known when it runs: what it reaches is made, and cut or filled up there.
+    # The reach of the last position is only known at run time: the gradient is made up to it, and cut or padded there.
     given["pads"] = [*geometry.pads[: geometry.rank], *[0] * geometry.rank]
     found = build.add("ConvTranspose", delta, kernel, **given)
     missing = build.add("Sub", build.add("Shape", x), build.add("Shape", found))
@@ -166,7 +170,7 @@ def input_gradient(build: GraphBuilder, geometry: Geometry, kernel: str, delta: 
 def is_better_turned(build: GraphBuilder, layer: DenseLayer, space: Space) -> bool:
     """Whether a convolution with the kernel turned round is little slower on one thread, and much faster on several.
 
-    ONNX Runtime shares out a convolution's positions between threads, of a transposed one no more than the products.
+    ONNX Runtime shares out a convolution's positions between threads; of a transposed one, it shares only the products.
     """
     geometry = geometry_of(layer)
     if space is None or set(geometry.strides) != {1} or geometry.groups != 1 or geometry.taps == 1:
@@ -178,7 +182,7 @@ def is_better_turned(build: GraphBuilder, layer: DenseLayer, space: Space) -> bo
 
 
 def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta: str, space: Space) -> str:
-    """∂L/∂x of a convolution in one group without steps: δ convolved with Wᵀ, its taps in reverse order."""
+    """∂L/∂x of a convolution in one group with stride 1: δ convolved with Wᵀ, its taps in reverse order."""
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
     pads = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
@@ -192,12 +196,12 @@ def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta:
 
 
 def _reach(geometry: Geometry) -> list[int]:
-    """How far the last tap is from the first along each axis."""
+    """The distance of the last tap from the first along each axis."""
     return [step * (size - 1) for step, size in zip(geometry.dilations, geometry.kernel, strict=True)]
 
 
 def _unread(geometry: Geometry, space: tuple[int, ...]) -> list[int]:
-    """How many of the last values along each axis no position of the kernel reads."""
+    """For each axis, the number of last values that no position of the kernel reads."""
     rank = geometry.rank
     return [
         (size + geometry.pads[i] + geometry.pads[rank + i] - geometry.dilations[i] * (geometry.kernel[i] - 1) - 1)
@@ -207,7 +211,10 @@ def _unread(geometry: Geometry, space: tuple[int, ...]) -> list[int]:
 
 
 def weight_gradient(build: GraphBuilder, layer: DenseLayer, x: str, delta: str, space: Space) -> Gradient:
-    """∂L/∂W (units, channels / groups · taps) of a convolution from δ = ∂L/∂z; see the top for the forms."""
+    """∂L/∂W (units, channels / groups · taps) of a convolution from δ = ∂L/∂z.
+
+    The module's docstring tells the forms.
+    """
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
     if geometry.groups == layer.units and channels == 1:
@@ -229,7 +236,10 @@ def _bias_gradient(build: GraphBuilder, delta: str, geometry: Geometry) -> Gradi
 
 
 def shifted(build: GraphBuilder, geometry: Geometry, x: str, first: int = 2) -> Iterator[str]:
-    """For each tap in order, x as that tap reads it: its axes of space, from the ``first`` on, are positions then."""
+    """Yield for each tap, in order, x as that tap reads it.
+
+    The axes of space, from ``first`` on, are positions then.
+    """
     rank = geometry.rank
     if geometry.is_padded:
         before, after = geometry.pads[:rank], geometry.pads[rank:]
@@ -254,7 +264,7 @@ def shifted(build: GraphBuilder, geometry: Geometry, x: str, first: int = 2) -> 
 
 
 def patches(build: GraphBuilder, layer: DenseLayer, x: str) -> str:
-    """What each unit's weights are multiplied by: (rows, groups, channels / groups · taps, positions)."""
+    """The values by which each unit's weights are multiplied: (rows, groups, channels / groups · taps, positions)."""
     geometry = geometry_of(layer)
     each = list(shifted(build, geometry, x))
     if len(each) > 1:
@@ -297,7 +307,7 @@ def by_row(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradie
 
 
 def over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
-    """For each tap one product over rows and positions together; of one tap, the update is part of it."""
+    """For each tap one product over rows and positions together; with a single tap, the update is part of it."""
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
     by_unit = build.add("Transpose", delta, perm=[1, 0, *range(2, geometry.rank + 2)])
@@ -310,7 +320,7 @@ def over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -
 
 
 def _channels_last(build: GraphBuilder, layer: DenseLayer, x: str) -> Iterator[str]:
-    """For each tap x as that tap reads it, (rows, positions in space…, channels): long pieces of memory."""
+    """Yield for each tap x as that tap reads it, (rows, positions in space…, channels), in long pieces of memory."""
     geometry = geometry_of(layer)
     turned = build.add("Transpose", x, perm=[0, *range(2, geometry.rank + 2), 1])
     return shifted(build, geometry, turned, first=1)
@@ -328,7 +338,7 @@ def of_depthwise(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> 
 
 
 def _taps_last(build: GraphBuilder, layer: DenseLayer, found: Sequence[str]) -> str:
-    """What was found for each tap, (…units, channels), as one (units, channels · taps)."""
+    """Join the results for each tap, (…units, channels), to (units, channels · taps)."""
     channels = layer.inputs // geometry_of(layer).taps
     shape = build.integers(layer.units, channels, 1)
     each = [build.add("Reshape", tap, shape) for tap in found]

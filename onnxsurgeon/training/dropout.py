@@ -1,9 +1,9 @@
 """Dropout in the training loop: masks cut from one resident pool.
 
-Each example of a batch leaves out units of its own (Srivastava et al., "Dropout", JMLR 2014), and those that stay are
-scaled by 1/(1 − p), so that nothing changes in evaluation. ONNX's random operators have a state, which no resumed run
-can take up again. Here a mask of n units is n consecutive rows of a pool (rows, batch) of zeros and 1/(1 − p), and
-which ones follows from the seed, the batch's position in the run and the layer alone.
+Each example of a batch leaves out units of its own (Srivastava et al., "Dropout", JMLR 2014), and the units that stay
+are scaled by 1/(1 − p), so that nothing changes in evaluation. ONNX's random operators have a state that no resumed run
+can restore. Here a mask of n units is n consecutive rows of a pool (rows, batch) of zeros and 1/(1 − p); the seed, the
+batch's position in the run and the layer decide which rows.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.training.builder import GraphBuilder
 
-FIRST_INPUT_MASK = 2**16  # behind any that layers have
-LARGEST_MAP = 2**16  # values of a row that are masked: of more, the pool of masks would be large
-OFFSETS = 4096  # places in the pool that a mask may begin at
+FIRST_INPUT_MASK = 2**16  # behind the numbers of all layers' masks
+LARGEST_MAP = 2**16  # values of a row that are masked: for more, the pool of masks would be large
+OFFSETS = 4096  # places in the pool where a mask may begin
 POOL, INPUT_POOL = "mask", "input_mask"
 
 
@@ -32,7 +32,7 @@ class Masks:
     """The masks of one training step under construction.
 
     Attributes:
-        pool: name of the input that they are cut from.
+        pool: name of the input from which they are cut.
         offsets: names of the body's inputs that say where each mask begins, each of shape (1,).
     """
 
@@ -49,7 +49,7 @@ class Masks:
         return build.add("Slice", self.pool, offset, stop, build.axes(0))
 
     def by_row(self, units: int) -> str:
-        """The same values as (batch, units)."""
+        """Append the nodes of a mask with the same values as (batch, units)."""
         return self._build.add("Reshape", self(units), self._build.integers(-1, units))
 
 
@@ -58,7 +58,7 @@ def _offset(pool: str, number: int) -> str:
 
 
 def masked_layers(network: Network) -> list[int]:
-    """Units of everything that has a mask, in the order of the forward pass: see ``forward``."""
+    """The units of everything that has a mask, in the order of the forward pass; see ``forward``."""
     maps, found = masked_maps(network), []
     for step in network.frame.trunk.steps:
         if isinstance(step, int):
@@ -69,9 +69,9 @@ def masked_layers(network: Network) -> list[int]:
 
 
 def masked_maps(network: Network) -> dict[int, tuple[int, ...]]:
-    """Segments that read what convolutions have computed, by number, and the sizes of what enters for a row.
+    """Segments that read what convolutions have computed, by number, and the sizes of their input for one row.
 
-    What is not known, or large, is not masked; nor is what a convolution in groups reads.
+    Inputs of unknown or large size are not masked, and neither are those of a convolution in groups.
     """
     computed: set[str] = set()
     found: dict[int, tuple[int, ...]] = {}
@@ -100,7 +100,7 @@ def entering(network: Network) -> list[DenseChain]:
 
 
 def masked_inputs(network: Network) -> list[int]:
-    """Features of every segment of which inputs are left out, in that order."""
+    """The number of features of every segment whose inputs are left out at random, in that order."""
     return [segment.widths[0] for segment in entering(network)]
 
 
@@ -134,7 +134,7 @@ def feeds(
 
 @lru_cache(32)
 def pool(rate: float, seed: int, rows: int, batch_size: int, dtype: str) -> Array:
-    """Zeros, of a share ``rate``, and 1/(1 − rate), shape (rows, batch_size)."""
+    """A pool of zeros, of share ``rate``, and 1/(1 − rate), shape (rows, batch_size)."""
     stays = generator(seed, "dropout").random((rows, batch_size), np.float32) >= rate
     values = np.where(stays, 1 / (1 - rate), 0.0).astype(dtype)
     values.flags.writeable = False
@@ -142,7 +142,7 @@ def pool(rate: float, seed: int, rows: int, batch_size: int, dtype: str) -> Arra
 
 
 def hashed(seed: int, number: int, positions: Array) -> Array:
-    """A number from 0 on for each position: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    """A non-negative number for each position: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     key = generator(seed, "dropout-offsets", number).integers(2**63, dtype=np.uint64)
     z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

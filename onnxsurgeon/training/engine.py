@@ -1,4 +1,4 @@
-"""What a training engine is, and what it trains on."""
+"""The interface of a training engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainedNetwork:
         steps: number of batches.
         seconds: time inside ONNX Runtime.
         rounding: largest change of a weight by writing it in the file's type, as a fraction of its tensor's largest.
-        state: what the optimizer goes on with; None for one that remembers nothing.
+        state: the optimizer's state for the next call; None for an optimizer without one.
     """
 
     network: Network
@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Train ``network`` on the batches, in order.
 
         ``batches`` yields arrays of row numbers, shape (steps, batch), int64; the batch may differ between arrays.
-        ``state`` is what an earlier call returned; None: the optimizer starts afresh.
+        ``state`` is the state that an earlier call returned; with None the optimizer starts afresh.
 
         Raises:
             EngineError: the network cannot be trained by this engine.
@@ -74,7 +74,7 @@ class Engine(Protocol):
         """
 
     def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
-        """What the heads put out before their squash, (rows, …, width) each, for some rows after others.
+        """Yield the heads' outputs before their squash, (rows, …, width) each, for one part of the rows at a time.
 
         The examples may be without labels.
 

@@ -1,7 +1,7 @@
 """The forward pass over a whole data set as an ONNX graph.
 
-A Scan over tiles of row numbers (tiles, ROWS): one run does them all, yet a tile's tensors stay in the processor's
-cache, and their memory is used again for the next. Against all of 10,000 rows at once it is 1.2 to 1.5 times as fast.
+It is a Scan over tiles of row numbers (tiles, ROWS): one run does all tiles, yet a tile's tensors stay in the
+processor's cache, and their memory is used again for the next. It is 1.2 to 1.5 times as fast as 10,000 rows at once.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from onnxsurgeon.training.forward import forward, make_model, parameter_names
 from onnxsurgeon.training.resident import declarations, index_feeds, index_names, numbered, read_features
 
 ROWS = 256
-VALUES, FEWEST = 2**19, 16  # of a tensor between convolutions, 2 MB; and rows however large it is
+VALUES, FEWEST = 2**19, 16  # of a tensor between convolutions, 2 MB; and the fewest rows, however large they are
 
 
 def evaluation_graph(network: Network, examples: Examples, block: int = 0) -> onnx.ModelProto:
-    """The outputs of ``network`` for rows stored as those of ``examples``; ``block`` as of ``loop_graph``.
+    """The outputs of ``network`` for rows stored like those of ``examples``; ``block`` is as in ``loop_graph``.
 
     Inputs: "indices" (tiles, tile), row numbers, and "stored_indices" where the rows are a selection; the rows as they
-    are stored; the parameters, so that one session serves every network of the same topology.
-    Outputs: "outputs", "outputs_1", … (tiles, tile, …, width), one for each head.
+    are stored; the parameters, so that one session serves every network of the same topology. Outputs: "outputs",
+    "outputs_1", … (tiles, tile, …, width), one for each head.
     """
     build = GraphBuilder(network.dtype, block)
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
@@ -62,7 +62,10 @@ def evaluation_graph(network: Network, examples: Examples, block: int = 0) -> on
 
 
 def rows_of_tile(network: Network) -> int:
-    """Rows in a tile: ``ROWS``, and fewer where what convolutions write of so many would be more than ``VALUES``."""
+    """Rows of a tile.
+
+    ``ROWS``, or fewer where the outputs of convolutions for these would have more than ``VALUES``.
+    """
     widest = max(
         (
             layer.units * math.prod(size or 1 for size in space)
@@ -84,5 +87,5 @@ def tile_feeds(examples: Examples, rows: Array, tile: int = ROWS) -> dict[str, A
 
 
 def from_tiles(outputs: Iterable[Array], count: int) -> list[Array]:
-    """Each output (tiles, tile, …) as (count, …), without what filled up the last tile."""
+    """Each output (tiles, tile, …) as (count, …), without the rows that filled up the last tile."""
     return [values.reshape(-1, *values.shape[2:])[:count] for values in outputs]

@@ -1,4 +1,4 @@
-"""Plain training of a network, without surgery: what ``onnxsurgeon train`` does, and every baseline."""
+"""Plain training of a network, without surgery, for ``onnxsurgeon train`` and for every baseline."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def fit(
 ) -> tuple[TrainedNetwork, Metrics]:
     """Train ``network`` on the whole training split; return it, and its metrics on the test split.
 
-    The batches are those that the Surgeon would see with the same seed, and the optimizer goes on from epoch to epoch.
-    ``report`` is called after every epoch with its number and its mean training loss.
+    The batches are those of the Surgeon with the same seed, and the optimizer goes on from epoch to epoch. ``report``
+    is called after every epoch with its number and its mean training loss.
 
     Raises:
         DataError: the rows do not fit the network.

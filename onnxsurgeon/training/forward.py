@@ -44,20 +44,20 @@ def forward(
     input_mask: Callable[[int], str] | None = None,
     map_mask: Callable[[int], str] | None = None,
 ) -> Trace:
-    """Append the nodes of the trunk's forward pass, its features given by name.
+    """Append the nodes of the trunk's forward pass, with its features given by name.
 
-    ``factors`` of features, by the trunk's names for them, are multiplied in by the first layer that reads them.
+    ``factors`` of features, by the trunk's names, are multiplied in by the first layer that reads each feature.
 
-    With ``by_unit`` the weights are (units, n_in), and between the layers of a segment an example is a column:
-    ONNX Runtime's Gemm repacks its right-hand factor at every call, which then is the small batch and not the weight.
+    With ``by_unit`` the weights are (units, n_in), and between the layers of a segment an example is a column: ONNX
+    Runtime's Gemm repacks its right-hand factor at every call, which is then the small batch and not the weight.
     ``by_unit_arrays`` gives the shapes.
 
-    With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient
-    of PRelu, and ONNX Runtime no PRelu of float64.
+    With ``prelu_in_parts``, and for float64, PRelu(z) is written as Relu(z) − s·Relu(−z): engine 1 has no gradient of
+    PRelu, and ONNX Runtime no PRelu of float64.
 
-    With ``mask``, which appends a mask (units, rows) and returns its name, y is multiplied by one between the layers of
-    a segment of two axes, and with ``input_mask`` (rows, n_in) features that enter such a segment are; only with
-    ``by_unit``. With ``map_mask`` (rows, values) what enters the segments of ``dropout.masked_maps`` is.
+    The three masks append a mask and return its name. ``mask`` (units, rows) multiplies y between the layers of a
+    segment of two axes, and ``input_mask`` (rows, n_in) the features that enter such a segment; both only with
+    ``by_unit``. ``map_mask`` (rows, values) multiplies the inputs of the segments of ``dropout.masked_maps``.
     """
     trunk = network.frame.trunk
     tensors = dict(zip(trunk.features, features, strict=True))
@@ -120,7 +120,7 @@ def _layers(
     prelu_in_parts: bool,
     mask: Callable[[int], str] | None,
 ) -> list[LayerTrace]:
-    """Append the nodes of y = φ(x W + b) for every layer of a segment, the first x being α x (rows, n_in)."""
+    """Append the nodes of y = φ(x W + b) for every layer of a segment; the first layer reads α x (rows, n_in)."""
     remaining = iter(names)
     traces = []
     x_columns = False
@@ -145,10 +145,10 @@ def _layers(
 
 
 def by_unit_arrays(network: Network) -> list[Array]:
-    """The parameters as ``forward`` with ``by_unit`` takes them: weights (units, n_in), others one value a unit.
+    """The parameters in the form that ``forward`` with ``by_unit`` takes.
 
-    Those others are columns (n, 1) where an example is a column, else rows (1, n); of convolutions, biases are (n,) and
-    slopes (1, n, 1…).
+    Weights (units, n_in), others one value a unit. These others are columns (n, 1) where an example is a column, else
+    rows (1, n). For convolutions, biases are (n,) and slopes (1, n, 1…).
     """
     arrays: list[Array] = []
     for segment in network.segments:
@@ -165,9 +165,9 @@ def by_unit_arrays(network: Network) -> list[Array]:
 
 
 def from_by_unit(network: Network, arrays: Iterable[Array]) -> Network:
-    """``network`` with the parameters ``arrays``, shaped and ordered as those of ``by_unit_arrays``.
+    """``network`` with the parameters ``arrays``, shaped and ordered like those of ``by_unit_arrays``.
 
-    Weights are stored row by row again, but for those of large networks, which for that would be in memory twice.
+    Weights are stored row by row again, except in large networks, where they would be in memory twice.
     """
     order: Literal["C", "K"] = "K" if is_large(network) else "C"
     return network.with_parameters(
@@ -191,7 +191,7 @@ def make_model(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
-    """A checked model of the builder's nodes and constants."""
+    """Make a checked model of the builder's nodes and constants."""
     graph = helper.make_graph(build.nodes, name, list(inputs), list(outputs), list(build.constants.values()))
     imports = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(BLOCKED, 1)] if build.block else [])]
     model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)

@@ -1,4 +1,4 @@
-"""Glue as ONNX nodes: its forward pass, and its vector-Jacobian products, one function an op.
+"""Glue as ONNX nodes: its forward pass, and its vector-Jacobian products, one function for each operator.
 
 Given g = ∂L/∂y, a rule returns for each input the name of ∂L/∂x, of x's shape, or "" where it is not wanted.
 """
@@ -36,7 +36,7 @@ def _scaled(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
 
 
 def _multiplied(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
-    if glue.attributes.get("is_matmul"):  # which ONNX Runtime's training build has a gradient for
+    if glue.attributes.get("is_matmul"):  # ONNX Runtime's training build has a gradient for MatMul
         return build.add("MatMul", *x)
     return build.add("Einsum", *x, equation=glue.attributes["equation"])
 
@@ -77,7 +77,7 @@ FORWARD: dict[str, Forward] = {
 
 
 def gradients(build: GraphBuilder, glue: Glue, x: Sequence[str], y: str, g: str, wanted: Sequence[bool]) -> list[str]:
-    """Append the vector-Jacobian products of ``glue``; their names, "" for inputs that are not wanted."""
+    """Append the vector-Jacobian products of ``glue``; return their names, "" for inputs that are not wanted."""
     at = At(glue, x, y, g, wanted)
     return glue_space.RULES[glue.op](build, at) if glue.op in glue_space.RULES else RULES[glue.op](build, at)
 
@@ -210,7 +210,7 @@ def reduce_sum(build: GraphBuilder, at: At) -> list[str]:
 
 
 def reduce_mean(build: GraphBuilder, at: At) -> list[str]:
-    """The same over the number of values."""
+    """∂L/∂x = g over the number of values, spread over the axes of the mean."""
     (spread,) = reduce_sum(build, at)
     sizes = [at.glue.shapes[0][axis] for axis in at.glue.attributes["axes"]]
     if None not in sizes:
@@ -220,7 +220,7 @@ def reduce_mean(build: GraphBuilder, at: At) -> list[str]:
 
 
 def contraction(build: GraphBuilder, at: At) -> list[str]:
-    """∂L/∂a = Σ g b and ∂L/∂b = Σ g a, over the indices that the other factor and the result have and it has not."""
+    """∂L/∂a = Σ g b and ∂L/∂b = Σ g a, over the indices of the other factor and the result that this one lacks."""
     terms, _, result = at.glue.attributes["equation"].partition("->")
     a, b = terms.split(",")
     return [

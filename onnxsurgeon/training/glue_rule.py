@@ -1,4 +1,4 @@
-"""What a gradient rule of glue is given."""
+"""The arguments of a gradient rule of glue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from onnxsurgeon.training.builder import GraphBuilder
 
 
 class At(NamedTuple):
-    """Where a rule is applied: the glue, names of its inputs x, of y and of g, and which inputs are wanted."""
+    """The place where a rule is applied.
+
+    The glue, names of its inputs x, of y and of g, and which inputs are wanted.
+    """
 
     glue: Glue
     x: Sequence[str]

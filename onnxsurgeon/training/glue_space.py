@@ -19,15 +19,15 @@ _END = 2**31 - 1
 
 
 def max_pool(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
-    """The node itself, what ``ceil_mode`` and ``auto_pad`` add being padding."""
+    """Append the node itself, with the additions of ``ceil_mode`` and ``auto_pad`` as padding."""
     return build.add("MaxPool", x[0], **_window(glue.attributes["geometry"]))
 
 
 def through_max_pool(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂x = g where x is the window's maximum.
 
-    Where windows tile the input, g is shared between maxima that are equal, by three nodes that are several times as
-    fast as the node's own indices; PyTorch has the first of them take it all. Elsewhere by the indices.
+    Where windows tile the input, equal maxima share g: three nodes do this several times as fast as the node's own
+    indices would. (PyTorch gives all of g to the first of them.) For other windows the indices are used.
     """
     geometry = at.glue.attributes["geometry"]
     if not _tiles(geometry):
@@ -54,14 +54,14 @@ def _scattered(build: GraphBuilder, at: At, geometry: Geometry) -> str:
 
 
 def average_pool(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
-    """The mean over whole windows, times taps over those that count."""
+    """Append the mean over whole windows, times taps over those that count."""
     y = build.add("AveragePool", x[0], count_include_pad=1, **_window(glue.attributes["geometry"], dilated=False))
     share = glue.attributes["share"]
     return y if share is None else build.add("Mul", y, build.array(share))
 
 
 def through_average_pool(build: GraphBuilder, at: At) -> list[str]:
-    """∂L/∂x = Σ over the windows that x is in of g over what counts there."""
+    """∂L/∂x = Σ g / (number of taps that count), over the windows that contain x."""
     geometry, share = at.glue.attributes["geometry"], at.glue.attributes["share"]
     g = build.add("Mul", at.g, build.array((np.ones(1) if share is None else share) / geometry.taps))
     space, behind = _sizes(at.glue)
@@ -79,7 +79,7 @@ def pad(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
 
 
 def through_pad(build: GraphBuilder, at: At) -> list[str]:
-    """∂L/∂x = g without what was added."""
+    """∂L/∂x = g without the padding."""
     pads = at.glue.attributes["pads"]
     rank = len(pads) // 2
     axes = [i for i in range(rank) if pads[i] or pads[rank + i]]
@@ -90,7 +90,7 @@ def through_pad(build: GraphBuilder, at: At) -> list[str]:
 
 
 def repeat(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
-    """Each value as often as ``factors`` say."""
+    """Repeat each value as often as ``factors`` say."""
     space, _ = _sizes(glue)
     return _repeated(build, x[0], glue.attributes["factors"], space)
 
@@ -103,12 +103,12 @@ def through_repeat(build: GraphBuilder, at: At) -> list[str]:
 
 
 def resample(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
-    """Each axis of space times its matrix."""
+    """Multiply each axis of space by its matrix."""
     return _along_axes(build, x[0], glue.attributes["matrices"])
 
 
 def through_resample(build: GraphBuilder, at: At) -> list[str]:
-    """Each axis of g times the matrix transposed."""
+    """Multiply each axis of g by the transposed matrix."""
     return [_along_axes(build, at.g, [matrix.T for matrix in at.glue.attributes["matrices"]])]
 
 
@@ -134,7 +134,7 @@ def fixed_convolution(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
 
 
 def through_fixed_convolution(build: GraphBuilder, at: At) -> list[str]:
-    """∂L/∂x as of a layer."""
+    """∂L/∂x as for a layer."""
     space, _ = _sizes(at.glue)
     geometry = at.glue.attributes["geometry"]
     return [convolution.input_gradient(build, geometry, at.x[1], at.g, at.x[0], space), "", ""][: len(at.x)]
@@ -147,7 +147,7 @@ def transposed_convolution(build: GraphBuilder, glue: Glue, x: Sequence[str]) ->
 
 
 def through_transposed_convolution(build: GraphBuilder, at: At) -> list[str]:
-    """∂L/∂x = the convolution of g that it is the transpose of."""
+    """∂L/∂x = the convolution of g whose transpose the node is."""
     return [convolution.convolved(build, at.glue.attributes["geometry"], at.g, at.x[1]), "", ""][: len(at.x)]
 
 
@@ -166,13 +166,16 @@ def _tiles(geometry: Geometry) -> bool:
 
 
 def _sizes(glue: Glue) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the axes of space measure before and behind it."""
+    """The sizes of the axes of space of its input and of its output."""
     before, behind = (tuple(int(size or 0) for size in shape[2:]) for shape in (glue.shapes[0], glue.shape))
     return before, behind
 
 
 def _repeated(build: GraphBuilder, x: str, factors: Sequence[int], space: Sequence[int]) -> str:
-    """x (…, space) with each value repeated along the axes of space; a single one times ones, which is faster."""
+    """Repeat each value of x (…, space) along the axes of space.
+
+    A single value is multiplied by ones, which is faster.
+    """
     if all(size == 1 for size in space):
         return build.add("Mul", x, build.array(np.ones((1, 1, *factors))))
     scales = build.constant("scales_" + "_".join(map(str, factors)), np.array([1, 1, *factors], np.float32))
@@ -181,7 +184,7 @@ def _repeated(build: GraphBuilder, x: str, factors: Sequence[int], space: Sequen
 
 
 def _covered(build: GraphBuilder, x: str, geometry: Geometry, space: Sequence[int], behind: Sequence[int]) -> str:
-    """X without what no window reads."""
+    """x without the values that no window reads."""
     ends = [size * step for size, step in zip(behind, geometry.kernel, strict=True)]
     axes = [i for i, end in enumerate(ends) if end < space[i]]
     if not axes:

@@ -1,4 +1,4 @@
-"""An activation's vector-Jacobian product in a training graph, by the rule that the activation has."""
+"""The vector-Jacobian product of an activation in a training graph, by the activation's own rule."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def activation_gradients(
 ) -> Gradients:
     """Append the nodes of φ's vector-Jacobian product.
 
-    With ``is_large``, Relu's takes half of the time where the time is not the nodes' own.
+    With ``is_large``, Relu's has a form that takes half the time for large tensors.
 
     Raises:
-        EngineError: there is no rule for the op.
+        EngineError: there is no rule for the operator.
     """
     require_rule(activation)
-    if is_large and activation.op_type == "Relu" and build.dtype == np.float32:  # ONNX Runtime has no HardSigmoid else
-        # So steep that it is 1 for all y > 0 but those below 1e-38.
+    if is_large and activation.op_type == "Relu" and build.dtype == np.float32:  # the only type of HardSigmoid
+        # It is so steep that it is 1 for all y > 0 except those below 1e-38.
         return Gradients(build.add("Mul", point.g, build.add("HardSigmoid", point.y, alpha=STEEP, beta=0.0)))
     found: Gradients = ACTIVATIONS[activation.op_type].gradient(build, activation, point)  # type: ignore[misc]
     return found

@@ -1,9 +1,9 @@
-"""The training loop of a large network, step by step, its weights overwritten.
+"""The training loop of a large network, step by step, with its weights overwritten.
 
-One run of many steps holds four copies of the parameters: what it was given, what it returns, and two that the Scan
-writes to in turns. Here a weight that nothing reads once its successor is known has one: its input and its output are
-the same memory. In a chain that is the first layer's, which leads from the features and is the largest by far where a
-head's are. What a run costs besides its step, microseconds, is nothing to networks of this size.
+One run of many steps holds four copies of the parameters: the inputs, the outputs, and two that the Scan writes to in
+turns. Here a weight that nothing reads once its successor is known has one copy: its input and its output are the same
+memory. In a chain this is the first layer's weight, which reads the features and is the largest by far where the model
+is a head. A run costs microseconds besides its step, which is nothing for networks of this size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGE = 2**26  # bytes of parameters
 
 
 def is_large(network: Network) -> bool:
-    """Whether copies of the parameters are to be spared."""
+    """Whether the network is so large that copies of its parameters are avoided."""
     return sum(values.nbytes for _, values in network.parameters()) >= LARGE
 
 
@@ -32,8 +32,8 @@ class InPlace:
     """A session of a training loop, with a ``run`` that gives the same results from less memory.
 
     Args:
-        session: of ``model``.
-        model: as of ``loop_graph.training_loop``.
+        session: made of ``model``.
+        model: as from ``loop_graph.training_loop``.
     """
 
     def __init__(self, session: Any, model: onnx.ModelProto) -> None:
@@ -48,9 +48,9 @@ class InPlace:
         self._overwritten = {name for name, each in zip(self._state, body.input, strict=False) if each.name in own}
 
     def run(self, _: None, feeds: Mapping[str, Array]) -> list[Array]:
-        """The outputs for ``feeds``, none of which is changed."""
+        """Compute the outputs for ``feeds``, without changing any of these."""
         value_of = onnxruntime().OrtValue.ortvalue_from_numpy
-        # ONNX Runtime's values do not keep numpy's memory alive: these do.
+        # ONNX Runtime's values do not keep numpy's memory alive; these references do.
         arrays = {name: self._own(name, feeds[name]) for name in self._state}
         state = {name: value_of(values, "cpu", 0) for name, values in arrays.items()}
         others = {name: values for name, values in feeds.items() if name not in self._state}
@@ -65,7 +65,7 @@ class InPlace:
         return [*arrays.values(), *(np.concatenate(each) for each in sums)]
 
     def _own(self, name: str, values: Array) -> Array:
-        """The values stored row by row: a copy where they will be overwritten, or are stored otherwise."""
+        """Return the values stored row by row: a copy where they will be overwritten, or are stored otherwise."""
         own = np.array(values, order="C", copy=True if name in self._overwritten else None)
         release(values)
         return own
@@ -89,9 +89,9 @@ class InPlace:
 def overwritable(body: onnx.GraphProto, carried: int) -> frozenset[str]:
     """Those of the first ``carried`` inputs of a loop's body that may share memory with the outputs in their places.
 
-    The node that writes the output must depend on all others that read the input: then these have run before, in
-    whatever order the rest is run. And it must not read the input as a factor, of which it needs every value until the
-    end; an operation element by element, and Gemm's C, are read as they are written.
+    The node that writes the output must depend on all other nodes that read the input: then these have run before, in
+    whatever order the rest runs. And it must not read the input as a factor, since it would need every value until the
+    end; an elementwise operation, and Gemm's C, are read as they are written.
     """
     writers = {name: node for node in body.node for name in node.output}
     found = set()
@@ -110,7 +110,7 @@ _ELEMENTWISE = frozenset({"Gemm", "Add", "Sub", "Mul", "Identity"})
 
 
 def _ancestors(node: onnx.NodeProto, writers: Mapping[str, onnx.NodeProto]) -> set[int]:
-    """Ids of the node and of all that it depends on."""
+    """Ids of the node and of all nodes on which it depends."""
     found, left = {id(node)}, [node]
     while left:
         for name in left.pop().input:

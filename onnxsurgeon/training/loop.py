@@ -36,7 +36,7 @@ from onnxsurgeon.training.state import OptimizerState, initial_state
 from onnxsurgeon.training.threads import Threads, step_flops, useful_threads
 from onnxsurgeon.training.units import from_units, in_units, state_from_units, state_in_units
 
-# Values that one run of an evaluation returns, and its rows: numbers, logits and losses of all take memory at once.
+# Values that one run of an evaluation returns, and its rows: values, logits and losses are in memory at once.
 OUTPUTS, MOST_ROWS = 2**24, 2**16
 
 
@@ -61,7 +61,10 @@ class LoopEngine:
         spec: TrainingSpec,
         state: OptimizerState | None = None,
     ) -> TrainedNetwork:
-        """Train ``network``: a ``session.run`` or two for each array of batches; for large ones, see ``in_place``."""
+        """Train ``network`` with one or two calls of ``session.run`` for each array of batches.
+
+        See ``in_place`` for large ones.
+        """
         require_trainable(network, examples, spec)
         augmentation.require_images(network, spec.augment)
         training = _Training(self, in_units(network, examples.tasks), examples, spec, state)
@@ -74,7 +77,7 @@ class LoopEngine:
                 training.keep(outputs)
             steps, rows = steps + len(indices), rows + indices.size
         trained, after = training.result(steps)
-        # What is measured next is what the file will hold.
+        # The next measurement is of the values that the file will hold.
         stored, rounding = trained.as_stored()
         return TrainedNetwork(stored, training.mean_loss(rows), steps, training.seconds, rounding, after)
 
@@ -90,7 +93,7 @@ class LoopEngine:
         return combined(examples.tasks, tallies, examples.rows)
 
     def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
-        """What the heads put out, (rows, …, width) each, for some rows after others; see ``Engine``."""
+        """Yield the heads' outputs, (rows, …, width) each, for one part of the rows after the other; see ``Engine``."""
         key = ("evaluate", _signature(network), signature(examples))
         run = self.session(key, lambda: evaluation_graph(network, examples, self.block(network)), network)
         parameters = feeds_of(network)
@@ -104,17 +107,20 @@ class LoopEngine:
             yield slice(start, start + len(rows)), from_tiles(found, len(rows))
 
     def block(self, network: Network) -> int:
-        """How many channels a block has, for networks that have convolutions; see ``blocks``."""
+        """The number of channels of a block, for networks that have convolutions; see ``blocks``."""
         has_any = any(segment.is_convolution for segment in network.segments)
         return channels_of_a_block() if has_any and self.device == "cpu" else 0
 
     def session(self, key: tuple[Any, ...], make: Any, network: Network, threads: int = 1) -> Any:
-        """The session of that key, made from what ``make`` returns where there is none; see ``Sessions``."""
+        """The session of that key.
+
+        Where there is none, it is made from the model that ``make`` returns; see ``Sessions``.
+        """
         size = sum(values.nbytes for _, values in network.parameters())
         return self._sessions.get(key, make, size, threads)
 
     def run(self, run: Any, feeds: Mapping[str, Array], examples: Examples, *, targets: bool) -> Any:
-        """All outputs of a session for ``feeds`` and the rows of ``examples``, with their targets or without.
+        """Run a session on ``feeds`` and the rows of ``examples``, with their targets or without; return all outputs.
 
         Raises:
             EngineError: ONNX Runtime fails.
@@ -138,11 +144,11 @@ class LoopEngine:
 
 
 class _Training:
-    """One network's training: what each run of the loop is fed, and what has come back so far.
+    """The training of one network: the inputs of each run of the loop, and the results so far.
 
     Attributes:
         key: the same for networks that are trained by the same graph.
-        carried: the parameters, then each moment of all of them, as of ``by_unit_arrays``.
+        carried: the parameters, then each moment of all of them, as in ``by_unit_arrays``.
         seconds: time inside ONNX Runtime.
     """
 
@@ -163,7 +169,7 @@ class _Training:
         self.key = ("train", _signature(network), signature(examples), *self._options.values())
         self._names = carried_names(network, optimizer)
         self._before = state_in_units(initial_state(network, state, optimizer.moments), network, examples.tasks)
-        # A moment is looked at as the parameters of a network: it is laid out as they are.
+        # A moment is treated as the parameters of a network, since it has their layout.
         networks = [network, *(network.with_parameters(each) for each in self._before.moments)]
         self.carried = [values for each in networks for values in by_unit_arrays(each)]
         self.seconds = 0.0
@@ -174,7 +180,7 @@ class _Training:
         return training_loop(self._network, self._examples, **self._options)
 
     def run(self, indices: Array, first: int, threads: int, carried: Sequence[Array], part: slice) -> list[Array]:
-        """The outputs of one part of ``indices`` (steps, batch), whose first step is number ``first`` of all."""
+        """The outputs for one part of ``indices`` (steps, batch), whose first step has the number ``first`` of all."""
         loop = self._engine.session(self.key, lambda: self._graph, self._network, threads)
         if self._engine.device == "cpu" and is_large(self._network):
             loop = InPlace(loop, self._graph)
@@ -197,7 +203,7 @@ class _Training:
         return outputs
 
     def keep(self, outputs: Sequence[Array]) -> None:
-        """Go on from what a run has returned."""
+        """Take over the results of a run for the next one."""
         self.carried = list(outputs[: len(self._names)])
         self._losses += outputs[len(self._names) :]
 
@@ -206,7 +212,7 @@ class _Training:
         return float(np.concatenate(self._losses).astype(np.float64).sum()) / rows if self._losses else None
 
     def result(self, steps: int) -> tuple[Network, OptimizerState | None]:
-        """The network after so many steps, and what the optimizer goes on with."""
+        """The network after ``steps`` steps, and the optimizer's state for the next call."""
         network, tasks = self._network, self._examples.tasks
         count = len(network.parameters())
         parts = [self.carried[first : first + count] for first in range(0, len(self.carried), count)]
@@ -217,7 +223,7 @@ class _Training:
 
 
 def _signature(network: Network) -> tuple[Any, ...]:
-    """What a training graph depends on besides the values of the weights."""
+    """Everything on which a training graph depends, except the values of the weights."""
     segments = tuple(
         (
             segment.input_name,

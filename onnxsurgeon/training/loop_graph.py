@@ -1,7 +1,7 @@
 """The training loop itself as an ONNX graph.
 
-A Scan over an array of row numbers (steps, batch) carries the parameters as its state; its body gathers the batch
-from the resident data set, runs forward, backward and update. One run of it trains many steps.
+A Scan over an array of row numbers (steps, batch) carries the parameters as its state; its body gathers the batch from
+the resident data set, and runs forward, backward and update. One run of it trains many steps.
 """
 
 from __future__ import annotations
@@ -38,20 +38,19 @@ def training_loop(
     augments: bool = False,
     block: int = 0,
 ) -> onnx.ModelProto:
-    """The training loop of ``network`` on rows stored as those of ``examples``, with an optimizer (plain SGD).
+    """The training loop of ``network`` on rows stored like those of ``examples``, with an optimizer (plain SGD).
 
-    With ``block``, convolutions are computed over blocks of so many channels where they can be; see ``blocks``.
+    With ``block``, convolutions are computed over blocks of that many channels where they can be; see ``blocks``.
 
-    Inputs: the parameters as of ``by_unit_arrays``, and the optimizer's moments of them, as "initial_…"; "indices"
+    Inputs: the parameters as in ``by_unit_arrays``, and the optimizer's moments of them, as "initial_…"; "indices"
     (steps, batch), row numbers, and "stored_indices" where the rows are a selection; "rates" (steps,), −η/B for SGD,
     and the optimizer's other scalars; "features" (rows, …), "features_1", …; "targets" (rows, C), or classes (rows,),
-    "targets_1", …; "ones" (1, batch); with ``drops`` and ``input_drops``, dropout's as of ``dropout.declarations``; and
-    with ``augments`` those of ``augmentation.declarations``.
-    Outputs: the parameters and moments after the last step, as "trained_…"; with ``report_loss``, "losses" (steps,),
-    summed over each batch.
+    "targets_1", …; "ones" (1, batch); with ``drops`` and ``input_drops``, those of ``dropout.declarations``; and with
+    ``augments`` those of ``augmentation.declarations``. Outputs: the parameters and moments after the last step, as
+    "trained_…"; with ``report_loss``, "losses" (steps,), summed over each batch.
 
     Raises:
-        EngineError: an activation has no gradient rule; names op and node.
+        EngineError: an activation has no gradient rule; names operator and node.
     """
     for node, activation in activations_of(network):
         require_rule(activation, node)
@@ -165,7 +164,7 @@ def _body(
 
     backward(build, network, trace, gradients, update)
     for name in carried_names(network, optimizer):
-        if name not in done:  # what leads to no head stays as it is
+        if name not in done:  # a parameter that leads to no head stays as it is
             build.add("Identity", name, output=updated(name))
     while report_loss and len(totals) > 1:
         totals.append(build.add("Add", totals.pop(0), totals.pop(0)))

@@ -38,7 +38,7 @@ Loss = Callable[[GraphBuilder, Task, str, str, bool], LossNodes]
 def loss_nodes(build: GraphBuilder, task: Task, output: str, targets: str, *, report: bool) -> LossNodes:
     """Append the loss of ``task`` on the head ``output`` (batch, …, C) against ``targets`` (batch, …, C).
 
-    Of a ``Task.is_mixed`` the targets are (batch, …, 2 C), the labels' before the teacher's.
+    For a task that ``is_mixed``, the targets are (batch, …, 2 C), the labels' before the teacher's.
     """
     return LOSSES[task.loss](build, task, output, targets, report)
 
@@ -84,9 +84,9 @@ def binary_cross_entropy(build: GraphBuilder, task: Task, logits: str, targets: 
 
 
 def squared_error(build: GraphBuilder, task: Task, output: str, targets: str, report: bool) -> LossNodes:
-    """L = Σ (p − t)², ∂L/∂z = 2 (p − t) p', both over the number of outputs; p = z, or σ(z) where that follows.
+    """L = Σ (p − t)², ∂L/∂z = 2 (p − t) p', both over the number of outputs; p = z, or σ(z) where a Sigmoid follows.
 
-    Of a ``Task.is_weighed`` p = z / s, as the targets are divided by s.
+    For a task that ``is_weighed``, p = z / s, since the targets are divided by s.
     """
     prediction = build.add("Sigmoid", output) if task.squash == "Sigmoid" else output
     if task.is_weighed:

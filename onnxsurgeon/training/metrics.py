@@ -1,4 +1,4 @@
-"""What is reported of a network on a data set."""
+"""The measures of a network on a data set."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, Task
 
 @dataclass(frozen=True)
 class Metrics:
-    """Measured on one split.
+    """Measures of a network on one split.
 
     Attributes:
-        accuracy: what ``metric`` names. Accuracy is the fraction of rows whose largest logit is the label's, or of
+        accuracy: the value of ``metric``. Accuracy is the fraction of rows whose largest logit is the label's, or of
             binary labels predicted right; balanced accuracy is the mean of that over the classes that the rows have; R²
-            is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². Where a teacher is the measure, the same
-            are called agreement and fidelity. With several heads the mean over them; where a row has several
-            positions, over all positions.
-        loss: mean over the rows, the heads' losses added up; cross-entropies in nats, times the class's weight where
+            is the mean over the targets of 1 − Σ (t − p)² / Σ (t − mean t)². Where a teacher is the measure, accuracy
+            and R² are called agreement and fidelity. With several heads it is the mean over them; where a row has
+            several positions, it is over all positions.
+        loss: mean over the rows of the heads' losses, added up; cross-entropies in nats, times the class's weight where
             classes are weighed.
         rows: number of rows.
         metric: "accuracy", "balanced accuracy", "R²", "agreement" or "fidelity"; "accuracy and R²" where heads differ.
@@ -38,7 +38,7 @@ class Tally(Protocol):
     """Collects one head's metric part by part."""
 
     def add(self, output: Array, labels: Array) -> None:
-        """Take in the head's outputs and labels of some rows."""
+        """Add the head's outputs and labels of some rows."""
 
     def result(self) -> tuple[float, float]:
         """The metric, and the loss summed over all rows."""
@@ -68,7 +68,7 @@ class ClassTally:
 class ByClassTally:
     """Accuracy, by class or of all rows, and cross-entropies times the weight of the row's class.
 
-    Of logits (rows, …, C) against classes (rows, …), or of one logit a row against 0 and 1.
+    It is for logits (rows, …, C) against classes (rows, …), or for one logit a row against 0 and 1.
     """
 
     def __init__(self, task: Task) -> None:
@@ -139,11 +139,11 @@ class RegressionTally:
     def result(self) -> tuple[float, float]:
         """R², and the summed squared error.
 
-        For a target that never varies, R² is 1 where every prediction is right, else 0, as scikit-learn has it.
+        For a target that never varies, R² is 1 where every prediction is right, else 0, as in scikit-learn.
         """
         labels = np.concatenate(self.labels)
         spread = ((labels - labels.mean(axis=0)) ** 2).sum(axis=0)
-        varied = np.ptp(labels, axis=0) > 0  # the spread is not quite 0 where the mean is rounded
+        varied = np.ptp(labels, axis=0) > 0  # the standard deviation is not quite 0 where the mean is rounded
         error = np.asarray(self.error)
         constant = np.where(error > 0, 0.0, 1.0)
         shares = np.where(varied, 1 - error / np.where(varied, spread, 1.0), constant)
@@ -151,7 +151,7 @@ class RegressionTally:
 
 
 def tally(task: Task) -> Tally:
-    """What collects the metric of ``task``."""
+    """The tally for the metric of ``task``."""
     if task.class_weights or task.is_balanced:
         return ByClassTally(task)
     if task.loss == CROSS_ENTROPY:

@@ -1,9 +1,9 @@
 """Optimizers as nodes: one update of one parameter, given its gradient.
 
-All definitions are PyTorch's. Beside the parameter θ, an optimizer may carry moments: arrays of the parameter's shape,
-the first one linear in the gradients, the second one in their squares. What depends on the step alone (learning rates,
-bias corrections) is computed on the host and enters as scalars: for small networks the cost of a step is its number of
-nodes.
+All definitions are PyTorch's. Besides the parameter θ, an optimizer may carry moments: arrays of the parameter's shape,
+the first one linear in the gradients, the second one in their squares. Values that depend only on the step (learning
+rates, bias corrections) are computed on the host and enter as scalars: for small networks the cost of a step is its
+number of nodes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.settings import OptimizerSettings
 
-SCALE = "rate"  # what ∂L/∂z is multiplied by before it is propagated: the smallest tensor of the step
+SCALE = "rate"  # ∂L/∂z, the smallest tensor of the step, is multiplied by this before it is propagated
 
 
 class Gradient(Protocol):
-    """∂L/∂parameter, not yet computed."""
+    """The gradient ∂L/∂parameter, not yet computed."""
 
     def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
         """Append the nodes of factor · term + gradient; return the sum's name."""
@@ -33,7 +33,7 @@ class Gradient(Protocol):
 
 
 class GemmGradient:
-    """∂L/∂parameter as a product of two tensors: δᵀ x of a weight, δᵀ 1 of a bias (a row of ones (1, batch))."""
+    """∂L/∂parameter as a product of two tensors: δᵀ x for a weight, δᵀ 1 for a bias (with a row of ones (1, batch))."""
 
     def __init__(self, left: str, right: str, **attributes: Any) -> None:
         self.left, self.right, self.attributes = left, right, attributes
@@ -80,13 +80,13 @@ class DeferredGradient:
 
 
 class SummedGradient:
-    """Of a parameter that is applied several times: the sum of what each application gives."""
+    """The gradient of a parameter that is applied several times: the sum over its applications."""
 
     def __init__(self, gradients: Sequence[Gradient]) -> None:
         self._first, *self._others = gradients
 
     def add_to(self, build: GraphBuilder, term: str, output: str = "", factor: float = 1.0) -> str:
-        """One after the other."""
+        """Add one application after the other."""
         *before, last = self._others
         total = self._first.add_to(build, term, factor=factor)
         for each in before:
@@ -94,7 +94,7 @@ class SummedGradient:
         return last.add_to(build, total, output)
 
     def alone(self, build: GraphBuilder) -> str:
-        """One after the other."""
+        """Add one application after the other."""
         total = self._first.alone(build)
         for each in self._others:
             total = each.add_to(build, total)
@@ -109,17 +109,17 @@ class Optimizer(Protocol):
     """A rule of update. Equal instances make the same graph.
 
     Attributes:
-        moments: how many arrays it carries for each parameter.
-        scalars: names of the step's scalars in the graph, the first being ``SCALE``.
+        moments: number of arrays that it carries for each parameter.
+        scalars: names of the step's scalars in the graph; the first is ``SCALE``.
     """
 
     @property
     def moments(self) -> int:
-        """How many arrays are carried for each parameter: 0, 1 or 2."""
+        """Number of arrays that are carried for each parameter: 0, 1 or 2."""
 
     @property
     def scalars(self) -> tuple[str, ...]:
-        """Names of the step's scalars in the graph, the first being ``SCALE``."""
+        """Names of the step's scalars in the graph; the first is ``SCALE``."""
 
     def values(self, rates: Array, size: int, taken: int) -> tuple[Array, ...]:
         """The scalars of some steps.
@@ -143,7 +143,7 @@ def moment(number: int, parameter: str) -> str:
 
 
 def updated(tensor: str) -> str:
-    """Name in the graph of what a parameter or moment is after the step."""
+    """Name in the graph of a parameter or moment after the step."""
     return f"next_{tensor}"
 
 
@@ -238,9 +238,9 @@ class Nesterov(Momentum):
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019, algorithm 2; PyTorch's form).
 
-    θ' = (1 − ηλ) θ − η m̂ / (√v̂ + ε), with m̂ = m / (1 − β1ᵗ), v̂ = v / (1 − β2ᵗ), m' = β1 m + (1 − β1) g and
-    v' = β2 v + (1 − β2) g². Carried are the plain sums M = m / (1 − β1) and V = v / (1 − β2), which saves the factors:
-    θ' = (1 − ηλ) θ − a M / (√V + e), where the scalars a and e hold all else.
+    θ' = (1 − ηλ) θ − η m̂ / (√v̂ + ε), with m̂ = m / (1 − β1ᵗ), v̂ = v / (1 − β2ᵗ), m' = β1 m + (1 − β1) g and v' = β2
+    v + (1 − β2) g². The loop carries the plain sums M = m / (1 − β1) and V = v / (1 − β2), which saves the factors: θ'
+    = (1 − ηλ) θ − a M / (√V + e), where the scalars a and e hold everything else.
     """
 
     beta1: float

@@ -1,4 +1,4 @@
-"""What a network predicts on a split, in few numbers: enough for a confusion matrix or a scatter plot."""
+"""The predictions of a network on a split in few numbers: enough for a confusion matrix or a scatter plot."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, ClassCounts, LabelCounts, Predicted, TargetValues, Task
 
-CLASSES = 64  # up to which a confusion matrix is kept whole
-CONFUSIONS = 50  # of more classes, only the most frequent confusions
+CLASSES = 64  # up to this many classes, a confusion matrix is kept whole
+CONFUSIONS = 50  # of more classes, only this many confusions are kept, the most frequent ones
 POINTS = 300  # rows of a regression that are kept
-TARGETS = 6  # and of how many of its targets
+TARGETS = 6  # and this many of its targets
 
 
 class Watcher(Protocol):
-    """Looks at one head's outputs part by part, as an engine evaluates a network."""
+    """Looks at one head's outputs part by part, while an engine evaluates a network."""
 
     def add(self, output: Array, labels: Array) -> None:
-        """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
+        """Add the head's outputs (rows, …, width) and labels of some rows; the rows come in order."""
 
     def record(self) -> Mapping[str, object]:
-        """What was seen."""
+        """Return what was seen."""
 
 
 class PredictionWatcher(Watcher, Protocol):
-    """Looks at what is predicted, for the journal."""
+    """Counts predictions, for the journal."""
 
     def record(self) -> Predicted:
-        """What was seen, as plain values."""
+        """Return what was seen, as plain values."""
 
 
 def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], ...] = ()) -> list[PredictionWatcher]:
-    """One for each head, for a split of so many rows; ``names`` are what its classes are called, () if nothing."""
+    """One watcher for each head, for a split of ``rows`` rows; ``names`` are the names of its classes, () for none."""
     found: list[PredictionWatcher] = []
     for position, task in enumerate(tasks):
         called = names[position] if names else ()
@@ -49,11 +49,14 @@ def watchers(tasks: tuple[Task, ...], rows: int, names: tuple[tuple[str, ...], .
 
 
 class _Confusion:
-    """Counts of (true class, predicted class); with ``is_taught`` the true one is the teacher's most probable."""
+    """Counts of (true class, predicted class).
+
+    With ``is_taught``, the teacher's most probable class is the true one.
+    """
 
     def __init__(self, classes: int, names: tuple[str, ...], *, is_taught: bool = False) -> None:
         self._classes, self._names, self._is_taught = classes, names, is_taught
-        self._pairs: list[Array] = []  # of each part, those that there are, and how often
+        self._pairs: list[Array] = []  # for each part, the pairs that occur, and how often
         self._counts: list[Array] = []
 
     def add(self, output: Array, labels: Array) -> None:
@@ -86,7 +89,7 @@ class _Confusion:
 
 
 class _Labels:
-    """For each of several labels that each row has or lacks: how often rightly and wrongly told."""
+    """For each of several labels, how often it was rightly and wrongly predicted that a row has it or lacks it."""
 
     def __init__(self, labels: int, names: tuple[str, ...]) -> None:
         self._counts, self._names = np.zeros((labels, 4), np.int64), names

@@ -1,6 +1,6 @@
-"""Learning-rate schedules: a factor for every batch, a pure function of where in the run the batch is.
+"""Learning-rate schedules: a factor for every batch, which depends only on the batch's position in the run.
 
-The command line lists them: importing this must not import numpy.
+The command line lists them, so this module must not import numpy.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """What the learning rate is multiplied by, batch by batch.
+    """The factors of the learning rate, batch by batch.
 
     Attributes:
         kind: a key of ``SCHEDULES``, a function of the fraction of the batches behind the warm-up that are done.
-        total: number of batches in the run; positions from there on count as its end.
+        total: number of batches in the run; later positions count as its end.
         warmup: number of batches over which the rate rises in equal steps, the first one above 0.
-        begin: position that the course begins at.
+        begin: position at which the course begins.
     """
 
     kind: str = "constant"
@@ -75,7 +75,7 @@ class RateSchedule:
     def factors(self, start: int, count: int) -> Array:
         """Factors of the batches at positions ``start`` to ``start + count`` − 1, shape (count,), float64.
 
-        However a run is cut into pieces, a batch gets the same factor.
+        A batch gets the same factor however a run is cut into pieces.
         """
         import numpy as np
 
@@ -84,7 +84,7 @@ class RateSchedule:
         return np.array([self.factor(position) for position in range(start, start + count)])
 
     def factor(self, position: int) -> float:
-        """The factor of one batch; numpy's own cosine may depend on a value's place in an array."""
+        """The factor of one batch, without numpy, whose cosine may depend on a value's place in an array."""
         position -= self.begin
         if position < self.warmup:
             return (position + 1) / (self.warmup + 1)

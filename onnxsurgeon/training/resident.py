@@ -1,4 +1,4 @@
-"""How the rows of a data set enter a graph: as they are stored, gathered, converted and scaled there."""
+"""The rows of a data set in a graph: they enter as they are stored, and are gathered, converted and scaled there."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from onnxsurgeon.training.builder import GraphBuilder
 
 
 def numbered(base: str, count: int) -> list[str]:
-    """Names base, base_1, base_2, …: one feature or head is the usual case, and has the plain name."""
+    """Names base, base_1, base_2, …; the usual single feature or head has the plain name."""
     return [base if i == 0 else f"{base}_{i}" for i in range(count)]
 
 
 def signature(examples: Examples) -> tuple[Any, ...]:
-    """What a graph that reads ``examples`` depends on besides the rows themselves."""
+    """Everything on which a graph that reads ``examples`` depends, except the rows themselves."""
     stored = tuple(
         (
             rows.source.dtype.str,
@@ -59,7 +59,7 @@ def index_names(examples: Examples, base: str = "batch") -> list[str]:
 
 
 def index_feeds(examples: Examples, rows: Array, base: str = "batch") -> dict[str, Array]:
-    """Those inputs for ``rows`` of the examples, of any shape."""
+    """The values of those inputs for ``rows`` of the examples, of any shape."""
     found = [rows] if examples.numbers is None else [rows, examples.numbers[rows].astype(np.int64, copy=False)]
     return dict(zip(index_names(examples, base), found, strict=True))
 
@@ -67,7 +67,7 @@ def index_feeds(examples: Examples, rows: Array, base: str = "batch") -> dict[st
 def read_features(build: GraphBuilder, network: Network, examples: Examples) -> tuple[list[str], dict[str, float]]:
     """Append the nodes that read each feature's rows; return their names, and factors that are still to be applied.
 
-    Such a factor is left to Gemm's alpha where nothing but dense layers read the feature: it costs nothing there.
+    Such a factor is left to Gemm's alpha where only dense layers read the feature, since it costs nothing there.
     """
     names, factors = [], {}
     for tensor, name, rows in zip(
@@ -88,12 +88,12 @@ def read_features(build: GraphBuilder, network: Network, examples: Examples) -> 
 
 
 def _leaves_scaling(build: GraphBuilder, network: Network, tensor: str) -> bool:
-    """Whether dense layers alone read ``tensor``; an attribute is no more exact than float32."""
+    """Whether only dense layers read ``tensor``, and its factor is exact in float32, as an attribute is."""
     return build.dtype == np.float32 and is_read_by_dense_layers_alone(network, tensor)
 
 
 def is_read_by_dense_layers_alone(network: Network, tensor: str) -> bool:
-    """Whether all that reads ``tensor`` are segments of rank 2, and there are any."""
+    """Whether all readers of ``tensor`` are segments of rank 2, and there are any."""
     trunk = network.frame.trunk
     readers = [step for step in trunk.steps if not isinstance(step, int)]
     segments = [segment for segment in network.segments if segment.input_name == tensor]
@@ -121,7 +121,7 @@ def read_targets(build: GraphBuilder, examples: Examples) -> list[str]:
         if values.ndim == 1:
             off_and_on = build.constant("off_and_on", np.array([0, 1], np.float32))
             target = build.add("OneHot", target, build.integers(task.outputs), off_and_on)
-            if build.dtype != np.float32:  # ONNX Runtime has no other
+            if build.dtype != np.float32:  # ONNX Runtime has no other type
                 target = build.add("Cast", target, to=helper.np_dtype_to_tensor_dtype(build.dtype))
         names.append(target)
     return names

@@ -1,4 +1,4 @@
-"""Which rows are trained on, and when."""
+"""The order in which rows are trained on."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from onnxsurgeon.data.rows import number_type
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 
-# Every branch is trained on the same batches: the orders used last are kept, in no more than so many bytes.
+# Every branch is trained on the same batches: the orders used last are kept, in at most this many bytes.
 KEPT_BYTES = 2**24
-# Rows whose numbers are handed out together: those of all of a large set, in 64 bits, would take as much as its labels.
+# Rows whose numbers are handed out together: in 64 bits, those of a whole large set would take as much as its labels.
 PIECE = 2**16
 
 
 class BatchSchedule:
-    """The order of the batches: a permutation of the rows that depends on (seed, epoch) and the member alone.
+    """The order of the batches: a permutation of the rows that depends only on (seed, epoch) and the member.
 
-    Positions count batches from the start of the run. A last, shorter batch is trained too. Branches are members of
-    an ensemble where they are to differ; all others are member 0.
+    Positions count batches from the start of the run. A last, shorter batch is trained too. Branches that are to differ
+    are members of an ensemble; all others are member 0.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
@@ -32,7 +32,7 @@ class BatchSchedule:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Number of batches in an epoch, the last one perhaps shorter."""
+        """Number of batches in an epoch; the last batch may be shorter."""
         return -(-self.rows // self.batch_size)
 
     def window(self, start: int, stop: int, member: int = 0) -> Iterator[Array]:
@@ -53,7 +53,7 @@ class BatchSchedule:
             start += last - first
 
     def forget(self) -> None:
-        """Let go of the orders that are kept; they are drawn anew where they are asked for."""
+        """Free the orders that are kept; they are drawn anew when they are needed."""
         self._order.cache_clear()
 
     def _make_order(self, epoch: int, member: int) -> Array:

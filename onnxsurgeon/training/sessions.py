@@ -1,4 +1,4 @@
-"""Sessions that are kept: making one takes as long as some hundred training steps of a small network."""
+"""Sessions that are kept, since making one takes as long as some hundred training steps of a small network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES = 2**28
 
 
 class Sessions:
-    """The sessions used last, by what their graphs depend on. May be used from several threads."""
+    """The sessions used last, by the keys of their graphs. Several threads may use them at once."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -24,10 +24,10 @@ class Sessions:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], onnx.ModelProto], size: int, threads: int = 1) -> Any:
-        """The session of that key, made from the model that ``make`` returns where there is none.
+        """The session of that key; where there is none, it is made from the model that ``make`` returns.
 
-        ``size`` is that of the weights in bytes: a session keeps the memory that its largest run has taken, so that
-        no more than ``BYTES`` are kept, but for the session asked for.
+        ``size`` is that of the weights in bytes. A session keeps the memory that its largest run has taken, so at most
+        ``BYTES`` are kept besides the session asked for.
 
         Raises:
             EngineError: ONNX Runtime refuses the model.

@@ -1,6 +1,6 @@
-"""How a network is trained, as plain numbers that are named alike on the command line, in settings.json and here.
+"""The settings of training as plain numbers, with the same names on the command line, in settings.json and here.
 
-The command line makes its options from them: importing this must not import numpy or onnx.
+The command line makes its options from them, so this module must not import numpy or onnx.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def setting(default: Any, text: str, **more: Any) -> Any:
     """A field whose description the command line shows.
 
     ``more`` may be its ``group`` in help; ``is_expert``, where only ``--help-all`` shows it; its ``choices``, or a
-    function that knows them; and in settings of runs its ``range`` (``surgeon.fields``).
+    function that returns them; and in settings of runs its ``range`` (``surgeon.fields``).
     """
     return field(default=default, metadata={"help": text, **more})
 
@@ -39,7 +39,7 @@ def tuned(default: Any, text: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Which optimizer, and its numbers; as PyTorch defines them. And dropout, which an engine may lack as well."""
+    """The optimizer and its numbers, as PyTorch defines them, and dropout, which an engine may lack as well."""
 
     learning_rate: float = tuned(0.005, "Step size of the optimizer.")
     optimizer: str = tuned("sgd", "What makes a step.", choices=OPTIMIZERS)
@@ -85,10 +85,10 @@ class TrainingSpec(OptimizerSettings):
     Attributes:
         report_loss: whether the mean training loss is computed along the way.
         artifact_directory: where the artifacts engine keeps its files; None: it does not keep them.
-        schedule: what the learning rate is multiplied by.
+        schedule: the factors of the learning rate.
         position: position in the run of the first batch that is trained.
-        seed: of dropout.
-        threads: how many threads are free at the moment; asked before every array of batches.
+        seed: seed of dropout.
+        threads: returns how many threads are free at the moment; called before every array of batches.
         augment: how images are moved; see ``augmentation``.
     """
 
@@ -101,7 +101,7 @@ class TrainingSpec(OptimizerSettings):
     augment: str = AUGMENTATIONS[0]
 
     def rates(self, start: int, count: int) -> Array:
-        """Learning rates η of ``count`` batches, the first being number ``start`` of those trained here; float64."""
+        """Learning rates η of ``count`` batches, float64; the first has the number ``start`` of those trained here."""
         return self.learning_rate * self.schedule.factors(self.position + start, count)
 
 
@@ -132,7 +132,7 @@ class TrainingSettings(OptimizerSettings):
             raise SettingsError(f"warmup: {self.warmup}: the schedule one-cycle has a warm-up of its own", "exclusive")
 
     def spec(self, epochs: int, batches_per_epoch: int, position: int = 0, **others: Any) -> TrainingSpec:
-        """How to train from ``position`` on in a run of so many epochs; ``others`` are fields of the spec."""
+        """How to train from ``position`` on in a run of ``epochs`` epochs; ``others`` are fields of the spec."""
         shared = {entry.name: getattr(self, entry.name) for entry in fields(OptimizerSettings)}
         schedule = RateSchedule(self.schedule, epochs * batches_per_epoch, round(self.warmup * batches_per_epoch))
         return TrainingSpec(**shared, schedule=schedule, position=position, **others)

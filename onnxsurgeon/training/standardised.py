@@ -1,9 +1,9 @@
 """Training on standardised inputs and centred targets, without a change to the model.
 
-What enters the network is x as before; x W + b = x̂ Ŵ + b̂ with x̂ = (x − c)/s, Ŵ = s W and b̂ = b + c W. Gradient descent
-on Ŵ instead of W sees inputs around 0 of like size (LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, section
-4.3), weight decay weighs them alike, and an input that is left out (dropout) has its mean. Likewise the last layer of a
-regression is trained towards t − m, m being the targets' mean, with the bias b − m: weight decay does not pull
+The network's input stays x; x W + b = x̂ Ŵ + b̂ with x̂ = (x − c)/s, Ŵ = s W and b̂ = b + c W. Gradient descent on Ŵ
+instead of W sees inputs of similar size around 0 (LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, section 4.3),
+weight decay weighs them alike, and an input that is left out (dropout) has its mean. In the same way, the last layer of
+a regression is trained towards t − m with the bias b − m, where m is the targets' mean: weight decay then does not pull
 predictions of 654 ± 20 towards 0.
 """
 
@@ -26,24 +26,24 @@ from onnxsurgeon.training.resident import is_read_by_dense_layers_alone
 
 ROWS = 8192
 # The smallest scale, as a share of an input's largest deviation from its mean: no standardised value is beyond its
-# inverse. A pixel that is hardly ever lit is not to be blown up to be like the others. The columns of a table have long
-# tails, and their bulk is what there is to learn.
+# inverse. A pixel that is hardly ever lit must not be blown up to the size of the others. The columns of a table have
+# long tails, and most of their rows are what there is to learn.
 OF_PIXELS, OF_COLUMNS = 0.5, 0.125
 FEWEST_PIXELS = 32
-SMALL = 8.0  # pixels within this of 0 are of a size that networks' initial weights are made for
-REACH = 0.1  # how near the ends of all pixels' range one has to come to reach them, as a share of that range
+SMALL = 8.0  # pixels within this of 0 have the size for which networks' initial weights are made
+REACH = 0.1  # a value this near an end of all pixels' range, as a share of that range, reaches that end
 
 
 @dataclass(frozen=True, eq=False)
 class Standardised:
-    """Examples with standardised inputs and centred targets, and the way of a network's weights there and back.
+    """Examples with standardised inputs and centred targets, and the conversion of a network's weights there and back.
 
     Attributes:
-        examples: what the network is trained on.
-        inputs: tensor → centre c and scale s of its values, each of shape (n_in,), float64; only of those that dense
+        examples: the examples on which the network is trained.
+        inputs: tensor → centre c and scale s of its values, each of shape (n_in,), float64; only for tensors that dense
             layers of two axes with a bias read, and nothing else does.
-        targets: every head's tensor → mean m of its labels, (outputs,), float64; None where it is not centred: only
-            squared errors of a head without a squash are, that is a layer's own output with a bias.
+        targets: every head's tensor → mean m of its labels, (outputs,), float64; None where it is not centred. Only
+            squared errors are centred, of a head without a squash that is the output of a layer with a bias.
         tensors: names of all of the examples' inputs, in their order.
         pixels: names of those of ``inputs`` that are pixels or like pixels.
         is_complete: whether ``inputs`` are all that dense layers of two axes read directly.
@@ -67,10 +67,10 @@ class Standardised:
         """Centres and scales by a sample of the rows: σ, or a share of the largest deviation where that is more.
 
         Args:
-            network: that is trained on them.
+            network: the network that is trained on them.
             examples: the rows as they are.
-            seed: of the sample.
-            free: of the network that a run began with (``standardisable``): all of a run are trained on the same rows.
+            seed: seed of the sample.
+            free: ``standardisable`` of the network with which a run began, so that all its networks see the same rows.
         """
         tensors = tuple(network.frame.trunk.features)
         rows = sample_rows(examples, ROWS, seed, "standardise")
@@ -95,11 +95,11 @@ class Standardised:
 
     @property
     def are_pixels(self) -> bool:
-        """Whether all that dense layers of two axes read directly is standardised and like pixels."""
+        """Whether all tensors that dense layers of two axes read directly are standardised and like pixels."""
         return self.is_complete and len(self.pixels) == len(self.inputs)
 
     def but_for_small_pixels(self) -> Standardised:
-        """The same without pixels that are not far from 0, for ``into`` and ``out_of`` alone."""
+        """The same without pixels near 0, for ``into`` and ``out_of`` only."""
 
         def are_small(centre: Array, scale: Array) -> bool:
             return bool((np.abs(centre) + scale / OF_PIXELS).max() <= SMALL)
@@ -115,7 +115,7 @@ class Standardised:
         return replace(self, examples=examples.with_stored(stored, centres))
 
     def into(self, network: Network) -> Network:
-        """The network on standardised inputs, and towards centred targets, that is what ``network`` is as they are."""
+        """Convert ``network`` to one that computes the same function from standardised inputs to centred targets."""
         return self._changed(network, _into, -1)
 
     def out_of(self, network: Network) -> Network:
@@ -141,8 +141,8 @@ class Standardised:
 def are_like_pixels(values: Array) -> bool:
     """Whether columns (rows, n) are of one kind, as pixels and sensors of a field are: most have the same range.
 
-    Of Fashion-MNIST's pixels nine tenths reach both ends of the range of all, of 60 rows eight tenths, of the digits'
-    three quarters; of the columns of 21 tables, their own units or standardised, three tenths at most.
+    Nine tenths of Fashion-MNIST's pixels reach both ends of the range of all, eight tenths for 60 rows, three quarters
+    for the digits; of the columns of 21 tables, in their own units or standardised, at most three tenths do.
     """
     low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
     varied = high > low
@@ -175,7 +175,7 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
         if is_read_by_dense_layers_alone(network, tensor)
         and all(segment.layers[0].bias is not None for segment in network.segments if segment.input_name == tensor)
     }
-    # Where a layer's weights are applied to several tensors, all of these are standardised alike, or none.
+    # Where a layer's weights are applied to several tensors, either all of these are standardised alike, or none.
     turned = {layer.names.weight for layer in network.layers if layer.is_turned}
     inputs -= {each.input_name for each in network.segments for layer in each.layers if layer.names.weight in turned}
     while kept := [each for each in _entered(network) if each & inputs and not each <= inputs]:
@@ -184,7 +184,7 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
     read |= {segment.input_name for segment in network.segments}
     alone = [segment for number, segment in enumerate(network.segments) if network.is_alone(number)]
     last = {name: segment.layers[-1] for segment in alone for name in segment.ends}
-    # A convolution's units lie on the second axis; of targets, the means are those of the last.
+    # A convolution's units lie on the second axis, but the means of targets are over the last.
     images = {name for segment in alone if segment.is_convolution for name in segment.ends}
     heads = {
         head.tensor
@@ -199,13 +199,13 @@ def standardisable(network: Network) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _entered(network: Network) -> list[set[str]]:
-    """For all segments that have the same weights, what they read."""
+    """For all segments that have the same weights, the tensors that they read."""
     firsts = set(network.tied.values())
     return [{network.segments[each].input_name for each in network.uses(number)} for number in sorted(firsts)]
 
 
 def _read_alike(network: Network, tensors: Sequence[str]) -> list[list[str]]:
-    """The tensors, those together that layers of the same weights read."""
+    """The tensors, grouped where layers of the same weights read them."""
     found = [[tensor] for tensor in tensors]
     for entered in _entered(network):
         touched = [each for each in found if entered & set(each)]
@@ -235,7 +235,7 @@ def _out_of(layers: list[DenseLayer], centre: Array, scale: Array) -> list[Dense
 
 
 def _begun(layers: list[DenseLayer], shift: Array, weight: Array) -> list[DenseLayer]:
-    """The first layers with that weight and a shifted bias: behind a factor, that has none, its partner's."""
+    """The first layers with that weight and a shifted bias; a factor without a bias takes its partner's."""
     first, *behind = layers
     if first.bias is not None:
         return [_shifted(first, shift, weight), *behind]

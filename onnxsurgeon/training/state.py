@@ -1,4 +1,4 @@
-"""What an optimizer remembers of a network's past gradients."""
+"""The optimizer's memory of a network's past gradients."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from onnxsurgeon.linear_algebra import Array
 
 @dataclass(frozen=True, eq=False)
 class OptimizerState:
-    """Moments of the gradients, in the order of ``Network.parameters()`` and in the type that is trained in.
+    """Moments of the gradients, in the order of ``Network.parameters()`` and in the type of training.
 
-    A moment is a set of arrays like the parameters, so it is looked at as a network of the same topology: what maps
+    A moment is a set of arrays like the parameters, so it is treated as a network of the same topology: what maps
     networks (surgeries, units) maps moments too.
 
     Attributes:
@@ -35,7 +35,7 @@ class OptimizerState:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every value is."""
+        """Whether every value is finite."""
         return all(bool(np.isfinite(values).all()) for moment in self.moments for values in moment)
 
     def fits(self, network: Network, count: int) -> bool:
@@ -46,7 +46,8 @@ class OptimizerState:
     def mapped(self, network: Network, change: Callable[[Network, int], Network]) -> OptimizerState:
         """The state of the network that ``change`` makes: it is called with each moment, as a network, and its power.
 
-        The power is 1 for first moments and 2 for second ones: where a parameter is multiplied by c, they are by c, c².
+        The power is 1 for first moments and 2 for second ones: where a parameter is multiplied by c, the moments are
+        multiplied by c and c².
         """
         changed = (change(network.with_parameters(moment), power) for power, moment in enumerate(self.moments, start=1))
         dtype = network.dtype

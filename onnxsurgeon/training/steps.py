@@ -1,4 +1,7 @@
-"""In which order a trunk's steps are computed in training graphs: the file's, but for what is equal and cheaper."""
+"""The order in which a trunk's steps are computed in training graphs.
+
+The file's, except where a cheaper one is equal.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from onnxsurgeon.graph.network import Network
 
 
 def steps_of(network: Network) -> list[int | Glue]:
-    """The trunk's steps with MaxPool(φ(x)) as φ(MaxPool(x)), where φ never falls: exact, and of fewer values.
+    """The trunk's steps with MaxPool(φ(x)) as φ(MaxPool(x)), where φ never falls: this is exact, and on fewer values.
 
-    Only where nothing else reads φ(x).
+    It is only done where nothing else reads φ(x).
     """
     trunk = network.frame.trunk
     glue = [step for step in trunk.steps if not isinstance(step, int)]

@@ -1,4 +1,4 @@
-"""What a network is to imitate: the heads of a teacher, which may be the network itself or a model in a file."""
+"""The targets of imitation: the heads of a teacher, which may be the network itself or a model in a file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import Task
 from onnxsurgeon.training.engine import Engine
 
-SAMPLE = 256  # rows that are looked at to tell whether the student's outputs follow its heads
+SAMPLE = 256  # rows on which the student's outputs are compared with its heads
 
 
 def head_outputs(network: Network, examples: Examples, engine: Engine | None = None) -> tuple[Array, ...]:
-    """What the heads of ``network`` put out before their squash, (rows, …, width) float32 each, for all examples.
+    """The outputs of the heads of ``network`` before their squash, (rows, …, width) float32 each, for all examples.
 
     The examples may be without labels. Large outputs lie in a temporary file.
 
@@ -54,17 +54,17 @@ def taught_by(
     examples: Examples | None = None,
     tasks: tuple[Task, ...] = (),
 ) -> Taught:
-    """What the teacher puts out for the rows of ``split``, for each head of ``network``.
+    """The teacher's outputs for the rows of ``split``, for each head of ``network``.
 
     Args:
         teacher: the model in a file; None: the network itself.
         network: the student.
-        dataset: what the rows are of.
+        dataset: the data set of the rows.
         split: the rows.
         options: how rows become a model's input.
-        engine: that evaluates the network.
+        engine: evaluates the network.
         examples: the rows as the network sees them, where they are prepared already.
-        tasks: what the heads are trained for, where labels say so.
+        tasks: the tasks of the heads, where labels decide them.
 
     Raises:
         OnnxSurgeonError: the rows do not fit, or the outputs; see ``TeacherModel.outputs``.
@@ -86,16 +86,16 @@ def imitating(
     engine: Engine | None = None,
     temperature: float = 1.0,
 ) -> Examples:
-    """The rows of ``split`` with what a teacher puts out for them as the only measure, whether they have labels or not.
+    """The rows of ``split`` with a teacher's outputs as the only measure, whether they have labels or not.
 
     Args:
         network: the student; without a teacher its own.
-        dataset: what the rows are of.
+        dataset: the data set of the rows.
         split: the rows.
-        options: how rows become the model's input; its loss says what heads are taken for.
+        options: how rows become the model's input; its loss decides how heads are imitated.
         teacher: the model in a file.
-        engine: that evaluates the network where it is its own teacher.
-        temperature: that softens cross-entropies.
+        engine: evaluates the network where it is its own teacher.
+        temperature: softens cross-entropies.
 
     Raises:
         DataError: the rows do not fit the models, or the loss or the teacher's outputs not a head.
@@ -115,9 +115,9 @@ def imitating(
 def require_student(
     network: Network, dataset: Dataset, split: Split, options: InputOptions, tasks: tuple[Task, ...]
 ) -> None:
-    """Raise ModelError where what stands behind a head of the student changes what it predicts.
+    """Raise ModelError where the nodes behind a head of the student change what it predicts.
 
-    Its own outputs a network imitates whatever stands there.
+    A network that imitates its own outputs needs no check.
     """
     few = split.take(np.arange(min(SAMPLE, split.rows)))
     require_agreement(network, tasks, model_inputs(network, dataset, few, options))

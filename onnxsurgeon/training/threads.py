@@ -1,7 +1,8 @@
-"""How many threads a session trains with, where cores are free.
+"""The number of threads with which a session trains, where cores are free.
 
-The main way to use cores is a branch on each. Where fewer branches than cores are left, the matrix products of one
-branch are shared out between threads; their results do not depend on how, and that is not taken on trust.
+The main way to use cores is to train one branch on each. Where fewer branches than cores are left, the matrix products
+of one branch are shared out between threads. Their results should not depend on the number of threads, and this is
+checked.
 
 Threads meet some ten times a step, which costs microseconds each time: small networks get slower. Two threads against
 one on two cores of an AMD EPYC, batch 16: 784-10-10, 0.5 MFLOP a step, 1.0 times as fast; 784-128-128-10, 8 MFLOP, 1.2;
@@ -9,11 +10,12 @@ one on two cores of an AMD EPYC, batch 16: 784-10-10, 0.5 MFLOP a step, 1.0 time
 
 So a thread must have ``FLOPS`` of a step to itself. Whether it then pays depends on the machine and on what else runs
 there: some steps of an epoch are run one way, as many the other, and the rest goes the faster way. The first time that
-a network is met, the first steps are run both ways and must give the same bits, else it is trained with one thread from
-there on: how a product is split between threads is ONNX Runtime's choice, and the bytes of a result must not depend on
-the number of workers. Where there are too few steps to try anything, what was found last for the same network goes on.
+a network is met, the first steps are run both ways and must give the same bits; otherwise it is trained with one thread
+from there on. How a product is split between threads is ONNX Runtime's choice, and the bytes of a result must not
+depend on the number of workers. Where there are too few steps to try anything, the last finding for the same network
+holds.
 
-Imports neither numpy nor onnx: the command line's help reads the settings, which name this.
+This module imports neither numpy nor onnx, since the command line's help reads the settings, which name it.
 """
 
 from __future__ import annotations
@@ -28,20 +30,21 @@ if TYPE_CHECKING:
     from onnxsurgeon.linear_algebra import Array
 
 FLOPS = 4e6
-# Steps that are run one way and the other: one in so many, but at least so many, and none of fewer than so many. Where
-# these would be more than so many operations, as of convolutions, fewer do, but no fewer than so many: the first are
-# slow, since they ask for memory.
+# Steps that are run one way and the other: one in ONE_IN, but at least AT_LEAST, and none if there are fewer than
+# TOO_FEW. Where these would be more operations than TRIED_FLOPS, as for convolutions, fewer steps do, but at least
+# FEWEST: the first steps are slow, since they ask for memory.
 ONE_IN, AT_LEAST, TOO_FEW = 64, 8, 128
 TRIED_FLOPS, FEWEST = 5e8, 3
-# Several threads must be this much faster: they take cores from whatever else runs.
+# Several threads must be faster by this factor, since they take cores from whatever else runs.
 GAIN = 1.1
 
-# What trains: from a number of threads, the parameters before and a part of the steps, to outputs, parameters first.
+# Trains a part of the steps: from a number of threads, the parameters before and the part, to outputs, parameters
+# first.
 Run: TypeAlias = "Callable[[int, Sequence[Array], slice], list[Array]]"
 
 
 def one_thread() -> int:
-    """Where nobody has said how many threads are free."""
+    """The number of free threads where nobody has said another."""
     return 1
 
 
@@ -53,12 +56,12 @@ def step_flops(network: Network, batch_size: int) -> float:
 
 
 def useful_threads(flops: float, free: int) -> int:
-    """How many of ``free`` threads a training step of so many operations can be shared out between."""
+    """The number of ``free`` threads between which a training step of ``flops`` operations can be shared out."""
     return max(1, min(free, int(flops / FLOPS)))
 
 
 class Threads:
-    """Trains with as many threads as pay. May be used from several threads."""
+    """Trains with as many threads as pay. Several threads may use it at once."""
 
     def __init__(self) -> None:
         self._same: dict[Hashable, bool] = {}
@@ -67,9 +70,9 @@ class Threads:
     def run(
         self, run: Run, parameters: Sequence[Array], steps: int, threads: int, key: Hashable, flops: float = 0.0
     ) -> Iterator[list[Array]]:
-        """Train for ``steps`` with one thread or ``threads``; yields the outputs of one part after the other.
+        """Train for ``steps`` steps with one thread or ``threads``; yield the outputs of one part after the other.
 
-        ``key`` is the same for what trains alike, ``flops`` are a step's operations.
+        ``key`` is the same for runs that train alike, ``flops`` are a step's operations.
         """
         key = (key, threads)
         least = min(AT_LEAST, max(FEWEST, math.ceil(TRIED_FLOPS / flops))) if flops else AT_LEAST

@@ -1,4 +1,4 @@
-"""What a forward pass has written, for the backward pass and for calibration to read."""
+"""The tensors of a forward pass, for the backward pass and for calibration to read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Space = tuple[int, ...] | None  # sizes of the axes of space; None: not known, o
 class LayerTrace(NamedTuple):
     """Names of one layer's tensors: its input x, z = x W + b, y = φ(z), its parameters and its mask ("" if absent).
 
-    ``x_columns`` and ``columns`` say whether x, and z and y, hold an example a column: (units, rows). ``alpha`` is the
-    factor that x is still to be multiplied by. ``parameter`` is what the weight is the transpose of, where it is that.
-    ``space`` is what the axes of space of a convolution's x measure.
+    ``x_columns`` and ``columns`` say whether x, and z and y, hold an example in a column: (units, rows). ``alpha`` is
+    the factor by which x is still to be multiplied. ``parameter`` is the tensor whose transpose the weight is, if it is
+    one. ``space`` has the sizes of the axes of space of a convolution's x.
     """
 
     x: str
@@ -33,13 +33,13 @@ class LayerTrace(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """What a forward pass has written.
+    """The tensors of a forward pass.
 
     Attributes:
-        tensors: the trunk's tensors, as the file names them → names in the graph under construction; without those
-            that ``steps.steps_of`` does away with.
+        tensors: the trunk's tensors, as the file names them → names in the graph under construction; without those that
+            ``steps.steps_of`` avoids.
         layers: for each segment its layers.
-        masks: what enters a segment is multiplied by, by the segment's number, where it is by anything.
+        masks: by the number of a segment, the mask by which its input is multiplied, where there is one.
     """
 
     tensors: Mapping[str, str]

@@ -65,7 +65,7 @@ def _with_heads(network: Network, tasks: Sequence[Task], *, inverse: bool) -> Ne
 
 
 def _multiplied(layer: DenseLayer, factor: Array) -> DenseLayer:
-    with np.errstate(over="ignore"):  # what becomes infinite is told as weights that diverged
+    with np.errstate(over="ignore"):  # weights that become infinite are reported as diverged
         weight = (layer.weight * factor).astype(layer.weight.dtype)
         bias = None if layer.bias is None else (layer.bias * factor).astype(layer.bias.dtype)
     return replace(layer, weight=weight, bias=bias)

@@ -105,9 +105,8 @@ def canonicalise(graph: gs.Graph, allowance: Allowance | None = None) -> list[st
     rewriter = Rewriter(graph, allowance)
     ops = {id(node): node.op for node in graph.nodes}
     budget = 1000 + 50 * len(graph.nodes)
-    plain = (
-        dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN
-    )  # a user's own activation may have been added later
+    # Made here, since a user's own activation may have been added after this module was imported.
+    plain = dict.fromkeys(ACTIVATIONS, (activations.known_shape,)) | PLAIN
     changes = 0
     settled: dict[int, int] = {}  # the tables that found nothing to do, and the number of changes at that time
     for _ in range(ROUNDS):

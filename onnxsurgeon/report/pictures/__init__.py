@@ -20,7 +20,7 @@ from onnxsurgeon.report.pictures.tree import tree_picture
 
 Draw = Callable[[Scene], Figure | None]
 
-# By name: how it is drawn, and what it shows, for those who do not see it.
+# By name: the function that draws it, and its contents in words for those who do not see it.
 PICTURES: Mapping[str, tuple[Draw, str]] = {
     "change": (
         change_picture,
@@ -42,9 +42,9 @@ PICTURES: Mapping[str, tuple[Draw, str]] = {
 
 
 def page_pictures(scene: Scene, titles: Mapping[int, str]) -> dict[str, str]:
-    """The pictures that the run has something for, as SVG to be placed inside a page; see ``page_svg``.
+    """The pictures for which the run has data, as SVG to be placed inside a page; see ``page_svg``.
 
-    They hold no text from outside but the names of classes, which is escaped.
+    They hold no text from outside except the names of classes, which are escaped.
     """
     with style():
         drawn = ((name, draw(scene), label) for name, (draw, label) in _drawable(scene).items())
@@ -52,14 +52,14 @@ def page_pictures(scene: Scene, titles: Mapping[int, str]) -> dict[str, str]:
 
 
 def page_key(scene: Scene) -> list[tuple[str, str, str]]:
-    """For each operation of the run its name, what the key calls it, and its marker as SVG."""
+    """For each operation of the run its name, its name in the key, and its marker as SVG."""
     with style():
         found = operations(list(scene.history.members.values()))
         return [(each, spoken(each), page_svg(icon(each), f"key-{each}", {})) for each in found]
 
 
 def figure_of(scene: Scene, name: str) -> Figure | None:
-    """One picture as a figure, on white; None where the run has nothing for it."""
+    """One picture as a figure, on white; None where the run has no data for it."""
     with style(text_as_paths=True):
         return _drawable(scene)[name][0](replace(scene, standalone=True)) if name in _drawable(scene) else None
 
@@ -76,7 +76,10 @@ def picture_files(scene: Scene) -> Iterator[tuple[str, bytes]]:
 
 
 def _drawable(scene: Scene) -> Mapping[str, tuple[Draw, str]]:
-    """None where nothing was measured yet; singular values only where the search went by them."""
+    """The pictures that can be drawn: none before the first measurement.
+
+    Singular values only where the search used them.
+    """
     if not scene.history.measured:
         return {}
     return {name: each for name, each in PICTURES.items() if scene.shows_spectra or "spectra" not in name}

@@ -29,7 +29,10 @@ _PLAIN = styles()["identity"][1]
 
 
 def accuracy_picture(scene: Scene) -> Figure:
-    """Every branch that was measured; the result's lineage thick, plain training, the given model and the paper's."""
+    """Every measured branch.
+
+    The result's lineage is thick; plain training, the given model and the paper's are lines.
+    """
     history = scene.history
     members = history.measured
     lineage = [member for member in history.lineage() if member.points]
@@ -61,7 +64,7 @@ def accuracy_picture(scene: Scene) -> Figure:
 
 
 def size_picture(scene: Scene) -> Figure | None:
-    """Every branch that was measured, and the front of those that no other one beats in both."""
+    """Every measured branch, and the front of those that no other one beats in both."""
     sized = {member: member.parameters for member in scene.history.measured if member.parameters}
     if not sized:
         return None
@@ -81,7 +84,7 @@ def size_picture(scene: Scene) -> Figure | None:
 
 
 def _name_apart(axes: Any, scene: Scene, front: dict[Member, int]) -> None:
-    """Number the front's branches, but none so near to another that their numbers would cover each other."""
+    """Number the front's branches, except those so near to another that their numbers would overlap."""
     axes.figure.draw_without_rendering()
     written: list[Any] = []
     for member in sorted(front, key=lambda each: each.number != scene.history.result):
@@ -95,20 +98,21 @@ def _name_apart(axes: Any, scene: Scene, front: dict[Member, int]) -> None:
 def _scale(scene: Scene) -> list[float]:
     """Accuracies that the axis has to show.
 
-    Branches that were dropped soon after their surgery can lie far below all that is kept: they do not set the scale.
+    Branches that were dropped soon after their surgery can lie far below all that is kept, so they do not set the
+    scale.
     """
     points = [point for member in scene.history.measured for point in member.points]
     return [point.accuracy for point in points if point.stage == TRAINED] or [point.accuracy for point in points]
 
 
 def _mark(axes: Any, scene: Scene, member: Member, x: float) -> None:
-    """A branch's marker at its latest accuracy, in the part of a broken axis that shows it."""
+    """Draw a branch's marker at its latest accuracy, in the part of a broken axis that shows it."""
     if _shows(axes, member.points[-1].accuracy):
         mark(axes, scene, member, x, member.points[-1].accuracy)
 
 
 def _path(axes: Any, scene: Scene, member: Member, **options: Any) -> None:
-    """From the parent's latest accuracy to the branch's own; the dip right after a surgery is left out."""
+    """Draw a line from the parent's latest accuracy to the branch's own, without the dip right after a surgery."""
     parent = scene.history.members.get(member.parent) if member.parent is not None else None
     points = [*(parent.points[-1:] if parent else ()), member.points[-1]]
     places = [point.epoch for point in points], [point.accuracy for point in points]
@@ -116,7 +120,7 @@ def _path(axes: Any, scene: Scene, member: Member, **options: Any) -> None:
 
 
 def _reference_lines(found: list[Any], scene: Scene) -> None:
-    """Lines that accuracies are compared with, each named at its end."""
+    """Draw the lines with which accuracies are compared, each with its name at its end."""
     given = scene.history.members.get(0)
     if given is not None and given.points:
         _reference(found, given.points[0].accuracy, "given", f"{given.points[0].accuracy:.4f}", DASHED)

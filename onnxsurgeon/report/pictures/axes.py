@@ -14,9 +14,9 @@ from onnxsurgeon.report.pictures.style import GREY, WIDTH
 
 
 def gap(values: Sequence[float]) -> tuple[float, float] | None:
-    """Where an axis of ``values`` is best broken: the ends of an empty stretch of more than half of it; or None.
+    """The ends of an empty stretch of more than half of an axis of ``values``, where it is best broken; or None.
 
-    A given model near chance would otherwise press all that follows into one line at the top.
+    A given model near chance would otherwise press all others into one line at the top.
     """
     ordered = sorted(set(values))
     low, high = max(pairwise(ordered), key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
@@ -54,7 +54,7 @@ def _limit(axes: Any, values: Sequence[float]) -> None:
 
 
 def scale_sizes(axes: Any, sizes: Sequence[int]) -> None:
-    """Parameters along the x axis: logarithmic where they differ widely."""
+    """Scale the x axis for parameters: logarithmic where they differ widely."""
     ratio = max(sizes, default=1) / max(min(sizes, default=1), 1)
     if ratio > 3:
         axes.set_xscale("log")

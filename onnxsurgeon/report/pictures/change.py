@@ -1,4 +1,4 @@
-"""The given network and the result, one beside the other, on one scale: what a page begins with."""
+"""The given network and the result side by side on one scale, for the beginning of a page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.patches import FancyBboxPatch, Polygon
 from onnxsurgeon.report.layers import Stage, stages
 from onnxsurgeon.report.pictures.style import BLUE, GREY, INK, ORANGE, SMALL, WIDTH, Scene
 
-_HIGHEST = 0.78  # of the half of a panel: the widest layer
-_LEAST = 0.02  # a layer of one unit is seen
-_NUMBERED = 7  # widths there is room for in a panel
+_HIGHEST = 0.78  # the widest layer's share of half of a panel
+_LEAST = 0.02  # so that a layer of one unit can be seen
+_NUMBERED = 7  # the number of widths for which a panel has room
 
 
 def change_picture(scene: Scene) -> Figure | None:

@@ -1,4 +1,4 @@
-"""The networks that no other beats, to pick one from: the metric against the parameters, large marks."""
+"""The networks that no other beats, to pick one from: the metric against the parameters, with large marks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxsurgeon.report.pictures.style import BLUE, GREY, INK, ORANGE, WIDTH, Sc
 
 
 def front_picture(scene: Scene) -> Figure | None:
-    """A mark for each network of the front; None where there is but one."""
+    """A mark for each network of the front; None where there is only one."""
     found = points(scene.history)
     if len(found) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What the result predicts: a confusion matrix, or predicted against true values, or a teacher's."""
+"""The result's predictions: a confusion matrix, or predicted values against true ones, or against a teacher's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from onnxsurgeon.printable import without_controls
 from onnxsurgeon.report.pictures.style import BLUE, DASHED, GREY, INK, ORANGE, SMALL, WIDTH, Scene
 from onnxsurgeon.runs.predictions import Classes, Predictions, Values
 
-NUMBERED = 12  # classes up to which the cells hold numbers
-DRAWN = 64  # classes up to which there is a matrix
+NUMBERED = 12  # up to this many classes, the cells hold numbers
+DRAWN = 64  # up to this many classes, there is a matrix
 
 
 def outcome_picture(scene: Scene) -> Figure | None:
@@ -27,7 +27,10 @@ def _draw(predictions: Predictions, truth: str) -> Figure | None:
 
 
 def _confusion(classes: Classes, truth: str) -> Figure:
-    """A cell is as dark as the share of its row: of the true class's rows, those told to be the column's."""
+    """Draw a matrix whose cells are as dark as their share of the row.
+
+    Of the true class's rows, those predicted as the column's.
+    """
     count = classes.count
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     axes = figure.subplots()

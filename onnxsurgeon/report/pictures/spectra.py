@@ -14,7 +14,7 @@ from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member, Spectrum
 
 _ACROSS = 8
-MOST = 120  # panels of one picture: a run of very many surgeries shall not make a page of many megabytes
+MOST = 120  # panels of one picture: very many surgeries must not make a page of many megabytes
 _HEIGHT = 1.45  # inches, of a row of panels
 
 
@@ -25,14 +25,14 @@ def lineage_spectra(scene: Scene) -> Figure | None:
 
 
 def other_spectra(scene: Scene) -> Figure | None:
-    """A small panel for each surgery that the result does not descend from; of many, the first ``MOST``."""
+    """A small panel for each surgery from which the result does not descend; of many, the first ``MOST``."""
     members = others(scene)[:MOST]
     if not members:
         return None
     low, high = (math.log10(end) for end in _range(scene, members))
     down = -(-len(members) // _ACROSS)
     figure = Figure(figsize=(2.1 * WIDTH, 0.92 * down + 0.1))
-    axes = figure.add_axes((0, 0, 1, 1))  # one for all panels: each of its own would take a hundred times as long
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all panels: axes for each would take a hundred times as long
     axes.set_axis_off()
     axes.set_xlim(-0.02, _ACROSS - 0.14)
     axes.set_ylim(down, -0.02)
@@ -43,7 +43,7 @@ def other_spectra(scene: Scene) -> Figure | None:
 
 
 def _sketch(axes: Any, scene: Scene, member: Member, corner: tuple[float, float], ends: tuple[float, float]) -> None:
-    """A panel without figures, whose left upper corner and whose ends of the logarithmic axis are given."""
+    """Draw a panel without figures, at the given left upper corner and with the given ends of the logarithmic axis."""
     column, row = corner
     operated = member.operated
     assert operated is not None
@@ -69,7 +69,7 @@ def _sketch(axes: Any, scene: Scene, member: Member, corner: tuple[float, float]
 
 
 def others(scene: Scene) -> list[Member]:
-    """The branches off the lineage whose surgery's singular values are known."""
+    """The branches off the lineage for whose surgery the singular values are known."""
     members = scene.history.members.values()
     return [member for member in members if member.operated is not None and member.number not in scene.lineage]
 
@@ -133,7 +133,7 @@ def _color(member: Member) -> str:
 
 
 def _curve(axes: Any, spectrum: Spectrum, low: float, **style: Any) -> None:
-    """A spectrum; what is below the panel lies on its edge."""
+    """Draw a spectrum; values below the panel lie on its edge."""
     count, drawn = spectrum.count, len(spectrum.values)
     ranks = [1 + position * (count - 1) / max(drawn - 1, 1) for position in range(drawn)]
     style["dashes"] = style.get("dashes") or (None, None)
@@ -141,7 +141,7 @@ def _curve(axes: Any, spectrum: Spectrum, low: float, **style: Any) -> None:
 
 
 def _range(scene: Scene, members: Sequence[Member]) -> tuple[float, float]:
-    """Ends of the y axis: from somewhat below what counts as small to the largest value."""
+    """Ends of the y axis: from somewhat below the small values to the largest value."""
     found = [spectrum for member in members if member.operated for spectrum in _spectra(member)]
     largest = max((spectrum.values[0] for spectrum in found), default=1.0) or 1.0
     small = max(scene.thresholds.absolute, scene.thresholds.relative * largest)

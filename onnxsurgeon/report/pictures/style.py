@@ -1,7 +1,7 @@
-"""What all pictures have in common: colours, markers, type, and how their parts are named.
+"""What all pictures have in common: colours, markers, type, and the names of their parts.
 
-Markers tell the surgery by colour and by shape, and carry an outline in the colour of the page's text, so that they
-are told apart on white and on black, in print, and by readers who see fewer colours.
+Markers tell the surgery by colour and by shape, and have an outline in the colour of the page's text, so that they can
+be told apart on white and on black, in print, and by readers who see fewer colours.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.surgery.base import example
 from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Kept, Multiplied, Narrowed, Preceded, Widened
 
-# Stands for the page's text colour: matplotlib wants a number, CSS's currentColor takes its place on the page.
+# Stands for the page's text colour: matplotlib wants a number, and the page has CSS's currentColor in its place.
 INK = "#010203"
 GREY = "#808080"  # legible on white and on black
 BLUE, ORANGE = "#0072b2", "#d55e00"
-# Colour of what a surgery does (Okabe and Ito, Color Universal Design), in the order of a picture's key.
+# Colours of effects (Okabe and Ito, Color Universal Design), in the order of a picture's key.
 _COLORS: dict[type[Effect], str] = {
     Widened: ORANGE,
     Narrowed: BLUE,
@@ -50,7 +50,7 @@ _SPOKEN = {
     "standardise": "standardise: read for standardised inputs",
     "refit": "refit: trained anew on all rows",
 }
-UNNAMED = (START, IDENTITY)  # whose numbers would only crowd a picture
+UNNAMED = (START, IDENTITY)  # their numbers would only crowd a picture
 WIDTH = 5.4  # inches: as wide as a phone, so that text keeps its size there
 SMALL = 9  # points, of the less important words; the others have 10.5
 DASHED, DOTTED = (0, (5, 4)), (0, (1, 2.5))
@@ -77,17 +77,17 @@ _RC = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn, and what is written at it.
+    """The contents of a picture, and the words on it.
 
     Attributes:
         history: the run.
         accuracy_name: such as "held-out accuracy".
         thresholds: when a singular value counts as small.
-        paper: what the paper has for the same network and data set.
-        predictions: of the result on the test split, each head's.
+        paper: the paper's figures for the same network and data set.
+        predictions: predictions of the result on the test split, each head's.
         standalone: whether the picture is a file of its own, which needs a key; a page has one for all.
-        truth: what predictions are held against: "true" labels, or those of a "teacher".
-        shows_spectra: whether the search went by singular values.
+        truth: the measure of predictions: "true" labels, or those of a "teacher".
+        shows_spectra: whether the search used singular values.
     """
 
     history: History
@@ -107,7 +107,10 @@ class Scene:
 
 @contextmanager
 def style(*, text_as_paths: bool = False) -> Iterator[None]:
-    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says; put back afterwards."""
+    """Use matplotlib's own defaults and ours, whatever the user's matplotlibrc says.
+
+    Restore the former ones afterwards.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         # On a page, text stays text: small, selectable, in the page's font.
@@ -130,7 +133,7 @@ def style_of(member: Member) -> tuple[str, str]:
 
 
 def known(member: Member) -> str:
-    """The branch's operation, or "other": no word of the journal gets into a picture."""
+    """The branch's operation, or "other", since no word of the journal may get into a picture."""
     return member.operation if member.operation in styles() else "other"
 
 
@@ -141,7 +144,7 @@ def operations(members: Sequence[Member]) -> list[str]:
 
 
 def mark(axes: Any, scene: Scene, member: Member, x: float, y: float, *, scale: float = 1.0) -> None:
-    """A branch's marker: large if it was kept, the result's lineage on top."""
+    """Draw a branch's marker: large if it was kept, with the result's lineage on top."""
     size = (7.0 if member.kept else 4.6) * scale * (1.35 if member.operation == START else 1)
     level = 8 if member.number in scene.lineage else 7 if member.kept else 6
     look = _marker(known(member)) | {"markeredgewidth": 0.7 if member.kept else 0.4}
@@ -149,7 +152,7 @@ def mark(axes: Any, scene: Scene, member: Member, x: float, y: float, *, scale: 
 
 
 def name(axes: Any, scene: Scene, member: Member, x: float, y: float, offset: tuple[float, float] = (0, 7)) -> None:
-    """Write the branch's number at its marker; at the result's what it is."""
+    """Write the branch's number at its marker; at the result's, write that it is the result."""
     words = str(member.number)
     if member.number == scene.history.result:
         words += " result" if scene.history.finish else " best"
@@ -168,7 +171,7 @@ def name(axes: Any, scene: Scene, member: Member, x: float, y: float, offset: tu
 
 
 def add_key(figure: Figure, scene: Scene, members: Sequence[Member]) -> None:
-    """Say under a picture that stands alone what its markers mean."""
+    """Explain the markers under a picture that stands alone."""
     if not scene.standalone:
         return
     entries = [
@@ -181,7 +184,7 @@ def add_key(figure: Figure, scene: Scene, members: Sequence[Member]) -> None:
 
 
 def spoken(operation: str) -> str:
-    """An operation as the key calls it."""
+    """The name of an operation in the key."""
     return _SPOKEN.get(operation, operation.replace("_", " "))
 
 
@@ -195,7 +198,7 @@ def icon(operation: str) -> Figure:
 
 
 def along_epochs(axes: Any) -> None:
-    """Epochs along the x axis."""
+    """Put epochs along the x axis."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch")
 

@@ -24,8 +24,8 @@ _NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}
 def page_svg(figure: Figure, picture: str, titles: Mapping[int, str], label: str = "") -> str:
     """The figure as an element whose ids start with ``picture``, so that several can share a page.
 
-    Parts called "mark-N" become links to the row of branch N, with what ``titles`` says of it; parts called "trail-N"
-    (its lines, its name) belong to it as well. ``label`` is what the picture shows, for those who do not see it.
+    Parts called "mark-N" become links to the row of branch N, with the text in ``titles``; parts called "trail-N" (its
+    lines, its name) belong to it as well. ``label`` describes the picture for those who do not see it.
     """
     root = ET.fromstring(_saved(figure, "svg"))
     for parent in list(root.iter()):
@@ -63,7 +63,7 @@ def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
         for text in figure.findobj(Text):
             text.set_text(without_controls(text.get_text()))  # XML has no way to write most of them
         if figure.get_layout_engine() is not None:
-            # The layout of a first drawing is made before the ticks are what they will be.
+            # The layout of a first drawing is made before the final ticks are known.
             figure.draw_without_rendering()
         figure.savefig(buffer, format=kind, transparent=not options, metadata=metadata, **options)
     return buffer.getvalue()

@@ -26,7 +26,7 @@ from onnxsurgeon.report.pictures.style import (
 from onnxsurgeon.runs.branch import START
 
 _ACROSS = 2  # drawings of networks beside each other
-_TALLEST = 40  # units: a layer of more is drawn as high as one of so many
+_TALLEST = 40  # units: a layer with more is drawn as high as one with this many
 _PLAIN = (START, IDENTITY)
 
 
@@ -73,7 +73,7 @@ def widths_picture(scene: Scene) -> Figure | None:
 
 
 def networks_picture(scene: Scene) -> Figure | None:
-    """The given network, and what each surgery of the result's lineage made of it."""
+    """The given network, and the result of each surgery of the result's lineage."""
     found = stages(scene.history.lineage())
     if not found:
         return None
@@ -91,7 +91,10 @@ def networks_picture(scene: Scene) -> Figure | None:
 
 
 def _network(axes: Any, scene: Scene, stage: Stage, most: int) -> None:
-    """Layers as bars from left to right, the input first; those that the surgery made or changed in its colour."""
+    """Draw layers as bars from left to right, the input first.
+
+    Layers that the surgery made or changed have its colour.
+    """
     axes.set_xlim(-0.5, max(most, 5) - 0.5)
     axes.set_ylim(-1.05, 1.0)
     color = style_of(stage.member)[1]
@@ -120,7 +123,7 @@ def _network(axes: Any, scene: Scene, stage: Stage, most: int) -> None:
 
 
 def _rows(found: list[Stage]) -> dict[int, int]:
-    """A row for each layer that there ever was, in the order from the input to the output."""
+    """A row for each layer that ever existed, in the order from the input to the output."""
     order: list[int] = []
     for stage in found:
         before = -1

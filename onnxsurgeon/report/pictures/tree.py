@@ -1,4 +1,4 @@
-"""The family tree: every branch that was tried, at the decision point where it was."""
+"""The family tree: every branch that was tried, at its decision point."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from onnxsurgeon.runs.branch import START, TRAINED
 from onnxsurgeon.runs.family import History, Member
 
 COLUMN, ROW = 1.06, 0.185  # inches
-_BEND = 0.42  # of a column: where an edge has left its parent's row
-_REDRAW = 1.3  # rows that a redraw's heading takes
+_BEND = 0.42  # of a column: the place where an edge leaves its parent's row
+_REDRAW = 1.3  # rows that the heading of a further draw takes
 
 
 def tree_picture(scene: Scene) -> Figure | None:
-    """From left to right; in a column, those kept on top, then the others of each draw by descending score."""
+    """From left to right.
+
+    In a column, the kept branches are on top, then the others of each draw by descending score.
+    """
     places, headings, epochs = _places(scene.history)
     if len(places) < 2:
         return None
     depth = max(y for _, y in places.values())
     size = (COLUMN * (len(epochs) + 1.0), ROW * (depth + 3.2) + (0.5 if scene.standalone else 0))
-    # Only a key has to be made room for: a layout takes as long as the drawing.
+    # Only a key needs room, and a layout takes as long as the drawing.
     figure = Figure(figsize=size, layout="constrained" if scene.standalone else None)
     axes = figure.subplots() if scene.standalone else figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -53,7 +56,7 @@ def tree_picture(scene: Scene) -> Figure | None:
 
 
 def _places(history: History) -> tuple[dict[int, tuple[float, float]], list[tuple[float, float]], list[float]]:
-    """Column and row of each branch, those of the redraws' headings, and the epoch of each column."""
+    """Column and row of each branch, those of the headings of further draws, and the epoch of each column."""
     members = [member for member in history.members.values() if member.surgery != START]
     epochs = sorted({member.epoch for member in members})
     places: dict[int, tuple[float, float]] = {
@@ -77,7 +80,7 @@ def _order(member: Member) -> tuple[bool, int, float, int]:
 
 
 def _edge(axes: Any, scene: Scene, member: Member, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """From a parent to its child: along the parent's row, then down to the child's."""
+    """Draw a line from a parent to its child: along the parent's row, then down to the child's."""
     (x0, y0), (x1, y1) = start, end
     bend = x1 - 1 + _BEND + 0.16  # right of the parent's words
     style: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.55, "zorder": 1}
