@@ -2,7 +2,8 @@
 # site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
-PYTEST := -m pytest -q -n 2
+# Each of two workers has half of the tests at first, in order, so that what a module prepares is prepared once.
+PYTEST := -m pytest -q -n 2 --dist worksteal
 # Into the environment of the target, by the pip of .venv-pip.
 INSTALL = .venv-pip/bin/python -m pip --python $(@D)/bin/python install -qq --disable-pip-version-check --no-compile
 
@@ -38,7 +39,8 @@ test-training: .venv-training/installed
 test-tutorial: .venv-tutorial/installed
 	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py tests/test_measuring_torch.py
 
-# The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may be skipped.
+# The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may
+# be skipped. `make test` runs them and those of the C++ runner as well, where what they need is there.
 test-node: .venv-test/installed runners/js/node_modules/installed
 	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py \
 	  tests/test_demo_page.py tests/test_train_anywhere_speed.py tests/test_accessibility.py
