@@ -2,7 +2,10 @@
 # site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
-PYTEST := -m pytest -q -n 2
+# Each of two workers has half of the tests at first, in order, so that what a module prepares is prepared once.
+PYTEST := -m pytest -q -n 2 --dist worksteal
+# Into the environment of the target, by the pip of .venv-pip.
+INSTALL = .venv-pip/bin/python -m pip --python $(@D)/bin/python install -qq --disable-pip-version-check --no-compile
 
 .PHONY: demo demo-page serve-demo test test-current test-training test-tutorial test-node test-cpp compare compare-anywhere parity-anywhere docs test-docs wheel lint clean
 
@@ -36,7 +39,8 @@ test-training: .venv-training/installed
 test-tutorial: .venv-tutorial/installed
 	TUTORIAL=1 .venv-tutorial/bin/python -m pytest -q tests/test_tutorial.py tests/test_measuring_torch.py
 
-# The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may be skipped.
+# The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may
+# be skipped. `make test` runs them and those of the C++ runner as well, where what they need is there.
 test-node: .venv-test/installed runners/js/node_modules/installed
 	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py \
 	  tests/test_demo_page.py tests/test_train_anywhere_speed.py tests/test_accessibility.py
@@ -95,42 +99,49 @@ lint: .venv-test/installed
 	.venv-test/bin/mypy
 	.venv-test/bin/lint-imports --no-cache
 
-.venv-demo/installed: pyproject.toml
+# The newest pip fills all the environments: that of Python 3.11 takes twice as long, and as long again to compile what
+# nothing will ever import.
+.venv-pip/installed:
+	$(PYTHON) -m venv .venv-pip
+	.venv-pip/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25'
+	@touch $@
+
+.venv-demo/installed: pyproject.toml | .venv-pip/installed
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,report]'
+	$(INSTALL) -e '.[cpu,report]'
 	@touch $@
 
-.venv-test/installed: pyproject.toml
+.venv-test/installed: pyproject.toml | .venv-pip/installed
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,view,dask,tensorboard,mlflow,pandas,dev]'
+	$(INSTALL) -e '.[cpu,data,report,view,dask,tensorboard,mlflow,pandas,dev]'
 	@touch $@
 
-.venv-training/installed: pyproject.toml
+.venv-training/installed: pyproject.toml | .venv-pip/installed
 	$(PYTHON) -m venv .venv-training
 	@rm -f .venv-training/no-wheel
-	@if .venv-training/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
-	    -d .venv-training/wheel '$(TRAINING)' 2>/dev/null; then \
-	  echo .venv-training/bin/python -m pip install -e '.[training,data,report,dask,tensorboard,dev]'; \
-	  .venv-training/bin/python -m pip install -q --disable-pip-version-check -e '.[training,data,report,dask,tensorboard,dev]' '$(TRAINING)'; \
+	@if .venv-pip/bin/python -m pip --python .venv-training/bin/python download -q --disable-pip-version-check --no-deps \
+	    --only-binary=:all: -d .venv-training/wheel '$(TRAINING)' 2>/dev/null; then \
+	  echo $(INSTALL) -e '.[training,data,report,dask,tensorboard,dev]' '$(TRAINING)'; \
+	  $(INSTALL) -e '.[training,data,report,dask,tensorboard,dev]' '$(TRAINING)'; \
 	else \
 	  touch .venv-training/no-wheel; \
 	fi
 	@touch $@
 
-.venv-tutorial/installed: pyproject.toml
+.venv-tutorial/installed: pyproject.toml | .venv-pip/installed
 	$(PYTHON) -m venv .venv-tutorial
-	.venv-tutorial/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,dev,tutorial]'
+	$(INSTALL) -e '.[cpu,data,report,dev,tutorial]'
 	@touch $@
 
-.venv-compare/installed: pyproject.toml
+.venv-compare/installed: pyproject.toml | .venv-pip/installed
 	$(PYTHON) -m venv .venv-compare
-	.venv-compare/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,data,report,compare]'
+	$(INSTALL) -e '.[cpu,data,report,compare]'
 	@touch $@
 
-.venv-docs/installed: pyproject.toml
+.venv-docs/installed: pyproject.toml | .venv-pip/installed
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[cpu,dev,docs]'
+	$(INSTALL) -e '.[cpu,dev,docs]'
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site build/demo-page runners/cpp/build runners/js/node_modules tools/train_anywhere/node_modules .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-pip .venv-demo .venv-test .venv-training .venv-tutorial .venv-compare .venv-docs site build/demo-page runners/cpp/build runners/js/node_modules tools/train_anywhere/node_modules .mypy_cache .pytest_cache .ruff_cache

@@ -106,6 +106,11 @@ def killed_and_resumed(moment, count, folder, settings, data="digits"):
     return resume(folder, workers=2)
 
 
+def wanted(tests):
+    """Whether these tests may not be skipped: the variable of that name says so, or CI, which has all they need."""
+    return bool(os.environ.get(tests) or os.environ.get("CI"))
+
+
 def need(module, *, everywhere=False):
     """An optional package; where CI runs it must be there, ``everywhere`` or beside the current ONNX Runtime alone."""
     if os.environ.get("CI") and (everywhere or not have_training()):

@@ -16,11 +16,11 @@ from onnxsurgeon.cli.watching import WatchServer
 from onnxsurgeon.report import write_report, write_side_by_side
 from onnxsurgeon.training.fit import fit
 from tests.browser import Visit, browser  # noqa: F401 (a fixture)
-from tests.conftest import MODELS
+from tests.conftest import MODELS, wanted
 
 AXE = MODELS.parent / "runners" / "js" / "node_modules" / "axe-core" / "axe.min.js"
 SITE = MODELS.parent / "site"
-if not os.environ.get("NODE") and not AXE.is_file():
+if not wanted("NODE") and not AXE.is_file():
     pytest.skip("needs `make runners/js/node_modules/installed`", allow_module_level=True)
 
 GRAVE = ("serious", "critical")

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,12 +12,12 @@ from onnxsurgeon_runner import Trainer, read_state
 from onnxsurgeon import load, save
 from onnxsurgeon.training.loop import LoopEngine
 from tests.browser import Visit, browser  # noqa: F401 - a fixture
-from tests.conftest import MODELS
+from tests.conftest import MODELS, wanted
 from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
 from tests.test_train_anywhere import Case, largest_difference
 
 RUNNER = MODELS.parent / "runners" / "js"
-if not os.environ.get("NODE") and not (RUNNER / "node_modules").is_dir():
+if not wanted("NODE") and not (RUNNER / "node_modules").is_dir():
     pytest.skip("needs `make runners/js/node_modules/installed`", allow_module_level=True)
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>training</title><link rel="icon" href="data:,">

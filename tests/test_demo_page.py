@@ -1,7 +1,6 @@
 """The page of docs/demo in a browser: it learns what is drawn, and what it learned comes home."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -18,8 +17,9 @@ import safetensors.numpy
 
 from onnxsurgeon import load
 from tests.browser import Visit, browser  # noqa: F401 (a fixture)
+from tests.conftest import wanted
 
-if not os.environ.get("NODE") and not build_demo_page.RUNTIME.is_dir():
+if not wanted("NODE") and not build_demo_page.RUNTIME.is_dir():
     pytest.skip("needs `make runners/js/node_modules/installed`", allow_module_level=True)
 
 PHONE = {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 2, "has_touch": True}

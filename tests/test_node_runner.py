@@ -14,12 +14,12 @@ import pytest
 from onnxsurgeon_runner import Trainer, read_state
 
 from onnxsurgeon import InputOptions, TrainingSettings, export_trainer, load, load_dataset
-from tests.conftest import MODELS
+from tests.conftest import MODELS, wanted
 from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
 from tests.test_train_anywhere import CASES, EXPORTS, STRANGE, Case
 
 RUNNER = MODELS.parent / "runners" / "js"
-if not os.environ.get("NODE") and (shutil.which("node") is None or not (RUNNER / "node_modules").is_dir()):
+if not wanted("NODE") and (shutil.which("node") is None or not (RUNNER / "node_modules").is_dir()):
     pytest.skip("needs Node and `make runners/js/node_modules/installed`", allow_module_level=True)
 
 SCRIPT = """

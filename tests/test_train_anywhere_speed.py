@@ -1,16 +1,15 @@
 """What training in the browser costs in bytes: of files, and of memory. Speed is measured by the tool, not asserted."""
 
-import os
-
 import numpy as np
 import pytest
 import train_anywhere_speed as tool
 
 from onnxsurgeon.deploy import state_file
 from tests.browser import browser  # noqa: F401 (a fixture)
+from tests.conftest import wanted
 
 needs_runtime = pytest.mark.skipif(
-    not os.environ.get("NODE") and not (tool.RUNNER / "node_modules").is_dir(),
+    not wanted("NODE") and not (tool.RUNNER / "node_modules").is_dir(),
     reason="needs `make runners/js/node_modules/installed`",
 )
 
