@@ -241,6 +241,19 @@ def test_a_convolution_before_a_pool_is_a_product_of_a_thin_one_and_a_pointwise_
     ]
 
 
+def test_a_dense_layer_that_ends_a_segment_is_not_factorized():
+    nodes = [
+        node("Gemm", "x A", "a"),
+        node("Relu", "a", "h"),
+        node("Concat", "h x", "both", axis=1),
+        node("Gemm", "both B", "y"),
+    ]
+    network = from_model(model(nodes, {"A": values(6, 5), "B": values(11, 3)}, ("batch", 6)))
+    assert (network.hidden_count, network.group_count) == (0, 1)
+    with pytest.raises(SurgeryError, match="width 1 is shared, and written by no plain convolution"):
+        operate(network, Factorize(1, 2))
+
+
 def test_no_identity_goes_behind_a_sum_of_convolutions():
     nodes = [
         node("Conv", "x K", "a", name="first", pads=[1] * 4),

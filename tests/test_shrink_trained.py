@@ -365,6 +365,24 @@ def test_a_killed_run_ends_alike(moment, count, tmp_path):
     assert file_digest(resumed.run / "best.onnx") == file_digest(undisturbed.run / "best.onnx")
 
 
+@pytest.mark.parametrize(("rate", "factor"), [(1e-4, 1), (0.1, 1 / 4)])
+def test_rates_race_in_a_run_of_few_epochs_with_many_steps(rate, factor, trained, tmp_path):
+    """Where all steps are short the higher wins, where they are long the lower."""
+    done = run(trained, tmp_path / "run", shrink=8, epochs=4, batch_size=3, learning_rate=rate)
+    (chosen,) = events_of(done, "chosen")
+    assert chosen["learning_rate"] == pytest.approx(factor * rate)
+    assert chosen["reason"].startswith("the least loss of 2 rates after 21")
+    assert len(events_of(done, "trained")) == 1  # of the race nothing is kept
+    (last,) = [event["search"] for event in events_of(done, "decided")][-1:]
+    assert last["rate"] == factor
+
+
+def test_rates_do_not_race_where_there_are_few_steps(trained, tmp_path):
+    done = run(trained, tmp_path / "run", shrink=8, epochs=4)
+    assert not events_of(done, "chosen")
+    assert events_of(done, "decided")[-1]["search"]["rate"] == 1 / 4
+
+
 @pytest.fixture(scope="module")
 def known(trained, digits):
     network = load(trained)

@@ -4,10 +4,11 @@ First the given network is pruned by data, without training, to sizes down to wh
 measured and enters the front, so that what is returned is no worse than the best of these. At the size that a limit
 asks for, plans of several kinds, units, ranks, a layer less, all of equal size, are measured alike; the best of each
 kind race: each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and on
-rows that were made or without these. The winner is trained for the rest of the run, or for as long as the loss on the
-rows that decide gets less from cycle to cycle. Where an accuracy is asked for, the smallest network that has it is
-sought by bisection: of a size between the smallest that is accurate enough and the largest that was not, though it was
-trained, the next is pruned and trained. Where the front is asked for, networks are pruned further and trained in turn.
+rows that were made or without these; in a run of a few epochs rates race alone, for some steps. The winner is trained
+for the rest of the run, or for as long as the loss on the rows that decide gets less from cycle to cycle. Where an
+accuracy is asked for, the smallest network that has it is sought by bisection: of a size between the smallest that is
+accurate enough and the largest that was not, though it was trained, the next is pruned and trained. Where the front is
+asked for, networks are pruned further and trained in turn.
 
 One file: a search, whose phases hand a network and its position in the run to one another.
 """
@@ -15,9 +16,11 @@ One file: a search, whose phases hand a network and its position in the run to o
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -43,6 +46,7 @@ from onnxsurgeon.surgeon.jobs import Done, Job
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.objective import Limits
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
+from onnxsurgeon.surgeon.trainer import train_branch
 from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
 from onnxsurgeon.training.teaching import head_outputs
@@ -50,9 +54,10 @@ from onnxsurgeon.training.teaching import head_outputs
 STEP = 0.8  # share of the parameters that a step of straight pruning keeps
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
 FINALISTS = 3
-RATES = (1.0, 0.25)  # factors of the learning rate that race; of a run too short for a race, the last
+RATES = (1.0, 0.25)  # factors of the learning rate that race; of a run too short for that, the last
 RACE_SHARE = 1 / 8  # of the epochs left
-SHORT = 4  # epochs of a run that has no time for a race
+SHORT = 4  # epochs of a run that has no time for a race of networks
+FEWEST_STEPS = 200  # of a race of rates alone: of fewer little can be told
 FIRST_SHARE = 0.3  # of the epochs left after the race, that the first cycle takes
 SLOWEST = 1 / 16  # factor of the learning rate below which no cycle is tried
 PAYS = 0.95  # times the loss with made rows, below which training on the given ones alone wins: in the end they overfit
@@ -324,7 +329,7 @@ class ShrinkTrained(FrontSearch):
         epochs = self._affordable(state, max(1, round(RACE_SHARE * left)))
         if left <= SHORT or not epochs:
             state.branches = [best]
-            state.search = replace(state.search, phase=SHRINK, rate=RATES[-1])
+            state.search = replace(state.search, phase=SHRINK, rate=self._rate_for(state, best, left))
             return self.advance(state)
         start, stop = self.window(state, epochs)
         ways = [(branch, RATES[0], True) for branch in state.branches]
@@ -365,6 +370,38 @@ class ShrinkTrained(FrontSearch):
             )
         )
         return [done.branch], epochs
+
+    def _rate_for(self, state: State, branch: Branch, left: int) -> float:
+        """The factor of the learning rate for a run of a few epochs: where these have steps enough, what wins a race.
+
+        Copies that nobody keeps are trained for a part of an epoch, down to a rate of 0.
+        """
+        steps = int(RACE_SHARE * left * self.batches_per_epoch)
+        if steps < FEWEST_STEPS:
+            return RATES[-1]
+        start, _ = self.window(state, 0)
+        stop, parameters = start + steps, branch.network.parameter_count
+        options: dict[str, Any] = {**self.job_options(state), "is_trained": True, "cycle": (start, stop)}
+        found: list[tuple[float, float]] = []
+        with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
+            for rate in RATES:
+                job = Job(branch, start, stop, TRAINED, branch.accuracy, parameters, **{**options, "rate": rate})
+                done = train_branch(job, self.bench, Path(folder))
+                if done.finite:
+                    found.append((done.branch.history[-1].loss, rate))
+        if not found:
+            return RATES[-1]
+        loss, rate = min(found)
+        self.tell(
+            Chosen(
+                event="chosen",
+                branch=branch.number,
+                learning_rate=rate * self.settings.rate_of(parameters),
+                uses_made=options["uses_made"],
+                reason=f"the least loss of {len(found)} rates after {steps} steps: {loss:.4g}",
+            )
+        )
+        return rate
 
     @property
     def has_made_rows(self) -> bool:
