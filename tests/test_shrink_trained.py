@@ -377,6 +377,13 @@ def test_rates_race_in_a_run_of_few_epochs_with_many_steps(rate, factor, trained
     assert last["rate"] == factor
 
 
+def test_rates_do_not_race_where_there_is_no_time(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(ShrinkTrained, "_affordable", lambda self, state, epochs: 0)
+    done = run(trained, tmp_path / "run", shrink=8, epochs=4, batch_size=3)
+    assert not events_of(done, "chosen")
+    assert events_of(done, "decided")[-1]["search"]["rate"] == 1 / 4
+
+
 def test_rates_do_not_race_where_there_are_few_steps(trained, tmp_path):
     done = run(trained, tmp_path / "run", shrink=8, epochs=4)
     assert not events_of(done, "chosen")

@@ -329,7 +329,8 @@ class ShrinkTrained(FrontSearch):
         epochs = self._affordable(state, max(1, round(RACE_SHARE * left)))
         if left <= SHORT or not epochs:
             state.branches = [best]
-            state.search = replace(state.search, phase=SHRINK, rate=self._rate_for(state, best, left))
+            rate = self._rate_for(state, best, left) if epochs else RATES[-1]  # 0: there is no time for a race
+            state.search = replace(state.search, phase=SHRINK, rate=rate)
             return self.advance(state)
         start, stop = self.window(state, epochs)
         ways = [(branch, RATES[0], True) for branch in state.branches]
