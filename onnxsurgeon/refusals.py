@@ -90,6 +90,7 @@ Kind = Literal[
     "needs-data",
     "unlike-moments",
     "ensemble",
+    "block-stays",
     "gone",
     "left-out",
     "exchanged",

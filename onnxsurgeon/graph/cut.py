@@ -45,7 +45,7 @@ def cut(model: onnx.ModelProto, segments: Sequence[Ends], features: Sequence[str
     Segments come in the order of computation. What nothing needed before stays.
     """
     graph = model.graph
-    flow = _Flow.of(graph)
+    flow = FileFlow.of(graph)
     outputs = [value.name for value in graph.output]
     stops = {ends.output for ends in segments}
     entries = [ends.entry for ends in segments]
@@ -96,13 +96,15 @@ def _name(entry: onnx.TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto
 
 
 @dataclass
-class _Needed:
+class Needed:
+    """What is needed of a graph: positions of nodes, and names of tensors."""
+
     nodes: set[int]
     tensors: set[str]
 
 
 @dataclass(frozen=True)
-class _Flow:
+class FileFlow:
     """What each node reads and writes, and which node writes a tensor: asked of the protobuf once."""
 
     reads: list[list[str]]
@@ -110,12 +112,13 @@ class _Flow:
     producers: dict[str, int]
 
     @classmethod
-    def of(cls, graph: onnx.GraphProto) -> _Flow:
+    def of(cls, graph: onnx.GraphProto) -> FileFlow:
+        """That of a graph."""
         reads = [inputs_of(node) for node in graph.node]
         writes = [list(node.output) for node in graph.node]
         return cls(reads, writes, {name: index for index, names in enumerate(writes) for name in names if name})
 
-    def needed(self, wanted: Sequence[str], stops: set[str]) -> _Needed:
+    def needed(self, wanted: Sequence[str], stops: set[str]) -> Needed:
         """Nodes and tensors that the wanted tensors depend on, not looking behind the tensors ``stops``."""
         nodes: set[int] = set()
         tensors: set[str] = set()
@@ -132,4 +135,4 @@ class _Flow:
                 nodes.add(index)
                 tensors.update(self.writes[index])
                 todo.extend(self.reads[index])
-        return _Needed(nodes, tensors)
+        return Needed(nodes, tensors)

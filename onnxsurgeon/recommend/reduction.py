@@ -1,4 +1,4 @@
-"""How a trained network could be made as small as asked: by units, by ranks, by whole layers; each at equal size.
+"""How a trained network could be made as small as asked: by units, by ranks, by layers, by blocks; each at equal size.
 
 What a plan takes away is chosen by what it costs at the network's outputs (``calibration.sensitivity``), greedily:
 what costs least for a parameter saved goes first. Which plan is best is then measured.
@@ -14,11 +14,21 @@ from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.recommend.blocks import removals
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.resources import Bounds
 from onnxsurgeon.recommend.shrinking import UNBOUNDED, widths_for
 from onnxsurgeon.recommend.trials import corrected
-from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
+from onnxsurgeon.surgery import (
+    FactorizeData,
+    MergeData,
+    MergeDuplicates,
+    Prune,
+    RemoveBlock,
+    RemoveBlockData,
+    Surgery,
+    operate,
+)
 from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.factorize_data import factorization_costs
 from onnxsurgeon.surgery.prune import pruning_costs
@@ -27,7 +37,7 @@ Measure = Callable[[Network], Moments]
 HOPELESS = 4.0  # times the least cost foretold: such a plan is not performed
 # A plan, and what it costs at the outputs; 0 where that is not foretold.
 Plan = tuple[Candidate, float]
-UNITS, RANKS, BOTH, LAYERS = "units", "ranks", "units and ranks", "a layer"
+UNITS, RANKS, BOTH, LAYERS, BRANCHES = "units", "ranks", "units and ranks", "a layer", "blocks"
 
 
 def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
@@ -66,7 +76,7 @@ def reductions(
     """
     if network.parameter_count <= most:
         return []
-    plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers}
+    plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers, BRANCHES: _by_blocks}
     chosen = [plan for kind, plan in plans.items() if kinds is None or kind in kinds]
     found = [
         each for plan in chosen for each in plan(network, measure, most, branch, bounds) if each[0].parameters <= most
@@ -144,6 +154,21 @@ def _by_layers(network: Network, measure: Measure, most: int, branch: int, bound
     count = count_of(shallower, widths)
     plan: list[Surgery] = [merge, *rest]
     yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch), 0.0
+
+
+def _by_blocks(network: Network, measure: Measure, most: int, branch: int, bounds: Bounds) -> Iterator[Plan]:
+    """Branches of residual blocks gone, and units of what is left."""
+    if not network.blocks:
+        return
+    for surgeries, shallower in removals(network, measure(network)):
+        rest: list[Prune] = []
+        if shallower.parameter_count > most:
+            rest = _pruned(shallower, measure(shallower), most, bounds)[0]
+        count = count_of(shallower, {each.layer: each.units for each in rest})
+        yield (
+            _candidate([*surgeries, *rest], count, f"{BRANCHES}: {len(surgeries)} without their branches", branch),
+            0.0,
+        )
 
 
 def _pruned(
@@ -235,6 +260,8 @@ def _candidate(surgeries: Sequence[Surgery], count: int, reason: str, branch: in
 def kind_of(surgeries: str) -> str:
     """Which kind of plan a branch's surgeries are: all that only prune units are of one kind."""
     operations = {each.partition(":")[0] for each in surgeries.split("+")}
+    if operations & {RemoveBlock.operation, RemoveBlockData.operation}:
+        return BRANCHES
     if MergeData.operation in operations:
         return LAYERS
     if FactorizeData.operation in operations:
