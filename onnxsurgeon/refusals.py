@@ -91,6 +91,7 @@ Kind = Literal[
     "needs-data",
     "unlike-moments",
     "ensemble",
+    "block-stays",
     "gone",
     "left-out",
     "exchanged",

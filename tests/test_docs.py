@@ -69,8 +69,10 @@ def test_options_of_tools_that_a_page_names_exist(page):
 
 def test_the_page_on_surgeries_has_and_draws_them_all():
     page = text("surgeries")
-    for name in (name for name, kind in SURGERIES.items() if kind.is_for_one):
-        assert f"`{name}:LAYER" in page
+    for name, kind in SURGERIES.items():
+        if not kind.is_for_one:
+            continue
+        assert f"`{usage(kind)}`" in page
         for theme in ("light", "dark"):
             assert f"(surgeries/{name}-{theme}.svg#only-{theme})" in page
 

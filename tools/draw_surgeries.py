@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from onnx import TensorProto, helper
 
 from onnxsurgeon import DenseLayer, Examples, Network, create, operate, parse
+from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.operating.perform import moments_for
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "surgeries"
@@ -42,12 +44,16 @@ THEMES = {
 
 
 class Drawing(NamedTuple):
-    """A surgery, the sizes and the seed of the network it is performed on, and another that is performed first."""
+    """A surgery, the sizes and the seed of the network it is performed on, and another that is performed first.
+
+    With ``is_residual``, what its first layer writes is added to what its third does.
+    """
 
     surgery: str
     sizes: tuple[int, ...]
     seed: int = 5
     first: str = ""
+    is_residual: bool = False
 
 
 DRAWINGS = (
@@ -61,6 +67,8 @@ DRAWINGS = (
     Drawing("factorize_data:1:2", (5, 4, 2)),
     Drawing("merge_data:1", (4, 3, 3, 2)),
     Drawing("merge_duplicates:1", (4, 3, 2), first="widen:1:2"),
+    Drawing("remove_block:1", (4, 3, 4, 3, 2), is_residual=True),
+    Drawing("remove_block_data:1", (4, 3, 4, 3, 2), is_residual=True),
 )
 
 
@@ -81,7 +89,8 @@ def main(folder: Path = FOLDER) -> list[Path]:
 
 def draw(drawing: Drawing, theme: Theme) -> Figure:
     """The network before and after, and what the surgery did to its outputs, or on the data."""
-    before, surgery = create(drawing.sizes, seed=drawing.seed), drawing.surgery
+    surgery = drawing.surgery
+    before = residual(drawing) if drawing.is_residual else create(drawing.sizes, seed=drawing.seed)
     if drawing.first:
         before, _ = operate(before, parse(drawing.first), np.random.default_rng(0))
     moments = moments_for(parse(surgery), before, rows(before), np.arange(ROWS))
@@ -103,6 +112,29 @@ def draw(drawing: Drawing, theme: Theme) -> Figure:
     figure.text(0.5, 0.015, verdict, ha="center", color=theme.text, fontsize=10)
     figure.text(0.5, 0.53, "→", ha="center", va="center", color=theme.text, fontsize=18)
     return figure
+
+
+def residual(drawing: Drawing) -> Network:
+    """A residual perceptron of five widths."""
+    rng, parts = np.random.default_rng(drawing.seed), []
+    for i, size in enumerate(zip(drawing.sizes, drawing.sizes[1:], strict=False)):
+        weight = rng.standard_normal(size) / np.sqrt(size[0])
+        parts += [helper.make_tensor(f"w{i}", TensorProto.FLOAT, size, weight.ravel())]
+        parts += [helper.make_tensor(f"b{i}", TensorProto.FLOAT, size[1:], rng.standard_normal(size[1]) / 4)]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["stem"]),
+        helper.make_node("Gemm", ["stem", "w1", "b1"], ["inside"]),
+        helper.make_node("Relu", ["inside"], ["relu"]),
+        helper.make_node("Gemm", ["relu", "w2", "b2"], ["branch"]),
+        helper.make_node("Add", ["stem", "branch"], ["sum"]),
+        helper.make_node("Gemm", ["sum", "w3", "b3"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])
+        for name, size in (("x", drawing.sizes[0]), ("y", drawing.sizes[-1]))
+    ]
+    graph = helper.make_graph(nodes, "residual", ends[:1], ends[1:], parts)
+    return from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
 
 
 def rows(network: Network) -> Examples:
@@ -133,6 +165,17 @@ def _network(panel: Any, network: Network, other: Network, theme: Theme) -> None
                 mpl.patches.Circle((x, y), UNIT_RADIUS, facecolor=theme.background, edgecolor=theme.text, zorder=3)
             )
         name = _label(network, column)
+        if name == "sum":
+            bend = mpl.patches.FancyArrowPatch(
+                (step * (column - 2), places[column - 2][0][1] + 0.25),
+                (step * column, units[0][1] + 0.25),
+                connectionstyle="arc3,rad=-0.35",
+                arrowstyle="-|>",
+                mutation_scale=9,
+                color=theme.text,
+                linewidth=0.9,
+            )
+            panel.add_patch(bend)
         panel.text(step * column, -0.35, name, ha="center", va="top", color=theme.text, fontsize=9)
 
 
@@ -150,6 +193,9 @@ def _label(network: Network, column: int) -> str:
         return "input"
     if column == len(network.layers):
         return "output"
+    sums = [network.segments[block.segments[-1]].layers[-1] for block in network.blocks]
+    if any(layer is network.layers[column - 1] for layer in sums):
+        return "sum"
     return str(network.layers[column - 1].activation or "linear")
 
 

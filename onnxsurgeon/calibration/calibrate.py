@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import onnx
 
-from onnxsurgeon.calibration import positions
+from onnxsurgeon.calibration import branches, positions
 from onnxsurgeon.calibration.moments import Moment, Moments, Place
 from onnxsurgeon.calibration.scan import Sum, append_sums, scan_model, totals_of
 from onnxsurgeon.data.examples import Examples
@@ -59,7 +59,7 @@ def calibration_graph(
     build = GraphBuilder(network.dtype)
     features, factors = read_features(build, network, examples)
     trace = forward(build, network, features, factors=factors)
-    sums = list(_sums(build, network, trace, rows))
+    sums = [*_sums(build, network, trace, rows), *branches.sums(build, network, trace)]
     append_sums(build, sums)
     shapes = [(each.name, each.shape) for each in sums]
     return scan_model("calibration", build, network, examples, sums=shapes), sums, factors
@@ -189,4 +189,4 @@ def _moments(network: Network, totals: dict[str, Array], factors: dict[str, floa
                 crosses[place] -= np.outer(inputs[place].mean, inputs[after].mean)
                 crosses[place][np.diag(inputs[place].covariance) == 0] = 0
                 crosses[place][:, np.diag(inputs[after].covariance) == 0] = 0
-    return Moments(rows, inputs, crosses, missing)
+    return Moments(rows, inputs, crosses, missing, branches.moments(network, totals))

@@ -37,6 +37,20 @@ class Moment(NamedTuple):
     covariance: Array
 
 
+class BranchMoment(NamedTuple):
+    """Of the branch f(x) of a residual block, over rows and positions.
+
+    Attributes:
+        mean: E f (units,), float64.
+        variance: E‖f − E f‖².
+        total: E‖y − E y‖² of the sum y = x + f(x).
+    """
+
+    mean: Array
+    variance: float
+    total: float
+
+
 # The weights that predict, and the elimination found for them.
 Eliminated = tuple[tuple[Array, ...], Elimination]
 
@@ -53,6 +67,7 @@ class Moments:
         crosses: for each hidden layer, the covariance E[(x − μ)ᵀ(h − ν)] (n_in, n_out) of its input and its output, the
             activation included.
         missing: for layers without moments of their input, the reason.
+        branches: for each residual block whose units' axis is known, by the name of its sum, those of its branch.
         gradients: for each hidden layer i, where they were asked for (``calibration.gradients``), the covariance
             (n_{i-1}, n_{i+1}) of its input and of ∂L/∂z, the gradient of a row's loss at the pre-activation of the
             layer that follows.
@@ -67,6 +82,7 @@ class Moments:
     inputs: Mapping[Place, Moment]
     crosses: Mapping[Place, Array]
     missing: Mapping[Place, str]
+    branches: Mapping[str, BranchMoment] = field(default_factory=dict)
     gradients: Mapping[Place, Array] = field(default_factory=dict)
     sensitivities: Mapping[Place, Array] = field(default_factory=dict)
     corrections: Mapping[tuple[str, int], Array] = field(default_factory=dict)
@@ -145,6 +161,17 @@ class Moments:
             )
         values, vt = eigen(found)
         return vt.T * np.sqrt(np.maximum(values, 0))
+
+    def branch_of(self, network: Network, number: int) -> BranchMoment:
+        """Of the branch of residual block ``number``.
+
+        Raises:
+            SurgeryError: there is no such block, or it has none.
+        """
+        block = network.block(number)
+        if block.total not in self.branches:
+            raise SurgeryError(f"block {number} has no moments: the calibration saw no such block", "unlike-moments")
+        return self.branches[block.total]
 
     def at(self, network: Network, place: Place) -> Moment:
         """Moment of the input of the layer at a place.

@@ -10,7 +10,7 @@ from onnxsurgeon.cli.spectra import spectra
 
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
-    from onnxsurgeon.recommend import Candidate, LayerReport, PruningReport, Thresholds
+    from onnxsurgeon.recommend import BlockReport, Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.surgery.proof import GroupProof
 
 LONGEST_PREFIX = 16
@@ -29,6 +29,7 @@ def show_inspection(
     thresholds: Thresholds,
     pruning: Sequence[PruningReport] | None = None,
     proofs: Sequence[GroupProof] = (),
+    blocks: Sequence[BlockReport] = (),
 ) -> None:
     """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
     from onnxsurgeon.graph.memory import liveness
@@ -49,6 +50,8 @@ def show_inspection(
     _layers(network, reports)
     if network.group_count > network.hidden_count:
         _shared_widths(network)
+    if blocks:
+        _blocks(blocks)
     if proofs:
         _proofs(network, proofs)
     if reports:
@@ -85,6 +88,22 @@ def _shared_widths(network: Network) -> None:
             )
         )
     table(("layer", "units", "written by", "read by", "besides"), rows, fold=("written by", "read by", "besides"))
+
+
+def _blocks(reports: Sequence[BlockReport]) -> None:
+    """Residual blocks: what their branches hold, and what would be lost with each."""
+    out.print("\n[bold]Residual blocks[/]: remove_block takes a branch out")
+    has_errors = any(report.error is not None for report in reports)
+    rows: list[list[str | list[str]]] = []
+    for report in reports[:MOST_ROWS]:
+        lost = [relative_error(report.error)] if has_errors else []
+        rows.append(
+            [str(report.block), report.node, list(report.layers), f"{report.parameters:,}", *lost, report.reason]
+        )
+    named = ("block", "sum", "branch", "params", *(["lost"] if has_errors else []), "note")
+    table(named, rows, right=("params", "lost"), fold=("sum", "branch", "note"))
+    if len(reports) > MOST_ROWS:
+        out.print(f"[dim]… and {len(reports) - MOST_ROWS:,} more: --json shows all[/]")
 
 
 def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,8 +30,9 @@ from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.surgeon.settings import SurgeonSettings, preset_names
 
 if TYPE_CHECKING:
+    from onnxsurgeon.calibration.moments import Moments
     from onnxsurgeon.graph.network import Network
-    from onnxsurgeon.recommend import Candidate, PruningReport
+    from onnxsurgeon.recommend import BlockReport, Candidate, PruningReport
 
 
 def register(app: typer.Typer) -> None:
@@ -177,7 +179,7 @@ def inspect(
     from onnxsurgeon.cli.inspection import show_inspection
     from onnxsurgeon.graph.memory import peak_memory
     from onnxsurgeon.graph.reader import load
-    from onnxsurgeon.recommend import inspect_layers, propose, ranked
+    from onnxsurgeon.recommend import inspect_blocks, inspect_layers, inspect_pruning, propose, ranked
     from onnxsurgeon.surgery import Narrow
     from onnxsurgeon.surgery.proof import prove_group
 
@@ -189,12 +191,14 @@ def inspect(
     # Without gradients, units are split.
     mode = "split" if chosen.widen == BY_GRADIENTS else chosen.widen
     candidates = ranked(propose(network, thresholds, mode=mode))
-    pruning = _pruning(network, data, reading, as_json=as_json) if data else None
+    moments = _moments(network, data, reading, as_json=as_json) if data else None
+    pruning = None if moments is None else inspect_pruning(network, moments)
+    blocks = inspect_blocks(network, moments)
     if pruning is not None:  # which judges better than singular values do
         candidates = [candidate for candidate in candidates if candidate.operation != Narrow.operation]
     proofs = [prove_group(network, i) for i in range(1, network.group_count + 1)] if prove else []
     if not as_json:
-        show_inspection(network, reports, candidates, thresholds, pruning, proofs)
+        show_inspection(network, reports, candidates, thresholds, pruning, proofs, blocks)
         return
     layers: list[dict[str, Any]] = [
         {
@@ -217,12 +221,13 @@ def inspect(
         "layers": _layers(network),
         "hidden_layers": layers,
         "shared_widths": [_shared(network, i) for i in range(network.hidden_count + 1, network.group_count + 1)],
+        "blocks": [each.record() for each in blocks],
         "candidates": [_record(candidate) for candidate in candidates],
     }
     if pruning is not None:
         for layer, found in zip([*layers, *record["shared_widths"]], pruning, strict=True):
             layer["pruning_errors"] = None if found.errors is None else found.errors.tolist()
-        record["by_data"] = [_record(found.candidate) for found in pruning if found.candidate is not None]
+        record["by_data"] = [_record(found) for found in _by_data(pruning, blocks)]
     if prove:
         record["proofs"] = [proof._asdict() for proof in proofs]
     console.print_json(record)
@@ -259,18 +264,22 @@ def _layers(network: Network) -> list[dict[str, Any]]:
     ]
 
 
-def _pruning(network: Network, data: str, reading: ReadingOptions, *, as_json: bool) -> list[PruningReport]:
-    """What ``prune`` would lose, by the rows that ``operate`` would go by."""
+def _moments(network: Network, data: str, reading: ReadingOptions, *, as_json: bool) -> Moments:
+    """Those of the rows that ``operate`` would go by."""
     from onnxsurgeon.calibration.calibrate import calibrate
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.told import data_notes
     from onnxsurgeon.operating.perform import draw_sample
-    from onnxsurgeon.recommend import inspect_pruning
 
     dataset = reading.load(data, network)
     examples = draw_sample(network, dataset, reading.inputs).calibration
     console.remarks(data_notes(network, dataset, reading.inputs), as_json=as_json)
-    return inspect_pruning(network, calibrate(network, examples), examples)
+    return calibrate(network, examples)
+
+
+def _by_data(pruning: Sequence[PruningReport], blocks: Sequence[BlockReport]) -> list[Candidate]:
+    found = [*(each.candidate for each in pruning), *(each.candidate for each in blocks)]
+    return [candidate for candidate in found if candidate is not None]
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:

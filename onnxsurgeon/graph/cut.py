@@ -102,7 +102,9 @@ def _name(entry: onnx.TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto
 
 
 @dataclass
-class _Needed:
+class Needed:
+    """What is needed of a graph: positions of nodes, and names of tensors."""
+
     nodes: set[int]
     tensors: set[str]
 
@@ -133,7 +135,7 @@ class Known:
         """Names of the tensors that nodes read or write."""
         return set().union(*self.reads, *self.writes)
 
-    def needed(self, wanted: Sequence[str], stops: set[str]) -> _Needed:
+    def needed(self, wanted: Sequence[str], stops: set[str]) -> Needed:
         """Nodes and tensors on which the wanted tensors depend, without looking behind the tensors ``stops``."""
         nodes: set[int] = set()
         tensors: set[str] = set()
@@ -150,4 +152,4 @@ class Known:
                 nodes.add(index)
                 tensors.update(self.writes[index])
                 todo += self.reads[index]
-        return _Needed(nodes, tensors)
+        return Needed(nodes, tensors)

@@ -19,6 +19,7 @@ from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups, LayerSize, Reader, UnitGroup, Writer, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
+from onnxsurgeon.graph.residual import Block, find_blocks
 from onnxsurgeon.graph.tied import applied_again, has_shared, parameter_places, parted, shared_weights, tied_segments
 from onnxsurgeon.linear_algebra import Array
 
@@ -185,6 +186,22 @@ class Network:
     def units(self) -> Groups:
         """Units that come and go together, and those whose number must stay; see ``group``."""
         return find_groups(self.segments, self.frame)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Residual blocks, in the order in which their sums are computed."""
+        return find_blocks(self.segments, self.frame.trunk, self.units)
+
+    def block(self, number: int) -> Block:
+        """Residual block ``number``, counted from 1.
+
+        Raises:
+            SurgeryError: there is no such block.
+        """
+        if 1 <= number <= len(self.blocks):
+            return self.blocks[number - 1]
+        have = f"it has 1 to {len(self.blocks)}" if self.blocks else "it has none"
+        raise SurgeryError(f"'{self.name}' ({self.topology}) has no residual block {number}: {have}", "block-stays")
 
     @property
     def group_count(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxsurgeon.calibration import branches
 from onnxsurgeon.calibration.moments import Place
 from onnxsurgeon.calibration.regression import relative
 from onnxsurgeon.calibration.scan import run_tiles, scan_model, tiles
@@ -17,7 +18,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import session
-from onnxsurgeon.surgery.base import Operated, Surgery
+from onnxsurgeon.surgery.base import Lost, Operated, Surgery
 from onnxsurgeon.surgery.prune import Prune
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.evaluation import ROWS
@@ -32,11 +33,14 @@ def found_error(network: Network, operated: Operated, examples: Examples, rows: 
     """Measure the error of any surgery on ``rows`` of the examples, as in ``SurgeryRecord.predicted``.
 
     It compares the pre-activation of the last layer that was replaced, or of those that read the changed units, in
-    ``network`` and in the result.
+    ``network`` and in the result; or, where a block's branch was taken out, the sum.
 
     Raises:
         EngineError: ONNX Runtime is missing or fails.
     """
+    if operated.lost is not None:
+        sums = _of_block(network, operated.lost, examples, rows)
+        return relative(sums.error / sums.rows, sums.square / sums.rows - float(((sums.total / sums.rows) ** 2).sum()))
     found: dict[Place, _Sums] = {}
     for begin in range(0, len(operated.places), _PLACES):
         places = operated.places[begin : begin + _PLACES]
@@ -111,6 +115,35 @@ def _at(
                 error, square = float(((new - old) ** 2).sum()), float((old**2).sum())
                 sums[number] = sums[number].plus(_Sums(error, square, old.sum(axis=0), len(old)))
     return sums
+
+
+def _of_block(network: Network, lost: Lost, examples: Examples, rows: Array) -> _Sums:
+    """What a block's sum is off without its branch, and itself: all before it is as it was."""
+    model, units = _block_graph(network, lost, examples), branches.units_of(network, lost.block)
+    made, mean = session(model), 0.0 if lost.mean is None else lost.mean
+    error, square, count = 0.0, 0.0, 0
+    total: Array = np.zeros(units)
+    for start in range(0, len(rows), ROWS):
+        for part in tiles(rows[start : start + ROWS]):
+            found = run_tiles(made, network, examples, part)
+            branch, whole = (values.astype(np.float64).reshape(-1, units) for values in found)
+            error += float(((branch - mean) ** 2).sum())
+            square += float((whole**2).sum())
+            total, count = total + whole.sum(axis=0), count + len(whole)
+    return _Sums(error, square, total, count)
+
+
+def _block_graph(network: Network, lost: Lost, examples: Examples) -> onnx.ModelProto:
+    """The graph whose outputs are a branch's values and its sum, each (tiles, rows · positions of a tile, units)."""
+    build = GraphBuilder(network.dtype)
+    features, factors = read_features(build, network, examples)
+    trace = forward(build, network, features, factors=factors)
+    kind, block = helper.np_dtype_to_tensor_dtype(network.dtype), lost.block
+    scanned = []
+    for name, tensor in (("branch", block.branch), ("total", block.total)):
+        build.add("Identity", branches.rows_of(build, network, trace, block, tensor), output=name)
+        scanned.append(helper.make_tensor_value_info(name, kind, [None, branches.units_of(network, block)]))
+    return scan_model("block", build, network, examples, scanned=scanned)
 
 
 def _pre_activation_graph(network: Network, examples: Examples, places: Sequence[Place]) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Ways to make a trained network as small as asked: by units, by ranks, by whole layers; each at equal size.
+"""Ways to make a trained network as small as asked: by units, ranks, layers or blocks; each at equal size.
 
 What a plan takes away is chosen by what it costs at the network's outputs (``calibration.sensitivity``), greedily:
 what costs least for a parameter saved goes first, or for a MAC where these are too many. Which plan is best is then
@@ -15,12 +15,22 @@ from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.recommend.blocks import removals
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.ranks import factorized, spelled_ranks
 from onnxsurgeon.recommend.resources import Bounds, Budget
 from onnxsurgeon.recommend.shrinking import UNBOUNDED, widths_for
 from onnxsurgeon.recommend.trials import corrected
-from onnxsurgeon.surgery import FactorizeData, MergeData, MergeDuplicates, Prune, Surgery, operate
+from onnxsurgeon.surgery import (
+    FactorizeData,
+    MergeData,
+    MergeDuplicates,
+    Prune,
+    RemoveBlock,
+    RemoveBlockData,
+    Surgery,
+    operate,
+)
 from onnxsurgeon.surgery.apply import count_of
 from onnxsurgeon.surgery.prune import pruning_costs
 
@@ -28,7 +38,7 @@ Measure = Callable[[Network], Moments]
 HOPELESS = 4.0  # a plan with this many times the least predicted cost is not performed
 # A plan, and its predicted cost at the outputs; 0 where there is no prediction.
 Plan = tuple[Candidate, float]
-UNITS, RANKS, BOTH, LAYERS = "units", "ranks", "units and ranks", "a layer"
+UNITS, RANKS, BOTH, LAYERS, BRANCHES = "units", "ranks", "units and ranks", "a layer", "blocks"
 
 
 def without_duplicates(network: Network, branch: int = 0) -> Candidate | None:
@@ -73,7 +83,7 @@ def reductions(
     """
     if not _is_beyond(network, most, bounds):
         return []
-    plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers}
+    plans = {UNITS: _by_units, RANKS: _by_ranks, BOTH: _by_both, LAYERS: _by_layers, BRANCHES: _by_blocks}
     chosen = [plan for kind, plan in plans.items() if kinds is None or kind in kinds]
     found = [
         each
@@ -166,6 +176,21 @@ def _by_layers(network: Network, measure: Measure, most: int | None, branch: int
     yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch), 0.0
 
 
+def _by_blocks(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
+    """Branches of residual blocks gone, and units of what is left."""
+    if not network.blocks:
+        return
+    for surgeries, shallower in removals(network, measure(network)):
+        rest: list[Prune] = []
+        if _is_beyond(shallower, most, bounds):
+            rest = _pruned(shallower, measure(shallower), most, bounds)[0]
+        count = count_of(shallower, {each.layer: each.units for each in rest})
+        yield (
+            _candidate([*surgeries, *rest], count, f"{BRANCHES}: {len(surgeries)} without their branches", branch),
+            0.0,
+        )
+
+
 def _pruned(
     network: Network, moments: Moments, most: int | None, bounds: Bounds, block: int = 1
 ) -> tuple[list[Prune], float]:
@@ -195,6 +220,8 @@ def _candidate(surgeries: Sequence[Surgery], count: int, reason: str, branch: in
 def kind_of(surgeries: str) -> str:
     """The kind of plan that a branch's surgeries are: all plans that only prune units are of one kind."""
     operations = {each.partition(":")[0] for each in surgeries.split("+")}
+    if operations & {RemoveBlock.operation, RemoveBlockData.operation}:
+        return BRANCHES
     if MergeData.operation in operations:
         return LAYERS
     if FactorizeData.operation in operations:

@@ -10,7 +10,7 @@ from onnxsurgeon.quantities import whole
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member
 from onnxsurgeon.surgery import parse
-from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Preceded
+from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Preceded, Removed
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
         order = list(found[-1].layers) if found else []
         counts = (_counts(found[-1].member.topology), _counts(member.topology)) if found else ([], [])
         order = _after(member.surgery, order, fresh, *counts) if member.surgery != START else []
+        if found and any(isinstance(_effect(surgery), Removed) for surgery in member.surgery.split("+")):
+            order = _left_of(list(found[-1].layers.items()), _hidden(member.topology))
         if len(order) != count:  # the given model; or the earlier layers cannot be read
             order = list(range(fresh, fresh + count))
         fresh = max([fresh, *(layer + 1 for layer in order)])
@@ -96,6 +98,16 @@ def _after(
         elif isinstance(effect, Absorbed):
             layers = [*layers[:i], *layers[i + 1 :]]
     return layers
+
+
+def _left_of(layers: Sequence[tuple[int, int]], widths: Sequence[int]) -> list[int]:
+    """Which of the hidden layers, given with their widths, are left where neighbours were taken out; [] if not told."""
+    gone = len(layers) - len(widths)
+    for begin in range(len(widths) + 1 if gone >= 0 else 0):
+        left = [*layers[:begin], *layers[begin + gone :]]
+        if [width for _, width in left] == list(widths):
+            return [number for number, _ in left]
+    return []
 
 
 def _effect(surgery: str) -> Effect | None:

@@ -32,7 +32,18 @@ from onnxsurgeon.errors import DivergedError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.recommend import Candidate
-from onnxsurgeon.recommend.reduction import UNITS, by_units, kind_of, reductions, without_duplicates
+from onnxsurgeon.recommend.blocks import removals
+from onnxsurgeon.recommend.reduction import (
+    BOTH,
+    BRANCHES,
+    LAYERS,
+    RANKS,
+    UNITS,
+    by_units,
+    kind_of,
+    reductions,
+    without_duplicates,
+)
 from onnxsurgeon.recommend.shrinking import least_count, shrinkage
 from onnxsurgeon.recommend.trials import with_trials
 from onnxsurgeon.runs.branch import TRAINED, Branch, file_of, read_branch
@@ -211,7 +222,8 @@ class ShrinkTrained(FrontSearch):
             most = self.most(base if bounds.are_any else straight) or most
         # How many parameters bounds alone allow differs from kind to kind: ranks of convolutions save other things.
         end = None if self.limits == Limits(**asdict(bounds)) else most
-        plans = reductions(base.network, self._calibrated, end, base.number, bounds=bounds)
+        kinds = (UNITS, RANKS, BOTH, LAYERS)
+        plans = reductions(base.network, self._calibrated, end, base.number, kinds, bounds)
         given = self.given_branch
         moments = calibrate(given.network, self.train, self.sample)
         plain = self._plain(given, moments, most)
@@ -233,7 +245,43 @@ class ShrinkTrained(FrontSearch):
                 is_met = self.limits.admits(self._entry(found[UNITS]))
                 if self.limits.admits(self._entry(made)) and (made.score > found[UNITS].score or not is_met):
                     found[UNITS] = made
-        return sorted(found.values(), key=lambda branch: (-branch.score, branch.number))[:FINALISTS]
+        shallower = list(self._without_blocks(state, base))
+        ranked = sorted([*found.values(), *shallower], key=_by_score)[:FINALISTS]
+        if shallower and not any(branch in ranked for branch in shallower):
+            # What a block did is missing all at once, and soon learned again: untrained, it would never win.
+            ranked.append(min(shallower, key=_by_score))
+        return ranked
+
+    def _without_blocks(self, state: State, base: Branch) -> Iterator[Branch]:
+        """Networks without branches of residual blocks, one for each number of them, pruned where that is not enough.
+
+        Fewer layers leave more units, above all where latency is the limit: calls of nodes take much of it.
+        """
+        network = base.network
+        for surgeries, left in removals(network, self._calibrated(network)) if network.blocks else ():
+            if self._is_late(state, self._plan_seconds, PLANS_SHARE):
+                return
+            reason = f"{BRANCHES}: {len(surgeries)} without their branches"
+            plan = Candidate(surgeries[0], 0.0, left.parameter_count, reason, base.number, surgeries[1:])
+            shallower = self.untrained(state, plan, base)
+            if shallower is None:
+                continue
+            within = [each for each in self._to_the_limits(state, shallower) if self.limits.admits(self._entry(each))]
+            if within:
+                yield min(within, key=_by_score)
+
+    def _to_the_limits(self, state: State, branch: Branch) -> Iterator[Branch]:
+        """A branch, or what it is pruned to where it is beyond the limits."""
+        if self.limits.admits(self._entry(branch)):
+            yield branch
+            return
+        network = branch.network
+        plan = by_units(network, self._calibrated(network), self.most(branch), branch.number, self.limits.bounds)
+        made = None if plan is None else self.untrained(state, plan, branch)
+        if made is not None:
+            yield made
+        if self.limits.latency is not None:
+            yield from self._in_blocks(state, branch, self.limits.latency)
 
     def _in_blocks(self, state: State, base: Branch, limit: float) -> Iterator[Branch]:
         """Networks with units of convolutions in multiples that ONNX Runtime computes side by side, fast enough.
@@ -561,6 +609,11 @@ class ShrinkTrained(FrontSearch):
 def has_convolutions(network: Network) -> bool:
     """Whether some of its layers are convolutions."""
     return any(segment.is_convolution for segment in network.segments)
+
+
+def _by_score(branch: Branch) -> tuple[float, int]:
+    """The best first."""
+    return -branch.score, branch.number
 
 
 def _rank(job: Job, done: Done) -> float:

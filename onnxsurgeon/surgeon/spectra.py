@@ -9,7 +9,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
 from onnxsurgeon.runs.events import Spectra, Spectrum
 from onnxsurgeon.surgery import Surgery
-from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded
+from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded, Removed
 
 # Of a longer spectrum so many values are written, evenly spaced by rank, the first and the last among them.
 VALUES = 128
@@ -21,8 +21,13 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> Spectra:
     """The layer operated on, its spectrum, and those of the layers in its place, as the journal holds them.
 
     A spectrum is its length and up to ``VALUES`` of its values, descending, with six digits; None where a large
-    layer's would have to be computed for this alone. The one before is what the recommendation was made from.
+    layer's would have to be computed for this alone. The one before is what the recommendation was made from. Of a
+    block that is taken out, whose number is told in place of the layer's, it is that of its branch's last layer.
     """
+    if isinstance(surgery.effect, Removed):
+        gone = before.segments[before.block(surgery.effect.block).segments[-1]].layers[-1].weight
+        known = singular_values(gone) if _is_affordable(gone) else None
+        return Spectra(layer=surgery.effect.block, before=_written(known), after=[])
     writer = before.group(surgery.layer).writers[0]  # of several, the first stands for all
     made = after.segments[writer.segment].layers[writer.layer :]
     made = made[: 2 if isinstance(surgery.effect, Followed | Preceded) else 1]
@@ -38,13 +43,18 @@ def _spectrum(surgery: Surgery, i: int, layer: DenseLayer, old: Array) -> Array 
     """Of the ``i``-th layer in the place of one with the singular values ``old``."""
     m, n = layer.weight.shape
     is_as_it_was = isinstance(surgery.effect, Followed) and i == 0
-    if m * n * min(m, n) <= AFFORDABLE or is_as_it_was:
+    if _is_affordable(layer.weight) or is_as_it_was:
         return singular_values(layer.weight)
     if i == 1:  # I of an inserted layer, or V_rᵀ of a factorized one
         return np.ones(min(m, n))
     if isinstance(surgery.effect, Narrowed | Preceded) and not surgery.needs:  # U_r Σ_r
         return old[: min(m, n)]
     return None
+
+
+def _is_affordable(weight: Array) -> bool:
+    m, n = weight.shape
+    return bool(m * n * min(m, n) <= AFFORDABLE)
 
 
 def _written(values: Array | None) -> Spectrum | None:

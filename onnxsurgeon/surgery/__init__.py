@@ -21,6 +21,8 @@ from onnxsurgeon.surgery.merge_data import MergeData
 from onnxsurgeon.surgery.merge_duplicates import MergeDuplicates
 from onnxsurgeon.surgery.narrow import Narrow
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
+from onnxsurgeon.surgery.remove_block import RemoveBlock
+from onnxsurgeon.surgery.remove_block_data import RemoveBlockData
 from onnxsurgeon.surgery.widen import Widen
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "Narrow",
     "Operated",
     "Prune",
+    "RemoveBlock",
+    "RemoveBlockData",
     "Surgery",
     "SurgeryRecord",
     "Widen",

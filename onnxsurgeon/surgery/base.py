@@ -19,12 +19,15 @@ from onnxsurgeon.graph.equivalence import difference
 from onnxsurgeon.graph.files import check_parts
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.residual import Block
 from onnxsurgeon.graph.writer import to_parts
+from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.surgery.apply import apply, carry, follow
 from onnxsurgeon.surgery.effects import Effect
 from onnxsurgeon.surgery.maps import Change
+from onnxsurgeon.surgery.parameters import fill_for_new
 from onnxsurgeon.surgery.proof import outputs_around
 
 # Largest deviation of an exact surgery's outputs in float32, as a fraction of their scale.
@@ -43,7 +46,7 @@ class Surgery(ABC):
     """One rewrite of a network, as plain data: which operation, which layer, how much. Subclasses are dataclasses.
 
     A surgery that changes a number of units is a ``Change`` of a group of units (``surgery.maps``); one that changes
-    the number of layers is a ``Replacement`` of layers of one segment.
+    the number of layers is a ``Replacement`` of layers of one segment, or a ``Removal`` of whole segments.
 
     Attributes:
         operation: the name on the command line, such as "widen".
@@ -53,7 +56,8 @@ class Surgery(ABC):
         needs: what it needs besides the network.
         is_for_one: whether it can be done to one network.
         recuperation: how many times --recuperation-batches it is trained before it is judged (paper, Appendix).
-        layer: the hidden layer, counted from 1 at the input; for a change of units any group (``Network.group``).
+        layer: the hidden layer, counted from 1 at the input; for a change of units any group (``Network.group``); 0 for
+            a surgery on no layer.
     """
 
     operation: ClassVar[str]
@@ -79,7 +83,7 @@ class Surgery(ABC):
         """Whether the result computes the same function as ``network``, up to rounding."""
 
     @abstractmethod
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Rewrite:
         """Compute what becomes of layers or of units; ``network`` is not changed, and shares the weights that stay."""
 
     def parameters_after(self, network: Network) -> int | None:
@@ -95,12 +99,12 @@ class DataAware(Surgery):
 
     needs: ClassVar[Needs] = Needs.MOMENTS
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Replacement | Change:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Rewrite:
         """Raise SurgeryError, since it cannot be done without moments."""
         raise SurgeryError(f"{spell(self)}: needs moments of a calibration sample", "needs-data")
 
     @abstractmethod
-    def refit(self, network: Network, moments: Moments) -> Replacement | Change:
+    def refit(self, network: Network, moments: Moments) -> Rewrite:
         """Compute what becomes of layers or of units, as ``Surgery.rewrite`` does.
 
         Raises:
@@ -128,6 +132,35 @@ class Replacement(NamedTuple):
     layers: tuple[DenseLayer, ...]
     carry: Callable[[Sequence[DenseLayer], int], tuple[DenseLayer, ...]]
     predicted: float | None = None
+
+
+class Lost(NamedTuple):
+    """What a removal takes away: the values of a branch, which were added to others.
+
+    Attributes:
+        block: whose branch it was, in the parent.
+        mean: a constant for each unit that is added in its place (units,); None: nothing.
+    """
+
+    block: Block
+    mean: Array | None
+
+
+class Removal(NamedTuple):
+    """Whole segments taken out.
+
+    Attributes:
+        network: what is left. Parameters that stay have their names.
+        lost: the values that are lost.
+        predicted: as in ``SurgeryRecord``, of the sum that the values are missing in.
+    """
+
+    network: Network
+    lost: Lost
+    predicted: float | None = None
+
+
+Rewrite = Replacement | Change | Removal
 
 
 @dataclass(frozen=True)
@@ -167,6 +200,7 @@ class Operated:
         places: layers that computed the same before, each with its place in the parent and in the result: the last one
             replaced, or those that read the units.
         follow: maps moments of the parent to those of the result as far as they are known; see ``apply.follow``.
+        lost: for a removal, the values that are missing in the result.
     """
 
     network: Network
@@ -174,6 +208,7 @@ class Operated:
     carry: Callable[[Network, int], Network]
     places: tuple[tuple[Place, Place], ...]
     follow: Callable[[Moments], Moments]
+    lost: Lost | None = None
 
     def __iter__(self) -> Iterator[Any]:
         yield self.network
@@ -260,18 +295,20 @@ def operate(
     surgery.require(network)
     exact = surgery.is_exact(network)
     if require_exact and not exact:
+        if not surgery.layer:
+            raise SurgeryError(f"{name}: is not exact here", "not-exact")
         raise SurgeryError(
             f"{name}: is not exact on this layer ({_activation_name(network, surgery.layer)})", "not-exact"
         )
     # These run before the rewrite: weights mapped from a file then need not be in memory beside the new ones.
-    outputs = outputs_around(network, surgery.layer)
+    outputs = outputs_around(network, surgery.layer or None)
     expected = outputs(network)
     with np.errstate(over="ignore", invalid="ignore"):
         if isinstance(surgery, DataAware) and moments is not None:
             made = surgery.refit(network, moments)
         else:
             made = surgery.rewrite(network, rng if rng is not None else np.random.default_rng(0))
-        done = _of_units(network, made) if isinstance(made, Change) else _of_layers(network, surgery.layer, made)
+        done = _done(network, surgery.layer, made)
         rounding = _require_finite(name, network, done.network)
     try:
         check_parts(to_parts(done.network), name)
@@ -288,7 +325,7 @@ def operate(
     def moments_of(past: Network, power: int) -> Network:
         return done.carry(past.parted(), power)
 
-    return Operated(done.network, record, moments_of, done.places, done.follow)
+    return Operated(done.network, record, moments_of, done.places, done.follow, done.lost)
 
 
 class _Done(NamedTuple):
@@ -298,6 +335,13 @@ class _Done(NamedTuple):
     carry: Callable[[Network, int], Network]
     places: tuple[tuple[Place, Place], ...]
     follow: Callable[[Moments], Moments]
+    lost: Lost | None = None
+
+
+def _done(network: Network, i: int, made: Rewrite) -> _Done:
+    if isinstance(made, Change):
+        return _of_units(network, made)
+    return _of_segments(network, made) if isinstance(made, Removal) else _of_layers(network, i, made)
 
 
 def _of_units(network: Network, change: Change) -> _Done:
@@ -323,6 +367,34 @@ def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
         return past.splice((number, first), made.replaced, made.carry(replaced, power))
 
     return _Done(result, moments, places, lambda known: known)
+
+
+def _of_segments(network: Network, made: Removal) -> _Done:
+    """Parameters are known by their names; a scale of the file may be a part of a layer's now, where it was not."""
+    before = {layer.names.weight: layer.weight for layer in network.layers}
+
+    def moments(past: Network, power: int) -> Network:
+        known = dict(past.parameters())
+        layers = {layer.names.weight: layer for layer in past.layers}
+        found = {}
+        for layer in made.network.layers:
+            old = layers[layer.names.weight]
+            scale = _scale(before[layer.names.weight], layer.weight) ** power
+            for name, values in layer.parameters():
+                moved = np.full(values.shape, fill_for_new(old, power)) if name not in known else known[name]
+                found[name] = moved if (scale == 1).all() else moved * scale
+        return made.network.with_parameters(found[name] for name, _ in made.network.parameters())
+
+    return _Done(made.network, moments, (), lambda known: Moments({}, {}, {}, {}), made.lost)
+
+
+def _scale(before: Array, after: Array) -> Array:
+    """By how much each column of a weight became larger (units,)."""
+    if after is before:
+        return np.ones(before.shape[1])
+    old, new = before.astype(np.float64), after.astype(np.float64)
+    squares = (old**2).sum(axis=0)
+    return np.where(squares > 0, (old * new).sum(axis=0) / np.where(squares > 0, squares, 1.0), 1.0)
 
 
 def _require_finite(name: str, network: Network, result: Network) -> float:

@@ -51,4 +51,11 @@ class Multiplied:
     times: int
 
 
-Effect = Kept | Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied
+@dataclass(frozen=True)
+class Removed:
+    """The branch of residual block ``block`` is gone, with all its layers; which these were is not told."""
+
+    block: int
+
+
+Effect = Kept | Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied | Removed

@@ -26,17 +26,18 @@ UNKNOWN = (5, 9, 17, 33, 65, 129)  # tried in this order for sizes that the file
 Outputs = Callable[[Network], list[Array]]
 
 
-def outputs_around(network: Network, i: int) -> Outputs:
+def outputs_around(network: Network, i: int | None) -> Outputs:
     """A function that computes, on random rows, the outputs in which units of group ``i`` of ``network`` take part.
 
-    For a hidden dense layer these are its segment's outputs, else those of all heads.
+    For a hidden dense layer these are its segment's outputs, else, or where no group is named, those of all heads.
     """
-    group = network.group(i)
-    number = group.writers[0].segment
-    segment = network.segments[number]
-    if group.is_hidden and segment.layers[0].geometry is None:
-        features = random_features(segment)
-        return lambda each: [chain_outputs(each.segments[number], features)]
+    if i is not None:
+        group = network.group(i)
+        number = group.writers[0].segment
+        segment = network.segments[number]
+        if group.is_hidden and segment.layers[0].geometry is None:
+            features = random_features(segment)
+            return lambda each: [chain_outputs(each.segments[number], features)]
     rng = np.random.default_rng(0)
     shapes = list(network.frame.trunk.features.values())
     for unknown in UNKNOWN:
@@ -44,7 +45,8 @@ def outputs_around(network: Network, i: int) -> Outputs:
         rows = [rng.standard_normal(size).astype(network.dtype) for size in sizes]
         if unknown == UNKNOWN[-1] or all(None not in shape for shape in shapes) or _runs(network, rows):
             break
-    return lambda each: trunk_outputs(each, rows)
+    named = dict(zip(network.frame.trunk.features, rows, strict=True))
+    return lambda each: trunk_outputs(each, [named[name] for name in each.frame.trunk.features])
 
 
 def _runs(network: Network, features: list[Array]) -> bool:

@@ -25,7 +25,17 @@ from onnxsurgeon.runs.family import History, Member
 from onnxsurgeon.runs.predictions import Predictions
 from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.surgery.base import example
-from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Kept, Multiplied, Narrowed, Preceded, Widened
+from onnxsurgeon.surgery.effects import (
+    Absorbed,
+    Effect,
+    Followed,
+    Kept,
+    Multiplied,
+    Narrowed,
+    Preceded,
+    Removed,
+    Widened,
+)
 
 # Stands for the page's text colour: matplotlib wants a number, and the page has CSS's currentColor in its place.
 INK = "#010203"
@@ -39,6 +49,7 @@ _COLORS: dict[type[Effect], str] = {
     Absorbed: "#cc79a7",
     Preceded: "#e69f00",
     Multiplied: "#f0e442",
+    Removed: "#882255",
     Kept: GREY,
 }
 OTHER = ("X", GREY)

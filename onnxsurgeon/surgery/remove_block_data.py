@@ -1,0 +1,68 @@
+"""A residual block whose branch is replaced by its mean on the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from onnxsurgeon.calibration.moments import Moments
+from onnxsurgeon.calibration.regression import relative
+from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.without_block import require_removable, without_block
+from onnxsurgeon.surgery.base import DataAware, Lost, Removal, register, spell
+from onnxsurgeon.surgery.effects import Effect, Removed
+from onnxsurgeon.surgery.remove_block import count_without, last_layer
+
+
+@register
+@dataclass(frozen=True)
+class RemoveBlockData(DataAware):
+    """Take the branch out of residual block ``block``, and leave its mean: y = x + f(x) becomes y = x + E f(x).
+
+    The mean, one value for each unit, goes into the bias of the layer that writes x, where nothing but the block reads
+    that, and is else a constant of the file. What is lost is what is left of the branch, its variance: the error is
+    √(E‖f(x) − E f(x)‖² / E‖y − E y‖²), of the sum. Exact where f's last layer has no weights but zeros.
+    """
+
+    operation: ClassVar[str] = "remove_block_data"
+    summary: ClassVar[str] = "residual block BLOCK with its branch's mean in its place"
+    exact_if: ClassVar[str] = "if the branch's last layer has a bias alone"
+    marker: ClassVar[str] = r"$\ominus$"
+    block: int
+    layer: int = field(default=0, init=False)
+
+    @property
+    def effect(self) -> Effect:
+        """What the docstring of the class says, as data."""
+        return Removed(self.block)
+
+    def require(self, network: Network) -> None:
+        """The block must exist, nothing else may read what its branch computes, and its units' axis must be known."""
+        block = network.block(self.block)
+        require_removable(network, block)
+        if block.axis is None:
+            raise SurgeryError(
+                f"{spell(self)}: along which axis its units are is not known; remove_block:{self.block} leaves no mean",
+                "unlike-layer",
+            )
+
+    def is_exact(self, network: Network) -> bool:
+        """Where the branch is constant."""
+        last = last_layer(network, self.block)
+        return last is not None and not last.weight.any()
+
+    def parameters_after(self, network: Network) -> int | None:
+        """Without those that the branch alone has; None where the mean makes a bias."""
+        return count_without(network, self.block) if _have_biases(network) else None
+
+    def refit(self, network: Network, moments: Moments) -> Removal:
+        """Y = x + m."""
+        block = network.block(self.block)
+        found = moments.branch_of(network, self.block)
+        made = without_block(network, self.block, found.mean)
+        return Removal(made, Lost(block, found.mean), relative(found.variance, found.total))
+
+
+def _have_biases(network: Network) -> bool:
+    return all(layer.bias is not None for layer in network.layers)
