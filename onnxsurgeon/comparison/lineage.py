@@ -1,4 +1,4 @@
-"""Aligns the layers of two branches by the surgeries between them, which their files tell.
+"""Align the layers of two branches by the surgeries between them, which their files tell.
 
 The way leads back from the first branch to the last common ancestor, and forth from there to the second. For every
 layer on the way, the layers of the first branch to which it is related are known, and its width, as far as that
@@ -9,27 +9,17 @@ out, layers are known by the names of their weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
-from typing import NamedTuple
 
+from onnxsurgeon.comparison.effects import Layer, Segments, back, forth
 from onnxsurgeon.comparison.groups import Group, by_origin
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX
-from onnxsurgeon.surgery import Surgery, parse
-from onnxsurgeon.surgery.effects import (
-    Absorbed,
-    Effect,
-    Followed,
-    Kept,
-    Multiplied,
-    Narrowed,
-    Preceded,
-    Removed,
-    Widened,
-)
+from onnxsurgeon.surgery import parse
+from onnxsurgeon.surgery.effects import Removed
 
 
 @dataclass(frozen=True)
@@ -45,21 +35,6 @@ class Kinship:
     undone: tuple[str, ...]
     done: tuple[str, ...]
     groups: list[Group]
-
-
-class _Layer(NamedTuple):
-    """A layer on the way.
-
-    Its width, None where it does not follow, and the first branch's layers from which it comes.
-    """
-
-    units: int | None
-    origin: frozenset[int]
-
-
-_Segments = tuple[tuple[_Layer, ...], ...]
-# For each width that several segments share, the segments whose last layers write it.
-_Ends = Sequence[Sequence[int]]
 
 
 def lineage_of(network: Network) -> tuple[str, ...] | None:
@@ -121,14 +96,14 @@ def _ways(
     ends = [[place[port.segment] for port in group.writers] for group in shared]
     begins = [0, *accumulate(len(segment.layers) for segment in first.segments)]
     start = tuple(
-        tuple(_Layer(layer.units, frozenset([begins[n] + i])) for i, layer in enumerate(first.segments[n].layers))
+        tuple(Layer(layer.units, frozenset([begins[n] + i])) for i, layer in enumerate(first.segments[n].layers))
         for n in own
     )
     wanted = [[layer.units for layer in second.segments[number].layers] for number in own]
-    for ancestor in _back(start, [parse(text) for text in undone], ends):
-        found: _Segments | None = ancestor
+    for ancestor in back(start, [parse(text) for text in undone], ends):
+        found: Segments | None = ancestor
         for surgery in (parse(text) for text in done):
-            found = None if found is None else _forth(found, surgery, ends)
+            found = None if found is None else forth(found, surgery, ends)
         if found is not None and _fits(found, wanted):
             yield [
                 frozenset(origin - begins[whose] + begins[number] for origin in layer.origin)
@@ -137,174 +112,9 @@ def _ways(
             ]
 
 
-def _fits(found: _Segments, wanted: list[list[int]]) -> bool:
+def _fits(found: Segments, wanted: list[list[int]]) -> bool:
     return [len(segment) for segment in found] == [len(widths) for widths in wanted] and all(
         layer.units in (None, width)
         for segment, widths in zip(found, wanted, strict=True)
         for layer, width in zip(segment, widths, strict=True)
     )
-
-
-def _back(segments: _Segments, surgeries: list[Surgery], ends: _Ends) -> Iterator[_Segments]:
-    """Every network from which these surgeries, in order, may have made this one."""
-    if not surgeries:
-        yield segments
-        return
-    effect, layer = surgeries[-1].effect, surgeries[-1].layer
-    if isinstance(effect, Multiplied):
-        parted = _parted(segments, effect.times)
-        if parted is not None:
-            yield from _back(parted, surgeries[:-1], ends)
-        return
-    if isinstance(effect, Followed | Preceded):
-        before = _without_end(segments, layer, ends, effect)
-        if before is not None:
-            yield from _back(before, surgeries[:-1], ends)
-            return
-    tied = _ends_at(segments, layer, ends) if isinstance(effect, Widened | Narrowed) else None
-    if tied is not None:
-        less = -effect.added if isinstance(effect, Widened) else None
-        yield from _back(_with_ends(segments, tied, less), surgeries[:-1], ends)
-        return
-    for number, position in _sites(segments, layer, effect):
-        layers = _undone(segments[number], position, effect)
-        if layers is not None:
-            yield from _back((*segments[:number], layers, *segments[number + 1 :]), surgeries[:-1], ends)
-
-
-def _sites(segments: _Segments, layer: int, effect: Effect) -> Iterator[tuple[int, int]]:
-    """The possible places of the surgery's hidden layer: segment and position.
-
-    After a merge at a segment's end, both sides.
-    """
-    left = layer - 1
-    for number, segment in enumerate(segments):
-        hidden = len(segment) - 1
-        if 0 <= left < hidden + isinstance(effect, Absorbed):
-            yield number, left
-        left -= hidden
-
-
-def _undone(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, ...] | None:
-    """A segment before the surgery on its layer ``i``; None where it cannot have come from that."""
-    here = layers[i]
-    match effect:
-        case Kept():
-            return layers
-        case Absorbed():  # its width is lost
-            return (*layers[:i], _Layer(None, here.origin), *layers[i:])
-        case Widened(added):
-            units = None if here.units is None else here.units - added
-            return None if units is not None and units < 1 else _resized(layers, i, units)
-        case Narrowed(kept):  # the former number of units is not known
-            return _resized(layers, i, None) if kept is None or here.units in (None, kept) else None
-    following = layers[i + 1]
-    if i + 1 == len(layers) - 1:
-        return None  # an inserted layer, or a second factor, is hidden
-    if isinstance(effect, Followed):
-        same = None in (here.units, following.units) or here.units == following.units
-        return (*layers[: i + 1], *layers[i + 2 :]) if same else None
-    assert isinstance(effect, Preceded)
-    whole = following._replace(origin=here.origin | following.origin)
-    return (*layers[:i], whole, *layers[i + 2 :]) if here.units in (None, effect.units) else None
-
-
-def _resized(layers: tuple[_Layer, ...], i: int, units: int | None) -> tuple[_Layer, ...]:
-    return (*layers[:i], layers[i]._replace(units=units), *layers[i + 1 :])
-
-
-def _parted(segments: _Segments, times: int) -> _Segments | None:
-    """One of ``times`` equal networks that stand side by side; None where they cannot."""
-    if times < 1 or any(
-        layer.units is not None and layer.units % times for segment in segments for layer in segment[:-1]
-    ):
-        return None
-    return tuple(
-        (*(layer._replace(units=layer.units and layer.units // times) for layer in segment[:-1]), segment[-1])
-        for segment in segments
-    )
-
-
-def _ends_at(segments: _Segments, layer: int, ends: _Ends) -> Sequence[int] | None:
-    """The segments whose last layers write a width that several share; None where the number is a hidden layer's."""
-    number = layer - 1 - sum(len(segment) - 1 for segment in segments)
-    return ends[number] if 0 <= number < len(ends) else None
-
-
-def _with_ends(segments: _Segments, tied: Sequence[int], more: int | None) -> _Segments:
-    """The segments with ``more`` units more in their last layers; with None the number is unknown."""
-    found = list(segments)
-    for number in tied:
-        *before, last = found[number]
-        units = None if more is None or last.units is None else last.units + more
-        found[number] = (*before, last._replace(units=units))
-    return tuple(found)
-
-
-def _without_end(segments: _Segments, layer: int, ends: _Ends, effect: Followed | Preceded) -> _Segments | None:
-    """Before a layer was put behind the one that writes a shared width, or before it; None: it cannot have been."""
-    number = layer - 1 - sum(len(segment) - 1 for segment in segments) + 1  # then there was a hidden layer less
-    if not 0 <= number < len(ends) or len(ends[number]) != 1 or len(segments[ends[number][0]]) < 2:
-        return None
-    (at,) = ends[number]
-    *others, here, end = segments[at]
-    if isinstance(effect, Preceded):
-        if here.units not in (None, effect.units):
-            return None
-        whole = end._replace(origin=here.origin | end.origin)
-        return (*segments[:at], (*others, whole), *segments[at + 1 :])
-    if None not in (here.units, end.units) and here.units != end.units:
-        return None
-    return (*segments[:at], (*others, here), *segments[at + 1 :])
-
-
-def _with_another_end(segments: _Segments, tied: Sequence[int], effect: Followed | Preceded) -> _Segments | None:
-    """With a layer behind the one that writes a shared width, or before it; None: several layers write it."""
-    if len(tied) != 1:
-        return None
-    (at,) = tied
-    *others, last = segments[at]
-    if isinstance(effect, Preceded):
-        return (*segments[:at], (*others, _Layer(effect.units, last.origin), last), *segments[at + 1 :])
-    return (*segments[:at], (*segments[at], _Layer(last.units, frozenset())), *segments[at + 1 :])
-
-
-def _forth(segments: _Segments, surgery: Surgery, ends: _Ends) -> _Segments | None:
-    """The network after the surgery; None where there is no such layer."""
-    effect, left = surgery.effect, surgery.layer - 1
-    if isinstance(effect, Multiplied):
-        return tuple(
-            (*(layer._replace(units=layer.units and layer.units * effect.times) for layer in segment[:-1]), segment[-1])
-            for segment in segments
-        )
-    for number, segment in enumerate(segments):
-        if 0 <= left < len(segment) - 1:
-            return (*segments[:number], _done(segment, left, effect), *segments[number + 1 :])
-        left -= len(segment) - 1
-    tied = _ends_at(segments, surgery.layer, ends)
-    if tied is None:
-        return None
-    if isinstance(effect, Followed | Preceded):
-        return _with_another_end(segments, tied, effect)
-    return _with_ends(segments, tied, effect.added if isinstance(effect, Widened) else None)
-
-
-def _done(layers: tuple[_Layer, ...], i: int, effect: Effect) -> tuple[_Layer, ...]:
-    here, following = layers[i], layers[i + 1]
-    new: tuple[_Layer, ...]
-    match effect:
-        case Kept():
-            new = (here, following)
-        case Absorbed():
-            new = (following._replace(origin=here.origin | following.origin),)
-        case Widened(added):
-            new = (here._replace(units=None if here.units is None else here.units + added), following)
-        case Narrowed(kept):
-            new = (here._replace(units=kept), following)
-        case Followed():
-            new = (here, _Layer(here.units, frozenset()), following)
-        case Preceded(units):
-            new = (_Layer(units, here.origin), here, following)
-        case _:
-            raise AssertionError(effect)
-    return (*layers[:i], *new, *layers[i + 2 :])
