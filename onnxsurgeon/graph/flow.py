@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 import onnx_graphsurgeon as gs
 
@@ -75,6 +76,11 @@ class Flow:
             if not found.isdisjoint(sources) and key not in found and key not in self.still:
                 found.add(key)
         return found
+
+    @cached_property
+    def alive(self) -> set[int]:
+        """Nodes whose values flow into an output."""
+        return self.upstream(iter(self.graph.outputs))
 
     def before(self, dense: Mapping[int, gs.Node]) -> frozenset[int]:
         """Nodes that what these nodes read depends on; looked up once for the same nodes."""

@@ -70,7 +70,9 @@ class _Importer:
         self.tensors.pop("", None)  # no name stands for no tensor
         nodes = [self._node(node) for node in given.node]
         opset = next((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), None)
-        return gs.Graph(nodes=nodes, inputs=inputs, outputs=outputs, name=given.name, opset=opset)
+        graph = gs.Graph(inputs=inputs, outputs=outputs, name=given.name, opset=opset)
+        graph.nodes = nodes  # in whose bodies the constructor would look for functions
+        return graph
 
     @staticmethod
     def _constant(tensor: TensorProto) -> gs.Constant:

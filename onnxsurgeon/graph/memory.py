@@ -85,18 +85,24 @@ def liveness(network: Network) -> Liveness | None:
 
 
 def _of_parts(parts: Parts) -> Liveness | None:
-    steps = [_Step(node.op_type, node, inputs_of(node), list(node.output)) for node in parts.skeleton.graph.node]
+    steps = [_Step.of(node) for node in parts.skeleton.graph.node]
     sizes = _bytes_by_name(parts, steps)
     return None if sizes is None else _liveness(parts.skeleton.graph, steps, sizes)
 
 
 class _Step(NamedTuple):
-    """A node's operator, the node, and the names of what it reads and writes."""
+    """A node's operator, "" for none of ONNX's own, its name, and the names of what it reads and writes."""
 
     op: str
-    node: onnx.NodeProto
+    name: str
     reads: list[str]
     writes: list[str]
+
+    @classmethod
+    def of(cls, node: onnx.NodeProto) -> _Step:
+        """What matters of a node."""
+        is_own = node.domain in ("", "ai.onnx")
+        return cls(node.op_type if is_own else "", node.name, inputs_of(node), list(node.output))
 
 
 def peak_memory(network: Network) -> int | None:
@@ -189,7 +195,7 @@ def _liveness(
             if over in given:
                 given.add(name)
     sizes = np.array([tensors[name][0] for name in names], dtype=float)
-    where = tuple(step.node.name or step.writes[0] for step in steps)
+    where = tuple([name or writes[0] for _, name, _, writes in steps])
     return Liveness(np.array(spans, dtype=int).reshape(-1, 2), tuple(names), sizes, where)
 
 
@@ -201,13 +207,13 @@ def _written_over(
     number: int,
 ) -> str | None:
     """The tensor whose place the node's output takes; None where it needs a place of its own."""
-    if step.op not in _IN_PLACE or step.node.domain not in ("", "ai.onnx"):
+    if step.op not in _IN_PLACE:
         return None
     is_view, (wanted, form) = step.op in _VIEWS, tensors[output]
-    for name in step.node.input[:1] if is_view or step.op == "BatchNormalization" else step.node.input:
+    for name in step.reads[:1] if is_view or step.op == "BatchNormalization" else step.reads:
         if name not in tensors or last[name] != number:
             continue
         size, kind_and_shape = tensors[name]
         if size == wanted if is_view else kind_and_shape == form:
-            return str(name)
+            return name
     return None

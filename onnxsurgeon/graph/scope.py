@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 SMALL = 4096  # the most elements of a tensor whose values are followed
 # Arithmetic of shapes, whose values are followed.
@@ -107,6 +106,8 @@ def follow(node: NodeProto, scope: Scope, imports: list[onnx.OperatorSetIdProto]
     sizes = [elements(scope.types[name]) for name in node.output if name]
     if any(size is None or size > SMALL for size in sizes):
         return
+    from onnx.reference import ReferenceEvaluator
+
     try:
         single = helper.make_graph(
             [node],

@@ -52,8 +52,7 @@ class Trainable:
         self, flow: Flow, names: Collection[str], source: str, frozen: Collection[str], held: Collection[str]
     ) -> None:
         self.flow, self.names, self.source, self.frozen, self.held = flow, names, source, frozen, held
-        alive = flow.upstream(tensor for tensor in flow.graph.outputs)
-        living = [node for node in flow.order if is_dense(node) and id(node) in alive]
+        living = [node for node in flow.order if is_dense(node) and id(node) in flow.alive]
         self.sharing = sharing_weights(living)
         self.chains = Chains(flow, self.sharing)
         self.fixed: dict[int, gs.Node] = {}
@@ -70,7 +69,7 @@ class Trainable:
         found = {id(node): node for node in self.flow.order if is_dense(node)}
         if not found:
             raise ModelError(f"{self.source}: no dense layers found{self._nearly()}; {NEW_HEAD}", "no-layers")
-        alive = self.flow.upstream(tensor for tensor in self.flow.graph.outputs)
+        alive = self.flow.alive
         others = list(not_layers(self.flow.order, found.keys(), alive, self.flow.moved, self.flow.graph.outputs))
         self.fixed = {key: node for key, node in found.items() if self._is_frozen(node)}
         found = {key: node for key, node in found.items() if key not in self.fixed}
@@ -160,7 +159,7 @@ class Trainable:
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
         """The dense nodes without constant matrices on the model's input, which are noted."""
         kept = dict(found)
-        before = self.flow.upstream(tensor for node in found.values() for tensor in self.flow.inputs[id(node)])
+        before = self.flow.before(found)
         trained: set[int] = set()  # nodes that depend on a layer
         for node in self.flow.order:
             if not trained.isdisjoint(self.flow.sources[id(node)]):
