@@ -7,6 +7,9 @@ PYTEST := -m pytest -q -n 2 --dist worksteal
 # Into the environment of the target, by the pip of .venv-pip.
 INSTALL = .venv-pip/bin/python -m pip --python $(@D)/bin/python install -qq --disable-pip-version-check --no-compile
 
+# Where a container forbids it, each of a thousand processes that tests start would compile the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-page serve-demo test test-current test-training test-tutorial test-node test-cpp compare compare-anywhere parity-anywhere docs test-docs wheel lint clean
 
 demo: .venv-demo/installed
