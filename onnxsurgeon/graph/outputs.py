@@ -11,6 +11,7 @@ from onnxsurgeon.graph.glue import data_inputs
 from onnxsurgeon.graph.notes import READS_SHAPES, listed
 
 NO_TARGETS = "no targets"  # what notes say of outputs that have none
+READ_ON = "trained layers are computed from"  # and why of those that training moves all the same
 _DEEPEST = 8  # nodes that are looked behind for zeros
 _MOST = 2**16  # elements that are looked through
 _KEEPS_ZEROS = frozenset({"Expand", "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Neg", "Tile"})
@@ -77,7 +78,7 @@ def without_targets(
     if inside:
         one = len(inside) == 1
         whom = "it" if one else "them"
-        yield f"{_outputs(inside)} {'takes' if one else 'take'} {NO_TARGETS}: trained layers are computed from {whom}"
+        yield f"{_outputs(inside)} {'takes' if one else 'take'} {NO_TARGETS}: {READ_ON} {whom}"
 
 
 def _outputs(names: Sequence[str]) -> str:
