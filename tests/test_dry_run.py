@@ -65,6 +65,26 @@ def test_the_time_is_of_the_right_size(cli, tmp_path):
     assert training / 10 < found["seconds"][1] < 10 * training
 
 
+def test_the_time_before_training(cli, tmp_path):
+    """Of a trained start most of a short run is pruning and measuring: that is told apart, and of the right size."""
+    model = str(tmp_path / "trained.onnx")
+    options = ("--data", "digits", "--epochs", "6", "--workers", "1")
+    assert cli("new", "64-96-10", "-o", "large.onnx")[0] == 0
+    assert cli("train", "large.onnx", "--data", "digits", "--optimizer", "adamw", "--epochs", "4", "-o", model)[0] == 0
+    code, out, _ = cli("evolve", model, *options, "--shrink", "4", "--dry-run", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["search"] == "shrink-trained"
+    assert cli("evolve", model, *options, "--shrink", "4", "-q", "--run-dir", "run")[0] == 0
+    events = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    first = next(event["seconds"] for event in events if event["event"] == "decided" and not event["epoch"])
+    begun = next(event["seconds"] for event in events if event["event"] == "started")
+    assert (first - begun) / 10 < found["search_seconds"] < 10 * (first - begun)
+    code, out, _ = cli("evolve", model, *options, "--shrink", "4", "--dry-run")
+    assert "time before it about" in " ".join(out.split())
+    assert planned(cli)["search_seconds"] == 0  # of an untrained start
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

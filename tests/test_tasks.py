@@ -519,7 +519,9 @@ def test_more_classes_than_one_output_can_tell_apart():
     for names in ((), ("a", "b", "c"), (3, 5, 7)):
         with pytest.raises(DataError) as error:
             resolve_tasks(network, dataset(classes(3), 3, names))
-        assert str(error.value) == "mine: 3 classes in the data, the model 'model' has one output (2 classes)"
+        said, _, cure = str(error.value).partition("; ")
+        assert said == "mine: 3 classes in the data, the model 'model' has one output (2 classes)"
+        assert cure == "for 3 classes, put a new head on it: onnxsurgeon head MODEL --classes 3 -o FILE"
     network = from_model(heads_model([(3, "Softmax"), (1, "Sigmoid")]))
     labels = np.stack([classes(3), classes(4)], axis=1)
     with pytest.raises(DataError, match="mine: 4 classes in the data, head 'z1' of the model 'model' has one output"):

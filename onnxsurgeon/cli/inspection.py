@@ -33,6 +33,7 @@ def show_inspection(
 ) -> None:
     """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
     from onnxsurgeon.graph.memory import liveness
+    from onnxsurgeon.graph.untouched import untouched_note
 
     frame = network.frame
     kinds = ", ".join(dict.fromkeys(str(segment.file_dtype) for segment in network.segments))
@@ -44,7 +45,7 @@ def show_inspection(
     found = liveness(network)
     if found is not None and found.peak:
         out.print(f"memory: at most {found.peak:,} bytes of tensors at once for a row, at {escape(found.at)}")
-    for note in frame.notes:
+    for note in (*frame.notes, *untouched_note(network)):
         out.print(f"[dim]note: {escape(note)}[/]")
     out.print()
     _layers(network, reports)

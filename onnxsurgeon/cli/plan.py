@@ -25,6 +25,7 @@ def plan(found: Plan) -> None:
         ("least reachable", f"{found.least_parameters:,} parameters, about {spell_size(found.least_size)}"),
         ("largest in training", f"about {found.largest:,} parameters"),
         ("training", f"{found.epochs} epochs, {found.engine} engine on {found.device}, {found.workers} workers"),
+        *([("time before it", f"about {spell_seconds(found.search_seconds)}")] if found.search_seconds else []),
         ("time in training", least if least == most else f"about {least} to {most}"),
         ("an epoch of it", f"{spell_seconds(found.epoch_seconds)} with the given model"),
         ("memory", "not known here" if found.memory is None else f"about {spell_size(found.memory)}"),

@@ -135,10 +135,10 @@ def evaluate(
     require_split(split)
     reading = pop_fields(ReadingOptions, settings)
     network, dataset, chosen = _prepare(model, data, reading, engine, device)
-    metrics = measured(network, dataset, split, reading.inputs, chosen, teacher)
-    told: tuple[str, ...] = ()
+    metrics, told = measured(network, dataset, split, reading.inputs, chosen, teacher), list[str]()
     if teacher is None:
-        told = data_notes(network, dataset, reading.inputs) + reading_note(network, chosen, dataset, reading.inputs)
+        told += data_notes(network, dataset, reading.inputs)
+        told += reading_note(network, chosen, dataset, reading.inputs)
     record = {**asdict(metrics), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -178,10 +178,22 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
         expected = ", ".join(map(str, head.labels[:12])) + (", …" if len(head.labels) > 12 else "")
         raise DataError(
             f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is not among the classes of '{network.name}': "
-            f"{expected}",
+            f"{expected}{new_head(network, len(names))}",
             "other-classes",
         )
     return encoded
+
+
+def new_head(network: Network, classes: int) -> str:
+    """What to do where labels are other classes than those of a network of one head; "" of several."""
+    if len(network.heads) > 1 or classes < 2:
+        return ""
+    return f"; for {classes} classes, put a new head on it: onnxsurgeon head MODEL --classes {classes} -o FILE"
+
+
+def _largest(names: Sequence[int | str]) -> int:
+    """The largest number among the names."""
+    return max((name for name in names if isinstance(name, int)), default=0)
 
 
 def _at_positions(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
@@ -210,7 +222,7 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
     if isinstance(names[0], str):
         raise DataError(
             f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
-            f"{head.width}, and gives them no names",
+            f"{head.width}, and gives them no names{new_head(network, len(names))}",
             "other-classes",
         )
     if numbers == list(range(len(numbers))):
@@ -220,7 +232,7 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
         row = int(np.argmax(encoded < 0))
         raise DataError(
             f"{dataset.name}: label {names[int(y[row])]!r} in row {row} is outside the {head.width} classes of "
-            f"'{network.name}' (0 to {head.width - 1})",
+            f"'{network.name}' (0 to {head.width - 1}){new_head(network, max(len(names), _largest(names) + 1))}",
             "other-classes",
         )
     return encoded

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxsurgeon.data.dataset import Dataset
-from onnxsurgeon.data.encoding import by_position, columns_of, encode, names_of, numeric_labels, obstacle_told
+from onnxsurgeon.data.encoding import by_position, columns_of, encode, names_of, new_head, numeric_labels, obstacle_told
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.frame import Head
 from onnxsurgeon.graph.network import Network
@@ -220,7 +220,8 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     if classes and (head.squash == "Sigmoid" or head.labels):
         count, of = len(names_of(dataset, y)), "" if len(network.heads) == 1 else f"head '{head.tensor}' of "
         raise DataError(
-            f"{dataset.name}: {count} classes in the data, {of}the model '{network.name}' has one output (2 classes)",
+            f"{dataset.name}: {count} classes in the data, {of}the model '{network.name}' has one output (2 classes)"
+            f"{new_head(network, count)}",
             "other-classes",
         )
     between = bool(((y == 0) | (y == 1)).all())

@@ -10,6 +10,7 @@ from onnxsurgeon.graph.flow import Flow
 from onnxsurgeon.graph.notes import listed
 
 NO_TARGETS = "no targets"  # what notes say of outputs that have none
+READ_ON = "trained layers are computed from"  # and why of those that training moves all the same
 
 
 def heads_of(flow: Flow, trunk: Collection[int], dense: Mapping[int, gs.Node]) -> list[gs.Variable]:
@@ -66,7 +67,7 @@ def without_targets(flow: Flow, heads: Sequence[gs.Variable], dense: Mapping[int
     if inside:
         one = len(inside) == 1
         whom = "it" if one else "them"
-        yield f"{_outputs(inside)} {'takes' if one else 'take'} {NO_TARGETS}: trained layers are computed from {whom}"
+        yield f"{_outputs(inside)} {'takes' if one else 'take'} {NO_TARGETS}: {READ_ON} {whom}"
 
 
 def _outputs(names: Sequence[str]) -> str:

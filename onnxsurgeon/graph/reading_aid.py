@@ -133,7 +133,10 @@ def refuse_quantized(parts: Parts, model: onnx.ModelProto, held: Collection[int]
     if not any(node.op_type in QUANTIZERS or node.op_type in PACKED for node in model.graph.node):
         return
     constants = {tensor.name for tensor in model.graph.initializer} | parts.arrays.keys()
-    advice = "evolve the float model it was made from, and quantize the result again"
+    advice = (
+        "evolve the float model it was made from, and quantize the result again; or let a float model with the same "
+        "inputs imitate this one (--teacher)"
+    )
     for number, node in enumerate(model.graph.node):
         if number in held:
             continue

@@ -164,7 +164,11 @@ def _check_nodes(nodes: Sequence[NodeProto], scopes: Sequence[set[str]], where: 
                     _check_graph(graph, scopes, f"{where}: {describe(node)}")
         for written in node.output:
             if written and written in known:
-                raise ModelError(f"{where}: {describe(node)} writes '{written}', which exists already", "damaged-model")
+                raise ModelError(
+                    f"{where}: {describe(node)} writes '{written}', which exists already; where the export named an "
+                    "output so, give it another name there",
+                    "damaged-model",
+                )
             known.add(written)
     known.discard("")
 

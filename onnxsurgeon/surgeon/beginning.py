@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.data.told import data_notes
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.graph.traces import traces_note, without_traces
+from onnxsurgeon.graph.untouched import untouched_note
 from onnxsurgeon.runs.events import Run, StartRecord
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
@@ -110,6 +112,7 @@ def begin(
         OnnxSurgeonError: something given cannot be used.
     """
     require_choice(settings.search, (AUTO, *SEARCHES), "search")
+    network, traces = without_traces(network)
     taught_by = None if teacher is None else TeacherModel.read(teacher)
     require_ensemble(network, settings)
     require_reachable(network, settings)
@@ -120,6 +123,7 @@ def begin(
     dataset = as_dataset(data, **rows, folder=folder, progress=progress, networks=(network,))
     teaching = Teaching(network, dataset, options, settings, chosen, taught_by)
     splits = split_rows(teaching)
+    splits = replace(splits, notes=(*splits.notes, *traces_note(traces)))
     start = start_of(network, settings, chosen, splits.given, splits.validation)
     if settings.start == "auto" and not start.is_trained:
         require_reading(network, chosen, dataset, options)
@@ -175,7 +179,7 @@ def split_rows(teaching: Teaching) -> Splits:
         DataError: they cannot be used.
     """
     network, dataset = teaching.network, teaching.dataset
-    notes = (*network.frame.notes, *data_notes(network, dataset, teaching.options))
+    notes = (*network.frame.notes, *untouched_note(network), *data_notes(network, dataset, teaching.options))
     classes = class_names(with_class_names(network, teaching.options.classes), dataset)
     if teaching.settings.decide_by == "test":
         train, test = teaching.prepared("train", dataset.train), teaching.prepared("test", dataset.test)

@@ -61,6 +61,7 @@ class Plan:
         largest: parameters of the largest network that would be trained, about.
         epochs: length of the run.
         epoch_seconds: of the given network, as measured.
+        search_seconds: before the first training, about: networks that are made and measured; 0: not known.
         seconds: least and most that training would take, about; a limit on time counts.
         memory: bytes, about: what this process took so far and further networks would take; None: not known here.
         notes: what is worth knowing of model and data.
@@ -83,6 +84,7 @@ class Plan:
     largest: int
     epochs: int
     epoch_seconds: float
+    search_seconds: float
     seconds: tuple[float, float]
     memory: int | None
     notes: tuple[str, ...]
@@ -136,7 +138,8 @@ def dry_run(
             found.kind, run, settings, found.engine, found.splits, pool, Callbacks(()), found.start, clock
         )
         surgeon.bench = replace(surgeon.bench, free=standardisable(found.network))
-        return _plan(found, surgeon, given, _epoch_seconds(surgeon, given, Path(folder)))
+        seconds = _epoch_seconds(surgeon, given, Path(folder))
+        return _plan(found, surgeon, given, seconds, surgeon.searching(given))
 
 
 def _epoch_seconds(surgeon: Surgeon, given: Branch, folder: Path) -> float:
@@ -152,14 +155,14 @@ def _epoch_seconds(surgeon: Surgeon, given: Branch, folder: Path) -> float:
     return found
 
 
-def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float) -> Plan:
+def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float, before: float) -> Plan:
     network, settings, splits = found.network, surgeon.settings, found.splits
     parameters, least = network.parameter_count, least_count(network)
     smallest, largest = surgeon.sizes(given)
     pace = settings.epochs * seconds / (parameters + OVERHEAD)
     times = [pace * (smallest + OVERHEAD), pace * (largest + OVERHEAD) * surgeon.effort()]
     if settings.time_limit is not None:
-        times = [min(each, settings.time_limit) for each in times]
+        times, before = [min(each, settings.time_limit) for each in times], min(before, settings.time_limit)
     return Plan(
         found.kind.name,
         f"{'trained' if found.start.is_trained else 'untrained'}: {found.start.reason}",
@@ -178,6 +181,7 @@ def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float) -> 
         largest,
         settings.epochs,
         seconds,
+        before,
         (times[0], times[1]),
         _memory(largest, surgeon.workers.count),
         splits.notes,

@@ -59,6 +59,7 @@ def ended(
         after=test.accuracy,
         is_teacher=is_teacher,
         shortfall=missed,
+        notes=given.network.frame.notes,
     )
     evolved = Evolved(
         state.best,

@@ -196,6 +196,10 @@ class Surgeon(ABC):
         """How many networks of the largest size are trained for each epoch of the run, about."""
         return 1.0
 
+    def searching(self, given: Branch) -> float:
+        """Seconds that what comes before the first training takes, about, as measured on a part of it; 0: not known."""
+        return 0.0
+
     def conclude(self, state: State) -> None:  # noqa: B027 - only some searches have anything left to do
         """What is left to do when the time, or all epochs, are over."""
 

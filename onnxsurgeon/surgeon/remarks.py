@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxsurgeon.graph.outputs import NO_TARGETS, READ_ON
 from onnxsurgeon.quantities import spell_share
 from onnxsurgeon.runs.footprint import spell_metric
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -30,6 +31,7 @@ class Outcome:
         after: the result's there.
         is_teacher: whether the given model is what is imitated, and the measure.
         shortfall: what was asked for and not found, in words; "" where all was.
+        notes: what is said of the network; see ``Frame``.
     """
 
     settings: SurgeonSettings
@@ -44,6 +46,7 @@ class Outcome:
     after: float
     is_teacher: bool = False
     shortfall: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def remarks(outcome: Outcome) -> tuple[str, ...]:
@@ -63,6 +66,13 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
         )
     if outcome.is_given:
         said.append(f"best.onnx is the given model: {_why(outcome)}; try {_one_of(_hints(outcome))}")
+    if not outcome.is_given:
+        said += [
+            f"{note}: its values may have moved, and nothing here measured that; `diff --data` does, and --freeze of "
+            "the layers before it keeps them"
+            for note in outcome.notes
+            if NO_TARGETS in note and READ_ON in note
+        ]
     if outcome.is_trained and outcome.is_held_out:
         said.append(
             "the given model may have been trained on the rows that decide, which flatters it: if so, give rows that "

@@ -49,7 +49,7 @@ from onnxsurgeon.recommend.trials import with_trials
 from onnxsurgeon.runs.branch import TRAINED, Branch, file_of, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.runs.events import Chosen
-from onnxsurgeon.surgeon.cycles import Cycle
+from onnxsurgeon.surgeon.cycles import OVERHEAD, Cycle
 from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
@@ -577,6 +577,20 @@ class ShrinkTrained(FrontSearch):
         if not isinstance(surgery, Prune):
             return calibrate(network, self.train, self.sample)
         return self._calibrated(network) if self._shared is None else self._shared
+
+    def searching(self, given: Branch) -> float:
+        """Of pruning step by step, as the first step takes, and of the plans at the size of a limit."""
+        begun, have = perf_counter(), given.network.parameter_count
+        candidate = by_units(given.network, self._calibrated(given.network), int(STEP * have), 0, self.limits.bounds)
+        if candidate is None:
+            return 0.0
+        made = self._operate(given, candidate, 1, 0)
+        self.engine.evaluate(made.network, self.validation)
+        step, (least, _) = perf_counter() - begun, self.sizes(given)
+        steps = max(1, math.ceil(math.log(least / have) / math.log(STEP)))
+        parts = [(have * STEP**number + OVERHEAD) / (have + OVERHEAD) for number in range(steps)]
+        # The plans are made of the given network, however small they are to be.
+        return step * (sum(parts) + (PLANS if self.limits.are_any else 0))
 
     def _operate(self, parent: Branch, candidate: Candidate, number: int, epoch: int) -> Branch:
         """As of every search; units of all layers go by one calibration, that of the network before."""
