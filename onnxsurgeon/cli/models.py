@@ -190,7 +190,7 @@ def inspect(
     mode = "split" if chosen.widen == BY_GRADIENTS else chosen.widen
     candidates = ranked(propose(network, thresholds, mode=mode))
     pruning = _pruning(network, data, reading, as_json=as_json) if data else None
-    if pruning is not None:  # which judges better than singular values do
+    if pruning is not None:  # it judges better than singular values do
         candidates = [candidate for candidate in candidates if candidate.operation != Narrow.operation]
     proofs = [prove_group(network, i) for i in range(1, network.group_count + 1)] if prove else []
     if not as_json:
@@ -242,7 +242,7 @@ def _shared(network: Network, i: int) -> dict[str, Any]:
 
 
 def _layers(network: Network) -> list[dict[str, Any]]:
-    """Every layer, those that are no hidden layers too; one whose weights are another's says whose."""
+    """Every layer, also those that are no hidden layers; a layer with another's weights says whose they are."""
     return [
         {
             "node": layer.names.node,
