@@ -3,7 +3,7 @@
     python tools/convolution_forms.py [--rounds 9]
 
 One thread, every form in a session of its own, in turns; the least of the rounds in ms of the processor.
-``training/convolution.py`` chooses among them by these numbers.
+``training/convolution_weight.py`` and ``training/convolution.py`` choose among them by these numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer, LayerNames
 from onnxsurgeon.runtime import session
-from onnxsurgeon.training import convolution
+from onnxsurgeon.training import convolution, convolution_weight
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import make_model
 from onnxsurgeon.training.optimizers import Gradient
+from onnxsurgeon.training.taps import geometry_of
 
 # Rows, channels, units, height and width, kernel, strides, groups.
 SHAPES = (
@@ -57,7 +58,7 @@ Form = Callable[[GraphBuilder, DenseLayer], str]
 def exchanged(build: GraphBuilder, layer: DenseLayer) -> str:
     """The convolution of x by δ with batch and channels exchanged, of an odd kernel without steps."""
     x, delta = (build.add("Transpose", name, perm=[1, 0, 2, 3]) for name in ("x", "delta"))
-    found = build.add("Conv", x, delta, pads=list(convolution.geometry_of(layer).pads))
+    found = build.add("Conv", x, delta, pads=list(geometry_of(layer).pads))
     return build.add("Transpose", found, perm=[1, 0, 2, 3])
 
 
@@ -68,20 +69,20 @@ def alone(form: Callable[..., Gradient]) -> Form:
 
 FORMS: dict[str, Form] = {
     "forward": lambda build, layer: convolution.convolved(
-        build, convolution.geometry_of(layer), "x", convolution.kernel_of(build, layer, "weight")
+        build, geometry_of(layer), "x", convolution.kernel_of(build, layer, "weight")
     ),
     "input's gradient": lambda build, layer: convolution.input_gradient(
-        build, convolution.geometry_of(layer), convolution.kernel_of(build, layer, "weight"), "delta", "x", (32, 32)
+        build, geometry_of(layer), convolution.kernel_of(build, layer, "weight"), "delta", "x", (32, 32)
     ),
     TURNED: lambda build, layer: convolution.by_turned_kernel(
         build, layer, convolution.kernel_of(build, layer, "weight"), "delta", None
     ),
     "exchanged": exchanged,
-    "over patches": lambda build, layer: convolution.over_patches(build, layer, "x", "delta"),
-    "by tap": lambda build, layer: convolution.by_tap(build, layer, "x", "delta"),
-    "by row": alone(convolution.by_row),
-    "over the batch": alone(convolution.over_the_batch),
-    "depthwise": lambda build, layer: convolution.of_depthwise(build, layer, "x", "delta"),
+    "over patches": lambda build, layer: convolution_weight.over_patches(build, layer, "x", "delta"),
+    "by tap": lambda build, layer: convolution_weight.by_tap(build, layer, "x", "delta"),
+    "by row": alone(convolution_weight.by_row),
+    "over the batch": alone(convolution_weight.over_the_batch),
+    "depthwise": lambda build, layer: convolution_weight.of_depthwise(build, layer, "x", "delta"),
 }
 
 

@@ -21,9 +21,9 @@ from onnxsurgeon.graph.layers import DenseChain
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.convolution import geometry_of
 from onnxsurgeon.training.forward import forward
 from onnxsurgeon.training.resident import read_features
+from onnxsurgeon.training.taps import geometry_of
 from onnxsurgeon.training.trace import LayerTrace, Trace
 
 # The widest input with a covariance: 134 MB in float64, of which ONNX Runtime holds a few at a time.

@@ -23,8 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
     rich_markup_mode=None,  # in rich's boxes, option names are cut off at 80 columns
-    # A group's flag that is not given is None, and to make a bool of it, Typer loads pydantic: half the time of a
-    # command's own help.
+    # A group's flag that is not given is None, and Typer would load pydantic to make a bool of it, which takes half the
+    # time of a command's own help.
     context_settings={
         "default_map": {
             **dict.fromkeys(("help", "install_completion", "show_completion"), False),
@@ -44,7 +44,10 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Entry point: every error a user can cause is one line, which ends with its kind's code, and exit code 2."""
+    """Run the command line.
+
+    Every error that a user can cause is one line, which ends with its code, and exit code 2.
+    """
     make_printable()
     learning.renew()
     try:
@@ -56,7 +59,7 @@ def main() -> None:
 
 
 def _fail(error: OnnxSurgeonError | OSError) -> None:
-    """One line on standard error, where that can be written to."""
+    """Print one line on standard error, where that can be written to."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.refusals import refusal
 

@@ -1,4 +1,7 @@
-"""What every command shows its results with: lines, tables, figures and progress bars. Only ``cli`` uses it."""
+"""The means by which every command shows its results: lines, tables, figures and progress bars.
+
+Only ``cli`` uses it.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """A console that sends no control character but rich's own and line ends, whatever was forgotten to be escaped."""
+    """A console that sends no control characters except rich's own and line ends, even where text was not escaped."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The pieces of text to be sent."""
+        """The pieces of text that are sent."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -39,23 +42,26 @@ err = Terminal(stderr=True, highlight=False, emoji=False)
 
 
 def escape(text: str) -> str:
-    """Text that others wrote, for a place where rich reads markup."""
+    """Escape text that others wrote, for a place where rich reads markup."""
     return markup.escape(shown(text))
 
 
 def print_json(record: Any) -> None:
-    """One JSON document on standard output, and nothing else."""
+    """Print one JSON document on standard output, and nothing else."""
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
 
 
 def fail(message: str, code: str = "") -> None:
-    """One line on standard error; behind it the code by which ``explain`` knows what it means."""
+    """Print one line on standard error; behind it stands the code by which ``explain`` knows its meaning."""
     behind = f" [dim]{escape(f'[{code}]')}[/]" if code else ""
     err.print(f"[bold red]onnxsurgeon:[/] {escape(' '.join(message.split()))}{behind}", soft_wrap=True)
 
 
 def remarks(sentences: Sequence[str], *, as_json: bool = False) -> None:
-    """What is to be known besides the result, a line each; on standard error where the other is for a JSON document."""
+    """Print sentences besides the result, a line each.
+
+    On standard error where standard output is for a JSON document.
+    """
     for sentence in sentences:
         (err if as_json else out).print(f"[dim]{escape(' '.join(sentence.split()))}[/]", soft_wrap=True)
 
@@ -67,7 +73,7 @@ def table(
     right: Sequence[str] = (),
     fold: Sequence[str] | None = None,
 ) -> None:
-    """A plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken.
+    """Print a plain table; columns in ``right`` are aligned to the right; those in ``fold`` (None: all) may be broken.
 
     A cell is a text, or a list of lines.
     """
@@ -86,14 +92,14 @@ def table(
 
 
 def network_summary(network: Network) -> str:
-    """Topology and parameter count on one line; of convolutions also how often is multiplied (MACs), where known."""
+    """Topology and parameter count on one line; for convolutions also the multiplications (MACs), where known."""
     text = f"{network.topology}, {network.parameter_count:,} parameters"
     count = network.multiplications if any(segment.is_convolution for segment in network.segments) else None
     return text if count is None else f"{text}, {count:,} MACs a row"
 
 
 def operations(performed: Sequence[Performed]) -> None:
-    """What ``operate`` did; with data also the errors that were predicted and found."""
+    """Show the records of ``operate``; with data also the errors that were predicted and found."""
     has_data = any(found is not None for _, found in performed)
     rows = []
     for record, found in performed:
@@ -112,7 +118,7 @@ def relative_error(error: float | None) -> str:
 
 
 def rounding_note(rounding: float) -> None:
-    """Say how much writing weights in the file's own type changed them, where it did."""
+    """Say by how much writing weights in the file's own type changed them, where it did."""
     if rounding:
         print_line(f"[dim]weights are rounded to the file's type, by up to {rounding:.1e} of their tensor's largest[/]")
 
@@ -121,12 +127,15 @@ UNBOUNDED = 10_000  # columns
 
 
 def print_line(text: str) -> None:
-    """A line; on a terminal it is broken between words, never inside a number, and elsewhere not at all."""
+    """Print a line; on a terminal it is broken between words, never inside a number, and elsewhere not at all."""
     out.print(text, soft_wrap=not out.is_terminal)
 
 
 def figures_box(found: Sequence[Figure]) -> None:
-    """Figures side by side, each before → after with its change below; where that is too wide, below one another."""
+    """Show figures side by side, each before → after with its change below.
+
+    One below another where that is too wide.
+    """
     grid = _figures_across(found)
     wanted = out.measure(grid, options=out.options.update(max_width=UNBOUNDED)).maximum
     out.print(grid if wanted <= out.width else _figures_down(found))
@@ -154,7 +163,7 @@ def _figures_down(found: Sequence[Figure]) -> Table:
 
 
 class DownloadBar:
-    """A progress bar for one file, with the interface that pooch wants of tqdm."""
+    """A progress bar for one file, with those parts of tqdm's interface that pooch uses."""
 
     def __init__(self, name: str) -> None:
         self.total = 0
@@ -164,14 +173,14 @@ class DownloadBar:
         self._task = self._progress.add_task(name, total=None)
 
     def update(self, count: int) -> None:
-        """``count`` more bytes have come."""
+        """Add ``count`` bytes that have come."""
         self._progress.start()
         self._progress.update(self._task, advance=count, total=self.total)
 
     def reset(self) -> None:
-        """Start again from nothing; pooch does so before it fills the bar."""
+        """Start again from nothing, as pooch does before it fills the bar."""
         self._progress.reset(self._task)
 
     def close(self) -> None:
-        """The file is complete."""
+        """End the bar, since the file is complete."""
         self._progress.stop()

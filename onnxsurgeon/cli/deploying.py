@@ -1,4 +1,4 @@
-"""Commands that take a network elsewhere to train it, and bring it home: export-trainer, import-state."""
+"""Commands that export a network to train it elsewhere, and import the result: export-trainer, import-state."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def import_state(
 
 
 def _show(found: Exported) -> None:
-    """The files and their sizes, the operators, and which builds of ONNX Runtime lack some of them."""
+    """Show the files and their sizes, the operators, and which builds of ONNX Runtime lack some of them."""
     from onnxsurgeon.cli import console
 
     files = found.description["files"]

@@ -1,4 +1,4 @@
-"""What ``diff`` shows."""
+"""The output of ``diff``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def differences(diff: Diff) -> None:
 
 
 def _model(word: str, model: ModelSummary, before: ModelSummary | None = None) -> None:
-    """A model's name, topology and sizes; those of the second with their growth."""
+    """Print a model's name, topology and sizes; for the second one with their growth."""
     growth = "" if before is None else _growth(before.parameters, model.parameters)
     sizes = [f"{model.parameters:,} parameters{growth}"]
     if model.bytes is not None:
@@ -82,7 +82,7 @@ def _growth(before: int | None, after: int) -> str:
 
 
 def _outputs(compared: OutputComparison, where: str) -> None:
-    """How far each output moved, and what could not be compared."""
+    """Print how far each output moved, and which could not be compared."""
     out.print()
     if compared.outputs:
         rows = [

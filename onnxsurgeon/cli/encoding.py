@@ -1,4 +1,4 @@
-"""Output on a terminal, or into a file, whose encoding lacks some of the signs that are shown."""
+"""Output on a terminal or into a file whose encoding lacks some of the signs that are shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PLAIN = str.maketrans("×→…–σΔθεφ‖²·µ", "x>~-sDtep|2.u")
 
 
 def spell_out(error: UnicodeError) -> tuple[str, int]:
-    """What stands for signs that an encoding lacks; for those without a likeness a question mark."""
+    """Replace signs that an encoding lacks; a sign without a likeness becomes a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_PLAIN)
@@ -18,7 +18,7 @@ def spell_out(error: UnicodeError) -> tuple[str, int]:
 
 
 def make_printable() -> None:
-    """Let standard output and error spell out what their encoding lacks, instead of ending in a traceback."""
+    """Let standard output and error replace signs that their encoding lacks, instead of ending in a traceback."""
     codecs.register_error("onnxsurgeon.spell_out", spell_out)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

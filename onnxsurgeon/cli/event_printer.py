@@ -1,4 +1,4 @@
-"""A run as it goes on: a line for each event that a person wants to see, where no live view can be."""
+"""A run as it goes on: a line for each event that a person wants to see, where there is no live view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxsurgeon.surgeon.log import SCORE, near_chance
 if TYPE_CHECKING:
     from onnxsurgeon.runs.events import Event, Measured, Run
 
-SURGERY = 17  # columns of a surgery; of several at once the first are shown
+SURGERY = 17  # columns of a surgery; of several at once, the first are shown
 
 
 class EventPrinter:
@@ -29,23 +29,23 @@ class EventPrinter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is left to print."""
+        """Do nothing, since nothing is left to print."""
 
     def stopping(self) -> None:
-        """The run has been interrupted, and is about to stop."""
+        """Say that the run has been interrupted and is about to stop."""
 
     @property
     def onward(self) -> str:
-        """What to do about an interrupted run."""
+        """Say how to go on with an interrupted run."""
         return f"continue with: onnxsurgeon evolve --resume {self.run}" if self.run else "nothing was written"
 
     def remember(self, event: Event) -> None:
-        """Print nothing; only remember where the run is."""
+        """Only remember where the run is, without printing."""
         if event["event"] == "run":
             self.run = event["path"]
 
     def __call__(self, event: Event) -> None:
-        """Print ``event``, or nothing."""
+        """Print ``event``, unless nobody needs to see it."""
         self.remember(event)
         if event["event"] == "run":
             self._opening(event)
@@ -122,7 +122,7 @@ class SilentPrinter(EventPrinter):
 
 
 def _branches(beginning: str, branches: Sequence[tuple[int, str, float]]) -> str:
-    """Number, topology and metric of branches behind ``beginning``; on a terminal no wider than it is."""
+    """Number, topology and metric of branches behind ``beginning``; on a terminal no wider than that."""
     width = out.width if out.is_terminal else UNBOUNDED
     room = max(8, width - len(beginning) - 20)
     items = [f"{number} ({shorten(topology, room)}) {accuracy:.4f}" for number, topology, accuracy in branches]
@@ -130,5 +130,5 @@ def _branches(beginning: str, branches: Sequence[tuple[int, str, float]]) -> str
 
 
 def _topology_columns() -> int:
-    """How wide topologies are in the lines of candidates, which fit 80 columns, or more where there are more."""
+    """The width of topologies in the lines of candidates, which fit 80 columns, or more on wider terminals."""
     return max(16, min(44, out.width - 64))

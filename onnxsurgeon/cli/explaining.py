@@ -1,4 +1,4 @@
-"""The command that says what the code behind a message means: explain."""
+"""The command that explains the code behind a message: explain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options made from the fields of a dataclass, and given back as one."""
+"""Options made from the fields of a dataclass, and the dataclass made from their values."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnxsurgeon.surgeon.own_settings import group_of
 T = TypeVar("T")
 
 
-# What stands for a value of a plain type.
+# The placeholder for a value of a plain type.
 _PLACEHOLDERS: tuple[tuple[Any, str], ...] = ((int, "N"), (float, "X"), (str, "TEXT"), (Path, "PATH"))
 
 
 def one_of(flag: str, text: str, choices: Iterable[str]) -> dict[str, Any]:
-    """How an option shows and completes what it may be, as keywords of ``typer.Option``.
+    """The keywords of ``typer.Option`` by which an option shows and completes its choices.
 
     Choices that leave no room beside the flag begin its text.
     """
@@ -42,10 +42,10 @@ def one_of(flag: str, text: str, choices: Iterable[str]) -> dict[str, Any]:
 
 
 def with_fields(*kinds: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option for every field of these dataclasses to a command; the command gets those given as keywords.
+    """Add an option for every field of these dataclasses to a command; the command gets the given ones as keywords.
 
     Name, type, group and help come from the field, so that a setting is described in one place only. A quantity comes
-    as the text that was given: the dataclass reads it.
+    as the text that was given; the dataclass reads it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ def with_fields(*kinds: type, skip: tuple[str, ...] = ()) -> Callable[[Callable[
 
 
 def with_renamed(kind: type, names: Mapping[str, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add to a command what fields of ``kind`` were called before, by old and new name; help does not show them."""
+    """Add the former names of fields of ``kind`` to a command, by old and new name; help does not show them."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command)
@@ -82,7 +82,7 @@ def with_renamed(kind: type, names: Mapping[str, str]) -> Callable[[Callable[...
 
 
 def _parameter(kind: type, entry: Field[Any], hint: Any, old: str = "") -> inspect.Parameter:
-    """The option of a dataclass's field; hidden where it is for its ``old`` name."""
+    """The option of a dataclass's field; it is hidden where it is for the ``old`` name."""
     about, name = entry.metadata, old or entry.name
     flag = f"--{name.replace('_', '-')}"
     default = "" if entry.default in (None, "", MISSING) else f" [default: {_spell(entry.default)}]"
@@ -104,7 +104,7 @@ def _parameter(kind: type, entry: Field[Any], hint: Any, old: str = "") -> inspe
 
 
 def pop_fields(kind: type[T], given: dict[str, Any]) -> T:
-    """Make ``kind`` of those of its fields that are in ``given``, and remove them there; None is not given."""
+    """Make ``kind`` from those of its fields that are in ``given``, and remove them there; None counts as not given."""
     found = {field.name: given.pop(field.name, None) for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in found.items() if value is not None})
 

@@ -1,4 +1,4 @@
-"""Help in groups: what most people want first, what experts want only where they ask for it."""
+"""Help in groups: what most people want comes first, and what experts want only on request."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from onnxsurgeon.choices import GROUPS
 from onnxsurgeon.suggestions import nearest
 
 FIRST, ABOUT = "Options", "Help"
-WIDEST = 24  # characters of an option and its value beside which the text begins on the same line
+WIDEST = 24  # an option and its value of at most this many characters have their text on the same line
 CONTEXT = {"max_content_width": 110}
 _ALL = "onnxsurgeon.help_all"
-_UsageError: Any = typer.BadParameter.__mro__[1]  # which Typer has, but does not name
+_UsageError: Any = typer.BadParameter.__mro__[1]  # Typer has it, but does not name it
 
 
 class Group(str):
-    """The heading that an option is shown under; ``is_expert``: only by ``--help-all``."""
+    """The heading under which an option is shown; with ``is_expert`` only by ``--help-all``."""
 
     __slots__ = ("is_expert",)
     is_expert: bool
 
     def __new__(cls, name: str, *, is_expert: bool = False) -> Group:
-        """The heading of that name."""
+        """Make the heading of that name."""
         group = super().__new__(cls, name)
         group.is_expert = is_expert
         return group
 
 
 class Command(TyperCommand):
-    """A command whose help has its options in groups; of an unknown one it says what may have been meant."""
+    """A command whose help has its options in groups; for an unknown option it suggests known ones."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse as every command does; an unknown option is compared with all that there are."""
+        """Parse as every command does; an unknown option is compared with all known ones."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -46,7 +46,7 @@ class Command(TyperCommand):
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then each group under its heading, texts aligned; the groups of searches come last."""
+        """Write arguments, then each group under its heading, texts aligned; the groups of searches come last."""
         found: dict[str, list[tuple[str, str]]] = {}
         arguments = []
         for parameter in self.get_params(ctx):
@@ -71,15 +71,15 @@ class Command(TyperCommand):
 
 
 class Program(TyperGroup):
-    """All commands; what is wrong with how one is called ends with a code, as every other error."""
+    """All commands; a wrong call ends with a code, as every other error does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As of every group."""
+        """Parse as every group does."""
         with _coded():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """As of every group."""
+        """Invoke as every group does."""
         with _coded():
             return super().invoke(ctx)
 
@@ -98,7 +98,7 @@ def _coded() -> Iterator[None]:
 
 
 def _suggest(error: Any, flags: list[str]) -> None:
-    """Let the error of an unknown option say which it may have been meant to be."""
+    """Let the error of an unknown option suggest known ones."""
     words = {flag.lstrip("-"): flag for flag in flags if flag.startswith("--")}
     found = [words[word] for word in nearest(error.option_name.lstrip("-"), words)]
     hint = f": did you mean {' or '.join(found)}?" if found else ""
@@ -110,7 +110,10 @@ def _is_hidden(parameter: Any) -> bool:
 
 
 def _write(formatter: Any, rows: Iterable[tuple[str, str]], width: int) -> None:
-    """Rows of two columns, the first of this width; where what is in it is wider, the text begins on the next line."""
+    """Write rows of two columns, the first of this width.
+
+    Where its text is wider, the other begins on the next line.
+    """
     for first, second in rows:
         lines = wrapped(second, max(formatter.width - width - 4, 10)) or [""]
         if len(first) > width:

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: the first one stops a run cleanly, the second one, or patience running out, at once.
+"""Ctrl-C and SIGTERM: the first one stops a run cleanly; a second one, or a time limit, ends it at once.
 
-A run directory is whole at any moment, also where the process is killed. So a process that does not get to its end in
-time, as one in the middle of a large singular value decomposition, may simply end.
+A run directory is whole at any moment, even if the process is killed. So a process that does not end in time, such as
+one in the middle of a large singular value decomposition, may simply be ended.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from typing import Any, Self
 
 from onnxsurgeon.printable import shown
 
-# For so long, in seconds, jobs may take to notice and a cluster to be told. Training notices within ``PIECE`` steps.
+# Jobs may take this many seconds to notice, and so may a cluster. Training notices within ``PIECE`` steps.
 PATIENCE = 10.0
-SOON = 0.6  # where nothing is lost: a library that does not come back is not waited for
+SOON = 0.6  # the same where nothing is lost: a library that does not come back is not waited for
 SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupts:
     """Turns signals into one KeyboardInterrupt in the main thread; see above.
 
-    A thread watches for what the main thread is too busy to see: Python runs signal handlers between two of its
-    instructions, of which a call into a library is one.
+    A thread watches for what the main thread is too busy to see: Python runs signal handlers only between two of its
+    instructions, and a call into a library is one instruction.
 
     Attributes:
-        is_disturbed: whether the interrupt came out as another error, as where it falls into the import of an extension
-            module. The interpreter may then not be able to end in good order.
+        is_disturbed: whether the interrupt came out as another error, as it does during the import of an extension
+            module. The interpreter may then be unable to end in good order.
     """
 
     def __init__(
         self, message: Callable[[], str], noticed: Callable[[], None], patience: Callable[[], float] = lambda: PATIENCE
     ) -> None:
-        """What to say and do.
+        """Take the reactions to signals.
 
         Args:
-            message: the last line where the process ends at once.
+            message: returns the last line where the process ends at once.
             noticed: called at the first signal.
-            patience: for how long, in seconds, it is then waited; ``SOON`` where a model of the user's is being run.
+            patience: returns the seconds to wait after that; ``SOON`` where a user's model is running.
         """
         self._message, self._noticed, self._patience = message, noticed, patience
         self._number = 0
@@ -53,11 +53,11 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """As of a process that the signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit code of a process that the signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self._number or signal.SIGINT)
 
     def __enter__(self) -> Self:
-        # Other threads may not, and what is to be ignored, as in the background of a shell, stays so.
+        # Other threads may not, and a signal that is ignored, as in the background of a shell, stays so.
         if threading.current_thread() is not threading.main_thread():
             return self
         wanted = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
@@ -78,7 +78,7 @@ class Interrupts:
             signal.signal(number, handler)
         if self._before and sys.platform != "win32":
             signal.set_wakeup_fd(self._wakeup)
-            os.close(self._written)  # which ends the thread
+            os.close(self._written)  # this ends the thread
 
     def _watch(self, wanted: list[signal.Signals]) -> None:
         read, self._written = os.pipe()
@@ -114,13 +114,13 @@ class Interrupts:
 
 
 def _terminate_runs() -> bool:
-    """End what ONNX Runtime computes for a model of the user's; whether anything was under way."""
-    runtime = sys.modules.get("onnxsurgeon.runtime")  # which is not loaded where nothing runs
+    """End what ONNX Runtime computes for a user's model; return whether anything was under way."""
+    runtime = sys.modules.get("onnxsurgeon.runtime")  # it is not loaded where nothing runs
     return runtime is not None and bool(runtime.terminate_runs())
 
 
 def interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let Ctrl-C and SIGTERM end a command within a second, with one line, also while a library is at work in it."""
+    """Let Ctrl-C and SIGTERM end a command within a second, with one line, even while a library is at work in it."""
 
     @functools.wraps(command)
     def guarded(*arguments: Any, **options: Any) -> Any:

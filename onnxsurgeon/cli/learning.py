@@ -35,7 +35,7 @@ from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.renamed import RENAMED, renewed
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
-MISSED = 3  # exit code: there is a result, but not as it was asked for
+MISSED = 3  # exit code: there is a result, but not all that was asked for
 
 
 def register(app: typer.Typer) -> None:
@@ -197,7 +197,7 @@ def evolve(
 
 
 def _given(settings: dict[str, Any], *, is_quiet: bool = False) -> dict[str, Any]:
-    """Those that were given, by the names that they have now; of other names it is said."""
+    """The settings that were given, by their present names; a remark is printed for former names."""
     from onnxsurgeon.cli import console
 
     given, remarks = renewed({name: value for name, value in settings.items() if value is not None})
@@ -257,7 +257,7 @@ _EVOLVE = inspect.signature(evolve)
 
 
 def renew() -> None:
-    """Make the options of ``evolve`` anew, where a search was registered: it has settings of its own."""
+    """Make the options of ``evolve`` anew after a search was registered, since it has settings of its own."""
     evolve.__signature__ = _EVOLVE  # type: ignore[attr-defined]
     evolve.__annotations__ = {name: each.annotation for name, each in _EVOLVE.parameters.items()}
     kinds = [kind for kind in OWN_SETTINGS.values() if not issubclass(SurgeonSettings, kind)]
@@ -268,7 +268,7 @@ renew()
 
 
 def _write_report(run: Path) -> Path | None:
-    """The page about a finished run; where it cannot be written, that is said, and the run's result stands."""
+    """Write the page about a finished run; where that fails, a remark says so, and the run's result stands."""
     from onnxsurgeon.cli import console
     from onnxsurgeon.report import write_report
 

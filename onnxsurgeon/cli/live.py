@@ -1,4 +1,4 @@
-"""The live view of ``evolve`` on a terminal: what the run is doing now, below the record of what it has decided."""
+"""The live view of ``evolve`` on a terminal: what the run is doing now, below the record of its decisions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from onnxsurgeon.surgeon.progress import ActiveJob, TrainingProgress
 
 # A repaint takes some milliseconds of Python, during which no worker can go on to its next piece of work.
 REPAINTS = 4  # a second
-WIDE = 110  # columns from which on there is room for gains and for reasons in full
-HIGH = 20  # lines from which on there is room for the course of the metric
+WIDE = 110  # from this many columns on, there is room for gains and for reasons in full
+HIGH = 20  # from this many lines on, there is room for the course of the metric
 SPARE = 2  # lines of the record that stay in sight
-# Columns that everything but the topology takes: the number, surgery, figures, the outcome, and gaps.
+# Columns that everything except the topology takes: the number, surgery, figures, the outcome, and gaps.
 NUMBERS, NUMBERS_WIDE = 62, 85
-_DROPPED = {  # by reason: where there is room, and where there is not
+_DROPPED = {  # by reason: the long form and the short one
     SCORE: ("dropped: others score higher", "dropped: score"),
     "less accurate than before": ("dropped: less accurate than before", "less accurate"),
     "its weights became NaN or infinite": ("dropped: NaN or infinite weights", "dropped: NaN"),
@@ -36,7 +36,7 @@ _DROPPED = {  # by reason: where there is room, and where there is not
 
 
 def watcher(progress: TrainingProgress, *, silent: bool = False) -> EventPrinter:
-    """What shows a run: a live view on a terminal, a line an event elsewhere, or nothing."""
+    """The display of a run: a live view on a terminal, a line for each event elsewhere, or nothing."""
     if silent:
         return SilentPrinter()
     if sys.stdout.isatty() and not console.out.is_dumb_terminal:
@@ -45,7 +45,7 @@ def watcher(progress: TrainingProgress, *, silent: bool = False) -> EventPrinter
 
 
 class LiveView(EventPrinter):
-    """Shows the run in place; what is decided is printed above it, and stays when the view is gone."""
+    """Shows the run in place; decisions are printed above it, and stay when the view is gone."""
 
     def __init__(self, progress: TrainingProgress) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class LiveView(EventPrinter):
         )
 
     def __call__(self, event: Event) -> None:
-        """Take an event in; print it, with those that led to it, once something is decided."""
+        """Take an event in; once something is decided, print it with the events that led to it."""
         with self._lock:
             self.state.consume(event)
         self.remember(event)
@@ -110,7 +110,7 @@ def render(state: RunState, screen: Console, *, is_stopping: bool = False) -> Re
         header.append(_curve(state, width))
     underway = {each.branch: each for each in state.progress.underway}
     branches, candidates = state.branches, _candidates(state, underway)
-    # Beside the rows there are two empty lines and two of column names; on a low screen the record has to give way.
+    # Besides the rows there are two empty lines and two of column names; on a low screen the record has to give way.
     free = screen.height - len(header) - 6
     room = max(free - SPARE, min(free, 4))
     most = max(1, room - min(len(candidates), room // 2))
@@ -168,7 +168,7 @@ def _best(best: Row, metric: str, width: int) -> Text:
 
 
 def _curve(state: RunState, width: int) -> Text:
-    """The metric of the best at every decision point."""
+    """The course of the best network's metric over the decision points."""
     ends = f"{state.curve[0]:.4f} → {state.curve[-1]:.4f}"
     before = f"{state.metric} "
     return _line(f"{before}{sparkline(state.curve, max(1, width - len(before) - len(ends) - 1))} {ends}", width)
@@ -186,10 +186,10 @@ def _line(text: str, width: int) -> Text:
 
 
 def _candidates(state: RunState, underway: Mapping[int, ActiveJob]) -> list[Row]:
-    """Those of this decision point, and branches that are trained on without surgery, in the order of their numbers."""
+    """Candidates of this decision point, and branches that are trained on without surgery, by number."""
     rows = dict(state.candidates)
     for each in underway.values():
-        # After a decision, what was trained for it is over: it is among the branches, or was dropped.
+        # After a decision, its jobs are over: their branches go on or were dropped.
         row = rows.setdefault(each.branch, Row(each.branch, each.surgery)) if not _is_over(state, each) else None
         if row is not None:
             row.topology, row.parameters = each.topology, each.parameters
@@ -201,7 +201,10 @@ def _is_over(state: RunState, each: ActiveJob) -> bool:
 
 
 def _fitting(rows: Sequence[Row], room: int) -> tuple[list[Row], int]:
-    """The rows there is room for, and how many are left out, which takes a line: those that are dropped first."""
+    """The rows for which there is room, and how many are left out, which takes a line.
+
+    Dropped ones are left out first.
+    """
     if len(rows) <= room:
         return list(rows), 0
     order = sorted(rows, key=lambda row: (row.stage == "dropped", -(row.score or 0.0), row.branch))
@@ -210,7 +213,7 @@ def _fitting(rows: Sequence[Row], room: int) -> tuple[list[Row], int]:
 
 
 class _Columns:
-    """The line of a branch in a table, laid out as the record's: figures stand below one another."""
+    """The line of a branch in a table, laid out as in the record: figures stand below one another."""
 
     def __init__(self, width: int, topologies: Iterable[str]) -> None:
         self.width, self.is_wide = width, width >= WIDE
@@ -218,7 +221,10 @@ class _Columns:
         self.topology = max(8, min(max(map(len, topologies), default=8), width - others))
 
     def line(self, first: str, topology: str, figures: Sequence[str], outcome: str, style: str) -> Text:
-        """``figures`` are parameters, accuracy, gain and score; where it is narrow, one of the latter two is ""."""
+        """A line whose ``figures`` are parameters, accuracy, gain and score.
+
+        Where it is narrow, gain or score is "".
+        """
         numbers = (f"{text:>{size}}" for text, size in zip(figures, (9, 6, 7, 6), strict=True) if text or self.is_wide)
         parts = [f"{first:<22}", f"{shorten(topology, self.topology):<{self.topology}}", *numbers, outcome]
         line = Text(" ".join(parts), style)
@@ -229,7 +235,7 @@ class _Columns:
 def _table(
     name: str, fitting: tuple[list[Row], int], columns: _Columns, state: RunState, underway: Mapping[int, ActiveJob]
 ) -> list[Text]:
-    """Branches, with their gains, or candidates, with scores and outcomes."""
+    """A table of branches, with their gains, or of candidates, with scores and outcomes."""
     rows, left_out = fitting
     own = 2 if name == "branches" else 3
     names = ["params", heading(state.metric), "gain", "score"]
@@ -250,7 +256,7 @@ def _table(
 
 
 def _chosen(figures: Sequence[str], own: int, columns: _Columns) -> list[str]:
-    """The gain or the score left out where there is no room for both."""
+    """The figures without the gain or the score where there is no room for both."""
     return [text if columns.is_wide or i < 2 or i == own else "" for i, text in enumerate(figures)]
 
 
@@ -259,7 +265,7 @@ def _count(row: Row) -> str:
 
 
 def _outcome(row: Row, state: RunState, underway: Mapping[int, ActiveJob], *, is_wide: bool) -> tuple[str, str]:
-    """What becomes of a candidate, and the style of its line."""
+    """The outcome of a candidate, and the style of its line."""
     each = underway.get(row.branch)
     if row.stage == "dropped":
         long, short = _DROPPED.get(row.reason, (f"dropped: {row.reason}",) * 2)

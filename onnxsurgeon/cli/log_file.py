@@ -1,4 +1,4 @@
-"""Where the log goes: what ``--log-file`` does, and warnings that a person must see."""
+"""The targets of the log: the file of ``--log-file``, and standard error for warnings that a person must see."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxsurgeon.printable import shown
 
 @contextmanager
 def logged_to(path: Path | None) -> Iterator[None]:
-    """Append what is logged to the file at ``path``, and what ends the command; and tell of trackers that fail.
+    """Append the log to the file at ``path``, with the error that ends the command; and report trackers that fail.
 
     Raises:
         SettingsError: it cannot be written.
@@ -39,14 +39,17 @@ class _ToPerson(logging.Handler):
 
 
 class _OneLine(logging.Formatter):
-    """A line for each record, whatever it holds; a traceback keeps its own."""
+    """Spells a record as one line, whatever it holds; a traceback keeps its own lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         return shown(super().formatMessage(record))
 
 
 class _File(logging.FileHandler):
-    """A log whose disk is full or gone ends the command, which logging would fill the terminal with."""
+    """A log file that ends the command if its disk is full or gone.
+
+    This is since logging would fill the terminal with errors.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exc_info()[1]

@@ -1,4 +1,4 @@
-"""A server for this machine alone, which answers requests that were meant for it and no others."""
+"""A server for this machine alone, which answers only requests that were meant for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PORTS = (8080, 8081, 0)
 class LoopbackServer(ThreadingHTTPServer):
     """Serves on loopback what ``found`` finds, to requests that were meant for it.
 
-    A page of elsewhere can let its own name resolve to 127.0.0.1 and then read what is served there (DNS rebinding);
-    but its requests say in ``Host`` whom they were meant for.
+    A foreign page can let its own name resolve to 127.0.0.1 and then read what is served there (DNS rebinding), but its
+    requests name the host for which they were meant in ``Host``.
     """
 
     daemon_threads = True
@@ -50,17 +50,17 @@ class LoopbackServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is no news."""
+        """Ignore the error, since browsers may go away in the middle of an answer."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @abstractmethod
     def found(self, path: str) -> tuple[BinaryIO, int, str] | None:
-        """What is at a path: its content, how many bytes that is, and its type; None: nothing is."""
+        """The resource at a path: its content, number of bytes, and type; None where there is none."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -68,11 +68,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60  # for a request that never ends
 
     def do_GET(self) -> None:
-        """Answer with a file, or with why not."""
+        """Answer with a file, or with the reason why not."""
         self._answer(has_body=True)
 
     def do_HEAD(self) -> None:
-        """The same without the file."""
+        """Answer as to GET, without the file."""
         self._answer(has_body=False)
 
     def _answer(self, *, has_body: bool) -> None:
@@ -97,4 +97,4 @@ class _Handler(BaseHTTPRequestHandler):
                 shutil.copyfileobj(content, self.wfile)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  its name in the standard library
-        """A request is no news."""
+        """Ignore the message, since a request is no news."""

@@ -295,7 +295,7 @@ def _shared(network: Network, i: int) -> dict[str, Any]:
 
 
 def _layers(network: Network) -> list[dict[str, Any]]:
-    """Every layer, those that are no hidden layers too; one whose weights are another's says whose."""
+    """Every layer, also those that are no hidden layers; a layer with another's weights says whose they are."""
     return [
         {
             "node": layer.names.node,

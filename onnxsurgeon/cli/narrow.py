@@ -1,4 +1,4 @@
-"""What is long, in few columns: a topology, a series of numbers, a list of items."""
+"""Shortens what is too long for a terminal: a topology, a series of numbers, a list of items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEADINGS = {"balanced accuracy": "b.acc.", "R²": "R²", "agreement": "agree.",
 
 
 def heading(metric: str) -> str:
-    """What stands above a column of a metric's values, in at most six columns."""
+    """The heading of a column of a metric's values, in at most six columns."""
     return _HEADINGS.get(metric, "accur.")
 
 
@@ -24,7 +24,10 @@ def shorten(topology: str, width: int) -> str:
 
 
 def _shortened(parts: list[str], width: int) -> str:
-    """The ends of ``parts``, layers with what joins them in between, as many as there is room for; "": not even two."""
+    """The ends of ``parts``, which are layers and the signs that join them, as many as fit.
+
+    "" where not even two fit.
+    """
     layers, joints = parts[::2], parts[1::2]
     for kept in range(len(layers) - 1, 1, -1):
         head, tail = (kept + 1) // 2, kept // 2
@@ -35,9 +38,9 @@ def _shortened(parts: list[str], width: int) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The course of a series in at most ``width`` columns, a block a value, from the lowest to the highest.
+    """The course of a series in at most ``width`` columns, one block for a value, from the lowest to the highest.
 
-    Of more values than there are columns, some are shown, evenly spaced, the first and the last among them.
+    Of more values than columns, evenly spaced ones are shown, including the first and the last.
     """
     if not values:
         return ""
@@ -50,7 +53,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def packed(beginning: str, items: Sequence[str], width: int) -> str:
-    """``beginning`` and the items behind it, on as many lines as that takes; none is broken."""
+    """``beginning`` and the items behind it, on as many lines as needed; no item is broken."""
     lines, indent = [beginning], " " * len(beginning)
     for number, item in enumerate(items):
         text = item if number == len(items) - 1 else f"{item},"

@@ -43,10 +43,10 @@ def _surgery_names(incomplete: str) -> list[str]:
 
 
 class OperateCommand(Command):
-    """Its help lists the surgeries that there are."""
+    """A command whose help lists the surgeries."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write what every command's help has, and before it what each surgery does to the layer that it names."""
+        """Write the help of every command, and before it the effect of each surgery on the layer that it names."""
         from onnxsurgeon.surgery import SURGERIES
         from onnxsurgeon.surgery.base import usage
 
@@ -58,7 +58,7 @@ class OperateCommand(Command):
 
 
 def _layers_meant(model: Path, surgeries: list[str]) -> str:
-    """What to give where a surgery names a layer, or nearly so, and not its number; "" where none does."""
+    """Say what to give where a surgery names a layer, or nearly so, and not its number; "" where none does."""
     from onnxsurgeon.graph.reader import load
     from onnxsurgeon.suggestions import nearest
     from onnxsurgeon.surgery import SURGERIES

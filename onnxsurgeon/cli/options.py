@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def data_names(incomplete: str) -> list[str]:
-    """Names of data sets that begin so; where none does, the shell completes files."""
+    """Names of data sets that begin with this text; where none does, the shell completes files."""
     from onnxsurgeon.data.catalogue import CATALOGUE
 
     return [name for name in CATALOGUE if name.startswith(incomplete)]
@@ -122,7 +122,7 @@ TrackOption = Annotated[
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How the rows of --data are read and become a model's input: options of every command that reads data."""
+    """Options of every command that reads data: how the rows of --data are read and become a model's input."""
 
     layout: str = setting("hwc", "Order of an image's values.", group=VALUES, choices=LAYOUTS)
     scale: float | None = setting(None, "Factor for the values; pixels: 1/255.", group=VALUES)
@@ -141,7 +141,7 @@ class ReadingOptions:
 
     @property
     def inputs(self) -> InputOptions:
-        """How rows become input.
+        """How rows become the model's input.
 
         Raises:
             OnnxSurgeonError: a value makes no sense.
@@ -191,7 +191,7 @@ def with_settings_file(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with(name: str, annotation: Any, command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option that does all its work when it is read: the command does not get it."""
+    """Add an option that takes effect when it is read, so that the command does not get it."""
     signature = inspect.signature(command)
     option = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -206,7 +206,7 @@ def _with(name: str, annotation: Any, command: Callable[..., Any]) -> Callable[.
 
 
 def with_trust(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--trust`` to a command that reads others' files: within it, no bound of ``onnxsurgeon.bounds`` holds."""
+    """Add ``--trust`` to a command that reads others' files: with it, no bound of ``onnxsurgeon.bounds`` holds."""
 
     @functools.wraps(command)
     def trusting(*arguments: Any, trust: bool = False, **options: Any) -> Any:
@@ -223,7 +223,7 @@ def with_trust(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def numbers(text: str, what: str) -> tuple[float, ...]:
-    """Numbers separated by commas.
+    """Read numbers separated by commas.
 
     Raises:
         SettingsError: they are none.
@@ -237,7 +237,7 @@ def numbers(text: str, what: str) -> tuple[float, ...]:
 
 
 def shape(text: str) -> tuple[int, ...]:
-    """A shape such as 28x28x1.
+    """Read a shape such as 28x28x1.
 
     Raises:
         SettingsError: it is none.
@@ -249,7 +249,7 @@ def shape(text: str) -> tuple[int, ...]:
 
 
 def units(text: str, what: str) -> tuple[int, ...]:
-    """Numbers of units such as 256-64.
+    """Read numbers of units such as 256-64.
 
     Raises:
         SettingsError: they are none.

@@ -1,4 +1,4 @@
-"""What ``evolve`` says at its end: the result beside the given model, and where it lies."""
+"""The last output of ``evolve``: the result beside the given model, and its path."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def _whole(text: str) -> None:
-    """A line with a path, which stays one that can be copied."""
+    """Print a line with a path without breaking it, so that it can be copied."""
     out.print(text, soft_wrap=True)
 
 
 def show_outcome(evolved: Evolved, copied_to: Path | None, page: Path | None) -> None:
-    """What ``evolve`` says at its end."""
+    """Print the outcome of ``evolve``."""
     outside = 1 - evolved.training_seconds / evolved.seconds if evolved.seconds else 0.0
     metric = evolved.test.metric
     measured = measured_figure(metric, evolved.start.accuracy, evolved.test.accuracy)
@@ -49,7 +49,7 @@ def show_outcome(evolved: Evolved, copied_to: Path | None, page: Path | None) ->
 
 
 def _front(entries: Sequence[Entry], metric: str) -> None:
-    """The networks of RUN/front, with what limits ask for of each."""
+    """Print the networks of RUN/front, with the figures that limits ask for."""
     more = {
         "MACs": [entry.multiplications for entry in entries],
         "memory": [entry.memory for entry in entries],

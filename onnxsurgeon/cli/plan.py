@@ -1,4 +1,4 @@
-"""What ``evolve --dry-run`` says."""
+"""The output of ``evolve --dry-run``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plan(found: Plan) -> None:
 
 
 def spell_seconds(seconds: float) -> str:
-    """A time to two digits, such as "1.5 h" or "40 s"."""
+    """Spell a time with two digits, such as "1.5 h" or "40 s"."""
     for unit, length in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""What a run is doing at the moment, from its events and the progress of its training: what ``live`` shows."""
+"""The present state of a run, from its events and the progress of its training, for ``live`` to show."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from onnxsurgeon.runs.events import Checkpoint, Event, Known, Measured, Proposed
 from onnxsurgeon.surgeon.own_settings import ALGORITHM_1
 from onnxsurgeon.surgeon.progress import TrainingProgress
 
-WINDOW = 30.0  # seconds that the rate is a mean over
+WINDOW = 30.0  # seconds over which the rate is a mean
 
 
 @dataclass
 class Row:
-    """A branch or a candidate as a line of a table; None is what is not known yet.
+    """A branch or a candidate as a line of a table, with None for what is not known yet.
 
     Attributes:
         branch: its number.
-        surgery: what made it.
+        surgery: the surgery that made it.
         topology: "" before the surgery.
-        parameters: how many it has, or will have.
-        draw: the draw it is of, from 0.
+        parameters: number of parameters that it has, or will have.
+        draw: number of its draw, from 0.
         accuracy: at its latest measurement.
-        gain: over its parent's.
+        gain: accuracy less its parent's.
         score: by eq. 16, or −loss.
         stage: "proposed", "recuperated", "trained", "dropped" or "kept".
         reason: why it was dropped.
@@ -45,23 +45,23 @@ class Row:
     reason: str = ""
 
     def update(self, found: Known | Measured) -> None:
-        """Take over what was measured of it."""
+        """Take over its measurements."""
         self.surgery, self.topology, self.parameters = found["surgery"], found["topology"], found["parameters"]
         self.accuracy, self.gain, self.score = found["accuracy"], found["gain"], found["score"]
 
 
 class RunState:
-    """Follows a run. Not safe to be used from several threads: its user holds a lock.
+    """Follows a run. It is not safe to be used from several threads: its user holds a lock.
 
     Attributes:
         path: the run directory; "" before there is one.
-        metric: the name of what branches are judged by.
+        metric: the metric by which branches are judged.
         epoch: epochs trained, at the last checkpoint.
         draw: number of the draw at this decision point, from 0.
         branches: the current ones.
-        best: what would be the result now.
+        best: the branch that would be the result now.
         candidates: by number, of this decision point.
-        curve: what the best was judged at, at every decision point since the run was started or resumed.
+        curve: the metric of the best branch at every decision point since the run was started or resumed.
         is_finished: whether nothing is left to train or measure.
     """
 
@@ -75,7 +75,7 @@ class RunState:
         self.curve: list[float] = []
         self._settings: dict[str, Any] = {}
         self._per_epoch = 1
-        self._begun, self._before, self._steps_before = clock(), 0.0, 0  # the latter two before it was resumed
+        self._begun, self._before, self._steps_before = clock(), 0.0, 0  # the latter two are from before it was resumed
         self._decided_at = 0  # steps done at the last checkpoint
         self._costs: list[int] = []  # steps of every decision point so far
         self._samples: deque[tuple[float, int]] = deque()
@@ -111,7 +111,7 @@ class RunState:
         if all(row.stage in ("kept", "dropped") for row in self.candidates.values()):
             self.candidates.clear()
         self.draw = event["draw"]
-        # Its score is that of its recommendation here, not yet one by what was measured.
+        # Its score is still that of its recommendation, not yet one by measurement.
         self.candidates[event["branch"]] = Row(
             event["branch"], event["surgery"], parameters=event["parameters"], draw=self.draw
         )
@@ -145,7 +145,7 @@ class RunState:
 
     @property
     def doing(self) -> str:
-        """What another search is doing: its candidates tell."""
+        """The phase of another search, which its candidates tell."""
         underway = [row for row in self.candidates.values() if row.stage not in ("kept", "dropped")]
         operations = {row.surgery.partition(":")[0] for row in underway} - {"identity"}
         if "prune" in operations:
@@ -165,20 +165,20 @@ class RunState:
 
     @property
     def now(self) -> float:
-        """Epochs trained, in the middle of a step: the mean over the branches that are trained to its end."""
+        """Epochs trained; in the middle of a step, the mean over the branches that are trained to its end."""
         training = [each for each in self.progress.underway if each.stage == "trained"]
         positions = [(each.start + each.done) / self._per_epoch for each in training]
         return max(self.epoch, sum(positions) / len(positions)) if positions else self.epoch
 
     @property
     def point(self) -> tuple[int, int]:
-        """Number of this decision point, from 1, and of all."""
+        """Number of this decision point, from 1, and number of all."""
         initial, step = self._get("initial_epochs"), self._get("epoch_step", 1)
         return (self.epoch - initial) // step + 1, max(0, -(-(self.epochs - initial) // step))
 
     @property
     def draws(self) -> int:
-        """How many draws there can be."""
+        """The largest number of draws."""
         return self._get("redraws") + 1 if self._settings.get("step_back") else 1
 
     @property
@@ -196,10 +196,10 @@ class RunState:
         return (steps - before) / (now - then) if now > then else 0.0
 
     def steps_left(self) -> float:
-        """About how many steps are still to be trained, if nothing ends the run before its last epoch.
+        """Estimated number of steps that are still to be trained, if nothing ends the run before its last epoch.
 
-        A decision point is taken to cost what those before have cost on the average; one epoch of another search, an
-        epoch of one network.
+        A decision point is taken to cost the average of the earlier ones; one epoch of another search costs an epoch of
+        one network.
         """
         if not self.is_algorithm_1:
             known = sum(each.steps - each.done for each in self.progress.underway)
@@ -222,7 +222,7 @@ class RunState:
         return done / (done + left) if done + left else 1.0
 
     def seconds_left(self, rate: float) -> float | None:
-        """About how long the run goes on; None where that cannot be said."""
+        """Estimated seconds until the end of the run; None where there is no estimate."""
         left = self.steps_left() / rate if rate else None
         limit: float | None = self._settings.get("time_limit")
         if limit is None:

@@ -1,4 +1,4 @@
-"""Options from a file: ``--settings FILE``, in TOML, keys named as the options are; what is given beside it wins."""
+"""Options from a TOML file, ``--settings FILE``: keys are named as the options are; options given beside it win."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.suggestions import did_you_mean
 
 LARGEST = 2**20  # bytes
-# What a file cannot say: where it is itself, and what ends the command before it begins.
+# Options that a file cannot set: its own path, and those that end the command before it begins.
 _NOT_HERE = {"settings", "help", "help-all", "version"}
 
 
 def read_settings_file(path: Path, parameters: Iterable[Any]) -> dict[str, Any]:
-    """Values by parameter, for Click's ``default_map``: it reads them as if they stood on the command line.
+    """Values by parameter, for Click's ``default_map``, which reads them as if they stood on the command line.
 
     Args:
-        path: of the file.
-        parameters: of the command.
+        path: path of the file.
+        parameters: parameters of the command.
 
     Raises:
         SettingsError: the file cannot be read, or has an entry that is no option of the command or is no value of it.
@@ -61,14 +61,14 @@ def _entries(path: Path) -> dict[str, Any]:
 
 
 def _names(parameter: Any) -> list[str]:
-    """What a file calls an option or argument."""
+    """The names of an option or argument in a file."""
     if parameter.param_type_name == "argument":
         return [parameter.name.replace("_", "-")]
     return [name for flag in parameter.opts if (name := flag.lstrip("-")) not in _NOT_HERE and flag.startswith("--")]
 
 
 def _value(parameter: Any, value: Any, name: str) -> Any:
-    """The value as it would be given: texts are read by Click, which refuses 2.5 where an integer is meant."""
+    """The value as it would be given; Click reads texts, and refuses 2.5 where an integer is meant."""
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
             raise SettingsError(f"{name}: expected true or false", "settings-file")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDTH = 44
 BLOCKS, ASCII = "·▁▂▃▄▅▆▇█", "_.:-=+*#@"
 MARK, ASCII_MARK = "┊", "|"
-# Where eq. 13's threshold is a smaller part of the largest value, it would lie low in the lowest of eight equal steps.
+# Where eq. 13's threshold is a smaller part of the largest value, it would lie in the lowest of eight equal steps.
 _LINEAR_DOWN_TO, _FOOT = 1 / 16, 1e-6
 
 
@@ -59,12 +59,12 @@ def chart(values: Array, thresholds: Thresholds, decades: int, bars: str, mark: 
 
 
 def _small(values: Array, thresholds: Thresholds) -> int:
-    """How many of the values are below eq. 13's thresholds."""
+    """The number of values that are below eq. 13's thresholds."""
     return int(np.count_nonzero(values < max(thresholds.relative * float(values[0]), thresholds.absolute)))
 
 
 def _shares(kept: int, small: int) -> tuple[int, int]:
-    """How many bars each side of the threshold gets: in proportion, and at least one where it has any value."""
+    """The number of bars on each side of the threshold: in proportion, and at least one where it has any value."""
     if kept + small <= WIDTH:
         return kept, small
     left = min(max(round(WIDTH * kept / (kept + small)), min(kept, 1)), WIDTH - min(small, 1))
@@ -72,7 +72,7 @@ def _shares(kept: int, small: int) -> tuple[int, int]:
 
 
 def _height(value: float, largest: float, decades: int) -> int:
-    """1 to 8, and 0 for what is 0 or, on a logarithmic scale, below its foot."""
+    """The height of a bar, 1 to 8, and 0 for the value 0 or, on a logarithmic scale, for values below its foot."""
     if value <= 0 or largest <= 0:
         return 0
     share = value / largest if not decades else 1 + math.log10(value / largest) / decades
@@ -80,7 +80,7 @@ def _height(value: float, largest: float, decades: int) -> int:
 
 
 def _decades(reports: Sequence[LayerReport], thresholds: Thresholds) -> int:
-    """How many decades a logarithmic scale spans; 0 where a linear one tells the thresholds from 0."""
+    """The number of decades of a logarithmic scale; 0 where a linear one tells the thresholds from 0."""
     largest = max(float(report.singular_values[0]) for report in reports)
     threshold = max(thresholds.relative, thresholds.absolute / largest if largest > 0 else 1.0)
     if threshold >= _LINEAR_DOWN_TO:
@@ -99,7 +99,7 @@ def _caption(reports: Sequence[LayerReport], thresholds: Thresholds, decades: in
 
 
 def _removable(reports: Sequence[LayerReport], thresholds: Thresholds, mark: str) -> str:
-    """What the column "removable" of the table counts, in a sentence."""
+    """Say in a sentence what the column "removable" of the table counts."""
     rule = f"σ < {thresholds.relative:g} σ max or σ < {thresholds.absolute:g} (eq. 13)"
     is_marked, has_beyond = any(report.small for report in reports), any(report.beyond for report in reports)
     if is_marked:

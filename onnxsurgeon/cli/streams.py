@@ -17,7 +17,7 @@ class OutputError(OnnxSurgeonError):
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output whose failures are errors of ours; libraries would hide some, and end the process at others."""
+    """Standard output whose failures are our own errors; libraries would hide some, and end the process at others."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -38,7 +38,7 @@ def _failed(error: OSError) -> OutputError:
 
 @contextmanager
 def written_out() -> Iterator[None]:
-    """While a command runs: what it prints arrives, or OutputError is raised, at its end at the latest.
+    """While a command runs, its output arrives, or OutputError is raised, at its end at the latest.
 
     Raises:
         OutputError: standard output is closed, so that a file might take its place; or it fails.
@@ -55,7 +55,8 @@ def written_out() -> Iterator[None]:
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs, /) -> None:
-        if not issubclass(args.exc_type, OutputError):  # of the live view's thread: the main thread will fail as well
+        # The live view's thread failed, and the main thread will fail as well.
+        if not issubclass(args.exc_type, OutputError):
             before(args)
 
     threading.excepthook = hook
@@ -68,7 +69,7 @@ def written_out() -> Iterator[None]:
 
 
 def give_up(number: int) -> None:
-    """Send what is still to come on standard output (1) or error (2) nowhere: the end of the process flushes both."""
+    """Discard what is still to come on standard output (1) or error (2), since the end of the process flushes both."""
     stream = sys.stdout if number == 1 else sys.stderr
     with suppress(OSError, ValueError, AttributeError):
         if stream.fileno() == number:
@@ -78,7 +79,7 @@ def give_up(number: int) -> None:
 
 
 def _occupy(number: int) -> None:
-    """See that no file which is opened later becomes standard output or error."""
+    """Make sure that no file which is opened later becomes standard output or error."""
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         if nowhere != number:

@@ -165,7 +165,7 @@ def _prepare(
     optimizer: TrainingSettings | None = None,
     layers: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> tuple[Any, Any, Any]:
-    """Network, data set and engine; what cannot be written later is told now.
+    """Network, data set and engine; a result that could not be written is refused now.
 
     ``layers`` are those that are frozen, and those that alone are trained.
     """

@@ -1,4 +1,4 @@
-"""Netron's page, served to this machine only, with one model and nothing else of the folder that it is in."""
+"""Netron's page, served to this machine only, with one model and nothing else of its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxsurgeon.cli.loopback import LoopbackServer
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.beside import referred_files
 
-# What Netron's page is made of; its Python files are none of it.
+# The file types of Netron's page, without its Python files.
 TYPES: Mapping[str, str] = {
     ".css": "text/css",
     ".html": "text/html; charset=utf-8",
@@ -47,7 +47,7 @@ class ViewServer(LoopbackServer):
         super().__init__(port)
 
     def found(self, path: str) -> tuple[BinaryIO, int, str] | None:
-        """What is at a path."""
+        """The resource at a path."""
         if path in ("/", "/index.html"):
             return BytesIO(self.index), len(self.index), TYPES[".html"]
         file = self.files.get(path)
@@ -74,7 +74,7 @@ def _netron() -> Path:
 
 
 def _index(page: Path, name: str) -> bytes:
-    """Netron's page with what tells it which model to show, in the way in which its own server does."""
+    """Netron's page, told which model to show in the way in which its own server does it."""
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:

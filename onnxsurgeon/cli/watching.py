@@ -28,7 +28,7 @@ _PARTS = {"/": ("watch.html", _HTML), "/watch.js": ("watch.js", _SCRIPT), "/watc
 
 
 class WatchServer(LoopbackServer):
-    """Serves the report of one run, what is new of it, and its models."""
+    """Serves the report of one run, its news, and its models."""
 
     def __init__(self, run: Path, port: int | None) -> None:
         """Listen on ``port``; None: on the first that is free.
@@ -40,7 +40,7 @@ class WatchServer(LoopbackServer):
         require_extra()
         self.run = RunDirectory.open(run)
         self.watch = Watch(self.run)
-        # A page takes seconds to make; meanwhile the news are told.
+        # A page takes seconds to make; meanwhile the news are served.
         self._rendering, self._looking = threading.Lock(), threading.Lock()
         self._page: tuple[str, bytes] = ("", b"")
         self._history: tuple[str, History] | None = None
@@ -49,7 +49,7 @@ class WatchServer(LoopbackServer):
         super().__init__(port)
 
     def found(self, path: str) -> tuple[BinaryIO, int, str] | None:
-        """What is at a path."""
+        """The resource at a path."""
         if path in self.parts:
             return _in_memory(*self.parts[path])
         name = _MODEL.fullmatch(path)
@@ -60,7 +60,7 @@ class WatchServer(LoopbackServer):
                 return _in_memory(self._render(), _HTML)
             if name is None:
                 return None
-            RunDirectory.open(self.run.path)  # links have come since then?
+            RunDirectory.open(self.run.path)  # links may have been added since then
             file = open_regular(self.run.path / name[1])
         except (OSError, OnnxSurgeonError):
             return None
@@ -69,7 +69,7 @@ class WatchServer(LoopbackServer):
         return file, size, _BYTES
 
     def _render(self) -> bytes:
-        """The report as it is by now; made anew only where the journal has grown."""
+        """The report in its present state; it is only made anew where the journal has grown."""
         with self._rendering:
             version = self._version()
             if self._page[0] != version:
@@ -77,7 +77,7 @@ class WatchServer(LoopbackServer):
             return self._page[1]
 
     def _version(self) -> str:
-        """Another text whenever the report would be another."""
+        """A text that changes whenever the report would change."""
         return f"{self.watch.version()}-{self.run.best.is_file()}"
 
     def _what_is_new(self) -> dict[str, object]:

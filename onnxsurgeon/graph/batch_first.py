@@ -1,10 +1,10 @@
 """Parts of a model in which the batch is not the first axis are read as if it were.
 
 PyTorch's attention turns (rows, steps, units) into (steps, rows, units), multiplies (steps · rows, units) with matrices
-and (rows · heads, steps, units) with one another, and turns the result back. The file stays as it is; what is turned is
-the graph that serves as a reading aid: there such a tensor has its rows in front, and behind them its other axes in the
-file's order, of an axis that holds the rows beside other things these alone: (rows, steps, units), (rows, heads, steps,
-units). A part that is not understood as a whole is left as it is.
+and (rows · heads, steps, units) with one another, and turns the result back. The file stays as it is; only the graph
+that serves as a reading aid is turned. There such a tensor has its rows in front, and behind them its other axes in the
+file's order: (rows, steps, units), (rows, heads, steps, units). Of an axis that holds the rows beside other things,
+only those others stay. A part that is not understood as a whole is left as it is.
 
 One file: what a batch in another place than the first means for each operator, and the walk that finds it.
 """
@@ -52,7 +52,7 @@ _FIRST = {"Constant": (constants.constant,), **dict.fromkeys(constants.FOLDS, (c
 
 
 def batch_first(graph: gs.Graph, allowance: Allowance | None = None) -> dict[str, int]:
-    """Turn the graph's tensors whose batch is not their first axis; of each, the number of axes in the file, by name.
+    """Turn the graph's tensors whose batch is not their first axis; return the file's number of axes of each, by name.
 
     Nothing is changed in a graph that moves no batch axis.
     """
@@ -63,7 +63,7 @@ def batch_first(graph: gs.Graph, allowance: Allowance | None = None) -> dict[str
 
 @dataclass(eq=False)
 class _Step:
-    """A node that reads or writes a turned tensor: what it becomes; None where that is not told."""
+    """A node that reads or writes a turned tensor, and its new form; None where no rule tells it."""
 
     node: gs.Node
     tensors: list[Any]

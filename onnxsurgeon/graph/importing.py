@@ -1,4 +1,4 @@
-"""A protobuf's graph as one of onnx-graphsurgeon, without bodies.
+"""Imports a protobuf's graph, without bodies, as one of onnx-graphsurgeon.
 
 Its own importer asks every tensor for its type several times over; a file of 100,000 nodes has a handful of types.
 """
@@ -33,7 +33,10 @@ _NODE, _VARIABLE = vars(gs.Node("")), vars(gs.Variable(""))
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Leave cyclic garbage for later: of a graph of 100,000 nodes all is alive, and is searched again and again."""
+    """Postpone the collection of cyclic garbage.
+
+    All of a graph of 100,000 nodes is alive, and would be searched repeatedly.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
@@ -52,7 +55,7 @@ class _Importer:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.tensors: dict[str, Any] = {}
-        # Of a type, what onnx-graphsurgeon makes of it: the element's type, sizes, and its kind.
+        # For each type its form in onnx-graphsurgeon: the element's type, sizes, and its kind.
         self.types: dict[bytes, tuple[Any, list[Any] | None, Any]] = {}
 
     def graph(self) -> gs.Graph:

@@ -1,4 +1,4 @@
-"""Where a tensor's rows are: each of its axes as a product of sizes, among them the rows."""
+"""The place of a tensor's rows: each of its axes as a product of sizes, among them the rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN: Axis = (ROWS,)
 
 
 class NotToldError(Exception):
-    """What is done to rows that are not the first axis is not told."""
+    """No rule tells what is done to rows that are not the first axis."""
 
 
 def axis_of(size: int) -> Axis:
@@ -22,7 +22,7 @@ def axis_of(size: int) -> Axis:
 
 
 def product(axis: Axis) -> int:
-    """The size of an axis, rows left out."""
+    """The size of an axis without its rows."""
     return math.prod(size for size in axis if isinstance(size, int))
 
 

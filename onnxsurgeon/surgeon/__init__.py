@@ -1,1 +1,4 @@
-"""The searches, which train and operate in turn: growing and shrinking, and the paper's Algorithm 1."""
+"""The searches, which train and operate in turn.
+
+Growing and shrinking, shrinking a trained network, and Algorithm 1.
+"""

@@ -18,18 +18,18 @@ from onnxsurgeon.surgeon.own_settings import ALGORITHM_1, Algorithm1Settings
 
 @register
 class Algorithm1(Surgeon):
-    """The paper's: decision points at equal distances, candidates by singular values, judged by eq. 16."""
+    """The paper's search: decision points at equal distances, candidates by singular values, judged by eq. 16."""
 
     name: ClassVar[str] = ALGORITHM_1
     settings_type: ClassVar[type[OwnSettings]] = Algorithm1Settings
     manner: ClassVar[Manner] = Manner(standardises=False, follows_size=False, scores_paper=True)
 
     def effort(self) -> float:
-        """The branches that are kept, in each of the draws."""
+        """The branches that are kept, times the draws."""
         return float(self.own.branches * (1 + (self.own.redraws if self.own.step_back else 0)))
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
-        """The initial epochs, or an epoch step with its decision point."""
+        """Train the initial epochs, or an epoch step with its decision point."""
         left = self.settings.epochs - state.epoch
         if state.epoch == 0 and self.own.initial_epochs:
             epochs = min(self.own.initial_epochs, left)
@@ -45,7 +45,7 @@ class Algorithm1(Surgeon):
         return min(state.branches, key=lambda branch: (-branch.score, size_then_number(branch)))
 
     def _decision_point(self, state: State, epochs: int) -> list[Branch]:
-        """Steps 2 to 4 of Algorithm 1: the branches that go on from here, trained to the end of the step."""
+        """Steps 2 to 4 of Algorithm 1: return the branches that go on from here, trained to the end of the step."""
         settings, own = self.settings, self.own
         before = max(branch.accuracy for branch in state.branches)
         rest = [
@@ -82,7 +82,7 @@ class Algorithm1(Surgeon):
         return kept
 
     def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
-        """Perform the surgeries and train each for its few batches; those with NaN weights are dropped."""
+        """Perform the surgeries and train each for its few batches; branches with NaN weights are dropped."""
         jobs = self._surgeries(state, chosen, epochs, draw)
         return [replace(job, branch=done.branch, start=job.stop) for job, done in self.perform(state, jobs)]
 

@@ -1,4 +1,4 @@
-"""What a run begins with: its rows, whether the given network is trained, and the search that fits."""
+"""The beginning of a run: its rows, whether the given network is trained, and the search that fits."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ SEARCHED_BY = (Algorithm1, GrowAndShrink, ShrinkTrained)  # imported, and so reg
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run sees of its data set; the test rows are prepared when they are needed.
+    """The rows of a run's data set; the test rows are prepared when they are needed.
 
     Attributes:
         train: rows to train on.
         validation: rows to choose by.
         is_held_out: whether these were held out of the training rows, and not given apart.
-        given_rows: how many of the training rows, the first of them, were given; the others were made.
+        given_rows: number of the training rows, the first ones, that were given; the others were made.
         test: makes the rows of the test split.
-        notes: what is worth knowing of the network.
-        classes: what each head's classes are called, () for one that numbers them.
+        notes: notes on the network.
+        classes: names of each head's classes, () for a head that numbers them.
     """
 
     train: Examples
@@ -71,14 +71,14 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """What a run begins with.
+    """Everything with which a run begins.
 
     Attributes:
         network: the given one.
         engine: trains and evaluates.
         taught_by: the teacher that was given.
         teaching: makes rows with their targets.
-        splits: what the run sees of them.
+        splits: the rows of the run.
         start: whether the network is trained.
         kind: the search.
     """
@@ -104,12 +104,12 @@ def begin(
     data_dir: str | os.PathLike[str] | None,
     progress: Any,
 ) -> Beginning:
-    """Read the data, and find out which search there will be; nothing is written.
+    """Read the data and choose the search; nothing is written.
 
     The arguments are those of ``evolve``; ``rows`` are target, impute and validation_fraction.
 
     Raises:
-        OnnxSurgeonError: something given cannot be used.
+        OnnxSurgeonError: an argument cannot be used.
     """
     require_choice(settings.search, (AUTO, *SEARCHES), "search")
     network, traces = without_traces(network)
@@ -134,7 +134,7 @@ def begin(
 def search_for(
     network: Network, settings: SurgeonSettings, engine: Engine, splits: Splits, start: Start
 ) -> type[Surgeon]:
-    """The search that is asked for, or the one that fits what is asked for and what is given."""
+    """The search that is asked for, or the one that fits the wishes and the given network."""
     if settings.search != AUTO:
         return SEARCHES[settings.search]
     if not start.is_trained:
@@ -154,8 +154,8 @@ def make_surgeon(
     start: Start,
     clock: Clock,
 ) -> Surgeon:
-    """The search of that kind."""
-    # Of rows that were made unasked only a race can tell whether they pay.
+    """Make the search of that kind."""
+    # Only a race can tell whether rows that were made unasked pay.
     all_rows = kind.races_made_rows or settings.more_rows is not None
     return kind(
         run,
@@ -173,7 +173,7 @@ def make_surgeon(
 
 
 def split_rows(teaching: Teaching) -> Splits:
-    """The rows that a run sees, each with its targets.
+    """Make the rows of a run, each with its targets.
 
     Raises:
         DataError: they cannot be used.
@@ -199,7 +199,7 @@ def split_rows(teaching: Teaching) -> Splits:
 
 
 def opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> Run:
-    """The event that begins the work of this process."""
+    """Make the event that begins the work of this process."""
     notes = list(splits.notes)
     if start.reason == ITSELF and surgeon.settings.has_no_wish:
         notes.append("nothing is asked for: the smallest network that has 0.99 of the given model is looked for")

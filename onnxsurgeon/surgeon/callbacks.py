@@ -1,4 +1,4 @@
-"""Functions of the user's that are told of every event of a run."""
+"""A user's functions that are told of every event of a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from onnxsurgeon.errors import StopRun
 from onnxsurgeon.runs.events import Event
 
-Callback = Callable[[Any], object]  # of an ``Event``; whoever asks for a dict gets one as well
+Callback = Callable[[Any], object]  # of an ``Event``; a function that takes a dict fits as well
 
 
 class Callbacks:
-    """Calls each of them with every event, in the order given, in the thread that the run was started from.
+    """Calls each callback with every event, in the given order, in the thread from which the run was started.
 
-    What a callback raises ends the run, which can be resumed; ``StopRun`` alone ends it in good order.
+    An error of a callback ends the run, which can be resumed; only ``StopRun`` ends it in good order.
 
     Attributes:
         stop_asked: whether a callback raised ``StopRun``.
@@ -29,7 +29,7 @@ class Callbacks:
         self.stop_asked = False
 
     def __call__(self, event: Event) -> None:
-        """Tell all of them, also those behind one that asks for an end."""
+        """Tell all callbacks, also those behind one that asks for an end."""
         for callback in self._callbacks:
             try:
                 callback(event)

@@ -1,4 +1,4 @@
-"""What a network computes for a row, multiplications and memory: where limits ask for it, what size meets them."""
+"""A network's multiplications and memory for a row, where limits ask for them, and the size that meets these."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def asked_of(network: Network, settings: SurgeonSettings) -> dict[str, int | Non
 
 
 def parameters_within_bounds(network: Network, bounds: Bounds, plan: Callable[[Network], Candidate | None]) -> int:
-    """How many parameters a network like this one may have so that it is within the bounds.
+    """The number of parameters that a network like this one may have to be within the bounds.
 
-    As many as ``plan`` leaves of one that is beyond them, and as many as one that is not has when all of its widths
-    have grown to them. Both are told from widths alone, and the same of the same network.
+    For a network beyond the bounds, this is what ``plan`` leaves of it; for a network within them, it is what the
+    network has after all of its widths have grown up to them. Both are computed from widths alone, so they are always
+    the same for the same network.
     """
     if not Budget(network, bounds).excess({}):
         return widened_within(network, bounds)

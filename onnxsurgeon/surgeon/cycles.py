@@ -1,4 +1,4 @@
-"""How long the cycles of a search are, and how much each takes away: plain arithmetic on epochs and parameters."""
+"""The length of a search's cycles, and how much each takes away: plain arithmetic on epochs and parameters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
-# What a training step costs beside its parameters, in parameters.
+# The cost of a training step besides its parameters, in parameters.
 OVERHEAD = 10_000
 KEPT = 2**-0.5  # share of the parameters that a cycle along the front keeps
-MOST_AT_ONCE = 0.5  # share that a cycle keeps at least, however few there are
-SPARE = 0.05  # share of the time left that is not planned with
+MOST_AT_ONCE = 0.5  # share that a cycle keeps at least, however few cycles there are
+SPARE = 0.05  # share of the time left that is not planned
 
 
 class Pace:
@@ -26,12 +26,12 @@ class Pace:
         return self._cost is not None
 
     def note(self, parameters: int, epochs: float, seconds: float) -> None:
-        """A network was trained alone for so many epochs in so many seconds; 0 seconds: before a resume."""
+        """Note that a network was trained alone for ``epochs`` in ``seconds``; 0 seconds: before a resume."""
         if epochs > 0 and seconds > 0:
             self._cost = seconds / (epochs * (parameters + OVERHEAD))
 
     def epochs(self, parameters: int, seconds: float) -> float:
-        """For how many epochs a network can be trained in that time; without a measurement yet, ∞."""
+        """The number of epochs for which a network can be trained in that time; ∞ before the first measurement."""
         return math.inf if self._cost is None else (1 - SPARE) * seconds / (self._cost * (parameters + OVERHEAD))
 
 
@@ -41,7 +41,7 @@ class Cycle:
 
     Attributes:
         epochs: its length.
-        most: how many parameters the network may keep.
+        most: number of parameters that the network may keep.
     """
 
     epochs: int
@@ -49,16 +49,16 @@ class Cycle:
 
 
 def settling(settings: SurgeonSettings, left: int) -> int:
-    """For how many of the epochs left a grown network settles, where smaller ones are wanted after it."""
+    """The number of the epochs left in which a grown network settles, where smaller ones are wanted after it."""
     ahead = 1 - settings.growth
     share = max(0.0, ahead - settings.shrinkage) / ahead if ahead > 0 else 0.0
     return min(left, max(1, round(share * left)))
 
 
 def to_the_limit(settings: SurgeonSettings, left: int, have: int, excess: float, is_last: bool | None = None) -> Cycle:
-    """The next of as few cycles as bring a network to 1/``excess`` of its size, none by more than a half at once.
+    """The next of the fewest cycles that bring a network to 1/``excess`` of its size, none by more than a half.
 
-    They are no more than there are epochs left. The last takes all of these, unless the front goes on behind the limit
+    There are no more cycles than epochs left. The last takes all of these, unless the front goes on below the limit
     (``is_last``; by default where the front is the objective).
     """
     cycles = min(max(1, math.ceil(math.log2(excess) - 1e-9)), max(1, left))

@@ -1,7 +1,7 @@
-"""What a run would do, how small its result can be, how much memory and time it would take; nothing is written.
+"""What a run would do, the least size of its result, and its memory and time; nothing is written.
 
-The rows are read, and the given network is trained for some steps on a copy that nobody keeps: what is said of time is
-measured on this machine, and for networks of other sizes it is in proportion, as in ``cycles.Pace``.
+The rows are read, and a copy of the given network is trained for some steps: times are measured on this machine, and
+for networks of other sizes they are in proportion, as in ``cycles.Pace``.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.training.standardised import standardisable
 
 WARM_UP, STEPS = 4, 64  # training steps that make sessions, and that are measured
-COPIES = 6  # of its parameters, that a network in training takes: weights, gradients, moments, what is stored
+COPIES = 6  # of its parameters, for a network in training: weights, gradients, moments, stored values
 _SINGLE = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """The plan of a run.
 
     Attributes:
-        search: what ``--search`` would be.
+        search: the value of ``--search``.
         start: whether the given network counts as trained, and why.
-        rows: to train on; those that would be made are not counted.
-        deciding_rows: to choose by.
-        engine: what trains.
-        device: where.
-        workers: how many networks at a time.
-        metric: what decides.
-        topology: of the given network.
-        parameters: of the given network.
+        rows: rows to train on, without those that would be made.
+        deciding_rows: rows to choose by.
+        engine: name of the engine.
+        device: its device.
+        workers: number of networks at a time.
+        metric: the metric that decides.
+        topology: topology of the given network.
+        parameters: number of parameters of the given network.
         size: bytes of its file.
-        least_parameters: fewest that pruning can lead to.
-        least_size: bytes of a file with as many, about.
-        limit: parameters that the result may have; None: as many as there are.
-        largest: parameters of the largest network that would be trained, about.
+        least_parameters: the fewest parameters that pruning can lead to.
+        least_size: estimated bytes of a file with that many.
+        limit: number of parameters that the result may have; None: any number.
+        largest: estimated parameters of the largest network that would be trained.
         epochs: length of the run.
-        epoch_seconds: of the given network, as measured.
-        search_seconds: before the first training, about: networks that are made and measured; 0: not known.
-        seconds: least and most that training would take, about; a limit on time counts.
-        memory: bytes, about: what this process took so far and further networks would take; None: not known here.
-        notes: what is worth knowing of model and data.
+        epoch_seconds: measured seconds for an epoch of the given network.
+        search_seconds: estimated seconds before the first training, for making and measuring networks; 0: not known.
+        seconds: least and most estimated seconds of training; a limit on time counts.
+        memory: estimated bytes: the most that this process took so far, and further networks; None: not known here.
+        notes: notes on model and data.
     """
 
     search: str
@@ -112,10 +112,10 @@ def dry_run(
     data_dir: str | os.PathLike[str] | None = None,
     progress: Any = None,
 ) -> Plan:
-    """What ``evolve`` would do with the same arguments; nothing is written, but for a named data set's download.
+    """Plan what ``evolve`` would do with the same arguments; nothing is written, except a named data set's download.
 
     Raises:
-        OnnxSurgeonError: as ``evolve`` does, of what it would find out before it begins.
+        OnnxSurgeonError: as ``evolve`` does for errors that it finds before it begins.
     """
     settings, clock = settings or SurgeonSettings.from_preset(), Clock(time.perf_counter())
     rows: dict[str, Any] = {"target": tuple(target), "impute": impute, "validation_fraction": validation_fraction}
@@ -189,7 +189,7 @@ def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float, bef
 
 
 def _memory(largest: int, networks: int) -> int | None:
-    """Bytes that this process took at most so far, and those of so many networks of the largest size in training."""
+    """The most bytes that this process took so far, plus those of ``networks`` of the largest size in training."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""The end of a run: its result measured beside the given model, and what is to be said of it."""
+"""The end of a run: its result is measured beside the given model, and remarks are made."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from onnxsurgeon.task import Predicted
 from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.predictions import Watcher, watchers
 
-ITSELF = 0.9999  # agreement or fidelity, from which on the given model is the teacher: all others are worse than that
+ITSELF = 0.9999  # agreement or fidelity from which on the given model is the teacher: all others are worse than that
 
 
 def ended(
     surgeon: Surgeon, state: State, test_rows: Examples, classes: tuple[tuple[str, ...], ...]
 ) -> tuple[Evolved, list[Predicted]]:
-    """What the run has come to, and for each head what the result predicts of the test rows, as plain values.
+    """The outcome of the run, and for each head the result's predictions on the test rows, as plain values.
 
-    ``classes`` are what each head's classes are called. RUN/front is written where the front is the objective.
+    ``classes`` are the names of each head's classes. RUN/front is written where the front is the objective.
     """
     watch = watchers(test_rows.tasks, test_rows.rows, classes)
     given = read_branch(surgeon.run.branches / f"0000-{START}.onnx")
@@ -84,25 +84,25 @@ def ended(
 def _measured(
     surgeon: Surgeon, network: Network, rows: Examples, watch: Sequence[Watcher] = ()
 ) -> tuple[Metrics, Array]:
-    """A network's metrics, and what each row adds to its metric (rows,); ``watch`` looks at its outputs as well."""
+    """A network's metrics, and each row's contribution to its metric (rows,); ``watch`` sees its outputs as well."""
     scores = [RowScores(task) for task in rows.tasks]
     both = [Both(*pair) for pair in zip(watch, scores, strict=True)] if watch else scores
     return surgeon.engine.evaluate(network, rows, both), summed(scores)
 
 
 def _relative(given: Branch) -> Given:
-    """What some wishes are relative to."""
+    """The values to which some wishes are relative."""
     return Given(given.network.parameter_count, given.accuracy)
 
 
 def _footprints(
     run: RunDirectory, given: Branch, best: Branch, settings: SurgeonSettings
 ) -> tuple[Footprint, Footprint]:
-    """What the given model takes and what the result does; the size is that of the file that was given."""
+    """The costs of the given model and of the result; the size is that of the given file."""
     path = run.branches / given.file_name
     known = run.read_settings().get("model", {})
     size = known.get("size") if isinstance(known, dict) else None
-    if not isinstance(size, int):  # runs from before sizes were told do not have it
+    if not isinstance(size, int):  # runs recorded before sizes were told lack it
         size = size_on_disk(path)
     latencies = latencies_of([path] if given.number == best.number else [path, run.best])
     before = Footprint(given.network.parameter_count, size, latencies[0], **asked_of(given.network, settings))

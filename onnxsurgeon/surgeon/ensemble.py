@@ -1,4 +1,4 @@
-"""Several copies of a network that are trained apart and become one; and once more, on all rows."""
+"""Several copies of a network that are trained apart and joined; and once more, on all rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxsurgeon.surgery.join import Join, join, reason_against
 def require_ensemble(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where several networks are asked for, and copies of this one cannot be joined.
 
-    One without a hidden layer may get some.
+    A network without a hidden layer passes, since it may get one.
     """
     reason = reason_against([network])
     if settings.ensemble is not None and settings.ensemble > 1 and reason and network.hidden_count:
@@ -32,8 +32,8 @@ def joined(
     """The members as one branch, a child of the most accurate; measured, its file written.
 
     Where only accuracy counts, it takes their places in the front (``replaces``): the most accurate of several
-    checkpoints of several members is ahead of the others by luck. Members that were trained on the rows that decide as
-    well (``refits``) leave no rows to measure on.
+    checkpoints of several members is ahead of the others by luck. Members that were also trained on the rows that
+    decide (``refits``) leave no rows to measure on.
     """
     if len(members) == 1:
         return members[0]
@@ -54,16 +54,16 @@ def joined(
     write_branch(branch, surgeon.run.branches)
     surgeon.tell_measured(branch, parent.accuracy)
     if replaces and not refits:
-        surgeon.measured(branch, state)  # at once: there may be no other entry left
+        surgeon.measured(branch, state)  # at once, since there may be no other entry left
     return branch
 
 
 def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Branch:
     """Settle ``count`` copies once more on all rows, from the state in which settling began, and join them.
 
-    It is trained for as long as ``settled`` was, which may be less than a cycle: where rows are few, a network can get
-    worse while it settles. No row is left to measure it by: it has the figures of ``settled``, which it was chosen by.
-    Where the training of every copy diverges, it is ``settled`` that is returned.
+    They are trained for as long as ``settled`` was, which may be less than a cycle: where rows are few, a network can
+    get worse while it settles. No row is left to measure the result, so it has the figures of ``settled``, by which
+    that was chosen. Where the training of every copy diverges, ``settled`` is returned.
     """
     root = read_branch(file_of(surgeon.run.branches, state.search.root))
     per_epoch = surgeon.bench.whole_schedule.batches_per_epoch

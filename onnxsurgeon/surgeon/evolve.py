@@ -59,7 +59,7 @@ def register(kind: T) -> T:
     """Enter a search into the registry under its name; its own settings become options of ``evolve``.
 
     Raises:
-        SettingsError: a setting of its own is called as another is.
+        SettingsError: a setting of its own has the name of another.
     """
     taken = {entry.name: "every search" for entry in fields(SurgeonSettings)}
     for search, settings in OWN_SETTINGS.items():
@@ -81,26 +81,28 @@ def unregister(name: str) -> None:
 
 @dataclass
 class Surgeon(ABC):
-    """One run of a search. Subclasses are registered; the journal's events and a checkpoint's ``State`` are for all.
+    """One run of a search. Subclasses are registered.
+
+    All of them use the journal's events and a checkpoint's ``State``.
 
     Attributes:
-        name: what ``--search`` calls it.
-        settings_type: a dataclass of what it alone is set by; ``own`` is one.
+        name: its name for ``--search``.
+        settings_type: a dataclass of the settings of this search alone; ``own`` is one.
         manner: how it has its branches trained and scored.
-        first_phase: the phase that a run begins in.
-        races_made_rows: whether it finds out if rows that were made unasked pay; else it has the given ones alone.
+        first_phase: the phase in which a run begins.
+        races_made_rows: whether it finds out if rows that were made unasked pay; else it uses only the given ones.
         run: its directory.
         settings: every hyperparameter.
         engine: trains and evaluates.
         train: rows to train on.
         validation: rows to choose by.
-        workers: where branches are trained side by side.
+        workers: train branches side by side.
         callbacks: called with every event that is written to the journal.
-        is_held_out: whether these were held out of the training rows, and not given apart.
+        is_held_out: whether the rows to choose by were held out of the training rows, and not given apart.
         is_trained: whether the given model was trained before.
-        given_rows: how many of the training rows, the first of them, were given; the others were made of these.
-        clock: what a time limit is counted by; None: it begins now, and no report follows.
-        from_checkpoint: the line of the journal to go on from; see ``runs.resumption``.
+        given_rows: number of the training rows, the first ones, that were given; the others were made of these.
+        clock: the clock of a time limit; None: it begins now, and no report follows.
+        from_checkpoint: the line of the journal from which to go on; see ``runs.resumption``.
         is_extended: whether the run goes on for longer than it was made for; ``settings`` say how long.
     """
 
@@ -143,7 +145,7 @@ class Surgeon(ABC):
 
     @cached_property
     def own(self) -> Any:
-        """What this search alone is set by: a ``settings_type``."""
+        """The settings of this search alone: a ``settings_type``."""
         return self.settings.of(self.settings_type)
 
     @property
@@ -177,23 +179,23 @@ class Surgeon(ABC):
 
     @abstractmethod
     def advance(self, state: State) -> tuple[list[Branch], int]:
-        """The branches that go on from a checkpoint, trained up to the next one, and how many epochs that took."""
+        """Train the branches of a checkpoint up to the next one; return those that go on, and the number of epochs."""
 
     @abstractmethod
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
 
     def sizes(self, given: Branch) -> tuple[int, int]:
-        """Parameters of the smallest and the largest network that will be trained, as far as one can tell before."""
+        """Parameters of the smallest and the largest network that will be trained, as far as is known before."""
         count = given.network.parameter_count
         return count, count
 
     def limit(self, given: Branch) -> int | None:
-        """Parameters that the result may have; None: as many as there are."""
+        """Number of parameters that the result may have; None: any number."""
         return None
 
     def effort(self) -> float:
-        """How many networks of the largest size are trained for each epoch of the run, about."""
+        """Estimated number of networks of the largest size that are trained for each epoch of the run."""
         return 1.0
 
     def searching(self, given: Branch) -> float:
@@ -201,7 +203,7 @@ class Surgeon(ABC):
         return 0.0
 
     def conclude(self, state: State) -> None:  # noqa: B027 - only some searches have anything left to do
-        """What is left to do when the time, or all epochs, are over."""
+        """Do what is left to do when the time, or all epochs, are over."""
 
     def lengthen(self, state: State) -> None:
         """Let the search go on where it was over, since the run is longer now."""
@@ -217,7 +219,7 @@ class Surgeon(ABC):
         return True
 
     def measured(self, branch: Branch, state: State) -> None:  # noqa: B027 - only some searches keep a front
-        """Told of every branch of a checkpoint, the given model included, before ``result`` is asked."""
+        """Take notice of a branch of a checkpoint, the given model included, before ``result`` is asked."""
 
     def _start(self) -> State:
         """Measure the given model, which is branch 0."""
@@ -235,7 +237,7 @@ class Surgeon(ABC):
         return state
 
     def _restored(self, last: events.Resumable) -> State:
-        """The state of a checkpoint, which only callbacks are told of: the journal has it."""
+        """Restore the state of a checkpoint; only callbacks are told of it, since the journal has it."""
         state = restored(last, self.run.branches)
         if not self.run.best.exists():  # runs did not always write it at the first checkpoint
             self.run.write_best(state.best.file_name)
@@ -255,7 +257,7 @@ class Surgeon(ABC):
 
     @property
     def deadline(self) -> float:
-        """Seconds after which nothing more is trained: what is left of a time limit is for the end of the run."""
+        """Seconds after which nothing more is trained; the rest of a time limit is for the end of the run."""
         limit = self.settings.time_limit
         return math.inf if limit is None else self._clock.deadline(limit)
 
@@ -270,9 +272,9 @@ class Surgeon(ABC):
         draw: int = 0,
         parents: Sequence[Branch] | None = None,
     ) -> Iterator[tuple[Candidate, Branch, Branch]]:
-        """Candidates with their parents and the branches that they make; what cannot be done is dropped.
+        """Yield candidates with their parents and the branches that they make; impossible ones are dropped.
 
-        ``parents`` are the branches that they are made of, by default those of the state.
+        ``parents`` are the branches from which they are made, by default those of the state.
         """
         known = {branch.number: branch for branch in (state.branches if parents is None else parents)}
         for candidate in chosen:
@@ -295,7 +297,7 @@ class Surgeon(ABC):
         score: float = 1.0,
         draw: int = 0,
     ) -> int:
-        """Tell of a surgery that is about to be tried; the number of the branch that it will make."""
+        """Tell of a surgery that is about to be tried; return the number of the branch that it will make."""
         number, state.next_number = state.next_number, state.next_number + 1
         self.tell(
             events.Proposed(
@@ -322,25 +324,25 @@ class Surgeon(ABC):
             self.tell(events.Operated(event="operated", branch=number, **spectra(network, surgery, operated.network)))
             if state is not None:
                 state = state.mapped(network, operated.carry)
-            # A branch is what its file holds, wherever it is trained.
+            # A branch has the values of its file, wherever it is trained.
             network, _ = operated.network.as_stored()
             lineage = (*lineage, spell(surgery))
         return Branch(number, parent.number, str(candidate), network, lineage, parent.history, state=state)
 
     def moments_for(self, surgery: Surgery, network: Network) -> Moments | None:
-        """What a surgery goes by; None where it goes by nothing."""
+        """The moments that a surgery needs; None where it needs none."""
         return moments_for(surgery, network, self.train, self.sample)
 
     def heed(self, operated: Operated) -> None:  # noqa: B027 - most searches have nothing to keep
-        """Hear of a surgery that was done on the way to a branch."""
+        """Take notice of a surgery that was done on the way to a branch."""
 
     def job_options(self, state: State) -> dict[str, Any]:
-        """What else the search says of every job; fields of ``Job``."""
+        """Further fields of every ``Job`` that the search decides."""
         return {}
 
     @cached_property
     def sample(self) -> Array:
-        """Numbers of the training rows that data-aware surgeries go by."""
+        """Numbers of the training rows from which data-aware surgeries take moments."""
         return sample_rows(self.train, SAMPLE, self.settings.seed, among=self.given_rows)
 
     def train_on(
@@ -376,7 +378,7 @@ class Surgeon(ABC):
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
     def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
-        """Do the jobs side by side; those that end with finite weights, in the order given."""
+        """Do the jobs side by side; return those that end with finite weights, in the given order."""
         begun = time.perf_counter()
         performed = self._train(jobs)
         wall = time.perf_counter() - begun
@@ -415,11 +417,11 @@ class Surgeon(ABC):
         )
 
     def drop(self, branch: int, reason: str = SCORE) -> None:
-        """Tell that a branch does not go on; by default since others score higher."""
+        """Tell that a branch does not go on, by default because others score higher."""
         self.tell(events.Dropped(event="dropped", branch=branch, reason=reason))
 
     def _train(self, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
-        """What comes of each job; a branch whose training had ended before a kill is read from its file."""
+        """The results of the jobs; a branch whose training had ended before a kill is read from its file."""
         every: list[Job] = []
         found: dict[int, Done] = {}
 
@@ -442,7 +444,7 @@ class Surgeon(ABC):
 
     def decide(self, state: State, branches: list[Branch], epoch: int) -> None:
         """Enter the branches that go on into the state, write best.onnx and the checkpoint."""
-        # They come back from their files, so that a resumed run continues from the very same networks.
+        # They are read back from their files, so that a resumed run continues from the very same networks.
         before, is_trained = self.leading(state), epoch > state.epoch
         state.branches = [read_branch(self.run.branches / branch.file_name) for branch in branches]
         state.epoch = epoch
@@ -471,7 +473,7 @@ class Surgeon(ABC):
 
 
 def size_then_number(branch: Branch) -> tuple[int, int]:
-    """What decides between equally good branches."""
+    """The order of equally good branches."""
     return branch.network.parameter_count, branch.number
 
 

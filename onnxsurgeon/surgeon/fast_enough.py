@@ -1,4 +1,4 @@
-"""The largest network that is fast enough, found by measuring: the call itself takes time that no fewer units save."""
+"""The largest network that is fast enough, found by measuring, since a call takes time that fewer units do not save."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.surgeon.latency import Yardstick
 from onnxsurgeon.surgery import operate
 
-FINE = 1.05  # ratio of a network that is too slow to one that is fast enough, at which the search ends
+FINE = 1.05  # the search ends at this ratio of a network that is too slow to one that is fast enough
 
 
 class Latencies:
     """The latencies of a run's networks, in ms for a row, each measured beside the given one.
 
-    Networks of one shape take the same time, however the clock wavers: they are measured once.
+    Networks of one shape take the same time, however the clock wavers, so they are measured once.
 
     Args:
         given: path of the given model.
@@ -33,7 +33,7 @@ class Latencies:
         self._known: dict[str, float] = {}
 
     def of(self, network: Network, path: Path | None = None) -> float:
-        """That of a network, which is in the file at ``path`` or in none.
+        """The latency of a network, which is in the file at ``path`` or in none.
 
         Raises:
             EngineError: ONNX Runtime cannot run it.
@@ -53,14 +53,15 @@ class Latencies:
     def within(
         self, limit: float, network: Network, moments: Moments, plan: Callable[[int], Candidate | None], least: int
     ) -> int:
-        """How many parameters a plan may leave so that what comes of ``network`` takes at most ``limit`` ms.
+        """The number of parameters that a plan may leave of ``network`` so that the result takes at most ``limit`` ms.
 
         Args:
             limit: ms for a row.
-            network: what is too slow.
-            moments: of it, which the plans' surgeries go by.
-            plan: what leaves at most so many parameters, or as near as it comes; None where nothing can go.
-            least: parameters that no plan goes below; they are what is found where all larger networks are too slow.
+            network: the network that is too slow.
+            moments: its moments, for the plans' surgeries.
+            plan: makes a candidate of at most a number of parameters, or as near as possible; None where nothing can
+                go.
+            least: parameters below which no plan goes; this is the answer where all larger networks are too slow.
         """
 
         def measure(candidate: Candidate) -> float:

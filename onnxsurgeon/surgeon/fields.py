@@ -1,6 +1,6 @@
-"""How a setting of a run describes itself: default, meaning, unit, range, choices, group; and how it is checked.
+"""The description of a run's setting: default, meaning, unit, range, choices, group; and the check of its value.
 
-Options of the command line, their help and the checks of values are made of these. Importing this must not import numpy
+Options of the command line, their help and the checks of values are made from these. This module must not import numpy
 or onnx.
 """
 
@@ -16,12 +16,12 @@ from onnxsurgeon.quantities import Quantity
 from onnxsurgeon.suggestions import did_you_mean
 from onnxsurgeon.training.settings import setting
 
-LARGEST = 2**63 - 1  # whole number that can be meant, and that files and libraries hold
+LARGEST = 2**63 - 1  # the largest whole number that anyone can mean, and that files and libraries hold
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a setting may have: from ``least`` to ``most``, which are among them or not."""
+    """The values that a setting may have: from ``least`` to ``most``, which may or may not be among them."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -65,9 +65,9 @@ def quantity(default: Any, text: str, kind: Quantity, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """What a search of its own is set by: derive from this, each field a ``setting`` or ``quantity``.
+    """The base of the settings of one search: each field is a ``setting`` or ``quantity``.
 
-    Each field becomes an option of ``evolve``, under a heading of the search, and is checked by what it says of itself.
+    Each field becomes an option of ``evolve``, under a heading of the search, and is checked by its description.
 
     Raises:
         SettingsError: a value is out of range; the text names the setting.
@@ -80,10 +80,10 @@ class OwnSettings:
 
 
 def check_fields(settings: Any) -> None:
-    """Read quantities, and see that every field has a value that it may have.
+    """Read quantities, and check the value of every field.
 
     Raises:
-        SettingsError: one has not; the text names it as the command line does.
+        SettingsError: a value is not allowed; the text names the setting as the command line does.
     """
     described = fields(settings)
     for entry in described:
@@ -108,7 +108,7 @@ def require_choice(value: str, choices: Iterable[str], name: str) -> None:
 
 
 def choices_of(choices: Any) -> tuple[str, ...]:
-    """The choices of a field's metadata, which may be a function that knows them."""
+    """The choices of a field's metadata, which may be a function that returns them."""
     return tuple(choices() if callable(choices) else choices)
 
 

@@ -1,4 +1,4 @@
-"""How many bytes a network's file has, before it is written: graph and metadata included."""
+"""The size of a network's file before it is written, with graph and metadata."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RESULT = "best.onnx"
 
 
 def bytes_as_written(network: Branch | Network, name: str = RESULT) -> int:
-    """Bytes of the file called ``name`` that a branch, or a bare network, would be written to.
+    """Bytes of the file called ``name`` to which a branch, or a bare network, would be written.
 
-    External data counts, as far as the file has any; so does a branch's metadata, which tells where it comes from.
+    External data counts, as far as the file has any; so does a branch's metadata, which tells its origin.
 
     Raises:
         ModelError: the graph is too large for a file.
@@ -36,10 +36,10 @@ def bytes_besides_parameters(network: Branch | Network, name: str = RESULT) -> i
 
 
 def parameters_within(limit: int, network: Branch | Network) -> int:
-    """How many parameters a network in this one's graph may have so that its file has at most ``limit`` bytes.
+    """The number of parameters with which a network in this one's graph has a file of at most ``limit`` bytes.
 
-    0 or less where the graph alone is too large. Another number of layers, and the surgeries that lead there, change
-    the graph and its metadata a little: what comes of it is to be measured.
+    It is 0 or less where the graph alone is too large. Another number of layers, and the surgeries that lead there,
+    change the graph and its metadata a little, so the result has to be measured.
     """
     bare = network.network if isinstance(network, Branch) else network
     width = max(segment.file_dtype.itemsize for segment in bare.segments)

@@ -1,4 +1,4 @@
-"""What the searches share that keep a front: every network of a checkpoint enters it, and the result is read off it.
+"""What the searches with a front share: every network of a checkpoint enters it, and the result is read off it.
 
 One file: a class whose steps share the front, the limits and what a latency costs to measure.
 """
@@ -43,18 +43,16 @@ from onnxsurgeon.surgeon.objective import Given, Limits, choose, front, least_ac
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
 from onnxsurgeon.surgeon.trainer import train_branch
 
-FEWEST = 8  # epochs of a run that makes networks larger or smaller than it has to: fewer are for training alone
+FEWEST = 8  # epochs of a run that makes networks larger or smaller than it has to; fewer are for training alone
 SEGMENT = 5  # epochs between two checkpoints of a cycle
-SMALLEST = (
-    1 / 30
-)  # of the parameters that shrinking begins with: where the front ends, if the given model is not smaller
+SMALLEST = 1 / 30  # of the parameters with which shrinking begins; the front ends there, or at a smaller given model
 FINEST = 0.98  # share of the parameters: where a step would keep more, the smallest network is found
 METADATA = 256  # bytes by which a file's metadata may grow while the network is trained
-MOST_LOST = 0.01  # of the metric, by a network that counts as no worse; few rows would let more pass
+MOST_LOST = 0.01  # of the metric, for a network that counts as no worse; few rows would let more pass
 CAUTION = 0.5  # standard errors
 SURE = 2.0  # standard errors, where nobody asked for a smaller network
-LOST_OF_ITSELF = 0.01  # of agreement or fidelity, by the smallest network that is wanted where nothing is asked for
-PROBE = 64  # training steps that tell the pace
+LOST_OF_ITSELF = 0.01  # of agreement or fidelity, for the smallest network that is wanted where nothing is asked for
+PROBE = 64  # training steps by which the pace is measured
 
 
 class FrontSearch(Surgeon):
@@ -79,7 +77,7 @@ class FrontSearch(Surgeon):
 
     @cached_property
     def given(self) -> Given:
-        """What some wishes are relative to."""
+        """The values to which some wishes are relative."""
         return Given(self.given_branch.network.parameter_count, self.given_branch.accuracy)
 
     @cached_property
@@ -89,15 +87,15 @@ class FrontSearch(Surgeon):
 
     @cached_property
     def has_accuracy(self) -> bool:
-        """Whether an accuracy is asked for, and the smallest network that has it."""
+        """Whether an accuracy is asked for, so that the smallest network that has it is wanted."""
         settings = self.settings
         return any(each is not None for each in (settings.min_accuracy, settings.tolerance, settings.lose))
 
     @property
     def is_to_be_small(self) -> bool:
-        """Whether nothing is asked for, and so the smallest network that is no worse.
+        """Whether nothing is asked for, so that the smallest network that is no worse is wanted.
 
-        Who gives an untrained network wants an accurate one: half of the time spent on smaller ones, and then the
+        For an untrained network an accurate one is wanted: half of the time spent on smaller ones, and then the
         smallest within a standard error, cost 0.02 of accuracy on diamonds' cuts.
         """
         return self.settings.has_no_wish and self.is_trained
@@ -113,7 +111,8 @@ class FrontSearch(Surgeon):
     def most(self, branch: Branch) -> int | None:
         """The limits as a number of parameters of networks like this one; None: there is none.
 
-        One on latency is what the largest has, by bisection, that is fast enough as measured.
+        For a limit on latency it is the number of the largest network that is fast enough as measured, found by
+        bisection.
         """
         found = [self.limits.parameters]
         if self.limits.size is not None:
@@ -129,10 +128,10 @@ class FrontSearch(Surgeon):
         return None if least is None else max(1, least)
 
     def _within_latency(self, branch: Branch, limit: float) -> int:
-        """To how many parameters a branch that is too slow is pruned to be fast enough."""
+        """The number of parameters to which a branch that is too slow is pruned to be fast enough."""
         network, depth = branch.network, branch.network.hidden_count
         have, least = network.parameter_count, least_count(network)
-        # What was found for a larger network of as many layers is tried first.
+        # The finding for a larger network of as many layers is tried first.
         if self._fast_enough.get(depth, have) >= have:
             moments = self.moments_of(network)
             found = self._latencies.within(limit, network, moments, lambda most: self.plan(network, most), least)
@@ -140,22 +139,22 @@ class FrontSearch(Surgeon):
         return self._fast_enough[depth]
 
     def _within_bounds(self, network: Network) -> int:
-        """The limits on what is computed as a number of parameters; of the network that was asked for last, as then."""
+        """The limits on computation as a number of parameters; the last network's number is kept."""
         if self._within is None or self._within[0] is not network:
             found = parameters_within_bounds(network, self.limits.bounds, lambda each: self.plan(each, None))
             self._within = network, found
         return self._within[1]
 
     def moments_of(self, network: Network) -> Moments:
-        """What pruning all layers goes by; of the network that was asked for last, that of then."""
+        """The moments for pruning all layers; the last network's are kept."""
         if self._moments is None or self._moments[0] is not network:
             self._moments = network, calibrate(network, self.train, self.sample)
         return self._moments[1]
 
     def plan(self, network: Network, most: int | None) -> Candidate | None:
-        """Units taken from all layers for at most so many parameters, or as near to that as it comes.
+        """A candidate with units taken from all layers for at most ``most`` parameters, or as near to that as possible.
 
-        None: until the limits on what is computed are met.
+        None: until the limits on computation are met.
         """
         return shrinkage(network, self.moments_of(network), most, bounds=self.limits.bounds)
 
@@ -164,13 +163,16 @@ class FrontSearch(Surgeon):
         return self.most(given)
 
     def sizes(self, given: Branch) -> tuple[int, int]:
-        """From what the limits ask for, or where the front would end, to the given network."""
+        """From the size that the limits ask for, or where the front would end, to the given network."""
         count = given.network.parameter_count
         least = int(count * SMALLEST) if self.is_walk else count
         return max(1, min(count, self.most(given) or count, least)), count
 
     def good_enough(self, state: State) -> Callable[[Entry], bool] | None:
-        """Which networks are accurate enough, so that the smallest of them is wanted; None: the most accurate is."""
+        """A test for networks that are accurate enough, where the smallest such is wanted.
+
+        None: the most accurate is.
+        """
         within = [entry for entry in state.front if self.limits.admits(entry)] or state.front
         least = least_accuracy(within, self.settings, self.given)
         lose = self.settings.lose
@@ -183,10 +185,10 @@ class FrontSearch(Surgeon):
         return self._no_worse(within) if self.is_to_be_small else None
 
     def _loses_little(self, entry: Entry, accuracy: float, scores: Array, lose: float) -> bool:
-        """Whether a network has lost no more than ``lose`` of an accuracy, with some caution: the smallest is lucky.
+        """Whether a network has lost no more than ``lose`` of an accuracy, with some caution.
 
-        What it has lost has to be below that by ``CAUTION`` standard errors, paired by row, unless it is nothing.
-        ``scores`` (rows,) are those of the network with that accuracy.
+        This is since the smallest is lucky. Unless it has lost nothing, its loss has to be below that by ``CAUTION``
+        standard errors, paired by row. ``scores`` (rows,) are those of the network with that accuracy.
         """
         lost = accuracy - entry.accuracy
         if lost <= 0 or lost > lose:
@@ -200,12 +202,12 @@ class FrontSearch(Surgeon):
 
     @cached_property
     def is_measure(self) -> bool:
-        """Whether the given network is what is imitated: no other can be better, and few are as good."""
+        """Whether the given network is the one that is imitated: no other can be better, and few are as good."""
         imitates = any(task.imitates for task in self.validation.tasks)
         return imitates and self.given.accuracy >= 1 - LOST_OF_ITSELF / 100
 
     def _no_worse(self, entries: Iterable[Entry]) -> Callable[[Entry], bool]:
-        """Which networks are no worse than the best by more than chance: within a standard error, paired by row."""
+        """A test for networks that are no worse than the best by more than chance: a standard error, paired by row."""
         best = most_accurate(entries)
 
         def is_good(entry: Entry) -> bool:
@@ -216,13 +218,13 @@ class FrontSearch(Surgeon):
         return is_good
 
     def _is_surely_no_worse(self, entry: Entry) -> bool:
-        """Whether a network is right on as many rows as the given one, but for ``MOST_LOST`` of them, beyond luck.
+        """Whether a network is right on as many rows as the given one, except for ``MOST_LOST`` of them, beyond luck.
 
-        Of many networks that are tried, the one that is taken is lucky, and rows that were held out of the training
-        rows may be such as the given network was trained on, which what is made of it remembers: what it may have lost
-        is two standard errors more, paired by row, than what was seen, with one row more on which they differ. (Of
-        1,438 digits 144 decided; a network of a fifth of the size was right on all of these, and on 0.012 less of the
-        test rows.) Of a regression nothing is said here.
+        Of many networks that are tried, the chosen one is lucky. And rows that were held out of the training rows may
+        be ones on which the given network was trained, and which its descendants remember. So a network may have lost
+        two standard errors more, paired by row, than was seen, with one row more on which they differ. (Of 1,438 digits
+        144 decided; a network of a fifth of the size was right on all of these, and on 0.012 less of the test rows.)
+        For a regression this does not decide.
         """
         scores = self._given_scores
         if not self.is_held_out or not np.isin(scores, (0, 1)).all():
@@ -260,11 +262,12 @@ class FrontSearch(Surgeon):
         )
 
     def result(self, state: State) -> Branch:
-        """What is read off the front.
+        """The branch that is read off the front.
 
-        A given model that was trained stays, where that is allowed, unless what has a better metric has it by more than
-        chance: few rows decide little. (Of diabetes' 442 rows 35 decided; what was better on these by 0.05 was worse on
-        the test rows by 0.02.) Where nothing is asked for, so it is with what is not surely as good (``_no_worse``).
+        A given model that was trained stays, where that is allowed, unless a network has a better metric by more than
+        chance: few rows decide little. (Of diabetes' 442 rows 35 decided; a network that was better on these by 0.05
+        was worse on the test rows by 0.02.) Where nothing is asked for, it also stays unless another is surely as good
+        (``_no_worse``).
         """
         if state.search.phase == REFIT:
             return state.branches[0]
@@ -300,13 +303,13 @@ class FrontSearch(Surgeon):
         return row_scores(self.given_branch.network, self.engine, self.validation)
 
     def job_options(self, state: State) -> dict[str, Any]:
-        """Nothing is dropped out unasked where the given network was trained."""
+        """Options by which nothing is dropped out unasked where the given network was trained."""
         return {"is_trained": self.is_trained}
 
     # Time.
 
     def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
-        """As of every search; a job that is done alone tells the pace."""
+        """Do the jobs as every search does; a job that is done alone gives the pace."""
         performed = super().perform(state, jobs)
         if len(performed) == 1:
             ((job, done),) = performed
@@ -315,9 +318,10 @@ class FrontSearch(Surgeon):
         return performed
 
     def probe(self, state: State) -> bool:
-        """Where time is limited, note the pace before anything is trained: some steps on a copy that nobody keeps.
+        """Where time is limited, measure the pace before anything is trained, by some steps on a copy.
 
-        False: there is no time for an epoch.
+        Returns:
+            Whether there is time for an epoch.
         """
         if self.settings.time_limit is None or self._pace.is_known:
             return True
@@ -350,7 +354,7 @@ class FrontSearch(Surgeon):
         return self._pace.epochs(state.branches[0].network.parameter_count, seconds) >= 1
 
     def left(self, state: State) -> int:
-        """How many more epochs the network is trained: those of the run, or fewer in the time that is left."""
+        """Number of epochs that the network is still trained: those of the run, or fewer in the time that is left."""
         settings, parameters = self.settings, state.branches[0].network.parameter_count
         left = settings.epochs - state.epoch
         if settings.time_limit is None:
@@ -373,7 +377,7 @@ class FrontSearch(Surgeon):
         state.search = replace(search, end=min(search.end, state.epoch + left))
 
     def _turns(self, state: State) -> int:
-        """How many networks each worker trains one after the other."""
+        """Number of networks that each worker trains one after the other."""
         return -(-len(state.branches) // self.workers.count)
 
     # Cycles.
@@ -384,12 +388,12 @@ class FrontSearch(Surgeon):
         return state.search.begin * per_epoch, state.search.end * per_epoch
 
     def go_on(self, state: State) -> tuple[list[Branch], int]:
-        """The next part of a cycle."""
+        """Train the next part of a cycle."""
         epochs = min(SEGMENT, state.search.end - state.epoch)
         return self.train_on(state, state.branches, epochs, what="the network", cycle=self.cycle(state)), epochs
 
     def next_cycle(self, state: State) -> Cycle | None:
-        """How shrinking goes on; where the network has lost too much, with the last one that had not.
+        """The next cycle of shrinking; where the network has lost too much, it goes on from the last one that had not.
 
         None: the smallest network is found.
         """
@@ -409,18 +413,21 @@ class FrontSearch(Surgeon):
         return None if halvings and cycle.most > FINEST * have else cycle
 
     def floor(self, state: State) -> int:
-        """Parameters below which no network is looked for, unless a limit asks for it."""
+        """Number of parameters below which no network is looked for, unless a limit asks for it."""
         return max(1, min(self.given.parameters, int(state.search.top * SMALLEST)))
 
     # Networks that are measured as they are.
 
     def untrained(self, state: State, candidate: Candidate, parent: Branch) -> Branch | None:
-        """The candidate made of ``parent`` and measured without training, entered into the front; None: cannot be."""
+        """The candidate made of ``parent``, measured without training and entered into the front.
+
+        None: it cannot be made.
+        """
         for _, _, branch in self.operated(state, [candidate], parents=[parent]):
             metrics = self.engine.evaluate(branch.network, self.validation)
             position, epoch = self.window(state, 0)[0], float(state.epoch)
             measurement = Measurement(position, epoch, RECUPERATED, metrics.accuracy, metrics.loss)
-            trained = tuple(each for each in branch.history if each.stage == TRAINED)  # of others one is enough
+            trained = tuple(each for each in branch.history if each.stage == TRAINED)  # of the others one is enough
             branch = replace(branch, history=trained)
             made = branch.measured(branch.network, branch.state, measurement, -metrics.loss)
             write_branch(made, self.run.branches)
@@ -430,7 +437,7 @@ class FrontSearch(Surgeon):
         return None
 
     def conclude(self, state: State) -> None:
-        """In the last resort, bring the network within the limits without training."""
+        """As a last resort, bring the network within the limits without training."""
         if any(map(self.limits.admits, state.front)):
             return
         branch = read_branch(self.run.branches / self._chosen(state).file)
@@ -445,4 +452,4 @@ class FrontSearch(Surgeon):
             if made is None or made.network.parameter_count >= have:
                 return
             self.decide(state, [made], state.epoch)
-            branch = made  # and not what is nearest to the limit: a smaller network need not be faster
+            branch = made  # and not the one nearest to the limit: a smaller network need not be faster

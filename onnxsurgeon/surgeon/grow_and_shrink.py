@@ -1,11 +1,11 @@
 """Grow, anneal, then shrink along the front: the search behind the objectives accuracy and pareto.
 
-A run has three phases. While layers grow, every few epochs there is a competition of several shapes that the network
-could grow to; each rung of training ends with the learning rate at 0, and the half with the larger losses is given up
-(successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or at ``PARAMETERS_PER_ROW``.
-Then the network settles: the learning rate falls to 0. Where only accuracy counts, several copies do, each on batches
-of its own, and become one network; if that is the result, they do so once more, on all rows (``ensemble``). Where a
-limit, a tolerance or the front ask for smaller networks, units are pruned by what the data say they are worth, and each
+A run has three phases. While layers grow, every few epochs there is a competition of several shapes to which the
+network could grow; each rung of training ends with the learning rate at 0, and the half with the larger losses is given
+up (successive halving: Jamieson and Talwalkar, AISTATS 2016). Growth ends at the limit, or at ``PARAMETERS_PER_ROW``.
+Then the network settles: the learning rate falls to 0. Where only accuracy counts, several copies settle, each on
+batches of its own, and become one network; if that is the result, they settle once more, on all rows (``ensemble``).
+Where a limit, a tolerance or the front ask for smaller networks, units are pruned by their worth on the data, and each
 time the learning rate rises and falls once more (SGDR: Loshchilov and Hutter, ICLR 2017).
 """
 
@@ -33,23 +33,24 @@ from onnxsurgeon.surgeon.own_settings import GROW_AND_SHRINK, GrowAndShrinkSetti
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
-# Parameters for each training row that a network grows up to where no limit is below that; or so many for each input,
-# as a layer of a hundred units has, where rows are few and inputs many. Letting the network compete with the grown ones
-# ended growth too soon: after few epochs small networks are ahead (on Fashion-MNIST, 784-38-38-10 was).
+# The number of parameters for each training row up to which a network grows where no limit is below that; or the number
+# for each input, as in a layer of a hundred units, where rows are few and inputs many. A competition of the network
+# with the grown ones ended growth too soon: after few epochs small networks are ahead (on Fashion-MNIST, 784-38-38-10
+# was).
 PARAMETERS_PER_ROW, UNITS = 5, 100
-UNASKED = 20_000  # where no ensemble or front is asked for, it grows no larger than this, or than the rows are many
+UNASKED = 20_000  # where no ensemble or front is asked for, it grows no larger than this, or than the number of rows
 COMPETITORS = 2  # networks that are trained for a competition, when each rung is counted by its length
 
 
 @register
 class GrowAndShrink(FrontSearch):
-    """The search for untrained starts, and for what is to become larger; see the module."""
+    """The search for untrained starts, and for networks that are to become larger; see the module."""
 
     name: ClassVar[str] = GROW_AND_SHRINK
     settings_type: ClassVar[type[OwnSettings]] = GrowAndShrinkSettings
 
     def sizes(self, given: Branch) -> tuple[int, int]:
-        """Up to where layers grow."""
+        """The sizes up to which layers grow."""
         smallest, count = super().sizes(given)
         return smallest, max(count, self._most(given)) if self.settings.growth else count
 
@@ -58,7 +59,7 @@ class GrowAndShrink(FrontSearch):
         return self.settings.growth * COMPETITORS + (1 - self.settings.growth) * (self.settings.ensemble or 1)
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
-        """A competition of shapes to grow to, or the next part of a cycle."""
+        """Let shapes to grow to compete, or train the next part of a cycle."""
         search = state.search
         self._look_back(state)
         if not state.epoch:
@@ -106,7 +107,7 @@ class GrowAndShrink(FrontSearch):
         return max(1, min(left // rounds, self._affordable(state, rounds)))
 
     def _affordable(self, state: State, rounds: int) -> int:
-        """How many epochs a growth can have in the time for it; 1 as long as the pace is not known."""
+        """The number of epochs that a growth can have in the time for it; 1 as long as the pace is not known."""
         settings, (branch,) = self.settings, state.branches
         if settings.time_limit is None:
             return settings.epochs
@@ -116,12 +117,12 @@ class GrowAndShrink(FrontSearch):
         return int(epochs) if epochs < math.inf else 1
 
     def _most(self, branch: Branch) -> int:
-        """Parameter count up to which the network grows: ``overgrowth`` times a limit, or what the rows are enough for.
+        """Parameter count up to which the network grows.
 
-        A limit above that is none. Of 14 tables of 130 to 1,800 rows, three seeds, 9 came out worse where networks grew
-        to three times 10,000 parameters and were pruned to these: R² of diabetes 0.43 and not 0.53, of Housing 0.58 and
-        not 0.63. A hundred units are for images: 2,000 of Fashion-MNIST had 0.818 with 9,000 parameters, two seeds,
-        0.824 with 20,000.
+        ``overgrowth`` times a limit, or the number that fits the rows. A limit above that does not count. Of 14 tables
+        of 130 to 1,800 rows, three seeds, 9 came out worse where networks grew to three times 10,000 parameters and
+        were pruned to these: R² of diabetes 0.43 and not 0.53, of Housing 0.58 and not 0.63. A hundred units are for
+        images: 2,000 of Fashion-MNIST had 0.818 with 9,000 parameters, two seeds, 0.824 with 20,000.
         """
         limit, settings, rows, enough = self.most(branch), self.settings, self.train.rows, self._enough
         if limit is None:
@@ -134,7 +135,7 @@ class GrowAndShrink(FrontSearch):
 
     @property
     def _enough(self) -> int:
-        """How many parameters the rows are enough for."""
+        """The number of parameters for which there are enough rows."""
         features = self.given_branch.network.frame.trunk.features.values()
         inputs = sum(math.prod(size or 1 for size in shape) for shape in features)
         return max(PARAMETERS_PER_ROW * self.train.rows, UNITS * inputs)
@@ -142,8 +143,8 @@ class GrowAndShrink(FrontSearch):
     def _overgrowth(self, limit: int | None) -> float:
         """How many times as large as a limit allows the network grows, to be pruned to it.
 
-        Of what has convolutions not at all: epochs of three times the multiplications are as much longer, and what that
-        gains of dense networks is little.
+        Networks with convolutions do not overgrow: epochs of three times the multiplications are as much longer, and
+        dense networks gain little by it.
         """
         settings = self.settings
         is_plain = limit is None or limit >= self._enough or settings.shrinkage == 0 or settings.epochs < FEWEST
@@ -151,7 +152,10 @@ class GrowAndShrink(FrontSearch):
         return 1.0 if is_plain or settings.objective == "pareto" else settings.overgrowth
 
     def _settling(self, state: State) -> int:
-        """For how many epochs the network settles: where smaller ones are wanted, at least one is left for them."""
+        """The number of epochs for which the network settles.
+
+        Where smaller ones are wanted, at least one is left for them.
+        """
         left = self.left(state)
         if not self._is_to_shrink(state):
             return left
@@ -162,14 +166,14 @@ class GrowAndShrink(FrontSearch):
         return self.is_walk or not self.limits.admits(self._entry(state.branches[0]))
 
     def _grow(self, state: State, candidates: Sequence[Candidate], epochs: int) -> tuple[list[Branch], int]:
-        """Let grown networks compete; the winner, and its epochs."""
+        """Let grown networks compete; return the winner, and its epochs."""
         start, stop = self.window(state, epochs)
         return [self._compete(state, candidates, start, stop, None)], epochs
 
     def _compete(
         self, state: State, candidates: Sequence[Candidate], start: int, stop: int, cycle: tuple[int, int] | None
     ) -> Branch:
-        """Successive halving: the candidate that is left, trained from ``start`` to ``stop``.
+        """Successive halving: return the candidate that is left, trained from ``start`` to ``stop``.
 
         Each rung is as long as all before it. Where no candidate's weights stay finite, it is the network as it is.
         """
@@ -208,16 +212,16 @@ class GrowAndShrink(FrontSearch):
         return trained[0][1].branch
 
     def _members(self, state: State) -> int:
-        """How many networks settle side by side: as many as are asked for, if they can be joined."""
+        """The number of networks that settle side by side: as many as are asked for, if they can be joined."""
         (branch,) = state.branches
         return 1 if reason_against([branch.network]) else self.settings.ensemble or 1
 
     def _is_free(self, state: State) -> bool:
-        """Whether nothing but accuracy counts."""
+        """Whether only accuracy counts."""
         return not self.limits.are_any and not self._is_to_shrink(state)
 
     def _go_on(self, state: State) -> tuple[list[Branch], int]:
-        """The next part of a cycle; an ensemble's members become one network at its end."""
+        """Train the next part of a cycle; an ensemble's members become one network at its end."""
         epochs = min(SEGMENT, state.search.end - state.epoch)
         branches, cycle = state.branches, self.cycle(state)
         trained = self.train_on(state, branches, epochs, what="the network", cycle=cycle, are_members=True)
@@ -231,7 +235,7 @@ class GrowAndShrink(FrontSearch):
         return trained, epochs
 
     def _refitted(self, state: State, settled: Branch, members: int) -> Branch:
-        """Trained once more on all rows, if it is to be the result, and time plays no part."""
+        """Train the network once more on all rows, if it is to be the result and there is no time limit."""
         settings = self.settings
         if not settings.refit or not self.is_held_out or settings.time_limit is not None:
             return settled
@@ -246,12 +250,12 @@ class GrowAndShrink(FrontSearch):
         return branch
 
     def lengthen(self, state: State) -> None:
-        """Another cycle; one in which the network settles becomes longer."""
+        """Add another cycle; a cycle in which the network settles becomes longer."""
         search, end = state.search, self.settings.epochs
         if search.phase == GROW:
             return
         if search.phase in (DONE, REFIT) or state.epoch >= search.end:
-            # What was refitted has seen the rows that decide.
+            # A refitted network has seen the rows that decide.
             branch = read_branch(self.run.branches / self._chosen(state).file)
             phase = SHRINK if self._is_to_shrink(state) else SETTLE
             begin = replace(search, phase=phase, begin=state.epoch, root=branch.number, halvings=0)
@@ -262,7 +266,7 @@ class GrowAndShrink(FrontSearch):
             state.search = replace(search, end=end)
 
     def _shrink(self, state: State) -> tuple[list[Branch], int]:
-        """Take parameters away and begin a cycle with what is left; nothing goes that nobody asked for."""
+        """Take parameters away and begin a cycle with the rest; nothing goes unasked."""
         if not self._is_to_shrink(state):
             state.search = replace(state.search, phase=DONE)
             return state.branches, 0

@@ -1,4 +1,4 @@
-"""What a worker is asked for, and what comes of it."""
+"""The request to a worker, and its result."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Job:
         branch: as it was before.
         start: position of the first batch.
         stop: position behind the last one.
-        stage: what the measurement is called, RECUPERATED or TRAINED.
-        parent_accuracy: what the gain is measured against.
-        parent_parameters: what the parameter count is a fraction of.
+        stage: the stage of the measurement, RECUPERATED or TRAINED.
+        parent_accuracy: the accuracy against which the gain is measured.
+        parent_parameters: the parameter count of which the branch's is a fraction.
         cycle: positions where the learning rate's course begins and ends; None: it is constant, or that of the run.
-        member: which of an ensemble's members it is: they see other batches and masks.
+        member: number of the ensemble's member; members see different batches and masks.
         rate: factor of the learning rate.
         is_trained: whether the given network was trained before: unasked, nothing is dropped out then.
         uses_made: whether rows that were made of the given ones are trained on too.
-        refits: whether it is trained on the rows that decide as well; positions count batches of all rows then, and
-            the measurement stays the previous one.
+        refits: whether it is also trained on the rows that decide; positions count batches of all rows then, and the
+            measurement stays the previous one.
         keep_file: whether the branch's file is left as it is; it may hold more training already, from before a kill.
     """
 
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a job.
+    """The result of a job.
 
     Attributes:
         branch: as it is now; unchanged where its weights did not stay finite.

@@ -1,4 +1,4 @@
-"""How long ONNX Runtime takes for one row, on this machine."""
+"""The time that ONNX Runtime takes for one row, on this machine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import first_line, session
 
 WARM, RUNS, BLOCKS = 20, 50, 5
-FEWEST = 5  # runs in a block, below which a median tells nothing
+FEWEST = 5  # with fewer runs in a block, a median tells nothing
 LARGEST = 100_000_000  # bytes of models that are read in much less than a second
-SECONDS = 0.5  # that a model beside another is measured for, at most, if FEWEST runs a block are less
+SECONDS = 0.5  # the most time for measuring a model beside another, if FEWEST runs a block take less
 
 
 def latency_of(path: Path) -> float:
     """Time in ms that the model at ``path`` takes for one row of random values, on one thread.
 
-    The least of ``BLOCKS`` medians, each of ``RUNS``: what else the machine does can only make it longer.
+    It is the least of ``BLOCKS`` medians, each of ``RUNS`` runs, since other work of the machine only makes it longer.
 
     Raises:
         EngineError: ONNX Runtime cannot run the model.
@@ -35,9 +35,9 @@ def latency_of(path: Path) -> float:
 
 
 def latencies_of(paths: Sequence[Path], seconds: float = 1.0) -> list[float | None]:
-    """The same of several models, whose blocks take turns; None for all where it would take longer than ``seconds``.
+    """The same for several models, whose blocks take turns; None for all where it would take longer than ``seconds``.
 
-    None as well where one of them cannot be run: that is not what a caller of this wants to hear of.
+    All are None too where one of them cannot be run, since callers of this want no error.
     """
     nothing: list[float | None] = [None] * len(paths)
     try:
@@ -54,12 +54,12 @@ def latencies_of(paths: Sequence[Path], seconds: float = 1.0) -> list[float | No
 
 
 class Yardstick:
-    """Measures models beside one that stays: what slows the machine down slows both down, and is told from the ratio.
+    """Measures models beside one that stays: what slows the machine down slows both down, and cancels in their ratio.
 
     Single measurements of one model differ by a half where others use the machine; these differ by hundredths.
 
     Args:
-        path: of the model that stays.
+        path: path of the model that stays.
 
     Raises:
         EngineError: ONNX Runtime cannot run the model.
@@ -73,7 +73,7 @@ class Yardstick:
     def latency_of(self, path: Path) -> float:
         """Time in ms that the model at ``path`` takes for one row of random values, on one thread.
 
-        The median of ``BLOCKS`` ratios of medians, times the least median of the model that stays.
+        It is the median of ``BLOCKS`` ratios of medians, times the least median of the model that stays.
 
         Raises:
             EngineError: ONNX Runtime cannot run the model.
@@ -90,7 +90,7 @@ class Yardstick:
 
 
 def _stopwatch(path: Path) -> Callable[[], float]:
-    """A function that runs the model at ``path`` on a row, and returns the seconds that took."""
+    """A function that runs the model at ``path`` on a row, and returns the seconds."""
     model = to_model(load(path))
     feeds = random_inputs(model, rows=1)
     largest_tensor(model, {name: values.shape for name, values in feeds.items()}, name=str(path))
@@ -110,7 +110,7 @@ def _stopwatch(path: Path) -> Callable[[], float]:
 
 
 def _in_turns(watches: Sequence[Callable[[], float]], runs: int) -> list[float]:
-    """For each the least of its medians, in ms."""
+    """For each watch the least of its medians, in ms."""
     return [1e3 * min(medians) for medians in zip(*_blocks(watches, runs), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Every event of a run as one line in the log, through ``logging``: what a program that calls ``evolve`` sees of it."""
+"""Every event of a run as one line in the log, through ``logging``, for programs that call ``evolve``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from onnxsurgeon.runs import events
     from onnxsurgeon.runs.events import Event
 
-# Nothing is shown unless the program that calls wants it. Here and not in the package's __init__: every command's
-# --help would wait for ``logging``.
+# Nothing is shown unless the calling program wants it. It is set here and not in the package's __init__, where every
+# command's --help would wait for ``logging``.
 logging.getLogger("onnxsurgeon").addHandler(logging.NullHandler())
 logger = logging.getLogger("onnxsurgeon.surgeon")
-SCORE = "score"  # the reason of a drop that is no more than its place in the ranking
+SCORE = "score"  # the reason of a drop that is only its place in the ranking
 
 
 def log_event(event: Event) -> None:
@@ -40,13 +40,16 @@ def log_event(event: Event) -> None:
 
 
 def line_of(event: Event) -> str:
-    """The event as one line; "" for one that there is nothing to say of."""
+    """The event as one line; "" for an event that needs none."""
     describe = _LINES.get(event["event"])
     return "" if describe is None else describe(event)
 
 
 def near_chance(accuracy: float, classes: int) -> bool:
-    """Whether a model is about as good as guessing: it is untrained, or its inputs are not as it knows them."""
+    """Whether a model is about as good as guessing.
+
+    It is untrained, or its inputs are not of the kind that it knows.
+    """
     return bool(classes) and accuracy < 1.5 / classes
 
 
@@ -118,7 +121,7 @@ def _branch(branch: events.Known | events.Measured) -> str:
     return f"branch {branch['branch']} ({branch['surgery']}, {branch['topology']})"
 
 
-# Each for the kind of event that its argument says.
+# Each is for the kind of event that its argument says.
 _LINES: Mapping[str, Callable[[Any], str]] = {
     "run": _run,
     "started": _started,

@@ -1,4 +1,4 @@
-"""What a run is at, in a notebook: one place that is renewed with every event."""
+"""The progress of a run in a notebook, in one place that is renewed with every event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NotebookProgress:
     """A callback that shows a run's progress below a notebook's cell: ``evolve(…, callbacks=NotebookProgress())``.
 
     Attributes:
-        html: what is shown.
+        html: the text that is shown.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a user wants of the result: limits, and which of the networks found is read off for them."""
+"""A user's wishes for the result: limits, and the choice among the networks found."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onnxsurgeon.surgeon.settings import SurgeonSettings
 
 @dataclass(frozen=True)
 class Given:
-    """What some wishes are relative to: the given network's parameter count, and its accuracy on the rows that decide.
+    """The given network's parameter count and accuracy on the rows that decide, to which some wishes are relative.
 
-    ``shrink`` and ``lose`` are; others need none of it.
+    These wishes are ``shrink`` and ``lose``; others need none of it.
     """
 
     parameters: int
@@ -34,7 +34,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: SurgeonSettings, given: Given | None = None) -> Limits:
-        """Those that the settings state, one relative to the ``given`` network among them."""
+        """The limits in the settings, including one relative to the ``given`` network."""
         parameters = settings.max_parameters
         if settings.shrink is not None and given is not None:
             parameters = int(given.parameters / settings.shrink)
@@ -42,12 +42,12 @@ class Limits:
 
     @property
     def are_any(self) -> bool:
-        """Whether there is one."""
+        """Whether there is any limit."""
         return self != Limits()
 
     @property
     def bounds(self) -> Bounds:
-        """Those that are told from widths, and that no number of parameters stands for."""
+        """The limits that follow from widths, and that no number of parameters stands for."""
         return Bounds(self.multiplications, self.memory)
 
     def excess(self, entry: Entry) -> float:
@@ -67,7 +67,7 @@ class Limits:
 
 
 def front(entries: Iterable[Entry], limits: Limits | None = None) -> list[Entry]:
-    """The entries that no other dominates, by descending parameter count; what is within ``limits``, none beyond."""
+    """The entries that no other dominates, by descending parameter count; only those within ``limits``."""
     every = list({entry.branch: entry for entry in entries}.values())
     limits = limits or Limits()
 
@@ -99,10 +99,10 @@ def choose(
 ) -> Entry:
     """The entry that the settings ask for.
 
-    Among those within the limits: the smallest of at least ``min_accuracy``; or the smallest that is at most ``lose``
-    less accurate than the given network; or the smallest within ``tolerance`` of the best accuracy; or, with
-    ``is_good``, the smallest of which that is true; or the most accurate. Where none is within the limits, the one that
-    comes nearest; where none is accurate enough, the most accurate.
+    Among those within the limits it is the smallest with at least ``min_accuracy``; or the smallest that is at most
+    ``lose`` less accurate than the given network; or the smallest within ``tolerance`` of the best accuracy; or, with
+    ``is_good``, the smallest for which that is true; or the most accurate. Where none is within the limits, it is the
+    one that comes nearest; where none is accurate enough, the most accurate.
     """
     limits = Limits.of(settings, given)
     within = [entry for entry in entries if limits.admits(entry)]
@@ -118,12 +118,12 @@ def choose(
 
 
 def most_accurate(entries: Iterable[Entry]) -> Entry:
-    """The entry of the best accuracy; of equal ones, that of the least loss, then the smallest."""
+    """The entry of the best accuracy; of equal ones, the one with the least loss, then the smallest."""
     return min(entries, key=lambda entry: (-entry.accuracy, entry.loss, entry.parameters, entry.branch))
 
 
 def shortfall(entry: Entry, settings: SurgeonSettings, given: Given | None = None) -> str:
-    """What the settings ask for that the network does not have; "" where it has all."""
+    """The wishes in the settings that the network does not meet, in words; "" where it meets all."""
     missed = []
     for name, have in (
         ("max_parameters", entry.parameters),

@@ -1,7 +1,7 @@
-"""What each search is set by, beside what all of them share; by the search's name, so that help need not load it.
+"""The settings of each search alone, by the search's name, so that help need not load the search.
 
-A search of a stranger's has a dataclass of its own, which ``surgeon.evolve.register`` enters here. Importing this must
-not import numpy or onnx.
+A stranger's search has a dataclass of its own, which ``surgeon.evolve.register`` enters here. This module must not
+import numpy or onnx.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ OWN_SETTINGS: dict[str, type[OwnSettings]] = {
 
 
 def searches() -> tuple[str, ...]:
-    """What ``--search`` may be."""
+    """The choices of ``--search``."""
     return (AUTO, *OWN_SETTINGS)
 
 
@@ -122,7 +122,7 @@ def owners(name: str) -> Iterator[str]:
 
 
 def group_of(kind: type, name: str) -> str:
-    """The group in help of a dataclass's field: what its metadata say, or the search that it is a setting of."""
+    """The group in help of a dataclass's field: the one in its metadata, or the search to which the setting belongs."""
     group = kind.__dataclass_fields__[name].metadata.get("group")  # type: ignore[attr-defined]
     if group:
         return str(group)

@@ -1,7 +1,7 @@
-"""How far the branches that are being trained have come.
+"""The progress of the branches that are being trained.
 
-Written by the workers and read by whoever shows it, from any thread. It is no part of a run: nothing of it is in the
-journal, and nothing that is decided depends on it.
+The workers write it, and whoever shows it reads it, from any thread. It is no part of a run: nothing of it is in the
+journal, and no decision depends on it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.surgeon.jobs import Job
 
-# Steps that an engine is given at a time: about as often it is known how far it is, and can be stopped. One run of the
+# Steps that an engine gets at a time; after each piece its progress is known, and it can be stopped. One run of the
 # loop costs some 0.1 ms besides its steps, of which the fastest take 30 µs.
 PIECE = 1024
 
@@ -24,14 +24,14 @@ class ActiveJob:
 
     Attributes:
         branch: its number.
-        stage: what it will be when that is done, RECUPERATED or TRAINED.
-        surgery: what made it.
-        topology: as of ``Network.topology``.
-        parameters: how many it has.
+        stage: its stage when the job is done, RECUPERATED or TRAINED.
+        surgery: the surgery that made it.
+        topology: as in ``Network.topology``.
+        parameters: number of its parameters.
         start: position of the first batch.
         stop: position behind the last one.
         done: batches of these that are trained; on a cluster 0 until all are.
-        ended: whether all are trained, and the branch waits for others to be.
+        ended: whether all are trained, and the branch waits for others.
     """
 
     branch: int
@@ -51,7 +51,7 @@ class ActiveJob:
 
 
 class TrainingProgress:
-    """Counts training steps while they are done. May be used from several threads."""
+    """Counts training steps while they are done. Several threads may use it at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class TrainingProgress:
 
     @property
     def underway(self) -> list[ActiveJob]:
-        """The branches that are trained side by side, those that wait and those that have ended included."""
+        """The branches that are trained side by side, including those that wait and those that have ended."""
         with self._lock:
             return list(self._underway.values())
 
@@ -77,7 +77,7 @@ class TrainingProgress:
             self._underway.clear()
 
     def expect(self, job: Job) -> None:
-        """A job is given to a worker."""
+        """Note that a job is given to a worker."""
         branch, network = job.branch, job.branch.network
         each = ActiveJob(
             branch.number, job.stage, branch.surgery, network.topology, network.parameter_count, job.start, job.stop
@@ -86,21 +86,21 @@ class TrainingProgress:
             self._underway[branch.number] = each
 
     def advance(self, branch: int, steps: int) -> None:
-        """``steps`` more batches of the branch are trained; of one that is not expected, nothing is known."""
+        """Note that ``steps`` more batches of the branch are trained; a branch that is not expected is ignored."""
         with self._lock:
             each = self._underway.get(branch)
             if each is not None:
                 self._underway[branch] = replace(each, done=min(each.done + steps, each.steps))
 
     def end(self, branch: int) -> None:
-        """All batches of the branch are trained. Calling it again has no effect."""
+        """Note that all batches of the branch are trained. Calling it again has no effect."""
         with self._lock:
             each = self._underway.get(branch)
             if each is not None:
                 self._underway[branch] = replace(each, done=each.steps, ended=True)
 
     def counted(self, branch: int, batches: Iterable[Array]) -> Iterator[Array]:
-        """The batches, arrays (steps, batch), in pieces; each piece counts when the next one is asked for."""
+        """Yield the batches, arrays (steps, batch), in pieces; each piece counts when the next one is asked for."""
         for array in batches:
             for first in range(0, len(array), PIECE):
                 piece = array[first : first + PIECE]

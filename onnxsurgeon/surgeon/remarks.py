@@ -1,4 +1,4 @@
-"""What is to be said of a result, in sentences: whether it is worse than the given model, or is the given model."""
+"""Remarks on a result, in sentences: whether it is worse than the given model, or is the given model."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from onnxsurgeon.quantities import spell_share
 from onnxsurgeon.runs.footprint import spell_metric
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 
-FEW_ROWS = 1000  # to decide by: of fewer, more would tell more networks apart
+FEW_ROWS = 1000  # rows that decide: with more than the present few, more networks could be told apart
 FEW_EPOCHS = 100
 SLIGHT = 2  # times smaller: to ask for less than that is another wish
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the remarks go by.
+    """The facts on which the remarks depend.
 
     Attributes:
-        settings: of the run.
+        settings: settings of the run.
         is_given: whether the result is the given model.
         is_trained: whether the given model was trained before.
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
         is_held_out: whether the rows that decide were held out of the training rows, and not given apart.
         rows: number of rows that decide.
         test_rows: number of the test rows.
-        metric: what is measured.
-        before: the given model's on the test rows.
-        after: the result's there.
-        is_teacher: whether the given model is what is imitated, and the measure.
-        shortfall: what was asked for and not found, in words; "" where all was.
-        notes: what is said of the network; see ``Frame``.
+        metric: name of the metric.
+        before: the given model's metric on the test rows.
+        after: the result's metric there.
+        is_teacher: whether the given model is the one that is imitated, and the measure.
+        shortfall: what was asked for and not found, in words; "" where all was found.
+        notes: notes on the network; see ``Frame``.
     """
 
     settings: SurgeonSettings
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def remarks(outcome: Outcome) -> tuple[str, ...]:
-    """What is to be said; the first is that the result is worse, where it is."""
+    """The remarks; the first is that the result is worse, where it is."""
     said = []
     if outcome.is_worse:
         said.append(
@@ -82,7 +82,7 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _lost_on_the_test_rows(outcome: Outcome) -> str:
-    """What the result has there of what it was to keep, in words; "" where it has kept it, or nowhere."""
+    """What the result has on the test rows of what it was to keep, in words; "" where it has kept it."""
     settings, lost = outcome.settings, outcome.before - outcome.after
     if outcome.is_given or outcome.shortfall:
         return ""
@@ -114,7 +114,7 @@ def _asks_for_accuracy(settings: SurgeonSettings) -> bool:
 
 
 def _hints(outcome: Outcome) -> list[str]:
-    """What may lead to another result."""
+    """Hints on what may lead to another result."""
     settings, found = outcome.settings, []
     limit = "a larger limit" if outcome.shortfall else "a smaller limit"
     if settings.lose is not None:
@@ -134,7 +134,7 @@ def _hints(outcome: Outcome) -> list[str]:
 
 
 def _bounds(settings: SurgeonSettings) -> list[str]:
-    """What asks for less of a loss than was met."""
+    """Settings that ask for a smaller loss than the one found."""
     if not settings.heeds_wishes:
         return []
     if settings.lose is not None or settings.tolerance is not None:
@@ -147,7 +147,7 @@ def _bounds(settings: SurgeonSettings) -> list[str]:
 
 
 def _more(outcome: Outcome) -> list[str]:
-    """More of what a run takes: time, or rows to decide by; nothing where there is enough of both."""
+    """Hints to give a run more time, or more rows to decide by; empty where there is enough of both."""
     settings, found = outcome.settings, []
     if settings.time_limit is not None:
         found.append("a longer --time-limit")
@@ -161,7 +161,7 @@ def _more(outcome: Outcome) -> list[str]:
 
 
 def _limits(settings: SurgeonSettings) -> tuple[float | None, ...]:
-    """Every limit on what the result may take."""
+    """Every limit on the costs of the result."""
     return (
         settings.max_parameters,
         settings.max_size,

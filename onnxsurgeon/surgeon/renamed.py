@@ -1,7 +1,6 @@
-"""Names of settings as they were in the version before: still read, with a remark, and refused in the next one.
+"""Former names of settings: they are still read, with a remark, and will be refused in the next version.
 
-What is wanted (``objective``) and how it is sought (``search``) were one setting; other names said something else than
-they meant.
+What is wanted (``objective``) and how it is sought (``search``) were one setting; other names were misleading.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ RENAMED: Mapping[str, str] = {
     "epsilon_relative": "singular_relative",  # beside adamw's --epsilon
     "epsilon_absolute": "singular_absolute",
 }
-PAPER = "paper"  # an objective, when that was also how it is sought
+PAPER = "paper"  # an objective, when that also chose the search
 
 
 def renewed(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Settings by the names that they have now, and a remark on each that was called otherwise.
+    """Settings by their present names, and a remark on each that had its former name.
 
     Raises:
         SettingsError: one is given by its old name and by its new one.

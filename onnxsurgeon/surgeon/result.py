@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnxsurgeon.training.metrics import Metrics
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evolved(RunTable):
-    """What a run came to. Its history can be read as rows, as a DataFrame and as a notebook's table.
+    """The result of a run. Its history can be read as rows, as a DataFrame and as a notebook's table.
 
     Attributes:
         branch: the branch that is the result.
         run: the run directory.
-        validation_accuracy: what the result was chosen by.
+        validation_accuracy: the accuracy by which the result was chosen.
         test: accuracy and loss on the test split, touched once.
         start: the same of the given model.
         steps: training steps over all branches.
@@ -32,13 +32,13 @@ class Evolved(RunTable):
         after: those of the result.
         written_front: with objective pareto the networks that no other dominates, the largest first, as files in
             RUN/front; see ``front``.
-        is_refitted: whether it was trained once more on all rows, those included that it was chosen by.
-        shortfall: what was asked for and not found, in words; "" where all was.
+        is_refitted: whether it was trained once more on all rows, including those by which it was chosen.
+        shortfall: what was asked for and not found, in words; "" where all was found.
         is_worse: whether the result is worse than the given model by more than chance on the test rows (paired by row,
             one-sided, 5 %).
-        remarks: what else is to be said, in sentences: the first is that it is worse, where it is; that it has lost
-            more on the test rows than was asked for; that it is the given model, and what to try; that the given model
-            may have been trained on the rows that decide.
+        remarks: remarks in sentences: the first is that it is worse, where it is; others are that it has lost more on
+            the test rows than was asked for; that it is the given model, and what to try; that the given model may have
+            been trained on the rows that decide.
     """
 
     branch: Branch
@@ -85,14 +85,14 @@ class Evolved(RunTable):
     def front(self) -> tuple[RunModel, ...]:
         """The models that no other of the run beats in accuracy with as few parameters, the largest first.
 
-        With objective pareto those of RUN/front, which no other beats in latency either.
+        With objective pareto they are those of RUN/front, which no other beats in latency either.
         """
         if not self.written_front:
             return super().front
         return tuple(RunModel(self.run, **asdict(entry)) for entry in self.written_front)
 
     def summary(self) -> str:
-        """What the run came to, in a few lines: each figure before and after, surgeries, remarks."""
+        """The result of the run in a few lines: each figure before and after, surgeries, remarks."""
         measured = measured_figure(self.test.metric, self.start.accuracy, self.test.accuracy)
         found = [*figures(self.before, self.after), measured]
         width = max(len(each.name) for each in found)

@@ -1,4 +1,4 @@
-"""Start and resume runs: from a model, a data set and settings to a result."""
+"""Starts and resumes runs: from a model, a data set and settings to a result."""
 
 from __future__ import annotations
 
@@ -69,35 +69,35 @@ def evolve(
     Args:
         model: an ONNX model: a path, bytes, an ``onnx.ModelProto`` or a ``Network``.
         data: name of a data set or path of the user's own, as for ``load_dataset``; or a ``Dataset``; a pair (X, y) of
-            arrays; arrays by name, as in an .npz file; a pandas DataFrame, with ``target``. A run on what is in memory
-            is resumed with the same rows, given again.
+            arrays; arrays by name, as in an .npz file; a pandas DataFrame, with ``target``. A run on rows in memory is
+            resumed with the same rows, given again.
         settings: hyperparameters, or some of them by name; by default those of preset "default".
         options: how rows become the model's input.
-        freeze: layers that are not trained, nor operated on, as ``inspect`` lists them: nodes' names, patterns such as
-            "encoder.*", or numbers of hidden layers.
-        train_only: the only layers that are; "*" for all, also those that the file marks as frozen.
+        freeze: layers that are neither trained nor operated on, as ``inspect`` lists them: nodes' names, patterns such
+            as "encoder.*", or numbers of hidden layers.
+        train_only: the only layers that are trained; "*" for all, also those that the file marks as frozen.
         engine: "auto", "loop" or "artifacts".
         device: "cpu" or "cuda".
         target: columns of a table to predict, or the .npy file of labels; see ``load_dataset``.
         impute: what fills a table's missing values.
         validation_fraction: share of the training rows to choose by.
         teacher: path of an ONNX model whose outputs are imitated: alone where the rows have no labels, else beside
-            these; see ``SurgeonSettings.teacher_weight``. Without labels and a teacher, the model's own are.
+            these; see ``SurgeonSettings.teacher_weight``. Without labels and a teacher, the model's own outputs are.
         workers: branches trained side by side, a number, or a Dask cluster, "dask://HOST:PORT"; None: one for each
             processor. The result does not depend on it.
         run_dir: a folder to make; by default runs/MODEL-DATA-N with the next free N.
         data_dir: where the data set's files lie.
         out: where best.onnx is copied to.
         overwrite: whether ``out`` may exist.
-        callbacks: a function, or several, called with every event; see ``onnxsurgeon.runs.events``. What one raises
+        callbacks: a function, or several, called with every event; see ``onnxsurgeon.runs.events``. An error of one
             ends the run, which can be resumed; ``StopRun`` lets it finish at the next decision point.
         track: "tensorboard", "mlflow" or both: other tools to log to; see ``onnxsurgeon.tracking``.
         progress: see ``load_dataset``.
-        training_progress: told how many steps are trained, while they are; to be read from another thread.
-        clock: what a time limit is counted by; by default it begins now, and no report follows.
+        training_progress: counts the steps while they are trained; to be read from another thread.
+        clock: the clock of a time limit; by default it begins now, and no report follows.
 
     Raises:
-        OnnxSurgeonError: something given cannot be used; says what, before anything is written.
+        OnnxSurgeonError: an argument cannot be used; says why, before anything is written.
     """
     clock = clock or Clock(time.perf_counter())
     settings = _settings(settings)
@@ -163,13 +163,13 @@ def resume(
     training_progress: TrainingProgress | None = None,
     clock: Clock | None = None,
 ) -> Evolved:
-    """Continue the run in ``run_dir`` from its last checkpoint; ends with the same best.onnx as if never stopped.
+    """Continue the run in ``run_dir`` from its last checkpoint; it ends with the same best.onnx as if never stopped.
 
-    ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", that it goes on from; 0:
-    it begins anew. What comes after that line is given up. ``epochs`` makes the run longer than it was made for; its
-    journal tells so, and resumed once more it is as long as that. Of a run whose rows were in memory, ``data`` are the
-    same rows, as ``evolve`` takes them. Whether the run was tracked is not remembered: ``track`` says so anew. The
-    other arguments are those of ``evolve``.
+    ``from_checkpoint`` is the number of another line of its journal, a "started" or "decided", from which it goes on;
+    with 0 it begins anew. The lines behind that one are given up. ``epochs`` makes the run longer than it was made for;
+    the journal records that, so that it has this length when it is resumed once more. For a run whose rows were in
+    memory, ``data`` are the same rows, as ``evolve`` takes them. The run does not remember whether it was tracked:
+    ``track`` says so anew. The other arguments are those of ``evolve``.
 
     Raises:
         RunError: the folder is no run directory, its data set or a file has changed, or a line of its journal is
@@ -188,11 +188,11 @@ def resume(
         engine, device = record["engine"], record["device"]
         folder = Path(given["folder"]) if given["folder"] else None
         name, digest = given["name"], given["digest"]
-        taught = record.get("teacher")  # runs from before there were teachers do not have it
+        taught = record.get("teacher")  # runs recorded before there were teachers lack it
         teacher = RecordedTeacher(str(taught["file"]), str(taught["sha256"])) if taught else None
-        # Runs from before it was told count as untrained.
+        # Runs recorded before this entry existed count as untrained.
         start = Start(**record.get("start", {"is_trained": False, "reason": ""}))
-        # Runs from before tables could be read do not have these.
+        # Runs recorded before tables could be read lack these.
         rows: dict[str, Any] = {"target": tuple(given.get("target", ())), "impute": given.get("impute")}
         rows["validation_fraction"] = given.get("validation_fraction")
     except (KeyError, TypeError) as error:
@@ -219,7 +219,7 @@ def resume(
                 "other-data",
             )
         if last.event is not None:
-            restored(last.event, run.branches)  # what cannot be gone on with is told before anything is written
+            restored(last.event, run.branches)  # a state that cannot be restored is refused before anything is written
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
         splits = split_rows(teaching)
         teaching.write(run.path)
@@ -231,7 +231,7 @@ def resume(
 
 
 def _lengthened(settings: SurgeonSettings, epochs: int) -> SurgeonSettings:
-    """The settings of a run of so many epochs.
+    """The settings of a run of ``epochs`` epochs.
 
     Raises:
         SettingsError: it would be no longer than it is.
@@ -252,7 +252,7 @@ def _finish(
     overwrite: bool,
     other_versions: Sequence[str] = (),
 ) -> Evolved:
-    with surgeon.run.exclusive():  # which ends after the last of the workers' jobs
+    with surgeon.run.exclusive():  # it ends after the last of the workers' jobs
         with surgeon.workers:
             surgeon.announce(opening(surgeon, splits, start, other_versions))
             state = surgeon.evolve()
@@ -265,10 +265,10 @@ def _finish(
 
 
 def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSettings:
-    """Settings, of which some may be given by name.
+    """Make settings of some that are given by name.
 
     Raises:
-        SettingsError: it is something else, or a name is none of a setting.
+        SettingsError: the argument is something else, or a name is no setting's.
     """
     if given is None or isinstance(given, Mapping):
         return SurgeonSettings.from_preset(**(given or {}))
@@ -280,7 +280,7 @@ def _settings(given: SurgeonSettings | Mapping[str, Any] | None) -> SurgeonSetti
 
 
 def _texts(given: Sequence[str], name: str) -> tuple[str, ...]:
-    """Names, of which one may come by itself.
+    """Names, where one may come by itself.
 
     Raises:
         SettingsError: they are none.

@@ -1,4 +1,4 @@
-"""How a recuperated candidate is judged."""
+"""The score of a recuperated candidate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every hyperparameter of the Surgeon: its default, its meaning, its source; and the presets.
 
-The command line makes its options from them: importing this must not import numpy or onnx.
+The command line makes its options from them, so this module must not import numpy or onnx.
 
 One file: a table of all fields in the order of the help, whose values are checked against one another.
 """
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 800, 16, 64
 MOST_DROPOUT = 0.5
-OF_MAPS = 8  # times as many count the parameters of what has convolutions, for dropout
-RATED_PARAMETERS = 10_000  # of a network that is trained with the learning rate as it is given
+OF_MAPS = 8  # for dropout, parameters of networks with convolutions count this many times
+RATED_PARAMETERS = 10_000  # a network with this many parameters is trained with the learning rate as it is given
 VALIDATIONS = ("held-out", "test")
 STARTS = ("auto", "trained", "untrained")
 T = TypeVar("T", bound=OwnSettings)
@@ -64,8 +64,8 @@ def preset_names() -> tuple[str, ...]:
 class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Settings):
     """All settings of a run; the names are those of the command line and of settings.json.
 
-    Those that a search of onnxsurgeon's has of its own come from a dataclass of the search and stand beside the others;
-    those of another search are in ``own``, by name.
+    The settings of onnxsurgeon's own searches come from a dataclass of each search and stand beside the others; those
+    of another search are in ``own``, by name.
 
     Limits and shares may be given as texts with units, as on the command line ("50k", "200KB", "0.2ms", "0.5%",
     "5min"); they are kept as numbers: parameters, bytes, milliseconds, shares of 1, seconds.
@@ -233,7 +233,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         self.check(self.epochs if is_algorithm_1 else max(self.epochs, 2))
 
     def _require_no_wish(self) -> None:
-        """See that nothing is asked for of a search that heeds no wish."""
+        """Check that there is no wish for a search that heeds none."""
         asked = [name for name in _WISHES if getattr(self, name) is not None]
         for name in [*asked, *(["objective"] if self.objective != OBJECTIVES[0] else [])]:
             called = "Algorithm 1" if self.search == ALGORITHM_1 else self.search
@@ -244,11 +244,11 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
 
     @property
     def heeds_wishes(self) -> bool:
-        """Whether the search looks for what is wanted, and not for accuracy alone."""
+        """Whether the search looks for wishes, and not for accuracy alone."""
         return OWN_SETTINGS.get(self.search, OwnSettings).looks_for_wishes
 
     def _require_owned(self) -> None:
-        """See that what is set of a stranger's search is a setting of the one that is asked for, and may be so."""
+        """Check that settings of a stranger's search belong to the one that is asked for, and their values."""
         kind = OWN_SETTINGS.get(self.search)
         for name in self.own if kind is not None or self.search == AUTO else ():
             if kind is None or name not in {entry.name for entry in fields(kind)}:
@@ -258,7 +258,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
             self.of(kind)
 
     def of(self, kind: type[T]) -> T:
-        """The settings that a search has of its own, as its dataclass.
+        """The settings of one search alone, as its dataclass.
 
         Raises:
             SettingsError: a value is out of range.
@@ -268,7 +268,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         return kind(**given, **{name: value for name, value in self.own.items() if name not in given})
 
     def batch_rows(self, rows: int, times: int = 1) -> int:
-        """Rows in a batch where there are so many to train on; ``times`` as many, if that is no less than the least."""
+        """Rows in a batch for ``rows`` rows to train on; ``times`` as many, if that is no less than the least."""
         return self.batch_size or min(max(times * rows // ROWS_PER_BATCH, SMALLEST_BATCH), times * LARGEST_BATCH)
 
     def rate_of(self, parameters: int) -> float:
@@ -290,7 +290,7 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
 
     @property
     def has_no_wish(self) -> bool:
-        """Whether nothing is asked for: wanted is the best accuracy, then the smallest network that is no worse."""
+        """Whether nothing is asked for: then the best accuracy is wanted, and the smallest network that is no worse."""
         asked = (*(getattr(self, name) for name in _WISHES), self.target_accuracy, self.ensemble)
         return self.heeds_wishes and self.objective == "accuracy" and all(each is None for each in asked)
 
@@ -302,14 +302,14 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         return Thresholds(self.singular_relative, self.singular_absolute, self.rank_bound)
 
     def record(self) -> dict[str, Any]:
-        """All of them by name, as settings.json has them: those of a stranger's search beside the others."""
+        """All settings by name, as settings.json has them; those of a stranger's search stand beside the others."""
         values = asdict(self)
         own = values.pop("own")
         return {**values, **own}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SurgeonSettings:
-        """What ``record`` gave. What it lacks is Algorithm 1's: so were all runs before there were other searches.
+        """The settings that ``record`` gave. Missing ones are Algorithm 1's, which was the first and only search once.
 
         Raises:
             SettingsError: a value is out of range.
@@ -357,7 +357,7 @@ _EXCLUSIVE = (
     ("lose", "tolerance", "it says how accurate the result must be"),
 )
 
-# "paper" is its Appendix to the letter; "corrected" the same Algorithm 1 where the design departs from it.
+# "paper" follows its Appendix to the letter; "corrected" is the same Algorithm 1 with the design's departures from it.
 _ALGORITHM_1: dict[str, Any] = {
     "search": ALGORITHM_1,
     "learning_rate": 0.005,

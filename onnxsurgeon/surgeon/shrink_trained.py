@@ -1,14 +1,14 @@
 """Shrink a trained network without harm: the search for trained starts, which are not grown before.
 
-First the given network is pruned by data, without training, to sizes down to what is asked for (``STEP``): each is
-measured and enters the front, so that what is returned is no worse than the best of these. At the size that a limit
-asks for, plans of several kinds, units, ranks, a layer less, all of equal size, are measured alike; the best of each
-kind race: each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and on
-rows that were made or without these; in a run of a few epochs rates race alone, for some steps. The winner is trained
-for the rest of the run, or for as long as the loss on the rows that decide gets less from cycle to cycle. Where an
-accuracy is asked for, the smallest network that has it is sought by bisection: of a size between the smallest that is
-accurate enough and the largest that was not, though it was trained, the next is pruned and trained. Where the front is
-asked for, networks are pruned further and trained in turn.
+First the given network is pruned by data, without training, to sizes down to the wanted one (``STEP``). Each network is
+measured and enters the front, so that the result is no worse than the best of these. At the size that a limit asks for,
+plans of several kinds (units, ranks, a layer less), all of equal size, are measured alike. The best of each kind race:
+each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and with and without
+rows that were made; in a run of a few epochs, rates alone race for some steps. The winner is trained for the rest of
+the run, or for as long as the loss on the rows that decide falls from cycle to cycle. Where an accuracy is asked for,
+the smallest network that has it is sought by bisection: a size between the smallest that is accurate enough and the
+largest that was trained and was not is pruned and trained next. Where the front is asked for, networks are pruned
+further and trained in turn.
 
 One file: a search, whose phases hand a network and its position in the run to one another.
 """

@@ -22,9 +22,10 @@ TRIED = 12  # rows that differ by several sizes, up to which all signs are tried
 
 
 class RowScores:
-    """What each row adds to the metric: whether it is right, the share of its labels that are, or −squared error.
+    """Each row's contribution to the metric: whether it is right, the share of its labels that are, or −squared error.
 
-    Of a balanced accuracy, whether it is right over the share of its class in the rows, times the number of classes.
+    For a balanced accuracy, it is whether the row is right over the share of its class in the rows, times the number of
+    classes.
     """
 
     def __init__(self, task: Task) -> None:
@@ -33,7 +34,7 @@ class RowScores:
         self._classes: list[Array] = []
 
     def add(self, output: Array, labels: Array) -> None:
-        """Take in the head's outputs (rows, …, width) and labels of some rows, which come in order."""
+        """Add the head's outputs (rows, …, width) and labels of some rows, which come in order."""
         task, z = self._task, output.astype(np.float64)
         if task.loss == CROSS_ENTROPY:
             scores = z.argmax(axis=-1) == (labels.argmax(axis=-1) if task.imitates else labels)
@@ -66,24 +67,24 @@ class Both:
         self._first, self._second = first, second
 
     def add(self, output: Array, labels: Array) -> None:
-        """Let both take in the head's outputs and labels of some rows."""
+        """Let both add the head's outputs and labels of some rows."""
         self._first.add(output, labels)
         self._second.add(output, labels)
 
     def record(self) -> Mapping[str, object]:
-        """What the first one has seen."""
+        """The record of the first one."""
         return self._first.record()
 
 
 def row_scores(network: Network, engine: Engine, examples: Examples) -> Array:
-    """What each row adds to the metric, summed over the heads, (rows,)."""
+    """Each row's contribution to the metric, summed over the heads, (rows,)."""
     watch = [RowScores(task) for task in examples.tasks]
     engine.evaluate(network, examples, watch)
     return summed(watch)
 
 
 def summed(watch: Sequence[RowScores]) -> Array:
-    """What each row added to the metric, summed over the heads, (rows,)."""
+    """The contributions of each row, summed over the heads, (rows,)."""
     total: Array = watch[0].record()["scores"]
     for each in watch[1:]:
         total = total + each.record()["scores"]
@@ -91,7 +92,7 @@ def summed(watch: Sequence[RowScores]) -> Array:
 
 
 def chance_scores(examples: Examples) -> Array:
-    """The same of what says for every row what is right for most, or the mean of all targets, (rows,)."""
+    """The contributions of a guess without inputs, the most frequent label or the mean of all targets, (rows,)."""
     total: Array | float = 0.0
     for labels, task in zip(examples.labels, examples.tasks, strict=True):
         found, width = RowScores(task), task.outputs
@@ -113,7 +114,7 @@ def chance_scores(examples: Examples) -> Array:
 
 
 def chance_loss(examples: Examples) -> float:
-    """The loss of what says the classes' frequencies, or the targets' means, for every row; summed over the heads."""
+    """The loss of a guess without inputs, the classes' frequencies or the targets' means; summed over the heads."""
     total = 0.0
     for labels, task in zip(examples.labels, examples.tasks, strict=True):
         if task.loss == CROSS_ENTROPY:
@@ -132,7 +133,7 @@ def chance_loss(examples: Examples) -> float:
 
 
 def _least_loss(counts: Array, task: Task) -> float:
-    """The least mean cross-entropy of what says the same for every row, of so many rows of each class."""
+    """The least mean cross-entropy of one guess for every row, for these numbers of rows of each class."""
     weights = np.array(task.class_weights)[: len(counts)] if task.class_weights else np.ones(len(counts))
     mass = counts * weights / counts.sum()
     mass = mass[mass > 0]

@@ -1,4 +1,4 @@
-"""What a run starts from: whether the given network is trained, and whether what is asked for can be reached."""
+"""The start of a run: whether the given network is trained, and whether the wishes can be met."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ BEYOND_CHANCE = 3.0  # standard errors
 LESS = 0.95  # times the loss by chance
 GAP = 0.1  # of the way from chance to a perfect metric: random weights of few classes get some of it
 ITSELF = "it is what is imitated"
-PATIENCE = 5  # measurements of a latency that is beyond a limit, before that is refused
-LARGER = 1.05  # times the given size: what allows less than that allows no growth
+PATIENCE = 5  # measurements of a latency that is beyond a limit, before that limit is refused
+LARGER = 1.05  # times the given size: a limit below that allows no growth
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Start:
 def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train: Examples, rows: Examples) -> Start:
     """Whether the given network is trained: as the settings say, or by its metric on ``train`` and on ``rows``.
 
-    ``rows`` are those that decide; few of them tell little, and that it has seen the others does not matter here. The
-    metric has to be better than chance, what is best where the inputs are not looked at, by ``BEYOND_CHANCE`` standard
-    errors of the rows' differences, and by a tenth of what is missing there: random weights can be lucky. Or its loss
-    is less than that of the classes' frequencies.
+    ``rows`` are those that decide. Few of them tell little, so the training rows count too; that the network has seen
+    these does not matter here. The metric has to be better than the best guess without inputs, by ``BEYOND_CHANCE``
+    standard errors of the rows' differences, and by a tenth of what that guess lacks, since random weights can be
+    lucky. Or its loss has to be less than that of the classes' frequencies.
 
     Raises:
         EngineError: the network cannot be evaluated.
@@ -63,7 +63,7 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
         return Start(True, ITSELF)
     both = (train, rows)
-    parts, by_chance = [], 0.0  # of many rows, each number a row takes as much memory as a column of them
+    parts, by_chance = [], 0.0  # for many rows, one number a row takes as much memory as a column of them
     for each in both:
         parts.append(row_scores(network, engine, each))
         chance = chance_scores(each)
@@ -85,12 +85,12 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
 
 
 def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: int) -> bool:
-    """Whether what is asked for of a trained network allows, or needs, a larger one.
+    """Whether the wishes for a trained network allow, or need, a larger one.
 
     Args:
         network: the given one.
-        settings: what is asked for.
-        accuracy: the given network's, on the rows that decide.
+        settings: the wishes.
+        accuracy: the given network's accuracy on the rows that decide.
         size: bytes of its file.
 
     Raises:
@@ -122,7 +122,7 @@ def grows(network: Network, settings: SurgeonSettings, accuracy: float, size: in
 
 
 def _computed(network: Network, settings: SurgeonSettings) -> list[tuple[int, int]]:
-    """Limits on what is computed for a row, each with what the network takes."""
+    """Limits on multiplications and memory for a row, each with the network's own value."""
     found: list[tuple[int, int]] = []
     if settings.max_macs is not None:
         found.append((settings.max_macs, network.multiplications or 0))
@@ -132,7 +132,7 @@ def _computed(network: Network, settings: SurgeonSettings) -> list[tuple[int, in
 
 
 def smallest_file(network: Network, parameters: int) -> int:
-    """Bytes of the network's file, about, with so few parameters."""
+    """Estimated bytes of the network's file with that number of parameters."""
     width = min(segment.file_dtype.itemsize for segment in network.segments)
     return bytes_besides_parameters(network) + width * parameters
 
@@ -160,7 +160,7 @@ def require_reachable(network: Network, settings: SurgeonSettings) -> None:
 
 
 def _require_computed(network: Network, settings: SurgeonSettings, widths: Mapping[int, int], why: str) -> None:
-    """The same of limits on what is computed for a row; ``widths`` are the least."""
+    """Raise it for limits on multiplications and memory for a row; ``widths`` are the least."""
     for option, limit, least, what in (
         ("max-macs", settings.max_macs, multiplications_of, "multiplications a row"),
         ("max-memory", settings.max_memory, memory_of, "bytes of tensors in memory at once, for a row"),
@@ -183,9 +183,9 @@ def _require_computed(network: Network, settings: SurgeonSettings, widths: Mappi
 def require_fast_enough(network: Network, settings: SurgeonSettings) -> None:
     """Raise SettingsError where even one unit in each hidden layer takes longer than a limit on latency.
 
-    Widths alone tell that: of networks of these layers it is the fastest, also of convolutions, though ONNX Runtime has
-    faster kernels for 16 channels than for 15; ranks add layers. What else the machine does makes it take longer: the
-    least of several measurements counts.
+    Widths alone decide that: a network with the least widths is the fastest of those with these layers, also for
+    convolutions, though ONNX Runtime has faster kernels for 16 channels than for 15; ranks add layers. Other work of
+    the machine makes it take longer, so the least of several measurements counts.
     """
     limit = settings.max_latency
     if limit is None:

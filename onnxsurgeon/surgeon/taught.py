@@ -1,4 +1,4 @@
-"""What a run's teacher put out, in RUN/teacher: one .npy for each head and split, so that it need not be run again."""
+"""The outputs of a run's teacher in RUN/teacher, one .npy for each head and split, so that it need not run again."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SQUASHES = ("", "Softmax", "Sigmoid")
 
 @dataclass(frozen=True)
 class TaughtFolder:
-    """RUN/teacher, whose content counts for no more than a saving of time: what does not fit is not read.
+    """RUN/teacher, whose content only saves time: files that do not fit are not read.
 
     Attributes:
         run: the run directory.
-        digest: of all that decides what the teacher puts out.
+        digest: digest of everything on which the teacher's outputs depend.
     """
 
     run: Path
@@ -42,9 +42,9 @@ class TaughtFolder:
         return self.run / FOLDER
 
     def read(self, part: str, rows: int, widths: tuple[int, ...]) -> Taught | None:
-        """What was put out for the rows of ``part``; large arrays stay in their files.
+        """The teacher's outputs for the rows of ``part``; large arrays stay in their files.
 
-        None where it is not there, of another teacher or other rows, or damaged.
+        None where they are missing, of another teacher or other rows, or damaged.
         """
         try:
             if self.path.is_symlink():
@@ -62,7 +62,7 @@ class TaughtFolder:
         return Taught(outputs, squashes) if len(outputs) == len(widths) else None
 
     def write(self, kept: Mapping[str, Taught]) -> None:
-        """Write what was put out for each part, the record last.
+        """Write the teacher's outputs for each part, the record last.
 
         Raises:
             RunError: the folder is a link, or cannot be written.
@@ -92,10 +92,10 @@ def _name(part: str, head: int) -> str:
 def _array(path: Path, rows: int, width: int) -> Array | None:
     """An array (rows, …, width) float32 of finite values from a file; None where it is none."""
     try:
-        if path.is_symlink() or not path.is_file():  # a FIFO would be waited for without end
+        if path.is_symlink() or not path.is_file():  # reading a FIFO would wait without end
             return None
         values: Array = np.lib.format.open_memmap(path, mode="r")  # refuses pickles
-    except Exception:  # damaged headers make tokenize and numpy raise what shares no base
+    except Exception:  # for damaged headers, tokenize and numpy raise errors without a common base
         return None
     if values.dtype != np.float32 or values.ndim < 2 or len(values) != rows or values.shape[-1] != width:
         return None

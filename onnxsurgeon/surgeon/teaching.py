@@ -1,4 +1,4 @@
-"""What the rows of a run are trained towards and measured against: their labels, a teacher's outputs, or both."""
+"""The targets and the measure of a run's rows: their labels, a teacher's outputs, or both."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.teaching import require_student, taught_by
 
-SHARE = 0.5  # of the teacher in what labelled rows are trained towards, where one is given
-# Rows made unasked where there are no labels: so many times the given ones, in so many bytes at most. Whether training
-# on them pays is found by the race of a trained start.
+SHARE = 0.5  # of the teacher in the targets of labelled rows, where a teacher is given
+# Rows that are made unasked where there are no labels: this many times the given ones, in at most this many bytes. The
+# race of a trained start finds out whether training on them pays.
 MADE, MADE_BYTES = 9, 2**26
 
 
 @dataclass(frozen=True)
 class RecordedTeacher:
-    """The teacher of a run that goes on: read only where what it put out is not there any more.
+    """The teacher of a run that goes on, read only where its outputs are not there any more.
 
     Attributes:
-        path: of its file.
-        sha256: that the file had when the run was started; see ``TeacherModel``.
+        path: path of its file.
+        sha256: digest of the file when the run was started; see ``TeacherModel``.
     """
 
     path: str
     sha256: str
 
     def read(self) -> TeacherModel:
-        """The model.
+        """Read the model.
 
         Raises:
             RunError: it cannot be read any more, or is another.
@@ -69,17 +69,17 @@ class RecordedTeacher:
 
 @dataclass
 class Teaching:
-    """Makes the examples of a run, and keeps what its teacher puts out.
+    """Makes the examples of a run, and keeps its teacher's outputs.
 
     Attributes:
         network: the given model.
         dataset: labelled or not; where it is not and there is no other teacher, the given model teaches itself.
         options: how rows become the model's input.
-        settings: of the run.
-        engine: that evaluates the given model.
+        settings: settings of the run.
+        engine: evaluates the given model.
         teacher: another model that teaches; None: the given one does.
         run: the directory of a run that goes on, where the teacher's outputs may lie; None: the run begins.
-        notes: what is worth knowing of what is imitated, once the training rows are prepared.
+        notes: notes on the imitation, once the training rows are prepared.
 
     Raises:
         SettingsError: the settings want a teacher where there is none, or labels.
@@ -119,7 +119,7 @@ class Teaching:
 
     @property
     def weight(self) -> float:
-        """The teacher's share in what is trained towards."""
+        """The teacher's share in the targets."""
         if not self.dataset.is_labelled:
             return 1.0
         if self.settings.teacher_weight is not None:
@@ -127,7 +127,7 @@ class Teaching:
         return 0.0 if self.teacher is None else SHARE
 
     def require_test_rows(self) -> None:
-        """See that the test rows can be measured, now, not when a long run is at its end.
+        """Check now, and not at the end of a long run, that the test rows can be measured.
 
         Raises:
             DataError: a label fits none of the network's outputs, or the teacher fails; names the row.
@@ -138,7 +138,7 @@ class Teaching:
             self._taught("test", self.dataset.test)
 
     def prepared(self, part: str, split: Split) -> Examples:
-        """The rows of ``split``, which is the ``part`` "train", "validation" or "test"; training rows come first.
+        """Make the rows of ``split``, which is the ``part`` "train", "validation" or "test"; training rows come first.
 
         Raises:
             DataError: the rows do not fit the models, or the loss or the teacher's outputs not a head.
@@ -153,7 +153,7 @@ class Teaching:
         return examples
 
     def write(self, run: Path) -> None:
-        """Keep what the teacher put out in the run directory, where it is not there already, and no more of it here."""
+        """Write the teacher's outputs into the run directory, where they are not there already, and free them here."""
         if self._is_new:
             self._folder(run).write(self._kept)
             self._is_new = False
@@ -179,7 +179,7 @@ class Teaching:
         return examples.imitating(taught.outputs, self._tasks)
 
     def _made(self, split: Split, tasks: tuple[Task, ...]) -> Examples | None:
-        """More rows, labelled by the teacher; None: no rows are to be made, or unasked none can be."""
+        """Make more rows, labelled by the teacher; None: no rows are to be made, or unasked none can be."""
         count = self.settings.more_rows
         if count is None and (self.dataset.is_labelled or not self.settings.heeds_wishes):
             return None
@@ -201,7 +201,7 @@ class Teaching:
     def _taught(
         self, part: str, split: Split, *, examples: Examples | None = None, tasks: tuple[Task, ...] = ()
     ) -> Taught:
-        """What the teacher puts out for the rows of ``split``: as it was kept, or the teacher is run."""
+        """The teacher's outputs for the rows of ``split``: kept ones, or the teacher is run."""
         if part not in self._kept and self.run is not None:
             widths = tuple(head.width for head in self.network.heads)
             found = self._folder(self.run).read(part, split.rows, widths)
@@ -228,7 +228,7 @@ class Teaching:
 
     @cached_property
     def _digest(self) -> str:
-        """SHA-256 over all that decides what the teacher puts out, and for which rows."""
+        """SHA-256 over everything on which the teacher's outputs depend, and their rows."""
         settings, dataset = self.settings, self.dataset
         known = (
             dataset.digest,
@@ -247,13 +247,13 @@ class Teaching:
 
 
 def _unasked(split: Split) -> int:
-    """How many rows are made unasked."""
+    """The number of rows that are made unasked."""
     size = sum(math.prod(shape[1:]) * dtype.itemsize for _, shape, dtype, _ in split.blocks())
     return max(1, min(MADE * split.rows, MADE_BYTES // max(1, size)))
 
 
 def _labels(outputs: Array, task: Task) -> Array:
-    """What a teacher predicts, as labels: classes, 0 and 1, or values."""
+    """A teacher's predictions as labels: classes, 0 and 1, or values."""
     if task.loss == CROSS_ENTROPY:
         return np.asarray(outputs.argmax(axis=-1))
     if task.loss == BINARY:

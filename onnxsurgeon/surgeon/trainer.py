@@ -1,4 +1,4 @@
-"""What a worker does, wherever it runs: train a branch for a while and measure it."""
+"""The work of a worker, wherever it runs: train a branch for a while and measure it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from onnxsurgeon.training.schedule import BatchSchedule
 from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.threads import one_thread
 
-# Rows in a batch of what imitates numbers by the clock, times those of what goes by epochs: a step on twice the rows
-# takes less than twice as long, and without noise in the targets little is lost by fewer steps an epoch.
+# Batches of runs that imitate numbers under a time limit have this many times the rows: a step on twice the rows takes
+# less than twice as long, and without noise in the targets little is lost by fewer steps an epoch.
 MORE_IMITATED = 2
 
 
@@ -38,19 +38,19 @@ class Cancelled(Exception):  # noqa: N818 - a signal between threads, not an err
 
 @dataclass(frozen=True)
 class Bench:
-    """What all jobs of a run are done with; shared by the threads of a process, and never changed by them.
+    """The tools of all jobs of a run; the threads of a process share it and never change it.
 
     Attributes:
         settings: every hyperparameter.
         engine: trains and evaluates.
         train: rows to train on.
         validation: rows to measure on.
-        stop: set where jobs shall end at once, by ``Cancelled``.
-        free_threads: how many threads each job that runs at the moment may take.
-        progress: told how far each job is.
-        given_rows: how many of the training rows, the first of them, were given and not made; None: all. An epoch is
+        stop: set where jobs have to end at once, by ``Cancelled``.
+        free_threads: returns how many threads each running job may take.
+        progress: is told the progress of each job.
+        given_rows: number of the training rows, the first ones, that were given and not made; None: all. An epoch has
             as many batches as these make, whatever is trained on.
-        free: what may be standardised, by the network that the run began with; see ``standardised.standardisable``.
+        free: what may be standardised, by the network with which the run began; see ``standardised.standardisable``.
         manner: how the search has its branches trained.
     """
 
@@ -68,7 +68,7 @@ class Bench:
 
     @cached_property
     def whole(self) -> Examples:
-        """All rows, those to measure on included."""
+        """All rows, including those to measure on."""
         return together(self.train, self.validation)
 
     @cached_property
@@ -78,14 +78,14 @@ class Bench:
 
     @cached_property
     def made_schedule(self) -> BatchSchedule:
-        """The same of given and made rows together."""
+        """The order of the batches of given and made rows together."""
         given = self.schedule
         return BatchSchedule(self.train.rows, given.batch_size, self.settings.seed)
 
     @cached_property
     def whole_schedule(self) -> BatchSchedule:
-        """The same of all rows."""
-        self.schedule.forget()  # what comes now is mostly trained on all rows
+        """The order of the batches of all rows."""
+        self.schedule.forget()  # from now on mostly all rows are trained on
         return self._schedule_of(self.whole.rows)
 
     def _schedule_of(self, rows: int) -> BatchSchedule:
@@ -94,12 +94,12 @@ class Bench:
 
     @property
     def _is_imitation_by_the_clock(self) -> bool:
-        """Whether a teacher's numbers are learnt, in which there is no noise, and time counts and not epochs."""
+        """Whether a teacher's numbers are learnt, which have no noise, and time counts instead of epochs."""
         tasks = self.train.tasks
         return self.settings.time_limit is not None and all(task.imitates and task.loss == SQUARED for task in tasks)
 
     def standardised(self, network: Network, *, whole: bool = False) -> Standardised:
-        """The rows as the network is trained on them; all networks of a run have their inputs alike."""
+        """The rows in the form in which the network is trained; all networks of a run have the same inputs."""
         found = self._standardised.get(whole)
         if found is not None:
             return found
@@ -114,9 +114,9 @@ class Bench:
     def dropouts(self, network: Network) -> dict[str, Any]:
         """Dropouts of a network, as fields of a ``TrainingSpec``.
 
-        Unasked, inputs are left out only where they are pixels and standardised. What is left out has its mean then,
-        where the 0 of a column of years would be an outlier; and a pixel's neighbours tell what it would have told,
-        which the other columns of a table do not.
+        Unasked, inputs are left out only where they are pixels and standardised. A standardised input that is left out
+        has its mean, where the 0 of a column of years would be an outlier; and a pixel's neighbours carry much of its
+        information, which the other columns of a table do not.
         """
         settings = self.settings
         inputs = settings.input_dropout
@@ -140,7 +140,7 @@ class Bench:
 def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
     """Train and measure a branch.
 
-    What the engine keeps beside the branch's file goes to ``folder``; the file itself is for the caller to write.
+    Files that the engine keeps beside the branch's go to ``folder``; the caller writes the branch's file itself.
 
     Raises:
         EngineError: training failed.
@@ -188,7 +188,7 @@ def _seed_of(seed: int, member: int) -> int:
 
 
 def _course(settings: SurgeonSettings, cycle: tuple[int, int] | None, per_epoch: int) -> RateSchedule:
-    """The learning rate's course in a cycle, at most a quarter of which is warm-up; without one it stays high."""
+    """The learning rate's course in a cycle, at most a quarter of which is warm-up; without a cycle it stays high."""
     warmup = round(settings.warmup * per_epoch)
     if cycle is None:
         return RateSchedule("constant", 0, warmup)

@@ -1,9 +1,9 @@
 """An untrained network's weights, read as they are meant: for standardised inputs, and targets around 0.
 
-Initial weights such as Glorot's keep the size of what goes through them where inputs are around 0 and of size 1. A
-table of years and millions is not like that, nor are prices as targets: units are dead or alike from the start, and a
-bias that moves by a learning rate each step never comes to where the targets are. So the search begins with x̂ W + b in
-place of x W + b, which is another function, but as untrained as the given one.
+Initial weights such as Glorot's keep the size of the values that pass through them where inputs are around 0 and of
+size 1. A table of years and millions is not like that, nor are prices as targets: units are dead or alike from the
+start, and a bias that moves by a learning rate each step never reaches the targets. So the search begins with x̂ W + b
+in place of x W + b, which is another function, but as untrained as the given one.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def standardised_start(surgeon: Surgeon, state: State) -> None:
 
 
 def meant(network: Network, standardised: Standardised) -> Network:
-    """The network whose weights are those of ``network`` where inputs are standardised and targets around 0.
+    """The network in which the weights of ``network`` apply to standardised inputs and targets around 0.
 
-    Pixels that are not far from 0 stay as they are: they are what such weights are for already.
+    Pixels near 0 stay as they are, since such weights suit them already.
     """
     return standardised.but_for_small_pixels().out_of(from_units(network, standardised.examples.tasks))
 

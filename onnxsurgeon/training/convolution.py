@@ -1,27 +1,15 @@
-"""Segments of convolutions as nodes: forward, and backward in the form that suits each shape.
-
-tools/convolution_forms.py measures the forms.
-
-A weight's gradient is one product for each tap, of δ and what that tap reads. It reads an image whose channels are
-last, so in long pieces. The product is taken for each row of the batch by itself; where there are few positions, it is
-taken over the whole batch, and δ is transposed too. A pointwise layer needs neither. Where there are few channels, such
-products are narrow, and one product over patches, which are copies of the input for each tap, is faster. The
-convolution with batch and channels exchanged is never the fastest, since ONNX Runtime computes it at a third of its
-usual speed. A depthwise weight's gradient is a sum of products for each tap.
+"""Segments of convolutions as nodes: forward, and backward to the inputs; see ``convolution_weight`` for the weights.
 
 An input's gradient is a ConvTranspose. Where the input has no fewer channels than the output, it is a convolution with
 the kernel turned round, which is a little slower on one thread, but shared by several. A pointwise layer's is a
-convolution with Wᵀ.
-
-One file: a convolution forward and backward, whose forms in ONNX share patches, pads and the order of axes.
+convolution with Wᵀ. tools/convolution_forms.py measures the forms.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
 from typing import Any
 
 from onnxsurgeon.graph.activation_gradients import Point
@@ -30,14 +18,13 @@ from onnxsurgeon.graph.layers import DenseChain, DenseLayer
 from onnxsurgeon.training import blocks
 from onnxsurgeon.training.activations import activated
 from onnxsurgeon.training.builder import GraphBuilder
+from onnxsurgeon.training.convolution_weight import weight_gradient
 from onnxsurgeon.training.gradients import activation_gradients
-from onnxsurgeon.training.optimizers import DeferredGradient, GemmGradient, Gradient, StoredGradient
+from onnxsurgeon.training.optimizers import DeferredGradient, Gradient, StoredGradient
+from onnxsurgeon.training.taps import geometry_of, reach
 from onnxsurgeon.training.trace import LayerTrace, Space
 
-NARROW = 8  # with fewer channels, one product over patches is faster than one for each tap, except for a single tap
-FEW_POSITIONS = 256  # with fewer, products image by image are too small, and one over the whole batch is made
 LEAST_TURNED = 64  # positions from which an input's gradient is a convolution, if channels are no fewer than units
-_END = 2**31 - 1
 
 
 def layers(
@@ -120,12 +107,6 @@ def back_through(
     return delta
 
 
-def geometry_of(layer: DenseLayer) -> Geometry:
-    """The geometry of a layer that has one."""
-    assert layer.geometry is not None
-    return layer.geometry
-
-
 def attributes(geometry: Geometry) -> dict[str, Any]:
     """The attributes of Conv and ConvTranspose."""
     return {
@@ -175,7 +156,7 @@ def is_better_turned(build: GraphBuilder, layer: DenseLayer, space: Space) -> bo
     geometry = geometry_of(layer)
     if space is None or set(geometry.strides) != {1} or geometry.groups != 1 or geometry.taps == 1:
         return False
-    rest = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
+    rest = [reach - pad for reach, pad in zip(reach(geometry) * 2, geometry.pads, strict=True)]
     channels, positions = layer.inputs // geometry.taps, math.prod(space)
     is_better = positions >= LEAST_TURNED and channels >= layer.units
     return min(rest) >= 0 and (is_better or blocks.fits(build, geometry, channels, layer.units, positions))
@@ -185,7 +166,7 @@ def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta:
     """∂L/∂x of a convolution in one group with stride 1: δ convolved with Wᵀ, its taps in reverse order."""
     geometry = geometry_of(layer)
     channels = layer.inputs // geometry.taps
-    pads = [reach - pad for reach, pad in zip(_reach(geometry) * 2, geometry.pads, strict=True)]
+    pads = [reach - pad for reach, pad in zip(reach(geometry) * 2, geometry.pads, strict=True)]
     if space is not None and blocks.fits(build, geometry, channels, layer.units, math.prod(space)):
         return blocks.backward(build, geometry, delta, kernel, (layer.units, channels), pads)
     flat = build.add("Reshape", kernel, build.integers(layer.units, channels, geometry.taps))
@@ -193,11 +174,6 @@ def by_turned_kernel(build: GraphBuilder, layer: DenseLayer, kernel: str, delta:
     turned = build.add("Transpose", backwards, perm=[1, 0, 2])
     turned = build.add("Reshape", turned, build.integers(channels, layer.units, *geometry.kernel))
     return build.add("Conv", delta, turned, pads=pads, dilations=list(geometry.dilations))
-
-
-def _reach(geometry: Geometry) -> list[int]:
-    """The distance of the last tap from the first along each axis."""
-    return [step * (size - 1) for step, size in zip(geometry.dilations, geometry.kernel, strict=True)]
 
 
 def _unread(geometry: Geometry, space: tuple[int, ...]) -> list[int]:
@@ -210,137 +186,7 @@ def _unread(geometry: Geometry, space: tuple[int, ...]) -> list[int]:
     ]
 
 
-def weight_gradient(build: GraphBuilder, layer: DenseLayer, x: str, delta: str, space: Space) -> Gradient:
-    """∂L/∂W (units, channels / groups · taps) of a convolution from δ = ∂L/∂z.
-
-    The module's docstring tells the forms.
-    """
-    geometry = geometry_of(layer)
-    channels = layer.inputs // geometry.taps
-    if geometry.groups == layer.units and channels == 1:
-        return StoredGradient(of_depthwise(build, layer, x, delta))
-    if geometry.groups > 1:
-        return StoredGradient((over_patches if channels < NARROW else by_tap)(build, layer, x, delta))
-    are_few = space is not None and math.prod(size or 1 for size in geometry.sizes_behind(space)) < FEW_POSITIONS
-    if geometry.taps == 1 and not are_few:
-        return StoredGradient(by_tap(build, layer, x, delta))
-    if geometry.taps > 1 and channels < NARROW:
-        return StoredGradient(over_patches(build, layer, x, delta))
-    return (over_the_batch if are_few else by_row)(build, layer, x, delta)
-
-
 def _bias_gradient(build: GraphBuilder, delta: str, geometry: Geometry) -> Gradient:
     """Σ δ over rows and positions, in two steps: ONNX Runtime sums neighbouring axes four times as fast."""
     by_row = build.add("ReduceSum", delta, build.axes(*range(2, geometry.rank + 2)), keepdims=0)
     return StoredGradient(build.add("ReduceSum", by_row, build.axes(0), keepdims=0))
-
-
-def shifted(build: GraphBuilder, geometry: Geometry, x: str, first: int = 2) -> Iterator[str]:
-    """Yield for each tap, in order, x as that tap reads it.
-
-    The axes of space, from ``first`` on, are positions then.
-    """
-    rank = geometry.rank
-    if geometry.is_padded:
-        before, after = geometry.pads[:rank], geometry.pads[rank:]
-        ahead, behind = [0] * first, [0] * (2 - first)
-        x = build.add("Pad", x, build.integers(*ahead, *before, *behind, *ahead, *after, *behind))
-    reach = _reach(geometry)
-    if not any(reach) and set(geometry.strides) == {1}:
-        yield x
-        return
-    for tap in product(*(range(size) for size in geometry.kernel)):
-        begins = [step * place for step, place in zip(geometry.dilations, tap, strict=True)]
-        ends = [begin - whole or _END for begin, whole in zip(begins, reach, strict=True)]
-        moved = [i for i in range(rank) if begins[i] or ends[i] != _END or geometry.strides[i] != 1]
-        yield build.add(
-            "Slice",
-            x,
-            build.integers(*(begins[i] for i in moved)),
-            build.integers(*(ends[i] for i in moved)),
-            build.integers(*(i + first for i in moved)),
-            *([build.integers(*(geometry.strides[i] for i in moved))] if set(geometry.strides) != {1} else []),
-        )
-
-
-def patches(build: GraphBuilder, layer: DenseLayer, x: str) -> str:
-    """The values by which each unit's weights are multiplied: (rows, groups, channels / groups · taps, positions)."""
-    geometry = geometry_of(layer)
-    each = list(shifted(build, geometry, x))
-    if len(each) > 1:
-        each = [build.add("Unsqueeze", tap, build.integers(2)) for tap in each]
-        each = [build.add("Concat", *each, axis=2)]
-    return build.add("Reshape", each[0], build.integers(0, geometry.groups, layer.inputs, -1))
-
-
-def over_patches(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
-    """Σ over the rows of δ Pᵀ, for each group by itself."""
-    groups = geometry_of(layer).groups
-    by_group = build.add("Reshape", delta, build.integers(0, groups, layer.units // groups, -1))
-    turned = build.add("Transpose", patches(build, layer, x), perm=[0, 1, 3, 2])
-    found = build.add("ReduceSum", build.add("MatMul", by_group, turned), build.axes(0), keepdims=0)
-    return build.add("Reshape", found, build.integers(layer.units, layer.inputs))
-
-
-def by_tap(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
-    """For each tap, Σ over the rows of δ xᵀ, x shifted by the tap."""
-    geometry = geometry_of(layer)
-    groups, channels = geometry.groups, layer.inputs // geometry.taps
-    by_group = build.add("Reshape", delta, build.integers(0, groups, layer.units // groups, -1))
-    found = []
-    for each in shifted(build, geometry, x):
-        rows = build.add("Reshape", each, build.integers(0, groups, channels, -1))
-        products = build.add("MatMul", by_group, build.add("Transpose", rows, perm=[0, 1, 3, 2]))
-        found.append(build.add("ReduceSum", products, build.axes(0), keepdims=0))
-    return _taps_last(build, layer, found)
-
-
-def by_row(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
-    """For each tap, Σ over the rows of δ times x shifted by the tap, whose channels are last."""
-    channels = layer.inputs // geometry_of(layer).taps
-    units = build.add("Reshape", delta, build.integers(0, layer.units, -1))
-    found = []
-    for each in _channels_last(build, layer, x):
-        products = build.add("MatMul", units, build.add("Reshape", each, build.integers(0, -1, channels)))
-        found.append(build.add("ReduceSum", products, build.axes(0), keepdims=0))
-    return StoredGradient(_taps_last(build, layer, found))
-
-
-def over_the_batch(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> Gradient:
-    """For each tap one product over rows and positions together; with a single tap, the update is part of it."""
-    geometry = geometry_of(layer)
-    channels = layer.inputs // geometry.taps
-    by_unit = build.add("Transpose", delta, perm=[1, 0, *range(2, geometry.rank + 2)])
-    units = build.add("Reshape", by_unit, build.integers(layer.units, -1))
-    taps = _channels_last(build, layer, x)
-    rows = [build.add("Reshape", each, build.integers(-1, channels)) for each in taps]
-    if len(rows) == 1:
-        return GemmGradient(units, rows[0])
-    return StoredGradient(_taps_last(build, layer, [build.gemm(units, each) for each in rows]))
-
-
-def _channels_last(build: GraphBuilder, layer: DenseLayer, x: str) -> Iterator[str]:
-    """Yield for each tap x as that tap reads it, (rows, positions in space…, channels), in long pieces of memory."""
-    geometry = geometry_of(layer)
-    turned = build.add("Transpose", x, perm=[0, *range(2, geometry.rank + 2), 1])
-    return shifted(build, geometry, turned, first=1)
-
-
-def of_depthwise(build: GraphBuilder, layer: DenseLayer, x: str, delta: str) -> str:
-    """For each tap, Σ over rows and positions of δ ⊙ x, x shifted by the tap."""
-    geometry = geometry_of(layer)
-    space = build.axes(*range(2, geometry.rank + 2))
-    found = []
-    for each in shifted(build, geometry, x):
-        by_row = build.add("ReduceSum", build.add("Mul", delta, each), space, keepdims=0)
-        found.append(build.add("ReduceSum", by_row, build.axes(0), keepdims=0))
-    return _taps_last(build, layer, found)
-
-
-def _taps_last(build: GraphBuilder, layer: DenseLayer, found: Sequence[str]) -> str:
-    """Join the results for each tap, (…units, channels), to (units, channels · taps)."""
-    channels = layer.inputs // geometry_of(layer).taps
-    shape = build.integers(layer.units, channels, 1)
-    each = [build.add("Reshape", tap, shape) for tap in found]
-    together = build.add("Concat", *each, axis=2) if len(each) > 1 else each[0]
-    return build.add("Reshape", together, build.integers(layer.units, layer.inputs))

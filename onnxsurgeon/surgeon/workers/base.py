@@ -1,4 +1,4 @@
-"""What workers are: an executor of jobs."""
+"""The interface of workers: an executor of jobs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from onnxsurgeon.surgeon.trainer import Bench
 
 
 class Workers(ABC):
-    """An executor of jobs. Results come in the order of the jobs, whatever order they finish in.
+    """An executor of jobs. Results come in the order of the jobs, in whatever order these finish.
 
     Attributes:
-        count: how many jobs are done at a time.
+        count: number of jobs that are done at a time.
         cluster: the address of the cluster; "" for this machine.
-        stop: set where jobs shall end at once.
-        progress: told of every job.
+        stop: set where jobs have to end at once.
+        progress: is told of every job.
     """
 
     count: int
@@ -43,21 +43,21 @@ class Workers(ABC):
 
     @abstractmethod
     def receive(self, job: Job, future: Future[Any]) -> Done:
-        """Wait for a job; what came of it, its branch's file written."""
+        """Wait for a job; return its result, with its branch's file written."""
 
     def free_threads(self) -> int:
-        """How many threads each job that runs at the moment may take."""
+        """The number of threads that each running job may take."""
         return 1
 
     @abstractmethod
     def close(self) -> None:
-        """Wait for jobs that run still, and let go of everything."""
+        """Wait for jobs that still run, and free everything."""
 
     def run(self, jobs: Iterable[Job]) -> list[Done]:
-        """Do the jobs, in parallel, the first while later ones are still being made.
+        """Do the jobs in parallel; the first ones run while later ones are still being made.
 
         Raises:
-            Exception: what the first failing job, or making one, raised; the others are cancelled.
+            Exception: the error of the first failing job, or of making one; the others are cancelled.
         """
         started: list[tuple[Job, Future[Any]]] = []
         self.progress.begin()

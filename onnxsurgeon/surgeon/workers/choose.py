@@ -1,4 +1,4 @@
-"""Which workers ``--workers`` names."""
+"""The workers that ``--workers`` names."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from onnxsurgeon.surgeon.workers.base import Workers
 from onnxsurgeon.surgeon.workers.station import Packed, Station, do_at_station, pack, require_versions, unpack_files
 
 CONNECT_SECONDS = 10.0
-# For how long there may be no worker at all, as while a cluster restarts them, before a run gives up.
+# A run gives up after this many seconds without any worker, as while a cluster restarts them.
 ABSENCE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 _ADDRESS = re.compile(r"(dask|tls)://([^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})/?")
@@ -47,7 +47,7 @@ def scheduler_address(text: str) -> str:
 
 
 def _require_scheduler(address: str) -> None:
-    """Ask who is there. ``Client`` itself waits for ever for an answer of something else that listens.
+    """Check that a scheduler answers, since ``Client`` itself would wait without end for another program that listens.
 
     Raises:
         Exception: no such host, nobody listens, or it is no scheduler.
@@ -64,7 +64,7 @@ def _require_scheduler(address: str) -> None:
 
 
 class Cluster(Workers):
-    """The workers of a Dask scheduler. The coordinator, this process, alone writes the run directory."""
+    """The workers of a Dask scheduler. Only the coordinator, this process, writes the run directory."""
 
     def __init__(self, text: str) -> None:
         """Connect to the cluster at dask://HOST:PORT.
@@ -76,7 +76,7 @@ class Cluster(Workers):
         super().__init__()
         self.cluster, address = text, scheduler_address(text)
         self._name = ""
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is raised
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are raised
         try:
             _require_scheduler(address)
             self._client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="onnxsurgeon")
@@ -84,7 +84,7 @@ class Cluster(Workers):
             raise EngineError(
                 f"no Dask scheduler answers at {text} within {CONNECT_SECONDS:.0f} seconds", "no-scheduler"
             ) from error
-        except Exception as error:  # OSError where nothing listens; anything at all where something else does
+        except Exception as error:  # OSError where nothing listens; any error where another program does
             reason = getattr(error, "strerror", None) or first_line(error)
             raise EngineError(f"no Dask scheduler answers at {text}: {reason}", "no-scheduler") from error
         try:
@@ -94,7 +94,7 @@ class Cluster(Workers):
             raise
 
     def _checked(self) -> int:
-        """The number of the workers' threads; their versions are ours."""
+        """The number of the workers' threads, after a check that their versions are ours."""
         try:
             threads = self._client.nthreads()
             found = self._client.run(versions, on_error="return")
@@ -119,7 +119,7 @@ class Cluster(Workers):
             EngineError: a worker cannot hold it, or cannot run the engine.
         """
         self._folder = run / "branches"
-        # The same name for the same run: one that is resumed takes the place of what a kill has left on the workers.
+        # The same name for the same run: a resumed run replaces what a kill has left on the workers.
         place = f"{socket.gethostname()}:{run.resolve()}"
         self._name = f"onnxsurgeon-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
         station = Station(
@@ -142,14 +142,14 @@ class Cluster(Workers):
             raise EngineError(
                 f"the data set cannot be placed on {self.cluster}: {first_line(error)}", "workers-lost"
             ) from error
-        # No retries: a job fails for its own reasons, and fails again. Where its worker dies, Dask starts it anew.
+        # No retries: a job fails for its own reasons, and would fail again. Where its worker dies, Dask starts it anew.
         self._executor = self._client.get_executor(pure=False, resources={self._name: 1})
 
     def submit(self, job: Job) -> Future[Packed]:
         """Send one job."""
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
             packed = pack(job, Path(folder))
-        # Models are sent with the jobs on purpose: what is scattered is lost with the worker that holds it.
+        # Models are sent with the jobs on purpose: a scattered one is lost with the worker that holds it.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             future: Future[Packed] = self._executor.submit(do_at_station, self._name, packed)
         return future
@@ -202,11 +202,11 @@ class Cluster(Workers):
         )
 
     def close(self) -> None:
-        """Free the workers from the data set, which ends jobs that run still, and disconnect."""
+        """Free the workers from the data set, which ends jobs that still run, and disconnect."""
         if self._client.status == "running" and self._name:
             try:
                 self._client.unregister_worker_plugin(self._name)
-            except Exception:  # the cluster may be half gone; a worker that is left drops it at the next run
+            except Exception:  # the cluster may be half gone; a remaining worker drops it at the next run
                 logging.getLogger(__name__).info("%s: the data set could not be removed", self.cluster)
             self._name = ""
         self._client.close(timeout=CONNECT_SECONDS)

@@ -15,7 +15,10 @@ from onnxsurgeon.surgeon.workers.base import Workers
 
 
 class LocalWorkers(Workers):
-    """Threads. ONNX Runtime's ``run`` releases Python's lock, so a session in each trains in parallel."""
+    """Threads of this process.
+
+    ONNX Runtime's ``run`` releases Python's lock, so a session in each trains in parallel.
+    """
 
     def __init__(self, count: int | None = None) -> None:
         """``count`` threads; None: one for each processor.
@@ -31,7 +34,7 @@ class LocalWorkers(Workers):
         self._futures: list[Future[Done]] = []
 
     def begin(self, bench: Bench, run: Path) -> None:
-        """Remember what the jobs are done with."""
+        """Remember the tools of the jobs."""
         self._bench, self._folder = bench, run / "branches"
 
     def submit(self, job: Job) -> Future[Done]:
@@ -48,7 +51,7 @@ class LocalWorkers(Workers):
         return done
 
     def receive(self, job: Job, future: Future[Done]) -> Done:
-        """The result as it is: the thread has written the file."""
+        """Return the result as it is, since the thread has written the file."""
         return future.result()
 
     def free_threads(self) -> int:

@@ -1,7 +1,7 @@
-"""What a worker process of a cluster holds for a run, and how jobs travel: their branches as files.
+"""The part of a run that a worker process of a cluster holds, and the transport of jobs: their branches as files.
 
-Worker and coordinator share no file system: a branch's file, and whatever lies beside it under its name, is packed as
-a mapping from file name to bytes.
+Worker and coordinator share no file system: a branch's file, and the files beside it under its name, are packed as a
+mapping from file name to bytes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Packed:
     """A job or its result on its way.
 
     Attributes:
-        file_name: of the branch's file.
+        file_name: name of the branch's file.
         files: content of that file and of those that belong to it, by path relative to the folder of branches.
-        rest: every field of ``Job`` or ``Done`` but the branch.
+        rest: every field of ``Job`` or ``Done`` except the branch.
     """
 
     file_name: str
@@ -41,7 +41,7 @@ class Packed:
 
 
 def pack(item: Job | Done, folder: Path) -> Packed:
-    """Pack a job or a result; the branch's file is written to ``folder``, where nothing but its own files lie."""
+    """Pack a job or a result; the branch's file is written to ``folder``, which must hold only its own files."""
     write_branch(item.branch, folder)
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
@@ -70,8 +70,8 @@ def unpack_files(files: Mapping[str, bytes], folder: Path) -> None:
 class Station(WorkerPlugin):  # type: ignore[misc]
     """The data set, settings and engine of a run on a worker: sent once to each, also to those that join later.
 
-    Workers that have set it up offer a resource of its name, one unit a thread; jobs ask for a unit, and so never
-    reach a worker that lacks the data set or has other versions.
+    Workers that have set it up offer a resource of its name, one unit a thread; jobs ask for a unit, and so never reach
+    a worker that lacks the data set or has other versions.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         await worker.set_resources(**{self.name: worker.state.nthreads})
 
     def teardown(self, worker: Worker) -> None:
-        """End the jobs that still run: nobody waits for them."""
+        """End the jobs that still run, since nobody waits for them."""
         if self._bench is not None:
             self._bench.stop.set()
 
@@ -130,14 +130,14 @@ class Station(WorkerPlugin):  # type: ignore[misc]
 
 
 def _on_sources_of(first: Examples, second: Examples) -> Examples:
-    """The second examples, reading the first's arrays where theirs are the same memory, which then travels once."""
+    """The second examples, reading the first's arrays where both are the same memory, which then travels once."""
     known = {rows.memory: rows.source for rows in first.stored}
     rows = [replace(rows, source=known.get(rows.memory, rows.source)) for rows in second.stored]
     return second.with_stored(rows)
 
 
 def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]) -> None:
-    """Raise EngineError where the worker's versions are not those of the coordinator: bytes could differ."""
+    """Raise EngineError where the worker's versions are not those of the coordinator, since bytes could differ."""
     if found != wanted:
         raise EngineError(
             f"worker {address} has {', '.join(differences(wanted, found))}; here it is "
