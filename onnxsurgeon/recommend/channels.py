@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgery import InsertIdentity, operate
+from onnxsurgeon.surgery import InsertIdentity, Surgery, operate
 
 DEEPEST = 4  # convolutions of a segment up to which another is proposed
 AT_ONCE = 2  # convolutions that are put into one segment at a time
@@ -29,7 +29,7 @@ def channels(network: Network) -> list[int]:
     return [i for i in groups if is_of_channels(network, i) and not network.group(i).normalised]
 
 
-def deeper_convolutions(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
+def deeper_convolutions(network: Network) -> Iterator[tuple[list[Surgery], Network]]:
     """With convolutions more: in every segment that can have one, in the last of them, twice in that; and as it is."""
     segments = [number for number, segment in enumerate(network.segments) if segment.is_convolution]
     open_ones = [number for number in segments if _end_of(network, number) is not None]
@@ -38,7 +38,8 @@ def deeper_convolutions(network: Network) -> Iterator[tuple[list[InsertIdentity]
         if tuple(wanted) in seen:
             continue
         seen.add(tuple(wanted))
-        surgeries, deeper = [], network
+        surgeries: list[Surgery] = []
+        deeper = network
         for number in wanted:
             end = _end_of(deeper, number)
             if end is not None:
