@@ -25,17 +25,18 @@ from onnxsurgeon import (
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.graph.equivalence import random_inputs
 from onnxsurgeon.graph.reader import METADATA_PREFIX, from_model
+from onnxsurgeon.graph.without_block import last_layer
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.recommend import inspect_blocks
 from onnxsurgeon.recommend.blocks import removals
 from onnxsurgeon.recommend.candidates import count_after
+from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.report.write import render_report
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgeon.spectra import spectra
-from onnxsurgeon.surgery import RemoveBlock, RemoveBlockData
-from onnxsurgeon.surgery.remove_block import last_layer
+from onnxsurgeon.surgery import InsertBlock, RemoveBlock, RemoveBlockData
 from onnxsurgeon.training.fit import fit
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.settings import TrainingSettings
@@ -57,7 +58,7 @@ FILES = [
 
 def without_last(network, number):
     """The network whose block adds nothing: its branch's last layer is zero."""
-    last = last_layer(network, number)
+    last = last_layer(network, network.block(number))
     gone = {last.names.weight, last.names.bias}
     return network.with_parameters(
         np.zeros_like(values) if name in gone else values for name, values in network.parameters()
@@ -145,7 +146,7 @@ def test_a_branch_of_a_bias_alone_leaves_it_exactly(path):
     network = load(path).parted()
     feeds = random_inputs(onnx.load(path), rows=3)
     for block in network.blocks:
-        last = last_layer(network, block.number)
+        last = last_layer(network, block)
         if last.bias is None:
             continue
         constant = without_last(network, block.number)
@@ -315,6 +316,69 @@ def test_an_optimizers_state_goes_with_the_weights():
                 np.testing.assert_array_equal(values, given[names.index(name)].astype(network.dtype))
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_another_block_adds_nothing_at_first(path):
+    skip_unreadable(path)
+    network = load(path)
+    feeds = random_inputs(onnx.load(path), rows=3)
+    for block in network.blocks:
+        surgery = InsertBlock(block.number)
+        if block.is_projected:
+            with pytest.raises(SurgeryError, match="cannot be repeated: what it is added to goes through layers"):
+                operate(network, surgery)
+            continue
+        done, _ = operate(network, surgery, require_exact=True)
+        assert done.parameter_count == surgery.parameters_after(network) > network.parameter_count
+        assert len(done.blocks) == len(network.blocks) + 1
+        for made, wanted in zip(run(to_model(done), feeds), run(to_model(network), feeds), strict=True):
+            np.testing.assert_allclose(made, wanted, atol=1e-5 * np.abs(wanted).max())
+        # What it adds behind the block, once it does, is of that block's sum, and goes when it is taken out again.
+        known = dict(network.parted().parameters())
+        moved = done.with_parameters(
+            v + np.float32(0.1) if name not in known and not v.any() else v for name, v in done.parameters()
+        )
+        assert not np.allclose(run(to_model(moved), feeds)[0], run(to_model(network), feeds)[0], atol=1e-4)
+        back = operate(moved, RemoveBlock(block.number + 1)).network
+        assert back.topology == network.topology
+        for made, wanted in zip(run(to_model(back), feeds), run(to_model(network), feeds), strict=True):
+            np.testing.assert_allclose(made, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_another_blocks_layers_are_copies_but_for_the_last():
+    network = from_model(residual())
+    operated = operate(network, InsertBlock(1))
+    known = dict(operated.network.parameters())
+    np.testing.assert_array_equal(known["a1.w/again"], known["a1.w"])
+    assert not known["a2.w/again"].any()
+    assert not known["a2.b/again"].any()
+    model = to_model(operated.network)
+    assert [node.op_type for node in model.graph.node] == ["Gemm", *["Gemm", "Relu", "Gemm", "Add", "Relu"] * 2, "Gemm"]
+    rng = np.random.default_rng(3)
+    first, second = ([rng.random(v.shape) for _, v in network.parameters()] for _ in range(2))
+    after = OptimizerState(7, (tuple(first), tuple(second))).mapped(network, operated.carry)
+    names = [name for name, _ in network.parameters()]
+    for power, (given, made) in enumerate(zip((first, second), after.moments, strict=True), start=1):
+        for (name, _), values in zip(operated.network.parameters(), made, strict=True):
+            if name in names:
+                np.testing.assert_array_equal(values, given[names.index(name)].astype(network.dtype))
+                continue
+            layer = name.partition(".")[0]
+            own = [given[names.index(f"{layer}.{what}")] for what in "wb"]
+            mean = 0 if power == 1 else np.concatenate([each.ravel() for each in own]).mean()
+            np.testing.assert_allclose(values, mean, rtol=1e-6)
+
+
+def test_a_network_can_grow_by_blocks():
+    network = from_model(residual(twice=True))
+    found = [str(each) for each in growths(network, 2 * network.parameter_count, mode="split")]
+    assert any(each.startswith("insert_block:2+insert_block:1") for each in found)
+    assert any(each.startswith("insert_block:2") and "insert_block:1" not in each for each in found)
+    after = operate(network, InsertBlock(2)).network
+    after = replace(after, metadata={METADATA_PREFIX + "lineage": '["insert_block:2"]'})
+    assert diff(network, after).done == ("insert_block:2",)
+    assert sum(not change.before for change in diff(network, after).layers) == 2
+
+
 def test_lineage_and_spectra_tell_of_it(tmp_path):
     network = from_model(residual(twice=True))
     done = operate(
@@ -326,7 +390,7 @@ def test_lineage_and_spectra_tell_of_it(tmp_path):
     assert found.done == ("prune:2:6", "remove_block:1")
     assert sum(not change.after for change in found.layers) == 2
     told = spectra(network, RemoveBlock(1), after)
-    values = np.linalg.svd(last_layer(network, 1).weight, compute_uv=False)
+    values = np.linalg.svd(last_layer(network, network.block(1)).weight, compute_uv=False)
     np.testing.assert_allclose(told["before"]["values"], values, rtol=1e-5)
     assert (told["layer"], told["after"]) == (1, [])
 

@@ -260,7 +260,7 @@ def test_merging_the_last_hidden_layer_leaves_a_linear_model():
 def test_surgeries_are_spelled_as_they_are_parsed():
     weights = ("widen:1:8", "insert_identity:2", "narrow:1:5", "factorize:1:6", "merge:2", "merge_duplicates:1")
     data = ("factorize_data:1:6", "prune:2:3", "merge_data:1", "grow:1:8")
-    every = (*weights, *data, "join:4", "remove_block:1", "remove_block_data:2")
+    every = (*weights, *data, "join:4", "insert_block:1", "remove_block:1", "remove_block_data:2")
     assert set(SURGERIES) == {text.partition(":")[0] for text in every}
     for text in every:
         assert spell(parse(text)) == text

@@ -67,6 +67,7 @@ DRAWINGS = (
     Drawing("factorize_data:1:2", (5, 4, 2)),
     Drawing("merge_data:1", (4, 3, 3, 2)),
     Drawing("merge_duplicates:1", (4, 3, 2), first="widen:1:2"),
+    Drawing("insert_block:1", (4, 3, 4, 3, 2), is_residual=True),
     Drawing("remove_block:1", (4, 3, 4, 3, 2), is_residual=True),
     Drawing("remove_block_data:1", (4, 3, 4, 3, 2), is_residual=True),
 )

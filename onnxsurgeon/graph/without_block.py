@@ -7,7 +7,7 @@ else reads that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from onnxsurgeon.errors import ModelError, SurgeryError
 from onnxsurgeon.graph.cut import Known
 from onnxsurgeon.graph.declared import inputs_of
+from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.parts import Parts
 from onnxsurgeon.graph.reader import from_parts
@@ -53,7 +54,7 @@ def without_block(network: Network, number: int, mean: Array | None = None) -> N
         raise SurgeryError(f"block {number} stays: nothing that is trained would be before it", "block-stays")
     if [(head.width, head.rank) for head in trunk.heads] != [(head.width, head.rank) for head in before.heads]:
         raise SurgeryError(f"block {number} stays: other tensors would be trained towards targets", "block-stays")
-    return _with_values(network, found)
+    return with_values(network, found)
 
 
 def require_removable(network: Network, block: Block) -> None:
@@ -64,6 +65,16 @@ def require_removable(network: Network, block: Block) -> None:
         reason = "a layer of it is frozen"
     if reason:
         raise SurgeryError(f"block {block.number} stays: {reason}", "block-stays")
+
+
+def last_layer(network: Network, block: Block) -> DenseLayer | None:
+    """The layer that writes what a block's branch puts out, however its axes are turned; None: something else does."""
+    name, trunk = block.branch, network.frame.trunk
+    made = {step.output: step for step in trunk.steps if not isinstance(step, int)}
+    while name in made and made[name].op in ("Transpose", "Reshape"):
+        name = made[name].inputs[0]
+    segments = (network.segments[number] for number in block.segments)
+    return next((each.layers[-1] for each in segments if each.output_name == name and not each.readers), None)
 
 
 def _spread(network: Network, block: Block, mean: Array, rank: int) -> Array:
@@ -78,16 +89,11 @@ def _spread(network: Network, block: Block, mean: Array, rank: int) -> Array:
 def _edit(network: Network, block: Block, model: onnx.ModelProto, constant: Array | None) -> None:
     """Let what reads the block's sum read what the branch was added to, plus the constant."""
     graph, flow = model.graph, Known.of(model.graph)
-    place = flow.producers.get(block.total)
-    node = None if place is None else graph.node[place]
-    if node is None or node.op_type not in _SUMS or len(node.input) != 2:
-        raise SurgeryError(
-            f"block {block.number} stays: '{block.total}' is no sum of two tensors in the file", "block-stays"
-        )
-    stream = _stream(network, block, flow, node)
+    node = sum_in(graph, block)
+    stream = stream_in(network, block, flow, node)
     gone = _idle_without(flow, graph, block.total, stream)
     if constant is not None:
-        values = numpy_helper.from_array(constant, _fresh(graph, f"{block.total}/mean"))
+        values = numpy_helper.from_array(constant, fresh(graph, f"{block.total}/mean"))
         graph.initializer.append(values)
         reader, name = _place_of_shift(flow, graph, block.total, stream, gone)
         if reader == block.total:
@@ -95,7 +101,7 @@ def _edit(network: Network, block: Block, model: onnx.ModelProto, constant: Arra
             del node.input[:]
             node.input.extend([stream, values.name])
             return
-        shifted = _fresh(graph, f"{name}/shifted")
+        shifted = fresh(graph, f"{name}/shifted")
         at = flow.producers[reader]
         _rename(graph.node[at], {name: shifted})
         graph.node.insert(at, helper.make_node("Add", [name, values.name], [shifted], f"{name}/shift"))
@@ -115,7 +121,21 @@ def _edit(network: Network, block: Block, model: onnx.ModelProto, constant: Arra
     graph.value_info.extend(kept)
 
 
-def _stream(network: Network, block: Block, flow: Known, node: onnx.NodeProto) -> str:
+def sum_in(graph: onnx.GraphProto, block: Block) -> onnx.NodeProto:
+    """The node of a block's sum.
+
+    Raises:
+        SurgeryError: the file has it in another form.
+    """
+    node: onnx.NodeProto | None = next((each for each in graph.node if block.total in each.output), None)
+    if node is None or node.op_type not in _SUMS or len(node.input) != 2:
+        raise SurgeryError(
+            f"block {block.number} stays: '{block.total}' is no sum of two tensors in the file", "block-stays"
+        )
+    return node
+
+
+def stream_in(network: Network, block: Block, flow: Known, node: onnx.NodeProto) -> str:
     """Which of the sum's tensors in the file does not come from the branch."""
     ends = {end for number in block.segments for end in network.segments[number].ends}
     found = [name for name in node.input if ends.isdisjoint(flow.needed([name], set()).tensors)]
@@ -164,9 +184,10 @@ def _is_layers(flow: Known, graph: onnx.GraphProto, name: str, *, has_bias: bool
     return place is not None and graph.node[place].op_type in ops
 
 
-def _fresh(graph: onnx.GraphProto, name: str) -> str:
-    taken = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-    while name in taken:
+def fresh(graph: onnx.GraphProto, name: str, arrays: Collection[str] = ()) -> str:
+    """A name like this one that no tensor of the graph bears."""
+    taken = {tensor.name for tensor in graph.initializer} | {each for node in graph.node for each in node.output}
+    while name in taken or name in arrays:
         name += "_"
     return name
 
@@ -219,7 +240,7 @@ def _name(entry: onnx.ValueInfoProto | onnx.TensorProto | onnx.SparseTensorProto
     return entry.values.name if isinstance(entry, onnx.SparseTensorProto) else str(entry.name)
 
 
-def _with_values(network: Network, found: Network) -> Network:
+def with_values(network: Network, found: Network) -> Network:
     """What was read with the values of the network before: these are not rounded to the file's type, and shared."""
     known: dict[str, Array] = {}
     stored: dict[str, Array] = {}

@@ -16,11 +16,12 @@ from onnxsurgeon.graph.residual import Block
 from onnxsurgeon.graph.without_block import require_removable, without_block
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.pruning import MOST_LOST
-from onnxsurgeon.surgery import RemoveBlock, RemoveBlockData, Surgery, operate
+from onnxsurgeon.surgery import InsertBlock, RemoveBlock, RemoveBlockData, Surgery, operate
 from onnxsurgeon.surgery.remove_block import own_counts
 
 # Blocks times nodes up to which ``inspect`` reads the file anew without each of them: some seconds.
 READ_AGAIN = 5_000
+AT_ONCE = 8  # blocks that a network gets more of at a time
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,24 @@ def removals(network: Network, moments: Moments) -> Iterator[tuple[tuple[Surgery
         if count == len(order):
             break
         count *= 2
+
+
+def deeper_blocks(network: Network) -> Iterator[tuple[list[Surgery], Network]]:
+    """With another block behind the last one that can be repeated, and behind each; nothing where none can."""
+    numbers = [block.number for block in network.blocks if not block.is_projected]
+    seen: list[list[Surgery]] = []
+    for wanted in (numbers[-1:], numbers):
+        surgeries: list[Surgery] = []
+        deeper = network
+        for number in reversed(wanted):  # those before keep their numbers
+            try:
+                deeper = operate(deeper, InsertBlock(number)).network
+            except SurgeryError:
+                continue
+            surgeries.append(InsertBlock(number))
+        if surgeries and surgeries not in seen and len(surgeries) <= AT_ONCE:
+            seen.append(surgeries)
+            yield surgeries, deeper
 
 
 def _removable(network: Network, moments: Moments) -> list[Block]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgery import InsertIdentity, operate
+from onnxsurgeon.surgery import InsertIdentity, Surgery, operate
 
 DEEPEST = 4  # a segment with this many convolutions gets no further one
 AT_ONCE = 2  # convolutions that are put into one segment at a time
@@ -29,11 +29,8 @@ def channels(network: Network) -> list[int]:
     return [i for i in groups if is_of_channels(network, i) and not network.group(i).normalised]
 
 
-def deeper_convolutions(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
-    """Networks with more convolutions: one in every segment that can have it, one or two in the last.
-
-    And without more.
-    """
+def deeper_convolutions(network: Network) -> Iterator[tuple[list[Surgery], Network]]:
+    """Networks with convolutions more: one in every segment that can have it, one or two in the last, and none."""
     segments = [number for number, segment in enumerate(network.segments) if segment.is_convolution]
     open_ones = [number for number in segments if _end_of(network, number) is not None]
     seen = set()
@@ -41,7 +38,8 @@ def deeper_convolutions(network: Network) -> Iterator[tuple[list[InsertIdentity]
         if tuple(wanted) in seen:
             continue
         seen.add(tuple(wanted))
-        surgeries, deeper = [], network
+        surgeries: list[Surgery] = []
+        deeper = network
         for number in wanted:
             end = _end_of(deeper, number)
             if end is not None:

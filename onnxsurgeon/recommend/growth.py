@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from onnxsurgeon.choices import BY_GRADIENTS
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.recommend.blocks import deeper_blocks
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.channels import channels, deeper_convolutions, is_of_channels, profiles_of_channels
 from onnxsurgeon.recommend.resources import Bounds, Budget, multiplications_of
 from onnxsurgeon.recommend.shrinking import UNBOUNDED
-from onnxsurgeon.surgery import Grow, InsertIdentity, Surgery, Widen, operate
+from onnxsurgeon.surgery import Grow, InsertBlock, InsertIdentity, Surgery, Widen, operate
 from onnxsurgeon.surgery.apply import count_of
 
 DEEPEST = 4  # a segment with this many hidden layers gets no further one
@@ -25,9 +27,9 @@ LEAST = 1.05  # times the parameters: less is no growth
 def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: Bounds = UNBOUNDED) -> list[Candidate]:
     """Candidates of nearly ``most`` parameters, each with another shape.
 
-    Each is one layer deeper in one of the segments, or as deep as the network is; its layers have even or tapered
-    widths, or the network's own in proportion. No layer gets narrower. For networks with convolutions see
-    ``recommend.channels``.
+    Each is one layer deeper in one of the segments, has another residual block, or is as deep as the network is; its
+    layers have even or tapered widths, or the network's own in proportion. No layer gets narrower. For networks with
+    convolutions see ``recommend.channels``.
 
     One hidden layer stays alone only where there is no room for two: a wide network does as well with one, but not once
     it has to be small. Of 784-10-10 grown on Fashion-MNIST and shrunk to 10,000 parameters, seven results with one had
@@ -46,7 +48,8 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
     has_channels = bool(channels(network))
     convolutions = [segment for segment in network.segments if segment.is_convolution]
     is_shallow = not any(each.hidden_count for each in convolutions) if has_channels else network.group_count == 1
-    for inserted, deeper in deeper_convolutions(network) if has_channels else _depths(network):
+    depths = deeper_convolutions(network) if has_channels else _depths(network)
+    for inserted, deeper in chain(deeper_blocks(network), depths):
         if found and not inserted and is_shallow:
             continue
         budget = Budget(deeper, bounds)
@@ -62,19 +65,20 @@ def growths(network: Network, most: int, *, mode: str, branch: int = 0, bounds: 
             times = count / network.parameter_count
             reason = f"{name} widths, {shape}: {times:.2f} times the parameters"
             candidate = Candidate(surgeries[0], 0.0, count, reason, branch, tuple(surgeries[1:]))
-            key = (tuple(inserted) if has_channels else len(inserted), *widths.values())
+            is_told = has_channels or any(isinstance(each, InsertBlock) for each in inserted)
+            key = (tuple(inserted) if is_told else len(inserted), *widths.values())
             found.setdefault(key, candidate)
             costs.setdefault(key, (multiplications_of(deeper, widths) if has_channels else None) or 0)
     affordable = SLOWEST * min(costs.values(), default=0)
     return [candidate for key, candidate in found.items() if costs[key] <= affordable]
 
 
-def _depths(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
+def _depths(network: Network) -> Iterator[tuple[list[Surgery], Network]]:
     """For each segment, the network with one more layer behind its last hidden one; and the network as it is."""
     for i in range(1, network.hidden_count + 1):
         position, hidden = network.depth(i)
         if position == hidden < DEEPEST:
-            surgery = InsertIdentity(i)
+            surgery: Surgery = InsertIdentity(i)
             yield [surgery], operate(network, surgery).network
     yield [], network
 

@@ -10,7 +10,7 @@ from onnxsurgeon.quantities import whole
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member
 from onnxsurgeon.surgery import parse
-from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Preceded, Removed
+from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Preceded, Removed, Repeated
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
         order = list(found[-1].layers) if found else []
         counts = (_counts(found[-1].member.topology), _counts(member.topology)) if found else ([], [])
         order = _after(member.surgery, order, fresh, *counts) if member.surgery != START else []
-        if found and any(isinstance(_effect(surgery), Removed) for surgery in member.surgery.split("+")):
-            order = _left_of(list(found[-1].layers.items()), _hidden(member.topology))
+        if found and any(isinstance(_effect(surgery), Removed | Repeated) for surgery in member.surgery.split("+")):
+            order = _beside(list(found[-1].layers.items()), _hidden(member.topology), fresh)
         if len(order) != count:  # the given model; or the earlier layers cannot be read
             order = list(range(fresh, fresh + count))
         fresh = max([fresh, *(layer + 1 for layer in order)])
@@ -100,13 +100,15 @@ def _after(
     return layers
 
 
-def _left_of(layers: Sequence[tuple[int, int]], widths: Sequence[int]) -> list[int]:
-    """Which of the hidden layers, given with their widths, are left where neighbours were taken out; [] if not told."""
-    gone = len(layers) - len(widths)
-    for begin in range(len(widths) + 1 if gone >= 0 else 0):
-        left = [*layers[:begin], *layers[begin + gone :]]
-        if [width for _, width in left] == list(widths):
-            return [number for number, _ in left]
+def _beside(layers: Sequence[tuple[int, int]], widths: Sequence[int], fresh: int) -> list[int]:
+    """Numbers of the hidden layers, given with their widths before, where neighbours went or came; [] if not told."""
+    gone = max(0, len(layers) - len(widths))
+    new = max(0, len(widths) - len(layers))
+    for begin in reversed(range(min(len(layers), len(widths)) + 1)):
+        numbers = [number for number, _ in (*layers[:begin], *layers[begin + gone :])]
+        left = [width for _, width in (*layers[:begin], *layers[begin + gone :])]
+        if left == [*widths[:begin], *widths[begin + new :]]:
+            return [*numbers[:begin], *range(fresh, fresh + new), *numbers[begin:]]
     return []
 
 

@@ -9,7 +9,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
 from onnxsurgeon.runs.events import Spectra, Spectrum
 from onnxsurgeon.surgery import Surgery
-from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded, Removed
+from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded, Removed, Repeated
 
 # Of a longer spectrum so many values are written, evenly spaced by rank, the first and the last among them.
 VALUES = 128
@@ -22,9 +22,9 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> Spectra:
 
     A spectrum is its length and up to ``VALUES`` of its values, descending, with six digits; None where a large
     layer's would have to be computed for this alone. The one before is what the recommendation was made from. Of a
-    block that is taken out, whose number is told in place of the layer's, it is that of its branch's last layer.
+    block that is taken out or repeated, whose number is told in place of the layer's, it is its branch's last layer's.
     """
-    if isinstance(surgery.effect, Removed):
+    if isinstance(surgery.effect, Removed | Repeated):
         gone = before.segments[before.block(surgery.effect.block).segments[-1]].layers[-1].weight
         known = singular_values(gone) if _is_affordable(gone) else None
         return Spectra(layer=surgery.effect.block, before=_written(known), after=[])

@@ -6,7 +6,7 @@ One file: the contract of a surgery, and the proof that holds every one of them 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -46,7 +46,7 @@ class Surgery(ABC):
     """One rewrite of a network, as plain data: which operation, which layer, how much. Subclasses are dataclasses.
 
     A surgery that changes a number of units is a ``Change`` of a group of units (``surgery.maps``); one that changes
-    the number of layers is a ``Replacement`` of layers of one segment, or a ``Removal`` of whole segments.
+    the number of layers is a ``Replacement`` of layers of one segment, or a ``Rebuilt`` network with other segments.
 
     Attributes:
         operation: the name on the command line, such as "widen".
@@ -146,21 +146,23 @@ class Lost(NamedTuple):
     mean: Array | None
 
 
-class Removal(NamedTuple):
-    """Whole segments taken out.
+class Rebuilt(NamedTuple):
+    """A network with whole segments more or less.
 
     Attributes:
-        network: what is left. Parameters that stay have their names.
-        lost: the values that are lost.
+        network: what came of it. Parameters that stay have their names.
+        lost: the values that are lost, where a branch went.
         predicted: as in ``SurgeryRecord``, of the sum that the values are missing in.
+        copies: for the name of each new parameter, that of the one that it is a copy of, or zero in the place of one.
     """
 
     network: Network
-    lost: Lost
+    lost: Lost | None = None
     predicted: float | None = None
+    copies: Mapping[str, str] = {}
 
 
-Rewrite = Replacement | Change | Removal
+Rewrite = Replacement | Change | Rebuilt
 
 
 @dataclass(frozen=True)
@@ -341,7 +343,7 @@ class _Done(NamedTuple):
 def _done(network: Network, i: int, made: Rewrite) -> _Done:
     if isinstance(made, Change):
         return _of_units(network, made)
-    return _of_segments(network, made) if isinstance(made, Removal) else _of_layers(network, i, made)
+    return _of_segments(network, made) if isinstance(made, Rebuilt) else _of_layers(network, i, made)
 
 
 def _of_units(network: Network, change: Change) -> _Done:
@@ -369,7 +371,7 @@ def _of_layers(network: Network, i: int, made: Replacement) -> _Done:
     return _Done(result, moments, places, lambda known: known)
 
 
-def _of_segments(network: Network, made: Removal) -> _Done:
+def _of_segments(network: Network, made: Rebuilt) -> _Done:
     """Parameters are known by their names; a scale of the file may be a part of a layer's now, where it was not."""
     before = {layer.names.weight: layer.weight for layer in network.layers}
 
@@ -378,11 +380,11 @@ def _of_segments(network: Network, made: Removal) -> _Done:
         layers = {layer.names.weight: layer for layer in past.layers}
         found = {}
         for layer in made.network.layers:
-            old = layers[layer.names.weight]
-            scale = _scale(before[layer.names.weight], layer.weight) ** power
+            weight = made.copies.get(layer.names.weight, layer.names.weight)
+            scale = np.ones(layer.units) if weight in made.copies.values() else _scale(before[weight], layer.weight)
             for name, values in layer.parameters():
-                moved = np.full(values.shape, fill_for_new(old, power)) if name not in known else known[name]
-                found[name] = moved if (scale == 1).all() else moved * scale
+                moved = known[name] if name in known else np.full(values.shape, fill_for_new(layers[weight], power))
+                found[name] = moved if (scale == 1).all() else moved * scale**power
         return made.network.with_parameters(found[name] for name, _ in made.network.parameters())
 
     return _Done(made.network, moments, (), lambda known: Moments({}, {}, {}, {}), made.lost)

@@ -58,4 +58,11 @@ class Removed:
     block: int
 
 
-Effect = Kept | Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied | Removed
+@dataclass(frozen=True)
+class Repeated:
+    """A block like residual block ``block`` stands behind it."""
+
+    block: int
+
+
+Effect = Kept | Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied | Removed | Repeated

@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.residual import Block
-from onnxsurgeon.graph.without_block import require_removable, without_block
-from onnxsurgeon.surgery.base import Lost, Removal, Surgery, register
+from onnxsurgeon.graph.without_block import last_layer, require_removable, without_block
+from onnxsurgeon.surgery.base import Lost, Rebuilt, Surgery, register
 from onnxsurgeon.surgery.effects import Effect, Removed
 
 
@@ -45,25 +44,16 @@ class RemoveBlock(Surgery):
 
     def is_exact(self, network: Network) -> bool:
         """Where the branch adds nothing."""
-        last = last_layer(network, self.block)
+        last = last_layer(network, network.block(self.block))
         return last is not None and not last.weight.any() and (last.bias is None or not last.bias.any())
 
     def parameters_after(self, network: Network) -> int:
         """Without those that the branch alone has."""
         return count_without(network, self.block)
 
-    def rewrite(self, network: Network, rng: np.random.Generator) -> Removal:
+    def rewrite(self, network: Network, rng: np.random.Generator) -> Rebuilt:
         """Y = x."""
-        return Removal(without_block(network, self.block), Lost(network.block(self.block), None))
-
-
-def last_layer(network: Network, number: int) -> DenseLayer | None:
-    """The layer that writes what a block's branch puts out, however its axes are turned; None: something else does."""
-    name, trunk = network.block(number).branch, network.frame.trunk
-    made = {step.output: step for step in trunk.steps if not isinstance(step, int)}
-    while name in made and made[name].op in ("Transpose", "Reshape"):
-        name = made[name].inputs[0]
-    return next((each.layers[-1] for each in network.segments if each.output_name == name), None)
+        return Rebuilt(without_block(network, self.block), Lost(network.block(self.block), None))
 
 
 def count_without(network: Network, number: int) -> int:

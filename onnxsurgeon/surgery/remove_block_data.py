@@ -9,10 +9,10 @@ from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import relative
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.without_block import require_removable, without_block
-from onnxsurgeon.surgery.base import DataAware, Lost, Removal, register, spell
+from onnxsurgeon.graph.without_block import last_layer, require_removable, without_block
+from onnxsurgeon.surgery.base import DataAware, Lost, Rebuilt, register, spell
 from onnxsurgeon.surgery.effects import Effect, Removed
-from onnxsurgeon.surgery.remove_block import count_without, last_layer
+from onnxsurgeon.surgery.remove_block import count_without
 
 
 @register
@@ -49,19 +49,19 @@ class RemoveBlockData(DataAware):
 
     def is_exact(self, network: Network) -> bool:
         """Where the branch is constant."""
-        last = last_layer(network, self.block)
+        last = last_layer(network, network.block(self.block))
         return last is not None and not last.weight.any()
 
     def parameters_after(self, network: Network) -> int | None:
         """Without those that the branch alone has; None where the mean makes a bias."""
         return count_without(network, self.block) if _have_biases(network) else None
 
-    def refit(self, network: Network, moments: Moments) -> Removal:
+    def refit(self, network: Network, moments: Moments) -> Rebuilt:
         """Y = x + m."""
         block = network.block(self.block)
         found = moments.branch_of(network, self.block)
         made = without_block(network, self.block, found.mean)
-        return Removal(made, Lost(block, found.mean), relative(found.variance, found.total))
+        return Rebuilt(made, Lost(block, found.mean), relative(found.variance, found.total))
 
 
 def _have_biases(network: Network) -> bool:

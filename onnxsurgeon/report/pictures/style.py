@@ -34,6 +34,7 @@ from onnxsurgeon.surgery.effects import (
     Narrowed,
     Preceded,
     Removed,
+    Repeated,
     Widened,
 )
 
@@ -50,6 +51,7 @@ _COLORS: dict[type[Effect], str] = {
     Preceded: "#e69f00",
     Multiplied: "#f0e442",
     Removed: "#882255",
+    Repeated: "#117733",
     Kept: GREY,
 }
 OTHER = ("X", GREY)
