@@ -6,9 +6,9 @@
 
 Each model is read, taken apart and written, loaded, inspected, and operated on by one surgery, in a process that may
 take 10 seconds of a processor and 1 GB; each run is read, compared, reported and resumed; on each table, array or
-folder of images a network is evaluated; a model in which the batch moves about is computed beside the file, and widened.
-It must end in a result or a named error; what ends otherwise is saved, made smaller where that is easy, and listed.
-Inputs depend on kind, seed and index alone.
+folder of images a network is evaluated; models in which the batch moves about are computed beside the file, and
+widened. It must end in a result or a named error; what ends otherwise is saved, made smaller where that is easy, and
+listed. Inputs depend on kind, seed and index alone.
 """
 
 from __future__ import annotations
