@@ -1,13 +1,14 @@
 """The trunk's forward pass as the training graphs have it, as a model by itself."""
 
-from onnx import helper
+from onnx import ModelProto, helper
 
+from onnxsurgeon.graph.network import Network
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.forward import feature_inputs, forward, make_model, parameter_names
 from onnxsurgeon.training.resident import numbered
 
 
-def forward_model(network):
+def forward_model(network: Network) -> ModelProto:
     """A model from "features" and the parameters, as inputs, to "outputs", one for each head."""
     build, kind = GraphBuilder(network.dtype), helper.np_dtype_to_tensor_dtype(network.dtype)
     heads, inputs = network.frame.trunk.heads, feature_inputs(network, kind)

@@ -11,6 +11,7 @@ from fuzzing.byte_mutations import mutate_bytes
 from fuzzing.corpus import corpus
 from fuzzing.data_files import run_data
 from fuzzing.graph_mutations import mutate_graph
+from fuzzing.moved_axes import run_moved
 from fuzzing.pipeline import furnish, make_input, run_input
 from fuzzing.runs import run_damaged
 from hypothesis import HealthCheck, given, settings
@@ -67,6 +68,13 @@ def test_any_bytes(content, folder):
 def test_seeds(path, folder):
     ending = run_input(path.read_bytes(), folder)
     assert ending.kind != "BUG", ending.what
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_models_in_which_the_batch_moves_about_compute_what_they_did(seed, tmp_path):
+    endings = [run_moved(seed, index, tmp_path) for index in range(30)]
+    assert [ending.what for ending in endings if ending.kind == "BUG"] == []
+    assert sum(ending.kind == "result" for ending in endings) >= 10
 
 
 @pytest.mark.parametrize("index", range(30))

@@ -6,8 +6,9 @@
 
 Each model is read, taken apart and written, loaded, inspected, and operated on by one surgery, in a process that may
 take 10 seconds of a processor and 1 GB; each run is read, compared, reported and resumed; on each table, array or
-folder of images a network is evaluated. It must end in a result or a named error; what ends otherwise is saved, made
-smaller where that is easy, and listed. Inputs depend on kind, seed and index alone.
+folder of images a network is evaluated; models in which the batch moves about are computed beside the file, and
+widened. It must end in a result or a named error; what ends otherwise is saved, made smaller where that is easy, and
+listed. Inputs depend on kind, seed and index alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("bytes", "structure")
-KINDS = (*MODELS, "data", "runs")
+KINDS = (*MODELS, "data", "moved", "runs")
 # Of twenty inputs, so many of each: a run takes some hundred times as long as a model.
-MIXED = (*MODELS * 7, *("data",) * 5, "runs")
+MIXED = (*MODELS * 7, *("data",) * 4, "moved", "runs")
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 

@@ -1,6 +1,6 @@
 """The most memory that commands take for a large CSV file, beside the array that its numbers become.
 
-    python tools/table_memory.py [FOLDER] [--megabytes 1000] [--columns 40] [--command inspect]
+    python tools/table_memory.py [FOLDER] [--megabytes 1000] [--columns 20] [--command evolve]
 
 Each command is measured as a whole, in a process of its own. What is right is at most 1.2 times the array plus 300 MB;
 the exit code is 1 where a command takes more. The file stays in FOLDER where one is given.
@@ -37,14 +37,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="where the file is to stay; by default it is deleted")
     parser.add_argument("--megabytes", type=int, default=1000, help="of the CSV file")
-    parser.add_argument("--columns", type=int, default=40, help="of numbers, besides the target's")
+    parser.add_argument("--columns", type=int, default=20, help="of numbers, besides the target's")
     parser.add_argument("--command", choices=COMMANDS, action="append", help="one, or several; by default all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         rows = write(folder / "table.csv", options.megabytes * MB, options.columns)
-        array = rows * options.columns * np.dtype(np.float32).itemsize
+        array = rows * options.columns * np.dtype(np.float64).itemsize
         size = (folder / "table.csv").stat().st_size
         allowed = MOST * array + BESIDES
         print(
@@ -63,7 +63,7 @@ def write(path: Path, size: int, columns: int) -> int:
     rng, rows = np.random.default_rng(0), 0
     with path.open("wb") as file:
         while file.tell() < size:
-            x = rng.standard_normal((BLOCK, columns)).astype(np.float32)
+            x = rng.standard_normal((BLOCK, columns))
             named = {f"c{number}": x[:, number] for number in range(columns)}
             table = pyarrow.table({**named, "y": (x[:, 0] > 0).astype(int)})
             csv.write_csv(table, file, csv.WriteOptions(include_header=not rows))

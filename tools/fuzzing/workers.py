@@ -72,8 +72,14 @@ def _run_data(seed: int, index: int, folder: Path) -> Ending:
     return run_data(seed, index, folder)
 
 
+def _run_moved(seed: int, index: int, folder: Path) -> Ending:
+    from fuzzing.moved_axes import run_moved
+
+    return run_moved(seed, index, folder)
+
+
 # What makes its inputs itself, from seed and index.
-_DAMAGED: dict[str, Callable[[int, int, Path], Ending]] = {"runs": _run_damaged, "data": _run_data}
+_DAMAGED: dict[str, Callable[[int, int, Path], Ending]] = {"runs": _run_damaged, "data": _run_data, "moved": _run_moved}
 
 
 def warm_up(kind: str) -> None:
@@ -83,6 +89,9 @@ def warm_up(kind: str) -> None:
 
         runs.base()
     with tempfile.TemporaryDirectory() as name:
+        if kind in ("moved", "all"):
+            for index in range(10):
+                _run_moved(0, index, Path(name))
         if kind in ("data", "all"):
             for index in range(60):
                 _run_data(0, index, Path(name) / "data")
