@@ -10,7 +10,9 @@ _HEADINGS = {"balanced accuracy": "b.acc.", "R²": "R²", "agreement": "agree.",
 
 
 def heading(metric: str) -> str:
-    """What stands above a column of a metric's values, in at most six columns."""
+    """What stands above a column of a metric's values, in at most six columns; of several metrics it is their mean."""
+    if " and " in metric:
+        return "mean"
     return _HEADINGS.get(metric, "accur.")
 
 
