@@ -9,6 +9,7 @@ from onnxsurgeon.cli import console
 from onnxsurgeon.cli.event_printer import EventPrinter
 from onnxsurgeon.cli.narrow import heading, packed, shorten, sparkline
 from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
+from tests.conftest import MODELS
 
 LONG = "c1-c16+c16-c16-c16+c16-c32+c32-c32-c32+32-10"
 
@@ -86,3 +87,16 @@ def test_a_columns_heading_is_of_its_metric_and_as_wide_as_its_values(metric):
     assert len(heading(metric)) <= len("0.9876")
     assert heading(metric)[0] == metric[0]
     assert (heading(metric) == "accur.") is (metric == "accuracy")
+
+
+def test_of_heads_with_metrics_of_their_own_a_mean_is_shown():
+    assert heading("agreement and fidelity") == heading("accuracy and R²") == "mean"
+
+
+def test_headings_are_broken_between_words_alone(cli, monkeypatch):
+    """The table of a convolutional network's layers has nine columns, and a terminal eighty."""
+    wide(monkeypatch, "80")
+    code, out, _ = cli("inspect", str(MODELS / "exports" / "torch-legacy-cnn.onnx"))
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.split()[:3] == ["part", "layer", "node"]]
+    assert line.split() == ["part", "layer", "node", "shape", "kernel", "activation", "params", "MACs", "removable"]

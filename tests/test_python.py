@@ -178,6 +178,8 @@ def test_the_models_of_a_result(result, rows):
         (found,) = each.session().run(None, {"input": rows[0][:7]})
         np.testing.assert_array_equal(found, run(model, {"input": rows[0][:7]})[0])
     assert result.best.path == result.run / "best.onnx"
+    assert load(result.best).topology == result.best.topology
+    assert diff(NETWORK, result.best).after.parameters == result.best.parameters
     assert read_run(result.run).front == result.front
     with pytest.raises(ModelError, match="no such file"):
         onnxsurgeon.RunModel(result.run, "branches/0999-x.onnx", 9, "1-1", 2, 0.5).session()

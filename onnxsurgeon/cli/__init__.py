@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from onnxsurgeon import __version__
-from onnxsurgeon.cli import comparing, data, deploying, explaining, learning, models, operating, reporting, training
+from onnxsurgeon.cli import (
+    comparing,
+    data,
+    deploying,
+    explaining,
+    inspecting,
+    learning,
+    models,
+    operating,
+    reporting,
+    training,
+)
 from onnxsurgeon.cli.encoding import make_printable
 from onnxsurgeon.cli.help import Program
 from onnxsurgeon.cli.streams import OutputError, give_up, written_out
@@ -33,6 +44,7 @@ app = typer.Typer(
     },
 )
 models.register(app)
+inspecting.register(app)
 operating.register(app)
 training.register(app)
 learning.register(app)

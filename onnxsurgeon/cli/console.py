@@ -78,8 +78,11 @@ def table(
     A cell is a text, or a list of lines.
     """
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        kept = fold is not None and column not in fold
+    for number, column in enumerate(columns):
+        cells = [row[number] for row in rows]
+        # Of a column that is no wider than its heading nothing is gained by breaking that.
+        is_short = all(isinstance(cell, str) and len(cell) <= len(column) for cell in cells) and " " not in column
+        kept = is_short or (fold is not None and column not in fold)
         grid.add_column(
             escape(column),
             justify="right" if column in right else "left",

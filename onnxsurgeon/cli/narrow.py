@@ -10,7 +10,9 @@ _HEADINGS = {"balanced accuracy": "b.acc.", "R²": "R²", "agreement": "agree.",
 
 
 def heading(metric: str) -> str:
-    """The heading of a column of a metric's values, in at most six columns."""
+    """The heading of a column of a metric's values, in at most six columns; the mean of several metrics."""
+    if " and " in metric:
+        return "mean"
     return _HEADINGS.get(metric, "accur.")
 
 

@@ -9,10 +9,10 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import constant_values, geometry_of
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.flow import Flow
 from onnxsurgeon.graph.glue import Glue, glue_shape
 from onnxsurgeon.graph.links import Link, is_by_unit, may_follow
-from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.shared_weights import SharedWeights, ends_of_sharing
 
 

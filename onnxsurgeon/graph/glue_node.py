@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
-from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 
 Shape = tuple[int | None, ...]

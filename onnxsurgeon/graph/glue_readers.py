@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical import VIEW, geometry_of
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.contractions import NotByRow, of_einsum, of_matmul, require_by_row
 from onnxsurgeon.graph.geometry import Geometry
@@ -25,7 +26,6 @@ from onnxsurgeon.graph.glue_node import (
     names_from,
     tensors_of,
 )
-from onnxsurgeon.graph.normal_form import label
 
 LARGEST = 2**31 - 1  # an end of a slice beyond which exporters mean "all"
 MOST_REPEATS = 16

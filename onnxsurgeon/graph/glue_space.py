@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.glue_node import (
@@ -24,7 +25,6 @@ from onnxsurgeon.graph.glue_node import (
     names_from,
     tensors_of,
 )
-from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import run
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE
-from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.notes import listed
 from onnxsurgeon.graph.segments import Structure
 from onnxsurgeon.linear_algebra import Array

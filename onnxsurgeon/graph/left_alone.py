@@ -10,8 +10,9 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.bodies import LAYERS_INSIDE
 from onnxsurgeon.graph.canonical import FLOATS, LAYERS, PRODUCTS, constant_values, explain, is_dense
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import dtype_of
-from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, label, operator, reads
+from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, operator, reads
 from onnxsurgeon.graph.notes import listed
 
 _BY_WEIGHT = frozenset((*PRODUCTS, *LAYERS, "ConvTranspose"))

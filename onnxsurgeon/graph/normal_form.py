@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation
 from onnxsurgeon.graph.bodies import READ_INSIDE
-from onnxsurgeon.graph.canonical import clip_bounds, constant_values, name_in_file
+from onnxsurgeon.graph.canonical import clip_bounds, constant_values
+from onnxsurgeon.graph.canonical.names import label
 
 
 def activation_of(node: gs.Node, units: int | None = None, dtype: Any = None) -> Activation:
@@ -56,11 +57,6 @@ NOT_TOLD = "the model has no batch axis, and what this does of many rows at once
 def operator(node: gs.Node) -> str:
     """The name of the node's operator in notes and messages."""
     return str(node.op).removeprefix(UNLIFTED)
-
-
-def label(node: gs.Node) -> str:
-    """What notes and messages call a node: its name, or that of its output where the file gives it none."""
-    return str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
 
 
 def reads(node: gs.Node) -> list[Any]:

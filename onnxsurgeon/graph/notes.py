@@ -9,10 +9,11 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.canonical import geometry_of, is_dense, is_output
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.flow import Flow
 from onnxsurgeon.graph.flowing import READS_SHAPES
 from onnxsurgeon.graph.links import Link
-from onnxsurgeon.graph.normal_form import label, operator
+from onnxsurgeon.graph.normal_form import operator
 
 NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
 FEW = 3  # so many notes of one kind are sentences of their own

@@ -11,11 +11,12 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import constant_values, geometry_of
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.chains import written_by
 from onnxsurgeon.graph.glue import glue_shape
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
 from onnxsurgeon.graph.links import Link
-from onnxsurgeon.graph.normal_form import activation_of, label
+from onnxsurgeon.graph.normal_form import activation_of
 from onnxsurgeon.graph.segments import Structure
 from onnxsurgeon.graph.shared_weights import SharedWeights
 from onnxsurgeon.graph.tied import sharing

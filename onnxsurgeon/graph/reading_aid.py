@@ -15,13 +15,13 @@ from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.batch_first import batch_first
 from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.files import Parts
 from onnxsurgeon.graph.frozen import Frozen, behind
 from onnxsurgeon.graph.importing import imported
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.lifting import lift
-from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.linear_algebra import Array

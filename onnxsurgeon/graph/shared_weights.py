@@ -9,8 +9,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.canonical import constant_values, geometry_of, name_in_file
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.layers import DenseChain
-from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.graph.notes import listed
 
 

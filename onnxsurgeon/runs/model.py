@@ -14,7 +14,7 @@ from onnxsurgeon.runtime import onnxruntime, provider
 
 @dataclass(frozen=True)
 class RunModel:
-    """A model of a run.
+    """A model of a run; whatever takes the path of a file takes it as well.
 
     Attributes:
         run: the run directory.
@@ -48,6 +48,9 @@ class RunModel:
     def path(self) -> Path:
         """Its file."""
         return self.run / self.file
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def load(self) -> Network:
         """The model as a network.

@@ -9,9 +9,10 @@ from onnxsurgeon.graph.canonical.affine import explain_normalization
 from onnxsurgeon.graph.canonical.dense import LAYERS, bias_of, by_channel, geometry_of, is_dense
 from onnxsurgeon.graph.canonical.driver import canonicalise
 from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
+from onnxsurgeon.graph.canonical.names import name_in_file
 from onnxsurgeon.graph.canonical.products import explain
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, is_output
-from onnxsurgeon.graph.canonical.rewriter import PRODUCTS, name_in_file
+from onnxsurgeon.graph.canonical.rewriter import PRODUCTS
 from onnxsurgeon.graph.canonical.strided import VIEW
 
 __all__ = [

@@ -6,7 +6,6 @@ the nodes next to it, so that a graph of 100,000 nodes is rewritten in linear ti
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical.held_by_name import pinned_tensors, untie_small_constants
+from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import dtype_of, producer_of
 from onnxsurgeon.linear_algebra import Array
 
@@ -23,19 +23,12 @@ from onnxsurgeon.linear_algebra import Array
 G_LOGGER.severity = G_LOGGER.ERROR
 
 PRODUCTS = ("Gemm", "MatMul", "Einsum", "Conv", "com.microsoft::FusedGemm", "com.microsoft::FusedMatMul")
-# Ends the name of a new tensor, behind the name of the tensor after which it is named.
-_NEW = re.compile(r"(\.canonical\d+)+$")
 # The fewest inputs of the operators that rules look at; 1 for those that are not listed.
 INPUTS = {
     "Constant": 0,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
     "Where": 3,
 }
-
-
-def name_in_file(tensor: str) -> str:
-    """The tensor's name; for a tensor that rewriting made, the name of the file's tensor after which it is named."""
-    return _NEW.sub("", tensor)
 
 
 class Rewriter:
@@ -96,8 +89,8 @@ class Rewriter:
         Raises:
             ModelError: they are more than may be made.
         """
-        label = str(node.name) or name_in_file(next((str(tensor.name) for tensor in node.outputs), ""))
-        (self._allowance.take if made else self._allowance.require)(size, f"node '{label}' ({node.op})")
+        named = label(node)
+        (self._allowance.take if made else self._allowance.require)(size, f"node '{named}' ({node.op})")
 
     # --- edits ----------------------------------------------------------------------------------------------
 
@@ -190,7 +183,7 @@ class Rewriter:
         while todo:
             gone = todo.pop()
             if gone.op in (*PRODUCTS, "Dense", "Convolution"):
-                self.lost.append(str(gone.name) or name_in_file(next((str(y.name) for y in gone.outputs), "")))
+                self.lost.append(label(gone))
             inputs = list(gone.inputs)
             for tensor in inputs:
                 _discard(tensor.outputs, gone)
