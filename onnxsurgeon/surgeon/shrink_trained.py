@@ -1,13 +1,13 @@
 """Shrink a trained network without harm: the search for trained starts, which are not grown before.
 
-First the given network is pruned by data, without training, to sizes down to the wanted one (``STEP``). Each network is
-measured and enters the front, so that the result is no worse than the best of these. At the size that a limit asks for,
-plans of several kinds (units, ranks, a layer less), all of equal size, are measured alike. The best of each kind race:
-each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and with and without
-rows that were made. The winner is trained for the rest of the run, or for as long as the loss on the rows that decide
-falls from cycle to cycle. Where an accuracy is asked for, the smallest network that has it is sought by bisection: a
-size between the smallest that is accurate enough and the largest that was trained and was not is pruned and trained
-next. Where the front is asked for, networks are pruned further and trained in turn.
+First the given network is pruned by data, without training, to sizes down to what is asked for (``STEP``): each is
+measured and enters the front, so that what is returned is no worse than the best of these. At the size that a limit
+asks for, plans of several kinds, units, ranks, a layer less, all of equal size, are measured alike; the best of each
+kind race: each is trained for a part of the run, down to a learning rate of 0, the best also at other rates, and on
+rows that were made or without these. The winner is trained for the rest of the run, or for as long as the loss on the
+rows that decide gets less from cycle to cycle. Where an accuracy is asked for, the smallest network that has it is
+sought by bisection: of a size between the smallest that is accurate enough and the largest that was not, though it was
+trained, the next is pruned and trained. Where the front is asked for, networks are pruned further and trained in turn.
 
 One file: a search, whose phases hand a network and its position in the run to one another.
 """
@@ -39,7 +39,7 @@ from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Job, JobResult
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
 from onnxsurgeon.surgery import Operated, Prune, Surgery
@@ -335,7 +335,7 @@ class ShrinkTrained(FrontSearch):
             others: dict[str, Any] = {"rate": rate, "uses_made": uses_made and self.has_made_rows, "is_trained": True}
             parameters = branch.network.parameter_count
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, (start, stop), **others))
-        trained = self.perform(state, jobs)
+        trained = self.train_all(state, jobs)
         if not trained:
             state.branches = [best]
             return self._end(state, "training diverged: no weights stayed finite; try a smaller --learning-rate")
@@ -522,7 +522,7 @@ def has_convolutions(network: Network) -> bool:
     return any(segment.is_convolution for segment in network.segments)
 
 
-def _rank(job: Job, done: Done) -> float:
+def _rank(job: Job, done: JobResult) -> float:
     """The loss that a race goes by: rows that were made pay later than a race is long."""
     loss = -done.branch.score
     return loss * PAYS if job.uses_made and loss > 0 else loss

@@ -15,7 +15,7 @@ from onnxsurgeon.training.engine import Engine
 from onnxsurgeon.training.predictions import Watcher
 
 PIECE = 2**16  # rows that are looked at together
-ONE_SIDED = 1.645  # one of twenty differences exceeds this many standard errors by chance
+ONE_SIDED = 1.645  # standard errors that one of twenty differences exceeds by chance
 
 
 class RowScores:
@@ -140,7 +140,7 @@ def _least_loss(counts: Array, task: Task) -> float:
 def is_better(scores: Array, others: Array) -> bool:
     """Whether the mean of ``scores`` (rows,) is above that of ``others`` by more than chance: one-sided, 5 %.
 
-    The difference is taken row by row, so that rows which are hard for both cancel.
+    The difference is taken row by row: that both find the same rows hard cancels.
     """
     difference = scores - others
     if len(difference) < 2 or difference.mean() <= 0:
