@@ -7,7 +7,7 @@ import pytest
 
 from onnxsurgeon import SurgeonSettings, make_engine
 from onnxsurgeon.data.examples import Examples
-from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.surgeon.trainer import TrainingContext
 from onnxsurgeon.task import CROSS_ENTROPY, SQUARED, Task
 
 NUMBERS, CLASSES = Task(SQUARED, 1, imitates=True), Task(CROSS_ENTROPY, 1, "Softmax", imitates=True)
@@ -32,5 +32,5 @@ def test_numbers_are_imitated_in_larger_batches_where_time_counts(rows, tasks, c
     x = np.zeros((rows, 1), np.float32)
     examples = Examples((x,), (x,) * len(tasks), tasks)
     settings = SurgeonSettings.from_preset(**changes)
-    bench = Bench(settings, make_engine("loop"), examples, examples.first(10), threading.Event())
-    assert bench.schedule.batch_size == expected
+    context = TrainingContext(settings, make_engine("loop"), examples, examples.first(10), threading.Event())
+    assert context.schedule.batch_size == expected

@@ -28,7 +28,7 @@ from onnxsurgeon.runs.branch import START, Branch, read_branch, write_branch
 from onnxsurgeon.runs.versions import versions
 from onnxsurgeon.surgeon.workers import cluster as clusters
 from onnxsurgeon.surgeon.workers import make_workers
-from onnxsurgeon.surgeon.workers.station import Station, unpack_files
+from onnxsurgeon.surgeon.workers.host import WorkerHost, unpack_files
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 from tests.conftest import MODELS, needs_training, start_model
 from tests.killed_run import SETTINGS
@@ -249,7 +249,7 @@ def test_training_and_validation_rows_of_one_array_travel_once():
     train, validation = selected(np.arange(1900)), selected(np.arange(1900, 2000))
     assert train.stored[0].source is not validation.stored[0].source
     assert train.targets[0].shape == (1900, 10)  # what a process has computed for itself does not travel
-    content = pickle.dumps(Station("name", SHORT, "loop", "cpu", train, validation, versions()))
+    content = pickle.dumps(WorkerHost("name", SHORT, "loop", "cpu", train, validation, versions()))
     assert len(content) < 1.5 * images.nbytes
     sent = pickle.loads(content)
     for before, after in ((train, sent._train), (validation, sent._validation)):
@@ -391,14 +391,14 @@ class Joining:
 
 def test_a_worker_with_other_versions_that_joins_later_gets_no_job(digit_examples):
     worker = Joining()
-    station = Station("name", SHORT, "loop", "cpu", *digit_examples, {**versions(), "onnxruntime": "1.0"})
+    host = WorkerHost("name", SHORT, "loop", "cpu", *digit_examples, {**versions(), "onnxruntime": "1.0"})
     with pytest.raises(EngineError, match=r"worker tcp://late:1 has onnxruntime .*; here it is onnxruntime 1\.0"):
-        asyncio.run(station.setup(worker))
+        asyncio.run(host.setup(worker))
     assert worker.offered is None
 
 
 def test_the_extra_is_not_installed(monkeypatch):
-    for name in ("onnxsurgeon.surgeon.workers.cluster", "onnxsurgeon.surgeon.workers.station"):
+    for name in ("onnxsurgeon.surgeon.workers.cluster", "onnxsurgeon.surgeon.workers.host"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SettingsError, match=r"needs Dask: pip install 'onnxsurgeon\[dask\]'"):

@@ -14,7 +14,7 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.surgeon.algorithm1 import Algorithm1
-from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.surgeon.trainer import TrainingContext
 from onnxsurgeon.task import SQUARED, Task
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.schedule import BatchSchedule
@@ -124,28 +124,28 @@ def test_what_is_not_standardised(values):
     assert Standardised.of(higher, examples_of(values)).inputs == {}
 
 
-def bench(values, **changes):
+def context(values, **changes):
     settings = SurgeonSettings.from_preset("default", **changes)
-    return Bench(settings, ENGINE, examples_of(values), examples_of(values), threading.Event())
+    return TrainingContext(settings, ENGINE, examples_of(values), examples_of(values), threading.Event())
 
 
 def test_pixels_are_left_out_where_their_mean_takes_their_place():
     pixels = lit(np.random.default_rng(0), (ROWS, 40), 0.5)
     network = randomised(create((40, 5, 2), seed=1))
-    assert bench(pixels).dropouts(network)["input_dropout"] == 0.1
-    assert bench(pixels, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
-    assert bench(pixels, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0.3
-    assert bench(pixels, standardise=False).dropouts(network)["input_dropout"] == 0
-    assert bench(pixels, standardise=False, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
-    assert bench(pixels).dropouts(with_bias_removed(network, 0))["input_dropout"] == 0
+    assert context(pixels).dropouts(network)["input_dropout"] == 0.1
+    assert context(pixels, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
+    assert context(pixels, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0.3
+    assert context(pixels, standardise=False).dropouts(network)["input_dropout"] == 0
+    assert context(pixels, standardise=False, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
+    assert context(pixels).dropouts(with_bias_removed(network, 0))["input_dropout"] == 0
     with pytest.raises(SettingsError, match="standardised-dropout: 1 is not at least 0 and below 1"):
         SurgeonSettings.from_preset("default", standardised_dropout=1)
 
 
 def test_columns_of_a_table_are_left_out_only_where_it_is_said(network, values):
-    assert bench(values).dropouts(network)["input_dropout"] == 0
-    assert bench(values, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0
-    assert bench(values, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
+    assert context(values).dropouts(network)["input_dropout"] == 0
+    assert context(values, standardised_dropout=0.3).dropouts(network)["input_dropout"] == 0
+    assert context(values, input_dropout=0.25).dropouts(network)["input_dropout"] == 0.25
 
 
 def regression(values, targets, scale=()):
@@ -196,8 +196,8 @@ def test_algorithm_1_sees_inputs_as_they_are(network: Network, values, preset):
     assert not settings.standardise
     train = examples_of(values)
     for chosen in (settings, replace(settings, standardise=True)):
-        bench = Bench(chosen, ENGINE, train, train, threading.Event(), manner=Algorithm1.manner)
-        assert bench.standardised(network).examples is train
+        context = TrainingContext(chosen, ENGINE, train, train, threading.Event(), manner=Algorithm1.manner)
+        assert context.standardised(network).examples is train
 
 
 def test_a_table_of_years_and_millions_is_learnt(tmp_path):

@@ -84,7 +84,7 @@ class Algorithm1(Surgeon):
     def _recuperate(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> list[Job]:
         """Perform the surgeries and train each for its few batches; branches with NaN weights are dropped."""
         jobs = self._surgeries(state, chosen, epochs, draw)
-        return [replace(job, branch=done.branch, start=job.stop) for job, done in self.perform(state, jobs)]
+        return [replace(job, branch=done.branch, start=job.stop) for job, done in self.train_all(state, jobs)]
 
     def _surgeries(self, state: State, chosen: Sequence[Candidate], epochs: int, draw: int) -> Iterator[Job]:
         """The candidates' jobs; while one is being trained, the next surgery is performed."""
@@ -98,4 +98,4 @@ class Algorithm1(Surgeon):
         """Train recuperated branches to the end of the epoch step."""
         _, stop = self.window(state, epochs)
         jobs = [replace(job, stop=stop, stage=TRAINED) for job in kept]
-        return [done.branch for _, done in self.perform(state, jobs)]
+        return [done.branch for _, done in self.train_all(state, jobs)]

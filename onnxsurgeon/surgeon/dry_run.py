@@ -137,7 +137,7 @@ def dry_run(
         surgeon = make_surgeon(
             found.kind, run, settings, found.engine, found.splits, pool, Callbacks(()), found.start, clock
         )
-        surgeon.bench = replace(surgeon.bench, free=standardisable(found.network))
+        surgeon.context = replace(surgeon.context, free=standardisable(found.network))
         seconds = _epoch_seconds(surgeon, given, Path(folder))
         return _plan(found, surgeon, given, seconds, surgeon.searching(given))
 
@@ -150,7 +150,7 @@ def _epoch_seconds(surgeon: Surgeon, given: Branch, folder: Path) -> float:
     for steps in (WARM_UP, STEPS):
         steps = min(steps, per_epoch)
         job = Job(given, 0, steps, TRAINED, given.accuracy, parameters, is_trained=surgeon.is_trained, uses_made=False)
-        done = train_branch(job, surgeon.bench, folder)
+        done = train_branch(job, surgeon.context, folder)
         found = done.training_seconds / max(done.steps, 1) * per_epoch
     return found
 

@@ -66,7 +66,7 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
     that was chosen. Where the training of every copy diverges, ``settled`` is returned.
     """
     root = read_branch(file_of(surgeon.run.branches, state.search.root))
-    per_epoch = surgeon.bench.whole_schedule.batches_per_epoch
+    per_epoch = surgeon.context.whole_schedule.batches_per_epoch
     cycle = state.search.begin * per_epoch, state.search.end * per_epoch
     stop = round(settled.history[-1].epoch * per_epoch)
     jobs = []
@@ -77,5 +77,5 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
         )
         parameters = root.network.parameter_count
         jobs.append(Job(copy, cycle[0], stop, TRAINED, settled.accuracy, parameters, cycle, member, refits=True))
-    trained = [done.branch for _, done in surgeon.perform(state, jobs)]
+    trained = [done.branch for _, done in surgeon.train_all(state, jobs)]
     return joined(surgeon, state, trained, replaces=True, refits=True) if trained else settled

@@ -40,12 +40,12 @@ from onnxsurgeon.runs.resumption import rewind
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.fields import OwnSettings
-from onnxsurgeon.surgeon.jobs import Done, Job, Manner
+from onnxsurgeon.surgeon.jobs import Job, JobResult, Manner
 from onnxsurgeon.surgeon.log import SCORE, log_event, logger, near_chance
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.spectra import spectra
-from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.surgeon.trainer import TrainingContext
 from onnxsurgeon.surgeon.workers import Workers
 from onnxsurgeon.surgery import Operated, Surgery, operate, spell
 from onnxsurgeon.training.engine import Engine
@@ -128,7 +128,7 @@ class Surgeon(ABC):
 
     def __post_init__(self) -> None:
         workers = self.workers
-        self.bench = Bench(
+        self.context = TrainingContext(
             self.settings,
             self.engine,
             self.train,
@@ -151,7 +151,7 @@ class Surgeon(ABC):
     @property
     def batches_per_epoch(self) -> int:
         """Number of training steps in an epoch of one branch."""
-        return self.bench.schedule.batches_per_epoch
+        return self.context.schedule.batches_per_epoch
 
     def evolve(self) -> State:
         """Run from the last checkpoint to the end; return the final state.
@@ -161,8 +161,8 @@ class Surgeon(ABC):
             RunError: the run directory was changed from outside.
         """
         given = load(self.run.branches / f"0000-{START}.onnx")
-        self.bench = replace(self.bench, free=standardisable(given))
-        self.workers.begin(self.bench, self.run.path)
+        self.context = replace(self.context, free=standardisable(given))
+        self.workers.begin(self.context, self.run.path)
         last = rewind(self.run, self.from_checkpoint)
         self._trained = last.trained
         state = self._start() if last.event is None else self._restored(last.event)
@@ -364,7 +364,7 @@ class Surgeon(ABC):
             parameters, member = branch.network.parameter_count, position if are_members else 0
             others = self.job_options(state)
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, cycle, member, **others))
-        trained = [done.branch for _, done in self.perform(state, jobs)]
+        trained = [done.branch for _, done in self.train_all(state, jobs)]
         if not trained:
             raise DivergedError(
                 f"training diverged: the weights of {what} became NaN or infinite; try a smaller --learning-rate",
@@ -377,7 +377,7 @@ class Surgeon(ABC):
         per_epoch = self.batches_per_epoch
         return state.epoch * per_epoch, (state.epoch + epochs) * per_epoch
 
-    def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+    def train_all(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, JobResult]]:
         """Do the jobs side by side; return those that end with finite weights, in the given order."""
         begun = time.perf_counter()
         performed = self._train(jobs)
@@ -420,10 +420,10 @@ class Surgeon(ABC):
         """Tell that a branch does not go on, by default because others score higher."""
         self.tell(events.Dropped(event="dropped", branch=branch, reason=reason))
 
-    def _train(self, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+    def _train(self, jobs: Iterable[Job]) -> list[tuple[Job, JobResult]]:
         """The results of the jobs; a branch whose training had ended before a kill is read from its file."""
         every: list[Job] = []
-        found: dict[int, Done] = {}
+        found: dict[int, JobResult] = {}
 
         def unfinished() -> Iterator[Job]:
             for job in jobs:
@@ -434,7 +434,7 @@ class Surgeon(ABC):
                 if finished and job.stage == TRAINED:
                     known = read_branch(path)
                     if known.file_name == path.name and known.history:
-                        found[job.branch.number] = Done(known, True, job.stop - job.start, 0.0, 0.0)
+                        found[job.branch.number] = JobResult(known, True, job.stop - job.start, 0.0, 0.0)
                         continue
                     finished = False
                 yield replace(job, keep_file=finished)

@@ -38,7 +38,7 @@ from onnxsurgeon.surgeon.cycles import Cycle, Pace, along_the_front, to_the_limi
 from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.fast_enough import Latencies
 from onnxsurgeon.surgeon.file_size import parameters_within
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Job, JobResult
 from onnxsurgeon.surgeon.objective import Given, Limits, choose, front, least_accuracy, most_accurate
 from onnxsurgeon.surgeon.significance import is_better, is_within_an_error, row_scores
 from onnxsurgeon.surgeon.trainer import train_branch
@@ -308,9 +308,9 @@ class FrontSearch(Surgeon):
 
     # Time.
 
-    def perform(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, Done]]:
+    def train_all(self, state: State, jobs: Iterable[Job]) -> list[tuple[Job, JobResult]]:
         """Do the jobs as every search does; a job that is done alone gives the pace."""
-        performed = super().perform(state, jobs)
+        performed = super().train_all(state, jobs)
         if len(performed) == 1:
             ((job, done),) = performed
             epochs = done.steps / self.batches_per_epoch
@@ -339,7 +339,7 @@ class FrontSearch(Surgeon):
             uses_made=False,
         )
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
-            done = train_branch(job, self.bench, Path(folder))
+            done = train_branch(job, self.context, Path(folder))
         self._pace.note(parameters, done.steps / self.batches_per_epoch, done.training_seconds)
         return self.has_epoch(state)
 

@@ -194,7 +194,7 @@ class GrowAndShrink(FrontSearch):
         begin = start
         while len(jobs) > 1 and until < stop:
             jobs = [replace(job, cycle=cycle or (begin, until)) for job in jobs]
-            done = [replace(job, branch=each.branch, start=until) for job, each in self.perform(state, jobs)]
+            done = [replace(job, branch=each.branch, start=until) for job, each in self.train_all(state, jobs)]
             done.sort(key=lambda job: (-job.branch.score, job.branch.network.parameter_count, job.branch.number))
             begin, until = until, min(stop, until + (until - start))
             jobs = done[: -(-len(done) // 2) if until < stop else 1]
@@ -202,7 +202,7 @@ class GrowAndShrink(FrontSearch):
                 self.drop(job.branch.number)
             jobs = [replace(job, stop=until) for job in jobs]
         jobs = [replace(job, stop=stop, stage=TRAINED, cycle=cycle or (begin, stop)) for job in jobs]
-        trained = self.perform(state, jobs)
+        trained = self.train_all(state, jobs)
         trained.sort(key=lambda pair: -pair[1].branch.score)  # several where there was no room for a rung
         for _, loser in trained[1:]:
             self.drop(loser.branch.number)

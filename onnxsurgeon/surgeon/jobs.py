@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class JobResult:
     """The result of a job.
 
     Attributes:

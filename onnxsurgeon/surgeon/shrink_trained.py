@@ -53,7 +53,7 @@ from onnxsurgeon.surgeon.cycles import OVERHEAD, Cycle
 from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST, FrontSearch
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Job, JobResult
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.objective import Limits
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
@@ -392,7 +392,7 @@ class ShrinkTrained(FrontSearch):
             others: dict[str, Any] = {"rate": rate, "uses_made": uses_made and self.has_made_rows, "is_trained": True}
             parameters = branch.network.parameter_count
             jobs.append(Job(same, start, stop, TRAINED, branch.accuracy, parameters, (start, stop), **others))
-        trained = self.perform(state, jobs)
+        trained = self.train_all(state, jobs)
         if not trained:
             state.branches = [best]
             return self._end(state, "training diverged: no weights stayed finite; try a smaller --learning-rate")
@@ -435,7 +435,7 @@ class ShrinkTrained(FrontSearch):
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
             for rate in RATES:
                 job = Job(branch, start, stop, TRAINED, branch.accuracy, parameters, **{**options, "rate": rate})
-                done = train_branch(job, self.bench, Path(folder))
+                done = train_branch(job, self.context, Path(folder))
                 if done.finite:
                     found.append((done.branch.history[-1].loss, rate))
         if not found:
@@ -630,7 +630,7 @@ def _by_score(branch: Branch) -> tuple[float, int]:
     return -branch.score, branch.number
 
 
-def _rank(job: Job, done: Done) -> float:
+def _rank(job: Job, done: JobResult) -> float:
     """The loss that a race goes by: rows that were made pay later than a race is long."""
     loss = -done.branch.score
     return loss * PAYS if job.uses_made and loss > 0 else loss

@@ -15,7 +15,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
 from onnxsurgeon.runs.branch import Measurement
-from onnxsurgeon.surgeon.jobs import Done, Job, Manner
+from onnxsurgeon.surgeon.jobs import Job, JobResult, Manner
 from onnxsurgeon.surgeon.progress import TrainingProgress
 from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgeon.settings import SurgeonSettings
@@ -37,7 +37,7 @@ class Cancelled(Exception):  # noqa: N818 - a signal between threads, not an err
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrainingContext:
     """The tools of all jobs of a run; the threads of a process share it and never change it.
 
     Attributes:
@@ -137,49 +137,49 @@ class Bench:
             yield piece
 
 
-def train_branch(job: Job, bench: Bench, folder: Path) -> Done:
+def train_branch(job: Job, context: TrainingContext, folder: Path) -> JobResult:
     """Train and measure a branch.
 
     Files that the engine keeps beside the branch's go to ``folder``; the caller writes the branch's file itself.
 
     Raises:
         EngineError: training failed.
-        Cancelled: ``bench.stop`` was set.
+        Cancelled: ``context.stop`` was set.
     """
     begun = time.perf_counter()
-    settings, engine, branch = bench.settings, bench.engine, job.branch
+    settings, engine, branch = context.settings, context.engine, job.branch
     artifacts = (folder / branch.file_name).with_suffix(".artifacts") if engine.name == "artifacts" else None
-    per_epoch = (bench.whole_schedule if job.refits else bench.schedule).batches_per_epoch
+    per_epoch = (context.whole_schedule if job.refits else context.schedule).batches_per_epoch
     others = {
         "artifact_directory": artifacts,
-        "threads": bench.free_threads,
+        "threads": context.free_threads,
         "seed": _seed_of(settings.seed, job.member),
         "augment": settings.augment,
     }
     spec = settings.spec(settings.epochs, per_epoch, job.start, **others)
     size = branch.network.parameter_count
-    if bench.manner.follows_size:
+    if context.manner.follows_size:
         rate = job.rate * settings.rate_of(size)
         spec = replace(spec, schedule=_course(settings, job.cycle, per_epoch), learning_rate=rate)
     if engine.name == "loop" and not job.is_trained:
-        spec = replace(spec, **bench.dropouts(branch.network))
-    inputs = bench.standardised(branch.network, whole=job.refits)
-    trained = engine.train(inputs.into(branch.network), inputs.examples, bench.batches(job), spec, branch.state)
+        spec = replace(spec, **context.dropouts(branch.network))
+    inputs = context.standardised(branch.network, whole=job.refits)
+    trained = engine.train(inputs.into(branch.network), inputs.examples, context.batches(job), spec, branch.state)
     network, rounding = inputs.out_of(trained.network).as_stored()
     finite = network.is_finite and (trained.state is None or trained.state.is_finite)
     if finite and job.refits:
         before = replace(branch.history[-1], rounding=max(rounding, trained.rounding))
         branch = branch.measured(network, trained.state, before, branch.score)
     elif finite:
-        metrics = engine.evaluate(network, bench.validation)
+        metrics = engine.evaluate(network, context.validation)
         epoch, rounding = job.stop / per_epoch, max(rounding, trained.rounding)
         measurement = Measurement(job.stop, epoch, job.stage, metrics.accuracy, metrics.loss, rounding)
         score = -metrics.loss
-        if bench.manner.scores_paper:
+        if context.manner.scores_paper:
             fraction = network.parameter_count / job.parent_parameters
             score = paper_score(metrics.accuracy, metrics.accuracy - job.parent_accuracy, fraction)
         branch = branch.measured(network, trained.state, measurement, score)
-    return Done(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
+    return JobResult(branch, finite, trained.steps, trained.seconds, time.perf_counter() - begun)
 
 
 def _seed_of(seed: int, member: int) -> int:

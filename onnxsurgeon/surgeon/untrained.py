@@ -25,7 +25,7 @@ def standardised_start(surgeon: Surgeon, state: State) -> None:
     settings, (given,) = surgeon.settings, state.branches
     if not settings.standardise or surgeon.is_trained:
         return
-    network, rounding = meant(given.network, surgeon.bench.standardised(given.network)).as_stored()
+    network, rounding = meant(given.network, surgeon.context.standardised(given.network)).as_stored()
     if _are_equal(network, given.network):
         return
     before, after = (surgeon.engine.evaluate(each, surgeon.train).loss for each in (given.network, network))

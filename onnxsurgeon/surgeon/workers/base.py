@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from onnxsurgeon.surgeon.jobs import Done, Job
+from onnxsurgeon.surgeon.jobs import Job, JobResult
 from onnxsurgeon.surgeon.progress import TrainingProgress
-from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.surgeon.trainer import TrainingContext
 
 
 class Workers(ABC):
@@ -34,7 +34,7 @@ class Workers(ABC):
         self.progress = TrainingProgress()
 
     @abstractmethod
-    def begin(self, bench: Bench, run: Path) -> None:
+    def begin(self, context: TrainingContext, run: Path) -> None:
         """Get ready for the jobs of a run, whose branch files go to ``run``/branches."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class Workers(ABC):
         """Start one job."""
 
     @abstractmethod
-    def receive(self, job: Job, future: Future[Any]) -> Done:
+    def receive(self, job: Job, future: Future[Any]) -> JobResult:
         """Wait for a job; return its result, with its branch's file written."""
 
     def free_threads(self) -> int:
@@ -53,7 +53,7 @@ class Workers(ABC):
     def close(self) -> None:
         """Wait for jobs that still run, and free everything."""
 
-    def run(self, jobs: Iterable[Job]) -> list[Done]:
+    def run(self, jobs: Iterable[Job]) -> list[JobResult]:
         """Do the jobs in parallel; the first ones run while later ones are still being made.
 
         Raises:
@@ -74,7 +74,7 @@ class Workers(ABC):
                 future.cancel()
             raise
 
-    def _received(self, job: Job, future: Future[Any]) -> Done:
+    def _received(self, job: Job, future: Future[Any]) -> JobResult:
         done = self.receive(job, future)
         self.progress.end(job.branch.number)  # a future's callbacks may be late
         return done

@@ -21,10 +21,10 @@ from onnxsurgeon.errors import EngineError, SettingsError
 from onnxsurgeon.runs.branch import read_branch, write_branch
 from onnxsurgeon.runs.versions import versions
 from onnxsurgeon.runtime import first_line
-from onnxsurgeon.surgeon.jobs import Done, Job
-from onnxsurgeon.surgeon.trainer import Bench
+from onnxsurgeon.surgeon.jobs import Job, JobResult
+from onnxsurgeon.surgeon.trainer import TrainingContext
 from onnxsurgeon.surgeon.workers.base import Workers
-from onnxsurgeon.surgeon.workers.station import Packed, Station, do_at_station, pack, require_versions, unpack_files
+from onnxsurgeon.surgeon.workers.host import Packed, WorkerHost, do_on_host, pack, require_versions, unpack_files
 
 CONNECT_SECONDS = 10.0
 # A run gives up after this many seconds without any worker, as while a cluster restarts them.
@@ -112,7 +112,7 @@ class Cluster(Workers):
             require_versions(address, answer, versions())
         return sum(threads.values())
 
-    def begin(self, bench: Bench, run: Path) -> None:
+    def begin(self, context: TrainingContext, run: Path) -> None:
         """Place the data set on every worker.
 
         Raises:
@@ -122,20 +122,20 @@ class Cluster(Workers):
         # The same name for the same run: a resumed run replaces what a kill has left on the workers.
         place = f"{socket.gethostname()}:{run.resolve()}"
         self._name = f"onnxsurgeon-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
-        station = Station(
+        host = WorkerHost(
             self._name,
-            bench.settings,
-            bench.engine.name,
-            bench.engine.device,
-            bench.train,
-            bench.validation,
+            context.settings,
+            context.engine.name,
+            context.engine.device,
+            context.train,
+            context.validation,
             versions(),
-            bench.given_rows,
-            bench.free,
-            bench.manner,
+            context.given_rows,
+            context.free,
+            context.manner,
         )
         try:
-            self._client.register_plugin(station, name=self._name)
+            self._client.register_plugin(host, name=self._name)
         except EngineError:
             raise
         except Exception as error:  # whatever a worker or the connection raised
@@ -151,10 +151,10 @@ class Cluster(Workers):
             packed = pack(job, Path(folder))
         # Models are sent with the jobs on purpose: a scattered one is lost with the worker that holds it.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-            future: Future[Packed] = self._executor.submit(do_at_station, self._name, packed)
+            future: Future[Packed] = self._executor.submit(do_on_host, self._name, packed)
         return future
 
-    def receive(self, job: Job, future: Future[Packed]) -> Done:
+    def receive(self, job: Job, future: Future[Packed]) -> JobResult:
         """Wait for a job and write its branch's file.
 
         Raises:
@@ -172,7 +172,7 @@ class Cluster(Workers):
             raise self._lost("the connection to the scheduler was lost") from error
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-", ignore_cleanup_errors=True) as temporary:
             unpack_files(packed.files, Path(temporary))
-            done = Done(branch=read_branch(Path(temporary) / packed.file_name), **packed.rest)
+            done = JobResult(branch=read_branch(Path(temporary) / packed.file_name), **packed.rest)
         if done.finite and not job.keep_file:
             unpack_files({name: packed.files[name] for name in packed.files if "/" in name}, self._folder)
             write_branch(done.branch, self._folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.runs.branch import write_branch
 from onnxsurgeon.runtime import usable_cores
-from onnxsurgeon.surgeon.jobs import Done, Job
-from onnxsurgeon.surgeon.trainer import Bench, train_branch
+from onnxsurgeon.surgeon.jobs import Job, JobResult
+from onnxsurgeon.surgeon.trainer import TrainingContext, train_branch
 from onnxsurgeon.surgeon.workers.base import Workers
 
 
@@ -31,26 +31,26 @@ class LocalWorkers(Workers):
             raise SettingsError(f"workers: {count} is too small: expected at least 1", "senseless-value")
         self.count = count if count is not None else usable_cores()
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="onnxsurgeon")
-        self._futures: list[Future[Done]] = []
+        self._futures: list[Future[JobResult]] = []
 
-    def begin(self, bench: Bench, run: Path) -> None:
+    def begin(self, context: TrainingContext, run: Path) -> None:
         """Remember the tools of the jobs."""
-        self._bench, self._folder = bench, run / "branches"
+        self._context, self._folder = context, run / "branches"
 
-    def submit(self, job: Job) -> Future[Done]:
+    def submit(self, job: Job) -> Future[JobResult]:
         """Start one job in a thread."""
         # A thread starts without the caller's context, in which bounds may be lifted.
         future = self._pool.submit(contextvars.copy_context().run, self._do, job)
         self._futures = [*(each for each in self._futures if not each.done()), future]
         return future
 
-    def _do(self, job: Job) -> Done:
-        done = train_branch(job, self._bench, self._folder)
+    def _do(self, job: Job) -> JobResult:
+        done = train_branch(job, self._context, self._folder)
         if done.finite and not job.keep_file:
             write_branch(done.branch, self._folder)
         return done
 
-    def receive(self, job: Job, future: Future[Done]) -> Done:
+    def receive(self, job: Job, future: Future[JobResult]) -> JobResult:
         """Return the result as it is, since the thread has written the file."""
         return future.result()
 

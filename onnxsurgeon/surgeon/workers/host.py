@@ -19,9 +19,9 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
 from onnxsurgeon.runs.branch import read_branch, write_branch
 from onnxsurgeon.runs.versions import differences, versions
-from onnxsurgeon.surgeon.jobs import Done, Job, Manner
+from onnxsurgeon.surgeon.jobs import Job, JobResult, Manner
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.trainer import Bench, train_branch
+from onnxsurgeon.surgeon.trainer import TrainingContext, train_branch
 from onnxsurgeon.training.choose import make_engine
 
 
@@ -32,7 +32,7 @@ class Packed:
     Attributes:
         file_name: name of the branch's file.
         files: content of that file and of those that belong to it, by path relative to the folder of branches.
-        rest: every field of ``Job`` or ``Done`` except the branch.
+        rest: every field of ``Job`` or ``JobResult`` except the branch.
     """
 
     file_name: str
@@ -40,7 +40,7 @@ class Packed:
     rest: dict[str, Any]
 
 
-def pack(item: Job | Done, folder: Path) -> Packed:
+def pack(item: Job | JobResult, folder: Path) -> Packed:
     """Pack a job or a result; the branch's file is written to ``folder``, which must hold only its own files."""
     write_branch(item.branch, folder)
     files = {
@@ -67,7 +67,7 @@ def unpack_files(files: Mapping[str, bytes], folder: Path) -> None:
         path.write_bytes(content)
 
 
-class Station(WorkerPlugin):  # type: ignore[misc]
+class WorkerHost(WorkerPlugin):  # type: ignore[misc]
     """The data set, settings and engine of a run on a worker: sent once to each, also to those that join later.
 
     Workers that have set it up offer a resource of its name, one unit a thread; jobs ask for a unit, and so never reach
@@ -92,7 +92,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         self._settings, self._engine, self._device = settings, engine, device
         self._train, self._validation = train, _on_sources_of(train, validation)
         self._wanted = wanted
-        self._bench: Bench | None = None
+        self._context: TrainingContext | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Make the engine, whose sessions are kept from job to job, and offer the resource.
@@ -102,7 +102,7 @@ class Station(WorkerPlugin):  # type: ignore[misc]
         """
         require_versions(worker.address, versions(), self._wanted)
         engine = make_engine(self._engine, self._device)
-        self._bench = Bench(
+        self._context = TrainingContext(
             self._settings,
             engine,
             self._train,
@@ -116,17 +116,17 @@ class Station(WorkerPlugin):  # type: ignore[misc]
 
     def teardown(self, worker: Worker) -> None:
         """End the jobs that still run, since nobody waits for them."""
-        if self._bench is not None:
-            self._bench.stop.set()
+        if self._context is not None:
+            self._context.stop.set()
 
     def do(self, packed: Packed) -> Packed:
         """Do a job."""
-        assert self._bench is not None
+        assert self._context is not None
         with tempfile.TemporaryDirectory(prefix="onnxsurgeon-", ignore_cleanup_errors=True) as given:
             unpack_files(packed.files, Path(given))
             job = Job(branch=read_branch(Path(given) / packed.file_name), **packed.rest)
             with tempfile.TemporaryDirectory(prefix="onnxsurgeon-", ignore_cleanup_errors=True) as made:
-                return pack(train_branch(job, self._bench, Path(made)), Path(made))
+                return pack(train_branch(job, self._context, Path(made)), Path(made))
 
 
 def _on_sources_of(first: Examples, second: Examples) -> Examples:
@@ -146,7 +146,7 @@ def require_versions(address: str, found: dict[str, str], wanted: dict[str, str]
         )
 
 
-def do_at_station(name: str, packed: Packed) -> Packed:
-    """Do a job at this worker's station of that name."""
-    station: Station = get_worker().plugins[name]
-    return station.do(packed)
+def do_on_host(name: str, packed: Packed) -> Packed:
+    """Do a job at this worker's host of that name."""
+    host: WorkerHost = get_worker().plugins[name]
+    return host.do(packed)
