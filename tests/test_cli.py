@@ -19,6 +19,7 @@ from onnxsurgeon.cli.options import ReadingOptions
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgery import SURGERIES
+from onnxsurgeon.surgery.base import usage
 from tests.conftest import MODELS, without_training
 
 SMALL = str(MODELS / "digits-small.onnx")
@@ -259,7 +260,7 @@ def test_operating_by_data(cli, tmp_path):
 def test_the_help_of_operate_lists_all_surgeries(cli):
     _, out, _ = cli("operate", "--help")
     for name, kind in SURGERIES.items():
-        assert (f" {name}:LAYER" in " ".join(out.split())) is kind.is_for_one, name
+        assert (f" {usage(kind)} " in " ".join(out.split())) is kind.is_for_one, name
 
 
 def test_commands_that_read_data_read_it_with_the_same_options(cli):

@@ -85,7 +85,7 @@ def operate(
     surgeries: Annotated[
         list[str],
         typer.Argument(
-            help="In order; hidden layers are counted from 1 at the input.",
+            help="In order; hidden layers and residual blocks are counted from 1 at the input.",
             metavar="SURGERY...",
             autocompletion=_surgery_names,
         ),
