@@ -2,8 +2,10 @@
 # site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
-# Each of two workers has half of the tests at first, in order, so that what a module prepares is prepared once.
-PYTEST := -m pytest -q -n 2 --dist worksteal
+# Three for two cores: many tests wait for a process of theirs. Each has a part of the tests at first, in order, so that what
+# a module prepares is prepared once.
+WORKERS ?= 3
+PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 # Into the environment of the target, by the pip of .venv-pip.
 INSTALL = .venv-pip/bin/python -m pip --python $(@D)/bin/python install -qq --disable-pip-version-check --no-compile
 

@@ -1,7 +1,7 @@
 """Several threads for one session: only where they pay, and never another bit."""
 
-import time
 from concurrent.futures import Future
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -68,22 +68,29 @@ def bits_do_not_depend_on_threads(network, data, batch, monkeypatch):
 
 
 class Machine:
-    """Stands for training: counts up from its parameter; how long a step takes depends on the number of threads."""
+    """Stands for training: counts up from its parameter; how long a step takes depends on the number of threads.
+
+    It stands for the clock as well: seconds pass while it trains, and none else.
+    """
 
     def __init__(self, seconds, wrong=()):
-        self.seconds, self.wrong, self.calls = seconds, wrong, []
+        self.seconds, self.wrong, self.calls, self.now = seconds, wrong, [], 0.0
+
+    def perf_counter(self):
+        return self.now
 
     def __call__(self, threads, parameters, part):
         steps = part.stop - part.start
         self.calls.append((threads, part.start, part.stop))
-        time.sleep(self.seconds[threads] * steps)
+        self.now += self.seconds[threads] * steps
         return [parameters[0] + steps + (threads in self.wrong), np.ones(steps)]
 
 
 def outcome(choice, machine, steps=1280, threads=2, flops=0.0):
     parameters, seen = [np.zeros(1)], 0
-    for outputs in choice.run(machine, parameters, steps, threads, "network", flops):
-        parameters, seen = outputs[:1], seen + len(outputs[1])
+    with patch.object(rule, "time", machine):
+        for outputs in choice.run(machine, parameters, steps, threads, "network", flops):
+            parameters, seen = outputs[:1], seen + len(outputs[1])
     assert seen == steps
     calls = list(machine.calls)
     machine.calls.clear()

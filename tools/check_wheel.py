@@ -85,7 +85,7 @@ def main() -> int:
 def check(folder: Path) -> list[str]:
     """What is wrong, in sentences."""
     environment = folder / "environment"
-    venv.create(environment, with_pip=True, clear=True)
+    venv.create(environment, with_pip=True, clear=True, upgrade_deps=True)  # a new pip is twice as fast
     python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
     pip = (str(python), "-m", "pip", "--disable-pip-version-check", "-q")
     wheels = folder / "wheels"
@@ -95,7 +95,7 @@ def check(folder: Path) -> list[str]:
     (wheel,) = wheels.glob("*.whl")
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB")
     faults = missing_files(wheel)
-    run(folder, *pip, "install", f"{PACKAGE}[{EXTRAS}] @ {wheel.as_uri()}", *TOOLS)
+    run(folder, *pip, "install", "--no-compile", f"{PACKAGE}[{EXTRAS}] @ {wheel.as_uri()}", *TOOLS)
     faults += [
         f"twine: {line}"
         for line in run(folder, str(python), "-m", "twine", "check", "--strict", str(wheel))
