@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph import glue_readers, glue_space
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.glue_node import Glue, NotGlue, Shape, glue_of, shape_of, tensors_of
-from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, activation_of, reads
+from onnxsurgeon.graph.normal_form import HELD, NOT_TOLD, UNLIFTED, activation_of, reads
 
 __all__ = ["READERS", "SHAPE_ONLY", "SQUASHES", "Glue", "NotGlue", "Shape", "data_inputs", "read_glue", "shape_of"]
 
@@ -66,6 +66,6 @@ _ONE_INPUT = frozenset(
     }
 )
 # What only changes shapes; where such a node is the last one before the outputs, it belongs to the suffix.
-SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Cast"})
+SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Cast", HELD})
 # What turns logits into probabilities; where such a node is behind all dense layers, it belongs to the suffix.
 SQUASHES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxsurgeon.graph.canonical import constant_values
+from onnxsurgeon.graph.canonical import constant_values, one_of_alike
 from onnxsurgeon.graph.normal_form import label
 from onnxsurgeon.linear_algebra import Array
 
@@ -66,14 +66,21 @@ def tensors_of(node: gs.Node) -> list[Any]:
 def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: Any) -> Glue:
     """Glue that reads the node's first ``inputs`` inputs (None: all) and does ``op`` (its own).
 
+    Of a constant that is the same for every row of a fixed batch, one row is read.
+
     Raises:
         NotGlue: a constant among them has a row for each row of the batch.
     """
-    read, out = tensors_of(node)[:inputs], shape_of(node.outputs[0])
+    out = shape_of(node.outputs[0])
+    for position, tensor in enumerate(node.inputs):
+        shape = shape_of(tensor) if isinstance(tensor, gs.Constant) else ()
+        if len(shape) == len(out) and shape and shape[0] != 1 and (inputs is None or position < inputs):
+            one = one_of_alike(np.asarray(tensor.values), 0)
+            if one is None:
+                raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
+            node.inputs[position] = gs.Constant(f"{tensor.name}/row", one)
+    read = tensors_of(node)[:inputs]
     shapes = tuple(shape_of(tensor) for tensor in read)
-    for tensor, shape in zip(read, shapes, strict=True):
-        if isinstance(tensor, gs.Constant) and len(shape) == len(out) and shape and shape[0] != 1:
-            raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
     return Glue(
         op or node.op,
         tuple(tensor.name for tensor in read),

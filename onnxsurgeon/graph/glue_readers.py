@@ -25,7 +25,7 @@ from onnxsurgeon.graph.glue_node import (
     shape_of,
     tensors_of,
 )
-from onnxsurgeon.graph.normal_form import label
+from onnxsurgeon.graph.normal_form import HELD, label
 
 LARGEST = 2**31 - 1  # an end of a slice beyond which exporters say "all"
 MOST_REPEATS = 16
@@ -281,9 +281,10 @@ def _frozen_convolution(node: gs.Node, geometry: Geometry) -> list[Glue]:
 
 READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal"), _plain),
-    **dict.fromkeys(("Identity", "Dropout", "Cast"), _first_input),
+    **dict.fromkeys(("Identity", "Dropout", "Cast", HELD), _first_input),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", VIEW), _reshape),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
+    "Where": _plain,
     "Pow": _power,
     "Transpose": _transpose,
     "Concat": _concat,
