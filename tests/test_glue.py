@@ -54,14 +54,14 @@ def trunk_model(nodes, constants=None, width=6, opset=17, dtype=np.float64):
         "Q": rng.standard_normal(3) * 0.4,
     }
     own = {k: np.asarray(v) for k, v in (constants or {}).items()}
-    values |= {k: v if v.dtype.kind == "i" else v.astype(dtype) for k, v in own.items()}
+    values |= {k: v if v.dtype.kind in "ib" else v.astype(dtype) for k, v in own.items()}
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
         [n("Gemm", "x A P", "h"), *nodes, n("Gemm", "z B Q", "y")],
         "trunk",
         [helper.make_tensor_value_info("x", kind, ["batch", 5])],
         [helper.make_tensor_value_info("y", kind, ["batch", 3])],
-        [numpy_helper.from_array(v if v.dtype.kind == "i" else v.astype(dtype), k) for k, v in values.items()],
+        [numpy_helper.from_array(v if v.dtype.kind in "ib" else v.astype(dtype), k) for k, v in values.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
@@ -297,6 +297,12 @@ CASES = {
         6,
         {"Activation", "Mul"},
     ),
+    "masks": (
+        [n("Tanh", "h", "t"), n("Where", "M t c", "u"), n("Where", "N h u", "z")],
+        {"M": np.arange(6) % 3 > 0, "N": np.array([[True, False] * 3]), "c": np.array(0.3)},
+        6,
+        {"Where"},
+    ),
     "several readers": (
         [n("Tanh", "h", "t"), n("Mul", "t h", "u"), n("Sub", "u t", "v"), n("Add", "v h", "w"), n("Mul", "w t", "z")],
         {},
@@ -333,7 +339,7 @@ CASES = {
 
 # Glue op → ops in the file that are read as it.
 READ_AS = {
-    "Identity": {"Identity", "Dropout", "Cast"},
+    "Identity": {"Identity", "Dropout", "Cast", "Held"},
     "Reshape": {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather", "View"},
     "Slice": {"Slice", "Split", "Gather"},
     "Concat": {"Concat", "Tile", "Expand"},

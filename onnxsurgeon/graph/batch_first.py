@@ -11,7 +11,7 @@ One file: what a batch in another place than the first means for each operator, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,23 +42,26 @@ from onnxsurgeon.graph.layouts import (
     without_rows,
 )
 from onnxsurgeon.graph.lifting import ELEMENTWISE, LAST_AXIS, REDUCE
-from onnxsurgeon.graph.normal_form import in_order
+from onnxsurgeon.graph.normal_form import HELD, in_order
 from onnxsurgeon.linear_algebra import Array
 
 Edit = Callable[[], None]
 _SIZES = frozenset(("Shape", "Size"))
 _LOOK_UP = frozenset(("Shape", "Slice"))  # sizes as a vector, which is one in the file too
-_FIRST = {"Constant": (constants.constant,), **dict.fromkeys(constants.FOLDS, (constants.fold,))}
+_FIRST = {"Constant": (constants.constant,), **{op: (rule,) for op, rule in constants.RULES.items()}}
 
 
-def batch_first(graph: gs.Graph, allowance: Allowance | None = None) -> dict[str, int]:
+def batch_first(graph: gs.Graph, allowance: Allowance | None = None, kept: Collection[str] = ()) -> dict[str, int]:
     """Turn the graph's tensors whose batch is not their first axis; return the file's number of axes of each, by name.
 
-    Nothing is changed in a graph that moves no batch axis.
+    A Transpose or Reshape that writes one of the tensors ``kept`` is not seen through where nothing is left for it to
+    do: a layer ends before it. Nothing is changed in a graph that moves no batch axis, nor joins it with others.
     """
-    if not any(node.op == "Transpose" and list(node.attrs.get("perm", [1]))[:1] != [0] for node in graph.nodes):
+    moving = [list(node.attrs.get("perm", [1])) for node in graph.nodes if node.op == "Transpose"]
+    joins = any(node.op == "Reshape" for node in graph.nodes)
+    if not any(order[:1] != [0] or joins for order in moving):
         return {}
-    return _Turning(graph, allowance).run()
+    return _Turning(graph, allowance, kept).run()
 
 
 @dataclass(eq=False)
@@ -71,8 +74,9 @@ class _Step:
 
 
 class _Turning:
-    def __init__(self, graph: gs.Graph, allowance: Allowance | None) -> None:
+    def __init__(self, graph: gs.Graph, allowance: Allowance | None, kept: Collection[str]) -> None:
         self.graph = graph
+        self.held = frozenset(kept)
         self.rewriter = Rewriter(graph, allowance)
         self.layouts: dict[int, Layout] = {}
         self.parents: dict[int, int] = {}
@@ -102,10 +106,10 @@ class _Turning:
 
     def _is_known(self, node: gs.Node) -> bool:
         """Whether the node is gone, since it writes sizes that are known by now, or what is computed from such."""
+        if node.outputs and node.op in constants.RULES and constants.RULES[node.op](self.rewriter, node):
+            return True
         if len(node.outputs) != 1 or self.rewriter.is_pinned(node.outputs[0]):
             return not node.outputs
-        if node.op in constants.FOLDS and constants.fold(self.rewriter, node):
-            return True
         y = node.outputs[0]
         sizes = computed_sizes(y) if node.op in _LOOK_UP else None
         if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -206,7 +210,10 @@ class _Turning:
                 raise NotToldError
             have = (1,) * (len(whole) - values.ndim) + values.shape
             if have[place] != 1:
-                raise NotToldError
+                values = constants.one_of_alike(values.reshape(have), place)
+                if values is None:
+                    raise NotToldError
+                have = values.shape
             if values.ndim >= len(whole) - place:
                 sizes = [have[axis] for axis, _ in behind_rows(whole)]
                 changed[position] = like(tensor, np.ascontiguousarray(values).reshape(1, *sizes))
@@ -328,7 +335,13 @@ class _Turning:
         # Both parts of an axis that holds rows between others keep their order.
         places = [have.index(axis) + wanted[:i].count(axis) for i, axis in enumerate(wanted)]
         perm = [0, *(place + 1 for place in places)]
-        return [made], lambda: node.attrs.update(perm=perm)
+
+        def edit() -> None:
+            node.attrs["perm"] = perm
+            if perm == list(range(len(perm))):
+                self._hold(node)
+
+        return [made], edit
 
     def reshape(self, node: gs.Node) -> tuple[list[Layout], Edit]:
         """The rows in front, all else is in the same order before and after."""
@@ -339,11 +352,31 @@ class _Turning:
         def edit() -> None:
             if sizes == sizes_of(layout):
                 self.rewriter.become(node, "Identity", [node.inputs[0]])
+                self._hold(node)
             else:
                 shape = gs.Constant(f"{node.outputs[0].name}/shape", np.array([-1, *sizes], np.int64))
                 self.rewriter.become(node, "Reshape", [node.inputs[0], shape])
 
         return [made], edit
+
+    def _hold(self, node: gs.Node) -> None:
+        """A node that does nothing is not seen through where what it writes is to stay."""
+        if node.outputs[0].name in self.held:
+            self.rewriter.become(node, HELD, [node.inputs[0]])
+
+    def expand(self, node: gs.Node) -> tuple[list[Layout], Edit]:
+        """Axes of size 1 become wider; that of the rows stays."""
+        layout, wanted = self._layout(node, 0), computed_sizes(node.inputs[1])
+        if wanted is None or len(wanted) > len(layout):
+            raise NotToldError
+        made = layout
+        for axis, size in enumerate(wanted, start=len(layout) - len(wanted)):
+            if layout[axis] == () and size != 1:
+                if not isinstance(size, int):
+                    raise NotToldError
+                made = replaced(made, axis, axis_of(size))
+        shape = gs.Constant(f"{node.outputs[0].name}/shape", np.array([1, *sizes_of(made)], np.int64))
+        return [made], lambda: self.rewriter.set_input(node, 1, shape)
 
     def _target(self, node: gs.Node, layout: Layout) -> Layout:
         wanted = target_shape(node)
@@ -417,5 +450,6 @@ _RULES: dict[str, Callable[[_Turning, gs.Node], tuple[list[Layout], Edit]]] = {
     "Split": _Turning.split,
     "Gather": _Turning.gather,
     "Slice": _Turning.slice,
+    "Expand": _Turning.expand,
     "Transpose": _Turning.transpose,
 }

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.graph import glue_readers, glue_space
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.glue_node import Glue, NotGlue, Shape, glue_of, glue_shape, tensors_of
-from onnxsurgeon.graph.normal_form import NOT_TOLD, UNLIFTED, activation_of, reads
+from onnxsurgeon.graph.normal_form import HELD, NOT_TOLD, UNLIFTED, activation_of, reads
 
 __all__ = ["READERS", "SHAPE_ONLY", "SQUASHES", "Glue", "NotGlue", "Shape", "data_inputs", "glue_shape", "read_glue"]
 
@@ -67,6 +67,6 @@ _ONE_INPUT = frozenset(
     }
 )
 # Operators that only change shapes. Such a node belongs to the suffix where it is the last one before the outputs.
-SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Cast"})
+SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Cast", HELD})
 # Operators that turn logits into probabilities. Such a node belongs to the suffix where it is behind all layers.
 SQUASHES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.canonical import one_of_alike
 from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input
 from onnxsurgeon.linear_algebra import Array
@@ -66,16 +67,25 @@ def tensors_of(node: gs.Node) -> list[Any]:
 def glue_of(node: gs.Node, op: str = "", inputs: int | None = None, **attributes: Any) -> Glue:
     """Glue that reads the node's first ``inputs`` inputs, or all of them, and applies ``op``, by default its own.
 
+    Of a constant that is the same for every row of a fixed batch, one row is read.
+
     Raises:
         NotGlue: a constant among the inputs has a row for each row of the batch.
     """
-    read, written = tensors_of(node)[:inputs], node.outputs[0]
-    out, shapes = glue_shape(written), tuple(map(glue_shape, read))
-    for tensor, shape in zip(read, shapes, strict=True):
-        if len(shape) == len(out) and isinstance(tensor, gs.Constant) and shape and shape[0] != 1:
-            raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
+    written = node.outputs[0]
+    out = glue_shape(written)
+    for position, tensor in enumerate(node.inputs[:inputs]):
+        if not isinstance(tensor, gs.Constant):
+            continue
+        shape = glue_shape(tensor)
+        if len(shape) == len(out) and shape and shape[0] != 1:
+            one = one_of_alike(np.asarray(tensor.values), 0)
+            if one is None:
+                raise NotGlue(f"its constant '{tensor.name}' depends on the batch")
+            node.inputs[position] = gs.Constant(f"{tensor.name}/row", one)
+    read = tensors_of(node)[:inputs]
     names = tuple([tensor.name for tensor in read])
-    return Glue(op or node.op, names, written.name, shapes, out, attributes, label(node))
+    return Glue(op or node.op, names, written.name, tuple(map(glue_shape, read)), out, attributes, label(node))
 
 
 def axis_of(node: gs.Node, axis: int) -> int:

@@ -59,6 +59,16 @@ def _together(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
     return wide[0]
 
 
+def _chosen(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | None:
+    """Takes one or the other: the units of both are the same, unless the mask tells them apart."""
+    at, mask = next(each for each in read if each is not None), step.shapes[0]
+    own = at.axis - (len(step.shape) - len(mask))
+    if own >= 0 and mask[own] != 1:
+        units.pin_all(read, f"a mask tells them apart ({node_of(step)})")
+        return None
+    return _together(units, step, read)
+
+
 def alike(first: Axis, second: Axis) -> bool:
     """Whether two axes hold equally many units in the same layout."""
     return (first.axis, first.outer, first.inner, len(first.ids)) == (
@@ -234,6 +244,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Activation", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal", "Pow", "Identity"), _same),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _together),
     **dict.fromkeys(("MaxPool", "AveragePool", "Repeat", "Resample"), _spatial),
+    "Where": _chosen,
     "Pad": _padded,
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduced),
     "Affine": _per_channel,

@@ -51,6 +51,7 @@ def _plain(op: str) -> Activation:
 
 
 UNLIFTED = "one row's "  # stands before the operator of a node of which it is not told what it does of many rows
+HELD = "Held"  # the operator of a node that does nothing in the reading aid, and that no layer goes through
 NOT_TOLD = "the model has no batch axis, and what this does of many rows at once is not told"
 
 

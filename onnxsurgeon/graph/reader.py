@@ -82,14 +82,16 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     aid = reading_aid(model, parts.arrays, source, allowance, frozen)
     known = Known.of(model.graph)
     still = {name for number in held for name in model.graph.node[number].output}
-    structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still)
+    structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
     first, rest = _without_segments(model, known, structure)
-    if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)) or any(
-        node.op_type in _LAID_OUT and not aid.turned.keys().isdisjoint((*node.input, *node.output))
-        for node in rest.removed
-    ):
-        # The rows have to be in front in the file too, both where tensors enter or leave the trained part and where
-        # layers write in the place of a Transpose or Reshape that is seen through.
+    if inside := _turned_inside(rest.removed, aid.turned):
+        # Layers write in the place of a Transpose or Reshape that is seen through: they end before it instead.
+        aid = reading_aid(model, parts.arrays, source, allowance, frozen, kept=inside)
+        structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
+        first, rest = _without_segments(model, known, structure)
+    if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)) or _turned_inside(
+        rest.removed, aid.turned
+    ):  # tensors that enter or leave the trained part need their rows in front in the file too
         aid = reading_aid(model, parts.arrays, source, allowance, frozen, turns=False)
         structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still)
         first, rest = _without_segments(model, known, structure)
@@ -137,6 +139,12 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     network = Network(tuple(segments), replace(frame, notes=notes), name, own)
     vars(network)["units"] = groups  # they do not depend on notes
     return network
+
+
+def _turned_inside(removed: Collection[onnx.NodeProto], turned: Collection[str]) -> set[str]:
+    """What nodes between layers write that lay out tensors anew whose rows are not in front in the file."""
+    laid = [node for node in removed if node.op_type in _LAID_OUT]
+    return {node.output[0] for node in laid if any(name in turned for name in (*node.input, *node.output))}
 
 
 def _without_segments(model: onnx.ModelProto, known: Known, structure: Structure) -> tuple[list[int], Cut]:

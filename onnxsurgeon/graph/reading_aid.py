@@ -12,6 +12,7 @@ from onnx import helper
 
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.allowance import Allowance
+from onnxsurgeon.graph.attention import write_out_attention
 from onnxsurgeon.graph.batch_first import batch_first
 from onnxsurgeon.graph.bodies import mark_bodies, without_bodies
 from onnxsurgeon.graph.canonical import PRODUCTS, canonicalise, constant_values
@@ -67,8 +68,11 @@ def reading_aid(
     frozen: Frozen,
     *,
     turns: bool = True,
+    kept: Collection[str] = (),
 ) -> ReadingAid:
     """Import a model; with ``turns``, tensors with their rows elsewhere are read as if the rows were the first axis.
+
+    No layer goes through what then writes one of the tensors ``kept``, which does nothing any more.
 
     Raises:
         ModelError: it cannot be read, or is in training mode.
@@ -98,7 +102,9 @@ def reading_aid(
         raise ModelError(f"{source}: its graph cannot be read: {first_line(error)}", "damaged-model") from error
     _refuse_wrong_biases(graph, source)
     ranks = lift(graph) if is_one_row else None
-    turned = batch_first(graph, allowance) if turns and ranks is None else {}
+    if ranks is None:
+        write_out_attention(graph)
+    turned = batch_first(graph, allowance, kept) if turns and ranks is None else {}
     idle = canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)
     return ReadingAid(graph, idle, ranks, turned)

@@ -57,22 +57,28 @@ class Structure:
 
 
 def find_structure(
-    graph: gs.Graph, names: Collection[str], source: str, frozen: Collection[str] = (), held: Collection[str] = ()
+    graph: gs.Graph,
+    names: Collection[str],
+    source: str,
+    frozen: Collection[str] = (),
+    held: Collection[str] = (),
+    turned: Collection[str] = (),
 ) -> Structure:
     """Find the structure of the canonical ``graph`` of a file in which tensors have these ``names``.
 
     Layers with a name in ``frozen``, or whose output is among the tensors ``held``, stay as they are; layers before
-    them are trained through them.
+    them are trained through them. The rows of the tensors ``turned`` are elsewhere in the file: the trunk begins before
+    them where it can.
 
     Raises:
         ModelError: nothing in it can be trained; says why.
     """
-    return _Search(Trainable(Flow(graph), names, source, frozen, held)).structure()
+    return _Search(Trainable(Flow(graph), names, source, frozen, held), turned).structure()
 
 
 class _Search:
-    def __init__(self, layers: Trainable) -> None:
-        self.layers, self.flow = layers, layers.flow
+    def __init__(self, layers: Trainable, turned: Collection[str]) -> None:
+        self.layers, self.flow, self.turned = layers, layers.flow, turned
         # Nodes behind the last layers at which training stops, and why.
         self.obstacles: dict[int, tuple[gs.Node, str]] = {}
 
@@ -84,6 +90,7 @@ class _Search:
             if not self._without_unsized(heads):
                 break
         trunk &= self.flow.upstream(tensor for tensor in heads) | dense.keys()
+        self._begin_unturned(trunk)
         apart = self.layers.chains.of(dense)
         shared = self.layers.chains.side_by_side(apart)
         together = {id(link.dense) for links in shared.values() for link in links}
@@ -185,6 +192,19 @@ class _Search:
                 ):
                     trunk.discard(id(node))
         return trunk
+
+    def _begin_unturned(self, trunk: set[int]) -> None:
+        """Take into the trunk what writes the turned tensors that it reads: a mask that is laid out for each head."""
+        for node in reversed(self.flow.order):
+            if id(node) in trunk or not any(tensor.name in self.turned for tensor in node.outputs):
+                continue
+            readers = [reader for tensor in node.outputs for reader in self.flow.readers.get(id(tensor), ())]
+            if any(id(reader) in trunk for reader in readers):
+                try:
+                    self.layers.glue[id(node)] = self.layers.as_glue(node)
+                except (NotGlue, ModelError):
+                    continue
+                trunk.add(id(node))
 
     def _leave_unsized(self, trunk: set[int], needed: Collection[int]) -> None:
         """Take the last nodes that write tensors of unknown size out of the trunk, since these could be no heads."""

@@ -14,8 +14,8 @@ from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.chains import Chains
 from onnxsurgeon.graph.fixed import fixed_matrix
 from onnxsurgeon.graph.flow import Flow
+from onnxsurgeon.graph.frozen_glue import frozen_dense
 from onnxsurgeon.graph.glue import Glue, NotGlue, read_glue
-from onnxsurgeon.graph.glue_readers import frozen_dense
 from onnxsurgeon.graph.left_alone import Stop, asked_to_stay, frozen_layers, not_layers, open_sizes, stay, why_frozen
 from onnxsurgeon.graph.notes import listed
 from onnxsurgeon.graph.shared_weights import (

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from onnxsurgeon.graph.activation_gradients import Point, erf
-from onnxsurgeon.graph.glue import Glue, Shape
-from onnxsurgeon.training import glue_space, normalisations
+from onnxsurgeon.graph.glue import Glue
+from onnxsurgeon.training import glue_space, masks, normalisations
 from onnxsurgeon.training.activations import apply
 from onnxsurgeon.training.builder import GraphBuilder
-from onnxsurgeon.training.glue_rule import At, Rule
+from onnxsurgeon.training.glue_rule import At, Rule, fit
 from onnxsurgeon.training.gradients import activation_gradients
 
 Forward = Callable[[GraphBuilder, Glue, Sequence[str]], str]
@@ -73,6 +73,7 @@ FORWARD: dict[str, Forward] = {
     "Softmax": lambda build, _, x: build.add("Softmax", x[0], axis=-1),
     "LayerNormalization": lambda build, glue, x: normalisations.of_layer(build, glue, x[0]),
     "Erf": lambda build, _, x: erf(build, x[0]),
+    "Where": masks.chosen,
 }
 
 
@@ -84,27 +85,27 @@ def gradients(build: GraphBuilder, glue: Glue, x: Sequence[str], y: str, g: str,
 
 def add(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂a = ∂L/∂b = g."""
-    return [_fit(build, at, i, at.g) if at.wanted[i] else "" for i in (0, 1)]
+    return [fit(build, at, i, at.g) if at.wanted[i] else "" for i in (0, 1)]
 
 
 def subtract(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂a = g, ∂L/∂b = −g."""
     return [
-        _fit(build, at, 0, at.g) if at.wanted[0] else "",
-        _fit(build, at, 1, build.add("Neg", at.g)) if at.wanted[1] else "",
+        fit(build, at, 0, at.g) if at.wanted[0] else "",
+        fit(build, at, 1, build.add("Neg", at.g)) if at.wanted[1] else "",
     ]
 
 
 def multiply(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂a = g b, ∂L/∂b = g a."""
-    return [_fit(build, at, i, build.add("Mul", at.g, at.x[1 - i])) if at.wanted[i] else "" for i in (0, 1)]
+    return [fit(build, at, i, build.add("Mul", at.g, at.x[1 - i])) if at.wanted[i] else "" for i in (0, 1)]
 
 
 def divide(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂a = g / b, ∂L/∂b = −g y / b."""
     over = build.add("Div", at.g, at.x[1])
     second = build.add("Neg", build.add("Mul", over, at.y)) if at.wanted[1] else ""
-    return [_fit(build, at, 0, over) if at.wanted[0] else "", _fit(build, at, 1, second) if second else ""]
+    return [fit(build, at, 0, over) if at.wanted[0] else "", fit(build, at, 1, second) if second else ""]
 
 
 def negative(build: GraphBuilder, at: At) -> list[str]:
@@ -239,27 +240,12 @@ def _slice(build: GraphBuilder, x: str, axis: int, begin: int, end: int) -> str:
     return build.add("Slice", x, build.integers(begin), build.integers(end), build.integers(axis))
 
 
-def _fit(build: GraphBuilder, at: At, position: int, gradient: str) -> str:
-    """Sum a gradient over the axes along which the input was broadcast."""
-    shape, out = at.glue.shapes[position], at.glue.shape
-    axes = list(range(len(out) - len(shape)))
-    axes += [i + len(out) - len(shape) for i, size in enumerate(shape) if size == 1 and _wider(out, shape, i)]
-    if axes:
-        gradient = build.add("ReduceSum", gradient, build.integers(*axes), keepdims=1)
-    if len(shape) < len(out):
-        gradient = build.add("Squeeze", gradient, build.integers(*range(len(out) - len(shape))))
-    return gradient
-
-
-def _wider(out: Shape, shape: Shape, axis: int) -> bool:
-    return out[axis + len(out) - len(shape)] != 1
-
-
 RULES: dict[str, Rule] = {
     "Add": add,
     "Sub": subtract,
     "Mul": multiply,
     "Div": divide,
+    "Where": masks.through_choice,
     "Neg": negative,
     "Abs": absolute,
     "Sqrt": square_root,

@@ -6,6 +6,7 @@ always has that tensor's value; a tensor that the file lacks gets a new name.
 """
 
 from onnxsurgeon.graph.canonical.affine import explain_normalization
+from onnxsurgeon.graph.canonical.constants import one_of_alike
 from onnxsurgeon.graph.canonical.dense import LAYERS, bias_of, by_channel, geometry_of, is_dense
 from onnxsurgeon.graph.canonical.driver import canonicalise
 from onnxsurgeon.graph.canonical.elementwise import attributes_of, clip_bounds
@@ -32,4 +33,5 @@ __all__ = [
     "is_dense",
     "is_output",
     "name_in_file",
+    "one_of_alike",
 ]

@@ -12,8 +12,10 @@ from onnx import helper
 
 from onnxsurgeon.bounds import MAX_FOLDED_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph.canonical import masks
+from onnxsurgeon.graph.canonical.masks import Fold, value
 from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE, QUANTIZE, dequantize, quantize
-from onnxsurgeon.graph.canonical.queries import constant_values, has_input
+from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
@@ -40,8 +42,8 @@ def _constant_node(node: gs.Node) -> Any | None:
             return np.asarray(node.attrs[name], dtype)
     if "value_ints" in node.attrs:
         return np.asarray(node.attrs["value_ints"], np.int64)
-    value = node.attrs.get("value")
-    return value._values if isinstance(value, gs.Constant) else None
+    given = node.attrs.get("value")
+    return given._values if isinstance(given, gs.Constant) else None
 
 
 def _make_constant(y: Any, values: Any) -> None:
@@ -73,7 +75,7 @@ def fold(rewriter: Rewriter, node: gs.Node) -> bool:
             return False
         if values is None:
             return False
-        if not any(np.may_share_memory(values, _value(node, i)) for i in range(len(node.inputs)) if has_input(node, i)):
+        if not any(np.may_share_memory(values, value(node, i)) for i in range(len(node.inputs)) if has_input(node, i)):
             rewriter.allow(node, values.nbytes)
     # A scalar that numpy returns is no array to onnx-graphsurgeon.
     rewriter.redirect(y, gs.Constant(name, np.asarray(values) if np.isscalar(values) else values))
@@ -92,7 +94,44 @@ def _bytes_at_most(node: gs.Node) -> int:
         count = math.prod(shapes[1]) * rest
     elif node.op in BROADCAST:
         count = math.prod(np.broadcast_shapes(*shapes))
+    elif node.op in ("Range", "Tile"):
+        count = 0  # they are asked for where they are made
     return int(count) * WIDEST
+
+
+def laid_out(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Expand(c, s) and ConstantOfShape(s) → a constant: integers, and what a mask is made of, as by Trilu and Where.
+
+    What arithmetic broadcasts by itself is seen through without.
+    """
+    y = node.outputs[0]
+    is_integer = y.dtype is not None and np.dtype(y.dtype).kind in "iu"
+    return (is_integer or any(reader.op not in ARITHMETIC for reader in y.outputs)) and fold(rewriter, node)
+
+
+def split(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Split(c) → constants: several matrices are one initializer."""
+    if not isinstance(node.inputs[0], gs.Constant) or any(rewriter.is_pinned(y) for y in node.outputs):
+        return False
+    x = value(node, 0)
+    axis, count = int(node.attrs.get("axis", 0)), len(node.outputs)
+    sizes = _ints(node, "split", 1)
+    if sizes is None:
+        chunk = -(-x.shape[axis] // count)
+        sizes = [min(chunk, x.shape[axis] - i * chunk) for i in range(count)]
+    if len(sizes) != count or sum(sizes) != x.shape[axis] or min(sizes) < 0:
+        return False
+    parts = np.split(x, np.cumsum(sizes)[:-1], axis=axis)
+    for y, values in zip(list(node.outputs), parts, strict=True):
+        rewriter.redirect(y, gs.Constant(y.name, values))
+    rewriter.remove(node)
+    return True
+
+
+def one_of_alike(values: Array, axis: int) -> Array | None:
+    """What is the same for every place of an axis, for one of these; None where it is not the same."""
+    one = np.take(values, [0], axis=axis)
+    return one if np.array_equal(np.broadcast_to(one, values.shape), values) else None
 
 
 def shape(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -108,26 +147,16 @@ def shape(rewriter: Rewriter, node: gs.Node) -> bool:
     return True
 
 
-Fold = Callable[[gs.Node, int], "Array | None"]
-
-
-def _value(node: gs.Node, position: int) -> Array:
-    values = constant_values(node.inputs[position])
-    if values is None:
-        raise ValueError("not constant")
-    return values
-
-
 def _ints(node: gs.Node, name: str, position: int) -> list[int] | None:
     """Integers that are an attribute in older opsets and an input in newer ones."""
     if name in node.attrs:
         return [int(i) for i in np.ravel(node.attrs[name])]
-    return [int(i) for i in _value(node, position).ravel()] if has_input(node, position) else None
+    return [int(i) for i in value(node, position).ravel()] if has_input(node, position) else None
 
 
 def _binary(function: Callable[[Array, Array], Array]) -> Fold:
     def apply(node: gs.Node, most: int) -> Array | None:
-        a, b = _value(node, 0), _value(node, 1)
+        a, b = value(node, 0), value(node, 1)
         if int(np.prod(np.broadcast_shapes(a.shape, b.shape))) > most:
             return None
         return np.asarray(function(a, b)).astype(a.dtype)
@@ -140,36 +169,36 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 def _unary(function: Callable[[Array], Array]) -> Fold:
-    return lambda node, _: np.asarray(function(_value(node, 0))).astype(_value(node, 0).dtype)
+    return lambda node, _: np.asarray(function(value(node, 0))).astype(value(node, 0).dtype)
 
 
 def _transpose(node: gs.Node, _: int) -> Array:
-    return np.transpose(_value(node, 0), node.attrs.get("perm"))
+    return np.transpose(value(node, 0), node.attrs.get("perm"))
 
 
 def _reshape(node: gs.Node, _: int) -> Array:
-    x, sizes = _value(node, 0), _ints(node, "shape", 1) or []
+    x, sizes = value(node, 0), _ints(node, "shape", 1) or []
     if not node.attrs.get("allowzero", 0):
         sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
     return x.reshape(sizes)
 
 
 def _flatten(node: gs.Node, _: int) -> Array:
-    x, axis = _value(node, 0), node.attrs.get("axis", 1)
+    x, axis = value(node, 0), node.attrs.get("axis", 1)
     return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
 def _squeeze(node: gs.Node, _: int) -> Array:
     axes = _ints(node, "axes", 1)
-    return np.squeeze(_value(node, 0), None if axes is None else tuple(axes))
+    return np.squeeze(value(node, 0), None if axes is None else tuple(axes))
 
 
 def _unsqueeze(node: gs.Node, _: int) -> Array:
-    return np.expand_dims(_value(node, 0), tuple(_ints(node, "axes", 1) or ()))
+    return np.expand_dims(value(node, 0), tuple(_ints(node, "axes", 1) or ()))
 
 
 def _cast(node: gs.Node, _: int) -> Array:
-    return _value(node, 0).astype(helper.tensor_dtype_to_np_dtype(_type_number(node)))
+    return value(node, 0).astype(helper.tensor_dtype_to_np_dtype(_type_number(node)))
 
 
 def _type_number(node: gs.Node) -> int:
@@ -178,18 +207,18 @@ def _type_number(node: gs.Node) -> int:
 
 
 def _concat(node: gs.Node, _: int) -> Array:
-    return np.concatenate([_value(node, i) for i in range(len(node.inputs))], axis=node.attrs.get("axis", 1))
+    return np.concatenate([value(node, i) for i in range(len(node.inputs))], axis=node.attrs.get("axis", 1))
 
 
 def _gather(node: gs.Node, most: int) -> Array | None:
-    x, indices, axis = _value(node, 0), _value(node, 1), node.attrs.get("axis", 0)
+    x, indices, axis = value(node, 0), value(node, 1), node.attrs.get("axis", 0)
     if indices.size * (x.size // max(1, x.shape[axis])) > most:
         return None
     return np.take(x, indices, axis=axis)
 
 
 def _slice(node: gs.Node, _: int) -> Array:
-    x = _value(node, 0)
+    x = value(node, 0)
     starts, ends = _ints(node, "starts", 1) or [], _ints(node, "ends", 2) or []
     axes = _ints(node, "axes", 3) or list(range(len(starts)))
     steps = _ints(node, "steps", 4) or [1] * len(starts)
@@ -205,40 +234,20 @@ def _modulo(node: gs.Node, most: int) -> Array | None:
     return _binary(np.fmod if node.attrs.get("fmod", 0) else np.mod)(node, most)
 
 
-def _constant_of_shape(node: gs.Node, most: int) -> Array | None:
-    """The constant, for integers only, from which exporters compute pads and shapes."""
-    given = node.attrs.get("value")
-    value = np.zeros(1, np.float32) if given is None else np.asarray(given.values)
-    shape = [int(size) for size in _value(node, 0)]
-    if value.dtype.kind not in "iu" or math.prod(shape) > min(most, MOST_SIZES):
-        return None
-    return np.full(shape, value.reshape(()), value.dtype)
-
-
-def _where(node: gs.Node, most: int) -> Array | None:
-    parts = [_value(node, i) for i in range(3)]
-    return np.where(*parts) if math.prod(np.broadcast_shapes(*(part.shape for part in parts))) <= most else None
-
-
-def _equal(node: gs.Node, most: int) -> Array | None:
-    a, b = _value(node, 0), _value(node, 1)
-    return np.equal(a, b) if math.prod(np.broadcast_shapes(a.shape, b.shape)) <= most else None
-
-
-MOST_SIZES = 64  # in a constant that is made only for its shape
 WIDEST = 8  # bytes of an element
-BROADCAST = ("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Equal", "Where")
-VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
+BROADCAST = ("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min", "Where", *masks.COMPARISONS)
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+VIEWS = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Expand", "ConstantOfShape")
 FORMS_OF_ONE = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
 FOLDS: dict[str, Fold] = {
-    "Identity": lambda node, _: _value(node, 0),
+    **masks.FOLDS,
+    "Identity": lambda node, _: value(node, 0),
     "Transpose": _transpose,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Cast": _cast,
-    "ConstantOfShape": _constant_of_shape,
     "Concat": _concat,
     "Gather": _gather,
     "Slice": _slice,
@@ -248,12 +257,17 @@ FOLDS: dict[str, Fold] = {
     "Div": _binary(_divide),
     "Mod": _modulo,
     "Pow": _binary(np.power),
-    "Equal": _equal,
-    "Where": _where,
     "Neg": _unary(np.negative),
+    "Abs": _unary(np.abs),
+    "Sign": _unary(np.sign),
     "Sqrt": _unary(np.sqrt),
     "Exp": _unary(np.exp),
     "Reciprocal": _unary(np.reciprocal),
     **dict.fromkeys((DEQUANTIZE, f"com.microsoft::{DEQUANTIZE}"), dequantize),
     **dict.fromkeys((QUANTIZE, f"com.microsoft::{QUANTIZE}"), quantize),
+}
+RULES: dict[str, Callable[[Rewriter, gs.Node], bool]] = {
+    **dict.fromkeys(FOLDS, fold),
+    **dict.fromkeys(("Expand", "ConstantOfShape"), laid_out),
+    "Split": split,
 }

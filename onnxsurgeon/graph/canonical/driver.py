@@ -56,11 +56,12 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "com.microsoft::BiasGelu": (activations.fused_gelu,),
     "com.microsoft::FastGelu": (activations.fused_gelu,),
     "com.microsoft::QuickGelu": (activations.fused_gelu,),
-    "Add": (spread.constant_term, products.add_bias, activations.prelu),
-    "Sub": (spread.constant_term, products.add_bias, activations.prelu),
-    "Mul": (spread.constant_term,),
-    "Div": (spread.constant_term,),
-    "Expand": (recognise.expand, spread.own_shape),
+    "Add": (spread.mask, spread.constant_term, products.add_bias, activations.prelu),
+    "Sub": (spread.mask, spread.constant_term, products.add_bias, activations.prelu),
+    "Mul": (spread.mask, spread.constant_term),
+    "Div": (spread.mask, spread.constant_term),
+    "Where": (spread.mask,),
+    "Expand": (recognise.expand, spread.own_shape, shapes.expanded),
     "Tile": (spread.own_shape,),
     "ConstantOfShape": (shapes.filled,),
     "Gather": (shapes.looked_up, strided.view),
@@ -74,7 +75,9 @@ FOLDED: dict[str, tuple[Rule, ...]] = dict.fromkeys(affine.AFFINE, (affine.fold_
 
 def _with_general_rules(table: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:
     """Add the rules that fold constants before all others, and that pass shapes through every activation."""
-    result = {op: (constants.fold, *table.get(op, ())) for op in constants.FOLDS}
+    result = {op: (rule, *table.get(op, ())) for op, rule in constants.RULES.items()}
+    for op in ("Expand", "ConstantOfShape"):  # which are seen through first
+        result[op] = (*table[op], constants.laid_out)
     result.update({op: rules for op, rules in table.items() if op not in result})
     for op in dict.fromkeys((*ACTIVATIONS, *affine.AFFINE, *activations.KEEPS_SHAPE)):
         result[op] = (*result.get(op, ()), activations.known_shape)

@@ -79,8 +79,7 @@ def _slice(node: gs.Node, inputs: list[Any]) -> Sizes:
     step = inputs[-1] if has_input(node, 4) else [1]
     if any(len(bound) != 1 or not isinstance(bound[0], int) for bound in (*bounds, step)) or step[0] == 0:
         return None
-    (start,), (end,) = bounds
-    # A backward slice that reaches the very beginning ends before it.
+    (start,), (end,) = bounds  # a backward slice to the very beginning ends before it
     end = None if step[0] < 0 and end < -len(sizes) else end
     return list(sizes[start : end : step[0]])
 
@@ -135,6 +134,19 @@ def _smaller(a: Any, b: Any) -> Any:
     return min(a, b) if isinstance(a, int) and isinstance(b, int) else a if a is not None and a == b else None
 
 
+def _equal(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int):
+        return int(a == b)
+    return 0 if any(isinstance(size, int) and size < 0 for size in (a, b)) else None
+
+
+def _where(node: gs.Node, inputs: list[Any]) -> Sizes:
+    length = max(len(part) for part in inputs)
+    wide = [list(part) * (length if len(part) == 1 else 1) for part in inputs]
+    fits = all(len(part) == length for part in wide)
+    return [None if one is None else a if one else b for one, a, b in zip(*wide, strict=True)] if fits else None
+
+
 def _each(function: Callable[[Any, Any], Any]) -> Callable[[gs.Node, list[Any]], Sizes]:
     def apply(node: gs.Node, inputs: list[Any]) -> Sizes:
         if len(inputs) != 2 or (len(inputs[0]) != len(inputs[1]) and 1 not in (len(inputs[0]), len(inputs[1]))):
@@ -164,6 +176,8 @@ _OF: dict[str, Callable[[gs.Node, list[Any]], Sizes]] = {
     "Div": _each(_divide),
     "Max": _each(_larger),
     "Min": _each(_smaller),
+    "Equal": _each(_equal),
+    "Where": _where,
 }
 
 
@@ -217,6 +231,16 @@ def filled(rewriter: Rewriter, node: gs.Node) -> bool:
     """ConstantOfShape(s) has the shape s."""
     wanted = computed_sizes(node.inputs[0])
     return wanted is not None and learn(node.outputs[0], wanted)
+
+
+def expanded(rewriter: Rewriter, node: gs.Node) -> bool:
+    """Expand(x, s) has the shape s, and where that is 1, or has fewer axes, x's own."""
+    wanted, have = computed_sizes(node.inputs[1]), shape_of(node.inputs[0])
+    if wanted is None or have is None:
+        return False
+    rank = max(len(wanted), len(have))
+    pairs = zip([1] * (rank - len(wanted)) + wanted, [1] * (rank - len(have)) + have, strict=True)
+    return learn(node.outputs[0], [own if size == 1 else size for size, own in pairs])
 
 
 def inferred(rewriter: Rewriter, node: gs.Node) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.bounds import MAX_FOLDED_ELEMENTS, bound
 from onnxsurgeon.graph.canonical.elementwise import OPS
 from onnxsurgeon.graph.canonical.noops import cast_type
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, producer_of, same_shape, shape_of
@@ -21,8 +22,9 @@ from onnxsurgeon.linear_algebra import Array
 DEEPEST = 8  # nodes
 LIKE = ("RandomNormalLike", "RandomUniformLike")
 RANDOM = (*LIKE, "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+COMPARED = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-ONE_BY_ONE = (*_ARITHMETIC, "Neg", "Abs", "Cast", "Identity")
+ONE_BY_ONE = (*_ARITHMETIC, "Neg", "Abs", "Cast", "Identity", "Where", "Not", "And", "Or", *COMPARED)
 
 
 def constant_term(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -43,6 +45,27 @@ def constant_term(rewriter: Rewriter, node: gs.Node) -> bool:
         rewriter.set_input(node, position, gs.Constant(rewriter.variable(term).name, values))
         return True
     return False
+
+
+def mask(rewriter: Rewriter, node: gs.Node) -> bool:
+    """F(x, c laid out for every row) = f(x, c), for a mask c (1, …) that has other values along other axes than one."""
+    for position, term in enumerate(node.inputs):
+        values = None if isinstance(term, gs.Constant) else spread_values(rewriter, term)
+        if values is None or values.ndim < 2 or not any(_covers(x, term) for x in node.inputs if x is not term):
+            continue
+        rewriter.set_input(node, position, gs.Constant(rewriter.variable(term).name, values))
+        return True
+    return False
+
+
+def _covers(x: Any, term: Any) -> bool:
+    """Whether f(x, term) has the shape of x, the rows being the first axis of both."""
+    shape, over = shape_of(term), shape_of(x)
+    if isinstance(x, gs.Constant) or not shape or not over or len(shape) != len(over):
+        return False
+    if shape[0] not in (1, over[0]) and (isinstance(shape[0], int) or isinstance(over[0], int)):
+        return False
+    return all(a == 1 or (isinstance(a, int) and a == b) for a, b in zip(shape[1:], over[1:], strict=True))
 
 
 def own_shape(rewriter: Rewriter, node: gs.Node) -> bool:
@@ -72,23 +95,27 @@ def lay(rewriter: Rewriter, node: gs.Node) -> bool:
     if isinstance(y, gs.Constant) or spread_values(rewriter, y) is not None:
         return False
     values = _made_by(rewriter, node)
-    if values is None or values.ndim > 1:
+    if values is None:
         return False
+    if values.ndim > 1:
+        rewriter.allow(node, values.nbytes)
     rewriter.spread[id(y)] = y, values
     return True
 
 
 def spread_values(rewriter: Rewriter, tensor: Any) -> Array | None:
-    """Values () or, for the last axis, (n,) that broadcasting lays out to the tensor.
+    """Values that broadcasting lays out to the tensor: (), (n,) for the last axis, or those of a mask.
 
-    None if it depends on the inputs.
+    None if they depend on the inputs.
     """
     if not isinstance(tensor, gs.Constant):
         return rewriter.spread[id(tensor)][1] if id(tensor) in rewriter.spread else None
-    if any(size != 1 for size in tensor.shape[:-1]):
-        return None
     values = constant_values(tensor)
-    return None if values is None or values.dtype not in FLOATS else values.reshape(-1 if values.size > 1 else ())
+    if values is None or (values.dtype not in FLOATS and values.dtype != np.dtype(bool)):
+        return None
+    if any(size != 1 for size in tensor.shape[:-1]):
+        return values if values.shape[0] == 1 and values.size <= bound(MAX_FOLDED_ELEMENTS) else None
+    return values.reshape(-1 if values.size > 1 else ())
 
 
 def _made_by(rewriter: Rewriter, node: gs.Node) -> Array | None:
@@ -96,7 +123,7 @@ def _made_by(rewriter: Rewriter, node: gs.Node) -> Array | None:
         value = node.attrs.get("value")
         filled = np.zeros((), np.float32) if value is None else np.asarray(value.values)
         return filled.reshape(()) if filled.dtype in FLOATS else None
-    parts = [part for part in node.inputs[: 1 if node.op == "Expand" else 2] if part.name]
+    parts = [part for part in node.inputs[: 1 if node.op == "Expand" else None] if part.name]
     values = [found for part in parts if (found := spread_values(rewriter, part)) is not None]
     if not values:
         return None
