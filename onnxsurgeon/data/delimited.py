@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from onnxsurgeon.data.columns import (
     require_names,
     values,
 )
+from onnxsurgeon.data.records import LONGEST, records
 from onnxsurgeon.errors import DataError
 
 _PROBE = 64
 _DELIMITERS = ",;\t"
 # A row must fit into a block; of small ones, less is in memory at a time.
-_BLOCK_BYTES = (1 << 20, 1 << 24)
+_BLOCK_BYTES = (1 << 20, LONGEST)
 # In a column of numbers; in a column of texts only an empty cell is missing: "NA" may be a country.
 _MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -95,13 +95,13 @@ class CsvFile(TableFile):
 
     def line(self, row: int) -> int:
         """The line on which a row begins: quoted cells may hold line ends."""
-        records = enumerate(_records(self.path, self._delimiter))
-        return next(line for number, (line, _) in records if number == row + 1)
+        found = enumerate(records(self.path, self._delimiter))
+        return next(line for number, (line, _) in found if number == row + 1)
 
     def cell(self, row: int, name: str) -> str:
         """The text in a cell."""
-        records = enumerate(_records(self.path, self._delimiter))
-        return next(record for number, (_, record) in records if number == row + 1)[self._names.index(name)]
+        found = enumerate(records(self.path, self._delimiter))
+        return next(record for number, (_, record) in found if number == row + 1)[self._names.index(name)]
 
     def _blocks(self, wanted: Sequence[int]) -> Iterator[list[Any]]:
         """The cells of some columns as Arrow arrays of texts, some rows at a time."""
@@ -130,7 +130,7 @@ class CsvFile(TableFile):
 
 def _header(path: Path) -> tuple[list[str], str]:
     """Names of the columns and the delimiter: the one that makes most of the first line."""
-    headers = {delimiter: next((record for _, record in _records(path, delimiter)), []) for delimiter in _DELIMITERS}
+    headers = {delimiter: next((record for _, record in records(path, delimiter)), []) for delimiter in _DELIMITERS}
     delimiter = max(headers, key=lambda delimiter: len(headers[delimiter]))
     names = [name.strip() for name in headers[delimiter]]
     if not names:
@@ -253,42 +253,11 @@ def _values(cells: Any, dtype: np.dtype[Any], texts: dict[str, int]) -> Piece:
 
 def _explain(path: Path, delimiter: str, count: int) -> None:
     """Raise DataError with the line of what Arrow cannot parse, if it can be found."""
-    for row, (line, record) in enumerate(_records(path, delimiter)):
+    for row, (line, record) in enumerate(records(path, delimiter)):
         if len(record) != count:
             raise DataError(
                 f"{path}: row {row} (line {line}): expected {count} cells, found {len(record)}", "table-form"
             )
-
-
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not empty, each with the line it begins on."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            before = 0
-            for record in reader:
-                if record:
-                    yield before + 1, record
-                before = reader.line_num
-    except UnicodeDecodeError as error:
-        _explain_encoding(path)
-        raise DataError(f"{path}: not UTF-8 text", "unreadable-data") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}", "unreadable-data") from error
-
-
-def _explain_encoding(path: Path) -> None:
-    """Raise DataError with the first line that cannot be decoded."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise DataError(
-                    f"{path}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save the table as UTF-8",
-                    "unreadable-data",
-                ) from error
 
 
 def _is_number(text: str) -> bool:
