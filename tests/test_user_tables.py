@@ -78,7 +78,8 @@ def test_csv(content, tmp_path):
         (CSV + '1,"2,a,1\n', ": row 31 (line 32): expected 4 cells, found 2"),
         (CSV.encode() + b"1,2,\xe9,1\n", ": line 32 is not UTF-8 text (byte 0xe9); save the table as UTF-8"),
         (CSV.encode("utf-16"), ": line 1 is not UTF-8 text (byte 0xff); save the table as UTF-8"),
-        ("x" * 200_000, ": not a readable CSV file: field larger than field limit (131072)"),
+        ("x" * 200_000, ": column 1 has a name of 200,000 characters"),
+        ("x" * (2**24 + 1), ": not a readable CSV file: field larger than field limit (16777216)"),
         (CSV + "1,abc,a,1\n", ": row 31 (line 32), column 'weight': expected a number, found 'abc'"),
         (
             CSV.replace(",", ";").replace(".", ","),
@@ -110,6 +111,17 @@ def test_csv_that_cannot_be_used(content, reason, tmp_path):
     with pytest.raises(DataError) as error:
         load_dataset(path, target=("y",))
     assert str(error.value) == path + reason
+
+
+def test_a_long_line_of_names(tmp_path):
+    """By other delimiters the line is one cell, which Python's reader takes for too long where nothing is said."""
+    names = [f"expression of gene {number:05}" for number in range(6000)]
+    lines = "".join(",".join([*("01"[(i + j) % 2] for j in range(len(names))), str(i % 2)]) + "\n" for i in range(12))
+    limit = csv.field_size_limit()
+    path = write(tmp_path / "t.csv", ",".join([*names, "y"]) + "\n" + lines)
+    data = load_dataset(path, target=("y",))
+    assert (list(data.train.inputs), data.classes) == (names, 2)
+    assert csv.field_size_limit() == limit
 
 
 def test_options_that_do_not_fit_the_table(tmp_path):

@@ -17,6 +17,7 @@ from onnxsurgeon.linear_algebra import Array
 _MOST_TEXTS = 1000
 _LONGEST_TEXT = 1000
 _NAMES_SHOWN = 20
+_LONGEST_NAME = 1000  # characters; a longer text is no name, and would be shown as it is
 # Integers up to this size are exact in float64.
 _EXACT = 2**53
 # Gets the names of a file's columns, and whether each is of texts where that is known; raises the reason for which the
@@ -145,15 +146,17 @@ def require_names(path: Path, names: list[str]) -> None:
     """Raise DataError unless every column has a name of its own."""
     if not names:
         raise DataError(f"{path}: has no columns", "no-rows")
-    for position, name in enumerate(names):
+    found: dict[str, int] = {}
+    for position, name in enumerate(names, start=1):
         if not name:
             raise DataError(
-                f"{path}: column {position + 1} has no name (of pandas' index? write with index=False)", "table-form"
+                f"{path}: column {position} has no name (of pandas' index? write with index=False)", "table-form"
             )
-        if name in names[:position]:
-            raise DataError(
-                f"{path}: column '{name}' is there twice, as {names.index(name) + 1} and {position + 1}", "table-form"
-            )
+        if len(name) > _LONGEST_NAME:
+            raise DataError(f"{path}: column {position} has a name of {len(name):,} characters", "table-form")
+        if name in found:
+            raise DataError(f"{path}: column '{name}' is there twice, as {found[name]} and {position}", "table-form")
+        found[name] = position
 
 
 def named(names: list[str] | dict[str, Any]) -> str:

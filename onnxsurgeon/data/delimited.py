@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from onnxsurgeon.data.columns import (
     require_names,
     values,
 )
+from onnxsurgeon.data.records import LONGEST, records
 from onnxsurgeon.errors import DataError
 
 _PROBE = 64
 _DELIMITERS = ",;\t"
 # A row must fit into a block; for small files, small blocks take less memory.
-_BLOCK_BYTES = (1 << 20, 1 << 24)
+_BLOCK_BYTES = (1 << 20, LONGEST)
 # Missing values in a column of numbers. In a column of texts only an empty cell is missing: "NA" may be a country.
 _MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -95,13 +95,13 @@ class CsvFile(TableFile):
 
     def line(self, row: int) -> int:
         """The line on which a row begins, which is not its number where quoted cells hold line ends."""
-        records = enumerate(_records(self.path, self._delimiter))
+        records = enumerate(records(self.path, self._delimiter))
         return next(line for number, (line, _) in records if number == row + 1)
 
     def cell(self, row: int, name: str) -> str:
         """The text in a cell."""
-        records = enumerate(_records(self.path, self._delimiter))
-        return next(record for number, (_, record) in records if number == row + 1)[self._names.index(name)]
+        found = enumerate(records(self.path, self._delimiter))
+        return next(record for number, (_, record) in found if number == row + 1)[self._names.index(name)]
 
     def _blocks(self, wanted: Sequence[int]) -> Iterator[list[Any]]:
         """The cells of some columns as Arrow arrays of texts, some rows at a time."""
@@ -130,7 +130,7 @@ class CsvFile(TableFile):
 
 def _header(path: Path) -> tuple[list[str], str]:
     """Names of the columns and the delimiter, which is the one that splits the first line into the most names."""
-    headers = {delimiter: next((record for _, record in _records(path, delimiter)), []) for delimiter in _DELIMITERS}
+    headers = {delimiter: next((record for _, record in records(path, delimiter)), []) for delimiter in _DELIMITERS}
     delimiter = max(headers, key=lambda delimiter: len(headers[delimiter]))
     names = [name.strip() for name in headers[delimiter]]
     if not names:
@@ -253,14 +253,14 @@ def _values(cells: Any, dtype: np.dtype[Any], texts: dict[str, int]) -> Piece:
 
 def _explain(path: Path, delimiter: str, count: int) -> None:
     """Raise DataError with the line that Arrow cannot parse, if it can be found."""
-    for row, (line, record) in enumerate(_records(path, delimiter)):
+    for row, (line, record) in enumerate(records(path, delimiter)):
         if len(record) != count:
             raise DataError(
                 f"{path}: row {row} (line {line}): expected {count} cells, found {len(record)}", "table-form"
             )
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Records that are not empty, each with the line on which it begins."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
