@@ -12,8 +12,8 @@ from onnxsurgeon.graph.canonical import geometry_of, is_dense, is_output
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import label, operator, reads
 
-NAMED = 8  # layers or nodes with the same reason that are named; the others are counted
-FEW = 3  # notes of one kind up to which each is a sentence of its own
+NAMED = 8  # up to so many layers or nodes with the same reason are named, and the others counted
+FEW = 3  # up to so many notes of one kind are sentences of their own
 # Operators whose output depends on the shape of their input, and not on its values.
 READS_SHAPES = frozenset({"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
 # How a node that reads a layer's output fixes the number of its units.

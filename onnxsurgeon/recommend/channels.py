@@ -32,7 +32,7 @@ def channels(network: Network) -> list[int]:
 def deeper_convolutions(network: Network) -> Iterator[tuple[list[InsertIdentity], Network]]:
     """Networks with more convolutions: one in every segment that can have it, one or two in the last.
 
-    The last one is the network without more of them.
+    And without more.
     """
     segments = [number for number, segment in enumerate(network.segments) if segment.is_convolution]
     open_ones = [number for number in segments if _end_of(network, number) is not None]
