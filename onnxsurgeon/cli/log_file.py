@@ -48,7 +48,7 @@ class _OneLine(logging.Formatter):
 class _File(logging.FileHandler):
     """A log file that ends the command if its disk is full or gone.
 
-    This is since logging would fill the terminal with errors.
+    Otherwise, logging would fill the terminal with errors.
     """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name

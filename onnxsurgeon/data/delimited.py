@@ -260,37 +260,6 @@ def _explain(path: Path, delimiter: str, count: int) -> None:
             )
 
 
-def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not empty, each with the line on which it begins."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            before = 0
-            for record in reader:
-                if record:
-                    yield before + 1, record
-                before = reader.line_num
-    except UnicodeDecodeError as error:
-        _explain_encoding(path)
-        raise DataError(f"{path}: not UTF-8 text", "unreadable-data") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}", "unreadable-data") from error
-
-
-def _explain_encoding(path: Path) -> None:
-    """Raise DataError with the first line that cannot be decoded."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise DataError(
-                    f"{path}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save the table as UTF-8",
-                    "unreadable-data",
-                ) from error
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)

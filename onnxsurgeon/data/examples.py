@@ -53,7 +53,7 @@ class Examples:
     def numbers(self) -> Array | None:
         """Numbers of the rows, (rows,) integers, in sources that hold more rows than these.
 
-        None where the sources do not.
+        The result is None where the sources hold no more.
         """
         return next((rows.numbers for rows in self.stored if rows.numbers is not None), None)
 

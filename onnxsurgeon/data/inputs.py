@@ -147,8 +147,8 @@ def with_rows(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
 def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
     """Raise DataError where rows without labels have a column that is no input of the model.
 
-    This is since it may hold the labels. For a table whose columns together are a model's only input, the number of
-    columns is compared.
+    That column may hold the labels. For a table whose columns together are a model's only input, the number of columns
+    is compared.
     """
     inputs = [value.name for value in network.frame.model.graph.input]
     if not set(inputs) & set(split.names):

@@ -128,7 +128,7 @@ class Units:
     def tie_followers(self) -> None:
         """Keep a constant that several nodes read as a follower if it follows the same units in all of them.
 
-        Else pin these.
+        Otherwise those units are pinned.
         """
         given: dict[str, list[tuple[int, Array]]] = {}
         for name, axis, ids in self.followers:

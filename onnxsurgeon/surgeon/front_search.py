@@ -56,7 +56,7 @@ PROBE = 64  # training steps by which the pace is measured
 
 
 class FrontSearch(Surgeon):
-    """A search with a front; see the module."""
+    """A search with a front, and the steps that all such searches share."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,7 +187,7 @@ class FrontSearch(Surgeon):
     def _loses_little(self, entry: Entry, accuracy: float, scores: Array, lose: float) -> bool:
         """Whether a network has lost no more than ``lose`` of an accuracy, with some caution.
 
-        This is since the smallest is lucky. Unless it has lost nothing, its loss has to be below that by ``CAUTION``
+        The smallest network is lucky. Unless it has lost nothing, its loss has to be below ``lose`` by ``CAUTION``
         standard errors, paired by row. ``scores`` (rows,) are those of the network with that accuracy.
         """
         lost = accuracy - entry.accuracy

@@ -44,7 +44,7 @@ COMPETITORS = 2  # networks that are trained for a competition, when each rung i
 
 @register
 class GrowAndShrink(FrontSearch):
-    """The search for untrained starts, and for networks that are to become larger; see the module."""
+    """The search for untrained starts, and for networks that are to become larger; the module's text describes it."""
 
     name: ClassVar[str] = GROW_AND_SHRINK
     settings_type: ClassVar[type[OwnSettings]] = GrowAndShrinkSettings

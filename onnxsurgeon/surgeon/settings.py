@@ -272,11 +272,11 @@ class SurgeonSettings(TrainingSettings, GrowAndShrinkSettings, Algorithm1Setting
         return self.batch_size or min(max(times * rows // ROWS_PER_BATCH, SMALLEST_BATCH), times * LARGEST_BATCH)
 
     def rate_of(self, parameters: int) -> float:
-        """Learning rate of a network with so many parameters."""
+        """Learning rate of a network with that number of parameters."""
         return self.learning_rate * math.pow(max(1.0, parameters / RATED_PARAMETERS), -self.size_rate)
 
     def dropout_of(self, parameters: int, rows: int, *, has_maps: bool = False) -> float:
-        """Dropout of a network of this size on so many training rows.
+        """Dropout of a network of this size on that number of training rows.
 
         A network with no more parameters than rows keeps the dropout that was given.
 

@@ -140,7 +140,7 @@ def _back_through(
 def _weight_gradient(at: LayerTrace, delta: str) -> GemmGradient:
     """∂L/∂W = δᵀ x as (units, n_in).
 
-    For a weight that is another's transpose, that other's gradient xᵀ δ (n_in, units).
+    For a weight that is another's transpose, it is that other's gradient, xᵀ δ (n_in, units).
     """
     if at.parameter:
         return GemmGradient(at.x, delta, transA=not at.x_columns, transB=at.columns, alpha=at.alpha)

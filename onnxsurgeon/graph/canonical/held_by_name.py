@@ -35,11 +35,11 @@ def pinned_tensors(graph: gs.Graph) -> dict[int, Any]:
 def untie_small_constants(graph: gs.Graph, pinned: Collection[int]) -> list[gs.Constant]:
     """Give each of the nodes that read one scalar a copy of its own.
 
-    This is since removing a reader searches the list of readers.
+    With many readers of one constant, each removal would search the whole list of readers.
 
     Returns:
         The constants that nothing reads any more. They have to be kept alive, since tensors are identified by their
-            ids.
+        ids.
     """
     found: dict[int, gs.Constant] = {}
     for node in graph.nodes:

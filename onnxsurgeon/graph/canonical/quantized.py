@@ -29,7 +29,7 @@ def dequantize(node: gs.Node, _: int = 0) -> Array | None:
 def quantize(node: gs.Node, _: int = 0) -> Array | None:
     """QuantizeLinear(x, s, z) = x / s rounded to even, + z, saturated.
 
-    For weights that a file quantises and dequantises.
+    Some files quantise their weights and dequantise them again.
     """
     x, scale, zero = _operands(node)
     kind = _wanted(node) or (np.dtype(np.uint8) if zero is None else zero.dtype)

@@ -55,7 +55,7 @@ def dtype_of(tensor: Any) -> np.dtype[Any] | None:
 def shape_of(tensor: Any) -> list[Any] | None:
     """The sizes of a tensor: numbers, symbolic names, and None for a size that is not known.
 
-    None without a known rank.
+    The result is None where not even the rank is known.
     """
     return (
         None

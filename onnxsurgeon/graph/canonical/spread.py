@@ -106,7 +106,7 @@ def lay(rewriter: Rewriter, node: gs.Node) -> bool:
 def spread_values(rewriter: Rewriter, tensor: Any) -> Array | None:
     """Values that broadcasting lays out to the tensor: (), (n,) for the last axis, or those of a mask.
 
-    None if they depend on the inputs.
+    The result is None for a tensor that depends on the inputs.
     """
     if not isinstance(tensor, gs.Constant):
         return rewriter.spread[id(tensor)][1] if id(tensor) in rewriter.spread else None

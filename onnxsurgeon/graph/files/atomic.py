@@ -122,7 +122,7 @@ def refuse_existing(path: Path, *, overwrite: bool, error: type[OnnxSurgeonError
 def require_writable(path: Path, *, overwrite: bool) -> None:
     """Raise ModelError where ``path`` could not be written.
 
-    So a long run fails at its start and not at its end.
+    With this check, a long run fails at its start and not at its end.
     """
     refuse_existing(path, overwrite=overwrite)
     if not path.parent.is_dir():
