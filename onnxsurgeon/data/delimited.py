@@ -95,8 +95,8 @@ class CsvFile(TableFile):
 
     def line(self, row: int) -> int:
         """The line on which a row begins, which is not its number where quoted cells hold line ends."""
-        records = enumerate(records(self.path, self._delimiter))
-        return next(line for number, (line, _) in records if number == row + 1)
+        found = enumerate(records(self.path, self._delimiter))
+        return next(line for number, (line, _) in found if number == row + 1)
 
     def cell(self, row: int, name: str) -> str:
         """The text in a cell."""
