@@ -21,12 +21,9 @@ from onnxsurgeon.recommend.reduction import (
     without_duplicates,
 )
 from onnxsurgeon.recommend.shrinking import shrinkage
-from onnxsurgeon.runs.branch import TRAINED
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
-from onnxsurgeon.runs.selection import model_file
 from onnxsurgeon.surgeon.cycles import Pace
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained, _without_steps
-from onnxsurgeon.surgeon.significance import is_better, row_scores
 from onnxsurgeon.surgeon.start import grows, start_of
 from onnxsurgeon.surgery import Prune, Widen, operate
 from onnxsurgeon.training.fit import fit
@@ -121,29 +118,8 @@ def test_what_is_allowed_to_grow(trained):
         grows(network, settings(ensemble=2, shrink=2), 0.9, 20_000)
 
 
-def was_trained(done):
-    return done.branch.history[-1].stage == TRAINED and done.branch.number > 0
-
-
-def scores_of(done, number):
-    """What each of the rows that decide adds to the metric of a branch."""
-    network, data = load(model_file(done.run, number)), load_dataset("digits")
-    return row_scores(network, ENGINE, prepare(network, data, data.hold_out()[1]))
-
-
-def test_of_a_pruned_and_a_trained_network_only_what_is_surely_better_is_the_pruned_one(undisturbed, trained, tmp_path):
-    """The given network knows the rows that decide: it was trained on them. Training on the others costs it some."""
-    (last,) = events_of(undisturbed, "decided")[-1]["branches"]
-    found = undisturbed.branch.number
-    assert was_trained(undisturbed) or is_better(scores_of(undisturbed, found), scores_of(undisturbed, last))
-    done = run(trained, tmp_path / "run", shrink=8, epochs=6, learning_rate=1e-9)  # which changes next to nothing
-    assert was_trained(done)
-    done = run(trained, tmp_path / "diverged", shrink=8, epochs=6, learning_rate=0.5)
-    assert done.validation_accuracy > 0.5
-
-
 def test_straight_pruning_is_in_the_race(undisturbed):
-    """By steps of a fifth down to the limit, each measured; the result is no worse than any by more than chance."""
+    """By steps of a fifth down to the limit, each measured; the result is no worse than any within the limit."""
     tried = [event for event in events_of(undisturbed, "recuperated") if event["epoch"] == 0]
     path = [COUNT]
     for event in tried:
@@ -154,12 +130,7 @@ def test_straight_pruning_is_in_the_race(undisturbed):
     assert all(after >= 0.75 * before for before, after in pairwise(path))
     within = [event["accuracy"] for event in tried if event["parameters"] <= limit]
     assert len(within) >= 3
-    assert undisturbed.validation_accuracy >= max(within) or was_trained(undisturbed)
-    scores = {
-        event["branch"]: scores_of(undisturbed, event["branch"]) for event in tried if event["parameters"] <= limit
-    }
-    best = scores_of(undisturbed, undisturbed.branch.number)
-    assert not any(is_better(each, best) for each in scores.values())
+    assert undisturbed.validation_accuracy >= max(within)
     assert {kind_of(event["surgery"]) for event in tried} >= {UNITS, LAYERS}
 
 

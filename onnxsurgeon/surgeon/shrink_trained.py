@@ -57,7 +57,6 @@ from onnxsurgeon.surgeon.jobs import Job, JobResult
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.objective import Limits
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
-from onnxsurgeon.surgeon.significance import is_better
 from onnxsurgeon.surgeon.trainer import train_branch
 from onnxsurgeon.surgery import Operated, Prune, Surgery
 from onnxsurgeon.surgery.base import Needs
@@ -117,22 +116,6 @@ class ShrinkTrained(FrontSearch):
             return [branch], 0
         is_within = self.limits.admits(self._entry(branch))
         return self._refine(state) if is_within and not self.is_walk else self._shrink(state)
-
-    def result(self, state: State) -> Branch:
-        """As of every search with a front; of a pruned network and what training made of one, the trained one.
-
-        The rows that decide were held out of the training rows, which a given network mostly was trained on: it, and
-        what is pruned of it, know them by heart, and training on the others takes that away. So there an untrained
-        network has to be better by more than chance. (Digits, 50,826 parameters, of which a tenth was asked for: 0.9923
-        to 0.9769 of 130 such rows, two of them, and 0.9215 to 0.9376 of the test rows.)
-        """
-        found, last = super().result(state), state.branches[0]
-        if not self.is_held_out or self.is_measure or self.is_walk or not self.limits.are_any:
-            return found
-        is_chosen = not found.number or _is_trained(found) or not _is_trained(last)
-        if is_chosen or not self.limits.admits(self._entry(last)):
-            return found
-        return found if is_better(self._scores(self._entry(found)), self._scores(self._entry(last))) else last
 
     # Straight pruning.
 
@@ -645,11 +628,6 @@ def has_convolutions(network: Network) -> bool:
 def _by_score(branch: Branch) -> tuple[float, int]:
     """The best first."""
     return -branch.score, branch.number
-
-
-def _is_trained(branch: Branch) -> bool:
-    """Whether it was trained since it was last operated on, if it was."""
-    return bool(branch.history) and branch.history[-1].stage == TRAINED and bool(branch.number)
 
 
 def _rank(job: Job, done: JobResult) -> float:
