@@ -14,6 +14,7 @@ from onnxsurgeon.graph.decompose import activation_nodes
 from onnxsurgeon.runtime import run
 from tests.canonical_form import canonical, compute, ops
 from tests.conftest import skip_newer
+from tests.graphs import node
 
 RNG = np.random.default_rng(0)
 A, B = RNG.standard_normal((4, 6)).astype("f"), RNG.standard_normal((6, 3)).astype("f")
@@ -21,11 +22,6 @@ P, Q = RNG.standard_normal(6).astype("f"), RNG.standard_normal(3).astype("f")
 # ONNX Runtime 1.19, the last training build, reads no opset beyond 21.
 OPSETS = (9, 11, 13, 17, 20, 23)
 DENSE_RELU_DENSE = ["Dense", "Relu", "Dense"]
-
-
-def node(op, inputs, output, name="", **attributes):
-    names = ["" if i == "-" else i for i in inputs.split()]
-    return helper.make_node(op, names, output.split(), name=name or f"{op}_{output.split()[0]}", **attributes)
 
 
 def build(nodes, constants, opset=17, shape=("batch", 4), outputs=("y",), dtype=TensorProto.FLOAT, inputs=("x",)):

@@ -12,7 +12,7 @@ from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run
-from tests.test_canonical import node
+from tests.graphs import node
 
 PLAIN = Geometry((3, 3), (1, 1), (1, 1), (0, 0, 0, 0))
 

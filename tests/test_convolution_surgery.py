@@ -11,7 +11,7 @@ from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.writer import to_model
-from tests.test_canonical import node
+from tests.graphs import node
 from tests.test_convolution_reading import model, values
 
 

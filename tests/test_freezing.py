@@ -32,7 +32,7 @@ from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runtime import run
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 from tests.conftest import MODELS, needs_training
-from tests.test_segments import Graph
+from tests.graphs import Graph
 
 NETWORK = create((6, 8, 7, 5, 3), seed=3, activation="Tanh")
 ENGINES = ["loop", pytest.param("artifacts", marks=needs_training)]

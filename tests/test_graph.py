@@ -11,15 +11,12 @@ from onnxsurgeon.graph.files import read_model, write_model
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run, session
 from tests.conftest import MODEL_FILES, as_float64
+from tests.graphs import node
 
 RNG = np.random.default_rng(0)
 A, B = RNG.standard_normal((4, 6)).astype("f"), RNG.standard_normal((6, 3)).astype("f")
 P, Q = RNG.standard_normal(6).astype("f"), RNG.standard_normal(3).astype("f")
 X = RNG.standard_normal((5, 4)).astype("f")
-
-
-def node(op, inputs, output, name="", **attributes):
-    return helper.make_node(op, inputs.split(), output.split(), name=name or op + "_" + output, **attributes)
 
 
 def build(nodes, constants, opset=17, shape=("batch", 4), outputs=("y",), dtype=TensorProto.FLOAT):

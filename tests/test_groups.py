@@ -32,8 +32,9 @@ from onnxsurgeon.recommend import inspect_pruning
 from onnxsurgeon.surgery import MergeDuplicates, Narrow, Prune
 from onnxsurgeon.surgery.proof import outputs_around, prove_group
 from tests.conftest import MODELS, skip_unreadable
+from tests.graphs import Graph
 from tests.test_diff import branch
-from tests.test_segments import CASES, Graph
+from tests.test_segments import CASES
 from tests.test_shared import actor
 
 EXPORTS = [*sorted((MODELS / "exports").glob("*.onnx")), *sorted(Path(__file__).parent.glob("convolutions/*.onnx"))]

@@ -25,7 +25,7 @@ from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.fit import fit
-from tests.test_segments import Graph
+from tests.graphs import Graph
 
 X = np.random.default_rng(0).standard_normal((300, 6)).astype("f")
 

@@ -12,14 +12,11 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.forward import feeds_of
 from tests.forward_model import forward_model
+from tests.graphs import node as n
 
 RNG = np.random.default_rng(0)
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 STORED = {"W0": (2, 6), "c0": (6,), "W1": (6, 6), "c1": (6,), "W2": (6, 3), "c2": (3,), "s": (6,)}
-
-
-def n(op, inputs, output, **attributes):
-    return helper.make_node(op, inputs.split(), output.split(), name=f"{op}_{output.split()[0]}", **attributes)
 
 
 def build(nodes, shape, constants=(), opset=13, y=("batch", 3)):

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import ModelError, SurgeryError, Widen, from_model, operate
 from onnxsurgeon.graph.notes import NAMED, listed
 from tests.conftest import MODELS
-from tests.test_segments import CASES, Graph
+from tests.graphs import Graph
+from tests.test_segments import CASES
 
 
 def chain_of(op, count, **attributes):

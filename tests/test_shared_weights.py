@@ -50,8 +50,8 @@ from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.resident import arrays
 from tests.conftest import MODELS, needs_training
 from tests.convolutional import loop_feeds
+from tests.graphs import Graph
 from tests.test_diff import branch
-from tests.test_segments import Graph
 from tests.test_train_anywhere import OPTIMIZERS, PIXELS, Case, largest_difference
 
 FOLDER = Path(__file__).parent / "shared_weights"
