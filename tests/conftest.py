@@ -21,12 +21,13 @@ import pytest
 from onnx import TensorProto, helper
 from threadpoolctl import ThreadpoolController
 
-from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, resume, save
+from onnxsurgeon import EngineError, InputOptions, create, load_dataset, prepare, resume
 from onnxsurgeon.cli import main
 from onnxsurgeon.data.load import locate
 from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runtime import session
 from onnxsurgeon.training.artifacts import have_training
+from tests.killed_run import start_model as start_model  # for the tests
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 MODEL_FILES = sorted(MODELS.glob("*.onnx"))
@@ -84,13 +85,6 @@ def with_bias_removed(network, index):
     layers = list(network.layers)
     layers[index] = replace(layers[index], bias=None)
     return network.with_layers(layers)
-
-
-def start_model(folder):
-    """A fresh network with enough layers for every surgery, written to ``folder``."""
-    path = folder / "start.onnx"
-    save(create((64, 20, 10, 10), seed=1, input_shape=(8, 8)), path, overwrite=True)
-    return path
 
 
 def branch_digests(run):

@@ -3,7 +3,7 @@
     python -m tests.killed_run MOMENT COUNT RUN_DIR WORKERS ENGINE [SETTINGS [DATA]]
 
 SETTINGS is a JSON object of settings that differ from those below; DATA is digits where nothing else is given. The
-process dies the COUNT-th time that MOMENT comes.
+process dies the COUNT-th time that MOMENT comes. It is one of a hundred processes, and imports no more than it needs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import signal
 import sys
 from pathlib import Path
 
-from onnxsurgeon import SurgeonSettings, evolve
+from onnxsurgeon import SurgeonSettings, create, evolve, save
 from onnxsurgeon.runs import journal
 from onnxsurgeon.surgeon import evolve as algorithm
 from onnxsurgeon.training.schedule import BatchSchedule
-from tests.conftest import start_model
 
 SETTINGS = {
     "seed": 6,
@@ -28,6 +27,13 @@ SETTINGS = {
     "learning_rate": 0.4,
     "recuperation_batches": 5,
 }
+
+
+def start_model(folder):
+    """A fresh network with enough layers for every surgery, written to ``folder``."""
+    path = folder / "start.onnx"
+    save(create((64, 20, 10, 10), seed=1, input_shape=(8, 8)), path, overwrite=True)
+    return path
 
 
 def die() -> None:
