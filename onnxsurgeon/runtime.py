@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,19 +100,33 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, tr
     Raises:
         EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
     """
-    ort, wanted = onnxruntime(), provider(device)
     if model.ir_version > READABLE_IR:  # nothing that is run here needs a newer one, and older releases refuse it
         older = onnx.ModelProto()
         older.CopyFrom(model)
         older.ir_version = READABLE_IR
         model = older
+    is_half = _has_type(model, onnx.TensorProto.FLOAT16)
+    return _opened(model.SerializeToString(), session_options(threads), device, plain=trains or is_half)
+
+
+def session_of_file(path: str, model: onnx.ModelProto, arrays: Iterable[Array], *, device: str = "cpu") -> Any:
+    """A session of the file at ``path``, for whoever uses it: as many threads as ONNX Runtime takes by itself.
+
+    ``model`` is what the file holds, but for its bulky tensors, which are ``arrays``.
+
+    Raises:
+        EngineError: as of ``session``.
+    """
+    is_half = _has_type(model, onnx.TensorProto.FLOAT16) or any(values.dtype == np.float16 for values in arrays)
+    return _opened(path, None, device, plain=is_half)
+
+
+def _opened(what: bytes | str, options: Any, device: str, *, plain: bool) -> Any:
+    """A session; with ``plain``, nothing is put into blocks of channels."""
+    ort, wanted = onnxruntime(), provider(device)
+    disabled = ["NchwcTransformer"] if plain else []
     try:
-        made = ort.InferenceSession(
-            model.SerializeToString(),
-            session_options(threads),
-            providers=[wanted],
-            disabled_optimizers=["NchwcTransformer"] if trains or _has_type(model, onnx.TensorProto.FLOAT16) else [],
-        )
+        made = ort.InferenceSession(what, options, providers=[wanted], disabled_optimizers=disabled)
     except Exception as error:  # its exceptions share no narrower base
         raise EngineError(
             f"ONNX Runtime {ort.__version__} refuses the model: {first_line(error)}", "runtime-refuses"

@@ -124,3 +124,12 @@ def test_they_evolve(stem, tmp_path):
     settings = SurgeonSettings.from_preset(epochs=2)
     evolve(path, str(tmp_path / "rows.npz"), settings=settings, run_dir=tmp_path / "run", workers=1)
     assert run(onnx.load(tmp_path / "run" / "best.onnx"), given)[0].shape == values["scores"].shape
+
+
+def test_attention_in_float16_is_read_whole():
+    path = FOLDER / "half-legacy.onnx"
+    network, values = load(path), held(FOLDER / "cross-legacy.onnx")
+    given = {name: values[name].astype(np.float16) for name in ("x", "memory")}
+    assert sum(len(segment.layers) for segment in network.segments) == LAYERS["cross"]
+    wanted = run(onnx.load(path), given)[0]
+    np.testing.assert_allclose(run(to_model(network), given)[0], wanted, rtol=2e-2, atol=5e-3)

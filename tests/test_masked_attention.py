@@ -83,7 +83,15 @@ def test_a_model_with_such_a_mask_evolves(masked, tmp_path):
     assert (after.argmax(axis=1) == scores.argmax(axis=1)).mean() > 0.7
 
 
-def test_attention_in_float16_does_not_end_the_process(tmp_path):
+OPENED = {
+    "here": "from onnxsurgeon.runtime import session; session(onnx.load(sys.argv[1]))",
+    "by a run": "from onnxsurgeon import RunModel; from pathlib import Path; file = Path(sys.argv[1])\n"
+    "RunModel(file.parent, file.name, 1, '8-16', 2, 0.5).session()",
+}
+
+
+@pytest.mark.parametrize("code", OPENED.values(), ids=OPENED)
+def test_attention_in_float16_does_not_end_the_process(code, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {
         name: rng.standard_normal(shape).astype(np.float16)
@@ -104,7 +112,7 @@ def test_attention_in_float16_does_not_end_the_process(tmp_path):
         ("ReduceMean", ["back"], "scores", {"axes": [1], "keepdims": 0}),
     ]
     write(tmp_path / "half.onnx", nodes, arrays, {"x": (STEPS, 8)}, 48)
-    code = "import sys, onnx; from onnxsurgeon.runtime import session; session(onnx.load(sys.argv[1])); print('here')"
+    code = f"import sys, onnx\n{code}\nprint('here')"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "half.onnx")], capture_output=True, text=True, check=False
     )

@@ -9,7 +9,7 @@ from typing import Any
 from onnxsurgeon.graph.files import join, read_parts
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.runtime import onnxruntime, provider
+from onnxsurgeon.runtime import session_of_file
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RunModel:
 
         Raises:
             ModelError: its file is gone or damaged.
-            EngineError: ONNX Runtime is missing, or lacks the device.
+            EngineError: ONNX Runtime is missing, lacks the device, or refuses the model.
         """
-        read_parts(self.path)  # ONNX Runtime's own message would be no one line
-        return onnxruntime().InferenceSession(str(self.path), providers=[provider(device)])
+        parts = read_parts(self.path)  # ONNX Runtime's own message would be no one line
+        return session_of_file(str(self.path), parts.skeleton, parts.arrays.values(), device=device)
