@@ -61,7 +61,6 @@ STEP = 0.8  # share of the parameters that a step of straight pruning keeps
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
 FINALISTS = 3
 RATES = (1.0, 0.25)  # factors of the learning rate that race; of a run too short for a race, the last
-RELEARNED = 4.0  # the same of networks that lack a block: what that did has to be learned again
 RACE_SHARE = 1 / 8  # of the epochs left
 SHORT = 4  # epochs of a run that has no time for a race
 FIRST_SHARE = 0.3  # of the epochs left after the race, that the first cycle takes
@@ -76,6 +75,7 @@ ADJUSTED = 3  # sizes that a plan is tried for, where the limit is one on latenc
 FINE = 0.02  # of such a limit: what is faster by less is as large as it can be
 BLOCKS = (8, 16)  # units of a convolution that a processor computes side by side
 BLOCK_STEP = 0.6  # share of the parameters that a step of pruning in such blocks keeps
+RELEARNED = 4.0  # factor of the rate that networks race by too that lack a block: what it did has to be learned again
 PLANS = 8  # times as long as a step of pruning several plans take, as long as it was not measured
 
 
@@ -408,6 +408,19 @@ class ShrinkTrained(FrontSearch):
         )
         return [done.branch], epochs
 
+    @property
+    def has_made_rows(self) -> bool:
+        """Whether some training rows were made of the given ones."""
+        return self.given_rows is not None and self.given_rows < self.train.rows
+
+    def _affordable(self, state: State, epochs: int) -> int:
+        """How many epochs of a race there is time for."""
+        if self.settings.time_limit is None:
+            return epochs
+        turns = -(-len(self._ways(state)) // self.workers.count)
+        seconds = 2 * RACE_SHARE * (self.deadline - self.elapsed(state)) / turns
+        return int(min(epochs, self._pace.epochs(state.branches[0].network.parameter_count, seconds)))
+
     def _ways(self, state: State) -> list[tuple[Branch, float, bool]]:
         """What races: networks, each with a factor of the learning rate, and whether on rows that were made too.
 
@@ -421,19 +434,6 @@ class ShrinkTrained(FrontSearch):
         if self.has_made_rows:
             ways += [(best, rate, False) for rate in RATES]
         return ways
-
-    @property
-    def has_made_rows(self) -> bool:
-        """Whether some training rows were made of the given ones."""
-        return self.given_rows is not None and self.given_rows < self.train.rows
-
-    def _affordable(self, state: State, epochs: int) -> int:
-        """How many epochs of a race there is time for."""
-        if self.settings.time_limit is None:
-            return epochs
-        turns = -(-len(self._ways(state)) // self.workers.count)
-        seconds = 2 * RACE_SHARE * (self.deadline - self.elapsed(state)) / turns
-        return int(min(epochs, self._pace.epochs(state.branches[0].network.parameter_count, seconds)))
 
     def job_options(self, state: State) -> dict[str, Any]:
         """The learning rate and rows that won."""
