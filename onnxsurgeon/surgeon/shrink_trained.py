@@ -465,9 +465,9 @@ class ShrinkTrained(FrontSearch):
     def _ways(self, state: State) -> list[tuple[Branch, float, bool]]:
         """What races: networks, each with a factor of the learning rate, and whether on rows that were made too.
 
-        Networks that lack a block try a higher rate too, since what the block did has to be learned again. (One trial: a
+        Networks that lack a block try a higher rate too, since what the block did has to be learned again. One trial: a
         residual network without its second block, at half the latency, six epochs on Fashion-MNIST, had 0.812 of the
-        test rows right at a learning rate of 0.001 and 0.851 at 0.004.)
+        test rows right at a learning rate of 0.001 and 0.851 at 0.004.
         """
         best, blocks = state.branches[0], len(self.given_branch.network.blocks)
         ways = [(branch, RATES[0], True) for branch in state.branches]
