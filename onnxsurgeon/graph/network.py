@@ -17,7 +17,7 @@ import numpy as np
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.grouping import find_groups
-from onnxsurgeon.graph.groups import Groups, LayerSize, Reader, UnitGroup, Writer, layer_sizes
+from onnxsurgeon.graph.groups import Groups, LayerSize, ParameterCounts, Reader, UnitGroup, Writer, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.tied import applied_again, has_shared, parameter_places, parted, shared_weights, tied_segments
 from onnxsurgeon.linear_algebra import Array
@@ -109,9 +109,13 @@ class Network:
 
     def parted(self) -> Network:
         """The network with a matrix and its transpose as two parameters, where they are one: as surgeries take it."""
-        if not any(layer.is_turned for layer in self.layers):
+        if not self._has_turned:
             return self
         return replace(self, segments=parted(self.segments, self._names()))
+
+    @cached_property
+    def _has_turned(self) -> bool:
+        return any(layer.is_turned for layer in self.layers)
 
     @cached_property
     def parameter_places(self) -> list[list[int]]:
@@ -195,6 +199,11 @@ class Network:
     def layer_sizes(self) -> list[LayerSize]:
         """Of all layers, in terms of groups."""
         return layer_sizes(self.segments, self.units.free, self.tied)
+
+    @cached_property
+    def parameter_counts(self) -> ParameterCounts:
+        """Parameter counts of networks with other widths."""
+        return ParameterCounts(self.layer_sizes, [group.units for group in self.units.free])
 
     def group(self, i: int) -> UnitGroup:
         """Group ``i`` of units, counted from 1: those of hidden layer i, then those that several segments share.
