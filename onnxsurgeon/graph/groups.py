@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -124,6 +125,31 @@ class LayerSize(NamedTuple):
     def parameters(self, inputs: int, units: int) -> int:
         """The number of parameters for these numbers of inputs and units."""
         return units * (self.is_own * inputs + self.each)
+
+
+class ParameterCounts:
+    """How many parameters there are with other numbers of units: asked of the layers alone that these are of."""
+
+    def __init__(self, sizes: Sequence[LayerSize], units: Sequence[int]) -> None:
+        """``units`` has the numbers of units of the groups that are called 1, 2, … in ``sizes``."""
+        self._sizes, self._units = sizes, dict(enumerate(units, start=1))
+        self._layers: dict[int, set[int]] = {}
+        for number, size in enumerate(sizes):
+            for group in (*size.columns, *(group for group, _ in size.rows)):
+                self._layers.setdefault(group, set()).add(number)
+        self._own = [self._count(size, self._units) for size in sizes]
+        self._total = sum(self._own)
+
+    def of(self, widths: Mapping[int, int]) -> int:
+        """How many with these numbers of units in the groups; those left out keep theirs."""
+        changed = {number for group in widths for number in self._layers.get(group, ())}
+        units = ChainMap(dict(widths), self._units)
+        return self._total + sum(self._count(self._sizes[number], units) - self._own[number] for number in changed)
+
+    @staticmethod
+    def _count(size: LayerSize, units: Mapping[int, int]) -> int:
+        inputs = size.inputs + sum(units[group] * taps for group, taps in size.rows)
+        return size.parameters(inputs, size.units + sum(units[group] for group in size.columns))
 
 
 class Groups(NamedTuple):

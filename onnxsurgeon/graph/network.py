@@ -17,7 +17,7 @@ import numpy as np
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.frame import Frame, Head
 from onnxsurgeon.graph.grouping import find_groups
-from onnxsurgeon.graph.groups import Groups, LayerSize, Reader, UnitGroup, Writer, layer_sizes
+from onnxsurgeon.graph.groups import Groups, LayerSize, ParameterCounts, Reader, UnitGroup, Writer, layer_sizes
 from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames
 from onnxsurgeon.graph.residual import Block, find_blocks
 from onnxsurgeon.graph.tied import applied_again, has_shared, parameter_places, parted, shared_weights, tied_segments
@@ -110,9 +110,13 @@ class Network:
 
     def parted(self) -> Network:
         """The network in which a matrix and its transpose are two parameters, as surgeries need it."""
-        if not any(layer.is_turned for layer in self.layers):
+        if not self._has_turned:
             return self
         return replace(self, segments=parted(self.segments, self._names()))
+
+    @cached_property
+    def _has_turned(self) -> bool:
+        return any(layer.is_turned for layer in self.layers)
 
     @cached_property
     def parameter_places(self) -> list[list[int]]:
@@ -212,6 +216,11 @@ class Network:
     def layer_sizes(self) -> list[LayerSize]:
         """Sizes of all layers, in terms of groups."""
         return layer_sizes(self.segments, self.units.free, self.tied)
+
+    @cached_property
+    def parameter_counts(self) -> ParameterCounts:
+        """Parameter counts of networks with other widths."""
+        return ParameterCounts(self.layer_sizes, [group.units for group in self.units.free])
 
     def group(self, i: int) -> UnitGroup:
         """Group ``i`` of units, counted from 1: first the hidden layers, then the groups that several segments share.

@@ -140,12 +140,7 @@ def _everywhere(network: Network, ports: Sequence[tuple[P, M]]) -> Iterator[tupl
 
 def count_of(network: Network, widths: Mapping[int, int]) -> int:
     """Parameter count with these numbers of units in the groups, by number; those left out keep theirs."""
-    present = {i: network.group(i).units for i in range(1, network.group_count + 1)} | dict(widths)
-    count = 0
-    for size in network.layer_sizes:
-        inputs = size.inputs + sum(present[i] * taps for i, taps in size.rows)
-        count += size.parameters(inputs, size.units + sum(present[i] for i in size.columns))
-    return count
+    return network.parameter_counts.of(widths)
 
 
 def rows_of(layer: DenseLayer, reader: Reader, units: int) -> Array:
