@@ -258,8 +258,6 @@ FOLDS: dict[str, Fold] = {
     "Mod": _modulo,
     "Pow": _binary(np.power),
     "Neg": _unary(np.negative),
-    "Abs": _unary(np.abs),
-    "Sign": _unary(np.sign),
     "Sqrt": _unary(np.sqrt),
     "Exp": _unary(np.exp),
     "Reciprocal": _unary(np.reciprocal),
