@@ -34,7 +34,7 @@ def table(tmp_path, cli):
         ("evaluate a.onnx --data digts", "or a folder of images: did you mean 'digits'?"),
         ("evaluate a.onnx --data t.cvs", "or a folder of images: did you mean 't.csv'?"),
         ("data info emnist:digts", "byclass, bymerge, balanced, letters, digits, mnist: did you mean 'digits'?"),
-        ("operate a.onnx widdn:1:2 -o b.onnx", "prune, widen: did you mean 'widen'?"),
+        ("operate a.onnx widdn:1:2 -o b.onnx", "prune, remove_block, remove_block_data, widen: did you mean 'widen'?"),
         (
             "operate a.onnx widen:layr1:2 -o b.onnx",
             "'widen:layr1:2': expected widen:LAYER:UNITS; 'layer1' is layer 1: did you mean 'widen:1:2'?",

@@ -217,7 +217,7 @@ def test_any_sequence_of_exact_surgeries_preserves_the_function(shape, seed, dat
         ("widen:one:2", "expected widen:LAYER:UNITS"),
         (
             "transplant:1",
-            "unknown surgery 'transplant': expected one of factorize, factorize_data, grow, insert_identity, merge,",
+            "unknown surgery 'transplant': expected one of factorize, factorize_data, grow, insert_block,",
         ),
     ],
 )

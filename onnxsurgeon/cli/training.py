@@ -134,11 +134,12 @@ def evaluate(
 
     require_split(split)
     reading = pop_fields(ReadingOptions, settings)
+    options = reading.inputs
     network, dataset, chosen = _prepare(model, data, reading, engine, device)
-    metrics, told = measured(network, dataset, split, reading.inputs, chosen, teacher), list[str]()
+    metrics, told = measured(network, dataset, split, options, chosen, teacher), list[str]()
     if teacher is None:
-        told += data_notes(network, dataset, reading.inputs)
-        told += reading_note(network, chosen, dataset, reading.inputs)
+        told += data_notes(network, dataset, options)
+        told += reading_note(network, chosen, dataset, options)
     record = {**asdict(metrics), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)

@@ -47,8 +47,9 @@ def _noted(model: onnx.ModelProto) -> Iterator[Any]:
     graphs = [model.graph]
     while graphs:
         graph = graphs.pop()
-        yield graph
-        yield from (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+        if graph is not model.graph:  # the model's own inputs and outputs stay as they are
+            yield from (graph, *graph.input, *graph.output)
+        yield from (*graph.value_info, *graph.initializer)
         for node in graph.node:
             yield node
             graphs.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))

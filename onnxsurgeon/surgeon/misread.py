@@ -74,8 +74,10 @@ def other_reading(network: Network, engine: Engine, dataset: Dataset, options: I
 
     None where rows are no images, or have no labels, or no way does.
     """
+    if not dataset.is_labelled or dataset.train.table is not None:  # a table's columns would be copied
+        return None
     stored = dataset.train.stored
-    if not dataset.is_labelled or not isinstance(stored, Rows) or len(stored.shape) not in (3, 4):
+    if not isinstance(stored, Rows) or len(stored.shape) not in (3, 4):
         return None
     rows = dataset.train.take(np.unique(np.linspace(0, dataset.train.rows - 1, ROWS).astype(np.int64)))
     before = _score(network, engine, dataset, rows, options)
