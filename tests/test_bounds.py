@@ -575,12 +575,16 @@ def test_time_to_read_grows_with_the_number_of_nodes_and_not_its_square(make):
     """Eight times as many nodes take at most some sixteen times as long; were it the square, it would be 64."""
     small, large = make(250), make(2000)
     from_model(make(20))
-    times = []
-    for made in (small, large):
-        start = time.process_time()
-        from_model(made)
-        times.append(time.process_time() - start)
-    assert times[1] < 20 * max(times[0], 0.02)
+
+    def shortest(made):  # other processes take from caches and from the clock of a core
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            from_model(made)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert shortest(large) < 20 * max(shortest(small), 0.02)
 
 
 def test_shape_inference_follows_no_more_than_a_few_numbers(tmp_path):
