@@ -30,13 +30,20 @@ test: test-current test-training
 test-current: .venv-test/installed
 	.venv-test/bin/python $(PYTEST)
 
+# What these test runs in Node and in a browser, by runtimes of their own.
+JAVASCRIPT := tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py tests/test_demo_page.py \
+  tests/test_train_anywhere_speed.py tests/test_accessibility.py
+# Tested once, beside the current ONNX Runtime: these, the pages of how-tos, and the tools that measure speed. What their
+# commands call is tested beside both.
+ONCE := $(JAVASCRIPT) tests/test_howto.py tests/test_benchmark.py tests/test_compare_search.py tests/test_gallery.py
+
 # The training build of ONNX Runtime has wheels for Linux on x86-64 and Python up to 3.12 only.
 test-training: .venv-training/installed
 	@if [ -e .venv-training/no-wheel ]; then \
 	  echo "left out: no wheel of $(TRAINING) for this platform and Python"; \
 	else \
-	  echo .venv-training/bin/python $(PYTEST); \
-	  .venv-training/bin/python $(PYTEST); \
+	  echo .venv-training/bin/python $(PYTEST) $(ONCE:%=--ignore=%); \
+	  .venv-training/bin/python $(PYTEST) $(ONCE:%=--ignore=%); \
 	fi
 
 # The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs but the measuring tools, whose
@@ -47,8 +54,7 @@ test-tutorial: .venv-tutorial/installed
 # The JavaScript runner, in Node by both of its runtimes and in the browser, and the page that it trains on. NODE: none may
 # be skipped. `make test` runs them and those of the C++ runner as well, where what they need is there.
 test-node: .venv-test/installed runners/js/node_modules/installed
-	NODE=1 .venv-test/bin/python -m pytest -q tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py \
-	  tests/test_demo_page.py tests/test_train_anywhere_speed.py tests/test_accessibility.py
+	NODE=1 .venv-test/bin/python -m pytest -q $(JAVASCRIPT)
 
 # The C++ runner, built by CMake with the library of ONNX Runtime's package for Python. CPP: none may be skipped.
 test-cpp: .venv-test/installed
