@@ -22,6 +22,8 @@ from onnxsurgeon.cli.options import (
 from onnxsurgeon.surgeon.settings import SurgeonSettings, preset_names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from onnxsurgeon.calibration.moments import Moments
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import BlockReport, Candidate, PruningReport
@@ -66,6 +68,13 @@ def inspect(
     **settings: Any,
 ) -> None:
     """Show layers, shapes, parameters, singular values, and what would be recommended and why."""
+    from onnxsurgeon.graph.importing import without_collecting
+
+    with without_collecting():  # nearly all that is made is still alive at the end
+        _inspect(model, preset, data, pop_fields(ReadingOptions, settings), prove=prove, as_json=as_json)
+
+
+def _inspect(model: Path, preset: str, data: str, reading: ReadingOptions, *, prove: bool, as_json: bool) -> None:
     from onnxsurgeon.cli import console
     from onnxsurgeon.cli.inspection import show_inspection
     from onnxsurgeon.graph.memory import peak_memory
@@ -74,7 +83,6 @@ def inspect(
     from onnxsurgeon.surgery import Narrow
     from onnxsurgeon.surgery.proof import prove_group
 
-    reading = pop_fields(ReadingOptions, settings)
     chosen = SurgeonSettings.from_preset(preset)
     thresholds = chosen.thresholds
     network = load(model)

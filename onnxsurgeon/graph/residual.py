@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import TypeGuard
 
 from onnxsurgeon.graph.frame import Trunk
 from onnxsurgeon.graph.glue import Glue
@@ -52,7 +53,16 @@ class Block:
 
 def find_blocks(segments: Sequence[DenseChain], trunk: Trunk, units: Groups) -> tuple[Block, ...]:
     """All residual blocks of a trunk, in the order of their sums."""
+    if not any(_is_sum(step, trunk) for step in trunk.steps):
+        return ()
     return tuple(_Search(segments, trunk, units).blocks())
+
+
+def _is_sum(step: int | Glue, trunk: Trunk) -> TypeGuard[Glue]:
+    """Whether a step adds two tensors, neither of which is a constant."""
+    if isinstance(step, int) or step.op != "Add" or len(step.inputs) != 2:
+        return False
+    return step.inputs[0] != step.inputs[1] and not any(name in trunk.constants for name in step.inputs)
 
 
 class _Search:
@@ -76,9 +86,7 @@ class _Search:
     def blocks(self) -> Iterator[Block]:
         number = 1
         for place, step in enumerate(self.trunk.steps):
-            if isinstance(step, int) or step.op != "Add" or len(step.inputs) != 2:
-                continue
-            if step.inputs[0] == step.inputs[1] or any(name in self.trunk.constants for name in step.inputs):
+            if not _is_sum(step, self.trunk):
                 continue
             found = self._block(number, place, step)
             if found is not None:
