@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import sys
@@ -176,6 +177,7 @@ def evolve(
                     **reading.rows,
                     **common,
                 )
+            gc.collect()  # rows that cyclic references hold, before what draws is imported
             page = _write_report(evolved.run)
     except OutputError as error:
         raise OutputError(f"{error}; {watcher.onward}", error.kind) from error

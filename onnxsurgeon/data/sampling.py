@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxsurgeon.data.dataset import Split
 from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.rows import number_type
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.randomness import generator
@@ -29,4 +30,7 @@ def sample_rows(
     """
     if examples.rows < 1 or count < 1:
         raise DataError("calibration needs at least one row", "no-rows")
-    return np.sort(generator(seed, purpose).permutation(among or examples.rows)[:count])
+    rows = among or examples.rows
+    numbers = np.arange(rows, dtype=number_type(rows))
+    generator(seed, purpose).shuffle(numbers)
+    return np.sort(numbers[:count]).astype(np.int64)

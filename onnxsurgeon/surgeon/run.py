@@ -256,6 +256,7 @@ def _finish(
         with surgeon.workers:
             surgeon.announce(opening(surgeon, splits, start, other_versions))
             state = surgeon.evolve()
+        surgeon.context.forget_orders()
         evolved, predictions = ended(surgeon, state, splits.test(), splits.classes)
         if out is not None:
             told = copy_model(surgeon.run.best, out, overwrite=overwrite)

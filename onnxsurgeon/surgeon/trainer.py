@@ -88,6 +88,12 @@ class TrainingContext:
         self.schedule.forget()  # from now on mostly all rows are trained on
         return self._schedule_of(self.whole.rows)
 
+    def forget_orders(self) -> None:
+        """Free the orders of rows, each of which takes four or eight bytes a row: nothing is trained any more."""
+        for name in ("schedule", "made_schedule", "whole_schedule"):
+            if name in self.__dict__:
+                getattr(self, name).forget()
+
     def _schedule_of(self, rows: int) -> BatchSchedule:
         times = MORE_IMITATED if self._is_imitation_by_the_clock else 1
         return BatchSchedule(rows, self.settings.batch_rows(max(rows, self.train.rows), times), self.settings.seed)

@@ -57,7 +57,7 @@ class BatchSchedule:
         self._order.cache_clear()
 
     def _make_order(self, epoch: int, member: int) -> Array:
-        order = generator(self.seed, "batches", epoch, *([member] if member else [])).permutation(self.rows)
-        order = order.astype(number_type(self.rows), copy=False)
+        order = np.arange(self.rows, dtype=number_type(self.rows))
+        generator(self.seed, "batches", epoch, *([member] if member else [])).shuffle(order)  # as ``permutation`` draws
         order.flags.writeable = False
         return order
