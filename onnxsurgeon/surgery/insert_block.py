@@ -51,6 +51,6 @@ class InsertBlock(Surgery):
         return network.parameter_count + sum(values.size for values in dict(pairs).values())
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Rebuilt:
-        """Y + f'(y)."""
+        """Add the copies' values, which are zero at first, to the block's sum."""
         made, copies = with_block(network, self.block)
         return Rebuilt(made, copies=copies)

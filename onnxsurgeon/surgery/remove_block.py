@@ -52,7 +52,7 @@ class RemoveBlock(Surgery):
         return count_without(network, self.block)
 
     def rewrite(self, network: Network, rng: np.random.Generator) -> Rebuilt:
-        """Y = x."""
+        """Leave the branch out of the sum."""
         return Rebuilt(without_block(network, self.block), Lost(network.block(self.block), None))
 
 

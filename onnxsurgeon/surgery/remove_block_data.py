@@ -57,7 +57,7 @@ class RemoveBlockData(DataAware):
         return count_without(network, self.block) if _have_biases(network) else None
 
     def refit(self, network: Network, moments: Moments) -> Rebuilt:
-        """Y = x + m."""
+        """Put the branch's mean in the branch's place."""
         block = network.block(self.block)
         found = moments.branch_of(network, self.block)
         made = without_block(network, self.block, found.mean)
