@@ -113,7 +113,7 @@ class GrowAndShrink(FrontSearch):
             return settings.epochs
         seconds = (settings.growth * self.deadline - self.elapsed(state)) / rounds
         size = int(settings.growth_factor * branch.network.parameter_count)
-        epochs = self._pace.epochs(size, seconds / COMPETITORS)
+        epochs = self.pace.epochs(size, seconds / COMPETITORS)
         return int(epochs) if epochs < math.inf else 1
 
     def _most(self, branch: Branch) -> int:
@@ -163,7 +163,7 @@ class GrowAndShrink(FrontSearch):
 
     def _is_to_shrink(self, state: State) -> bool:
         """Whether smaller networks than the settled one are wanted."""
-        return self.is_walk or not self.limits.admits(self._entry(state.branches[0]))
+        return self.is_walk or not self.is_allowed(state.branches[0])
 
     def _grow(self, state: State, candidates: Sequence[Candidate], epochs: int) -> tuple[list[Branch], int]:
         """Let grown networks compete; return the winner, and its epochs."""
