@@ -27,6 +27,7 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 NOTHING_FREE = ("shufflenet-torch-dynamo.onnx", "shufflenet-torch-legacy.onnx")
 # What is found of nodes that need no rule of pooling: convolutions, sums, means, channels beside one another.
 FOUND = {
+    "adaptive-torch-dynamo": "c3-c6-c4+100-5",
     "all-convolutions-torch-dynamo": "c3-c6-c8-c5",
     "efficientnet-torch-dynamo": "c3-c6-c8+8-5",
     "mobilenet-torch-dynamo": "c3-c6+c6-c12+c12-c12+c12-c6+6-5",
