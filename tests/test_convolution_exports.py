@@ -140,3 +140,11 @@ def test_units_permuted_wherever_a_group_has_them_leave_the_outputs(name):
         proof = prove_group(network, i)
         assert proof.together <= 1e-5, network.group(i)
         assert proof.alone > 1e-4, network.group(i)
+
+
+def test_inspect_shows_the_activation_behind_each_convolution_by_the_name_people_know(cli):
+    lines = cli("inspect", FOLDER / "mobilenet-torch-dynamo.onnx")[1].splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("part"))
+    column = lines[begin].index("activation")
+    found = [line[column:].split()[0] for line in lines[begin + 1 :] if line[:1].isdigit()][:5]
+    assert found == ["Relu6", "Relu6", "Relu6", "–", "–"]

@@ -9,6 +9,7 @@ from onnxsurgeon.cli.console import escape, network_summary, out, relative_error
 from onnxsurgeon.cli.spectra import spectra
 
 if TYPE_CHECKING:
+    from onnxsurgeon.graph.activation import Activation
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import BlockReport, Candidate, LayerReport, PruningReport, Thresholds
     from onnxsurgeon.surgery.proof import GroupProof
@@ -119,7 +120,7 @@ def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:
 def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
     """All layers; where convolutions are among them, with what each lies like in space and what it costs."""
     several, in_space = len(network.segments) > 1, any(segment.is_convolution for segment in network.segments)
-    rows, remaining = [], iter(reports)
+    rows, remaining, behind = [], iter(reports), _activations_behind(network)
     for number, segment in enumerate(network.segments, start=1):
         own = zip(segment.layers, network.same_as(number - 1), segment.multiplications(), strict=True)
         for position, (layer, first, count) in enumerate(own):
@@ -134,7 +135,7 @@ def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
                 layer.names.node,
                 f"{layer.channels} × {layer.units}",
                 *([kind] if in_space else []),
-                "–" if report is None else str(layer.activation or "linear"),
+                _activation(layer.activation if report is not None else behind.get(segment.output_name), report),
                 size if first is None else f"{size} + of {first.names.node}",
                 *(["?" if count is None else f"{count:,}"] if in_space else []),
                 "" if report is None else f"{report.removable} of {report.units}",
@@ -145,6 +146,22 @@ def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
         named[3:3], named[-1:-1] = ["kernel"], ["MACs"]
     columns = ["part", *named] if several else named
     table(columns, rows, right=("params", "MACs", "removable"), fold=("node", "kernel", "activation"))
+
+
+def _activation(found: Activation | None, report: LayerReport | None) -> str:
+    """An activation's cell; a dash for an output that none follows."""
+    if found is not None:
+        return found.told
+    return "–" if report is None else "linear"
+
+
+def _activations_behind(network: Network) -> dict[str, Activation]:
+    """The activations that are trained through, by the tensor that each reads; of several that read one, none."""
+    found: dict[str, list[Activation]] = {}
+    for step in network.frame.trunk.steps:
+        if not isinstance(step, int) and step.op == "Activation":
+            found.setdefault(step.inputs[0], []).append(step.attributes["activation"])
+    return {tensor: each[0] for tensor, each in found.items() if len(each) == 1}
 
 
 def _pruning(reports: Sequence[PruningReport]) -> None:
