@@ -225,10 +225,8 @@ def _maps(panel: Any, network: Network, other: Network, theme: Theme) -> None:
                     ends = [x - step_size, x], [before[i], heights[j]]
                     panel.plot(*ends, color=color, linewidth=width, solid_capstyle="round", zorder=1)
         for y in heights:
-            side, colours = (
-                2 * UNIT_RADIUS * size,
-                {"facecolor": theme.background, "edgecolor": theme.text, "zorder": 3},
-            )
+            side = 2 * UNIT_RADIUS * size
+            colours: dict[str, Any] = {"facecolor": theme.background, "edgecolor": theme.text, "zorder": 3}
             square = mpl.patches.Rectangle((x - side / 2, y - side / 2), side, side, **colours)
             panel.add_patch(square if size else mpl.patches.Circle((x, y), UNIT_RADIUS, **colours))
         lower = -0.35 - 0.3 * (column % 2)
