@@ -146,5 +146,6 @@ def test_inspect_shows_the_activation_behind_each_convolution_by_the_name_people
     lines = cli("inspect", FOLDER / "mobilenet-torch-dynamo.onnx")[1].splitlines()
     begin = next(number for number, line in enumerate(lines) if line.startswith("part"))
     column = lines[begin].index("activation")
-    found = [line[column:].split()[0] for line in lines[begin + 1 :] if line[:1].isdigit()][:5]
+    table = lines[begin + 1 : lines.index("", begin)]
+    found = [line[column:].split()[0] for line in table if line[:1].isdigit()]
     assert found == ["Relu6", "Relu6", "Relu6", "–", "–"]
