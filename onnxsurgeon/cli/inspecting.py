@@ -171,7 +171,7 @@ def _layers(network: Network) -> list[dict[str, Any]]:
 def _by_rows(
     network: Network, data: str, reading: ReadingOptions, settings: SurgeonSettings, *, as_json: bool
 ) -> tuple[Moments, Start | None]:
-    """Moments of the rows that ``operate`` would go by; and, where these have labels, whether the network is trained."""
+    """Moments of the rows that ``operate`` would go by; with labels, also whether the network is trained."""
     from onnxsurgeon.calibration.calibrate import calibrate
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.told import data_notes

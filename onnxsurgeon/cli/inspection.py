@@ -19,8 +19,8 @@ LONGEST_PREFIX = 16
 MOST_ROWS = 300  # of recommendations, and of pictures of layers: thousands take longer to lay out than all else
 SHARES = (0.75, 0.5, 0.25)  # of a layer's units left
 WITHOUT_DATA = (
-    "for a network that is still to learn; what a trained one can lose, inspect --data DATA shows, and evolve --data "
-    "DATA makes it smaller"
+    "by the weights' singular values alone, for a network that is still to learn; for a trained network, prune by data "
+    "is the better judge, and inspect --data shows what it would lose; evolve --data makes it smaller"
 )
 TRAINED = (
     "the network counts as trained: {reason}. evolve --data DATA makes it smaller (--shrink 2: half its parameters; "
