@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def split_rows(teaching: Teaching) -> Splits:
         validation,
         dataset.validation is None,
         rows.rows,
-        lambda: teaching.prepared("test", dataset.test),
+        partial(teaching.prepared, "test", dataset.test),
         (*notes, *teaching.notes),
         classes,
     )
