@@ -29,9 +29,10 @@ from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.finalists import Finalists
-from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST
+from onnxsurgeon.surgeon.front_search import SMALLEST
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
+from onnxsurgeon.surgeon.paced_search import SEGMENT
 from onnxsurgeon.surgeon.pruning_search import STEP, PruningSearch
 from onnxsurgeon.surgeon.race import RATES, SHORT, Race
 
