@@ -10,8 +10,8 @@ from pathlib import Path
 from onnxsurgeon.runs.branch import TRAINED, Branch
 from onnxsurgeon.runs.checkpoint import State
 from onnxsurgeon.surgeon.cycles import Pace
-from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.jobs import Job, JobResult
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.trainer import train_branch
 
 SEGMENT = 5  # epochs between two checkpoints of a cycle
