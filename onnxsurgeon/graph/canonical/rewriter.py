@@ -26,7 +26,7 @@ PRODUCTS = ("Gemm", "MatMul", "Einsum", "Conv", "com.microsoft::FusedGemm", "com
 # The fewest inputs of the operators that rules look at; 1 for those that are not listed.
 INPUTS = {
     "Constant": 0,
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "GatherND", "PRelu", *PRODUCTS), 2),
     "Where": 3,
 }
 
