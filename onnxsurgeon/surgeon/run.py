@@ -25,11 +25,12 @@ from onnxsurgeon.surgeon.beginning import Splits, begin, make_surgeon, opening, 
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ending import ended
-from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.progress import TrainingProgress
+from onnxsurgeon.surgeon.registry import SEARCHES
 from onnxsurgeon.surgeon.result import Evolved
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.start import Start
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
