@@ -112,7 +112,7 @@ class Network:
         """The network in which a matrix and its transpose are two parameters, as surgeries need it."""
         if not self._has_turned:
             return self
-        return replace(self, segments=parted(self.segments, self._names()))
+        return replace(self, segments=parted(self.segments, self.names()))
 
     @cached_property
     def _has_turned(self) -> bool:
@@ -317,7 +317,7 @@ class Network:
         kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
         segments = list(self.segments)
         segments[number] = replace(segment, layers=kept)
-        used = self._names() if number in self.tied.values() else set()
+        used = self.names() if number in self.tied.values() else set()
         for other in self.uses(number)[1:]:
             own = applied_again(segment.layers, kept, segments[other].layers, used)
             segments[other] = replace(segments[other], layers=own)
@@ -355,13 +355,13 @@ class Network:
 
     def fresh_names(self, besides: Iterable[str] = ()) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet and that are not among ``besides``."""
-        used = self._names() | set(besides)
+        used = self.names() | set(besides)
         number = 1
         while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):
             number += 1
         return LayerNames.derived(f"dense_{number}")
 
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
         """Every name that a node or a tensor bears."""
         used = set(self.frame.names)
         for segment in self.segments:

@@ -345,6 +345,11 @@ class Surgeon(ABC):
         """Numbers of the training rows from which data-aware surgeries take moments."""
         return sample_rows(self.train, SAMPLE, self.settings.seed, among=self.given_rows)
 
+    @property
+    def has_made_rows(self) -> bool:
+        """Whether some training rows were made of the given ones."""
+        return self.given_rows is not None and self.given_rows < self.train.rows
+
     def train_on(
         self,
         state: State,

@@ -60,10 +60,10 @@ class FrontSearch(Surgeon):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._pace = Pace()
+        self.pace = Pace()
         self._mark: tuple[int, float] | None = None  # epoch and seconds when the last part of a cycle began
         self._scored: dict[str, Array] = {}
-        self._latencies = Latencies(self.run.branches / f"0000-{START}.onnx")
+        self.latencies = Latencies(self.run.branches / f"0000-{START}.onnx")
         self._fast_enough: dict[int, int] = {}
         self._moments: tuple[Network, Moments] | None = None
         self._within: tuple[Network, int] | None = None
@@ -118,7 +118,7 @@ class FrontSearch(Surgeon):
         if self.limits.size is not None:
             found.append(parameters_within(self.limits.size - METADATA, branch))
         if self.limits.latency is not None:
-            latency = self._entry(branch).latency or 0.0
+            latency = self.entry_of(branch).latency or 0.0
             if latency > self.limits.latency:
                 found.append(self._within_latency(branch, self.limits.latency))
         if self.limits.bounds.are_any:
@@ -134,7 +134,7 @@ class FrontSearch(Surgeon):
         # The finding for a larger network of as many layers is tried first.
         if self._fast_enough.get(depth, have) >= have:
             moments = self.moments_of(network)
-            found = self._latencies.within(limit, network, moments, lambda most: self.plan(network, most), least)
+            found = self.latencies.within(limit, network, moments, lambda most: self.plan(network, most), least)
             self._fast_enough[depth] = found
         return self._fast_enough[depth]
 
@@ -237,17 +237,18 @@ class FrontSearch(Surgeon):
 
     def is_allowed(self, branch: Branch) -> bool:
         """Whether a branch is within the limits."""
-        return self.limits.admits(self._entry(branch))
+        return self.limits.admits(self.entry_of(branch))
 
     def measured(self, branch: Branch, state: State) -> None:
         """Enter a branch into the front."""
-        state.front = front([*state.front, self._entry(branch)], self.limits)
+        state.front = front([*state.front, self.entry_of(branch)], self.limits)
 
-    def _entry(self, branch: Branch) -> Entry:
+    def entry_of(self, branch: Branch) -> Entry:
+        """What the front says of a branch, whose file is written."""
         path = self.run.branches / branch.file_name
         latency = None
         if self.settings.objective == "pareto" or self.settings.max_latency is not None:
-            latency = self._latencies.of(branch.network, path)
+            latency = self.latencies.of(branch.network, path)
         return Entry(
             branch.number,
             branch.file_name,
@@ -279,7 +280,7 @@ class FrontSearch(Surgeon):
             is_told = is_good is not None and is_good(chosen)
         if not branch.number or is_told or not self.is_trained:
             return branch
-        if not self.limits.admits(self._entry(self.given_branch)):
+        if not self.is_allowed(self.given_branch):
             return branch
         return branch if is_better(self._scores(chosen), self._given_scores) else self.given_branch
 
@@ -314,7 +315,7 @@ class FrontSearch(Surgeon):
         if len(performed) == 1:
             ((job, done),) = performed
             epochs = done.steps / self.batches_per_epoch
-            self._pace.note(job.branch.network.parameter_count, epochs, done.seconds)
+            self.pace.note(job.branch.network.parameter_count, epochs, done.seconds)
         return performed
 
     def probe(self, state: State) -> bool:
@@ -323,7 +324,7 @@ class FrontSearch(Surgeon):
         Returns:
             Whether there is time for an epoch.
         """
-        if self.settings.time_limit is None or self._pace.is_known:
+        if self.settings.time_limit is None or self.pace.is_known:
             return True
         branch, (start, _) = state.branches[0], self.window(state, 0)
         steps = min(PROBE, self.batches_per_epoch)
@@ -338,10 +339,14 @@ class FrontSearch(Surgeon):
             is_trained=self.is_trained,
             uses_made=False,
         )
-        with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
-            done = train_branch(job, self.context, Path(folder))
-        self._pace.note(parameters, done.steps / self.batches_per_epoch, done.training_seconds)
+        done = self.tried(job)
+        self.pace.note(parameters, done.steps / self.batches_per_epoch, done.training_seconds)
         return self.has_epoch(state)
+
+    def tried(self, job: Job) -> JobResult:
+        """The result of a job that is done here and now, on a copy that nobody keeps."""
+        with tempfile.TemporaryDirectory(prefix="onnxsurgeon-") as folder:
+            return train_branch(job, self.context, Path(folder))
 
     def _is_over(self, state: State) -> bool:
         return super()._is_over(state) or not self.has_epoch(state)
@@ -351,7 +356,7 @@ class FrontSearch(Surgeon):
         if self.settings.time_limit is None:
             return True
         seconds = max(0.0, self.deadline - self.elapsed(state)) / self._turns(state)
-        return self._pace.epochs(state.branches[0].network.parameter_count, seconds) >= 1
+        return self.pace.epochs(state.branches[0].network.parameter_count, seconds) >= 1
 
     def left(self, state: State) -> int:
         """Number of epochs that the network is still trained: those of the run, or fewer in the time that is left."""
@@ -360,7 +365,7 @@ class FrontSearch(Surgeon):
         if settings.time_limit is None:
             return left
         seconds = max(0.0, self.deadline - self.elapsed(state)) / self._turns(state)
-        return max(1, int(min(left, self._pace.epochs(parameters, seconds))))
+        return max(1, int(min(left, self.pace.epochs(parameters, seconds))))
 
     def look_back(self, state: State, share: float = 1.0) -> None:
         """Note the pace of the last part of a cycle with its checkpoint; keep within ``share`` of the time."""
@@ -368,12 +373,12 @@ class FrontSearch(Surgeon):
         now, parameters = self.elapsed(state), branch.network.parameter_count
         if self._mark is not None:
             epoch, seconds = self._mark
-            self._pace.note(parameters, state.epoch - epoch, (now - seconds) / self._turns(state))
+            self.pace.note(parameters, state.epoch - epoch, (now - seconds) / self._turns(state))
         self._mark = (state.epoch, now)
         if self.settings.time_limit is None or state.epoch >= search.end:
             return
         seconds = (share * self.deadline - now) / self._turns(state)
-        left = max(1, int(min(search.end, self._pace.epochs(parameters, seconds))))
+        left = max(1, int(min(search.end, self.pace.epochs(parameters, seconds))))
         state.search = replace(search, end=min(search.end, state.epoch + left))
 
     def _turns(self, state: State) -> int:
@@ -402,10 +407,10 @@ class FrontSearch(Surgeon):
         if most is not None and have > most:
             return to_the_limit(settings, self.left(state), have, have / max(1, most), is_last=not self.is_walk)
         is_good = None if settings.objective == "pareto" else self.good_enough(state)
-        if is_good is not None and not is_good(self._entry(branch)):
+        if is_good is not None and not is_good(self.entry_of(branch)):
             state.branches = [branch] = [self.result(state)]
             have = branch.network.parameter_count
-            if not is_good(self._entry(branch)):  # none is accurate enough yet, and smaller ones will not be
+            if not is_good(self.entry_of(branch)):  # none is accurate enough yet, and smaller ones will not be
                 return Cycle(self.left(state), have)
             state.search = replace(state.search, halvings=state.search.halvings + 1)
         floor, halvings = self.floor(state), state.search.halvings
