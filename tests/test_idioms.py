@@ -124,6 +124,24 @@ def test_a_shape_that_is_computed_is_that_of_what_is_reshaped():
     trains_like(build(nodes, ("batch", 2), CONSTANTS | more), "2-6+6-3", (4, 2), notes)
 
 
+@pytest.mark.parametrize("way", ["Where", "Split", "Split in equal parts"])
+def test_a_shape_that_is_chosen_or_split_is_followed(way):
+    """[batch, 2, 3] -> [batch, 6]: by a constant mask of booleans, or by the product of a part of the sizes."""
+    more = {"mask": np.array([False, True]), "six64": np.array([6, 6]), "one_two": np.array([1, 2])}
+    more |= {"apart": np.array([0, 2, 3]), "zero1": np.array([0]), "one1": np.array([1])}
+    shape = [n("Shape", "b", "sizes")]
+    if way == "Where":
+        shape += [n("Slice", "sizes zero1 one1", "rows"), n("Where", "mask six64 rows", "shape")]
+    elif way == "Split":
+        shape += [n("Split", "sizes one_two", "rows others"), n("ReduceProd", "others", "six_", axes=[0])]
+    else:
+        shape += [n("Split", "sizes", "rows p q"), n("Mul", "p q", "six_")]
+    shape += [] if way == "Where" else [n("Concat", "rows six_", "shape", axis=0)]
+    nodes = [n("Gemm", "x W0", "a"), n("Reshape", "a apart", "b"), *shape, n("Reshape", "b shape", "c")]
+    network = from_model(build([*nodes, n("Gemm", "c W2", "y")], ("batch", 2), CONSTANTS | more))
+    assert (network.topology, network.frame.notes) == ("2-6-3", ())
+
+
 # --- constant matrices that are no layers -----------------------------------------------------------------------------
 
 

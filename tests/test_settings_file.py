@@ -1,6 +1,7 @@
 """``--settings FILE``: options from TOML, the command line wins, and what is no option is refused with a suggestion."""
 
 import json
+import os
 
 import pytest
 
@@ -86,3 +87,11 @@ def test_a_file_that_cannot_be_used_is_refused(text, reason, cli, tmp_path):
     assert (code, out) == (2, "")
     assert reason in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_pipe_in_place_of_a_file_is_refused(cli, tmp_path):
+    """Reading one waits without end."""
+    os.mkfifo(tmp_path / "s.toml")
+    code, out, err = cli("evolve", SMALL, "--data", "digits", "--settings", "s.toml")
+    assert (code, out) == (2, "")
+    assert "s.toml: is no regular file" in err

@@ -191,3 +191,34 @@ def test_a_reader_that_goes_on_keeps_its_own_width_free():
     assert network.topology == "6-8+8-5-2+8-1"
     assert network.frame.notes == ()
     assert [(network.group(i).units, network.group(i).ports) for i in (1, 2)] == [(5, 2), (8, 3)]
+
+
+@pytest.mark.parametrize("activation", ["Tanh", ""])
+def test_readers_that_several_layers_read_in_turn_are_all_read_trained_and_written(activation):
+    """A head beside a second trunk, as of actors whose critic is deeper: the layers behind that one were lost."""
+    model = actor(widths=(6, 8), heads=(3, 7))
+    graph, rng = model.graph, np.random.default_rng(1)
+    deep = "h1"
+    if activation:
+        graph.node.append(helper.make_node(activation, [deep], ["deep"], name="deep"))
+        deep = "deep"
+    for name, width in (("b", 2), ("c", 1)):
+        weight = rng.standard_normal((7, width)).astype("f")
+        graph.initializer.append(numpy_helper.from_array(weight, f"{name}w"))
+        graph.node.append(helper.make_node("Gemm", [deep, f"{name}w"], [name], name=f"read_{name}"))
+    del graph.output[:]
+    graph.output.extend([value("c", "n", 1), value("b", "n", 2), value("h0", "n", 3)])
+    onnx.checker.check_model(model, full_check=True)
+
+    network = from_model(model)
+    assert network.topology == "6-8+8-3+8-7-3"
+    assert network.parameter_count == 56 + 27 + 63 + 21
+    c, b, a = run(model, {"obs": X})
+    labels = np.concatenate([c, b, a], 1)
+    dataset = Dataset("d", Split(X, labels), Split(X, labels), Split(X, labels))
+    assert make_engine("loop").evaluate(network, prepare(network, dataset, dataset.train)).accuracy > 0.9999
+    for surgery in ("widen:1:3", "widen:2:3", "insert_identity:1"):
+        made, _ = perform(network, [parse(surgery)], draw_sample(network, dataset, InputOptions()))
+        written = to_model(made)
+        for given, found in zip((c, b, a), run(written, {"obs": X}), strict=True):
+            np.testing.assert_allclose(found, given, atol=1e-5)

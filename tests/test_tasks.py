@@ -578,3 +578,61 @@ def test_a_head_of_three_axes_wants_labels_of_its_shape():
     reason = r"the head 'y' of 'model' has 3 axes, the last of them 5 wide: expected labels of that shape, or a class"
     with pytest.raises(DataError, match=reason):
         prepare(network, Dataset("mine", split, split, 2), split)
+
+
+SHAPES = {
+    "rows and columns": ((), (-1, 2, 3), (2, 3), (3, 2)),
+    "a last axis of 1": ((), (0, 3, 2, 1), (3, 2, 1), (2, 3, 1)),
+    "steps laid out one behind the other": ((4,), (-1, 12), (12,), (6, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_targets_may_have_the_shape_of_an_output_that_is_the_head_in_another_shape(name):
+    """A model's own outputs are targets of R² 1."""
+    steps, shape, row, other = SHAPES[name]
+    units = 3 if steps else 6
+    rng = np.random.default_rng(2)
+    constants = {"W": rng.standard_normal((5, units)).astype("f"), "shape": np.array(shape)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"], name="m"),
+        helper.make_node("Reshape", ["h", "shape"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *steps, 5])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *row])
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(v, k) for k, v in constants.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    network = from_model(model)
+    rows = rng.standard_normal((40, *steps, 5)).astype("f")
+    (labels,) = run(model, {"x": rows})
+    assert labels.shape[1:] == row
+    split = Split(rows, labels)
+    examples = prepare(network, Dataset("mine", split, split, 0), split)
+    assert examples.tasks[0].loss == SQUARED
+    assert make_engine("loop").evaluate(network, examples).accuracy == pytest.approx(1)
+    wrong = Split(rows, labels.reshape(40, *other))  # as many numbers
+    with pytest.raises(DataError, match=r"labels of (that )?shape"):
+        prepare(network, Dataset("mine", wrong, wrong, 0), wrong)
+
+
+def test_whole_floats_are_classes_of_a_softmax():
+    """A table with a missing value somewhere makes floats of its integers; a column 0.0, 1.0, 2.0 was refused."""
+    network = from_model(heads_model([(3, "Softmax")]))
+    given = dataset(classes(3).astype(float))
+    examples = prepare(network, given, given.train)
+    assert examples.tasks[0].loss == CROSS_ENTROPY
+    np.testing.assert_array_equal(np.asarray(examples.targets[0]).argmax(1), classes(3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (np.eye(3)[classes(3)], "found 3 columns, one-hot: give the number of the 1 in each row"),
+        (FLOATS, "found 3 columns$"),
+        (np.array([*[1.0] * (ROWS - 1), 0.25]), "found numbers such as 0.25$"),
+    ],
+)
+def test_labels_that_are_no_classes_are_told_as_they_were_found(labels, found):
+    network = from_model(heads_model([(3, "Softmax")]))
+    with pytest.raises(DataError, match=f"expected one column of classes; {found}"):
+        prepare(network, dataset(labels), dataset(labels).train)

@@ -88,3 +88,19 @@ def test_that_an_output_inside_was_not_measured_is_said_at_the_end(tmp_path):
     (said,) = [remark for remark in result.remarks if "no targets" in remark]
     assert said.startswith("output 'y' takes no targets")
     assert "nothing here measured that" in said
+
+
+def test_small_tensors_count_too(tmp_path):
+    """Of a recurrent layer whose input weights are small, all that stays is told."""
+    path = embedded(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    model.graph.node.insert(2, helper.make_node("Mul", ["mean", "gains"], ["scaled"], name="scale"))
+    model.graph.node[3].input[0] = "scaled"
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(1, 9, dtype=np.float32), "gains"))
+    onnx.save(model, path)
+    network = load(path)
+    stay = sum(untouched(network).values())
+    assert stay + network.parameter_count == sum(np.prod(t.dims) for t in model.graph.initializer)
+    (note,) = untouched_note(network)
+    assert note.startswith(f"{stay:,} of the file's {stay + 195:,} values stay as they are")
+    assert note.endswith(": 'table' (Gather)")

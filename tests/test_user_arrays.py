@@ -61,6 +61,15 @@ def test_labels_of_every_task(labels, dtype, classes, names, form, tmp_path):
         np.testing.assert_array_equal(own, expected[split.inputs[:, 0].astype(int)])
 
 
+@pytest.mark.parametrize("name", ["X", "pixels"])
+def test_an_only_array_of_rows_fits_whatever_it_is_called(name, tmp_path):
+    """Scikit-learn's users call it X; the message was "'X' has shape (50, 4); expected a column", of no file."""
+    for keys in ({name: X, "y": CLASSES}, {f"{name}_train": X, "y_train": CLASSES}):
+        data = load_dataset(npz(tmp_path, **keys))
+        assert data.train.inputs.shape[1:] == (4,)
+        assert data.train.rows + data.test.rows == 50
+
+
 def test_classes_are_counted_over_all_splits(tmp_path):
     given = {"x_train": X, "y_train": CLASSES, "x_test": X[:2], "y_test": np.array([7, 0])}
     data = load_dataset(npz(tmp_path, **given))
@@ -118,6 +127,7 @@ def test_several_inputs(tmp_path):
         ({}, "expected the keys x_train and y_train"),
         ({"x_test": X}, "expected the keys x_train and y_train"),
         ({"x_train": X, "b": X}, "expected the keys x_train and y_train"),
+        ({"arr_0": X, "arr_1": CLASSES}, "x_train and y_train"),
         ({"a_train": X, "b_train": X, "a_test": X}, "'a_test' has no 'b_test' beside it"),
         ({"x_train": X, "b": X, "y": CLASSES}, "expected the keys x_train and y_train"),
         ({"a_train": X, "y_train": CLASSES, "y_test": CLASSES}, "'y_test' has no 'a_test' beside it"),

@@ -1,8 +1,10 @@
 """The user's tables: CSV and Parquet, their targets, missing values, splits, and every error."""
 
 import csv
+import os
 import re
 import string
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -122,6 +124,21 @@ def test_a_long_line_of_names(tmp_path):
     data = load_dataset(path, target=("y",))
     assert (list(data.train.inputs), data.classes) == (names, 2)
     assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(("begin", "line"), [(b"", 1), (b"a,y\n", 2), (b'a,y\n1,"', 2)])
+def test_a_line_without_end_is_not_read_whole(begin, line, tmp_path):
+    """A gigabyte of zeros, which takes no place on the disk: it was read as one text, and its copies besides."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(begin)
+    os.truncate(path, 2**30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"t\.csv: line {line} has more than 33,554,432 characters"):
+            load_dataset(path, target="y")
+        assert tracemalloc.get_traced_memory()[1] < 300 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_options_that_do_not_fit_the_table(tmp_path):

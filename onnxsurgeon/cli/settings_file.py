@@ -46,6 +46,8 @@ def _entries(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait without end
+            raise SettingsError(f"{path}: is no regular file", "no-such-file")
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -183,6 +184,8 @@ def _load_mapped(path: Path) -> Array:
 
 def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
     """For each split its inputs' keys by name, and its labels' key, "" for none; an input alone has the name ""."""
+    if len(arrays) > 1 and any(re.fullmatch(r"arr_\d+", key) for key in arrays):
+        raise _unexpected(path, arrays)  # the names that numpy gives where none are given
     if not arrays.keys() & {"y", *(f"y_{part}" for part in PARTS)}:
         return _unlabelled_keys(path, arrays)
     whole = "x" in arrays and "y" in arrays
@@ -204,7 +207,7 @@ def _keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str
     mixed = "y" in arrays and {f"x_{part}" for part in PARTS} & arrays.keys()
     if mixed or not found.get("train", ({}, ""))[0]:
         raise _unexpected(path, arrays)
-    return _same_names(path, found)
+    return _one_input(arrays, _same_names(path, found))
 
 
 def _unlabelled_keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[dict[str, str], str]]:
@@ -220,10 +223,16 @@ def _unlabelled_keys(path: Path, arrays: dict[str, Array]) -> dict[str, tuple[di
         found = {"train": ({name: name for name in arrays}, "")}
     else:
         raise _unexpected(path, arrays)
-    found = _same_names(path, found)
+    return _one_input(arrays, _same_names(path, found))
+
+
+def _one_input(
+    arrays: dict[str, Array], found: dict[str, tuple[dict[str, str], str]]
+) -> dict[str, tuple[dict[str, str], str]]:
+    """The same keys; a single array of rows is the input of a model that has one, whatever either is called."""
     keys = [key for names, _ in found.values() for key in names.values()]
-    if len(keys) == len(found) and all(arrays[key].ndim > 1 and arrays[key].dtype.kind != "U" for key in keys):
-        return {part: ({"": key}, "") for part, key in zip(found, keys, strict=True)}  # one array fits any name
+    if len(keys) == len(found) and all(arrays[key].ndim > 1 and arrays[key].dtype.kind in "fiub" for key in keys):
+        return {part: ({"": key}, label) for key, (part, (_, label)) in zip(keys, found.items(), strict=True)}
     return found
 
 

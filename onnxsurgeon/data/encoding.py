@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from onnxsurgeon.data.as_outputs import as_head
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.inputs import LARGEST
 from onnxsurgeon.errors import DataError
@@ -57,10 +58,11 @@ def columns_of(network: Network, dataset: Dataset, labels: Array) -> list[Array]
             "no-labels",
         )
     heads = network.heads
-    labels = _without_single_axes(labels, max(head.rank for head in heads))
+    labels = _without_single_axes(as_head(network, labels), max(head.rank for head in heads))
     _require_representable(network, dataset, labels)
     if len(heads) == 1:
-        return [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels]
+        column = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 and heads[0].rank == 2 else labels
+        return [_for_head(heads[0], column) if column.ndim == 1 else column]
     if labels.ndim > 2 or any(head.rank > 2 for head in heads):
         raise DataError(
             f"{dataset.name}: '{network.name}' has {len(heads)} heads; labels of 3 axes are for one alone",
@@ -84,7 +86,8 @@ def columns_of(network: Network, dataset: Dataset, labels: Array) -> list[Array]
 def _for_head(head: Head, column: Array) -> Array:
     """A head's own column of the labels.
 
-    Whole numbers for several outputs are classes that another head's values turned into floats.
+    Whole numbers for several outputs are classes that another head's values, or a missing value somewhere, turned into
+    floats.
     """
     if column.dtype.kind != "f" or head.width == 1 or head.rank > 2:
         return column

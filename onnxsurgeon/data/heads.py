@@ -199,6 +199,16 @@ def _units(y: Array, width: int) -> tuple[float, ...]:
     return () if len(units) != width or bool((units == 1).all()) else tuple(units.tolist())
 
 
+def _told(y: Array) -> str:
+    """What labels are that are no classes, and what to do with them where that is plain."""
+    if y.ndim == 1:
+        return f"numbers such as {y[np.argmax(y % 1 != 0)]:g}"
+    if y.ndim > 2:
+        return f"{y.dtype} {y.shape[1:]} a row"
+    is_one_hot = bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
+    return f"{y.shape[1]} columns" + (", one-hot: give the number of the 1 in each row" if is_one_hot else "")
+
+
 def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
     """The loss that fits the head and its labels."""
     classes = y.ndim == head.rank - 1 and y.dtype.kind in "iub"
@@ -208,7 +218,8 @@ def _suggested(network: Network, dataset: Dataset, head: Head, y: Array) -> str:
             what = f"the head '{head.tensor}' of '{network.name}'" if several else f"'{network.name}'"
             wanted = "a class for each position" if head.rank > 2 else "one column of classes"
             raise DataError(
-                f"{dataset.name}: {what} ends in a Softmax; expected {wanted}{' for it' * several}", "unlike-targets"
+                f"{dataset.name}: {what} ends in a Softmax; expected {wanted}{' for it' * several}; found {_told(y)}",
+                "unlike-targets",
             )
         return CROSS_ENTROPY
     if classes and head.width > 1:

@@ -86,7 +86,9 @@ class Chains:
         """
         firsts = {id(links[0].dense): links for links in segments}
         found: dict[int, list[Link]] = {}
-        for links in segments:
+        # From the last to the first: a layer that has readers of its own side by side is joined to these, and none of
+        # those beside it.
+        for links in reversed(segments):
             last, tensor = links[-1], links[-1].output
             behind = self.flow.only_reader(tensor)
             if last.activation is None and behind is not None and behind.op in ACTIVATIONS:
@@ -96,6 +98,8 @@ class Chains:
                 continue
             heads = [firsts[id(node)] for node in nodes if id(node) in firsts and node.inputs[0] is tensor]
             if len(heads) < len(nodes) or any(len(each) > 1 or each[0].activation for each in heads):
+                continue
+            if any(id(each[0].dense) in found for each in heads):
                 continue
             layers = [links[0].dense, *(each[0].dense for each in heads)]
             if any(geometry_of(layer) or id(layer) in self.sharing.one for layer in layers):

@@ -27,15 +27,16 @@ def untouched(network: Network) -> dict[str, int]:
             values = next((each.t for each in node.attribute if each.name == "value"), onnx.TensorProto())
             if values.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16):
                 found.setdefault(node.output[0], math.prod(values.dims))
-    return dict(Counter({name: size for name, size in found.items() if size >= LEAST}).most_common())
+    return dict(Counter(found).most_common())
 
 
 def untouched_note(network: Network) -> tuple[str, ...]:
     """A sentence on these where they are a good part of the file, since wishes count parameters alone; else ()."""
-    found = untouched(network)
-    rest = sum(found.values())
+    every = untouched(network)
+    found = {name: size for name, size in every.items() if size >= LEAST}
+    rest = sum(every.values())
     whole = rest + network.parameter_count
-    if rest < SHARE * whole:
+    if sum(found.values()) < SHARE * whole:
         return ()
     named = ", ".join(f"'{name}' ({_readers(network, name)})" for name in list(found)[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""

@@ -10,7 +10,7 @@ from onnxsurgeon.quantities import whole
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member
 from onnxsurgeon.surgery import parse
-from onnxsurgeon.surgery.effects import Absorbed, Effect, Followed, Preceded, Removed, Repeated
+from onnxsurgeon.surgery.effects import REBUILT, Absorbed, Effect, Followed, Preceded
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
         order = list(found[-1].layers) if found else []
         counts = (_counts(found[-1].member.topology), _counts(member.topology)) if found else ([], [])
         order = _after(member.surgery, order, fresh, *counts) if member.surgery != START else []
-        if found and any(isinstance(_effect(surgery), Removed | Repeated) for surgery in member.surgery.split("+")):
+        if found and any(isinstance(_effect(surgery), REBUILT) for surgery in member.surgery.split("+")):
             order = _beside(list(found[-1].layers.items()), _hidden(member.topology), fresh)
         if len(order) != count:  # the given model; or the earlier layers cannot be read
             order = list(range(fresh, fresh + count))

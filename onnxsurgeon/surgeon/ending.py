@@ -15,11 +15,11 @@ from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.computed import asked_of
-from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latencies_of
 from onnxsurgeon.surgeon.objective import Given, Limits, shortfall
 from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
 from onnxsurgeon.task import Predicted

@@ -14,6 +14,7 @@ from onnxsurgeon.surgery.base import (
 from onnxsurgeon.surgery.factorize import Factorize
 from onnxsurgeon.surgery.factorize_data import FactorizeData, factorization_errors
 from onnxsurgeon.surgery.grow import Grow
+from onnxsurgeon.surgery.insert_behind_pool import InsertBehindPool
 from onnxsurgeon.surgery.insert_block import InsertBlock
 from onnxsurgeon.surgery.insert_identity import InsertIdentity
 from onnxsurgeon.surgery.join import Join
@@ -33,6 +34,7 @@ __all__ = [
     "Factorize",
     "FactorizeData",
     "Grow",
+    "InsertBehindPool",
     "InsertBlock",
     "InsertIdentity",
     "Join",

@@ -54,12 +54,14 @@ class _Followed:
         inputs = [self.sizes(part, depth - 1) for part in node.inputs[:MOST_AXES] if part.name]
         if None in inputs:
             return None
+        if node.op == "Split":
+            return _split(node, inputs, next(i for i, made in enumerate(node.outputs) if made is tensor))
         return _OF[node.op](node, inputs) if node.op in _OF else None
 
 
 def _constant(tensor: gs.Constant) -> Sizes:
     values = constant_values(tensor) if len(tensor.shape) <= 1 and int(np.prod(tensor.shape)) <= MOST_AXES else None
-    return None if values is None or values.dtype.kind not in "iu" else [int(size) for size in values.ravel()]
+    return None if values is None or values.dtype.kind not in "iub" else [int(size) for size in values.ravel()]
 
 
 def _concat(node: gs.Node, inputs: list[Any]) -> Sizes:
@@ -82,6 +84,19 @@ def _slice(node: gs.Node, inputs: list[Any]) -> Sizes:
     (start,), (end,) = bounds  # a backward slice to the very beginning ends before it
     end = None if step[0] < 0 and end < -len(sizes) else end
     return list(sizes[start : end : step[0]])
+
+
+def _split(node: gs.Node, inputs: list[Any], index: int) -> Sizes:
+    """The part of the sizes that output ``index`` of a Split has."""
+    sizes, count = inputs[0], len(node.outputs)
+    widths = node.attrs.get("split", inputs[1] if len(inputs) > 1 else None)
+    if widths is None:  # of equal width, but for the last one
+        width = -(-len(sizes) // count)
+        return list(sizes[index * width : (index + 1) * width])
+    if not all(isinstance(width, int) and width >= 0 for width in widths) or sum(widths) != len(sizes):
+        return None
+    begin = sum(widths[:index])
+    return list(sizes[begin : begin + widths[index]])
 
 
 def _reduce_prod(node: gs.Node, inputs: list[Any]) -> Sizes:
