@@ -398,3 +398,32 @@ def test_a_reshape_that_splits_units_over_axes_is_named(name):
     assert (
         f"the width of 'q' stays: a Reshape splits its units over several axes (node '{name or 'b'}')"
     ) in network.frame.notes
+
+
+def test_a_mean_over_units_is_no_normalisation():
+    """Behind x − mean x without a division, the note named an operator that the file has not."""
+    g = Graph()
+    g.dense("d", "x", "a", 4, 6)
+    g.op("ReduceMean", "a", "m", axes=[1])
+    g.op("Sub", "a m", "c", name="centre")
+    g.dense("e", "c", "y", 6, 3)
+    notes = from_model(g.model()).frame.notes
+    assert notes == ("the width of 'd' stays: a mean is taken over all its units (node 'centre')",)
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+def test_layers_before_a_group_normalization_are_trained_in_every_opset(opset):
+    """Of those from opset 21 on, onnx infers no shape."""
+    g = Graph()
+    g.opset = opset
+    g.const(axis=np.array([2]), gains=g.weight(6), shifts=g.weight(6))
+    g.dense("d", "x", "a", 4, 6)
+    g.op("Unsqueeze", "a axis", "u")
+    g.op("GroupNormalization", "u gains shifts", "n", num_groups=2)
+    g.op("Squeeze", "n axis", "s")
+    g.dense("e", "s", "y", 6, 3)
+    model = g.model()
+    model.ir_version = 10
+    network = from_model(model)
+    assert network.topology == "4-6+6-3"
+    assert not any("stays as it is" in note for note in network.frame.notes)

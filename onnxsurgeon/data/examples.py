@@ -25,9 +25,9 @@ class Examples:
     Attributes:
         stored: for each tensor that enters the trained part its rows (rows, …), behind the prefix, as they lie in
             memory or in a file.
-        labels: the measure, one array for each head: classes (rows, …) int64 for cross-entropy, else targets (rows, …,
-            outputs). Where a task imitates, they are the teacher's softened distributions, probabilities or values
-            (rows, …, outputs). () where there are none.
+        labels: the measure, one array for each head: classes (rows, …) for cross-entropy, in the smallest type that
+            holds them, else targets (rows, …, outputs). Where a task imitates, they are the teacher's softened
+            distributions, probabilities or values (rows, …, outputs). () where there are none.
         tasks: the task of each head; () where there are no labels.
         taught: a teacher's outputs before its squash, (rows, …, outputs) for each head, where it gives a share of the
             targets beside the labels; None where it gives none.
@@ -44,7 +44,8 @@ class Examples:
         centres: tuple[Array | None, ...] = (),
     ) -> None:
         self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
-        self.labels, self.tasks, self.taught, self.centres = labels, tasks, taught, centres
+        self.labels = tuple(map(_narrow, labels, tasks))
+        self.tasks, self.taught, self.centres = tasks, taught, centres
 
     def __getstate__(self) -> dict[str, Any]:
         """The state that is sent to another process, which computes the targets for itself."""
@@ -96,6 +97,10 @@ class Examples:
             _target(labels, task, dtype, centre) if outputs is None else _mixed(labels, outputs, task, dtype, centre)
             for labels, task, outputs, centre in zip(self.labels, self.tasks, taught, centres, strict=True)
         )
+
+    def forget_targets(self) -> None:
+        """Free what ``targets`` has computed; it is computed anew when it is asked for."""
+        self.__dict__.pop("targets", None)
 
     def with_stored(self, stored: Sequence[Rows | Array], centres: tuple[Array | None, ...] = ()) -> Examples:
         """The same labels and tasks with other features, and with ``centres`` subtracted from the targets."""
@@ -183,6 +188,13 @@ def _in_order(first: Array, second: Array, order: Array) -> Array:
         part = found[start : start + _PIECE]
         part[is_first], part[~is_first] = first[piece[is_first]], second[piece[~is_first] - len(first)]
     return found
+
+
+def _narrow(labels: Array, task: Task) -> Array:
+    """Classes in the smallest type, a good part of a narrow table's memory; other labels as they are."""
+    if task.loss != CROSS_ENTROPY or task.imitates:
+        return labels
+    return labels.astype(np.min_scalar_type(max(0, task.outputs - 1)), copy=False)
 
 
 def _require_rows(outputs: Sequence[Array], rows: int) -> None:

@@ -17,14 +17,15 @@ _BY_SHAPE = (
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
 
-def inferred(model: ModelProto) -> ModelProto:
+def inferred(model: ModelProto, *, is_typed: bool = False) -> ModelProto:
     """Return ``model`` with every shape that can be inferred.
 
-    Where it has very many bodies, their insides are skipped.
+    Where it has very many bodies, their insides are skipped. ``is_typed`` says that it already has the shapes that
+    onnx infers without following values.
     """
     if are_many(model):
         return _merged(model, inferred(as_foreign(model)))
-    plain = onnx.shape_inference.infer_shapes(model)
+    plain = model if is_typed else onnx.shape_inference.infer_shapes(model)
     if all(node.op_type in _BY_SHAPE and node.domain in ("", "ai.onnx") for node in model.graph.node):
         return plain
     # Values of shape tensors are followed too; onnx would write down every number of a Range or a long vector.

@@ -377,17 +377,18 @@ class Network:
 
         The error is max |w − rounded w| as a fraction of the largest |w| of the tensor; 0 where nothing is rounded.
         """
-        if all(segment.stored is None for segment in self.segments):
+        if all(segment.stored is None and segment.held is None for segment in self.segments):
             return self, 0.0
         rounded: dict[int, Array] = {}
         largest = 0.0
         for segment, places in zip(self.segments, self.parameter_places, strict=True):
-            for place, (_, values) in zip(places, segment.parameters(), strict=True):
+            for place, (name, values) in zip(places, segment.parameters(), strict=True):
                 if place in rounded:
                     continue
-                stored = values.astype(segment.file_dtype).astype(values.dtype)
-                if segment.stored is not None and values.size:
+                kind = segment.held_dtype(name, values)
+                stored = values if kind == values.dtype else values.astype(kind).astype(values.dtype)
+                if kind != values.dtype and values.size:
                     scale = float(np.abs(values).max()) or 1.0
                     largest = max(largest, float(np.abs(values - stored).max()) / scale)
-                rounded[place] = values if segment.stored is None else stored
+                rounded[place] = stored
         return self.with_parameters(rounded.values()), largest

@@ -28,9 +28,11 @@ _DOES = {
     "a layer whose weights others have too": "reads or writes {its} units",
     "a Reshape": "splits {its} units over several axes",
     "Concat": "puts {its} output beside others'",
+    "a mean": "is taken over all {its} units",
 }
 _IN_A_ROW = "more than one activation"
 _GROUPS, _ACROSS, _SPLIT = "a grouped convolution", "the next layer", "a Reshape"
+_MEAN = "a mean"
 _TIED = "a layer whose weights others have too"
 _FAR = 64  # nodes behind a layer that are looked at
 _STANDS = "stands between {it} and the next layer"
@@ -102,7 +104,11 @@ def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str,
     if first.op == "Reshape" and _splits_last_axis(first):
         return _SPLIT, first
     normalised = _normalised_in_parts(behind) if len(behind) > 1 else None
-    return (operator(first), first) if normalised is None else ("LayerNormalization", normalised)
+    if normalised is None:
+        return operator(first), first
+    squared = [node for centred in behind if centred.op == "Sub" for node in centred.outputs[0].outputs]
+    is_whole = any(node.op == "Pow" or (node.op == "Mul" and node.inputs[0] is node.inputs[1]) for node in squared)
+    return "LayerNormalization" if is_whole else _MEAN, normalised
 
 
 def _splits_last_axis(node: gs.Node) -> bool:

@@ -19,8 +19,8 @@ DEEPEST = 4  # a segment with this many hidden layers gets no further one
 # Widths of the hidden layers from the first on, as powers of this: all alike, or each half as wide as the one before.
 PROFILES = {"even": 1.0, "tapered": 0.5}
 # A shape with convolutions may take this many times the multiplications of the cheapest one; an epoch is as much
-# longer.
-SLOWEST = 2.0
+# longer. The second is for where all are dear.
+SLOWEST, SLOWEST_OF_DEAR = 2.0, 1.5
 # Multiplications for a row up to which convolutions stay where maps are large: an epoch of 50,000 rows takes a minute
 # or so of a core. Beyond it those behind the last pool compete, which have as many parameters for fewer of them.
 DEAR = 15_000_000
@@ -88,7 +88,7 @@ def _affordable(found: Mapping[Key, Candidate], costs: Mapping[Key, int]) -> lis
     within = [costs[key] for key in found if key not in behind]
     if within and min(within) <= DEAR:
         return [key for key in found if key not in behind and costs[key] <= SLOWEST * min(within)]
-    most = max(DEAR, SLOWEST * min(costs.values(), default=0))
+    most = max(DEAR, SLOWEST_OF_DEAR * min(costs.values(), default=0))
     return [key for key in found if costs[key] <= most]
 
 

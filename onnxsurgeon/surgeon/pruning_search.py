@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from time import perf_counter
 
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.moments import Moments
@@ -59,19 +59,19 @@ class PruningSearch(FrontSearch):
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Note how long a "step" of pruning takes, or several "plans"."""
-        begun = perf_counter()
+        begun = time.perf_counter()
         yield
-        self._took[what] = max(self._took.get(what, 0.0), perf_counter() - begun)
+        self._took[what] = max(self._took.get(what, 0.0), time.perf_counter() - begun)
 
     def searching(self, given: Branch) -> float:
         """Of pruning step by step, as the first step takes, and of the plans at the size of a limit."""
-        begun, have = perf_counter(), given.network.parameter_count
+        begun, have = time.perf_counter(), given.network.parameter_count
         candidate = self.plan(given.network, int(STEP * have))
         if candidate is None:
             return 0.0
         made = self._operate(given, candidate, 1, 0)
         self.engine.evaluate(made.network, self.validation)
-        step, (least, _) = perf_counter() - begun, self.sizes(given)
+        step, (least, _) = time.perf_counter() - begun, self.sizes(given)
         steps = max(1, math.ceil(math.log(least / have) / math.log(STEP)))
         parts = [(have * STEP**number + OVERHEAD) / (have + OVERHEAD) for number in range(steps)]
         # The plans are made of the given network, however small they are to be.

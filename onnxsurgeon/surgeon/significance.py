@@ -168,6 +168,15 @@ def is_better(scores: Array, others: Array) -> bool:
     return bool(difference.mean() >= _student(rows - 1) * difference.std(ddof=1) / np.sqrt(rows))
 
 
+def unseen_loss(rows: int) -> float:
+    """The loss that a network may have all the same, 19 times of 20, which loses nothing on so many rows.
+
+    It is the share p of wrong rows with (1 − p)^rows = ``LEVEL`` (Clopper and Pearson, "The use of confidence or
+    fiducial limits", Biometrika 26, 1934, for none of the rows).
+    """
+    return float(1 - LEVEL ** (1 / max(1, rows)))
+
+
 def _student(freedom: int) -> float:
     """Standard errors that LEVEL of differences exceed by chance, by degrees of freedom.
 

@@ -135,7 +135,7 @@ def _computed(network: Network, settings: SurgeonSettings) -> list[tuple[int, in
 
 def smallest_file(network: Network, parameters: int) -> int:
     """Estimated bytes of the network's file with that number of parameters."""
-    width = min(segment.file_dtype.itemsize for segment in network.segments)
+    width = min((segment.held or segment.file_dtype).itemsize for segment in network.segments)
     return bytes_besides_parameters(network) + width * parameters
 
 
