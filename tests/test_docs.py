@@ -150,7 +150,9 @@ def missing_code(named):
     if "/" in named or named.endswith(".py"):
         return not any(package.glob(named))
     module, _, name = named.rpartition(".")
-    return name not in words_of(package) if not module else not hasattr(importlib.import_module(f"onnxsurgeon.{module}"), name)
+    if not module:
+        return name not in words_of(package)
+    return not hasattr(importlib.import_module(f"onnxsurgeon.{module}"), name)
 
 
 def test_what_the_architecture_page_names_exists():
