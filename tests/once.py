@@ -15,6 +15,7 @@ import functools
 import multiprocessing.process
 import os
 import re
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Such a module may ask it for more than is watched.
 IMPORT = re.compile(r"^\s*(import|from) onnxruntime\b|importorskip\(.onnxruntime\b", re.MULTILINE)
-PROCESSES = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system")
+PROCESSES = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system")  # of os, where the system has them
 
 
 class Touches:
@@ -45,9 +46,11 @@ class Touches:
         runtime.onnxruntime = self.counted(runtime.onnxruntime)
         for name in ("__init__", "run", "run_with_iobinding", "run_with_ort_values", "run_async"):
             setattr(onnxruntime.InferenceSession, name, self.counted(getattr(onnxruntime.InferenceSession, name)))
-        # Its processes are not started through anything that the interpreter tells of.
-        multiprocessing.process.BaseProcess.start = self.counted(multiprocessing.process.BaseProcess.start)
-        sys.addaudithook(self.told)
+        for owner, name in ((subprocess.Popen, "__init__"), (multiprocessing.process.BaseProcess, "start")):
+            setattr(owner, name, self.counted(getattr(owner, name)))
+        for name in PROCESSES:
+            if hasattr(os, name):
+                setattr(os, name, self.counted(getattr(os, name)))
 
     def counted(self, function):
         @functools.wraps(function)
@@ -56,10 +59,6 @@ class Touches:
             return function(*arguments, **named)
 
         return call
-
-    def told(self, event, _):
-        if event in PROCESSES:
-            self.count += 1
 
     @contextmanager
     def added(self):

@@ -427,3 +427,18 @@ def test_layers_before_a_group_normalization_are_trained_in_every_opset(opset):
     network = from_model(model)
     assert network.topology == "4-6+6-3"
     assert not any("stays as it is" in note for note in network.frame.notes)
+
+
+@pytest.mark.parametrize("open_size", ["batch", "steps"])
+def test_nobody_is_advised_to_fix_the_batch(open_size):
+    """A recurrent state has the batch on its second axis; a number there would make a model for so many rows alone."""
+    g = Graph()
+    g.inputs = {"x": ("batch", 4), "state": (1, open_size, 6)}
+    g.dense("d", "x", "a", 4, 6)
+    g.op("Sin", "a", "s")  # which is not trained through
+    g.const(first=np.array([0]))
+    g.op("ReduceMean", "state", "m", axes=[0, 1], keepdims=0)
+    g.op("Add", "s m", "t")
+    g.dense("e", "t", "y", 6, 3)
+    told = [note for note in from_model(g.model()).frame.notes if "leaves the size" in note]
+    assert len(told) == (open_size == "steps")

@@ -165,28 +165,47 @@ def together(first: Examples, second: Examples) -> Examples:
         stored = [np.concatenate([one.take(), two.take()]) for one, two in pairs]
         joined = _joined(first.labels, second.labels)
         return Examples(stored, joined, first.tasks, None if taught is None else _joined(*taught))
-    numbers = np.concatenate([first.numbers, second.numbers])
+    first, second = _ascending(first), _ascending(second)
+    assert first.numbers is not None
+    assert second.numbers is not None
+    is_second = np.zeros(first.rows + second.rows, bool)
+    is_second[np.searchsorted(first.numbers, second.numbers, "right") + np.arange(second.rows)] = True
+    (numbers,) = _joined((first.numbers,), (second.numbers,), is_second)
+    selected = [replace(one, numbers=numbers) for one, _ in pairs]
+    labels = _joined(first.labels, second.labels, is_second)
+    return Examples(selected, labels, first.tasks, None if taught is None else _joined(*taught, is_second))
+
+
+def _ascending(examples: Examples) -> Examples:
+    """The same rows in the order in which they lie in their sources; splits already have them so."""
+    numbers = examples.numbers
+    if numbers is None or bool((numbers[1:] >= numbers[:-1]).all()):
+        return examples
     order = np.argsort(numbers, kind="stable").astype(number_type(len(numbers)))
     numbers = numbers[order]
-    selected = [replace(one, numbers=numbers) for one, _ in pairs]
-    labels = _joined(first.labels, second.labels, order)
-    return Examples(selected, labels, first.tasks, None if taught is None else _joined(*taught, order))
+    stored = [replace(rows, numbers=numbers) for rows in examples.stored]
+    taught = None if examples.taught is None else tuple(values[order] for values in examples.taught)
+    labels = tuple(values[order] for values in examples.labels)
+    return Examples(stored, labels, examples.tasks, taught, examples.centres)
 
 
-def _joined(first: tuple[Array, ...], second: tuple[Array, ...], order: Array | None = None) -> tuple[Array, ...]:
-    """The rows of both, or, in an order, without a copy of them beside the result."""
-    if order is None:
+def _joined(first: tuple[Array, ...], second: tuple[Array, ...], is_second: Array | None = None) -> tuple[Array, ...]:
+    """The rows of both, those of the second where ``is_second`` says so, (rows,), or else behind the first's."""
+    if is_second is None:
         return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
-    return tuple(_in_order(*pair, order) for pair in zip(first, second, strict=True))
+    return tuple(_merged(*pair, is_second) for pair in zip(first, second, strict=True))
 
 
-def _in_order(first: Array, second: Array, order: Array) -> Array:
-    found = np.empty((len(order), *first.shape[1:]), np.result_type(first, second))
-    for start in range(0, len(order), _PIECE):
-        piece = order[start : start + _PIECE]
-        is_first = piece < len(first)
-        part = found[start : start + _PIECE]
-        part[is_first], part[~is_first] = first[piece[is_first]], second[piece[~is_first] - len(first)]
+def _merged(first: Array, second: Array, is_second: Array) -> Array:
+    """The rows of both in one array, some at a time: no copy of them is made beside it."""
+    found = np.empty((len(is_second), *first.shape[1:]), np.result_type(first, second))
+    begun = 0  # rows of the second that have been taken
+    for start in range(0, len(is_second), _PIECE):
+        piece = is_second[start : start + _PIECE]
+        part, count = found[start : start + _PIECE], int(np.count_nonzero(piece))
+        part[piece] = second[begun : begun + count]
+        part[~piece] = first[start - begun : start - begun + len(piece) - count]
+        begun += count
     return found
 
 

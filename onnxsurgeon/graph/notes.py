@@ -19,7 +19,9 @@ NAMED = 8  # of more layers, or nodes, with the same reason the first are named 
 FEW = 3  # so many notes of one kind are sentences of their own
 # What a node that reads a layer's output does to it that fixes the number of its units.
 _DOES = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "Where"), "joins {its} units with others, one by one"),
+    **dict.fromkeys(
+        ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Mean", "Where"), "joins {its} units with others, one by one"
+    ),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
     **dict.fromkeys(("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), "lays {its} output out anew"),
     **dict.fromkeys(("Slice", "Split", "Gather"), "takes parts of {its} output"),

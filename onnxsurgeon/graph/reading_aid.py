@@ -79,14 +79,14 @@ def reading_aid(
     """
     arrays, known = parts.arrays, parts.typed if model is parts.skeleton else None
     typed = onnx.ModelProto()
-    typed.CopyFrom(model if known is None else known)
+    typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
     for name, values in arrays.items():
         if name not in listed:
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        typed = behind(inferred(typed, is_typed=known is not None), frozen.before, source)
+        typed = behind(inferred(typed, known), frozen.before, source)
         is_one_row = takes_one_row(typed, arrays.keys())
         constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
         bodies = without_bodies(typed, constant, PRODUCTS)
