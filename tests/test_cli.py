@@ -308,6 +308,10 @@ def test_inspect_by_data(cli, tmp_path):
     assert {c["surgery"].split(":")[0] for c in record["candidates"]}.isdisjoint({"narrow", "prune"})
     (first, *_) = record["by_data"]
     assert first["surgery"] in out
+    assert not record["start"]["is_trained"]
+    assert "the network counts as untrained" in out
+    counts = [candidate["parameters"] for candidate in record["candidates"]]
+    assert counts[0] > record["parameters"]
     assert first["reason"].split(": ")[1] in " ".join(out.split())
     operated = json.loads(cli("operate", "a.onnx", first["surgery"], "--data", "digits", "-o", "b.onnx", "--json")[1])
     predicted = operated["surgeries"][0]["predicted"]
@@ -322,6 +326,21 @@ def test_inspect_by_data(cli, tmp_path):
     code, out, err = cli("inspect", "a.onnx", "--data", "mnst")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "unknown data set 'mnst'" in err
+
+
+def test_inspect_recommends_growth_of_a_trained_network_last(cli, tmp_path):
+    cli("train", SMALL, "--data", "digits", "--epochs", "12", "--learning-rate", "0.3", "-o", "t.onnx")
+    _, out, _ = cli("inspect", "t.onnx", "--data", "digits")
+    record = json.loads(cli("inspect", "t.onnx", "--data", "digits", "--json")[1])
+    assert record["start"]["is_trained"]
+    assert "the network counts as trained: its accuracy on 1,437 rows is better than chance" in " ".join(out.split())
+    larger = [candidate["parameters"] > record["parameters"] for candidate in record["candidates"]]
+    assert larger == sorted(larger)
+    assert any(larger)
+    table = out[out.index("by the weights' singular values") :].splitlines()
+    assert table[2].split()[0] == record["candidates"][0]["surgery"]
+    without = " ".join(cli("inspect", "t.onnx")[1].split())
+    assert "alone, for a network that is still to learn; for a trained network, prune by data is the better" in without
 
 
 def bad(tmp_path):

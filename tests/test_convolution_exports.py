@@ -27,6 +27,7 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 NOTHING_FREE = ("shufflenet-torch-dynamo.onnx", "shufflenet-torch-legacy.onnx")
 # What is found of nodes that need no rule of pooling: convolutions, sums, means, channels beside one another.
 FOUND = {
+    "adaptive-torch-dynamo": "c3-c6-c4+100-5",
     "all-convolutions-torch-dynamo": "c3-c6-c8-c5",
     "efficientnet-torch-dynamo": "c3-c6-c8+8-5",
     "mobilenet-torch-dynamo": "c3-c6+c6-c12+c12-c12+c12-c6+6-5",
@@ -139,3 +140,12 @@ def test_units_permuted_wherever_a_group_has_them_leave_the_outputs(name):
         proof = prove_group(network, i)
         assert proof.together <= 1e-5, network.group(i)
         assert proof.alone > 1e-4, network.group(i)
+
+
+def test_inspect_shows_the_activation_behind_each_convolution_by_the_name_people_know(cli):
+    lines = cli("inspect", FOLDER / "mobilenet-torch-dynamo.onnx")[1].splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("part"))
+    column = lines[begin].index("activation")
+    table = lines[begin + 1 : lines.index("", begin)]
+    found = [line[column:].split()[0] for line in table if line[:1].isdigit()]
+    assert found == ["Relu6", "Relu6", "Relu6", "–", "–"]

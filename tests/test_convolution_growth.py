@@ -11,7 +11,7 @@ from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.recommend.channels import deeper_convolutions, profiles_of_channels
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.runs.branch import Branch
-from onnxsurgeon.surgery import Factorize, InsertIdentity, Widen
+from onnxsurgeon.surgery import Factorize, InsertBehindPool, InsertIdentity, Widen
 
 START = create_convolutional("28x28x1-c8-p-c16-p-10", seed=1)
 
@@ -35,10 +35,55 @@ def test_shapes_are_deeper_nearly_as_large_as_they_may_be_and_compute_the_same(m
 
 def test_what_takes_too_many_multiplications_does_not_compete():
     """One more on maps four times as large is there with few channels, and not with as many as behind the pool."""
-    found = growths(START, 200_000, mode=BY_GRADIENTS)
-    on_large_maps = [candidate for candidate in found if InsertIdentity(1) in candidate.surgeries]
-    assert {candidate.reason.partition(" ")[0] for candidate in found} == {"even", "rising"}
-    assert {candidate.reason.partition(" ")[0] for candidate in on_large_maps} == {"rising"}
+    for most, names in ((36_000, {"even", "rising"}), (200_000, {"rising"})):
+        found = growths(START, most, mode=BY_GRADIENTS)
+        assert {candidate.reason.partition(" ")[0] for candidate in found} == names
+        on_large_maps = [candidate for candidate in found if InsertIdentity(1) in candidate.surgeries]
+        assert {candidate.reason.partition(" ")[0] for candidate in on_large_maps} == (
+            {"rising"} if most < 1e5 else set()
+        )
+
+
+def behind_the_last_pool(candidate):
+    return any(isinstance(surgery, InsertBehindPool) for surgery in candidate.surgeries)
+
+
+def test_convolutions_come_behind_the_last_pool_only_where_others_are_dear():
+    """Below fifteen million multiplications the shapes that compete are those that have most of them."""
+    assert not any(behind_the_last_pool(each) for each in growths(START, 36_000, mode=BY_GRADIENTS))
+    grown = create_convolutional("28x28x1-c19-c19-p-c38-c19-p-10", seed=1)
+    assert not any(behind_the_last_pool(each) for each in growths(grown, 60_000, mode=BY_GRADIENTS))
+    found = growths(grown, 145_000, mode=BY_GRADIENTS)
+    assert len(found) > 1
+    assert all(behind_the_last_pool(each) for each in found)
+    for candidate in found:
+        network = grown
+        for surgery in candidate.surgeries:
+            network = operate(network, surgery, np.random.default_rng(0), require_exact=True).network
+        assert 130_000 < network.parameter_count == candidate.parameters <= 145_000
+        assert (
+            compare_models(to_model(grown), to_model(network), random_inputs(to_model(grown), rows=2)).relative < 1e-5
+        )
+        behind = network.segments[-2].layers[-1]
+        assert behind.geometry is not None
+        assert network.segments[-1].layers[0].inputs == 49 * behind.units
+
+
+def test_nothing_comes_behind_a_pool_that_leaves_one_position_or_behind_means_of_whole_maps():
+    for topology in ("4x4x1-c4-p-c8-p-3", "8x8x1-c4-p-c8-g-3"):
+        found = list(deeper_convolutions(create_convolutional(topology)))
+        pools = [each for surgeries, _ in found for each in surgeries if isinstance(each, InsertBehindPool)]
+        assert not pools
+
+
+def test_the_limit_is_reached_however_few_epochs_there_are_to_grow(tmp_path):
+    """Two growths of at most four times the parameters would end at sixteen times."""
+    save(create_convolutional("8x8x1-c1-p-10", seed=1), tmp_path / "start.onnx")
+    settings = SurgeonSettings.from_preset(epochs=3, growth=0.67, max_parameters=6_000, batch_size=64)
+    done = evolve(tmp_path / "start.onnx", "digits", settings=settings, run_dir=tmp_path / "run")
+    assert (
+        load(tmp_path / "start.onnx").parameter_count * 16 < 0.9 * 6_000 < done.branch.network.parameter_count <= 6_000
+    )
 
 
 def test_dropout_counts_parameters_of_convolutions_several_times():
@@ -67,6 +112,9 @@ def test_convolutions_come_where_there_are_fewest_positions_or_everywhere():
         "c1-c8+c8-c16-c16-c16+784-10",
         "c1-c8-c8+c8-c16-c16+784-10",
         "c1-c8+c8-c16+784-10",
+        "c1-c8+c8-c16+c16-c16+784-10",
+        "c1-c8+c8-c16+c16-c16-c16+784-10",
+        "c1-c8-c8+c8-c16-c16+c16-c16-c16+784-10",
     ]
 
 
@@ -84,7 +132,12 @@ def test_no_convolution_is_put_behind_the_fourth_of_a_segment():
     for _ in range(3):
         network = operate(network, InsertIdentity(network.group_count)).network
     assert network.topology == "c1-c8+c8-c16-c16-c16-c16+784-10"
-    proposed = {each for surgeries, _ in deeper_convolutions(network) for each in surgeries}
+    proposed = {
+        each
+        for surgeries, _ in deeper_convolutions(network)
+        if InsertBehindPool(5) not in surgeries
+        for each in surgeries
+    }
     assert proposed == {InsertIdentity(4), InsertIdentity(5)}  # both behind the first of all
 
 

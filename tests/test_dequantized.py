@@ -1,13 +1,17 @@
-"""Weights held as integers: folded behind DequantizeLinear; quantized activations are refused with the reason."""
+"""Weights held as integers: folded behind DequantizeLinear; quantized activations are refused with the reason.
+
+Weights held as smaller floats, each behind a Cast, are written so again.
+"""
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import ModelError, from_model, load, operate, save
+from onnxsurgeon import InsertIdentity, ModelError, from_model, load, operate, save
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run
+from onnxsurgeon.surgeon.file_size import bytes_as_written, bytes_of_parameters
 from onnxsurgeon.surgery import Widen
 
 RNG = np.random.default_rng(0)
@@ -294,7 +298,8 @@ def test_floats_of_another_type_are_told(kind):
     nodes = [helper.make_node("Cast", ["w0"], ["w1"], to=TensorProto.FLOAT)]
     network = from_model(model([*nodes, helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]), *BEHIND], tensors))
     assert network.topology == "8-16-3"
-    assert network.frame.notes == (f"the weights of 'g' are held as {name}: they are worked on and written as float32",)
+    how = "and written as float32" if kind == TensorProto.DOUBLE else f"in float32, and written as {name} again"
+    assert network.frame.notes == (f"the weights of 'g' are held as {name}: they are worked on {how}",)
 
 
 def test_no_word_of_weights_that_are_floats():
@@ -302,3 +307,67 @@ def test_no_word_of_weights_that_are_floats():
     nodes.append(helper.make_node("Transpose", ["w0"], ["w1"], perm=[1, 0]))
     network = from_model(model([*nodes, helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]), *BEHIND], tensors))
     assert (network.topology, network.frame.notes) == ("8-16-3", ())
+
+
+def in_halves(kind, halved=("w1", "v2")):
+    """8-16-3 whose weights lie in a smaller type, each behind a Cast; biases are float32, and no halves."""
+    weights = {"w1": RNG.standard_normal((8, 16)), "v2": RNG.standard_normal((16, 3))}
+    tensors, nodes = [], []
+    for name, values in weights.items():
+        if name in halved:
+            tensors.append(held(f"{name}_small", kind, values))
+            nodes.append(helper.make_node("Cast", [f"{name}_small"], [name], to=TensorProto.FLOAT))
+        else:
+            tensors.append(held(name, TensorProto.FLOAT, values))
+    layers = [helper.make_node("Gemm", ["x", "w1", "b1"], ["g"]), helper.make_node("Relu", ["g"], ["r"])]
+    return model([*nodes, *layers, helper.make_node("Gemm", ["r", "v2", "b2"], ["y"])], tensors)
+
+
+def evaluated(given):
+    return run(given, {"x": X})[0]
+
+
+def kinds_of(written):
+    """The types of all weights in the file."""
+    return [tensor.data_type for tensor in written.graph.initializer if len(tensor.dims) > 1]
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_weights_are_held_in_the_smaller_type_again(kind, tmp_path):
+    given = in_halves(kind)
+    network = from_model(given)
+    again = to_model(network)
+    onnx.checker.check_model(again, full_check=True)
+    assert kinds_of(again) == [kind, kind]
+    np.testing.assert_array_equal(evaluated(again), evaluated(given))  # biases too
+    assert len(again.SerializeToString()) <= len(given.SerializeToString()) + 100
+    assert to_model(from_model(again)) == again
+    wider = operate(network, Widen(1, 16)).network
+    written = to_model(wider)
+    assert kinds_of(written) == [kind, kind]
+    np.testing.assert_allclose(evaluated(written), evaluated(given), rtol=2e-2, atol=2e-2)
+    rounded, rounding = wider.as_stored()
+    np.testing.assert_array_equal(evaluated(to_model(rounded)), evaluated(written))
+    assert 0 < rounding < 2**-8
+    assert bytes_of_parameters(wider) == 2 * (8 * 32 + 32 * 3) + 4 * (32 + 3)
+    save(wider, tmp_path / "best.onnx")
+    assert bytes_as_written(wider) == (tmp_path / "best.onnx").stat().st_size
+
+
+def test_of_several_weights_those_stay_float32_that_were():
+    network = from_model(in_halves(TensorProto.FLOAT16, halved=("v2",)))
+    written = to_model(operate(network, InsertIdentity(1)).network)
+    kinds = {tensor.name: tensor.data_type for tensor in written.graph.initializer if len(tensor.dims) > 1}
+    assert kinds["w1"] == TensorProto.FLOAT
+    assert sorted(kinds.values()) == [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.FLOAT16]
+
+
+def test_a_weight_that_a_scale_was_folded_into_is_no_longer_held_so():
+    given = in_halves(TensorProto.FLOAT16, halved=("w1",))
+    given.graph.initializer.append(held("s", TensorProto.FLOAT, [1.1]))
+    given.graph.node[1].output[0] = "g0"
+    given.graph.node.insert(2, helper.make_node("Mul", ["g0", "s"], ["g"]))
+    network = from_model(given)
+    assert network.topology == "8-16-3"
+    assert "the weights of 'g' are held as float16: they are worked on and written as float32" in network.frame.notes
+    np.testing.assert_allclose(evaluated(to_model(network)), evaluated(given), rtol=1e-5, atol=1e-5)

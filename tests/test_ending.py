@@ -14,11 +14,12 @@ from onnxsurgeon.cli import console
 from onnxsurgeon.runs.footprint import Figure, Footprint, figures, measured_figure
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon import latency
+from onnxsurgeon.surgeon.dry_run import dry_run
 from onnxsurgeon.surgeon.ending import ITSELF
 from onnxsurgeon.surgeon.latency import latencies_of, latency_of
 from onnxsurgeon.surgeon.log import log_event
 from onnxsurgeon.surgeon.remarks import Outcome, remarks
-from onnxsurgeon.surgeon.significance import Both, RowScores
+from onnxsurgeon.surgeon.significance import Both, RowScores, unseen_loss
 from onnxsurgeon.task import CROSS_ENTROPY, Task
 from onnxsurgeon.training.fit import fit
 from onnxsurgeon.training.settings import TrainingSettings
@@ -356,3 +357,20 @@ def test_two_watchers_see_the_same():
         watch.add(output[2:], labels[2:])
     assert both.record()["scores"].tolist() == second.record()["scores"].tolist() == [1, 0, 1]
     assert alone.record()["scores"].tolist() == [1, 0, 1]
+
+
+def test_few_rows_that_decide_are_said_to_tell_little_of_a_loss(trained, tmp_path):
+    """None of 30 rows lost: with a true loss of 0.095 that happens once in 20 times."""
+    assert (1 - unseen_loss(30)) ** 30 == pytest.approx(0.05)
+    few, enough = {"lose": 0.01}, {"lose": 0.1}
+    kept = replace(OUTCOME, is_given=False, metric="accuracy", before=0.9, after=0.9, rows=30)
+    (told,) = remarks(replace(kept, settings=SurgeonSettings(**few)))
+    assert told.startswith("only 30 rows decide whether --lose 1% is kept: one of them is 3.3%, and what loses none of")
+    assert "may have lost up to 9.5% (19 times of 20); more rows to decide by (--validation-fraction)" in told
+    assert remarks(replace(kept, settings=SurgeonSettings(**enough))) == ()
+    assert remarks(replace(kept, settings=SurgeonSettings(**few), rows=3000)) == ()
+    assert remarks(replace(kept, settings=SurgeonSettings(**few), metric="R²")) == ()
+    found = dry_run(trained, "digits", settings=SurgeonSettings(lose=0.01, epochs=2))
+    assert any(note.startswith("only 144 rows decide whether --lose 1% is kept") for note in found.notes)
+    found = dry_run(trained, "digits", settings=SurgeonSettings(lose=0.05, epochs=2))
+    assert not any("rows decide" in note for note in found.notes)

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import InsertIdentity, ModelError, SurgeryError, Widen, create, from_model, load, operate, save
+from onnxsurgeon.graph.activation import Activation
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.files import read_model, write_model
 from onnxsurgeon.graph.writer import to_model
@@ -569,3 +570,18 @@ def test_create_is_glorot_uniform_with_zero_biases():
 def test_create_refuses(sizes, options, reason):
     with pytest.raises(ModelError, match=reason):
         create(sizes, **options)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "told"),
+    [
+        ("Clip", {"min": 0.0, "max": 6.0}, "Relu6"),
+        ("Clip", {"min": -1.0, "max": 1.0}, "Clip -1 to 1"),
+        ("Clip", {"max": 5.0}, "Clip up to 5"),
+        ("Clip", {"min": 0.5}, "Clip from 0.5"),
+        ("LeakyRelu", {"alpha": float(np.float32(0.1))}, "LeakyRelu 0.1"),
+        ("Relu", {}, "Relu"),
+    ],
+)
+def test_an_activation_is_told_as_people_name_it(op, attributes, told):
+    assert Activation(op, attributes).told == told

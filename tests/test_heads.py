@@ -1,6 +1,7 @@
 """Which outputs take targets, and in which order: that in which the model declares them."""
 
 import itertools
+import json
 import os
 
 import numpy as np
@@ -13,6 +14,8 @@ from onnxsurgeon import (
     ModelError,
     SurgeonSettings,
     TrainingSettings,
+    create,
+    evaluate,
     evolve,
     from_model,
     load,
@@ -22,7 +25,10 @@ from onnxsurgeon import (
     save,
 )
 from onnxsurgeon.data.teacher import TeacherModel
+from onnxsurgeon.graph.head_names import head_names
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.runs.history import read_history
+from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.runtime import run
 from onnxsurgeon.training.fit import fit
 from tests.graphs import Graph
@@ -404,3 +410,82 @@ def test_a_softmax_at_each_position_wants_a_class_for_each(tmp_path):
     told = r"'model' ends in a Softmax; expected a class for each position; found float32 \(5, 3\) a row$"
     with pytest.raises(DataError, match=told):
         prepare(network, data, data.test)
+
+
+def softmax_heads(path):
+    """Two classifiers behind one trunk whose outputs are probabilities, not the heads' own tensors."""
+    g = Graph()
+    g.inputs["x"] = ("batch", 6)
+    g.outputs = {"colour": ("batch", 3), "size": ("batch", 2)}
+    g.dense("trunk", "x", "t", 6, 8)
+    g.op("Elu", "t", "e")
+    for name, width in g.outputs.items():
+        g.dense(f"{name}_layer", "e", f"{name}_logits", 8, width[1])
+        g.op("Softmax", f"{name}_logits", name, axis=-1)
+    onnx.save(g.model(), path)
+
+
+@pytest.fixture(scope="module")
+def two_measured(tmp_path_factory):
+    """A model of two heads with its own answers as labels, one in ten of the first head's turned wrong, and a run."""
+    folder = tmp_path_factory.mktemp("two")
+    softmax_heads(folder / "m.onnx")
+    colour, size = run(onnx.load(folder / "m.onnx"), {"x": X})
+    wrong = np.arange(len(X)) % 10 == 0
+    labels = np.stack([(colour.argmax(1) + wrong) % 3, size.argmax(1)], axis=1)
+    np.savez(folder / "d.npz", x=X, y=labels)
+    settings = SurgeonSettings(epochs=1, seed=1, ensemble=1)
+    run_dir = folder / "run"
+    return folder, evolve(folder / "m.onnx", str(folder / "d.npz"), settings=settings, run_dir=run_dir, workers=1)
+
+
+def test_each_of_several_heads_is_measured_apart(two_measured, cli):
+    folder, _ = two_measured
+    whole = evaluate(folder / "m.onnx", folder / "d.npz", split="all")
+    assert [each.head for each in whole.heads] == ["colour", "size"]
+    assert [each.accuracy for each in whole.heads] == pytest.approx([0.9, 1.0])
+    assert whole.accuracy == pytest.approx(0.95)
+    assert sum(each.loss for each in whole.heads) == pytest.approx(whole.loss)
+    arguments = ("evaluate", folder / "m.onnx", "--data", folder / "d.npz", "--split", "all")
+    assert json.loads(cli(*arguments, "--json")[1])["heads"] == whole.record()["heads"]
+    lines = [line.split() for line in cli(*arguments)[1].splitlines()]
+    assert ["head", "metric", "value", "loss"] in lines
+    assert ["colour", "accuracy", "0.9000", f"{whole.heads[0].loss:.4f}"] in lines
+
+
+def test_one_head_is_not_listed(tmp_path):
+    network = create((6, 4, 3))
+    found = evaluate(network, (X, np.arange(len(X)) % 3))
+    assert found.heads == ()
+    assert "heads" not in found.record()
+
+
+def test_a_runs_end_and_report_show_each_head_apart(two_measured, cli):
+    folder, evolved = two_measured
+    found = evolved.record()["heads"]
+    assert [each["head"] for each in found] == ["colour", "size"]
+    assert np.mean([each["test_accuracy"] for each in found]) == pytest.approx(evolved.test.accuracy)
+    assert np.mean([each["start_test_accuracy"] for each in found]) == pytest.approx(evolved.start.accuracy)
+    assert read_history(RunDirectory(evolved.run)).finish.heads == tuple(found)
+    assert f"test accuracy of 'colour': {found[0]['start_test_accuracy']:.4f} → " in evolved.summary()
+    cli("report", folder / "run")
+    page = (folder / "run" / "report.html").read_text()
+    assert f'<tr><td>size</td><td>accuracy</td><td class="number">{found[1]["start_test_accuracy"]:.4f}</td>' in page
+
+
+def test_heads_behind_which_outputs_are_mixed_have_their_tensors_names():
+    g = Graph()
+    g.inputs["x"] = ("batch", 6)
+    g.outputs = {"both": ("batch", 2), "first": ("batch", 3)}
+    g.dense("trunk", "x", "t", 6, 8)
+    g.op("Elu", "t", "e")
+    g.dense("a", "e", "p", 8, 3)
+    g.dense("b", "e", "q", 8, 2)
+    g.op("Softmax", "p", "first", axis=-1)
+    for tensor, made in (("p", "i"), ("q", "j")):
+        g.op("ArgMax", tensor, f"{made}_index", axis=1, keepdims=1)
+        g.op("Cast", f"{made}_index", made, to=TensorProto.FLOAT)
+    g.op("Concat", "i j", "both", axis=1)
+    network = from_model(g.model())
+    assert [head.tensor for head in network.heads] == ["p", "q"]
+    assert head_names(network) == ("first", "q")

@@ -142,7 +142,7 @@ def test_what_errors_of_the_outputs_cost(task, before, after, expected):
 
 def test_dense_networks_are_not_tried(tmp_path, monkeypatch):
     save(create((64, 20, 10), seed=1, input_shape=(8, 8)), tmp_path / "start.onnx")
-    monkeypatch.setattr("onnxsurgeon.surgeon.shrink_trained.with_trials", None)
+    monkeypatch.setattr("onnxsurgeon.surgeon.pruning_search.with_trials", None)
     settings = SurgeonSettings.from_preset("default", epochs=1, seed=1, shrink=2, start="trained")
     done = evolve(tmp_path / "start.onnx", "digits", settings=settings, run_dir=tmp_path / "run")
     assert done.shortfall == ""

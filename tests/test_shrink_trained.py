@@ -23,7 +23,9 @@ from onnxsurgeon.recommend.reduction import (
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.surgeon.cycles import Pace
-from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained, _without_steps
+from onnxsurgeon.surgeon.pruning_search import without_steps
+from onnxsurgeon.surgeon.race import Race
+from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import grows, start_of
 from onnxsurgeon.surgery import Prune, Widen, operate
 from onnxsurgeon.training.fit import fit
@@ -214,7 +216,7 @@ def test_steps_of_pruning_are_not_told_twice():
         "prune:1:20",
         "prune:1:9",
     )
-    assert _without_steps(steps) == (
+    assert without_steps(steps) == (
         "merge_duplicates:1",
         "prune:2:30",
         "prune:1:30",
@@ -311,7 +313,7 @@ def test_where_time_is_short_pruning_does_not_take_it_all(trained, tmp_path, mon
     now = [0.0]
     operate_once = ShrinkTrained.untrained
     monkeypatch.setattr(ShrinkTrained, "elapsed", lambda self, state: now[0])
-    monkeypatch.setattr("onnxsurgeon.surgeon.shrink_trained.perf_counter", lambda: now[0])
+    monkeypatch.setattr("onnxsurgeon.surgeon.pruning_search.perf_counter", lambda: now[0])
 
     def untrained(self, *given):
         now[0] += 2.0
@@ -378,7 +380,7 @@ def test_rates_race_in_a_run_of_few_epochs_with_many_steps(rate, factor, trained
 
 
 def test_rates_do_not_race_where_there_is_no_time(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(ShrinkTrained, "_affordable", lambda self, state, epochs: 0)
+    monkeypatch.setattr(Race, "epochs", lambda self: 0)
     done = run(trained, tmp_path / "run", shrink=8, epochs=4, batch_size=3)
     assert not events_of(done, "chosen")
     assert events_of(done, "decided")[-1]["search"]["rate"] == 1 / 4

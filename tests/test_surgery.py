@@ -217,7 +217,7 @@ def test_any_sequence_of_exact_surgeries_preserves_the_function(shape, seed, dat
         ("widen:one:2", "expected widen:LAYER:UNITS"),
         (
             "transplant:1",
-            "unknown surgery 'transplant': expected one of factorize, factorize_data, grow, insert_block,",
+            "unknown surgery 'transplant': expected one of factorize, factorize_data, grow, insert_behind_pool,",
         ),
     ],
 )
@@ -260,7 +260,15 @@ def test_merging_the_last_hidden_layer_leaves_a_linear_model():
 def test_surgeries_are_spelled_as_they_are_parsed():
     weights = ("widen:1:8", "insert_identity:2", "narrow:1:5", "factorize:1:6", "merge:2", "merge_duplicates:1")
     data = ("factorize_data:1:6", "prune:2:3", "merge_data:1", "grow:1:8")
-    every = (*weights, *data, "join:4", "insert_block:1", "remove_block:1", "remove_block_data:2")
+    every = (
+        *weights,
+        *data,
+        "join:4",
+        "insert_block:1",
+        "insert_behind_pool:1",
+        "remove_block:1",
+        "remove_block_data:2",
+    )
     assert set(SURGERIES) == {text.partition(":")[0] for text in every}
     for text in every:
         assert spell(parse(text)) == text

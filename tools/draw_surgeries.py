@@ -3,12 +3,14 @@
     python tools/draw_surgeries.py [FOLDER]
 
 The networks are real ones, and the surgeries are performed on them: a line is a weight, its width the weight's size.
+Where there are convolutions, a square is a channel, and a line all weights between two channels.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from onnx import TensorProto, helper
 
-from onnxsurgeon import DenseLayer, Examples, Network, create, operate, parse
+from onnxsurgeon import DenseLayer, Examples, Network, create, create_convolutional, operate, parse
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.operating.perform import moments_for
 
@@ -46,11 +48,12 @@ THEMES = {
 class Drawing(NamedTuple):
     """A surgery, the sizes and the seed of the network it is performed on, and another that is performed first.
 
-    With ``is_residual``, what its first layer writes is added to what its third does.
+    With ``is_residual``, what its first layer writes is added to what its third does. A text in place of sizes stands
+    for a network with convolutions (``create_convolutional``).
     """
 
     surgery: str
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] | str
     seed: int = 5
     first: str = ""
     is_residual: bool = False
@@ -59,6 +62,7 @@ class Drawing(NamedTuple):
 DRAWINGS = (
     Drawing("widen:1:2", (4, 3, 2)),
     Drawing("insert_identity:1", (4, 3, 2)),
+    Drawing("insert_behind_pool:1", "8x2-c3-p-2"),
     Drawing("narrow:1:2", (4, 4, 2)),
     Drawing("factorize:1:2", (5, 4, 2)),
     Drawing("merge:1", (4, 3, 3, 2)),
@@ -91,16 +95,17 @@ def main(folder: Path = FOLDER) -> list[Path]:
 def draw(drawing: Drawing, theme: Theme) -> Figure:
     """The network before and after, and what the surgery did to its outputs, or on the data."""
     surgery = drawing.surgery
-    before = residual(drawing) if drawing.is_residual else create(drawing.sizes, seed=drawing.seed)
+    before = _given(drawing)
     if drawing.first:
         before, _ = operate(before, parse(drawing.first), np.random.default_rng(0))
-    moments = moments_for(parse(surgery), before, rows(before), np.arange(ROWS))
+    has_maps = isinstance(drawing.sizes, str)
+    moments = None if has_maps else moments_for(parse(surgery), before, rows(before), np.arange(ROWS))
     after, record = operate(before, parse(surgery), np.random.default_rng(0), moments=moments)
     figure = Figure(figsize=(5.8, 2.8))
     axes = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.89, bottom=0.25, wspace=0.12)
     for panel, network, other, title in zip(axes, (before, after), (after, before), ("before", surgery), strict=True):
-        _network(panel, network, other, theme)
+        (_maps if has_maps else _network)(panel, network, other, theme)
         panel.set_title(title, color=theme.text, fontsize=11, family="monospace" if network is after else None)
         text = f"{network.topology}, {network.parameter_count} parameters"
         panel.text(0.5, -0.1, text, transform=panel.transAxes, ha="center", va="top", color=theme.text, fontsize=10)
@@ -115,10 +120,18 @@ def draw(drawing: Drawing, theme: Theme) -> Figure:
     return figure
 
 
-def residual(drawing: Drawing) -> Network:
+def _given(drawing: Drawing) -> Network:
+    """The network before the surgeries."""
+    sizes = drawing.sizes
+    if isinstance(sizes, str):
+        return create_convolutional(sizes, seed=drawing.seed)
+    return residual(sizes, drawing.seed) if drawing.is_residual else create(sizes, seed=drawing.seed)
+
+
+def residual(sizes: tuple[int, ...], seed: int) -> Network:
     """A residual perceptron of five widths."""
-    rng, parts = np.random.default_rng(drawing.seed), []
-    for i, size in enumerate(zip(drawing.sizes, drawing.sizes[1:], strict=False)):
+    rng, parts = np.random.default_rng(seed), []
+    for i, size in enumerate(pairwise(sizes)):
         weight = rng.standard_normal(size) / np.sqrt(size[0])
         parts += [helper.make_tensor(f"w{i}", TensorProto.FLOAT, size, weight.ravel())]
         parts += [helper.make_tensor(f"b{i}", TensorProto.FLOAT, size[1:], rng.standard_normal(size[1]) / 4)]
@@ -132,7 +145,7 @@ def residual(drawing: Drawing) -> Network:
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])
-        for name, size in (("x", drawing.sizes[0]), ("y", drawing.sizes[-1]))
+        for name, size in (("x", sizes[0]), ("y", sizes[-1]))
     ]
     graph = helper.make_graph(nodes, "residual", ends[:1], ends[1:], parts)
     return from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
@@ -178,6 +191,47 @@ def _network(panel: Any, network: Network, other: Network, theme: Theme) -> None
             )
             panel.add_patch(bend)
         panel.text(step * column, -0.35, name, ha="center", va="top", color=theme.text, fontsize=9)
+
+
+def _maps(panel: Any, network: Network, other: Network, theme: Theme) -> None:
+    """A network with convolutions: a column of channels for each layer and each pool, smaller on smaller maps."""
+    panel.set_axis_off()
+    panel.set_aspect("equal")
+    known = {layer.names.weight for layer in other.layers}
+    columns, links, label = [(network.segments[0].layers[0].channels, 1.0)], [], ["input"]
+    for step in network.frame.trunk.steps:
+        for layer in network.segments[step].layers if isinstance(step, int) else ():
+            weight = layer.weight.reshape(columns[-1][0], -1, layer.units).astype(float)
+            links.append((np.sign(weight.sum(axis=1)) * np.sqrt((weight**2).sum(axis=1)), layer.names.weight in known))
+            columns.append((layer.units, columns[-1][1] if layer.geometry else 0.0))
+            label.append("convolution" if layer.geometry else "output")
+        if not isinstance(step, int) and step.op == "MaxPool":
+            links.append((np.eye(columns[-1][0]), True))
+            columns.append((columns[-1][0], 0.65 * columns[-1][1]))
+            label.append("pool")
+    before: list[float] = []
+    tallest, step_size = 5, 4.0 / (len(columns) - 1)
+    panel.set_xlim(-0.4, 4.4)
+    panel.set_ylim(-0.55, 0.75 * (tallest - 1) + 0.4)
+    for column, (count, size) in enumerate(columns):
+        x, heights = step_size * column, [0.75 * (row + (tallest - count) / 2) for row in reversed(range(count))]
+        if column:
+            weights, is_kept = links[column - 1]
+            largest = np.abs(weights).max()
+            for (i, j), weight in np.ndenumerate(weights):
+                if weight:
+                    color = theme.kept if is_kept else theme.positive if weight > 0 else theme.negative
+                    width = 0.4 + 2.4 * abs(weight) / largest
+                    ends = [x - step_size, x], [before[i], heights[j]]
+                    panel.plot(*ends, color=color, linewidth=width, solid_capstyle="round", zorder=1)
+        for y in heights:
+            side = 2 * UNIT_RADIUS * size
+            colours: dict[str, Any] = {"facecolor": theme.background, "edgecolor": theme.text, "zorder": 3}
+            square = mpl.patches.Rectangle((x - side / 2, y - side / 2), side, side, **colours)
+            panel.add_patch(square if size else mpl.patches.Circle((x, y), UNIT_RADIUS, **colours))
+        lower = -0.35 - 0.3 * (column % 2)
+        panel.text(x, lower, label[column], ha="center", va="top", color=theme.text, fontsize=9)
+        before = heights
 
 
 def _weights(panel: Any, layer: DenseLayer, other: Network, places: tuple[Any, Any], theme: Theme) -> None:

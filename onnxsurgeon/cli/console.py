@@ -23,6 +23,7 @@ from onnxsurgeon.runs.footprint import Figure
 if TYPE_CHECKING:
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.operating.perform import Performed
+    from onnxsurgeon.training.metrics import HeadMetrics
 
 
 _UNKNOWN_WIDTH = 80
@@ -101,6 +102,13 @@ def table(
     for row in rows:
         grid.add_row(*(escape(cell) if isinstance(cell, str) else "\n".join(map(escape, cell)) for cell in row))
     out.print(grid)
+
+
+def heads(found: Sequence[HeadMetrics]) -> None:
+    """Show each of several heads apart; nothing where there is one."""
+    if found:
+        rows = [(each.head, each.metric, f"{each.accuracy:.4f}", f"{each.loss:.4f}") for each in found]
+        table(("head", "metric", "value", "loss"), rows, right=("value", "loss"))
 
 
 def network_summary(network: Network) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from onnxsurgeon.calibration.moments import Moments
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import BlockReport, Candidate, PruningReport
+    from onnxsurgeon.surgeon.start import Start
 
 
 def register(app: typer.Typer) -> None:
@@ -70,6 +73,7 @@ def inspect(
     """Show layers, shapes, parameters, singular values, and what would be recommended and why."""
     from onnxsurgeon.graph.importing import without_collecting
 
+    atexit.register(gc.freeze)  # nor is the end of the process the time to search it
     with without_collecting():  # nearly all that is made is still alive at the end
         _inspect(model, preset, data, pop_fields(ReadingOptions, settings), prove=prove, as_json=as_json)
 
@@ -90,14 +94,16 @@ def _inspect(model: Path, preset: str, data: str, reading: ReadingOptions, *, pr
     # Without gradients, units are split.
     mode = "split" if chosen.widen == BY_GRADIENTS else chosen.widen
     candidates = ranked(propose(network, thresholds, mode=mode))
-    moments = _moments(network, data, reading, as_json=as_json) if data else None
+    moments, start = _by_rows(network, data, reading, chosen, as_json=as_json) if data else (None, None)
     pruning = None if moments is None else inspect_pruning(network, moments)
     blocks = inspect_blocks(network, moments)
     if pruning is not None:  # which judges better than singular values do
         candidates = [candidate for candidate in candidates if candidate.operation != Narrow.operation]
+    if start is not None and start.is_trained:  # growth is for those that are still to learn
+        candidates.sort(key=lambda candidate: candidate.parameters > network.parameter_count)
     proofs = [prove_group(network, i) for i in range(1, network.group_count + 1)] if prove else []
     if not as_json:
-        show_inspection(network, reports, candidates, thresholds, pruning, proofs, blocks)
+        show_inspection(network, reports, candidates, thresholds, pruning, proofs, blocks, start)
         return
     layers: list[dict[str, Any]] = [
         {
@@ -126,6 +132,8 @@ def _inspect(model: Path, preset: str, data: str, reading: ReadingOptions, *, pr
     if pruning is not None:
         for layer, found in zip([*layers, *record["shared_widths"]], pruning, strict=True):
             layer["pruning_errors"] = None if found.errors is None else found.errors.tolist()
+        if start is not None:
+            record["start"] = asdict(start)
         record["by_data"] = [_record(found) for found in _by_data(pruning, blocks)]
     if prove:
         record["proofs"] = [proof._asdict() for proof in proofs]
@@ -163,17 +171,27 @@ def _layers(network: Network) -> list[dict[str, Any]]:
     ]
 
 
-def _moments(network: Network, data: str, reading: ReadingOptions, *, as_json: bool) -> Moments:
-    """Those of the rows that ``operate`` would go by."""
+def _by_rows(
+    network: Network, data: str, reading: ReadingOptions, settings: SurgeonSettings, *, as_json: bool
+) -> tuple[Moments, Start | None]:
+    """Moments of the rows that ``operate`` would go by; with labels, also whether the network is trained."""
     from onnxsurgeon.calibration.calibrate import calibrate
     from onnxsurgeon.cli import console
     from onnxsurgeon.data.told import data_notes
     from onnxsurgeon.operating.perform import draw_sample
+    from onnxsurgeon.surgeon.misread import reading_note
+    from onnxsurgeon.surgeon.start import start_of
+    from onnxsurgeon.training.choose import make_engine
 
     dataset = reading.load(data, network)
-    examples = draw_sample(network, dataset, reading.inputs).calibration
-    console.remarks(data_notes(network, dataset, reading.inputs), as_json=as_json)
-    return calibrate(network, examples)
+    sample = draw_sample(network, dataset, reading.inputs)
+    told, start = list(data_notes(network, dataset, reading.inputs)), None
+    if dataset.is_labelled:
+        engine = make_engine("loop")
+        start = start_of(network, settings, engine, sample.calibration, sample.held_out)
+        told += reading_note(network, engine, dataset, reading.inputs)
+    console.remarks(told, as_json=as_json)
+    return calibrate(network, sample.calibration), start
 
 
 def _by_data(pruning: Sequence[PruningReport], blocks: Sequence[BlockReport]) -> list[Candidate]:

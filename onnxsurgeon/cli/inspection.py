@@ -9,17 +9,24 @@ from onnxsurgeon.cli.console import escape, network_summary, out, relative_error
 from onnxsurgeon.cli.spectra import spectra
 
 if TYPE_CHECKING:
+    from onnxsurgeon.graph.activation import Activation
     from onnxsurgeon.graph.network import Network
     from onnxsurgeon.recommend import BlockReport, Candidate, LayerReport, PruningReport, Thresholds
+    from onnxsurgeon.surgeon.start import Start
     from onnxsurgeon.surgery.proof import GroupProof
 
 LONGEST_PREFIX = 16
 MOST_ROWS = 300  # of recommendations, and of pictures of layers: thousands take longer to lay out than all else
 SHARES = (0.75, 0.5, 0.25)  # of a layer's units left
 WITHOUT_DATA = (
-    "narrow, factorize and merge go by the weights' singular values alone: for a trained network, prune by data is the "
-    "better judge, and inspect --data shows what it would lose"
+    "by the weights' singular values alone, for a network that is still to learn; for a trained network, prune by data "
+    "is the better judge, and inspect --data shows what it would lose; evolve --data makes it smaller"
 )
+TRAINED = (
+    "the network counts as trained: {reason}. evolve --data DATA makes it smaller (--shrink 2: half its parameters; "
+    "--lose 0.5%: as far as that loses no more)"
+)
+UNTRAINED = "the network counts as untrained: {reason}. evolve --data DATA trains it, and finds it a topology"
 
 
 def show_inspection(
@@ -30,8 +37,13 @@ def show_inspection(
     pruning: Sequence[PruningReport] | None = None,
     proofs: Sequence[GroupProof] = (),
     blocks: Sequence[BlockReport] = (),
+    start: Start | None = None,
 ) -> None:
-    """What ``inspect`` shows; with ``pruning`` also what the data say, with ``proofs`` that groups are right."""
+    """What ``inspect`` shows of a network.
+
+    With ``pruning`` it is also what the data say; with ``proofs``, that groups are right; ``start`` is whether the
+    network is trained, where that is known, and then ``candidates`` that make it larger come last.
+    """
     from onnxsurgeon.graph.memory import liveness
     from onnxsurgeon.graph.untouched import untouched_note
 
@@ -61,14 +73,18 @@ def show_inspection(
             out.print(f"[dim]… and those of {len(reports) - MOST_ROWS:,} more layers: --json has all[/]")
     if pruning:
         _pruning(pruning)
+    is_trained = start is not None and start.is_trained
+    if start is not None:
+        out.print(f"[dim]{escape((TRAINED if is_trained else UNTRAINED).format(reason=start.reason))}[/]")
     by = "" if pruning is None else " by the weights' singular values"
-    out.print(f"\n[bold]Recommended[/]{by}, best first:")
+    order = "those that make it larger last" if is_trained else "best first"
+    out.print(f"\n[bold]Recommended[/]{by}, {order}:")
+    if pruning is None and reports:
+        out.print(f"[dim]{WITHOUT_DATA}[/]")
     proposals = [(str(c), f"{c.score:.3f}", f"{c.parameters:,}", c.reason) for c in candidates[:MOST_ROWS]]
     table(("surgery", "score", "parameters", "reason"), proposals, right=("score", "parameters"))
     if len(candidates) > MOST_ROWS:
         out.print(f"[dim]… and {len(candidates) - MOST_ROWS:,} more: --json shows all[/]")
-    if pruning is None and reports:
-        out.print(f"[dim]{WITHOUT_DATA}[/]")
 
 
 def _shared_widths(network: Network) -> None:
@@ -119,7 +135,7 @@ def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:
 def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
     """All layers; where convolutions are among them, with what each lies like in space and what it costs."""
     several, in_space = len(network.segments) > 1, any(segment.is_convolution for segment in network.segments)
-    rows, remaining = [], iter(reports)
+    rows, remaining, behind = [], iter(reports), _activations_behind(network)
     for number, segment in enumerate(network.segments, start=1):
         own = zip(segment.layers, network.same_as(number - 1), segment.multiplications(), strict=True)
         for position, (layer, first, count) in enumerate(own):
@@ -134,7 +150,7 @@ def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
                 layer.names.node,
                 f"{layer.channels} × {layer.units}",
                 *([kind] if in_space else []),
-                "–" if report is None else str(layer.activation or "linear"),
+                _activation(layer.activation if report is not None else behind.get(segment.output_name), report),
                 size if first is None else f"{size} + of {first.names.node}",
                 *(["?" if count is None else f"{count:,}"] if in_space else []),
                 "" if report is None else f"{report.removable} of {report.units}",
@@ -145,6 +161,22 @@ def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
         named[3:3], named[-1:-1] = ["kernel"], ["MACs"]
     columns = ["part", *named] if several else named
     table(columns, rows, right=("params", "MACs", "removable"), fold=("node", "kernel", "activation"))
+
+
+def _activation(found: Activation | None, report: LayerReport | None) -> str:
+    """An activation's cell; a dash for an output that none follows."""
+    if found is not None:
+        return found.told
+    return "–" if report is None else "linear"
+
+
+def _activations_behind(network: Network) -> dict[str, Activation]:
+    """The activations that are trained through, by the tensor that each reads; of several that read one, none."""
+    found: dict[str, list[Activation]] = {}
+    for step in network.frame.trunk.steps:
+        if not isinstance(step, int) and step.op == "Activation":
+            found.setdefault(step.inputs[0], []).append(step.attributes["activation"])
+    return {tensor: each[0] for tensor, each in found.items() if len(each) == 1}
 
 
 def _pruning(reports: Sequence[PruningReport]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxsurgeon.cli.console import escape, figures_box, network_summary, out, print_line, rounding_note, table
 from onnxsurgeon.cli.narrow import shorten
-from onnxsurgeon.runs.footprint import figures, measured_figure
+from onnxsurgeon.runs.footprint import figures, measured_figure, spell_metric
 
 if TYPE_CHECKING:
     from onnxsurgeon.runs.entry import Entry
@@ -36,6 +36,7 @@ def show_outcome(evolved: Evolved, copied_to: Path | None, page: Path | None) ->
     out.print(
         f"{metric} {evolved.test.accuracy:.4f} on the test split; the given model has {evolved.start.accuracy:.4f}"
     )
+    _heads(evolved)
     rounding_note(evolved.branch.history[-1].rounding)
     print_line(f"surgeries: {', '.join(evolved.branch.lineage) or 'none'}")
     out.print(f"{evolved.steps:,} training steps in {evolved.seconds:.1f} s, {outside:.0%} of it outside training")
@@ -46,6 +47,16 @@ def show_outcome(evolved: Evolved, copied_to: Path | None, page: Path | None) ->
     if page is not None:
         _whole(f"report: {escape(str(page))}")
     _whole(f"result: [bold]{escape(str(copied_to or evolved.run / 'best.onnx'))}[/]")
+
+
+def _heads(evolved: Evolved) -> None:
+    """Print each of several heads apart."""
+    rows = [
+        (each["head"], each["metric"], spell_metric(each["start_test_accuracy"]), spell_metric(each["test_accuracy"]))
+        for each in evolved.heads()
+    ]
+    if rows:
+        table(("head", "metric", "given", "result"), rows, right=("given", "result"))
 
 
 def _front(entries: Sequence[Entry], metric: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,12 +103,13 @@ def train(
     )
     console.remarks(save(trained.network, out, overwrite=force), as_json=as_json)
     if as_json:
-        console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": asdict(test)})
+        console.print_json({"epochs": epochs, "training_loss": trained.mean_loss, "test": test.record()})
         return
     console.rounding_note(trained.rounding)
     console.out.print(
         f"test {test.metric} {test.accuracy:.4f}, loss {test.loss:.4f}; written to {out}", markup=False, soft_wrap=True
     )
+    console.heads(test.heads)
 
 
 @interruptible
@@ -140,15 +140,17 @@ def evaluate(
     if teacher is None:
         told += data_notes(network, dataset, options)
         told += reading_note(network, chosen, dataset, options)
-    record = {**asdict(metrics), "parameters": network.parameter_count}
+    record = {**metrics.record(), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)
     else:
-        console.table(tuple(record), [[_cell(value) for value in record.values()]])
+        shown = {name: _cell(value) for name, value in record.items() if name != "heads"}
+        console.table(tuple(shown), [list(shown.values())])
+        console.heads(metrics.heads)
     console.remarks(told, as_json=as_json)
 
 
-def _cell(value: float | int | str) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, str):
         return value
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"

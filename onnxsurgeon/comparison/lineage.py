@@ -3,7 +3,7 @@
 The way leads back from the first branch to the last common ancestor, and forth from there to the second. For every
 layer on the way, the layers of the first branch to which it is related are known, and its width, as far as that
 follows. If the final widths are not those of the file, the two are not related in that way. Where blocks came or
-went, layers are known by the names of their weights.
+went, or a layer came behind a pool, layers are known by the names of their weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.surgery import parse
-from onnxsurgeon.surgery.effects import Removed, Repeated
+from onnxsurgeon.surgery.effects import REBUILT
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def kinship(first: Network, second: Network) -> Kinship | None:
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
     # Branches of one run; or one whose model the other's run began with; or the other way round.
     for undone, done in dict.fromkeys(((old[shared:], new[shared:]), ((), new), (old, ()))):
-        is_rebuilt = any(isinstance(parse(text).effect, Removed | Repeated) for text in (*undone, *done))
+        is_rebuilt = any(isinstance(parse(text).effect, REBUILT) for text in (*undone, *done))
         for origins in _by_name(first, second) if is_rebuilt else _ways(first, second, undone, done):
             return Kinship(undone, done, by_origin(len(first.layers), origins))
     return None
 
 
 def _by_name(first: Network, second: Network) -> Iterator[list[frozenset[int]]]:
-    """What each of the second's layers descends from where blocks came or went: what has a weight of its name.
+    """What each of the second's layers descends from where segments came or went: what has a weight of its name.
 
     Which segments are left, and which of them are one then, no surgery's text tells. Weights keep their names.
     """

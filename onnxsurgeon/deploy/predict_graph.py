@@ -24,7 +24,7 @@ def predict_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
     tensors, such as ZipMap's, are left out or become the tensor from which they are made.
     """
     network = plan.whole
-    model = join(to_parts(network))
+    model = join(to_parts(network, casts=False))
     graph = model.graph
     entry = Entry(network.dtype)
     remarks = [*_plain_outputs(graph)]
@@ -76,7 +76,7 @@ def features_graph(plan: Plan) -> tuple[onnx.ModelProto, list[str]]:
     """The part before the trained part, from the user's inputs to "rows", "rows_1", …; and remarks on it."""
     network = plan.network
     wanted = list(network.frame.trunk.features)
-    model = join(to_parts(plan.whole))
+    model = join(to_parts(plan.whole, casts=False))
     graph = model.graph
     nodes = pruned(graph.node, wanted)
     del graph.node[:], graph.value_info[:]

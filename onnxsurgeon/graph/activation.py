@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,6 +65,19 @@ class Activation:
         if not self.attributes:
             return self.op_type
         return f"{self.op_type}({', '.join(f'{key}={value}' for key, value in self.attributes.items())})"
+
+    @property
+    def told(self) -> str:
+        """The activation as people name it: "Relu6", "Clip -1 to 1", "LeakyRelu 0.1", and so on."""
+        if self.op_type == "Clip":
+            low, high = (float(self.attribute(name)) for name in ("min", "max"))
+            if (low, high) == (0.0, 6.0):
+                return "Relu6"
+            ends = [f"{low:g} to {high:g}", f"from {low:g}", f"up to {high:g}", "without bounds"]
+            return f"Clip {ends[2 * math.isinf(low) + math.isinf(high)]}"
+        if len(self.attributes) == 1 and isinstance(value := next(iter(self.attributes.values())), float):
+            return f"{self.op_type} {value:g}"
+        return str(self)
 
     @property
     def is_identity(self) -> bool:

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.canonical import WINDOWS
 from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.canonical.queries import has_input
 from onnxsurgeon.graph.geometry import Geometry
@@ -161,6 +162,12 @@ def _resize(node: gs.Node) -> list[Glue]:
     return [glue_of(node, "Resample", 1, matrices=matrices, digest=[matrix.tobytes() for matrix in matrices])]
 
 
+def _windows(node: gs.Node) -> list[Glue]:
+    """Means over windows of unequal sizes are a matrix along each axis of space, as resizing is."""
+    matrices = [np.ascontiguousarray(matrix) for matrix in node.attrs["matrices"]]
+    return [glue_of(node, "Resample", 1, matrices=matrices, digest=[matrix.tobytes() for matrix in matrices])]
+
+
 def _interpolation(node: gs.Node) -> dict[str, Any]:
     mode = node.attrs.get("mode", "nearest")
     if node.op == "Upsample" or len(node.inputs) == 2:  # in opsets before 11
@@ -287,6 +294,7 @@ READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
         "GlobalAveragePool": _global_average,
         "GlobalMaxPool": _global_maximum,
         "Resize": _resize,
+        WINDOWS: _windows,
         "Upsample": _resize,
         "InstanceNormalization": _normalization,
         "GroupNormalization": _normalization,

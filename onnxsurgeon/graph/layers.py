@@ -160,6 +160,8 @@ class DenseChain:
             has them side by side, W = [W_1, W_2, …]. Empty where the last layer is one layer of the file.
         file_rank: rank in the file of the tensor that enters, where that has no batch axis; 0 stands for ``rank``.
         space: sizes of the axes besides the batch and the units of the tensor that enters; None where not known.
+        held: the smaller type in which the file holds the weights, where a Cast makes of them what it computes with.
+        wide: names of the weights that it does not hold so all the same.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -171,6 +173,8 @@ class DenseChain:
     readers: tuple[Reader, ...] = ()
     file_rank: int = 0
     space: tuple[int | None, ...] = ()
+    held: np.dtype[Any] | None = None
+    wide: frozenset[str] = frozenset()
 
     @property
     def is_convolution(self) -> bool:
@@ -265,8 +269,13 @@ class DenseChain:
 
     @property
     def file_dtype(self) -> np.dtype[Any]:
-        """Type of the weights in the file."""
+        """Type in which the file computes with the weights."""
         return self.stored or self.dtype
+
+    def held_dtype(self, name: str, values: Array) -> np.dtype[Any]:
+        """Type in which the file holds a parameter: a weight's is ``held``, where there is one; biases are small."""
+        is_held = self.held is not None and values.ndim > 1 and name not in self.wide
+        return self.held if is_held and self.held is not None else self.file_dtype
 
     @property
     def parameter_count(self) -> int:

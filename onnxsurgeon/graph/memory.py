@@ -81,7 +81,7 @@ class Liveness:
 def liveness(network: Network) -> Liveness | None:
     """Tell when each tensor of a network's file is in memory; None where an input's size is not known."""
     with without_collecting():
-        return _of_parts(to_parts(network))
+        return _of_parts(to_parts(network, casts=False))
 
 
 def _of_parts(parts: Parts) -> Liveness | None:

@@ -112,7 +112,7 @@ class Network:
         """The network in which a matrix and its transpose are two parameters, as surgeries need it."""
         if not self._has_turned:
             return self
-        return replace(self, segments=parted(self.segments, self._names()))
+        return replace(self, segments=parted(self.segments, self.names()))
 
     @cached_property
     def _has_turned(self) -> bool:
@@ -317,7 +317,7 @@ class Network:
         kept = (*segment.layers[:position], *layers, *segment.layers[position + count :])
         segments = list(self.segments)
         segments[number] = replace(segment, layers=kept)
-        used = self._names() if number in self.tied.values() else set()
+        used = self.names() if number in self.tied.values() else set()
         for other in self.uses(number)[1:]:
             own = applied_again(segment.layers, kept, segments[other].layers, used)
             segments[other] = replace(segments[other], layers=own)
@@ -355,13 +355,13 @@ class Network:
 
     def fresh_names(self, besides: Iterable[str] = ()) -> LayerNames:
         """Names for a new layer that nothing in the file bears yet and that are not among ``besides``."""
-        used = self._names() | set(besides)
+        used = self.names() | set(besides)
         number = 1
         while any(name in used for name in LayerNames.derived(f"dense_{number}").all()):
             number += 1
         return LayerNames.derived(f"dense_{number}")
 
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
         """Every name that a node or a tensor bears."""
         used = set(self.frame.names)
         for segment in self.segments:
@@ -377,17 +377,18 @@ class Network:
 
         The error is max |w − rounded w| as a fraction of the largest |w| of the tensor; 0 where nothing is rounded.
         """
-        if all(segment.stored is None for segment in self.segments):
+        if all(segment.stored is None and segment.held is None for segment in self.segments):
             return self, 0.0
         rounded: dict[int, Array] = {}
         largest = 0.0
         for segment, places in zip(self.segments, self.parameter_places, strict=True):
-            for place, (_, values) in zip(places, segment.parameters(), strict=True):
+            for place, (name, values) in zip(places, segment.parameters(), strict=True):
                 if place in rounded:
                     continue
-                stored = values.astype(segment.file_dtype).astype(values.dtype)
-                if segment.stored is not None and values.size:
+                kind = segment.held_dtype(name, values)
+                stored = values if kind == values.dtype else values.astype(kind).astype(values.dtype)
+                if kind != values.dtype and values.size:
                     scale = float(np.abs(values).max()) or 1.0
                     largest = max(largest, float(np.abs(values - stored).max()) / scale)
-                rounded[place] = values if segment.stored is None else stored
+                rounded[place] = stored
         return self.with_parameters(rounded.values()), largest

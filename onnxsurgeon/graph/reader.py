@@ -27,7 +27,7 @@ from onnxsurgeon.graph.frozen import Frozen, frozen_in, nodes_before
 from onnxsurgeon.graph.glue import glue_shape
 from onnxsurgeon.graph.grouping import find_groups
 from onnxsurgeon.graph.groups import Groups
-from onnxsurgeon.graph.held import held_otherwise
+from onnxsurgeon.graph.held import held_as
 from onnxsurgeon.graph.importing import without_collecting
 from onnxsurgeon.graph.labels import labels_behind
 from onnxsurgeon.graph.layers import DenseChain
@@ -79,20 +79,20 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
-    aid = reading_aid(model, parts.arrays, source, allowance, frozen)
+    aid = reading_aid(model, parts, source, allowance, frozen)
     known = Known.of(model.graph)
     still = {name for number in held for name in model.graph.node[number].output}
     structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
     first, rest = _without_segments(model, known, structure)
     if inside := _turned_inside(rest.removed, aid.turned):
         # Layers write in the place of a Transpose or Reshape that is seen through: they end before it instead.
-        aid = reading_aid(model, parts.arrays, source, allowance, frozen, kept=inside)
+        aid = reading_aid(model, parts, source, allowance, frozen, kept=inside)
         structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
         first, rest = _without_segments(model, known, structure)
     if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)) or _turned_inside(
         rest.removed, aid.turned
     ):  # tensors that enter or leave the trained part need their rows in front in the file too
-        aid = reading_aid(model, parts.arrays, source, allowance, frozen, turns=False)
+        aid = reading_aid(model, parts, source, allowance, frozen, turns=False)
         structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still)
         first, rest = _without_segments(model, known, structure)
     graph, idle, ranks = aid.graph, aid.idle, aid.ranks
@@ -101,6 +101,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     taken.update(name for written in rest.writes for name in written)
     nodes = {node.name for node in model.graph.node}
     segments, copies = read_segments(structure, nodes, taken, aid.ranks_in_file, allowance, source)
+    segments, of_held = held_as(structure, segments, rest.removed, model, parts.arrays)
     parameters = {name for segment in segments for name, _ in segment.parameters_in_file()}
     own = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(METADATA_PREFIX)}
     own.pop(FROZEN, None)
@@ -131,7 +132,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         *structure.notes,
         *structure.widths(_free_widths(structure, groups, segments)),
         *structure.ends,
-        *held_otherwise(structure, rest.removed, model, parts.arrays),
+        *of_held,
         *_of_branches(rest, parts.arrays),
         *of_turned(segments),
         *own_copies(copies),

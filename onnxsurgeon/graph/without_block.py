@@ -246,7 +246,7 @@ def with_values(network: Network, found: Network) -> Network:
     stored: dict[str, Array] = {}
     for segment in network.segments:
         for name, values in segment.parameters():
-            known[name], stored[name] = values, values.astype(segment.file_dtype).astype(values.dtype)
+            known[name], stored[name] = values, values.astype(segment.held_dtype(name, values)).astype(values.dtype)
     made = [
         known[name] if name in known and np.array_equal(stored[name], values, equal_nan=True) else values
         for name, values in found.parameters()

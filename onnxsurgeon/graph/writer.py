@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -45,8 +47,12 @@ def to_model(network: Network) -> onnx.ModelProto:
     return join(to_parts(network))
 
 
-def to_parts(network: Network) -> Parts:
-    """The complete model with its bulky tensors apart; weights that stayed are shared with the network, not copied."""
+def to_parts(network: Network, *, casts: bool = True) -> Parts:
+    """The complete model with its bulky tensors apart; weights that stayed are shared with the network, not copied.
+
+    Weights that the file holds in a smaller type than it computes with are held so again, each with its Cast; without
+    ``casts``, all are in the type of the computation.
+    """
     frame = network.frame
     model = onnx.ModelProto()
     model.CopyFrom(frame.model)
@@ -54,16 +60,22 @@ def to_parts(network: Network) -> Parts:
     inserted: dict[int, list[onnx.NodeProto]] = defaultdict(list)
     constants: list[onnx.TensorProto] = []
     parameters: dict[str, Array] = {}
+    cast: dict[str, onnx.NodeProto] = {}
     for position, segment in zip(frame.positions, network.segments, strict=True):
         nodes, needed = chain_nodes(segment, frame.opset)
-        inserted[position] += nodes
+        made: dict[str, str] = {}
         constants += needed
-        parameters |= {
-            name: values.astype(segment.file_dtype, copy=False) for name, values in segment.parameters_in_file()
-        }
+        for name, values in segment.parameters_in_file():
+            kind = segment.held_dtype(name, values) if casts else segment.file_dtype
+            parameters[name] = values.astype(kind, copy=False)
+            if kind != segment.file_dtype:
+                made[name] = _free(f"{name}/{segment.file_dtype}", frame.names)
+                cast[name] = _cast(name, made[name], segment.file_dtype)
+        inserted[position] += [_reading(node, made) for node in nodes]
     kept = list(model.graph.node)
     del model.graph.node[:]
     begin = 0
+    model.graph.node.extend(cast.values())
     for position in (*sorted(inserted), len(kept)):
         model.graph.node.extend(kept[begin:position])
         model.graph.node.extend(_with_remark(node, frame.remarks) for node in inserted.pop(position, ()))
@@ -75,6 +87,25 @@ def to_parts(network: Network) -> Parts:
     for key, value in network.metadata.items():
         model.metadata_props.add(key=key, value=value)
     return Parts(model, arrays | parameters, frame.external, frame.headers)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that is not taken: with as many underscores behind it as that needs."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _cast(name: str, output: str, kind: np.dtype[Any]) -> onnx.NodeProto:
+    """The Cast that makes of a weight what the file computes with."""
+    return helper.make_node("Cast", [name], [output], name=output, to=helper.np_dtype_to_tensor_dtype(kind))
+
+
+def _reading(node: onnx.NodeProto, made: Mapping[str, str]) -> onnx.NodeProto:
+    """The node, which reads what a Cast makes of a weight and not the weight."""
+    for position, name in enumerate(node.input):
+        node.input[position] = made.get(name, name)
+    return node
 
 
 def _with_remark(node: onnx.NodeProto, remarks: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:

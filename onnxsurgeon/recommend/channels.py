@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxsurgeon.errors import SurgeryError
+from onnxsurgeon.graph.behind_pool import pooled
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgery import InsertIdentity, Surgery, operate
+from onnxsurgeon.surgery import InsertBehindPool, InsertIdentity, Surgery, operate
 
 DEEPEST = 4  # a segment with this many convolutions gets no further one
 AT_ONCE = 2  # convolutions that are put into one segment at a time
@@ -30,23 +31,52 @@ def channels(network: Network) -> list[int]:
 
 
 def deeper_convolutions(network: Network) -> Iterator[tuple[list[Surgery], Network]]:
-    """Networks with convolutions more: one in every segment that can have it, one or two in the last, and none."""
+    """Networks with convolutions more, and the surgeries.
+
+    One in every segment that can have it, one or two in the last, and none; and where the last pool has no convolution
+    behind it, one or two there, and one there and in every segment.
+    """
     segments = [number for number, segment in enumerate(network.segments) if segment.is_convolution]
     open_ones = [number for number in segments if _end_of(network, number) is not None]
+    within = [open_ones[-1:], open_ones[-1:] * AT_ONCE, open_ones, []]
+    behind = _last_pooled(network)
+    ways: list[tuple[bool, list[int]]] = [(False, each) for each in within]
+    if behind is not None:
+        fresh = network.place(behind)[0] + 1
+        ways += [(True, []), (True, [fresh]), (True, [*open_ones, fresh])]
     seen = set()
-    for wanted in (open_ones[-1:], open_ones[-1:] * AT_ONCE, open_ones, []):
-        if tuple(wanted) in seen:
+    for is_behind, wanted in ways:
+        if (is_behind, *wanted) in seen:
             continue
-        seen.add(tuple(wanted))
+        seen.add((is_behind, *wanted))
         surgeries: list[Surgery] = []
         deeper = network
+        if is_behind and behind is not None:
+            surgeries.append(InsertBehindPool(behind))
+            deeper = operate(deeper, surgeries[-1]).network
         for number in wanted:
             end = _end_of(deeper, number)
             if end is not None:
                 surgeries.append(InsertIdentity(end))
                 deeper = operate(deeper, surgeries[-1]).network
-        if len(surgeries) == len(wanted):
+        if len(surgeries) == len(wanted) + is_behind:
             yield surgeries, deeper
+
+
+def _last_pooled(network: Network) -> int | None:
+    """The width behind whose pool a convolution would be the last; None where one is there, or none can be."""
+    found = None
+    for i in channels(network):
+        group = network.group(i)
+        _, readers = network.layers_of(i)
+        if group.is_hidden or any(layer.geometry is not None for layer in readers):
+            continue
+        try:
+            site = pooled(network, i)
+        except SurgeryError:
+            continue
+        found = i if site.activation and site.geometry.taps > 1 else found
+    return found
 
 
 def _end_of(network: Network, number: int) -> int | None:

@@ -8,6 +8,7 @@ measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -168,27 +169,34 @@ def _by_layers(network: Network, measure: Measure, most: int | None, branch: int
     if best is None:
         return
     merge = MergeData(best[1])
-    shallower = _operated(network, [merge], measure)
-    rest = _pruned(shallower, measure(shallower), most, bounds)[0] if _is_beyond(shallower, most, bounds) else []
-    widths = {each.layer: each.units for each in rest}
-    count = count_of(shallower, widths)
+    rest, count = _rest(_operated(network, [merge], measure), measure, most, bounds)
     plan: list[Surgery] = [merge, *rest]
     yield _candidate(plan, count, f"{LAYERS}: hidden layer {best[1]} is merged into the next", branch), 0.0
 
 
 def _by_blocks(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
     """Branches of residual blocks gone, and units of what is left."""
+    for candidate, shallower in without_blocks(network, measure, branch):
+        rest, count = _rest(shallower, measure, most, bounds)
+        yield replace(candidate, parameters=count, further=(*candidate.further, *rest)), 0.0
+
+
+def without_blocks(network: Network, measure: Measure, branch: int = 0) -> Iterator[tuple[Candidate, Network]]:
+    """Candidates without branches of residual blocks, and what each leaves; one for each number of ``removals``.
+
+    ``measure`` and ``branch`` are those of ``reductions``.
+    """
     if not network.blocks:
         return
-    for surgeries, shallower in removals(network, measure(network)):
-        rest: list[Prune] = []
-        if _is_beyond(shallower, most, bounds):
-            rest = _pruned(shallower, measure(shallower), most, bounds)[0]
-        count = count_of(shallower, {each.layer: each.units for each in rest})
-        yield (
-            _candidate([*surgeries, *rest], count, f"{BRANCHES}: {len(surgeries)} without their branches", branch),
-            0.0,
-        )
+    for surgeries, left in removals(network, measure(network)):
+        reason = f"{BRANCHES}: {len(surgeries)} without their branches"
+        yield _candidate(surgeries, left.parameter_count, reason, branch), left
+
+
+def _rest(network: Network, measure: Measure, most: int | None, bounds: Bounds) -> tuple[list[Prune], int]:
+    """The prunes that a network needs still to be as small as asked, and the parameters that it then has."""
+    rest = _pruned(network, measure(network), most, bounds)[0] if _is_beyond(network, most, bounds) else []
+    return rest, count_of(network, {each.layer: each.units for each in rest})
 
 
 def _pruned(

@@ -418,6 +418,24 @@ class Costs(TypedDict):
     memory: NotRequired[int | None]
 
 
+class HeadResult(TypedDict):
+    """One of several heads of the result and of the given model, on the test split.
+
+    Attributes:
+        head: name of the output that it becomes, or of its tensor.
+        metric: name of its metric.
+        test_accuracy: the result's value of it.
+        test_loss: the result's mean loss there.
+        start_test_accuracy: the given model's value of the metric.
+    """
+
+    head: str
+    metric: str
+    test_accuracy: Accuracy
+    test_loss: Diverging
+    start_test_accuracy: Accuracy
+
+
 class Result(TypedDict):
     """The result of a run; see ``Finished``."""
 
@@ -438,6 +456,7 @@ class Result(TypedDict):
     after: Costs
     is_worse: bool
     remarks: list[str]
+    heads: NotRequired[list[HeadResult]]
     front: NotRequired[list[FrontModel]]
     is_refitted: NotRequired[bool]
     shortfall: NotRequired[str]
@@ -464,6 +483,7 @@ class Finished(Result):
         after: the costs of the result.
         is_worse: whether the result is worse than the given model by more than chance on the test rows.
         remarks: remarks on the result, in sentences.
+        heads: each of several heads apart; missing where there is one alone.
         front: with objective pareto the networks that no other dominates, as files in the run directory.
         is_refitted: whether it was trained once more on all rows, including those by which it was chosen.
         shortfall: what was asked for and not found, in words.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from onnxsurgeon.recommend.candidates import IDENTITY
 from onnxsurgeon.runs.branch import START, TRAINED
 from onnxsurgeon.runs.entry import Entry
+from onnxsurgeon.runs.events import HeadResult
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.predictions import Predictions
 
@@ -125,6 +126,7 @@ class Finish:
         remarks: remarks on the result, in sentences.
         shortfall: what was asked for and not found.
         front: with objective pareto the models of RUN/front, the largest first.
+        heads: each of several heads apart; () where there is one alone.
     """
 
     branch: int
@@ -140,6 +142,7 @@ class Finish:
     remarks: tuple[str, ...] = ()
     shortfall: str = ""
     front: tuple[Entry, ...] = ()
+    heads: tuple[HeadResult, ...] = ()
 
 
 @dataclass

@@ -76,6 +76,18 @@ def _finish(event: events.Finished) -> Finish:
         tuple(event.get("remarks", ())),
         event.get("shortfall", ""),
         tuple(map(_front, event.get("front", ()))),
+        tuple(map(_head, event.get("heads", ()))),
+    )
+
+
+def _head(head: events.HeadResult) -> events.HeadResult:
+    """One of several heads; each entry is checked as it is read."""
+    return events.HeadResult(
+        head=head["head"],
+        metric=head["metric"],
+        test_accuracy=head["test_accuracy"],
+        test_loss=head["test_loss"],
+        start_test_accuracy=head["start_test_accuracy"],
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,20 @@ from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ensemble import require_ensemble
-from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.misread import require_reading
 from onnxsurgeon.surgeon.own_settings import AUTO
+from onnxsurgeon.surgeon.registry import SEARCHES
+from onnxsurgeon.surgeon.remarks import little_evidence
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
 from onnxsurgeon.surgeon.teaching import Teaching
 from onnxsurgeon.surgeon.workers import Workers
+from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.augmentation import require_images
 from onnxsurgeon.training.choose import make_engine
 from onnxsurgeon.training.engine import Engine
@@ -187,15 +191,23 @@ def split_rows(teaching: Teaching) -> Splits:
     teaching.require_test_rows()
     rows, held_out = dataset.hold_out()
     train, validation = teaching.prepared("train", rows), teaching.prepared("validation", held_out)
+    notes = (*notes, *_little_evidence(teaching.settings, validation, is_held_out=dataset.validation is None))
     return Splits(
         train,
         validation,
         dataset.validation is None,
         rows.rows,
-        lambda: teaching.prepared("test", dataset.test),
+        partial(teaching.prepared, "test", dataset.test),
         (*notes, *teaching.notes),
         classes,
     )
+
+
+def _little_evidence(settings: SurgeonSettings, rows: Examples, *, is_held_out: bool) -> Iterator[str]:
+    """Say it before a run where the rows that decide are too few for what is asked for."""
+    found = little_evidence(settings, rows.rows, is_held_out)
+    if found and settings.heeds_wishes and all(task.loss != SQUARED for task in rows.tasks):
+        yield found
 
 
 def opening(surgeon: Surgeon, splits: Splits, start: Start, other_versions: Sequence[str]) -> Run:

@@ -23,9 +23,9 @@ def bytes_as_written(network: Branch | Network, name: str = RESULT) -> int:
 
 
 def bytes_of_parameters(network: Network) -> int:
-    """Bytes of the trainable values alone, in the file's own types."""
-    kinds = network.once([segment.file_dtype for segment in network.segments for _ in segment.parameters()])
-    pairs = zip(network.parameters(), kinds, strict=True)
+    """Bytes of the trainable values alone, in the types in which the file holds them."""
+    kinds = [segment.held_dtype(*each) for segment in network.segments for each in segment.parameters()]
+    pairs = zip(network.parameters(), network.once(kinds), strict=True)
     return sum(values.size * kind.itemsize for (_, values), kind in pairs)
 
 
@@ -42,5 +42,6 @@ def parameters_within(limit: int, network: Branch | Network) -> int:
     change the graph and its metadata a little, so the result has to be measured.
     """
     bare = network.network if isinstance(network, Branch) else network
-    width = max(segment.file_dtype.itemsize for segment in bare.segments)
-    return (limit - bytes_besides_parameters(network)) // width
+    width = max((segment.held or segment.file_dtype).itemsize for segment in bare.segments)
+    wider = bytes_of_parameters(bare) - width * bare.parameter_count  # biases of weights that are held in less
+    return (limit - bytes_besides_parameters(network) - max(0, wider)) // width

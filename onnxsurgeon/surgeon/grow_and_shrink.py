@@ -25,11 +25,12 @@ from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
-from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
-from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
+from onnxsurgeon.surgeon.front_search import FEWEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.own_settings import GROW_AND_SHRINK, GrowAndShrinkSettings
+from onnxsurgeon.surgeon.paced_search import SEGMENT
+from onnxsurgeon.surgeon.registry import register
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 
@@ -69,7 +70,7 @@ class GrowAndShrink(FrontSearch):
             return state.branches, 0
         if search.phase == GROW:
             left = self._growth_left(state)
-            candidates = self._growths(state) if left > 0 else []
+            candidates = self._growths(state, left) if left > 0 else []
             if candidates:
                 return self._grow(state, candidates, self._growth_epochs(state, left))
             state.branches = state.branches * self._members(state)
@@ -93,9 +94,17 @@ class GrowAndShrink(FrontSearch):
             return 0
         return round(settings.growth * settings.epochs) - state.epoch
 
-    def _growths(self, state: State) -> list[Candidate]:
+    def _growths(self, state: State, left: int) -> list[Candidate]:
+        """Shapes to grow to.
+
+        A network with convolutions reaches its limit in the epochs that are left for growing, with larger steps where
+        these are few: to 200,000 parameters in 12 epochs, two of which are for growing, it came to 142,000 otherwise.
+        """
         (branch,) = state.branches
-        most = min(self._most(branch), int(self.settings.growth_factor * branch.network.parameter_count))
+        end, count, times = self._most(branch), branch.network.parameter_count, self.settings.growth_factor
+        if channels(branch.network):
+            times = max(times, (end / count) ** (1 / left) * (1 + 1e-9))
+        most = min(end, int(times * count))
         bounds = self.limits.bounds.times(self._overgrowth(self.most(branch)))
         return growths(branch.network, most, mode=self.settings.widen, branch=branch.number, bounds=bounds)
 
@@ -113,7 +122,7 @@ class GrowAndShrink(FrontSearch):
             return settings.epochs
         seconds = (settings.growth * self.deadline - self.elapsed(state)) / rounds
         size = int(settings.growth_factor * branch.network.parameter_count)
-        epochs = self._pace.epochs(size, seconds / COMPETITORS)
+        epochs = self.pace.epochs(size, seconds / COMPETITORS)
         return int(epochs) if epochs < math.inf else 1
 
     def _most(self, branch: Branch) -> int:
@@ -163,7 +172,7 @@ class GrowAndShrink(FrontSearch):
 
     def _is_to_shrink(self, state: State) -> bool:
         """Whether smaller networks than the settled one are wanted."""
-        return self.is_walk or not self.limits.admits(self._entry(state.branches[0]))
+        return self.is_walk or not self.is_allowed(state.branches[0])
 
     def _grow(self, state: State, candidates: Sequence[Candidate], epochs: int) -> tuple[list[Branch], int]:
         """Let grown networks compete; return the winner, and its epochs."""

@@ -8,9 +8,12 @@ from onnxsurgeon.graph.outputs import NO_TARGETS, READ_ON
 from onnxsurgeon.quantities import spell_share
 from onnxsurgeon.runs.footprint import spell_metric
 from onnxsurgeon.surgeon.settings import SurgeonSettings
+from onnxsurgeon.surgeon.significance import unseen_loss
+from onnxsurgeon.task import FIDELITY, R2
 
 FEW_ROWS = 1000  # rows that decide: with more than the present few, more networks could be told apart
 FEW_EPOCHS = 100
+SMALL_LOSS = 0.005  # of an accuracy, which is taken for nothing
 SLIGHT = 2  # times smaller: to ask for less than that is another wish
 
 
@@ -48,6 +51,11 @@ class Outcome:
     shortfall: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the metric counts rows that are right, and is no share of a variance."""
+        return R2 not in self.metric and FIDELITY not in self.metric
+
 
 def remarks(outcome: Outcome) -> tuple[str, ...]:
     """The remarks; the first is that the result is worse, where it is."""
@@ -59,6 +67,9 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
             f"{_one_of([*_bounds(outcome.settings), *_more(outcome)] or ['more rows to train on'])}"
         )
     lost = _lost_on_the_test_rows(outcome)
+    little = "" if outcome.is_given or lost else little_evidence(outcome.settings, outcome.rows, outcome.is_held_out)
+    if little and outcome.counts_rows:
+        said.append(little)
     if lost:
         said.append(
             f"on the {outcome.test_rows:,} test rows it {lost}; on the {outcome.rows:,} rows that decide it kept to "
@@ -79,6 +90,22 @@ def remarks(outcome: Outcome) -> tuple[str, ...]:
             "it has not seen as a validation split"
         )
     return tuple(said)
+
+
+def little_evidence(settings: SurgeonSettings, rows: int, is_held_out: bool) -> str:
+    """What the rows that decide cannot tell of an accuracy that may be lost; "" where there are enough of them.
+
+    It is for metrics that count rows that are right.
+    """
+    name, allowed = ("lose", settings.lose) if settings.lose is not None else ("tolerance", settings.tolerance)
+    if allowed is None or unseen_loss(rows) <= max(allowed, SMALL_LOSS):
+        return ""
+    more = "more rows to decide by (--validation-fraction)" if is_held_out else "more validation rows"
+    return (
+        f"only {rows:,} rows decide whether --{name} {spell_share(allowed)} is kept: one of them is {1 / rows:.1%}, "
+        f"and what loses none of them may have lost up to {unseen_loss(rows):.1%} (19 times of 20); {more} would tell "
+        "better"
+    )
 
 
 def _lost_on_the_test_rows(outcome: Outcome) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import START, Branch
 from onnxsurgeon.runs.entry import Entry
-from onnxsurgeon.runs.events import Result
-from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure
+from onnxsurgeon.runs.events import HeadResult, Result
+from onnxsurgeon.runs.footprint import Footprint, figures, measured_figure, spell_metric
 from onnxsurgeon.runs.model import RunModel
 from onnxsurgeon.runs.table import RunTable
 from onnxsurgeon.training.metrics import Metrics
@@ -100,11 +100,25 @@ class Evolved(RunTable):
             [
                 f"{self.network.topology}, {self.network.parameter_count:,} parameters: {self.run / 'best.onnx'}",
                 *(f"{each.name:<{width}}  {each.before} → {each.after}, {each.change}" for each in found),
+                *map(_told, self.heads()),
                 f"surgeries: {', '.join(self.branch.lineage) or 'none'}",
                 *self.remarks,
                 *([f"{self.shortfall}: the result comes nearest"] if self.shortfall else []),
             ]
         )
+
+    def heads(self) -> list[HeadResult]:
+        """Each of several heads of the result beside the given model's, on the test split; none where one is alone."""
+        return [
+            HeadResult(
+                head=after.head,
+                metric=after.metric,
+                test_accuracy=after.accuracy,
+                test_loss=after.loss,
+                start_test_accuracy=before.accuracy,
+            )
+            for before, after in zip(self.start.heads, self.test.heads, strict=True)
+        ]
 
     def __repr__(self) -> str:
         figures = f"validation {self.validation_accuracy:.4f}, test {self.test.accuracy:.4f}"
@@ -132,6 +146,8 @@ class Evolved(RunTable):
             is_worse=self.is_worse,
             remarks=list(self.remarks),
         )
+        if heads := self.heads():
+            found["heads"] = heads
         if self.written_front:
             found["front"] = [entry.record() for entry in self.written_front]
         if self.is_refitted:
@@ -139,3 +155,9 @@ class Evolved(RunTable):
         if self.shortfall:
             found["shortfall"] = self.shortfall
         return found
+
+
+def _told(head: HeadResult) -> str:
+    """One of several heads in a line."""
+    before, after = spell_metric(head["start_test_accuracy"]), spell_metric(head["test_accuracy"])
+    return f"  test {head['metric']} of '{head['head']}': {before} → {after}"

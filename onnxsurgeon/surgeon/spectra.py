@@ -9,7 +9,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, singular_values
 from onnxsurgeon.runs.events import Spectra, Spectrum
 from onnxsurgeon.surgery import Surgery
-from onnxsurgeon.surgery.effects import Followed, Narrowed, Preceded, Removed, Repeated
+from onnxsurgeon.surgery.effects import BehindPool, Followed, Narrowed, Preceded, Removed, Repeated
 
 # Of a longer spectrum so many values are written, evenly spaced by rank, the first and the last among them.
 VALUES = 128
@@ -31,6 +31,9 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> Spectra:
     writer = before.group(surgery.layer).writers[0]  # of several, the first stands for all
     made = after.segments[writer.segment].layers[writer.layer :]
     made = made[: 2 if isinstance(surgery.effect, Followed | Preceded) else 1]
+    if isinstance(surgery.effect, BehindPool):
+        names = {layer.names.weight for layer in before.layers}
+        made = (*made, *(layer for layer in after.layers if layer.names.weight not in names))
     old = singular_values(before.segments[writer.segment].layers[writer.layer].weight)
     return Spectra(
         layer=surgery.layer,
@@ -42,7 +45,7 @@ def spectra(before: Network, surgery: Surgery, after: Network) -> Spectra:
 def _spectrum(surgery: Surgery, i: int, layer: DenseLayer, old: Array) -> Array | None:
     """Of the ``i``-th layer in the place of one with the singular values ``old``."""
     m, n = layer.weight.shape
-    is_as_it_was = isinstance(surgery.effect, Followed) and i == 0
+    is_as_it_was = isinstance(surgery.effect, Followed | BehindPool) and i == 0
     if _is_affordable(layer.weight) or is_as_it_was:
         return singular_values(layer.weight)
     if i == 1:  # I of an inserted layer, or V_rᵀ of a factorized one

@@ -40,6 +40,11 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class BehindPool:
+    """A new layer of the same width stands behind the pool that reads the layer."""
+
+
+@dataclass(frozen=True)
 class Absorbed:
     """The layer becomes a part of the one that reads it."""
 
@@ -65,4 +70,9 @@ class Repeated:
     block: int
 
 
-Effect = Kept | Widened | Narrowed | Preceded | Followed | Absorbed | Multiplied | Removed | Repeated
+Effect = Kept | Widened | Narrowed | Preceded | Followed | BehindPool | Absorbed | Multiplied | Removed | Repeated
+REBUILT = (
+    BehindPool,
+    Removed,
+    Repeated,
+)  # after these the file is read anew, and what its segments are then is not told

@@ -15,6 +15,7 @@ import onnx
 from onnxsurgeon.choices import AUGMENTATIONS
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.errors import EngineError
+from onnxsurgeon.graph.head_names import head_names
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line, onnxruntime, provider
@@ -90,7 +91,7 @@ class LoopEngine:
                 tallies[head].add(output, labels[rows])
                 if watch:
                     watch[head].add(output, labels[rows])
-        return combined(examples.tasks, tallies, examples.rows)
+        return combined(examples.tasks, tallies, examples.rows, head_names(network))
 
     def outputs(self, network: Network, examples: Examples) -> Iterator[tuple[slice, list[Array]]]:
         """Yield the heads' outputs, (rows, …, width) each, for one part of the rows after the other; see ``Engine``."""

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
 from onnxsurgeon.data.soft import sigmoid
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import ACCURACY, BINARY, CROSS_ENTROPY, Task
+
+
+class HeadRecord(TypedDict):
+    """One of several heads' measures, as plain values; see ``HeadMetrics``."""
+
+    head: str
+    accuracy: float
+    loss: float
+    metric: str
+
+
+class MetricsRecord(TypedDict):
+    """A network's measures, as plain values; see ``Metrics``."""
+
+    accuracy: float
+    loss: float
+    rows: int
+    metric: str
+    heads: NotRequired[list[HeadRecord]]
+
+
+@dataclass(frozen=True)
+class HeadMetrics:
+    """Measures of one of several heads on one split.
+
+    Attributes:
+        head: the name of the output that it becomes, or of the head's tensor.
+        accuracy: the value of ``metric``.
+        loss: mean over the rows.
+        metric: as of ``Metrics``.
+    """
+
+    head: str
+    accuracy: float
+    loss: float
+    metric: str = ACCURACY
+
+    def record(self) -> HeadRecord:
+        """The same as plain values, for JSON."""
+        return HeadRecord(head=self.head, accuracy=self.accuracy, loss=self.loss, metric=self.metric)
 
 
 @dataclass(frozen=True)
@@ -26,12 +67,21 @@ class Metrics:
             classes are weighed.
         rows: number of rows.
         metric: "accuracy", "balanced accuracy", "R²", "agreement" or "fidelity"; "accuracy and R²" where heads differ.
+        heads: each head's own, in the order of the heads; () where there is one alone.
     """
 
     accuracy: float
     loss: float
     rows: int
     metric: str = ACCURACY
+    heads: tuple[HeadMetrics, ...] = ()
+
+    def record(self) -> MetricsRecord:
+        """The same as plain values, for JSON; "heads" are there where they are several."""
+        found = MetricsRecord(accuracy=self.accuracy, loss=self.loss, rows=self.rows, metric=self.metric)
+        if self.heads:
+            found["heads"] = [each.record() for each in self.heads]
+        return found
 
 
 class Tally(Protocol):
@@ -159,12 +209,17 @@ def tally(task: Task) -> Tally:
     return BinaryTally(task) if task.loss == BINARY else RegressionTally(task)
 
 
-def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int) -> Metrics:
-    """The metrics of a network with these heads."""
+def combined(tasks: tuple[Task, ...], tallies: list[Tally], rows: int, names: Sequence[str]) -> Metrics:
+    """The metrics of a network with these heads, called ``names``."""
     results = [each.result() for each in tallies]
     value = sum(metric for metric, _ in results) / len(results)
-    names = " and ".join(dict.fromkeys(task.metric for task in tasks))
-    return Metrics(value, sum(loss for _, loss in results) / rows, rows, names)
+    metric = " and ".join(dict.fromkeys(task.metric for task in tasks))
+    parts = [
+        HeadMetrics(name, own, loss / rows, task.metric)
+        for name, task, (own, loss) in zip(names, tasks, results, strict=True)
+    ]
+    loss = sum(loss for _, loss in results) / rows
+    return Metrics(value, loss, rows, metric, tuple(parts) if len(parts) > 1 else ())
 
 
 def correct_and_loss(logits: Array, labels: Array) -> tuple[int, float]:

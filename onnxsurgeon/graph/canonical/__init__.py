@@ -15,12 +15,14 @@ from onnxsurgeon.graph.canonical.products import explain
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, is_output
 from onnxsurgeon.graph.canonical.rewriter import PRODUCTS
 from onnxsurgeon.graph.canonical.strided import VIEW
+from onnxsurgeon.graph.canonical.windows import WINDOWS
 
 __all__ = [
     "FLOATS",
     "LAYERS",
     "PRODUCTS",
     "VIEW",
+    "WINDOWS",
     "attributes_of",
     "bias_of",
     "by_channel",

@@ -26,6 +26,7 @@ from onnxsurgeon.graph.canonical import (
     strided,
     turned,
     unfold,
+    windows,
 )
 from onnxsurgeon.graph.canonical.dense import CONVOLUTION, LAYERS
 from onnxsurgeon.graph.canonical.elementwise import OPS
@@ -65,6 +66,7 @@ PLAIN: dict[str, tuple[Rule, ...]] = {
     "Tile": (spread.own_shape,),
     "ConstantOfShape": (shapes.filled,),
     "Gather": (shapes.looked_up, strided.view),
+    "GatherND": (windows.windows,),
     "Max": (recognise.relu,),
     "Clip": (activations.clip,),
     "PRelu": (activations.prelu_slope,),

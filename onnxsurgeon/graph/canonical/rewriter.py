@@ -13,6 +13,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from onnxsurgeon.graph import makers
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical.held_by_name import pinned_tensors, untie_small_constants
 from onnxsurgeon.graph.canonical.names import label
@@ -26,7 +27,7 @@ PRODUCTS = ("Gemm", "MatMul", "Einsum", "Conv", "com.microsoft::FusedGemm", "com
 # The fewest inputs of the operators that rules look at; 1 for those that are not listed.
 INPUTS = {
     "Constant": 0,
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "PRelu", *PRODUCTS), 2),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Gather", "GatherND", "PRelu", *PRODUCTS), 2),
     "Where": 3,
 }
 
@@ -129,6 +130,12 @@ class Rewriter:
         list.append(tensor.inputs, node)
         self.touch(node, *tensor.outputs)
 
+    def release_output(self, node: gs.Node) -> None:
+        """Take the node's first output from it, for another to write; the node is to be removed then."""
+        self.steps.clear()
+        _discard(node.outputs[0].inputs, node)
+        list.__delitem__(node.outputs, 0)
+
     def become(
         self, node: gs.Node, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] | None = None
     ) -> None:
@@ -212,7 +219,7 @@ class Rewriter:
     def variable(self, like: Any, shape: Sequence[Any] | None = None) -> gs.Variable:
         """Return a new tensor of ``like``'s type, named after it."""
         self._fresh += 1
-        return gs.Variable(
+        return makers.variable(
             f"{like.name}.canonical{self._fresh}", dtype_of(like), None if shape is None else list(shape)
         )
 

@@ -27,6 +27,7 @@ from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.surgery.base import example
 from onnxsurgeon.surgery.effects import (
     Absorbed,
+    BehindPool,
     Effect,
     Followed,
     Kept,
@@ -47,6 +48,7 @@ _COLORS: dict[type[Effect], str] = {
     Widened: ORANGE,
     Narrowed: BLUE,
     Followed: "#009e73",
+    BehindPool: "#44aa99",
     Absorbed: "#cc79a7",
     Preceded: "#e69f00",
     Multiplied: "#f0e442",
