@@ -42,6 +42,10 @@ MAX_BODY_RUNS = 2**20  # nodes run inside the bodies of Loop and Scan, for the r
 MAX_DATA_BYTES = 2**29
 MAX_DATA_EXPANSION = 64
 
+# --- Runs ---------------------------------------------------------------------------------------------------------
+
+MAX_JOURNAL_BYTES = 2**28  # of a run's journal, which has some kilobytes for an epoch
+
 _lifted: ContextVar[bool] = ContextVar("onnxsurgeon.bounds.lifted", default=False)
 
 

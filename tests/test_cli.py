@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -455,8 +456,6 @@ def test_view_serves_the_model_on_this_machine(tmp_path):
 
 
 def test_interrupting_says_how_to_continue(tmp_path):
-    import signal
-
     command = [
         sys.executable,
         "-m",
@@ -522,3 +521,35 @@ def test_help_waits_for_no_library_that_it_does_not_need(arguments):
     assert done.stdout.startswith(("Usage: ", "onnxsurgeon "))
     assert "onnxsurgeon.cli.learning" in done.stderr.split()
     assert not (heavy | {"rich", "pydantic", "threadpoolctl"}) & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("module", ["typer", "onnxsurgeon.cli.learning", "onnxsurgeon.errors"])
+def test_ctrl_c_while_the_program_is_loaded_leaves_no_traceback(module):
+    """On a busy machine that takes seconds; afterwards, Ctrl-C is an exception again, which commands wait for."""
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "if len(sys.argv) == 2:\n"
+        "    sys.meta_path.insert(0, Finder())\n"
+        "try:\n"
+        "    runpy.run_module('onnxsurgeon', run_name='__main__')\n"
+        "finally:\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    done = run("data", "list")
+    assert done.returncode == 0
+    assert done.stdout.endswith("True\n")

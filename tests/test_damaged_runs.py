@@ -404,3 +404,14 @@ def test_a_branch_is_told_by_one_file(tmp_path):
     (tmp_path / "0003-prune.onnx").touch()
     with pytest.raises(RunError, match=r"branch 3 has several files, '0003-prune.onnx', '0003-widen.onnx'; the run"):
         file_of(tmp_path, 3)
+
+
+def test_a_journal_larger_than_any_run_makes_is_refused_before_it_is_read(tmp_path):
+    """Three gigabytes of zeros, which take no place on the disk: they were read whole, and more than once."""
+    run = tmp_path / "run"
+    (run / "branches").mkdir(parents=True)
+    (run / "settings.json").write_text("{}")
+    (run / "journal.jsonl").touch()
+    os.truncate(run / "journal.jsonl", 3 * 2**30)
+    with pytest.raises(RunError, match=r"journal\.jsonl: 3,221,225,472 bytes are more than such a file has"):
+        RunDirectory.open(run).lines()

@@ -379,6 +379,8 @@ def test_scale_mean_and_std_by_channel():
         prepare(create((60, 2)), COLOUR, COLOUR.train, InputOptions(mean=(1.0, 2.0)))
     with pytest.raises(DataError, match="unknown layout 'nchw'"):
         InputOptions("nchw")
+    with pytest.raises(DataError, match="a scale of 0 leaves nothing"):
+        InputOptions(scale=0.0)
     with pytest.raises(DataError, match="standard deviation of 0"):
         InputOptions(std=(0.0,))
 

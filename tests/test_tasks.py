@@ -613,3 +613,11 @@ def test_labels_that_are_no_classes_are_told_as_they_were_found(labels, found):
     network = from_model(heads_model([(3, "Softmax")]))
     with pytest.raises(DataError, match=f"expected one column of classes; {found}"):
         prepare(network, dataset(labels), dataset(labels).train)
+
+
+def test_a_single_class_is_called_so():
+    """It was "1 classes, from 'a' to 'a'"."""
+    network = from_model(heads_model([(3, "Softmax")]))
+    split = Split(X, np.zeros(ROWS, np.int64))
+    with pytest.raises(DataError, match=r"mine: a single class, 'a'; 'model' has 3, and gives them no names$"):
+        prepare(network, Dataset("mine", split, split, 1, class_labels=("a",)), split)

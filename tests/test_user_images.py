@@ -100,7 +100,7 @@ def test_images_that_cannot_be_used(folder, monkeypatch):
     save(path, (5, 4, 3))
     fails(r"dog/x\.png: expected 4 × 5 pixels, greyscale as .*cat/0\.png is; found 4 × 5 pixels, RGB")
     save(path, (5, 4, 4))
-    fails(r"dog/x\.png: expected a greyscale \(L\) or RGB image; found mode RGBA")
+    fails(r"dog/x\.png: expected a greyscale \(L\) or RGB image; found mode RGBA: save it anew, with Pillow image")
     for content in (b"", b"no image", (folder / "dog" / "0.png").read_bytes()[:60]):
         path.write_bytes(content)
         fails(r"dog/x\.png: not a readable image: ")

@@ -5,6 +5,7 @@ Commands import what they need when they run: ``onnxsurgeon --help`` must not wa
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -89,6 +90,8 @@ def _fail(error: OnnxSurgeonError | OSError) -> None:
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Evolve a trained network inside its ONNX file: smaller, faster or more accurate."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # so far, there was nothing to be ended in good order
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if version:
         typer.echo(f"onnxsurgeon {__version__}")
         raise typer.Exit

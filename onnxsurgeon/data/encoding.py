@@ -187,6 +187,12 @@ def _classes(network: Network, dataset: Dataset, head: Head, y: Array) -> Array:
     return encoded
 
 
+def _counted(names: Sequence[int | str]) -> str:
+    if len(names) == 1:
+        return f"a single class, {names[0]!r}"
+    return f"{len(names)} classes, from {names[0]!r} to {names[-1]!r}"
+
+
 def new_head(network: Network, classes: int) -> str:
     """What to do where labels are other classes than those of a network of one head; "" of several."""
     if len(network.heads) > 1 or classes < 2:
@@ -224,7 +230,7 @@ def _by_number(network: Network, dataset: Dataset, head: Head, y: Array) -> Arra
         return y.astype(np.int64, copy=False)
     if isinstance(names[0], str):
         raise DataError(
-            f"{dataset.name}: {len(names)} classes, from {names[0]!r} to {names[-1]!r}; '{network.name}' has "
+            f"{dataset.name}: {_counted(names)}; '{network.name}' has "
             f"{head.width}, and gives them no names{new_head(network, len(names))}",
             "other-classes",
         )

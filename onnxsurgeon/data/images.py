@@ -183,7 +183,11 @@ def _shape(path: Path, image: Any) -> tuple[int, ...]:
 
 def _require_mode(path: Path, image: Any) -> None:
     if image.mode not in _CHANNELS:
-        raise DataError(f"{path}: expected a greyscale (L) or RGB image; found mode {image.mode}", "unreadable-data")
+        raise DataError(
+            f"{path}: expected a greyscale (L) or RGB image; found mode {image.mode}: save it anew, with Pillow "
+            "image.convert('L') or image.convert('RGB')",
+            "unreadable-data",
+        )
 
 
 def _empty(root: Path, shape: tuple[int, ...]) -> Array:

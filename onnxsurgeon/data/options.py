@@ -44,6 +44,8 @@ class InputOptions:
             )
         if not all(math.isfinite(value) for value in (self.scale or 0.0, *self.mean, *self.std)):
             raise DataError("scale, mean and std must be finite numbers", "senseless-value")
+        if self.scale == 0:
+            raise DataError("a scale of 0 leaves nothing of the values", "senseless-value")
         if 0 in self.std:
             raise DataError("a standard deviation of 0 cannot divide", "senseless-value")
         if self.loss not in ("auto", *LOSSES):

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from onnxsurgeon.bounds import MAX_JOURNAL_BYTES, bound
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import TEMPORARY_SUFFIX, copy_model, write_bytes
 from onnxsurgeon.runs.events import JournalEvent
@@ -239,9 +240,11 @@ class RunDirectory:
         """The journal's lines; none where there is no journal yet.
 
         Raises:
-            RunError: it cannot be read, or is no regular file.
+            RunError: it cannot be read, is no regular file, or is larger than any run makes it.
         """
-        return list(read_lines(read_own_file(self.journal))) if os.path.lexists(self.journal) else []
+        if not os.path.lexists(self.journal):
+            return []
+        return list(read_lines(read_own_file(self.journal, bound(MAX_JOURNAL_BYTES))))
 
     def read_journal(self) -> list[Record]:
         """The journal's records up to the first damaged line, since a kill can cut off the last one."""
