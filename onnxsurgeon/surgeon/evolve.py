@@ -91,6 +91,7 @@ class Surgeon(ABC):
         manner: how it has its branches trained and scored.
         first_phase: the phase in which a run begins.
         races_made_rows: whether it finds out if rows that were made unasked pay; else it uses only the given ones.
+        removes_blocks: whether branches of residual blocks may go where a limit asks for it.
         run: its directory.
         settings: every hyperparameter.
         engine: trains and evaluates.
@@ -111,6 +112,7 @@ class Surgeon(ABC):
     manner: ClassVar[Manner] = Manner()
     first_phase: ClassVar[str] = GROW
     races_made_rows: ClassVar[bool] = False
+    removes_blocks: ClassVar[bool] = False
 
     run: RunDirectory
     settings: SurgeonSettings
