@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import (
     Examples,
     OptimizerState,
+    SettingsError,
     SurgeonSettings,
     SurgeryError,
     calibrate,
@@ -29,13 +30,15 @@ from onnxsurgeon.graph.without_block import last_layer
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.recommend import inspect_blocks
-from onnxsurgeon.recommend.blocks import removals
+from onnxsurgeon.recommend.blocks import barest, removals
 from onnxsurgeon.recommend.candidates import count_after
 from onnxsurgeon.recommend.growth import growths
+from onnxsurgeon.recommend.shrinking import least_count
 from onnxsurgeon.report.write import render_report
 from onnxsurgeon.runs.journal import RunDirectory, file_digest
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgeon.spectra import spectra
+from onnxsurgeon.surgeon.start import require_reachable
 from onnxsurgeon.surgery import InsertBlock, RemoveBlock, RemoveBlockData
 from onnxsurgeon.training.fit import fit
 from onnxsurgeon.training.loop import LoopEngine
@@ -482,3 +485,28 @@ def test_a_run_that_breaks_off_while_blocks_go_ends_in_the_same_bytes(idle_block
     resumed = resume(tmp_path / "run")
     assert branch_digests(resumed.run) == branch_digests(whole.run)
     assert file_digest(resumed.run / "best.onnx") == file_digest(whole.run / "best.onnx")
+
+
+def test_the_fewest_that_have_to_go_are_among_the_plans(idle_blocks):
+    """Beside 1, 2, 4 and all: of transformers only feed-forward widths are free, and all blocks are far too many."""
+    network = load(idle_blocks[0])
+    moments = Moments({}, {}, {}, {})
+    plain = [len(surgeries) for surgeries, _ in removals(network, moments)]
+    assert plain == [1, 2, 4, 6]
+    three = next(left for surgeries, left in removals(network, moments) if len(surgeries) == 2).parameter_count - 1
+    found = list(removals(network, moments, lambda left: left.parameter_count <= three))
+    assert [len(surgeries) for surgeries, _ in found] == [1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["torch-dynamo", "torch-legacy"])
+def test_limits_that_only_fewer_blocks_meet_are_no_longer_refused(name):
+    network = load(HERE / "transformers" / f"{name}.onnx")
+    by_units, by_blocks = least_count(network), least_count(barest(network))
+    assert by_blocks < by_units
+    wanted = SurgeonSettings(max_parameters=(by_units + by_blocks) // 2)
+    require_reachable(network, wanted)
+    with pytest.raises(SettingsError, match=f"has at least {by_units:,} parameters, with one unit in each"):
+        require_reachable(network, wanted, blocks=False)
+    less = replace(wanted, max_parameters=by_blocks - 1)
+    with pytest.raises(SettingsError, match=f"at least {by_blocks:,} parameters, .*without the branches of residual"):
+        require_reachable(network, less)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from onnxsurgeon.surgery.removal import own_counts
 
 # Blocks times nodes up to which ``inspect`` reads the file anew without each of them: some seconds.
 READ_AGAIN = 5_000
+FEW_BLOCKS = 16  # up to so many, the fewest that have to go are counted one by one
 AT_ONCE = 8  # blocks that a network gets more of at a time
 
 
@@ -85,23 +86,38 @@ def _report(network: Network, block: Block, saved: int, moments: Moments | None,
     return BlockReport(block.number, block.node, layers, saved, error, candidate, reason)
 
 
-def removals(network: Network, moments: Moments) -> Iterator[tuple[tuple[Surgery, ...], Network]]:
+def removals(
+    network: Network, moments: Moments, fits: Callable[[Network], bool] | None = None
+) -> Iterator[tuple[tuple[Surgery, ...], Network]]:
     """Surgeries that take out 1, 2, 4, … blocks' branches, and at last all that can go, and what each leaves.
 
     Those with the least error foretold go first; the mean stays where it goes into a bias. What is left is as after the
-    plain removals: of the size, but with other values.
+    plain removals: of the size, but with other values. Where ``fits`` is given, the fewest that leave what fits are
+    among them too: where widths alone can not be small enough, the next power of two may be far too many.
     """
     network = network.parted()
     order = _removable(network, moments)
-    count = 1
-    while order:
-        count = min(count, len(order))
+    counts = {2**power for power in range(len(order).bit_length())} | {len(order)}
+    least: int | None = None
+    for count in range(1, len(order) + 1):
+        is_sought = fits is not None and least is None and len(order) <= FEW_BLOCKS
+        if count not in counts and not is_sought:
+            continue
         surgeries, left = _performed(network, moments, order[:count])
-        if surgeries:
+        is_least = fits is not None and least is None and fits(left)
+        least = count if is_least else least
+        if surgeries and (count in counts or is_least):
             yield surgeries, left
-        if count == len(order):
-            break
-        count *= 2
+
+
+def barest(network: Network) -> Network | None:
+    """The network without every branch that can go; None where none can, or looking would take long."""
+    if not network.blocks or len(network.blocks) * len(network.frame.model.graph.node) > READ_AGAIN:
+        return None
+    network = network.parted()
+    unknown = Moments({}, {}, {}, {})
+    surgeries, left = _performed(network, unknown, _removable(network, unknown))
+    return left if surgeries else None
 
 
 def deeper_blocks(network: Network) -> Iterator[tuple[list[Surgery], Network]]:
@@ -152,7 +168,7 @@ def _performed(network: Network, moments: Moments, blocks: Sequence[Block]) -> t
             plain = operate(network, RemoveBlock(number)).network
         except SurgeryError:  # of the last layers, one is left
             continue
-        surgeries.append(_with_mean(network, moments, number, plain))
+        surgeries.append(_with_mean(network, moments, number, plain) if moments.branches else RemoveBlock(number))
         network = plain
     return tuple(surgeries), network
 

@@ -20,7 +20,7 @@ from onnxsurgeon.recommend.blocks import removals
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.ranks import factorized, spelled_ranks
 from onnxsurgeon.recommend.resources import Bounds, Budget
-from onnxsurgeon.recommend.shrinking import UNBOUNDED, widths_for
+from onnxsurgeon.recommend.shrinking import UNBOUNDED, least_count, widths_for
 from onnxsurgeon.recommend.trials import corrected
 from onnxsurgeon.surgery import (
     FactorizeData,
@@ -176,19 +176,22 @@ def _by_layers(network: Network, measure: Measure, most: int | None, branch: int
 
 def _by_blocks(network: Network, measure: Measure, most: int | None, branch: int, bounds: Bounds) -> Iterator[Plan]:
     """Branches of residual blocks gone, and units of what is left."""
-    for candidate, shallower in without_blocks(network, measure, branch):
+    for candidate, shallower in without_blocks(network, measure, branch, most):
         rest, count = _rest(shallower, measure, most, bounds)
         yield replace(candidate, parameters=count, further=(*candidate.further, *rest)), 0.0
 
 
-def without_blocks(network: Network, measure: Measure, branch: int = 0) -> Iterator[tuple[Candidate, Network]]:
+def without_blocks(
+    network: Network, measure: Measure, branch: int = 0, most: int | None = None
+) -> Iterator[tuple[Candidate, Network]]:
     """Candidates without branches of residual blocks, and what each leaves; one for each number of ``removals``.
 
-    ``measure`` and ``branch`` are those of ``reductions``.
+    ``measure``, ``branch`` and ``most`` are those of ``reductions``.
     """
     if not network.blocks:
         return
-    for surgeries, left in removals(network, measure(network)):
+    fits = None if most is None else lambda left: least_count(left) <= most
+    for surgeries, left in removals(network, measure(network), fits):
         reason = f"{BRANCHES}: {len(surgeries)} without their branches"
         yield _candidate(surgeries, left.parameter_count, reason, branch), left
 

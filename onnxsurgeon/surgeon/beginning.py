@@ -132,6 +132,7 @@ def begin(
     if settings.start == "auto" and not start.is_trained:
         require_reading(network, chosen, dataset, options)
     kind = search_for(network, settings, chosen, splits, start)
+    require_reachable(network, settings, blocks=kind.removes_blocks)
     return Beginning(network, chosen, taught_by, teaching, splits, start, kind)
 
 

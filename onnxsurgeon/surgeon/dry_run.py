@@ -29,7 +29,7 @@ from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.start import smallest_file
+from onnxsurgeon.surgeon.start import least_network, smallest_file
 from onnxsurgeon.surgeon.trainer import train_branch
 from onnxsurgeon.surgeon.workers import make_workers
 from onnxsurgeon.training.standardised import standardisable
@@ -157,7 +157,8 @@ def _epoch_seconds(surgeon: Surgeon, given: Branch, folder: Path) -> float:
 
 def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float, before: float) -> Plan:
     network, settings, splits = found.network, surgeon.settings, found.splits
-    parameters, least = network.parameter_count, least_count(network)
+    parameters, barest = network.parameter_count, least_network(network, blocks=found.kind.removes_blocks)
+    least = least_count(barest)
     smallest, largest = surgeon.sizes(given)
     pace = settings.epochs * seconds / (parameters + OVERHEAD)
     times = [pace * (smallest + OVERHEAD), pace * (largest + OVERHEAD) * surgeon.effort()]
@@ -176,7 +177,7 @@ def _plan(found: Beginning, surgeon: Surgeon, given: Branch, seconds: float, bef
         parameters,
         bytes_as_written(network),
         least,
-        smallest_file(network, least),
+        smallest_file(barest, least),
         surgeon.limit(given),
         largest,
         settings.epochs,

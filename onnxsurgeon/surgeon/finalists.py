@@ -52,7 +52,10 @@ class Finalists:
             if search.is_allowed(made) and (made.score > found[UNITS].score or not is_met):
                 found[UNITS] = made
         shallower = list(self._without_blocks())
-        ranked = sorted([*found.values(), *shallower], key=_by_score)[:FINALISTS]
+        every = [*found.values(), *shallower]
+        # Units alone may not be enough: of a transformer only the feed-forward widths are free.
+        within = [branch for branch in every if search.is_allowed(branch)]
+        ranked = sorted(within or every, key=_by_score)[:FINALISTS]
         if shallower and not any(branch in ranked for branch in shallower):
             # What a block did is missing all at once, and soon learned again: untrained, it would never win.
             ranked.append(min(shallower, key=_by_score))
@@ -102,7 +105,8 @@ class Finalists:
         measured before units go too, since then only their files say how large they are and how long they take.
         """
         search = self.search
-        for candidate, _ in without_blocks(self.base.network, search.calibrated, self.base.number):
+        most = search.most(self.base)
+        for candidate, _ in without_blocks(self.base.network, search.calibrated, self.base.number, most):
             if self._is_late:
                 return
             shallower = search.untrained(self.state, candidate, self.base)

@@ -32,6 +32,7 @@ class Surgeon(Branching, ABC):
         settings_type: a dataclass of the settings of this search alone; ``own`` is one.
         first_phase: the phase in which a run begins.
         races_made_rows: whether it finds out if rows that were made unasked pay; else it uses only the given ones.
+        removes_blocks: whether branches of residual blocks may go where a limit asks for it.
         clock: the clock of a time limit; None: it begins now, and no report follows.
         from_checkpoint: the line of the journal from which to go on; see ``runs.resumption``.
         is_extended: whether the run goes on for longer than it was made for; ``settings`` say how long.
@@ -41,6 +42,7 @@ class Surgeon(Branching, ABC):
     settings_type: ClassVar[type[OwnSettings]] = OwnSettings
     first_phase: ClassVar[str] = GROW
     races_made_rows: ClassVar[bool] = False
+    removes_blocks: ClassVar[bool] = False
 
     clock: Clock | None = None
     from_checkpoint: int | None = None

@@ -51,6 +51,7 @@ class ShrinkTrained(PruningSearch):
     name: ClassVar[str] = SHRINK_TRAINED
     settings_type: ClassVar[type[OwnSettings]] = ShrinkTrainedSettings
     races_made_rows: ClassVar[bool] = True
+    removes_blocks: ClassVar[bool] = True
     first_phase: ClassVar[str] = PRUNE
 
     def advance(self, state: State) -> tuple[list[Branch], int]:

@@ -15,6 +15,7 @@ from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.memory import peak_memory
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.graph.writer import save
+from onnxsurgeon.recommend.blocks import barest
 from onnxsurgeon.recommend.resources import memory_of, multiplications_of
 from onnxsurgeon.recommend.shrinking import least_count, prunable
 from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
@@ -30,6 +31,7 @@ BEYOND_CHANCE = 3.0  # standard errors
 LESS = 0.95  # times the loss by chance
 GAP = 0.1  # of the way from chance to a perfect metric: random weights of few classes get some of it
 ITSELF = "it is what is imitated"
+WITHOUT_BLOCKS = ", without the branches of residual blocks"
 PATIENCE = 5  # measurements of a latency that is beyond a limit, before that limit is refused
 LARGER = 1.05  # times the given size: a limit below that allows no growth
 
@@ -139,11 +141,32 @@ def smallest_file(network: Network, parameters: int) -> int:
     return bytes_besides_parameters(network) + width * parameters
 
 
-def require_reachable(network: Network, settings: SurgeonSettings) -> None:
-    """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least."""
+def least_network(network: Network, *, blocks: bool) -> Network:
+    """The network that has the least parameters with one unit in each hidden layer: with ``blocks``, without theirs."""
+    shallower = barest(network) if blocks else None
+    return network if shallower is None or least_count(shallower) >= least_count(network) else shallower
+
+
+def require_reachable(network: Network, settings: SurgeonSettings, *, blocks: bool = True) -> None:
+    """Raise SettingsError where a limit cannot be met by any widths of the network's layers; names the least.
+
+    With ``blocks``, branches of residual blocks may go too: of transformers, only the feed-forward widths are free.
+    """
     limits = Limits.of(settings, Given(network.parameter_count, 0.0))
+    try:
+        _require_reachable(network, settings, limits)
+    except SettingsError:
+        shallower = least_network(network, blocks=blocks)
+        if shallower is network:
+            raise
+        _require_reachable(shallower, settings, limits, WITHOUT_BLOCKS)
+
+
+def _require_reachable(network: Network, settings: SurgeonSettings, limits: Limits, without: str = "") -> None:
+    """Raise it for the network's widths; ``without`` says what it is without, in words."""
     least, free = least_count(network), prunable(network)
     why = "with one unit in each hidden layer that can be pruned" if free else "and no hidden layer that can be pruned"
+    why += without
     what = f"'{network.name}' has at least {least:,} parameters, {why}"
     if limits.parameters is not None and limits.parameters < least:
         name = "max-parameters" if settings.shrink is None else "shrink"
