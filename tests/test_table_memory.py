@@ -237,3 +237,15 @@ def test_a_run_on_a_matrix_resumes(tmp_path):
     record = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert record["data"]["digest"] == load_dataset(str(path), target=("y",)).digest
     assert done.test.rows == 24
+
+
+def test_classes_take_a_byte_a_row_and_a_run_keeps_no_training_rows_twice(tmp_path):
+    path = write_csv(tmp_path / "t.csv", table(120, 4))
+    network = create((5, 6, 2), seed=1)
+    data = load_dataset(str(path), target=("y",), networks=(network,))
+    examples = prepare(network, data, data.train)
+    assert examples.labels[0].dtype == np.uint8
+    np.testing.assert_array_equal(examples.labels[0], data.train.labels)
+    rest = data.but_test_rows()
+    assert (rest.train.rows, rest.validation, rest.test) == (0, None, data.test)
+    np.testing.assert_array_equal(prepare(network, rest, rest.test, tasks=examples.tasks).labels[0], rest.test.labels)

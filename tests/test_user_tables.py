@@ -332,7 +332,6 @@ def test_parquet_that_cannot_be_used(tmp_path):
         ({"a": [1.0, 2.0, np.nan], "y": [0, 1, 0]}, "row 3, column 'a': expected a number, found nothing; --impute"),
         ({"a": ["x", None, "x"], "y": [0, 1, 0]}, "row 2, column 'a': expected a text, found nothing; --impute"),
         ({"a": [1, 2, 3], "y": [0, None, 0]}, "row 2, column 'y': expected a target, found nothing"),
-        ({"a": pyarrow.array([2**64 - 1], pyarrow.uint64()), "y": [0]}, "not a readable Parquet file: Integer value"),
     ):
         write_parquet(path, **columns)
         with pytest.raises(DataError, match=rf"t\.parquet: {reason}"):
@@ -412,3 +411,16 @@ def test_csv_and_parquet_of_one_table_are_the_same_data_set(tmp_path_factory, co
     )
     for name, column in first.train.inputs.items():
         assert column.dtype == second.train.inputs[name].dtype
+
+
+@pytest.mark.parametrize("is_dictionary", [False, True])
+def test_integers_beyond_int64_are_floats_in_parquet_as_in_csv(is_dictionary, tmp_path):
+    large = [1, 2**63 + 12345, 3, 2**64 - 1] * 5
+    column = pyarrow.array(large, pyarrow.uint64())
+    write_parquet(tmp_path / "t.parquet", a=column.dictionary_encode() if is_dictionary else column, y=[0, 1] * 10)
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{a},{i % 2}\n" for i, a in enumerate(large)))
+    found = [load_dataset(str(tmp_path / f"t.{kind}"), target=("y",)) for kind in ("parquet", "csv")]
+    for data in found:
+        values = np.concatenate([split.inputs["a"] for split in data.splits])
+        assert values.dtype == np.float64
+        assert sorted(values.tolist()) == sorted(map(float, large))
