@@ -33,11 +33,11 @@ from onnxsurgeon.recommend import inspect_pruning
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgery import MergeDuplicates, Narrow, Prune
 from onnxsurgeon.surgery.proof import outputs_around, prove_group
+from tests.actors import actor
+from tests.branches import branch
 from tests.conftest import MODELS, skip_unreadable
 from tests.graphs import Graph
-from tests.test_diff import branch
-from tests.test_segments import CASES
-from tests.test_shared import actor
+from tests.segmented import CASES
 
 EXPORTS = [*sorted((MODELS / "exports").glob("*.onnx")), *sorted(Path(__file__).parent.glob("convolutions/*.onnx"))]
 STREAM = 4  # the group that the blocks of ``residual`` share

@@ -15,8 +15,7 @@ from onnxsurgeon_runner import Trainer, read_state
 
 from onnxsurgeon import InputOptions, TrainingSettings, export_trainer, load, load_dataset
 from tests.conftest import MODELS, wanted
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
-from tests.test_train_anywhere import CASES, EXPORTS, STRANGE, Case
+from tests.trainers import CASES, EXPORTS, PARITY, SETTINGS, STRANGE, Case, fresh, given, whole_epochs
 
 RUNNER = MODELS.parent / "runners" / "js"
 if not wanted("NODE") and (shutil.which("node") is None or not (RUNNER / "node_modules").is_dir()):

@@ -11,7 +11,7 @@ from onnxsurgeon import ModelError, SurgeryError, Widen, from_model, operate
 from onnxsurgeon.graph.notes import NAMED, listed
 from tests.conftest import MODELS
 from tests.graphs import Graph
-from tests.test_segments import CASES
+from tests.segmented import CASES
 
 
 def chain_of(op, count, **attributes):

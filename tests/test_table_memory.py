@@ -11,7 +11,7 @@ from onnxsurgeon import DataError, create, evolve, load_dataset, save
 from onnxsurgeon.data import foreseen
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.sheet import SheetRows
-from tests.test_foreseen import refused
+from tests.foreseen import refused
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

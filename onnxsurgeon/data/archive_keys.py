@@ -1,4 +1,4 @@
-"""The keys of an .npz archive: which arrays are the inputs of each split, by name, and which its labels."""
+"""What the arrays of an .npz archive are by their keys: of which split, and inputs, by which name, or labels."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Branching:
         draw: int = 0,
     ) -> int:
         """Tell of a surgery that is about to be tried; return the number of the branch that it will make."""
-        number, state.next_number = state.next_number, state.next_number + 1
+        number = state.new_number()
         self.tell(
             events.Proposed(
                 event="proposed",
@@ -182,7 +182,7 @@ class Branching:
         start, stop = self.window(state, epochs)
         jobs = []
         for position, branch in enumerate(branches):
-            number, state.next_number = state.next_number, state.next_number + 1
+            number = state.new_number()
             same = replace(branch, number=number, parent=branch.number, surgery="identity", score=0.0)
             parameters, member = branch.network.parameter_count, position if are_members else 0
             others = self.job_options(state)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.external import size_on_disk
-from onnxsurgeon.runs.branch import START, Branch, read_branch
+from onnxsurgeon.runs.branch import Branch, given_file, read_branch
 from onnxsurgeon.runs.checkpoint import REFIT, State, require_unchanged
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
@@ -33,7 +33,7 @@ def ended(
     ``classes`` are the names of each head's classes. RUN/front is written where the front is the objective.
     """
     watch = watchers(test_rows.tasks, test_rows.rows, classes)
-    given = read_branch(surgeon.run.branches / f"0000-{START}.onnx")
+    given = read_branch(given_file(surgeon.run.branches))
     test, scores = with_row_scores(state.best.network, surgeon.engine, test_rows, watch)
     start, start_scores = with_row_scores(given.network, surgeon.engine, test_rows)
     is_teacher = start.accuracy >= ITSELF and any(task.imitates for task in test_rows.tasks)
@@ -101,7 +101,7 @@ def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
     """The front within the limits, written to RUN/front; empty where it is not the objective."""
     if surgeon.settings.objective != "pareto":
         return ()
-    limits = Limits.of(surgeon.settings, _relative(read_branch(surgeon.run.branches / f"0000-{START}.onnx")))
+    limits = Limits.of(surgeon.settings, _relative(read_branch(given_file(surgeon.run.branches))))
     names: dict[str, str] = {}
     found = []
     for entry in filter(limits.admits, state.front):

@@ -71,7 +71,7 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
     stop = round(settled.history[-1].epoch * per_epoch)
     jobs = []
     for member in range(count):
-        number, state.next_number = state.next_number, state.next_number + 1
+        number = state.new_number()
         copy = replace(
             root, number=number, parent=settled.number, surgery="refit", history=settled.history, score=settled.score
         )

@@ -15,11 +15,11 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.recommend.shrinking import least_count, shrinkage
 from onnxsurgeon.runs.branch import (
     RECUPERATED,
-    START,
     TRAINED,
     Branch,
     Measurement,
     digests,
+    given_file,
     read_branch,
     write_branch,
 )
@@ -45,7 +45,7 @@ class FrontSearch(PacedSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.latencies = Latencies(self.run.branches / f"0000-{START}.onnx")
+        self.latencies = Latencies(given_file(self.run.branches))
         self._fast_enough: dict[int, int] = {}
         self._moments: tuple[Network, Moments] | None = None
         self._within: tuple[Network, int] | None = None
@@ -55,7 +55,7 @@ class FrontSearch(PacedSearch):
     @cached_property
     def given_branch(self) -> Branch:
         """The given model, measured."""
-        return read_branch(self.run.branches / f"0000-{START}.onnx")
+        return read_branch(given_file(self.run.branches))
 
     @cached_property
     def given(self) -> Given:

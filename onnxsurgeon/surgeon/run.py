@@ -15,7 +15,7 @@ from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.runs.branch import START, Branch, write_branch
+from onnxsurgeon.runs.branch import START, Branch, given_file, write_branch
 from onnxsurgeon.runs.checkpoint import require_given, restored
 from onnxsurgeon.runs.events import Finished
 from onnxsurgeon.runs.journal import RunDirectory
@@ -208,7 +208,7 @@ def resume(
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
     require_given(last.kept, run.branches)
-    network = load(run.branches / f"0000-{START}.onnx")
+    network = load(given_file(run.branches))
     chosen = make_engine(engine, device, network, settings)
     clock = clock or Clock(time.perf_counter())
     with make_workers(workers, training_progress) as pool, tracking:

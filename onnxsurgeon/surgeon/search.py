@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs import events
-from onnxsurgeon.runs.branch import START, TRAINED, Branch, Measurement, read_branch, write_branch
+from onnxsurgeon.runs.branch import TRAINED, Branch, Measurement, given_file, read_branch, write_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, CyclePosition, State, checkpoint, restored, resumed
 from onnxsurgeon.runs.resumption import rewind
 from onnxsurgeon.surgeon.branching import Branching
@@ -63,7 +63,7 @@ class Surgeon(Branching, ABC):
             EngineError: training failed, or the given model's weights became NaN.
             RunError: the run directory was changed from outside.
         """
-        given = load(self.run.branches / f"0000-{START}.onnx")
+        given = load(given_file(self.run.branches))
         self.context = replace(self.context, free=standardisable(given))
         self.workers.begin(self.context, self.run.path)
         last = rewind(self.run, self.from_checkpoint)
@@ -126,7 +126,7 @@ class Surgeon(Branching, ABC):
 
     def _start(self) -> State:
         """Measure the given model, which is branch 0."""
-        branch = read_branch(self.run.branches / f"0000-{START}.onnx")
+        branch = read_branch(given_file(self.run.branches))
         metrics = self.engine.evaluate(branch.network, self.validation)
         measurement = Measurement(0, 0.0, TRAINED, metrics.accuracy, metrics.loss)
         branch = replace(branch, history=(measurement,))

@@ -46,7 +46,7 @@ WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is 
 
 @register
 class ShrinkTrained(PruningSearch):
-    """The search for trained starts; see the module."""
+    """The search for trained starts: prune without training, let the best plans race, train the winner in cycles."""
 
     name: ClassVar[str] = SHRINK_TRAINED
     settings_type: ClassVar[type[OwnSettings]] = ShrinkTrainedSettings

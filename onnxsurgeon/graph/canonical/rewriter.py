@@ -2,6 +2,8 @@
 
 onnx-graphsurgeon's own lists compare whole nodes at every removal; these edits go by identity, and each touches only
 the nodes next to it, so that a graph of 100,000 nodes is rewritten in linear time.
+
+One file: a class whose edits all keep the same lists of readers, writers and nodes in step.
 """
 
 from __future__ import annotations
