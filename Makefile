@@ -2,9 +2,9 @@
 # site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
-# Three for two cores: many tests wait for a process of theirs. Each has a part of the tests at first, in order, so that what
-# a module prepares is prepared once.
-WORKERS ?= 3
+# Four for two cores: many tests wait, for a process of theirs, a page or a server. Each has a part of the tests at first, in
+# order, so that what a module prepares is prepared once.
+WORKERS ?= 4
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 # Into the environment of the target, by the pip of .venv-pip.
 INSTALL = .venv-pip/bin/python -m pip --python $(@D)/bin/python install -qq --disable-pip-version-check --no-compile
@@ -25,25 +25,30 @@ demo-page: .venv-demo/installed runners/js/node_modules/installed
 serve-demo: demo-page
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory build/demo-page 8000
 
-test: test-current test-training
+# Tests that touch no ONNX Runtime would say the same beside the other one: those are left out that just now passed beside
+# the current one without (tests/once.py).
+test: test-current
+	@$(MAKE) --no-print-directory test-training LEFT_OUT='--leave-out-untouched $(UNTOUCHED)'
+
+UNTOUCHED := build/untouched.txt
 
 test-current: .venv-test/installed
-	.venv-test/bin/python $(PYTEST)
+	.venv-test/bin/python $(PYTEST) -p tests.once --untouched $(UNTOUCHED)
 
 # What these test runs in Node and in a browser, by runtimes of their own.
 JAVASCRIPT := tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py tests/test_demo_page.py \
   tests/test_train_anywhere_speed.py tests/test_accessibility.py
-# Tested once, beside the current ONNX Runtime: these, the pages of how-tos, and the tools that measure speed. What their
-# commands call is tested beside both.
-ONCE := $(JAVASCRIPT) tests/test_howto.py tests/test_benchmark.py tests/test_compare_search.py tests/test_gallery.py
+# Tested once, beside the current ONNX Runtime: these, README and the pages of how-tos, the tools that measure speed, and how
+# it is seen which other tests need not be run twice. What their commands call is tested beside both.
+ONCE := $(JAVASCRIPT) tests/test_readme.py tests/test_howto.py tests/test_benchmark.py tests/test_compare_search.py tests/test_gallery.py tests/test_once.py
 
 # The training build of ONNX Runtime has wheels for Linux on x86-64 and Python up to 3.12 only.
 test-training: .venv-training/installed
 	@if [ -e .venv-training/no-wheel ]; then \
 	  echo "left out: no wheel of $(TRAINING) for this platform and Python"; \
 	else \
-	  echo .venv-training/bin/python $(PYTEST) $(ONCE:%=--ignore=%); \
-	  .venv-training/bin/python $(PYTEST) $(ONCE:%=--ignore=%); \
+	  echo .venv-training/bin/python $(PYTEST) -p tests.once $(LEFT_OUT) $(ONCE:%=--ignore=%); \
+	  .venv-training/bin/python $(PYTEST) -p tests.once $(LEFT_OUT) $(ONCE:%=--ignore=%); \
 	fi
 
 # The tutorials train in PyTorch, Keras and scikit-learn, which nothing else here needs but the measuring tools, whose
@@ -96,9 +101,9 @@ compare: .venv-compare/installed
 docs: .venv-docs/installed
 	.venv-docs/bin/python tools/build_docs.py
 
-# DOCS: the site is there, and its tests may not be skipped.
+# DOCS: the site is there, and its tests may not be skipped. What the pages say is tested by `make test`.
 test-docs: docs
-	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_docs.py tests/test_site.py
+	DOCS=1 .venv-docs/bin/python -m pytest -q tests/test_site.py
 
 # The wheel in an empty environment: all files there, metadata in order, usable, types seen from outside.
 wheel:

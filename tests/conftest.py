@@ -112,6 +112,18 @@ def need(module, *, everywhere=False):
     return pytest.importorskip(module)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Flushing is left out, in this process: only a power failure could tell, and a run waits for dozens of them."""
+
+    def looked_at(file):
+        os.fstat(file if isinstance(file, int) else file.fileno())  # what is closed is refused as ever
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", looked_at)
+        yield
+
+
 @pytest.fixture
 def two_blas_threads():
     """BLAS has two threads, as on a user's machine, not the one of the tests."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from onnxsurgeon import SurgeonSettings, create, evolve, save
 from onnxsurgeon.runs import journal
-from onnxsurgeon.surgeon import evolve as algorithm
+from onnxsurgeon.surgeon import branching, search
 from onnxsurgeon.training.schedule import BatchSchedule
 
 SETTINGS = {
@@ -60,7 +60,7 @@ def arm(moment: str, count: int) -> None:
         step = after(count, lambda block: block)
         BatchSchedule.window = lambda *given: (step(block) for block in original(*given))
     elif moment == "surgery":
-        algorithm.operate = after(count, algorithm.operate)
+        branching.operate = after(count, branching.operate)
     elif moment == "writing":  # a temporary file is there, and not yet renamed
         Path.replace = after(count, Path.replace)
     elif moment == "journal":  # half a line is there
@@ -77,7 +77,7 @@ def arm(moment: str, count: int) -> None:
 
         journal.RunDirectory.append = append
     elif moment == "checkpoint":  # best.onnx is new, the journal does not know of it yet
-        algorithm.Surgeon._checkpoint = after(count, algorithm.Surgeon._checkpoint)
+        search.Surgeon._checkpoint = after(count, search.Surgeon._checkpoint)
     else:
         raise SystemExit(f"unknown moment {moment}")
 

@@ -1,9 +1,6 @@
 """The JavaScript runner in a browser: Python's numbers, and the accuracy that it told is that of the imported model."""
 
-import functools
 import json
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,52 +9,12 @@ from onnxsurgeon_runner import Trainer, read_state
 from onnxsurgeon import load, save
 from onnxsurgeon.training.loop import LoopEngine
 from tests.browser import Visit, browser  # noqa: F401 - a fixture
-from tests.conftest import MODELS, wanted
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
-from tests.test_train_anywhere import Case, largest_difference
+from tests.conftest import wanted
+from tests.trainer_page import RUNNER, served  # noqa: F401 (a fixture)
+from tests.trainers import PARITY, SETTINGS, Case, fresh, given, largest_difference, whole_epochs
 
-RUNNER = MODELS.parent / "runners" / "js"
 if not wanted("NODE") and not (RUNNER / "node_modules").is_dir():
     pytest.skip("needs `make runners/js/node_modules/installed`", allow_module_level=True)
-
-PAGE = """<!doctype html><meta charset="utf-8"><title>training</title><link rel="icon" href="data:,">
-<script type="module">
-import * as ort from '/node_modules/onnxruntime-web/dist/BUNDLE';
-import { Trainer } from '/src/index.js';
-window.trained = (async () => {
-  ort.env.wasm.numThreads = 1;
-  const asked = await (await fetch('/asked.json')).json();
-  const KINDS = { uint8: Uint8Array, float32: Float32Array, int32: Int32Array };
-  const read = async ({ file, dtype }) => new KINDS[dtype](await (await fetch(file)).arrayBuffer());
-  const rows = await read(asked.rows);
-  const targets = await read(asked.targets);
-  const session = asked.providers ? { executionProviders: asked.providers } : {};
-  const trainer = await Trainer.load('/trainer', { ort, session });
-  const losses = [];
-  for await (const epoch of trainer.train(rows, targets, asked.options)) losses.push(epoch.loss);
-  return { losses, metrics: await trainer.evaluate(rows, targets), state: Array.from(trainer.save()) };
-})();
-</script>"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def served(tmp_path):
-    """A folder on loopback, with the runner and the runtime in it."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "src").symlink_to(RUNNER / "src")
-    (folder / "node_modules").symlink_to(RUNNER / "node_modules")
-    (folder / "index.html").write_text(PAGE.replace("BUNDLE", "ort.wasm.bundle.min.mjs"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.mark.parametrize("optimizer", SETTINGS)

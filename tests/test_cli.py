@@ -14,40 +14,13 @@ import pytest
 
 from onnxsurgeon import SurgeonSettings, create, load, save
 from onnxsurgeon.choices import GROUPS
-from onnxsurgeon.cli import app
 from onnxsurgeon.cli.options import ReadingOptions
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.surgeon.own_settings import OWN_SETTINGS
 from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.surgery.base import usage
+from tests.command_line import QUICK, SMALL, commands
 from tests.conftest import MODELS, without_training
-
-SMALL = str(MODELS / "digits-small.onnx")
-QUICK = [
-    "--preset",
-    "corrected",
-    "--epochs",
-    "2",
-    "--initial-epochs",
-    "1",
-    "--epoch-step",
-    "1",
-    "--recuperation-batches",
-    "2",
-    "--seed",
-    "6",
-]
-
-
-def commands():
-    from typer.main import get_command
-
-    root = get_command(app)
-    for name, command in root.commands.items():
-        if hasattr(command, "commands"):
-            yield from ((name, inner) for inner in command.commands)
-        else:
-            yield (name,)
 
 
 @pytest.mark.parametrize("command", list(commands()), ids=" ".join)

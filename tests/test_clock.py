@@ -8,7 +8,7 @@ import pytest
 
 from onnxsurgeon.surgeon import clock
 from onnxsurgeon.surgeon.clock import REPORT, Clock, process_seconds
-from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.search import Surgeon
 from tests.conftest import start_model
 
 

@@ -11,8 +11,8 @@ from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.writer import to_model
+from tests.convolution_files import model, values
 from tests.graphs import node
-from tests.test_convolution_reading import model, values
 
 
 def two(first, second, activation="Relu", bias=True, rank=2, **constants):

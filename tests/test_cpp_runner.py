@@ -15,8 +15,7 @@ from onnxsurgeon_runner import Trainer, read_state, write_state
 
 from onnxsurgeon.training.artifacts import have_training
 from tests.conftest import MODELS, wanted
-from tests.test_python_runner import PARITY, SETTINGS, fresh, given, whole_epochs
-from tests.test_train_anywhere import STRANGE, Case
+from tests.trainers import PARITY, SETTINGS, STRANGE, Case, fresh, given, whole_epochs
 
 RUNNER = MODELS.parent / "runners" / "cpp"
 INCLUDE = os.environ.get("ONNXRUNTIME_INCLUDE", "")

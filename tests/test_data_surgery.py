@@ -36,8 +36,8 @@ from onnxsurgeon.surgery import (
     spell,
 )
 from onnxsurgeon.task import SQUARED, Task
+from tests.calibrated import OPS, covariance, network
 from tests.conftest import MODELS, with_bias_removed
-from tests.test_calibration import OPS, covariance, network
 
 SURGERIES = [
     FactorizeData(1, 5),

@@ -28,6 +28,7 @@ from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.runs.branch import Branch
 from onnxsurgeon.runs.selection import model_file
 from onnxsurgeon.surgery.join import join
+from tests.branches import branch, operated
 from tests.conftest import MODELS, randomised, start_model
 
 EXPORTS = MODELS / "exports"
@@ -35,17 +36,6 @@ EXPORTS = MODELS / "exports"
 
 def network(activation="Relu", sizes=(64, 20, 12, 16, 10)):
     return randomised(create(sizes, seed=1, activation=activation), scale=0.2)
-
-
-def operated(parent, *surgeries):
-    for text in surgeries:
-        parent, _ = operate(parent, parse(text))
-    return parent
-
-
-def branch(parent, *surgeries):
-    """The result as a run writes it: with its lineage among the metadata."""
-    return Branch(1, 0, "start", operated(parent, *surgeries), surgeries).stamped()
 
 
 def trained(parent, amount=0.1, seed=0):

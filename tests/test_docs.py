@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import xml.etree.ElementTree as ET
+from functools import cache
 from pathlib import Path
 
 import onnx
@@ -138,14 +139,20 @@ def test_the_table_of_surgeries_is_what_they_say_of_themselves():
 NOT_CODE = {"[tool.importlinter]", "make lint", "widen:1:8", "loop", "artifacts"}  # of docs/architecture.md
 
 
+@cache
+def words_of(package):
+    return {word for path in package.rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
+
+
 def missing_code(named):
     """Whether the package lacks what docs/architecture.md names: a file or several, a folder, a class, a function."""
     package = Path(onnxsurgeon.__file__).parent
     if "/" in named or named.endswith(".py"):
         return not any(package.glob(named))
-    words = {word for path in package.rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
     module, _, name = named.rpartition(".")
-    return name not in words if not module else not hasattr(importlib.import_module(f"onnxsurgeon.{module}"), name)
+    if not module:
+        return name not in words_of(package)
+    return not hasattr(importlib.import_module(f"onnxsurgeon.{module}"), name)
 
 
 def test_what_the_architecture_page_names_exists():

@@ -35,8 +35,8 @@ from onnxsurgeon.surgeon.score import paper_score
 from onnxsurgeon.surgery import SURGERIES
 from onnxsurgeon.training.artifacts import have_training
 from tests.conftest import MODELS, needs_training, start_model
+from tests.described import describe
 from tests.killed_run import SETTINGS
-from tests.test_graph import describe
 
 SHORT = SurgeonSettings.from_preset("corrected", **SETTINGS)
 

@@ -15,8 +15,7 @@ from onnxsurgeon.deploy.operators import WEBGPU
 from onnxsurgeon.training import dropout as engines
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.loop import LoopEngine
-from tests.test_python_runner import given
-from tests.test_train_anywhere import CASES, SCHEMA, SEED, Case, largest_difference
+from tests.trainers import CASES, SCHEMA, SEED, Case, given, largest_difference
 
 UNITS, INPUTS = 0.25, 0.1
 

@@ -7,32 +7,19 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tracemalloc
 import zipfile
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from onnxsurgeon import DataError, create, load_dataset
+from onnxsurgeon import create, load_dataset
 from onnxsurgeon.bounds import MAX_DATA_BYTES, MAX_DATA_EXPANSION, lifted
 from onnxsurgeon.cli import main
 from onnxsurgeon.data import foreseen
 from tests.conftest import MODELS
+from tests.foreseen import MB, little_memory, refused
 
 SMALL = str(MODELS / "digits-small.onnx")
-MB = 2**20
-
-
-@contextmanager
-def little_memory(most=48 * MB):
-    """What is inside must not take more memory than this."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 def header(shape, descr="<f4", version=(1, 0)):
@@ -60,12 +47,6 @@ def bomb(path, shape, *, itemsize=4, descr="<f4", labels=None):
         np.save(buffer, labels)
         archive.writestr("y.npy", buffer.getvalue())
     return path
-
-
-def refused(data, reason, *networks, **options):
-    with little_memory(), pytest.raises(DataError, match=reason) as error:
-        load_dataset(str(data), networks=networks or (create((64, 10, 10)),), **options)
-    assert str(error.value).isprintable()
 
 
 def test_rows_of_another_size_are_refused_before_they_are_decoded(tmp_path):

@@ -82,6 +82,14 @@ TO3 = {"to3": ints(-1, 2, 3)}
 BACK = [n("Flatten", "u", "z")]
 # name → (nodes, constants, width, the glue's ops in RULES that must come up)
 CASES = {
+    "Sum: two paths": ([n("Tanh", "h", "t"), n("Sum", "h t", "z")], {}, 6, {"Add"}),
+    "Sum: three paths, one of them twice": ([n("Tanh", "h", "t"), n("Sum", "h t t", "z")], {}, 6, {"Add"}),
+    "Sum: a column, a constant and two paths": (
+        [n("MatMul", "h C", "s"), n("Tanh", "h", "t"), n("Sum", "s c t h", "z")],
+        {"C": ONE_COLUMN, "c": ROW},
+        6,
+        {"Add"},
+    ),
     "Add: two paths": ([n("Tanh", "h", "t"), n("Add", "h t", "z")], {}, 6, {"Add"}),
     "Add: x + x": ([n("Add", "h h", "z")], {}, 6, {"Add"}),
     "Add: feature on the left": (
@@ -345,6 +353,7 @@ READ_AS = {
     "Concat": {"Concat", "Tile", "Expand"},
     "Einsum": {"Einsum", "MatMul"},
     "Affine": {"BatchNormalization"},
+    "Add": {"Add", "Sum"},
 }
 
 

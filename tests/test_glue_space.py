@@ -405,7 +405,8 @@ def test_what_cannot_be_trained_through_says_why(reason):
 
 def test_every_op_of_space_is_tested():
     in_files = {node.op_type for _, nodes, *_ in CASES.values() for node in nodes}
-    assert set(glue_space.READERS) - in_files == {"Conv", "Upsample", "GroupNormalization"}
+    made = {"Windows"}  # no file has it: tests/test_windows.py has the pools that are read as it
+    assert set(glue_space.READERS) - in_files - made == {"Conv", "Upsample", "GroupNormalization"}
     assert {case[4] for case in CASES.values()} >= set(rules.RULES) - {"Conv"}
     assert set(rules.RULES) == set(rules.FORWARD)
     assert not set(rules.RULES) & set(general_rules.RULES)

@@ -12,6 +12,7 @@ from onnxsurgeon.graph.files import read_model, write_model
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.runtime import run, session
 from tests.conftest import MODEL_FILES, as_float64
+from tests.described import describe
 from tests.graphs import node
 
 RNG = np.random.default_rng(0)
@@ -416,19 +417,6 @@ def test_a_weight_that_another_node_reads_too_is_left_to_it():
     network = from_model(model)
     np.testing.assert_allclose(run(to_model(network), {"x": X})[0], run(model, {"x": X})[0], rtol=1e-6)
     assert network.layers[1].names.bias == "Q_"
-
-
-def describe(model):
-    """Everything outside the dense chain that must survive."""
-    return {
-        "inputs": [value.SerializeToString() for value in model.graph.input],
-        "outputs": [value.SerializeToString() for value in model.graph.output],
-        "opsets": sorted((entry.domain, entry.version) for entry in model.opset_import),
-        "ir": model.ir_version,
-        "metadata": [(entry.key, entry.value) for entry in model.metadata_props],
-        "docs": (model.doc_string, model.graph.doc_string, model.graph.name, model.domain, model.model_version),
-        "producer": (model.producer_name, model.producer_version),
-    }
 
 
 @pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import (
     Dataset,
@@ -20,6 +20,7 @@ from onnxsurgeon import (
     from_model,
     load,
     operate,
+    parse,
     pruning_errors,
 )
 from onnxsurgeon.comparison.lineage import kinship
@@ -29,13 +30,14 @@ from onnxsurgeon.graph.reader import METADATA_PREFIX
 from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.perform import draw_sample, perform
 from onnxsurgeon.recommend import inspect_pruning
+from onnxsurgeon.runtime import run
 from onnxsurgeon.surgery import MergeDuplicates, Narrow, Prune
 from onnxsurgeon.surgery.proof import outputs_around, prove_group
+from tests.actors import actor
+from tests.branches import branch
 from tests.conftest import MODELS, skip_unreadable
 from tests.graphs import Graph
-from tests.test_diff import branch
-from tests.test_segments import CASES
-from tests.test_shared import actor
+from tests.segmented import CASES
 
 EXPORTS = [*sorted((MODELS / "exports").glob("*.onnx")), *sorted(Path(__file__).parent.glob("convolutions/*.onnx"))]
 STREAM = 4  # the group that the blocks of ``residual`` share
@@ -323,3 +325,31 @@ def test_a_residual_net_becomes_half_as_large_with_its_stream(cli, tmp_path):
     assert smaller.parameter_count <= given.parameter_count / 2
     assert smaller.group(smaller.group_count).units < 12
     assert smaller.frame.notes == ()
+
+
+@pytest.mark.parametrize("way", ["ones", "twos", "a constant expanded", "ones for all steps"])
+def test_a_constant_that_the_file_lays_out_to_a_number_of_units_holds_it(way):
+    """The trunk sees ones as nothing and twos as a scalar, so surgeries wrote models whose Mul did not fit."""
+    g = Graph()
+    g.dense("a", "x", "ha", 4, 8)
+    g.op("Relu", "ha", "ra")
+    g.dense("b", "x", "hb", 4, 8)
+    g.op("Sigmoid", "hb", "rb")
+    g.const(shape=np.array([1, 1] if "steps" in way else [1, 8]), two=np.full((1, 1), 2, "f"))
+    if way == "a constant expanded":
+        g.op("Expand", "two shape", "laid")
+    else:
+        value = helper.make_tensor("v", TensorProto.FLOAT, [1], [2.0 if way == "twos" else 1.0])
+        g.op("ConstantOfShape", "shape", "laid", value=value)
+    g.op("Mul", "ra laid", "scaled", name="scale")
+    g.op("Mul", "scaled rb", "gated", name="gate")
+    g.dense("c", "gated", "y", 8, 3)
+    model = g.model()
+    network = from_model(model)
+    if "steps" in way:  # a size of 1 fits any number
+        x = np.random.default_rng(0).standard_normal((9, 4)).astype("f")
+        made = operate(network, parse("widen:1:3"), np.random.default_rng(0)).network
+        np.testing.assert_allclose(run(to_model(made), {"x": x})[0], run(model, {"x": x})[0], atol=1e-5)
+    else:
+        assert network.group_count == 0
+        assert any("the widths of 'a', 'b' stay" in note for note in network.frame.notes)

@@ -24,8 +24,8 @@ from onnxsurgeon.graph.equivalence import chain_outputs, compare_chains
 from onnxsurgeon.surgery import Grow
 from onnxsurgeon.surgery.grow import steepest
 from onnxsurgeon.task import SQUARED, Task
+from tests.calibrated import OPS, network
 from tests.conftest import as_float64, with_bias_removed
-from tests.test_calibration import OPS, network
 
 
 @pytest.fixture(scope="module")

@@ -407,7 +407,8 @@ def test_a_softmax_at_each_position_wants_a_class_for_each(tmp_path):
     network = from_model(g.model())
     np.savez(tmp_path / "d.npz", x=np.repeat(X[:, None], 5, axis=1), y=np.ones((300, 5, 3), "f") / 3)
     data = load_dataset(str(tmp_path / "d.npz"))
-    with pytest.raises(DataError, match=r"'model' ends in a Softmax; expected a class for each position$"):
+    told = r"'model' ends in a Softmax; expected a class for each position; found float32 \(5, 3\) a row$"
+    with pytest.raises(DataError, match=told):
         prepare(network, data, data.test)
 
 

@@ -33,3 +33,10 @@ def test_no_two_files_give_the_same_reason_and_no_short_one_gives_any():
     reasons = [reason(path) for path in LONG]
     assert len(set(reasons)) == len(LONG) > 0
     assert [path.name for path in FILES if path not in LONG and reason(path)] == []
+
+
+def test_no_test_module_imports_from_another():
+    """What several share is in a module of its own beside them, so that each can be changed, and run, alone."""
+    tests = Path(__file__).parent
+    pattern = re.compile(r"^\s*(?:from|import) tests\.(test_\w+)", re.MULTILINE)
+    assert {path.name: found for path in tests.glob("*.py") if (found := pattern.findall(path.read_text()))} == {}

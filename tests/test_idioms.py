@@ -204,6 +204,26 @@ def test_a_conversion_of_colours_may_have_an_offset():
     assert len(network.frame.notes) == 1
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+def test_a_conversion_of_colours_may_be_a_convolution(rank):
+    """RGB to YUV as a 1 × 1 Conv, as image pipelines are exported; it was trained, and its channels pruned."""
+    matrix = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], "f")
+    space = (2,) * (rank - 2)
+    values = {"yuv": matrix.reshape(3, 3, *(1 for _ in space)), "flat": np.array([0, -1])}
+    values |= {
+        "W": RNG.standard_normal((3 * 2 ** (rank - 2), 5)).astype("f"),
+        "V": RNG.standard_normal((5, 4)).astype("f"),
+    }
+    nodes = [n("Conv", "x yuv", "c"), n("Reshape", "c flat", "r"), n("MatMul", "r W", "h"), n("Relu", "h", "a")]
+    network = from_model(build([*nodes, n("MatMul", "a V", "y")], ("batch", 3, *space), values, y=("batch", 4)))
+    assert network.topology == f"{3 * 2 ** (rank - 2)}-5-4"
+    told = "'Conv_c' stays as it is: it is no trained layer but a conversion of colours"
+    assert len([note for note in network.frame.notes if note.startswith(told)]) == 1
+    values["yuv"] = RNG.standard_normal((3, 3, *(1 for _ in space))).astype("f")  # and others are layers
+    network = from_model(build([*nodes, n("MatMul", "a V", "y")], ("batch", 3, *space), values, y=("batch", 4)))
+    assert network.topology.startswith("c3-c3+")
+
+
 def scattered():
     return np.abs(np.random.default_rng(0).standard_normal((33, 10))) * (
         np.random.default_rng(1).random((33, 10)) < 0.3

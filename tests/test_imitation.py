@@ -49,7 +49,7 @@ from onnxsurgeon.training.predictions import watchers
 from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.teaching import head_outputs, imitating
 from tests.conftest import as_float64, branch_digests, killed_and_resumed, needs_training, randomised, start_model
-from tests.test_tasks import heads_model
+from tests.several_heads import heads_model
 
 RNG = np.random.default_rng(0)
 ROWS = 40

@@ -1,5 +1,6 @@
 """Convolutions behind pools: exact, known by name, and trained and grown like any other."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsurgeon import create_convolutional, load, operate, save
-from onnxsurgeon.comparison.lineage import kinship
+from onnxsurgeon import SurgeonSettings, create_convolutional, evolve, load, operate, resume, save
+from onnxsurgeon.comparison.lineage import kinship, lineage_of
 from onnxsurgeon.errors import ModelError, SurgeryError
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.recommend import growth
+from onnxsurgeon.report.write import render_report
 from onnxsurgeon.runs.branch import Branch
+from onnxsurgeon.runs.journal import file_digest
 from onnxsurgeon.runtime import run
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgery import InsertBehindPool, InsertIdentity, Widen
 from onnxsurgeon.training.state import OptimizerState
+from tests.conftest import branch_digests
 
 START = create_convolutional("28x28x1-c8-p-c16-p-10", seed=1)
 FILES = sorted((Path(__file__).parent / "convolutions").glob("*.onnx"))
@@ -229,3 +234,21 @@ def test_it_is_written_and_told_on_the_command_line(cli, tmp_path):
     assert code == 2
     assert "has no hidden layer 3" in err
     assert not (tmp_path / "no.onnx").exists()
+
+
+def test_a_search_that_puts_convolutions_behind_pools_is_told_and_resumed(tmp_path, monkeypatch):
+    """Where every other shape is dear; a run that goes on from its growth ends in the same bytes."""
+    monkeypatch.setattr(growth, "DEAR", 0)
+    save(create_convolutional("8x8x1-c2-p-10", seed=1), tmp_path / "start.onnx")
+    settings = SurgeonSettings.from_preset(epochs=8, growth=0.25, max_parameters=2_000, batch_size=64)
+    done = evolve(tmp_path / "start.onnx", "digits", settings=settings, run_dir=tmp_path / "run")
+    assert any("insert_behind_pool:1" in surgery for surgery in lineage_of(load(done.run / "best.onnx")))
+    assert "behind" in load(done.run / "best.onnx").segments[1].layers[0].names.node
+    page = render_report(done.run)
+    assert b"insert_behind_pool:1" in page
+    events = (done.run / "journal.jsonl").read_text().splitlines()
+    first = next(n for n, line in enumerate(events, start=1) if '"decided"' in line)
+    shutil.copytree(done.run, tmp_path / "again")
+    again = resume(tmp_path / "again", from_checkpoint=first)
+    assert branch_digests(again.run) == branch_digests(done.run)
+    assert file_digest(again.run / "best.onnx") == file_digest(done.run / "best.onnx")

@@ -26,8 +26,8 @@ from onnxsurgeon.cli.interrupt import Interrupts
 from onnxsurgeon.cli.run_state import RunState
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon import progress as progress_module
+from tests.command_line import QUICK, SMALL
 from tests.conftest import MODELS, start_model
-from tests.test_cli import QUICK, SMALL
 
 SETTINGS = SurgeonSettings.from_preset(
     "corrected",

@@ -11,7 +11,7 @@ from onnxsurgeon import ModelError, SurgeryError, Widen, from_model, operate
 from onnxsurgeon.graph.notes import NAMED, listed
 from tests.conftest import MODELS
 from tests.graphs import Graph
-from tests.test_segments import CASES
+from tests.segmented import CASES
 
 
 def chain_of(op, count, **attributes):
@@ -398,3 +398,47 @@ def test_a_reshape_that_splits_units_over_axes_is_named(name):
     assert (
         f"the width of 'q' stays: a Reshape splits its units over several axes (node '{name or 'b'}')"
     ) in network.frame.notes
+
+
+def test_a_mean_over_units_is_no_normalisation():
+    """Behind x − mean x without a division, the note named an operator that the file has not."""
+    g = Graph()
+    g.dense("d", "x", "a", 4, 6)
+    g.op("ReduceMean", "a", "m", axes=[1])
+    g.op("Sub", "a m", "c", name="centre")
+    g.dense("e", "c", "y", 6, 3)
+    notes = from_model(g.model()).frame.notes
+    assert notes == ("the width of 'd' stays: a mean is taken over all its units (node 'centre')",)
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+def test_layers_before_a_group_normalization_are_trained_in_every_opset(opset):
+    """Of those from opset 21 on, onnx infers no shape."""
+    g = Graph()
+    g.opset = opset
+    g.const(axis=np.array([2]), gains=g.weight(6), shifts=g.weight(6))
+    g.dense("d", "x", "a", 4, 6)
+    g.op("Unsqueeze", "a axis", "u")
+    g.op("GroupNormalization", "u gains shifts", "n", num_groups=2)
+    g.op("Squeeze", "n axis", "s")
+    g.dense("e", "s", "y", 6, 3)
+    model = g.model()
+    model.ir_version = 10
+    network = from_model(model)
+    assert network.topology == "4-6+6-3"
+    assert not any("stays as it is" in note for note in network.frame.notes)
+
+
+@pytest.mark.parametrize("open_size", ["batch", "steps"])
+def test_nobody_is_advised_to_fix_the_batch(open_size):
+    """A recurrent state has the batch on its second axis; a number there would make a model for so many rows alone."""
+    g = Graph()
+    g.inputs = {"x": ("batch", 4), "state": (1, open_size, 6)}
+    g.dense("d", "x", "a", 4, 6)
+    g.op("Sin", "a", "s")  # which is not trained through
+    g.const(first=np.array([0]))
+    g.op("ReduceMean", "state", "m", axes=[0, 1], keepdims=0)
+    g.op("Add", "s m", "t")
+    g.dense("e", "t", "y", 6, 3)
+    told = [note for note in from_model(g.model()).frame.notes if "leaves the size" in note]
+    assert len(told) == (open_size == "steps")

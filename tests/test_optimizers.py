@@ -20,7 +20,7 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.graph.activations import ACTIVATIONS, Activation, prelu
 from onnxsurgeon.training.loop_graph import training_loop
-from onnxsurgeon.training.optimizers import RULES, make_optimizer
+from onnxsurgeon.training.optimizers import MAKERS, make_optimizer
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
 from onnxsurgeon.training.settings import OPTIMIZERS
 from tests.conftest import as_float64, needs_training, randomised
@@ -216,7 +216,7 @@ def test_an_update_costs_as_many_nodes_as_it_says(optimizer, nodes, decaying):
 
 
 def test_there_is_a_rule_for_every_optimizer():
-    assert tuple(RULES) == OPTIMIZERS
+    assert tuple(MAKERS) == OPTIMIZERS
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)

@@ -11,7 +11,7 @@ from onnxsurgeon_runner import Trainer, TrainerError
 
 from onnxsurgeon import InputOptions, create, export_trainer, import_state, load, load_dataset, save
 from tests.conftest import MODELS, randomised
-from tests.test_train_anywhere import EXPORTS
+from tests.trainers import EXPORTS
 
 FILES = {
     "torch-dynamo-documented.onnx": {},

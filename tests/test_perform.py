@@ -22,7 +22,7 @@ from onnxsurgeon import (
 )
 from onnxsurgeon.operating.perform import draw_sample, perform
 from onnxsurgeon.randomness import generator
-from tests.test_calibration import network
+from tests.calibrated import network
 
 SURGERIES = [Prune(1, 10), Widen(1, 3), FactorizeData(2, 4), MergeData(1)]
 

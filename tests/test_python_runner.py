@@ -15,7 +15,6 @@ from onnxsurgeon_runner import Trainer, TrainerError, order_of, rate_factor, rea
 from onnxsurgeon import (
     InputOptions,
     ModelError,
-    Network,
     TeacherModel,
     TrainingSettings,
     create,
@@ -28,38 +27,23 @@ from onnxsurgeon.deploy import state_file
 from onnxsurgeon.training.loop import LoopEngine
 from onnxsurgeon.training.rates import SCHEDULES, RateSchedule
 from tests.conftest import MODELS, randomised
-from tests.test_train_anywhere import CASES, EXPORTS, SCHEMA, STRANGE, Case, largest_difference
+from tests.trainers import (
+    EXPORTS,
+    PARITY,
+    SCHEMA,
+    SETTINGS,
+    STRANGE,
+    Case,
+    fresh,
+    given,
+    largest_difference,
+    whole_epochs,
+)
 
 RUNNER = MODELS.parent / "runners" / "python"
-PARITY = {"digits-small": (MODELS / "digits-small.onnx", {})} | {
-    name: (EXPORTS / CASES[name][0], CASES[name][1]) for name in ("residual", "regression", "binary", "multi-label")
-}
-PARITY |= {name: CASES[name] for name in ("convolutions", "transformer")}
-SETTINGS = {
-    "sgd": {"optimizer": "sgd", "learning_rate": 0.01},
-    "adamw": {"optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
-}
 
 
 ADAMW = TrainingSettings(optimizer="adamw", learning_rate=0.005)
-
-
-def fresh(model):
-    """A network, or that of a file, with new weights: a trained one's gradients are as small as what is rounded off."""
-    network, rng = model if isinstance(model, Network) else load(model), np.random.default_rng(5)
-    reach = {v.shape: np.sqrt(6 / sum(v.shape)) for _, v in network.parameters() if v.ndim == 2}
-    return network.with_parameters(
-        rng.uniform(-reach[v.shape], reach[v.shape], v.shape).astype(v.dtype) if v.ndim == 2 else np.zeros_like(v)
-        for _, v in network.parameters()
-    )
-
-
-def whole_epochs(name, case):
-    """Epochs of 500 steps at least; one of convolutions, which have the most units.
-
-    Where a unit of one row is so near 0 that rounding decides whether Relu lets it through, trainings part in earnest.
-    """
-    return -(-(80 if name == "convolutions" else 500) // -(-case.examples.rows // 16))
 
 
 def epochs_of(case, seed, epochs, size=16):
@@ -70,13 +54,6 @@ def epochs_of(case, seed, epochs, size=16):
         yield order[: full * size].reshape(full, size)
         if full * size < len(order):
             yield order[full * size :].reshape(1, -1)
-
-
-def given(case):
-    """Rows and targets as a user has them."""
-    pairs = zip(case.description["targets"], case.examples.labels, strict=True)
-    labels = [values.astype(each["dtype"]) for each, values in pairs]
-    return case.raw(), labels[0] if len(labels) == 1 else labels
 
 
 @pytest.mark.parametrize("optimizer", SETTINGS)

@@ -95,7 +95,7 @@ def test_the_two_commands_are_targets_of_the_makefile():
 
 
 def test_every_command_is_in_the_table():
-    from tests.test_cli import commands
+    from tests.command_line import commands
 
     index = (ROOT / "docs" / "index.md").read_text()
     for command in commands():

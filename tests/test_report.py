@@ -611,6 +611,17 @@ def test_the_papers_figure_is_shown_for_its_network(copy, tmp_path):
             ["c1-c8+c8-c4-c16+784-10", "prune:1:3+factorize_data:3:2+factorize_data:3:2 c1-c2-c8+c8-c3-c2-c16+784-10"],
             [{0: 4}, {1: 2, 0: 3, 2: 2}],
         ),
+        (
+            [
+                "c1-c8+c8-c4-c16+784-10",
+                "insert_behind_pool:3+insert_identity:4+widen:1:3 c1-c8+c8-c7-c16+c16-c16-c16+784-10",
+            ],
+            [{0: 4}, {0: 7, 1: 16}],
+        ),
+        (
+            ["c1-c8+c8-c4-c16+784-10", "insert_behind_pool:2+widen:2:3 c1-c8+c8-c8-c7-c16+784-10"],
+            [{0: 4}, {1: 8, 0: 7}],
+        ),
         (["8-4-2", "widen:x 8-4-9-9-2"], [{0: 4}, {1: 4, 2: 9, 3: 9}]),  # what no such surgery makes
         (["no topology"], []),
     ],

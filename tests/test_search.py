@@ -221,7 +221,7 @@ def test_what_slows_the_machine_down_does_not_make_a_model_slower(start, tmp_pat
 
 def test_latency_is_measured(start, tmp_path):
     assert latency_of(start) > 0
-    wide = create((2048, 4096, 4096, 10))
+    wide = create((1024, 2048, 2048, 10))
     save(wide, tmp_path / "wide.onnx")
     assert latency_of(tmp_path / "wide.onnx") > 5 * latency_of(start)
 
@@ -306,7 +306,7 @@ def test_a_time_limit_ends_with_the_learning_rate_at_its_end(start, tmp_path):
 def test_the_pace_is_known_before_anything_is_trained(start, tmp_path, monkeypatch, changes):
     """Ten epochs fit into the time that there is: no more are trained, from the first part of a cycle on."""
     monkeypatch.setattr(Pace, "epochs", lambda *_: 10.0)
-    done = run(start, short(epochs=1000, time_limit=3600.0, growth=0.0, **changes), tmp_path / "run")
+    done = run(start, short(epochs=100, time_limit=3600.0, growth=0.0, **changes), tmp_path / "run")
     cycles = {(e["search"]["begin"], e["search"]["end"]) for e in decided(done)}
     assert max(end - begin for begin, end in cycles) <= 10
 

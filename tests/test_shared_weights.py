@@ -48,11 +48,11 @@ from onnxsurgeon.task import SQUARED, Task
 from onnxsurgeon.training.forward import from_by_unit
 from onnxsurgeon.training.loop_graph import training_loop
 from onnxsurgeon.training.resident import arrays
+from tests.branches import branch
 from tests.conftest import MODELS, needs_training
 from tests.convolutional import loop_feeds
 from tests.graphs import Graph
-from tests.test_diff import branch
-from tests.test_train_anywhere import OPTIMIZERS, PIXELS, Case, largest_difference
+from tests.trainers import OPTIMIZERS, PIXELS, Case, largest_difference
 
 FOLDER = Path(__file__).parent / "shared_weights"
 FILES = sorted(FOLDER.glob("*.onnx"))

@@ -11,7 +11,7 @@ from onnxsurgeon import DataError, create, evolve, load_dataset, save
 from onnxsurgeon.data import foreseen
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.sheet import SheetRows
-from tests.test_foreseen import refused
+from tests.foreseen import refused
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -186,13 +186,13 @@ def test_texts_are_bounded_before_there_is_room_for_them(kind, tmp_path, monkeyp
 
 
 def test_a_long_row_fits_into_a_larger_block(tmp_path):
-    cell = "0." + "125" * 40
-    rows = [",".join([cell] * 10_000) + f",{i % 2}\n" for i in range(6)]
+    cell = "0." + "125" * 400
+    rows = [",".join([cell] * 1000) + f",{i % 2}\n" for i in range(6)]
     path = tmp_path / "t.csv"
-    path.write_text(",".join([f"c{i}" for i in range(10_000)] + ["y"]) + "\n" + "".join(rows))
+    path.write_text(",".join([f"c{i}" for i in range(1000)] + ["y"]) + "\n" + "".join(rows))
     assert len(rows[0]) > MB
-    data = load_dataset(str(path), target=("y",), networks=(create((10_000, 2)),))
-    np.testing.assert_array_equal(data.train.table[0].take(), np.full((4, 10_000), float(cell)))
+    data = load_dataset(str(path), target=("y",), networks=(create((1000, 2)),))
+    np.testing.assert_array_equal(data.train.table[0].take(), np.full((4, 1000), float(cell)))
 
 
 def test_kinds_that_show_late(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from onnxsurgeon.training.forward import make_model
 from onnxsurgeon.training.losses import LOSSES, loss_nodes
 from onnxsurgeon.training.metrics import combined, tally
 from tests.conftest import as_float64, needs_training, randomised
+from tests.several_heads import heads_model
 
 RNG = np.random.default_rng(0)
 ROWS = 40
@@ -270,30 +271,6 @@ def test_r2_below_minus_1_counts_as_minus_1():
 # What a model's outputs and the labels suggest, and the targets they become.
 
 X = RNG.standard_normal((ROWS, 5)).astype("f")
-
-
-def heads_model(heads, extra=(), outputs=(), constants=None, opset=17):
-    """x (rows, 5) → 6 → for each (width, squash) a head; ``extra`` nodes behind, of which ``outputs`` are outputs."""
-    rng = np.random.default_rng(4)
-    values = {"A": rng.standard_normal((5, 6)), "P": rng.standard_normal(6)}
-    nodes = [helper.make_node("Gemm", ["x", "A", "P"], ["h0"], name="body"), helper.make_node("Relu", ["h0"], ["h"])]
-    results = []
-    for i, (width, squash) in enumerate(heads):
-        values |= {f"B{i}": rng.standard_normal((6, width)), f"Q{i}": rng.standard_normal(width)}
-        nodes.append(helper.make_node("Gemm", ["h", f"B{i}", f"Q{i}"], [f"z{i}"], name=f"head{i}"))
-        results.append(f"z{i}")
-        if squash:
-            results[-1] = f"y{i}"
-            nodes.append(helper.make_node(squash, [f"z{i}"], [f"y{i}"], name=f"squash{i}"))
-    declared = outputs or [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", heads[i][0]]) for i, name in enumerate(results)
-    ]
-    initializers = [numpy_helper.from_array(v.astype("f"), name) for name, v in values.items()]
-    initializers += [numpy_helper.from_array(v, name) for name, v in (constants or {}).items()]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 5])
-    graph = helper.make_graph([*nodes, *extra], "heads", [x], declared, initializers)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 2)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 def dataset(labels, classes=0, class_labels=()):

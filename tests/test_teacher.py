@@ -12,7 +12,7 @@ from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.teacher import TeacherModel
 from onnxsurgeon.training.teaching import head_outputs, imitating, prepare_rows
 from tests.conftest import randomised
-from tests.test_tasks import heads_model
+from tests.several_heads import heads_model
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 5)).astype("f")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import ModelError, RunError, SurgeonSettings, create, evolve, load, resume, save
+from onnxsurgeon.cli.console import Terminal
 from onnxsurgeon.graph.files import write_bytes, write_parts
 from onnxsurgeon.graph.writer import to_parts
 from onnxsurgeon.report import write_plots, write_report
@@ -242,3 +243,14 @@ def test_nothing_is_left_of_what_cannot_be_written(tmp_path):
     with pytest.raises(RunError, match="file: cannot be written: Input/output error"):
         write_bytes(tmp_path / "file", failing(), overwrite=True)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("00", 80), ("1", 1), ("132", 132)])
+def test_a_width_of_0_is_none(columns, width, monkeypatch):
+    """Nothing at all was printed."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", "50")
+    terminal = Terminal(file=io.StringIO())
+    terminal.print("some words", soft_wrap=False)
+    assert terminal.width == width
+    assert "".join(terminal.file.getvalue().split()) == "somewords"

@@ -11,8 +11,9 @@ from onnxsurgeon.recommend import Candidate
 from onnxsurgeon.report.invocation import read_invocation
 from onnxsurgeon.runs.checkpoint import DONE
 from onnxsurgeon.runs.journal import RunDirectory
-from onnxsurgeon.surgeon.evolve import Surgeon, register, unregister
 from onnxsurgeon.surgeon.fields import OwnSettings, Range
+from onnxsurgeon.surgeon.registry import register, unregister
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgery import Widen
 from onnxsurgeon.training.settings import setting
 from tests.conftest import branch_digests, start_model

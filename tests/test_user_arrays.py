@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from onnxsurgeon import DataError, Dataset, Split, create, load_dataset, prepare
-from onnxsurgeon.data import arrays as reading
 from onnxsurgeon.data import dataset as sets
+from onnxsurgeon.data.archive_keys import NPZ_KEYS, PARTS
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 4)).astype("f")
@@ -294,9 +294,7 @@ def test_the_digest_covers_names_texts_and_class_labels():
 
 
 def test_keys_that_are_accepted_are_those_the_error_names():
-    assert set(re.findall(r"\b[xy]_\w+", reading.NPZ_KEYS)) == {
-        f"{kind}_{part}" for kind in "xy" for part in reading.PARTS
-    }
+    assert set(re.findall(r"\b[xy]_\w+", NPZ_KEYS)) == {f"{kind}_{part}" for kind in "xy" for part in PARTS}
 
 
 @pytest.mark.parametrize("axes", [70, 20_000])

@@ -8,9 +8,8 @@ from onnxsurgeon_runner import Trainer, read_state
 
 from tests.browser import Visit, chromium
 from tests.conftest import MODELS
-from tests.test_browser_runner import PAGE, served  # noqa: F401 - a fixture
-from tests.test_python_runner import SETTINGS, fresh, given
-from tests.test_train_anywhere import Case
+from tests.trainer_page import PAGE, served  # noqa: F401 - a fixture
+from tests.trainers import SETTINGS, Case, fresh, given
 
 
 @pytest.mark.parametrize("dropouts", [{}, {"dropout": 0.25, "input_dropout": 0.1}], ids=["whole", "dropout"])

@@ -21,7 +21,7 @@ from onnxsurgeon.quantities import (
     spell_size,
     whole,
 )
-from tests.test_cli import SMALL
+from tests.command_line import SMALL
 
 EVOLVE = ("evolve", SMALL, "--data", "digits")
 READ = [

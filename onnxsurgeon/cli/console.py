@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from onnxsurgeon.training.metrics import HeadMetrics
 
 
+_UNKNOWN_WIDTH = 80
+
+
 class Terminal(Console):
     """A console that sends no control characters except rich's own and line ends, even where text was not escaped."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take rich's options; COLUMNS=0, which some editors and schedulers set, is an unknown width."""
+        super().__init__(**options)
+        if self.width < 1:
+            self.width = _UNKNOWN_WIDTH
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The pieces of text that are sent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +73,7 @@ def inspect(
     """Show layers, shapes, parameters, singular values, and what would be recommended and why."""
     from onnxsurgeon.graph.importing import without_collecting
 
+    atexit.register(gc.freeze)  # nor is the end of the process the time to search it
     with without_collecting():  # nearly all that is made is still alive at the end
         _inspect(model, preset, data, pop_fields(ReadingOptions, settings), prove=prove, as_json=as_json)
 

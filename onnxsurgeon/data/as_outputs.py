@@ -20,7 +20,8 @@ def as_head(network: Network, labels: Array) -> Array:
     head = network.heads[0]
     shape = labels.shape[1:]
     is_own = len(shape) == head.rank - 1 and shape[-1] == head.width
-    if len(network.heads) > 1 or head.rank not in (2, 3) or len(shape) == head.rank - 2 or is_own:
+    is_class = len(shape) == head.rank - 2 and labels.dtype.kind != "f"
+    if len(network.heads) > 1 or head.rank not in (2, 3) or is_class or is_own:
         return labels
     size = math.prod(shape)
     if not size or (size != head.width if head.rank == 2 else size % head.width):

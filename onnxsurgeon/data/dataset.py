@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -191,6 +191,10 @@ class Dataset:
         if self.class_labels:
             digest.update(repr(self.class_labels).encode())
         return digest.hexdigest()
+
+    def but_test_rows(self) -> Dataset:
+        """The same set with its test rows alone: labels and numbers of rows are much of a narrow table's memory."""
+        return replace(self, train=self.train.take(np.zeros(0, np.int64)), validation=None)
 
     def hold_out(self) -> tuple[Split, Split]:
         """Training and validation rows: the set's own validation split, or a share of the training rows."""

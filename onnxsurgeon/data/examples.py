@@ -25,9 +25,9 @@ class Examples:
     Attributes:
         stored: for each tensor that enters the trained part its rows (rows, …), behind the prefix, as they lie in
             memory or in a file.
-        labels: the measure, one array for each head: classes (rows, …) int64 for cross-entropy, else targets (rows, …,
-            outputs). Where a task imitates, they are the teacher's softened distributions, probabilities or values
-            (rows, …, outputs). () where there are none.
+        labels: the measure, one array for each head: classes (rows, …) for cross-entropy, in the smallest type that
+            holds them, else targets (rows, …, outputs). Where a task imitates, they are the teacher's softened
+            distributions, probabilities or values (rows, …, outputs). () where there are none.
         tasks: the task of each head; () where there are no labels.
         taught: a teacher's outputs before its squash, (rows, …, outputs) for each head, where it gives a share of the
             targets beside the labels; None where it gives none.
@@ -44,7 +44,8 @@ class Examples:
         centres: tuple[Array | None, ...] = (),
     ) -> None:
         self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
-        self.labels, self.tasks, self.taught, self.centres = labels, tasks, taught, centres
+        self.labels = tuple(map(_narrow, labels, tasks))
+        self.tasks, self.taught, self.centres = tasks, taught, centres
 
     def __getstate__(self) -> dict[str, Any]:
         """The state that is sent to another process, which computes the targets for itself."""
@@ -96,6 +97,10 @@ class Examples:
             _target(labels, task, dtype, centre) if outputs is None else _mixed(labels, outputs, task, dtype, centre)
             for labels, task, outputs, centre in zip(self.labels, self.tasks, taught, centres, strict=True)
         )
+
+    def forget_targets(self) -> None:
+        """Free what ``targets`` has computed; it is computed anew when it is asked for."""
+        self.__dict__.pop("targets", None)
 
     def with_stored(self, stored: Sequence[Rows | Array], centres: tuple[Array | None, ...] = ()) -> Examples:
         """The same labels and tasks with other features, and with ``centres`` subtracted from the targets."""
@@ -160,29 +165,55 @@ def together(first: Examples, second: Examples) -> Examples:
         stored = [np.concatenate([one.take(), two.take()]) for one, two in pairs]
         joined = _joined(first.labels, second.labels)
         return Examples(stored, joined, first.tasks, None if taught is None else _joined(*taught))
-    numbers = np.concatenate([first.numbers, second.numbers])
+    first, second = _ascending(first), _ascending(second)
+    assert first.numbers is not None
+    assert second.numbers is not None
+    is_second = np.zeros(first.rows + second.rows, bool)
+    is_second[np.searchsorted(first.numbers, second.numbers, "right") + np.arange(second.rows)] = True
+    (numbers,) = _joined((first.numbers,), (second.numbers,), is_second)
+    selected = [replace(one, numbers=numbers) for one, _ in pairs]
+    labels = _joined(first.labels, second.labels, is_second)
+    return Examples(selected, labels, first.tasks, None if taught is None else _joined(*taught, is_second))
+
+
+def _ascending(examples: Examples) -> Examples:
+    """The same rows in the order in which they lie in their sources; splits already have them so."""
+    numbers = examples.numbers
+    if numbers is None or bool((numbers[1:] >= numbers[:-1]).all()):
+        return examples
     order = np.argsort(numbers, kind="stable").astype(number_type(len(numbers)))
     numbers = numbers[order]
-    selected = [replace(one, numbers=numbers) for one, _ in pairs]
-    labels = _joined(first.labels, second.labels, order)
-    return Examples(selected, labels, first.tasks, None if taught is None else _joined(*taught, order))
+    stored = [replace(rows, numbers=numbers) for rows in examples.stored]
+    taught = None if examples.taught is None else tuple(values[order] for values in examples.taught)
+    labels = tuple(values[order] for values in examples.labels)
+    return Examples(stored, labels, examples.tasks, taught, examples.centres)
 
 
-def _joined(first: tuple[Array, ...], second: tuple[Array, ...], order: Array | None = None) -> tuple[Array, ...]:
-    """The rows of both, or, in an order, without a copy of them beside the result."""
-    if order is None:
+def _joined(first: tuple[Array, ...], second: tuple[Array, ...], is_second: Array | None = None) -> tuple[Array, ...]:
+    """The rows of both, those of the second where ``is_second`` says so, (rows,), or else behind the first's."""
+    if is_second is None:
         return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
-    return tuple(_in_order(*pair, order) for pair in zip(first, second, strict=True))
+    return tuple(_merged(*pair, is_second) for pair in zip(first, second, strict=True))
 
 
-def _in_order(first: Array, second: Array, order: Array) -> Array:
-    found = np.empty((len(order), *first.shape[1:]), np.result_type(first, second))
-    for start in range(0, len(order), _PIECE):
-        piece = order[start : start + _PIECE]
-        is_first = piece < len(first)
-        part = found[start : start + _PIECE]
-        part[is_first], part[~is_first] = first[piece[is_first]], second[piece[~is_first] - len(first)]
+def _merged(first: Array, second: Array, is_second: Array) -> Array:
+    """The rows of both in one array, some at a time: no copy of them is made beside it."""
+    found = np.empty((len(is_second), *first.shape[1:]), np.result_type(first, second))
+    begun = 0  # rows of the second that have been taken
+    for start in range(0, len(is_second), _PIECE):
+        piece = is_second[start : start + _PIECE]
+        part, count = found[start : start + _PIECE], int(np.count_nonzero(piece))
+        part[piece] = second[begun : begun + count]
+        part[~piece] = first[start - begun : start - begun + len(piece) - count]
+        begun += count
     return found
+
+
+def _narrow(labels: Array, task: Task) -> Array:
+    """Classes in the smallest type, a good part of a narrow table's memory; other labels as they are."""
+    if task.loss != CROSS_ENTROPY or task.imitates:
+        return labels
+    return labels.astype(np.min_scalar_type(max(0, task.outputs - 1)), copy=False)
 
 
 def _require_rows(outputs: Sequence[Array], rows: int) -> None:

@@ -74,7 +74,10 @@ class ParquetFile(TableFile):
                     texts[name].add(cells)
                     missing[name] += _empty(cells)
                     continue
-                cells = cells.cast(kind)
+                if kind == pyarrow.int64() and _is_beyond_int64(cells):
+                    kind = self._kinds[name] = pyarrow.float64()  # as a CSV file's integers of that size
+                    exact.add(name)
+                cells = _cast(cells, kind)
                 missing[name] += compute.sum(compute.is_null(cells, nan_is_null=True)).as_py() or 0
                 if kind == pyarrow.int64() and not is_exact(cells):
                     exact.discard(name)
@@ -106,7 +109,7 @@ class ParquetFile(TableFile):
         if kind == pyarrow.large_string():
             found = codes(cells, texts)
             return found, found == texts.get("", -1)
-        cells = cells.cast(kind)
+        cells = _cast(cells, kind)
         missing = values(compute.is_null(cells, nan_is_null=True), False)
         return values(cells, False if kind == pyarrow.bool_() else 0), missing
 
@@ -118,6 +121,24 @@ class ParquetFile(TableFile):
         encoded = [name for name in names if self._kinds[name] == pyarrow.large_string()]
         with parquet.ParquetFile(self.path, read_dictionary=encoded) as file:
             yield from file.iter_batches(self._batch, columns=names, use_threads=False)
+
+
+def _is_beyond_int64(cells: Any) -> bool:
+    """Whether some of a column's numbers, which are integers, are so large that only uint64 holds them."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    kind = cells.type.value_type if pyarrow.types.is_dictionary(cells.type) else cells.type
+    largest = compute.max(cells.cast(kind)).as_py() if pyarrow.types.is_uint64(kind) else None
+    return largest is not None and largest > np.iinfo(np.int64).max
+
+
+def _cast(cells: Any, kind: Any) -> Any:
+    """A column's numbers in the type in which they are used; integers become floats rounded, and are never refused."""
+    import pyarrow
+
+    is_rounded = kind == pyarrow.float64() and pyarrow.types.is_integer(getattr(cells.type, "value_type", cells.type))
+    return cells.cast(kind, safe=not is_rounded)
 
 
 def _empty(cells: Any) -> int:

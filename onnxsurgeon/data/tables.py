@@ -70,9 +70,10 @@ def read_tables(
 
     def expect(names: Sequence[str], texts: Sequence[bool] | None) -> None:
         """Compare the number of columns with the models, as far as the names tell."""
-        for column in sorted(_spelled(target, names) - set(names)):
+        spelled = _spelled(target, names)
+        for column in sorted(spelled - set(names)):
             raise _no_target(files["train"], column, names)
-        inputs = [column for column in names if column not in _spelled(target, names)]
+        inputs = [column for column in names if column not in spelled]
         for network in networks:
             if inputs and takes_whole(network, names):
                 is_least = texts is None or any(texts)

@@ -20,10 +20,11 @@ import onnx_graphsurgeon as gs
 
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical import constants
+from onnxsurgeon.graph.canonical.computed_sizes import computed_sizes
 from onnxsurgeon.graph.canonical.noops import permutation_of
 from onnxsurgeon.graph.canonical.queries import constant_values, has_input, like, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
-from onnxsurgeon.graph.canonical.shapes import computed_sizes, learn, target_shape
+from onnxsurgeon.graph.canonical.shapes import learn, target_shape
 from onnxsurgeon.graph.layouts import (
     PLAIN,
     ROWS,

@@ -52,8 +52,11 @@ def check_parts(parts: Parts, name: str) -> None:
     check_graph(parts, name)
 
 
-def check_graph(parts: Parts, name: str) -> None:
+def check_graph(parts: Parts, name: str) -> ModelProto | None:
     """Check a model without checking single tensors and texts, for parts whose tensors have just been checked.
+
+    Returns:
+        What ``Parts.typed`` is; None where the shapes are not inferred from all that is declared.
 
     Raises:
         ModelError: a check finds fault, or shapes do not fit; the text starts with ``name``.
@@ -66,7 +69,7 @@ def check_graph(parts: Parts, name: str) -> None:
         _require_new(tensor_name, inline, name)
         kind = kind_of(array, f"{name}: initializer '{tensor_name}'")
         _declare(declared.graph, inputs, tensor_name, kind, array.shape, name)
-    _check_declared(declared, name)
+    return _check_declared(declared, name)
 
 
 def _require_new(initializer: str, seen: set[str], name: str) -> None:
@@ -118,21 +121,25 @@ def check_opsets(model: ModelProto, name: str) -> None:
             raise ModelError(f"{name}: no version of ONNX's own operator set is imported", "opset")
 
 
-def _check_declared(model: ModelProto, name: str) -> None:
-    """Check structure, then run onnx's checker and shape inference, then check sizes."""
+def _check_declared(model: ModelProto, name: str) -> ModelProto | None:
+    """Check structure, then run onnx's checker and shape inference, then check sizes.
+
+    Return the model with inferred shapes, unless what it declares is not the same any more.
+    """
     forget_negative_sizes(model.graph)
     check_functions(model, name)
     check_order(model, name)
     _check_operators(model.graph, next(e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), name)
     _check_sizes(model.graph, name)
-    _check_interface(model.graph, name)
+    is_same = _check_interface(model.graph, name)
     try:
         content = model.SerializeToString()
         onnx.checker.check_model(content)
-        inferred = _inferred(content)
+        inferred, is_whole = _inferred(content, model)
     except Exception as error:  # ValidationError, InferenceError, and whatever else onnx's C++ raises
         raise ModelError(f"{name}: invalid model: {first_line(error)}", "damaged-model") from error
     _check_sizes(inferred.graph, name)
+    return inferred if is_same and is_whole else None
 
 
 def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
@@ -150,29 +157,35 @@ def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
                 _check_operators(subgraph, opset, name)
 
 
-def _inferred(content: bytes) -> ModelProto:
-    """Return the model with inferred shapes.
+def _inferred(content: bytes, model: ModelProto) -> tuple[ModelProto, bool]:
+    """Return the model, which is ``content``, with inferred shapes, and whether nothing was left out for it.
 
     Exporters sometimes declare wrong shapes for outputs, and runtimes ignore them. Where only these declarations are at
-    fault, they are left out.
+    fault, they are left out. So are bodies where there are very many.
     """
-    model = ModelProto.FromString(content)
-    if are_many(model):
+    if is_foreign := are_many(model):
         content = as_foreign(model).SerializeToString()
     # Without data_prop, since it would write down all numbers of a Range of 2^40.
     try:
-        return onnx.shape_inference.infer_shapes(ModelProto.FromString(content), check_type=True, strict_mode=True)
+        return _infer(content), not is_foreign
     except onnx.shape_inference.InferenceError:
         bare = ModelProto.FromString(content)
         del bare.graph.value_info[:]
         for value in bare.graph.output:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
-        return onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
+        return _infer(bare.SerializeToString()), False
 
 
-def _check_interface(graph: GraphProto, name: str) -> None:
-    """Refuse inputs that nothing could be fed to; accept outputs without a shape, which onnx.checker refuses."""
+def _infer(content: bytes) -> ModelProto:
+    return onnx.shape_inference.infer_shapes(content, check_type=True, strict_mode=True)
+
+
+def _check_interface(graph: GraphProto, name: str) -> bool:
+    """Refuse inputs that nothing could be fed to; accept outputs without a shape, which onnx.checker refuses.
+
+    Return whether there are none of these.
+    """
     for value in graph.input:
         kind = value.type.tensor_type
         if not value.type.HasField("tensor_type"):
@@ -186,10 +199,11 @@ def _check_interface(graph: GraphProto, name: str) -> None:
         if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in kind.shape.dim):
             raise ModelError(f"{name}: input '{value.name}' has a dimension of size zero: {_dims(kind)}", "open-shape")
     outputs = GraphProto(output=graph.output).output
+    unknown = [v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape") for v in outputs]
     del graph.output[:]
-    for value in outputs:
-        unknown = value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
-        (graph.value_info if unknown else graph.output).append(value)
+    for value, has_none in zip(outputs, unknown, strict=True):
+        (graph.value_info if has_none else graph.output).append(value)
+    return not any(unknown)
 
 
 def _check_sizes(graph: GraphProto, name: str) -> None:

@@ -116,3 +116,16 @@ def constant_of(node: gs.Node, position: int) -> Array:
     if values is None:
         raise NotGlue(f"its input {position} is not constant")
     return values
+
+
+def space_of(tensor: Any) -> tuple[int, ...]:
+    """The sizes of a tensor's axes of space.
+
+    Raises:
+        NotGlue: it has none, or they are not known.
+    """
+    shape = glue_shape(tensor)
+    sizes = tuple(size for size in shape[2:] if size is not None)
+    if not sizes or len(sizes) != len(shape) - 2:
+        raise NotGlue("the sizes of the axes that it works along are not known")
+    return sizes

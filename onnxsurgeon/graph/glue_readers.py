@@ -18,6 +18,7 @@ from onnxsurgeon.graph.glue_node import (
     EPSILON,
     Glue,
     NotGlue,
+    Shape,
     axis_of,
     constant_of,
     glue_of,
@@ -57,6 +58,28 @@ def _power(node: gs.Node) -> list[Glue]:
     if exponent.size != 1:
         raise NotGlue("its exponent is not one constant")
     return [glue_of(node, "Pow", 1, exponent=float(exponent.reshape(())))]
+
+
+def _sum(node: gs.Node) -> list[Glue]:
+    """Sum of any number of tensors, as older exporters write residual additions: one Add after the other."""
+    whole = glue_of(node, "Add")
+    if len(whole.inputs) == 1:
+        return [replace(whole, op="Identity")]
+    found, before, shape = [], whole.inputs[0], whole.shapes[0]
+    for number, (name, other) in enumerate(zip(whole.inputs[1:], whole.shapes[1:], strict=True), start=2):
+        is_last = number == len(whole.inputs)
+        made = whole.shape if is_last else _broadcast(shape, other)
+        output = whole.output if is_last else f"{whole.output}/first_{number}"
+        found.append(replace(whole, inputs=(before, name), output=output, shapes=(shape, other), shape=made))
+        before, shape = output, made
+    return found
+
+
+def _broadcast(a: Shape, b: Shape) -> Shape:
+    """The shape of the sum of two tensors; a size that is not known may be any."""
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    wide = (*(1 for _ in range(len(longer) - len(shorter))), *shorter)
+    return tuple(n if m == 1 else m for m, n in zip(longer, wide, strict=True))
 
 
 def _reshape(node: gs.Node) -> list[Glue]:
@@ -244,6 +267,7 @@ READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", VIEW), _reshape),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
     "Where": _plain,
+    "Sum": _sum,
     "Pow": _power,
     "Transpose": _transpose,
     "Concat": _concat,

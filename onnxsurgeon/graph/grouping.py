@@ -72,6 +72,11 @@ class _Walk(Units):
             self.pin_tensor(name, why)
         for name, node in self.sizes.bypassed().items():
             self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
+        for name, sizes, node in self.sizes.laid_out():
+            at = self.tensors.get(name)
+            behind = 0 if at is None else self.sizes.ranks.get(name, at.axis + 1) - at.axis  # axes from the last one
+            if 0 < behind <= len(sizes) and sizes[-behind] != 1:
+                self.pin_tensor(name, f"the shape that node '{node}' makes holds their number")
         for name, node in self.sizes.turned().items():
             self.pin_tensor(name, f"the file computes shapes from their number (node '{node}')")
         for name in (name for name in self.tensors if name in self.frame.turned):

@@ -14,7 +14,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
-from onnx_graphsurgeon.util.misc import SynchronizedList
+
+from onnxsurgeon.graph import makers
 
 _KNOWN = {
     AttributeProto.INT: "i",
@@ -25,10 +26,6 @@ _KNOWN = {
     AttributeProto.FLOATS: "floats",
     AttributeProto.STRINGS: "strings",
 }
-
-
-# What every node and every tensor begins with: their own constructors take three times as long as copying this.
-_NODE, _VARIABLE = vars(gs.Node("")), vars(gs.Variable(""))
 
 
 @contextmanager
@@ -43,6 +40,10 @@ def without_collecting() -> Iterator[None]:
         yield
     finally:
         if was:
+            if not gc.get_freeze_count():
+                # What was made becomes old without being searched; all of it is new now, and would be at once.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -93,7 +94,7 @@ class _Importer:
         found = self.tensors.get(name)
         if found is None:
             dtype, shape, kind = self._type(value.type)
-            self.tensors[name] = found = _variable(name, dtype, None if shape is None else list(shape), kind)
+            self.tensors[name] = found = makers.variable(name, dtype, None if shape is None else list(shape), kind)
         return found
 
     def _type(self, kind: TypeProto) -> tuple[Any, list[Any] | None, Any]:
@@ -109,23 +110,14 @@ class _Importer:
             return gs.Variable.empty()
         found = self.tensors.get(name)
         if found is None:
-            self.tensors[name] = found = _variable(name)
+            self.tensors[name] = found = makers.variable(name)
         return found
 
     def _node(self, node: onnx.NodeProto) -> gs.Node:
         given = node.attribute
         attributes = {entry.name: self._value(entry) for entry in given if entry.type in _KNOWN} if given else {}
-        made = gs.Node.__new__(gs.Node)
-        read, written = _linked(made, "outputs"), _linked(made, "inputs")
-        vars(made).update(
-            _NODE,
-            op=node.op_type,
-            name=node.name,
-            attrs=attributes,
-            inputs=read,
-            outputs=written,
-            domain=node.domain or None,
-        )
+        made = makers.node(node.op_type, node.name, attributes, node.domain or None)
+        read, written = made.inputs, made.outputs
         append, tensors = list.append, self.tensors  # a SynchronizedList's own append is slower, and does both
         for name in node.input:
             tensor = tensors.get(name) or self._tensor(name)
@@ -146,18 +138,3 @@ class _Importer:
             return [text.decode() for text in entry.strings]
         value = getattr(entry, _KNOWN[entry.type])
         return value if entry.type in (AttributeProto.INT, AttributeProto.FLOAT) else list(value)
-
-
-def _variable(name: str, dtype: Any = None, shape: list[Any] | None = None, kind: Any = "tensor_type") -> gs.Variable:
-    """What ``gs.Variable`` makes."""
-    made = gs.Variable.__new__(gs.Variable)
-    neighbours = {"inputs": _linked(made, "outputs"), "outputs": _linked(made, "inputs")}
-    vars(made).update(_VARIABLE, name=name, dtype=dtype, shape=shape, type=kind, **neighbours)
-    return made
-
-
-def _linked(owner: Any, field: str) -> SynchronizedList:
-    """An empty list of neighbours of ``owner``, in whose lists ``field`` it is."""
-    made = SynchronizedList.__new__(SynchronizedList)
-    made.parent_obj, made.field_name = owner, field
-    return made

@@ -17,14 +17,15 @@ _BY_SHAPE = (
 _KEEP_SHAPES = frozenset({"Scaler", "Normalizer", "Imputer", "Binarizer"})
 
 
-def inferred(model: ModelProto) -> ModelProto:
+def inferred(model: ModelProto, known: ModelProto | None = None) -> ModelProto:
     """Return ``model`` with every shape that can be inferred.
 
-    Where it has very many bodies, their insides are skipped.
+    Where it has very many bodies, their insides are skipped. ``known`` is the model with the shapes that onnx infers
+    without following values, where it has done so already; it is not changed.
     """
     if are_many(model):
         return _merged(model, inferred(as_foreign(model)))
-    plain = onnx.shape_inference.infer_shapes(model)
+    plain = _copy(known) if known is not None else onnx.shape_inference.infer_shapes(model)
     if all(node.op_type in _BY_SHAPE and node.domain in ("", "ai.onnx") for node in model.graph.node):
         return plain
     # Values of shape tensors are followed too; onnx would write down every number of a Range or a long vector.
@@ -41,12 +42,17 @@ def inferred(model: ModelProto) -> ModelProto:
 
 def _merged(model: ModelProto, foreign: ModelProto) -> ModelProto:
     """Return ``model`` with the shapes that were inferred for it without its bodies."""
-    typed = ModelProto()
-    typed.CopyFrom(model)
+    typed = _copy(model)
     for field in ("value_info", "output"):
         del getattr(typed.graph, field)[:]
         getattr(typed.graph, field).extend(getattr(foreign.graph, field))
     return typed
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:

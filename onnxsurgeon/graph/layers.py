@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -290,15 +290,3 @@ class DenseChain:
         """The same layers with other values, in the order of ``parameters()``."""
         iterator = iter(values)
         return replace(self, layers=tuple(layer.with_parameters(iterator) for layer in self.layers))
-
-
-def side_by_side(layers: Sequence[DenseLayer], outputs: Sequence[str]) -> tuple[DenseLayer, tuple[Reader, ...]]:
-    """Join linear layers that read the same tensor to one, [W_1, W_2, …], and tell where each is in it."""
-    readers, begin = [], 0
-    for layer, output in zip(layers, outputs, strict=True):
-        readers.append(Reader(layer.names, output, slice(begin, begin + layer.units)))
-        begin += layer.units
-    biases = [layer.bias for layer in layers if layer.bias is not None]
-    bias = np.concatenate(biases) if biases else None
-    names = LayerNames.derived("+".join(layer.names.node for layer in layers))
-    return DenseLayer(np.concatenate([layer.weight for layer in layers], axis=1), bias, None, names), tuple(readers)

@@ -48,11 +48,13 @@ def frozen_layers(stops: Sequence[Stop]) -> Iterator[str]:
 
 def open_sizes(graph: gs.Graph, stops: Sequence[Stop]) -> Iterator[str]:
     """Say that more could be trained if the file fixed how many steps, rows of an image and the like an input has."""
+    # A state (layers, batch, units) has the batch elsewhere; a file with a fixed batch would serve nobody.
+    rows = {tensor.shape[0] for tensor in (*graph.inputs, *graph.outputs) if tensor.shape}
     names = {
         size: tensor.name
         for tensor in graph.inputs
         for size in (tensor.shape or ())[1:]
-        if isinstance(size, str) and size and not size.startswith("unk__")
+        if isinstance(size, str) and size and not size.startswith("unk__") and size not in rows
     }
     if stops and names:
         size, name = next(iter(names.items()))

@@ -19,7 +19,9 @@ NAMED = 8  # of more layers, or nodes, with the same reason the first are named 
 FEW = 3  # so many notes of one kind are sentences of their own
 # What a node that reads a layer's output does to it that fixes the number of its units.
 _DOES = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Max", "Where"), "joins {its} units with others, one by one"),
+    **dict.fromkeys(
+        ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Mean", "Where"), "joins {its} units with others, one by one"
+    ),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
     **dict.fromkeys(("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), "lays {its} output out anew"),
     **dict.fromkeys(("Slice", "Split", "Gather"), "takes parts of {its} output"),
@@ -28,9 +30,11 @@ _DOES = {
     "a layer whose weights others have too": "reads or writes {its} units",
     "a Reshape": "splits {its} units over several axes",
     "Concat": "puts {its} output beside others'",
+    "a mean": "is taken over all {its} units",
 }
 _IN_A_ROW = "more than one activation"
 _GROUPS, _ACROSS, _SPLIT = "a grouped convolution", "the next layer", "a Reshape"
+_MEAN = "a mean"
 _TIED = "a layer whose weights others have too"
 _FAR = 64  # nodes behind a layer that are looked at
 _STANDS = "stands between {it} and the next layer"
@@ -102,7 +106,11 @@ def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str,
     if first.op == "Reshape" and _splits_last_axis(first):
         return _SPLIT, first
     normalised = _normalised_in_parts(behind) if len(behind) > 1 else None
-    return (operator(first), first) if normalised is None else ("LayerNormalization", normalised)
+    if normalised is None:
+        return operator(first), first
+    squared = [node for centred in behind if centred.op == "Sub" for node in centred.outputs[0].outputs]
+    is_whole = any(node.op == "Pow" or (node.op == "Mul" and node.inputs[0] is node.inputs[1]) for node in squared)
+    return "LayerNormalization" if is_whole else _MEAN, normalised
 
 
 def _splits_last_axis(node: gs.Node) -> bool:

@@ -32,12 +32,15 @@ class Parts:
         external: whether the file kept tensors as external data.
         headers: every initializer of the file in its order, with doc string and metadata but no values: what
             ``join`` needs to restore the order. Entries that are missing here come last.
+        typed: the skeleton with the arrays among its inputs and with every shape that onnx infers, where the check of a
+            file has just found them. Who changes the skeleton makes parts without it.
     """
 
     skeleton: ModelProto
     arrays: dict[str, Array]
     external: bool = False
     headers: Mapping[str, TensorProto] = field(default_factory=dict)
+    typed: ModelProto | None = None
 
 
 def split(model: ModelProto, name: str = "model") -> Parts:

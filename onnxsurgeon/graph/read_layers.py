@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnxsurgeon.graph.canonical import constant_values, geometry_of
 from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.chains import written_by
 from onnxsurgeon.graph.glue import glue_shape
-from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, side_by_side
+from onnxsurgeon.graph.layers import DenseChain, DenseLayer, LayerNames, Reader
 from onnxsurgeon.graph.links import Link
 from onnxsurgeon.graph.normal_form import activation_of
 from onnxsurgeon.graph.segments import Structure
@@ -64,7 +64,7 @@ def read_segments(
         side = [_layer(link, naming, source) for link in behind]
         chain = _segment(links, layers, links[0].dense.attrs["entry"], ranks, source)
         if side:
-            whole, readers = side_by_side(side, [link.output.name for link in behind])
+            whole, readers = _side_by_side(side, [link.output.name for link in behind])
             chain = replace(chain, layers=(*layers, whole), output_name=written_by(links, behind), readers=readers)
         segments.append(chain)
     return list(sharing(segments)), naming.copies
@@ -195,3 +195,15 @@ def _values(node: gs.Node, position: int, source: str) -> Array:
             f"{source}: node '{label(node)}': its weights or biases hold NaN or infinity", "not-finite-weights"
         )
     return values
+
+
+def _side_by_side(layers: Sequence[DenseLayer], outputs: Sequence[str]) -> tuple[DenseLayer, tuple[Reader, ...]]:
+    """Join linear layers that read the same tensor to one, [W_1, W_2, …], and tell where each is in it."""
+    readers, begin = [], 0
+    for layer, output in zip(layers, outputs, strict=True):
+        readers.append(Reader(layer.names, output, slice(begin, begin + layer.units)))
+        begin += layer.units
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    bias = np.concatenate(biases) if biases else None
+    names = LayerNames.derived("+".join(layer.names.node for layer in layers))
+    return DenseLayer(np.concatenate([layer.weight for layer in layers], axis=1), bias, None, names), tuple(readers)

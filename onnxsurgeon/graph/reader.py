@@ -79,20 +79,20 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     refuse_quantized(parts, model, held, source)
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
-    aid = reading_aid(model, parts.arrays, source, allowance, frozen)
+    aid = reading_aid(model, parts, source, allowance, frozen)
     known = Known.of(model.graph)
     still = {name for number in held for name in model.graph.node[number].output}
     structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
     first, rest = _without_segments(model, known, structure)
     if inside := _turned_inside(rest.removed, aid.turned):
         # Layers write in the place of a Transpose or Reshape that is seen through: they end before it instead.
-        aid = reading_aid(model, parts.arrays, source, allowance, frozen, kept=inside)
+        aid = reading_aid(model, parts, source, allowance, frozen, kept=inside)
         structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
         first, rest = _without_segments(model, known, structure)
     if any(tensor.name in aid.turned for tensor in (*structure.features, *structure.heads)) or _turned_inside(
         rest.removed, aid.turned
     ):  # tensors that enter or leave the trained part need their rows in front in the file too
-        aid = reading_aid(model, parts.arrays, source, allowance, frozen, turns=False)
+        aid = reading_aid(model, parts, source, allowance, frozen, turns=False)
         structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still)
         first, rest = _without_segments(model, known, structure)
     graph, idle, ranks = aid.graph, aid.idle, aid.ranks

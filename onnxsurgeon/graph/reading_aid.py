@@ -25,7 +25,6 @@ from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.lifting import lift
 from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.graph.structure import describe
-from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import first_line
 
 # Operators that round activations to integers, or compute with them.
@@ -62,7 +61,7 @@ class ReadingAid:
 
 def reading_aid(
     model: onnx.ModelProto,
-    arrays: dict[str, Array],
+    parts: Parts,
     source: str,
     allowance: Allowance,
     frozen: Frozen,
@@ -72,11 +71,13 @@ def reading_aid(
 ) -> ReadingAid:
     """Import a model; with ``turns``, tensors with their rows elsewhere are read as if the rows were the first axis.
 
-    No layer goes through what then writes one of the tensors ``kept``, which does nothing any more.
+    The model is that of ``parts``, or made of it. No layer goes through what then writes one of the tensors ``kept``,
+    which does nothing any more.
 
     Raises:
         ModelError: it cannot be read, or is in training mode.
     """
+    arrays, known = parts.arrays, parts.typed if model is parts.skeleton else None
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     listed = {value.name for value in typed.graph.input}
@@ -85,7 +86,7 @@ def reading_aid(
             kind = helper.np_dtype_to_tensor_dtype(values.dtype)
             typed.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
     try:
-        typed = behind(inferred(typed), frozen.before, source)
+        typed = behind(inferred(typed, known), frozen.before, source)
         is_one_row = takes_one_row(typed, arrays.keys())
         constant = {tensor.name for tensor in typed.graph.initializer} | arrays.keys()
         bodies = without_bodies(typed, constant, PRODUCTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from onnxsurgeon.graph.own_values import own_values
 from onnxsurgeon.linear_algebra import Array
 
 DEEPEST = 16  # nodes
+_ONE_BY_ONE = frozenset(("Add", "Sub", "Mul", "Div", "Cast", "Identity", "Neg", "Abs", "Where", "Min", "Max", "Pow"))
 _FORMS = frozenset(("Cast", "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"))
 
 
@@ -117,6 +119,31 @@ class ToldSizes:
             if (self.frame.turned and sizes[-1:] == [1]) or any(size not in (-1, 0, 1) for size in sizes):
                 found.setdefault(self.origin(node.input[0]), node.name or node.output[0])
         return found
+
+    def laid_out(self) -> Iterator[tuple[str, list[int], str]]:
+        """Tensors that the file computes one by one with constants of a size of its own, where the trunk does not.
+
+        The trunk sees ones as nothing, and other constants without the shape that ConstantOfShape or Expand lays them
+        out to. Each comes with the sizes, and with the node.
+        """
+        steps = {step.output for step in self.frame.trunk.steps if not isinstance(step, int)}
+        laid: dict[str, tuple[list[int], str]] = {}
+        for node, operator in zip(self.nodes, self.operators, strict=True):
+            if operator == "ConstantOfShape" or (operator == "Expand" and node.output[0] not in steps):
+                sizes = (
+                    self.numbers(node.input[operator == "Expand"]) if len(node.input) > (operator == "Expand") else []
+                )
+                if any(size not in (-1, 0, 1) for size in sizes):
+                    laid[node.output[0]] = sizes, node.name or node.output[0]
+            elif laid and (beside := next((laid[name] for name in node.input if name in laid), None)) is not None:
+                if operator not in _ONE_BY_ONE:
+                    continue
+                others = [name for name in node.input if name not in laid and own_values(self.frame, name) is None]
+                if others:
+                    # The trunk has one of the two at least, since activations in parts are one step in it.
+                    yield from ((name, *beside) for name in (*map(self.origin, others), node.output[0]))
+                else:
+                    laid[node.output[0]] = beside
 
     def turned(self) -> dict[str, str]:
         """Tensors whose axes have another order in the trunk and whose sizes the file looks up, with these nodes."""

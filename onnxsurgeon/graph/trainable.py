@@ -167,7 +167,7 @@ class Trainable:
             elif id(node) in found:
                 behind = self.flow.readers.get(id(node.outputs[0]), [])
                 is_linear = not any(reader.op in ACTIVATIONS for reader in behind)
-                what = "" if geometry_of(node) else fixed_matrix(node, is_linear=is_linear)
+                what = fixed_matrix(node, is_linear=is_linear) if _is_matrix(node) else ""
                 if what and id(node) in before:  # a layer is behind it
                     del kept[id(node)]
                     self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
@@ -199,3 +199,9 @@ class Trainable:
         if bodies:
             return f" outside of the bodies of node '{label(bodies[0])}' ({bodies[0].op}), which are left alone"
         return ", neither Gemm, MatMul nor Conv with a constant weight"
+
+
+def _is_matrix(node: gs.Node) -> bool:
+    """Whether the layer multiplies by one matrix: a dense layer, or a convolution of single positions."""
+    geometry = geometry_of(node)
+    return geometry is None or (geometry.taps == 1 and not geometry.is_grouped)

@@ -18,7 +18,8 @@ from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.runtime import session
-from onnxsurgeon.surgery.base import Lost, Operated, Surgery
+from onnxsurgeon.surgery.base import Lost, Surgery
+from onnxsurgeon.surgery.operated import Operated
 from onnxsurgeon.surgery.prune import Prune
 from onnxsurgeon.training.builder import GraphBuilder
 from onnxsurgeon.training.evaluation import ROWS

@@ -16,8 +16,9 @@ from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.operating.measure import with_measured_prediction
 from onnxsurgeon.operating.perform import draw_sample, moments_for
 from onnxsurgeon.randomness import generator
-from onnxsurgeon.surgery import base
-from onnxsurgeon.surgery.base import Operated, Surgery, parse
+from onnxsurgeon.surgery.base import Surgery, parse
+from onnxsurgeon.surgery.operated import Operated
+from onnxsurgeon.surgery.operated import operate as operate_on
 from onnxsurgeon.typed import kind_of
 
 
@@ -72,5 +73,5 @@ def operate(
         sample = draw_sample(network, dataset, input_options(options), seed=seed).calibration
         moments = moments_for(surgery, network, sample, np.arange(sample.rows))
     rng = generator(seed, "operate", 0) if rng is None and data is not None else rng
-    operated = base.operate(network, surgery, rng, moments=moments, require_exact=require_exact)
+    operated = operate_on(network, surgery, rng, moments=moments, require_exact=require_exact)
     return operated if sample is None else with_measured_prediction(network, surgery, operated, sample)

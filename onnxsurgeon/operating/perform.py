@@ -19,7 +19,8 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.operating.measure import found_error, with_measured_prediction
 from onnxsurgeon.randomness import generator
-from onnxsurgeon.surgery.base import Needs, Surgery, SurgeryRecord, operate
+from onnxsurgeon.surgery.base import Needs, Surgery
+from onnxsurgeon.surgery.operated import SurgeryRecord, operate
 
 
 class Sample(NamedTuple):

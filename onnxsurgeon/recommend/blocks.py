@@ -17,7 +17,7 @@ from onnxsurgeon.graph.without_block import require_removable, without_block
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.recommend.pruning import MOST_LOST
 from onnxsurgeon.surgery import InsertBlock, RemoveBlock, RemoveBlockData, Surgery, operate
-from onnxsurgeon.surgery.remove_block import own_counts
+from onnxsurgeon.surgery.removal import own_counts
 
 # Blocks times nodes up to which ``inspect`` reads the file anew without each of them: some seconds.
 READ_AGAIN = 5_000

@@ -14,7 +14,7 @@ from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.operating.measure import changes_what_it_reads, found_error
 from onnxsurgeon.recommend.candidates import Candidate
 from onnxsurgeon.surgery.apply import count_of
-from onnxsurgeon.surgery.base import operate
+from onnxsurgeon.surgery.operated import operate
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
 
 # Largest recommended error of a layer, as a fraction of the next layer's standard deviation: 1 % of its variance.

@@ -10,7 +10,7 @@ from onnxsurgeon.quantities import whole
 from onnxsurgeon.runs.branch import START
 from onnxsurgeon.runs.family import Member
 from onnxsurgeon.surgery import parse
-from onnxsurgeon.surgery.effects import REBUILT, Absorbed, Effect, Followed, Preceded
+from onnxsurgeon.surgery.effects import Absorbed, BehindPool, Effect, Followed, Preceded, Removed, Repeated
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def stages(lineage: Sequence[Member]) -> list[Stage]:
         order = list(found[-1].layers) if found else []
         counts = (_counts(found[-1].member.topology), _counts(member.topology)) if found else ([], [])
         order = _after(member.surgery, order, fresh, *counts) if member.surgery != START else []
-        if found and any(isinstance(_effect(surgery), REBUILT) for surgery in member.surgery.split("+")):
+        if found and any(isinstance(_effect(surgery), Removed | Repeated) for surgery in member.surgery.split("+")):
             order = _beside(list(found[-1].layers.items()), _hidden(member.topology), fresh)
         if len(order) != count:  # the given model; or the earlier layers cannot be read
             order = list(range(fresh, fresh + count))
@@ -80,12 +80,23 @@ def _after(
     """The hidden layers after surgeries, given those before; ``fresh`` is the number of the first new one.
 
     ``counts`` are the hidden layers of each segment before, ``wanted`` those after all: what is put behind a segment's
-    last layer, or before it, is put there where one is missing.
+    last layer, or before it, is put there where one is missing; and what is put behind a pool, in a segment of its own
+    where there is one more, as far behind as can be, else at the beginning of one.
     """
     have = list(counts)
     for surgery in surgeries.split("+"):
         effect, i = _effect(surgery), _position(surgery)
-        if isinstance(effect, Followed | Preceded) and i >= len(layers):
+        if isinstance(effect, BehindPool):
+            at = next((n for n in reversed(range(len(have) + 1)) if _fit([*have[:n], 0, *have[n:]], wanted)), None)
+            if at is not None:
+                have.insert(at, 0)
+                continue
+            at = next((n for n, (few, many) in enumerate(zip(have, wanted, strict=False)) if few < many), None)
+            if at is not None:
+                begin = sum(have[:at])
+                have[at] += 1
+                layers, fresh = [*layers[:begin], fresh, *layers[begin:]], fresh + 1
+        elif isinstance(effect, Followed | Preceded) and i >= len(layers):
             at = next((n for n, (few, many) in enumerate(zip(have, wanted, strict=False)) if few < many), None)
             if at is not None:
                 have[at] += 1
@@ -98,6 +109,11 @@ def _after(
         elif isinstance(effect, Absorbed):
             layers = [*layers[:i], *layers[i + 1 :]]
     return layers
+
+
+def _fit(have: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether there are as many segments as there are to be, and in none too many hidden layers."""
+    return len(have) == len(wanted) and all(few <= many for few, many in zip(have, wanted, strict=True))
 
 
 def _beside(layers: Sequence[tuple[int, int]], widths: Sequence[int], fresh: int) -> list[int]:

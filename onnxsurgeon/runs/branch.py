@@ -146,6 +146,11 @@ def flush_branch(path: Path) -> None:
             raise RunError(f"{file}: cannot be written: {error.strerror or error}", "cannot-write") from error
 
 
+def given_file(folder: Path) -> Path:
+    """The file of the given model, branch 0, among the branches in a folder."""
+    return folder / f"0000-{START}.onnx"
+
+
 def file_of(folder: Path, number: int) -> Path:
     """The file of the branch with that number, among the branches in a folder.
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.files import model_digest
-from onnxsurgeon.runs.branch import START, TRAINED, Branch, digests, flush_branch, read_branch
+from onnxsurgeon.runs.branch import TRAINED, Branch, digests, flush_branch, given_file, read_branch
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.events import FrontModel, Known, Resumable, Resumed
 from onnxsurgeon.runs.lines import Line
@@ -79,6 +79,11 @@ class State:
     training_seconds: float = 0.0
     search: CyclePosition = field(default_factory=CyclePosition)
     front: list[Entry] = field(default_factory=list)
+
+    def new_number(self) -> int:
+        """The number of the next branch, which is taken with that."""
+        self.next_number += 1
+        return self.next_number - 1
 
 
 class _States(TypedDict, total=False):
@@ -176,7 +181,7 @@ def require_given(lines: Iterable[Line], folder: Path) -> None:
         if file is not None:
             name, digest = file
             require_unchanged(folder / name, digest)
-    path = folder / f"0000-{START}.onnx"
+    path = given_file(folder)
     if not path.is_file():
         raise RunError(f"{path}: is gone; the run cannot be resumed", "gone")
     given = read_branch(path)

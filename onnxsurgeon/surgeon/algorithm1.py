@@ -10,10 +10,11 @@ from onnxsurgeon.randomness import generator
 from onnxsurgeon.recommend import Candidate, propose, select
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch
 from onnxsurgeon.runs.checkpoint import State
-from onnxsurgeon.surgeon.evolve import Surgeon, register, size_then_number
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.jobs import Job, Manner
 from onnxsurgeon.surgeon.own_settings import ALGORITHM_1, Algorithm1Settings
+from onnxsurgeon.surgeon.registry import register
+from onnxsurgeon.surgeon.search import Surgeon, size_then_number
 
 
 @register

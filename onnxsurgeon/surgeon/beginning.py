@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from onnxsurgeon.surgeon.algorithm1 import Algorithm1
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ensemble import require_ensemble
-from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.grow_and_shrink import GrowAndShrink
 from onnxsurgeon.surgeon.misread import require_reading
 from onnxsurgeon.surgeon.own_settings import AUTO
+from onnxsurgeon.surgeon.registry import SEARCHES
 from onnxsurgeon.surgeon.remarks import little_evidence
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.shrink_trained import ShrinkTrained
 from onnxsurgeon.surgeon.start import ITSELF, Start, grows, require_fast_enough, require_reachable, start_of
@@ -196,7 +198,7 @@ def split_rows(teaching: Teaching) -> Splits:
         validation,
         dataset.validation is None,
         rows.rows,
-        lambda: teaching.prepared("test", dataset.test),
+        partial(teaching.prepared, "test", dataset.test),
         (*notes, *teaching.notes),
         classes,
     )

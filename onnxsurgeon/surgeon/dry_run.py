@@ -25,9 +25,9 @@ from onnxsurgeon.surgeon.beginning import Beginning, begin, make_surgeon
 from onnxsurgeon.surgeon.callbacks import Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.cycles import OVERHEAD
-from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.file_size import bytes_as_written
 from onnxsurgeon.surgeon.jobs import Job
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.start import least_network, smallest_file
 from onnxsurgeon.surgeon.trainer import train_branch

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.graph.external import size_on_disk
-from onnxsurgeon.graph.network import Network
-from onnxsurgeon.linear_algebra import Array
-from onnxsurgeon.runs.branch import START, Branch, read_branch
+from onnxsurgeon.runs.branch import Branch, given_file, read_branch
 from onnxsurgeon.runs.checkpoint import REFIT, State, require_unchanged
 from onnxsurgeon.runs.entry import Entry
 from onnxsurgeon.runs.footprint import Footprint
 from onnxsurgeon.runs.journal import RunDirectory
 from onnxsurgeon.surgeon.computed import asked_of
-from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.latency import latencies_of
 from onnxsurgeon.surgeon.objective import Given, Limits, shortfall
 from onnxsurgeon.surgeon.remarks import Outcome, remarks
 from onnxsurgeon.surgeon.result import Evolved
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.significance import Both, RowScores, is_better, summed
+from onnxsurgeon.surgeon.significance import is_better, with_row_scores
 from onnxsurgeon.task import Predicted
-from onnxsurgeon.training.metrics import Metrics
-from onnxsurgeon.training.predictions import Watcher, watchers
+from onnxsurgeon.training.predictions import watchers
 
 ITSELF = 0.9999  # agreement or fidelity from which on the given model is the teacher: all others are worse than that
 
@@ -37,9 +33,9 @@ def ended(
     ``classes`` are the names of each head's classes. RUN/front is written where the front is the objective.
     """
     watch = watchers(test_rows.tasks, test_rows.rows, classes)
-    given = read_branch(surgeon.run.branches / f"0000-{START}.onnx")
-    test, scores = _measured(surgeon, state.best.network, test_rows, watch)
-    start, start_scores = _measured(surgeon, given.network, test_rows)
+    given = read_branch(given_file(surgeon.run.branches))
+    test, scores = with_row_scores(state.best.network, surgeon.engine, test_rows, watch)
+    start, start_scores = with_row_scores(given.network, surgeon.engine, test_rows)
     is_teacher = start.accuracy >= ITSELF and any(task.imitates for task in test_rows.tasks)
     is_worse = not is_teacher and is_better(start_scores, scores)
     found = _write_front(surgeon, state)
@@ -81,15 +77,6 @@ def ended(
     return evolved, [each.record() for each in watch]
 
 
-def _measured(
-    surgeon: Surgeon, network: Network, rows: Examples, watch: Sequence[Watcher] = ()
-) -> tuple[Metrics, Array]:
-    """A network's metrics, and each row's contribution to its metric (rows,); ``watch`` sees its outputs as well."""
-    scores = [RowScores(task) for task in rows.tasks]
-    both = [Both(*pair) for pair in zip(watch, scores, strict=True)] if watch else scores
-    return surgeon.engine.evaluate(network, rows, both), summed(scores)
-
-
 def _relative(given: Branch) -> Given:
     """The values to which some wishes are relative."""
     return Given(given.network.parameter_count, given.accuracy)
@@ -114,7 +101,7 @@ def _write_front(surgeon: Surgeon, state: State) -> tuple[Entry, ...]:
     """The front within the limits, written to RUN/front; empty where it is not the objective."""
     if surgeon.settings.objective != "pareto":
         return ()
-    limits = Limits.of(surgeon.settings, _relative(read_branch(surgeon.run.branches / f"0000-{START}.onnx")))
+    limits = Limits.of(surgeon.settings, _relative(read_branch(given_file(surgeon.run.branches))))
     names: dict[str, str] = {}
     found = []
     for entry in filter(limits.admits, state.front):

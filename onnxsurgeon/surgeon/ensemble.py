@@ -9,8 +9,8 @@ from onnxsurgeon.errors import SettingsError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import TRAINED, Branch, file_of, read_branch, write_branch
 from onnxsurgeon.runs.checkpoint import State
-from onnxsurgeon.surgeon.evolve import Surgeon
 from onnxsurgeon.surgeon.jobs import Job
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgery import spell
 from onnxsurgeon.surgery.join import Join, join, reason_against
@@ -71,7 +71,7 @@ def refitted(surgeon: Surgeon, state: State, settled: Branch, count: int) -> Bra
     stop = round(settled.history[-1].epoch * per_epoch)
     jobs = []
     for member in range(count):
-        number, state.next_number = state.next_number, state.next_number + 1
+        number = state.new_number()
         copy = replace(
             root, number=number, parent=settled.number, surgery="refit", history=settled.history, score=settled.score
         )

@@ -25,11 +25,12 @@ from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
-from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
-from onnxsurgeon.surgeon.front_search import FEWEST, SEGMENT, FrontSearch
+from onnxsurgeon.surgeon.front_search import FEWEST, FrontSearch
 from onnxsurgeon.surgeon.jobs import Job
 from onnxsurgeon.surgeon.own_settings import GROW_AND_SHRINK, GrowAndShrinkSettings
+from onnxsurgeon.surgeon.paced_search import SEGMENT
+from onnxsurgeon.surgeon.registry import register
 from onnxsurgeon.surgeon.untrained import standardised_start
 from onnxsurgeon.surgery.join import reason_against
 

@@ -18,7 +18,7 @@ from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError, OnnxSurgeonError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.surgeon.significance import chance_scores, row_scores
+from onnxsurgeon.surgeon.significance import chance_scores, with_row_scores
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
 
@@ -133,11 +133,11 @@ def _score(
     """
     try:
         examples = prepare(network, dataset, rows, options)
-        scores, chance = row_scores(network, engine, examples), chance_scores(examples)
-        accuracy = engine.evaluate(network, examples).accuracy
+        metrics, scores = with_row_scores(network, engine, examples)
+        chance = chance_scores(examples)
     except OnnxSurgeonError:
         return None
     best = sum(0.0 if task.loss == SQUARED else 1.0 for task in examples.tasks)
     missing = best - float(chance.mean())
     gain = float(scores.mean() - chance.mean())
-    return (gain / missing if missing > 0 else 0.0), accuracy, examples.metric
+    return (gain / missing if missing > 0 else 0.0), metrics.accuracy, examples.metric

@@ -1,6 +1,6 @@
 """The settings of each search alone, by the search's name, so that help need not load the search.
 
-A stranger's search has a dataclass of its own, which ``surgeon.evolve.register`` enters here. This module must not
+A stranger's search has a dataclass of its own, which ``surgeon.registry.register`` enters here. This module must not
 import numpy or onnx.
 """
 

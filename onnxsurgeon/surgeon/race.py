@@ -51,7 +51,7 @@ class Race:
         start, stop = search.window(state, epochs)
         jobs = []
         for branch, rate, uses_made in self._ways():
-            number, state.next_number = state.next_number, state.next_number + 1
+            number = state.new_number()
             same = replace(branch, number=number, parent=branch.number, surgery="identity")
             others: dict[str, Any] = {"rate": rate, "uses_made": uses_made and search.has_made_rows, "is_trained": True}
             parameters = branch.network.parameter_count

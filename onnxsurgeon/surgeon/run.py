@@ -15,7 +15,7 @@ from onnxsurgeon.errors import RunError, SettingsError
 from onnxsurgeon.graph.files import copy_model, require_writable
 from onnxsurgeon.graph.opening import ModelSource, open_model
 from onnxsurgeon.graph.reader import load
-from onnxsurgeon.runs.branch import START, Branch, write_branch
+from onnxsurgeon.runs.branch import START, Branch, given_file, write_branch
 from onnxsurgeon.runs.checkpoint import require_given, restored
 from onnxsurgeon.runs.events import Finished
 from onnxsurgeon.runs.journal import RunDirectory
@@ -25,11 +25,12 @@ from onnxsurgeon.surgeon.beginning import Splits, begin, make_surgeon, opening, 
 from onnxsurgeon.surgeon.callbacks import Callback, Callbacks
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.ending import ended
-from onnxsurgeon.surgeon.evolve import SEARCHES, Surgeon
 from onnxsurgeon.surgeon.fields import require_choice
 from onnxsurgeon.surgeon.own_settings import AUTO
 from onnxsurgeon.surgeon.progress import TrainingProgress
+from onnxsurgeon.surgeon.registry import SEARCHES
 from onnxsurgeon.surgeon.result import Evolved
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.surgeon.settings import SurgeonSettings
 from onnxsurgeon.surgeon.start import Start
 from onnxsurgeon.surgeon.teaching import RecordedTeacher, Teaching
@@ -113,9 +114,8 @@ def evolve(
     with make_workers(workers, training_progress) as pool, tracking:
         found = begin(opened.network, data, settings, options, engine, device, rows, teacher, data_dir, progress)
         network, chosen, splits, start = found.network, found.engine, found.splits, found.start
-        dataset, teaching = found.teaching.dataset, found.teaching
-        taught_by = found.taught_by
-        stem = f"{Path(opened.source).stem}-{Path(dataset.name).stem.replace(':', '-')}"
+        taught_by, teaching = found.taught_by, found.teaching
+        stem = f"{Path(opened.source).stem}-{Path(teaching.dataset.name).stem.replace(':', '-')}"
 
         def fill(run: RunDirectory) -> None:
             write_branch(Branch(0, None, START, network), run.branches)
@@ -129,10 +129,10 @@ def evolve(
                     **{name: given for name, given in layers.items() if given},
                     "teacher": taught_by and {"file": str(teacher), "sha256": taught_by.sha256},
                     "data": {
-                        "name": dataset.name,
+                        "name": teaching.dataset.name,
                         **({} if isinstance(data, str | os.PathLike) else {"in_memory": True}),
                         "folder": None if data_dir is None else str(data_dir),
-                        "digest": dataset.digest,
+                        "digest": teaching.dataset.digest,
                         **rows,
                         "options": asdict(options),
                     },
@@ -144,6 +144,7 @@ def evolve(
             )
 
         run = RunDirectory.create(None if run_dir is None else Path(run_dir), stem, fill)
+        teaching.forget_training_rows()
         surgeon = make_surgeon(found.kind, run, settings, chosen, splits, pool, told, start, clock)
         return _finish(surgeon, splits, start, out, overwrite=overwrite)
 
@@ -207,7 +208,7 @@ def resume(
     tracking = make_tracking(track, run.path.parent)
     told = Callbacks(callbacks, tracking)
     require_given(last.kept, run.branches)
-    network = load(run.branches / f"0000-{START}.onnx")
+    network = load(given_file(run.branches))
     chosen = make_engine(engine, device, network, settings)
     clock = clock or Clock(time.perf_counter())
     with make_workers(workers, training_progress) as pool, tracking:
@@ -221,8 +222,10 @@ def resume(
         if last.event is not None:
             restored(last.event, run.branches)  # a state that cannot be restored is refused before anything is written
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
+        del dataset  # it is the teaching's to free
         splits = split_rows(teaching)
         teaching.write(run.path)
+        teaching.forget_training_rows()
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
         surgeon.from_checkpoint, surgeon.is_extended = from_checkpoint, epochs is not None

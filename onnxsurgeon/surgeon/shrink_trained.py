@@ -26,14 +26,15 @@ from onnxsurgeon.recommend.reduction import without_duplicates
 from onnxsurgeon.runs.branch import Branch, file_of, read_branch
 from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
 from onnxsurgeon.surgeon.cycles import Cycle
-from onnxsurgeon.surgeon.evolve import register
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.finalists import Finalists
-from onnxsurgeon.surgeon.front_search import SEGMENT, SMALLEST
+from onnxsurgeon.surgeon.front_search import SMALLEST
 from onnxsurgeon.surgeon.log import logger
 from onnxsurgeon.surgeon.own_settings import SHRINK_TRAINED, ShrinkTrainedSettings
+from onnxsurgeon.surgeon.paced_search import SEGMENT
 from onnxsurgeon.surgeon.pruning_search import STEP, PruningSearch
 from onnxsurgeon.surgeon.race import RATES, SHORT, Race
+from onnxsurgeon.surgeon.registry import register
 
 BEHIND = 3  # steps that pruning goes on behind the last network that is accurate enough
 FIRST_SHARE = 0.3  # of the epochs left after the race, that the first cycle takes
@@ -45,7 +46,7 @@ WALKING_SHARE = 2 / 3  # the same of pruning where no limit is: much of what is 
 
 @register
 class ShrinkTrained(PruningSearch):
-    """The search for trained starts; see the module."""
+    """The search for trained starts: prune without training, let the best plans race, train the winner in cycles."""
 
     name: ClassVar[str] = SHRINK_TRAINED
     settings_type: ClassVar[type[OwnSettings]] = ShrinkTrainedSettings

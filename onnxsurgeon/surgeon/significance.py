@@ -13,6 +13,7 @@ from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
 from onnxsurgeon.task import BINARY, CROSS_ENTROPY, Task
 from onnxsurgeon.training.engine import Engine
+from onnxsurgeon.training.metrics import Metrics
 from onnxsurgeon.training.predictions import Watcher
 
 PIECE = 2**16  # rows that are looked at together
@@ -78,17 +79,20 @@ class Both:
 
 def row_scores(network: Network, engine: Engine, examples: Examples) -> Array:
     """Each row's contribution to the metric, summed over the heads, (rows,)."""
-    watch = [RowScores(task) for task in examples.tasks]
-    engine.evaluate(network, examples, watch)
-    return summed(watch)
+    return with_row_scores(network, engine, examples)[1]
 
 
-def summed(watch: Sequence[RowScores]) -> Array:
-    """The contributions of each row, summed over the heads, (rows,)."""
-    total: Array = watch[0].record()["scores"]
-    for each in watch[1:]:
+def with_row_scores(
+    network: Network, engine: Engine, examples: Examples, watch: Sequence[Watcher] = ()
+) -> tuple[Metrics, Array]:
+    """A network's metrics, and each row's contribution to its metric (rows,); ``watch`` sees its outputs as well."""
+    scores = [RowScores(task) for task in examples.tasks]
+    both = [Both(*pair) for pair in zip(watch, scores, strict=True)] if watch else scores
+    metrics = engine.evaluate(network, examples, both)
+    total: Array = scores[0].record()["scores"]
+    for each in scores[1:]:
         total = total + each.record()["scores"]
-    return total
+    return metrics, total
 
 
 def chance_scores(examples: Examples) -> Array:

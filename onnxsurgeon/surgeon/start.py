@@ -22,7 +22,7 @@ from onnxsurgeon.surgeon.file_size import bytes_besides_parameters
 from onnxsurgeon.surgeon.latency import latency_of
 from onnxsurgeon.surgeon.objective import Given, Limits
 from onnxsurgeon.surgeon.settings import SurgeonSettings
-from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, row_scores
+from onnxsurgeon.surgeon.significance import chance_loss, chance_scores, with_row_scores
 from onnxsurgeon.surgery.apply import cut_to
 from onnxsurgeon.task import SQUARED
 from onnxsurgeon.training.engine import Engine
@@ -65,13 +65,15 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     if any(task.imitates for task in rows.tasks) and _is_teacher(network, engine, rows):
         return Start(True, ITSELF)
     both = (train, rows)
-    parts, by_chance = [], 0.0  # for many rows, one number a row takes as much memory as a column of them
+    parts, losses, by_chance = [], [], 0.0  # for many rows, one number a row takes as much memory as a column of them
     for each in both:
-        parts.append(row_scores(network, engine, each))
+        metrics, scores = with_row_scores(network, engine, each)
+        losses.append(metrics.loss)
+        parts.append(scores)
         chance = chance_scores(each)
         by_chance += float(chance.sum())
         parts[-1] -= chance
-        del chance
+        del chance, scores
     difference = np.concatenate(parts)
     del parts
     best = sum(0.0 if task.loss == SQUARED else 1.0 for task in rows.tasks)
@@ -80,7 +82,7 @@ def start_of(network: Network, settings: SurgeonSettings, engine: Engine, train:
     if difference.mean() > BEYOND_CHANCE * error and difference.mean() >= GAP * missing:
         return Start(True, f"its {rows.metric} on {len(difference):,} rows is better than chance")
     # Where one class is the rule, a network that knows more than that may have no better accuracy.
-    losses, chances = zip(*((engine.evaluate(network, each).loss, chance_loss(each)) for each in both), strict=True)
+    chances = map(chance_loss, both)
     if difference.mean() >= -BEYOND_CHANCE * error and all(a < LESS * b for a, b in zip(losses, chances, strict=True)):
         return Start(True, f"its loss on {len(difference):,} rows is less than by chance")
     return Start(False, f"its {rows.metric} on {len(difference):,} rows is not better than chance")

@@ -152,6 +152,10 @@ class Teaching:
             return examples if made is None else together(examples, made)
         return examples
 
+    def forget_training_rows(self) -> None:
+        """Free what is known of the rows for training and validation, once they and their targets are prepared."""
+        self.dataset = self.dataset.but_test_rows()
+
     def write(self, run: Path) -> None:
         """Write the teacher's outputs into the run directory, where they are not there already, and free them here."""
         if self._is_new:

@@ -110,7 +110,9 @@ class TrainingContext:
         if found is not None:
             return found
         if whole:
-            found = self.standardised(network).on(self.whole)
+            before = self.standardised(network)
+            found = before.on(self.whole)
+            before.examples.forget_targets()  # from now on mostly all rows are trained on
         elif self.settings.standardise and self.manner.standardises:
             found = Standardised.of(network, self.train, self.settings.seed, self.free)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.runs.branch import TRAINED, Branch, Measurement, write_branch
 from onnxsurgeon.runs.checkpoint import State
-from onnxsurgeon.surgeon.evolve import Surgeon
+from onnxsurgeon.surgeon.search import Surgeon
 from onnxsurgeon.training.standardised import Standardised
 from onnxsurgeon.training.units import from_units
 

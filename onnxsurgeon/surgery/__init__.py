@@ -1,16 +1,6 @@
 """The surgeries (paper, section 3.1): pure functions from a network to a new one."""
 
-from onnxsurgeon.surgery.base import (
-    EXACT_TOLERANCE,
-    SURGERIES,
-    DataAware,
-    Operated,
-    Surgery,
-    SurgeryRecord,
-    operate,
-    parse,
-    spell,
-)
+from onnxsurgeon.surgery.base import SURGERIES, DataAware, Surgery, parse, spell
 from onnxsurgeon.surgery.factorize import Factorize
 from onnxsurgeon.surgery.factorize_data import FactorizeData, factorization_errors
 from onnxsurgeon.surgery.grow import Grow
@@ -22,6 +12,7 @@ from onnxsurgeon.surgery.merge import Merge
 from onnxsurgeon.surgery.merge_data import MergeData
 from onnxsurgeon.surgery.merge_duplicates import MergeDuplicates
 from onnxsurgeon.surgery.narrow import Narrow
+from onnxsurgeon.surgery.operated import EXACT_TOLERANCE, Operated, SurgeryRecord, operate
 from onnxsurgeon.surgery.prune import Prune, pruning_errors
 from onnxsurgeon.surgery.remove_block import RemoveBlock
 from onnxsurgeon.surgery.remove_block_data import RemoveBlockData

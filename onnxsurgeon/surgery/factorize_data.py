@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import linear_error, relative, variance_of
-from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.layers import DenseLayer
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array, Eigen, eigen, matmul
-from onnxsurgeon.surgery.base import DataAware, Replacement, register, require_amount
-from onnxsurgeon.surgery.effects import Effect, Preceded
-from onnxsurgeon.surgery.parameters import add_bias, fill_for_new, slope_of, slots_for
+from onnxsurgeon.surgery.base import DataAware, Replacement, register
+from onnxsurgeon.surgery.factorization import Factorization, Halves
+from onnxsurgeon.surgery.parameters import add_bias
 from onnxsurgeon.surgery.written import written_by
 
 # The share of a plain SVD, as a fraction of the inputs' mean variance: it ranks directions in which the sample does not
@@ -26,7 +25,7 @@ _WEIGHTS_SHARE = 1e-10
 
 @register
 @dataclass(frozen=True)
-class FactorizeData(DataAware):
+class FactorizeData(Factorization, DataAware):
     """Truncated SVD of hidden layer ``layer`` at ``rank`` r in the metric of its input.
 
     With mean μ and covariance Σ of the input, and V_r the r leading eigenvectors of Wᵀ Σ W: W → W V_r, a linear layer
@@ -44,18 +43,6 @@ class FactorizeData(DataAware):
     summary: ClassVar[str] = "two layers in its place, with RANK units between them, by what enters it"
     exact_if: ClassVar[str] = "if the rank is the number of units"
     marker: ClassVar[str] = "p"
-    layer: int
-    rank: int
-
-    @property
-    def effect(self) -> Effect:
-        """The effect that the docstring of the class describes, as data."""
-        return Preceded(self.rank)
-
-    def require(self, network: Network) -> None:
-        """1 ≤ r ≤ min(n_{i-1}, n_i)."""
-        _, layer = written_by(network, self.layer)
-        require_amount(self, self.rank, min(layer.weight.shape), "the rank")
 
     def is_exact(self, network: Network) -> bool:
         """Where nothing is cut off."""
@@ -69,28 +56,22 @@ class FactorizeData(DataAware):
         vt = _decompose(layer.weight, input_moment.covariance).vt[: self.rank]
         thin = matmul(layer.weight, vt.T, dtype=dtype)
         through = matmul(input_moment.mean, layer.weight)
-        first = DenseLayer(thin, None, None, network.fresh_names(), layer.geometry)
         bias = add_bias(layer.bias, through - matmul(matmul(through, vt.T), vt), dtype)
-        geometry = None if layer.geometry is None else Geometry.pointwise(layer.geometry.rank)
-        second = replace(layer, weight=vt.astype(dtype), bias=bias, geometry=geometry)
+        halves = Halves.of(network, layer, thin, vt, bias)
 
         def carry(past: Sequence[DenseLayer], power: int) -> tuple[DenseLayer, DenseLayer]:
-            """W V_r and b' move as W and b do, with V_r and μ held fixed; V_rᵀ is new."""
+            """W V_r and b' move as W and b do, with V_r and μ held fixed."""
             (old,) = past
             outside = np.eye(layer.units) - matmul(vt.T, vt)
             moved = matmul(matmul(input_moment.mean**power, old.weight), outside**power)
             moved = moved if old.bias is None else moved + old.bias
-            rest = np.full(second.weight.shape, fill_for_new(old, power))
-            return (
-                slots_for(first, matmul(old.weight, vt.T**power), None, None),
-                slots_for(second, rest, moved, slope_of(old)),
-            )
+            return halves.carry(old, moved, power)
 
-        lost = layer.weight - matmul(thin, second.weight)
+        lost = layer.weight - matmul(thin, halves.second.weight)
         shift = (0.0 if layer.bias is None else layer.bias.astype(np.float64)) - np.asarray(bias, np.float64)
         error = linear_error(input_moment, lost, shift)
         variance = variance_of(input_moment.covariance, layer.weight)
-        return Replacement(1, (first, second), carry, relative(error, variance))
+        return Replacement(1, (halves.first, halves.second), carry, relative(error, variance))
 
 
 def factorization_errors(network: Network, i: int, moments: Moments) -> Array:

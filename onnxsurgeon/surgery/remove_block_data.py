@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxsurgeon.calibration.moments import Moments
 from onnxsurgeon.calibration.regression import relative
 from onnxsurgeon.errors import SurgeryError
 from onnxsurgeon.graph.network import Network
-from onnxsurgeon.graph.without_block import last_layer, require_removable, without_block
+from onnxsurgeon.graph.without_block import last_layer, without_block
 from onnxsurgeon.surgery.base import DataAware, Lost, Rebuilt, register, spell
-from onnxsurgeon.surgery.effects import Effect, Removed
-from onnxsurgeon.surgery.remove_block import count_without
+from onnxsurgeon.surgery.removal import Removal, count_without
 
 
 @register
 @dataclass(frozen=True)
-class RemoveBlockData(DataAware):
+class RemoveBlockData(Removal, DataAware):
     """Take the branch out of residual block ``block``, and leave its mean: y = x + f(x) becomes y = x + E f(x).
 
     The mean, one value for each unit, goes into the bias of the layer that writes x, where nothing but the block reads
@@ -29,19 +28,11 @@ class RemoveBlockData(DataAware):
     summary: ClassVar[str] = "residual block BLOCK with its branch's mean in its place"
     exact_if: ClassVar[str] = "if the branch's last layer has a bias alone"
     marker: ClassVar[str] = r"$\ominus$"
-    block: int
-    layer: int = field(default=0, init=False)
-
-    @property
-    def effect(self) -> Effect:
-        """What the docstring of the class says, as data."""
-        return Removed(self.block)
 
     def require(self, network: Network) -> None:
-        """The block must exist, nothing else may read what its branch computes, and its units' axis must be known."""
-        block = network.block(self.block)
-        require_removable(network, block)
-        if block.axis is None:
+        """As of every removal; and the axis of the block's units must be known."""
+        super().require(network)
+        if network.block(self.block).axis is None:
             raise SurgeryError(
                 f"{spell(self)}: along which axis its units are is not known; remove_block:{self.block} leaves no mean",
                 "unlike-layer",

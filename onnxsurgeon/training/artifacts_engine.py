@@ -122,7 +122,7 @@ class ArtifactsEngine:
 
         def step(row_numbers: Array, rate: float) -> float:
             features = [rows.take(row_numbers).astype(np.float32, copy=False) for rows in examples.stored]
-            labels = goal[row_numbers]
+            labels = goal[row_numbers].astype(np.int64) if is_hard else goal[row_numbers]
             return running.step(features, labels, rate)
 
         if before.steps:

@@ -284,7 +284,7 @@ class AdamW:
         build.add("Add", kept, build.add("Mul", direction, "step"), output=updated(parameter))
 
 
-RULES: dict[str, Callable[[OptimizerSettings], Optimizer]] = {
+MAKERS: dict[str, Callable[[OptimizerSettings], Optimizer]] = {
     "sgd": SGD.of,
     "momentum": Momentum.of,
     "nesterov": Nesterov.of,
@@ -294,4 +294,4 @@ RULES: dict[str, Callable[[OptimizerSettings], Optimizer]] = {
 
 def make_optimizer(settings: OptimizerSettings) -> Optimizer:
     """The rule of update that the settings name."""
-    return RULES[settings.optimizer](settings)
+    return MAKERS[settings.optimizer](settings)

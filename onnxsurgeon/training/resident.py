@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnxsurgeon.data.examples import Examples
 from onnxsurgeon.data.rows import Rows
@@ -119,6 +119,7 @@ def read_targets(build: GraphBuilder, examples: Examples) -> list[str]:
     ):
         target = build.add("Gather", name, "batch")
         if values.ndim == 1:
+            target = build.add("Cast", target, to=TensorProto.INT64)
             off_and_on = build.constant("off_and_on", np.array([0, 1], np.float32))
             target = build.add("OneHot", target, build.integers(task.outputs), off_and_on)
             if build.dtype != np.float32:  # ONNX Runtime has no other type

@@ -110,6 +110,8 @@ def known_shape(rewriter: Rewriter, node: gs.Node) -> bool:
         ):
             return False
     shape = shape_of(x)
+    if node.op == "GroupNormalization" and y.dtype is None:
+        y.dtype = x.dtype
     return shape is not None and learn(y, shape)
 
 
@@ -124,5 +126,6 @@ KEEPS_SHAPE = (
     "Cast",
     "Neg",
     "BatchNormalization",
+    "GroupNormalization",  # of which onnx infers nothing from opset 21 on
     *(f"ai.onnx.ml::{op}" for op in ("Scaler", "Imputer", "Normalizer")),
 )

@@ -83,7 +83,7 @@ def explain_normalization(node: gs.Node, rank: int = 2) -> str:
     """Why a BatchNormalization cannot be folded; "" where it can."""
     if node.attrs.get("training_mode", 0):
         return "it is in training mode"
-    if any(y.name and (y.outputs or y.name) for y in node.outputs[1:]):
+    if any(y.name for y in node.outputs[1:]):
         return "its running statistics are read, so it is in training mode"
     statistics = [constant_values(tensor) for tensor in node.inputs[1:5]]
     if len(statistics) < 4 or any(values is None or values.dtype not in FLOATS for values in statistics):

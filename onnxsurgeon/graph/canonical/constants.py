@@ -12,6 +12,7 @@ from onnx import helper
 
 from onnxsurgeon.bounds import MAX_FOLDED_ELEMENTS, bound
 from onnxsurgeon.errors import ModelError
+from onnxsurgeon.graph import makers
 from onnxsurgeon.graph.canonical import masks
 from onnxsurgeon.graph.canonical.masks import Fold, value
 from onnxsurgeon.graph.canonical.quantized import DEQUANTIZE, QUANTIZE, dequantize, quantize
@@ -78,7 +79,7 @@ def fold(rewriter: Rewriter, node: gs.Node) -> bool:
         if not any(np.may_share_memory(values, value(node, i)) for i in range(len(node.inputs)) if has_input(node, i)):
             rewriter.allow(node, values.nbytes)
     # A scalar that numpy returns is no array to onnx-graphsurgeon.
-    rewriter.redirect(y, gs.Constant(name, np.asarray(values) if np.isscalar(values) else values))
+    rewriter.redirect(y, makers.constant(name, np.asarray(values) if np.isscalar(values) else values))
     rewriter.remove(node)
     return True
 

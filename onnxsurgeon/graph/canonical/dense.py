@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph import makers
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, dtype_of, has_input, like, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.graph.geometry import Geometry
@@ -92,7 +93,7 @@ def rescale(rewriter: Rewriter, node: gs.Node, weight: Array, bias: Array | None
     if len(node.inputs) > 2:
         rewriter.set_input(node, 2, like(node.inputs[2], bias.astype(node.inputs[2].values.dtype)))
     else:
-        rewriter.set_inputs(node, [*node.inputs, gs.Constant(name, bias.astype(kind))])
+        rewriter.set_inputs(node, [*node.inputs, makers.constant(name, bias.astype(kind))])
 
 
 def absorb(rewriter: Rewriter, source: gs.Node, node: gs.Node) -> None:
@@ -102,7 +103,6 @@ def absorb(rewriter: Rewriter, source: gs.Node, node: gs.Node) -> None:
         y.shape = before.shape
     if y.dtype is None:
         y.dtype = before.dtype
-    spare = rewriter.variable(y)
-    rewriter.set_output(node, spare)
+    rewriter.release_output(node)
     rewriter.set_output(source, y)
     rewriter.remove(node)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph import makers
 from onnxsurgeon.graph.bodies import READ_INSIDE
 
 MANY_READERS, SMALL = 16, 4096
@@ -44,11 +45,12 @@ def untie_small_constants(graph: gs.Graph, pinned: Collection[int]) -> list[gs.C
     found: dict[int, gs.Constant] = {}
     for node in graph.nodes:
         for position, tensor in enumerate(node.inputs):
-            if isinstance(tensor, gs.Constant) and id(tensor) not in pinned:
-                if len(tensor.outputs) <= MANY_READERS or int(np.prod(tensor.shape)) > SMALL:
-                    continue
-                found.setdefault(id(tensor), tensor)
-                own = gs.Constant(tensor.name, tensor.values)
+            if isinstance(tensor, gs.Constant) and len(tensor.outputs) > MANY_READERS and id(tensor) not in pinned:
+                if id(tensor) not in found:
+                    if math.prod(tensor.shape) > SMALL:
+                        continue
+                    found[id(tensor)] = tensor
+                own = makers.constant(tensor.name, tensor.values)
                 list.__setitem__(node.inputs, position, own)
                 list.append(own.outputs, node)
     for tensor in found.values():

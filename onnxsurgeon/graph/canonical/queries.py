@@ -10,6 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper
 
+from onnxsurgeon.graph import makers
 from onnxsurgeon.linear_algebra import Array
 
 BFLOAT16 = np.dtype(helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
@@ -28,7 +29,7 @@ def constant_values(tensor: Any) -> Array | None:
 
 def like(tensor: Any, values: Array) -> gs.Constant:
     """A constant of the same name with other values, for a new reader; other readers keep the old one."""
-    return gs.Constant(tensor.name, values)
+    return makers.constant(tensor.name, values)
 
 
 def producer_of(tensor: Any) -> gs.Node | None:

@@ -2,6 +2,8 @@
 
 onnx-graphsurgeon's own lists compare whole nodes at every removal; these edits go by identity, and each touches only
 the nodes next to it, so that a graph of 100,000 nodes is rewritten in linear time.
+
+One file: a class whose edits all keep the same lists of readers, writers and nodes in step.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from onnxsurgeon.graph import makers
 from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.canonical.held_by_name import pinned_tensors, untie_small_constants
 from onnxsurgeon.graph.canonical.names import label
@@ -129,6 +132,12 @@ class Rewriter:
         list.append(tensor.inputs, node)
         self.touch(node, *tensor.outputs)
 
+    def release_output(self, node: gs.Node) -> None:
+        """Take the node's first output from it, for another to write; the node is to be removed then."""
+        self.steps.clear()
+        _discard(node.outputs[0].inputs, node)
+        list.__delitem__(node.outputs, 0)
+
     def become(
         self, node: gs.Node, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] | None = None
     ) -> None:
@@ -212,7 +221,7 @@ class Rewriter:
     def variable(self, like: Any, shape: Sequence[Any] | None = None) -> gs.Variable:
         """Return a new tensor of ``like``'s type, named after it."""
         self._fresh += 1
-        return gs.Variable(
+        return makers.variable(
             f"{like.name}.canonical{self._fresh}", dtype_of(like), None if shape is None else list(shape)
         )
 

@@ -12,11 +12,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxsurgeon.bounds import MAX_FOLDED_ELEMENTS, bound
+from onnxsurgeon.graph.canonical.computed_sizes import computed_sizes
 from onnxsurgeon.graph.canonical.elementwise import OPS
 from onnxsurgeon.graph.canonical.noops import cast_type
 from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, producer_of, same_shape, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
-from onnxsurgeon.graph.canonical.shapes import computed_sizes
 from onnxsurgeon.linear_algebra import Array
 
 DEEPEST = 8  # nodes

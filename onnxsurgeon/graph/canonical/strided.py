@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxsurgeon.graph.canonical.computed_sizes import computed_sizes
 from onnxsurgeon.graph.canonical.elementwise import OPS
 from onnxsurgeon.graph.canonical.queries import constant_values, producer_of, shape_of
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
-from onnxsurgeon.graph.canonical.shapes import computed_sizes, learn
+from onnxsurgeon.graph.canonical.shapes import learn
 from onnxsurgeon.linear_algebra import Array
 
 VIEW = "View"  # an operator that only reshapes, and whose node in the file cannot be given another shape

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -73,8 +74,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
         model = skeleton
     forget_negative_sizes(model.graph)
     parts = Parts(model, arrays, outside, headers)
-    check_graph(parts, name)
-    return parts
+    return replace(parts, typed=check_graph(parts, name))
 
 
 def _parse(path: Path) -> tuple[ModelProto, dict[int, Array]]:
