@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -313,7 +314,7 @@ def test_where_time_is_short_pruning_does_not_take_it_all(trained, tmp_path, mon
     now = [0.0]
     operate_once = ShrinkTrained.untrained
     monkeypatch.setattr(ShrinkTrained, "elapsed", lambda self, state: now[0])
-    monkeypatch.setattr("onnxsurgeon.surgeon.pruning_search.perf_counter", lambda: now[0])
+    monkeypatch.setattr("onnxsurgeon.surgeon.pruning_search.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def untrained(self, *given):
         now[0] += 2.0
