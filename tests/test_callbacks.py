@@ -6,11 +6,14 @@ from dataclasses import replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+import numpy as np
+import onnx
 import pytest
 
 from onnxsurgeon import StopRun, SurgeonSettings, evolve, resume
 from onnxsurgeon.runs.events import EVENTS
 from onnxsurgeon.runs.journal import RunDirectory
+from tests.actors import actor
 from tests.conftest import start_model
 from tests.killed_run import SETTINGS
 
@@ -31,8 +34,8 @@ def undisturbed(tmp_path_factory):
 def events(tmp_path_factory):
     """Those of a run that drops branches for every reason it can, by an optimizer that has a state, and is resumed.
 
-    And of one along the front, one that does not find what it is asked for, one that nothing limits, and one that
-    begins with a network that is said to be trained; two of them go on for longer.
+    And of one along the front, one that does not find what it is asked for, one that nothing limits, one that begins
+    with a network that is said to be trained, and one of two heads; two of them go on for longer.
     """
     folder, found = tmp_path_factory.mktemp("events"), []
     run(folder, callbacks=found.append, optimizer="adamw", learning_rate=0.02)
@@ -47,6 +50,11 @@ def events(tmp_path_factory):
     resume(folder / "free", epochs=6, callbacks=found.append)
     wanted = SurgeonSettings.from_preset(epochs=5, start="trained", shrink=2)
     evolve(start_model(folder), "digits", settings=wanted, run_dir=folder / "trained", callbacks=found.append)
+    onnx.save(actor(), folder / "heads.onnx")
+    x, wanted = np.random.default_rng(0).standard_normal((200, 6)).astype("f"), SurgeonSettings.from_preset(epochs=1)
+    np.savez(folder / "rows.npz", x=x, y=np.concatenate([x[:, :3], x[:, :1]], axis=1))
+    rows = str(folder / "rows.npz")
+    evolve(folder / "heads.onnx", rows, settings=wanted, run_dir=folder / "heads", callbacks=found.append)
     return found
 
 

@@ -247,10 +247,13 @@ def test_several_heads_are_averaged_and_their_losses_added():
     tallies = [tally(task) for task in tasks]
     tallies[0].add(np.array([[5.0, 0.0], [5.0, 0.0]]), np.array([0, 1]))
     tallies[1].add(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]]))
-    metrics = combined(tasks, tallies, 2)
+    metrics = combined(tasks, tallies, 2, ("kind", "value"))
     assert metrics.accuracy == pytest.approx((0.5 + (1 - 1 / 2)) / 2)
     assert metrics.loss == pytest.approx((np.log1p(np.exp(-5)) + np.log1p(np.exp(5))) / 2 + 0.5)
     assert metrics.metric == "accuracy and R²"
+    assert [(head.head, head.metric) for head in metrics.heads] == [("kind", "accuracy"), ("value", "R²")]
+    assert [head.accuracy for head in metrics.heads] == pytest.approx([0.5, 0.5])
+    assert sum(head.loss for head in metrics.heads) == pytest.approx(metrics.loss)
 
 
 @pytest.mark.parametrize("accuracy", [1.0, 0.0, -1.0, -3.5, -1e300, -math.inf])

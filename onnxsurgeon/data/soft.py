@@ -43,7 +43,7 @@ def prediction(outputs: Array, task: Task) -> Array:
 
 def mapped(change: Callable[..., Array], *arrays: Array) -> Array:
     """Apply ``change`` to the arrays, which have the same first axis; a large result lies in a file."""
-    rows, pieces = len(arrays[0]), chunks(arrays[0])
+    rows, pieces = len(arrays[0]), chunks(max(arrays, key=lambda values: values.nbytes))
     result: Array | None = None
     for start, stop in pieces:
         piece = change(*(values[start:stop] for values in arrays))

@@ -226,9 +226,27 @@ class Checkpoint(Resumable):
 class Extended(Resumable):
     """A run is to go on for longer than it was made for; it can resume from this state, which is the last checkpoint's.
 
-    In the journal it also carries a "checksum"; see ``lines``. All other entries are those of ``Checkpoint``.
+    In the journal it also carries a "checksum"; see ``lines``. All entries except "run_epochs" are as in
+    ``Checkpoint``.
 
     Attributes:
+        epoch: epochs trained.
+        branches: numbers of the branches that go on.
+        topologies: topology of each of these branches, in the same order.
+        parameters: number of parameters of each of them.
+        accuracies: accuracy of each of them on the validation rows.
+        losses: loss of each of them on the validation rows.
+        best: number of the branch that would be the result if the run ended here.
+        best_accuracy: its accuracy on the validation rows.
+        files: by number, name and SHA-256 of the files of these branches.
+        states: by number, SHA-256 of the optimizer's state, of branches that have one.
+        next_number: number of the next branch.
+        stale: decision points since the best accuracy rose.
+        steps: training steps so far, over all branches.
+        seconds: wall time so far, over all resumptions.
+        training_seconds: the part of it inside ONNX Runtime's training.
+        search: phase, cycle of the learning rate and other numbers of a search that is not Algorithm 1.
+        front: the branches that no other dominates, for such a search.
         event: "extended".
         run_epochs: the length of the run from here on.
     """
