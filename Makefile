@@ -2,10 +2,10 @@
 # site of docs/ into site/.
 PYTHON ?= python3
 TRAINING := onnxruntime-training-cpu==1.19.2
-# Four for two cores: many tests wait, for a process of theirs, a page or a server. Each has a part of the tests at first, in
-# order, so that what a module prepares is prepared once.
-WORKERS ?= 4
-PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
+# Five for two cores: many tests wait, for a process of theirs, a page or a server. Each has a part of the tests at first, in
+# order, so that what a module prepares is prepared once. What needs the site of docs/ is run by `make test-docs`.
+WORKERS ?= 5
+PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --ignore=tests/test_site.py
 # Into the environment of the target, by the pip of .venv-pip.
 INSTALL = .venv-pip/bin/python -m pip --python $(@D)/bin/python install -qq --disable-pip-version-check --no-compile
 
@@ -38,9 +38,11 @@ test-current: .venv-test/installed
 # What these test runs in Node and in a browser, by runtimes of their own.
 JAVASCRIPT := tests/test_node_runner.py tests/test_browser_runner.py tests/test_webgpu_runner.py tests/test_demo_page.py \
   tests/test_train_anywhere_speed.py tests/test_accessibility.py
-# Tested once, beside the current ONNX Runtime: these, README and the pages of how-tos, the tools that measure speed, and how
-# it is seen which other tests need not be run twice. What their commands call is tested beside both.
-ONCE := $(JAVASCRIPT) tests/test_readme.py tests/test_howto.py tests/test_benchmark.py tests/test_compare_search.py tests/test_gallery.py tests/test_once.py
+# Tested once, beside the current ONNX Runtime: these, README and the pages of how-tos, what a browser and a shell show, the
+# tools that measure speed, and how it is seen which other tests need not be run twice. What their commands call is tested
+# beside both.
+ONCE := $(JAVASCRIPT) tests/test_readme.py tests/test_howto.py tests/test_report_page.py tests/test_watching.py \
+  tests/test_completion.py tests/test_benchmark.py tests/test_compare_search.py tests/test_gallery.py tests/test_once.py
 
 # The training build of ONNX Runtime has wheels for Linux on x86-64 and Python up to 3.12 only.
 test-training: .venv-training/installed

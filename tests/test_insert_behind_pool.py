@@ -22,7 +22,7 @@ from onnxsurgeon.runtime import run
 from onnxsurgeon.surgeon.spectra import spectra
 from onnxsurgeon.surgery import InsertBehindPool, InsertIdentity, Widen
 from onnxsurgeon.training.state import OptimizerState
-from tests.conftest import branch_digests
+from tests.conftest import branch_digests, skip_unreadable
 
 START = create_convolutional("28x28x1-c8-p-c16-p-10", seed=1)
 FILES = sorted((Path(__file__).parent / "convolutions").glob("*.onnx"))
@@ -105,6 +105,7 @@ def test_it_is_exact_wherever_it_can_be_done(path):
         network = load(path)
     except ModelError as error:
         pytest.skip(str(error))
+    skip_unreadable(path)
     for i in range(1, network.group_count + 1):
         surgery = InsertBehindPool(i)
         try:
