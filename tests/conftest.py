@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -122,6 +123,15 @@ def no_waiting_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", looked_at)
         yield
+
+
+@pytest.fixture
+def own_time(monkeypatch):
+    """Let the processor's time of this process be the clock: other work of the machine does not pass on it.
+
+    What is foretold and what is taken are measured apart, and a machine may be busy during one of them.
+    """
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
 
 
 @pytest.fixture

@@ -52,15 +52,6 @@ def test_searches_and_limits(cli):
     assert planned(cli, "--epochs", "100000", "--time-limit", "7s")["seconds"] == [7, 7]
 
 
-@pytest.fixture
-def own_time(monkeypatch):
-    """Let the processor's time of this process be the clock: other work of the machine does not pass on it.
-
-    What is foretold and what is taken are measured minutes apart, and a machine may be busy during one of them.
-    """
-    monkeypatch.setattr(time, "perf_counter", time.process_time)
-
-
 @pytest.mark.usefixtures("own_time")
 def test_the_time_is_of_the_right_size(cli, tmp_path):
     """Within a factor of ten of what the run takes: small runs have more besides training."""

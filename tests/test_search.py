@@ -294,6 +294,7 @@ def decided(done):
     return of(RunDirectory.open(done.run).read_journal(), "decided")
 
 
+@pytest.mark.usefixtures("own_time")
 def test_a_time_limit_ends_with_the_learning_rate_at_its_end(start, tmp_path):
     """The cycles fit into the time: the last checkpoint is at the end of one, or the run was over before it."""
     done = run(start, short("pareto", epochs=100_000, time_limit=6.0), tmp_path / "run")
