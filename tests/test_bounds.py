@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import ModelError, bounds
 from onnxsurgeon.data.features import compute_features
-from onnxsurgeon.graph import allowance
+from onnxsurgeon.graph import allowance, residual
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
 
@@ -585,6 +585,24 @@ def test_time_to_read_grows_with_the_number_of_nodes_and_not_its_square(make):
         return min(times)
 
     assert shortest(large) < 20 * max(shortest(small), 0.02)
+
+
+def test_blocks_are_sought_in_no_more_steps_than_there_is_time_for(monkeypatch):
+    """Ways of two thousand sums that are each as long as the trunk would be four million steps."""
+    looked_at, read = [0], residual._Search._read
+
+    def counted(self, place):
+        looked_at[0] += 1
+        return read(self, place)
+
+    body = [N("MatMul", ["i", "W0"], ["s"]), *(N("Relu", ["s"], [f"r{k}"]) for k in range(2000))]
+    nodes = [*body, N("Sum", [f"r{k}" for k in range(2000)], ["x"])]
+    weights = np.random.default_rng(0).standard_normal((8, 8)).astype("f")
+    network = from_model(model(nodes, {"W0": weights}))
+    assert sum(getattr(step, "op", "") == "Add" for step in network.frame.trunk.steps) == 1999
+    monkeypatch.setattr(residual._Search, "_read", counted)
+    assert network.blocks == ()
+    assert 2000 < looked_at[0] < 2**19
 
 
 def test_shape_inference_follows_no_more_than_a_few_numbers(tmp_path):

@@ -18,6 +18,9 @@ from onnxsurgeon.graph.layers import DenseChain
 
 # What the tensors that a sum reads depend on: the first of them, the second, or both.
 _FIRST, _SECOND, _BOTH = 1, 2, 3
+# Steps that are looked at for all sums together: ways of many sums may each be as long as the trunk, and their number
+# times its length is without bound. Sums beyond are no blocks.
+_LOOKED_AT = 2**19
 # Glue that hands values on as they are, along the axes that it has them.
 _THROUGH = ("Activation", "Affine", "Dropout", "Identity")
 
@@ -82,6 +85,7 @@ class _Search:
             for name in dict.fromkeys(self._read(number)):
                 self.readers.setdefault(name, []).append(number)
         self.heads = {head.tensor for head in trunk.heads}
+        self.left = _LOOKED_AT
 
     def blocks(self) -> Iterator[Block]:
         number = 1
@@ -89,6 +93,8 @@ class _Search:
             if not _is_sum(step, self.trunk):
                 continue
             found = self._block(number, place, step)
+            if self.left < 0:
+                return
             if found is not None:
                 yield found
                 number += 1
@@ -136,7 +142,8 @@ class _Search:
         for name, by in zip(step.inputs, (_FIRST, _SECOND), strict=True):
             need(name, by)
         ways: tuple[set[int], set[int]] = set(), set()
-        while any(needed[-each] != _BOTH for each in queue):
+        while self.left >= 0 and any(needed[-each] != _BOTH for each in queue):
+            self.left -= 1 + len(queue)
             place = -heappop(queue)
             by = needed[place]
             if by != _BOTH:
