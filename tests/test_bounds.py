@@ -1,5 +1,6 @@
 """Whatever a stranger's model asks for is bounded as a whole, and refused with one line."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsurgeon import ModelError, bounds
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.graph import allowance, residual
+from onnxsurgeon.graph.importing import without_collecting
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
 
@@ -603,6 +605,14 @@ def test_blocks_are_sought_in_no_more_steps_than_there_is_time_for(monkeypatch):
     monkeypatch.setattr(residual._Search, "_read", counted)
     assert network.blocks == ()
     assert 2000 < looked_at[0] < 2**19
+
+
+def test_what_was_made_without_collecting_is_new():
+    """What is old is hardly ever searched: a process that reads many files would keep those it is done with."""
+    with without_collecting():
+        made = []
+        made.append(made)
+    assert not any(each is made for each in gc.get_objects(generation=2))
 
 
 def test_shape_inference_follows_no_more_than_a_few_numbers(tmp_path):

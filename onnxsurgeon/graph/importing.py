@@ -40,11 +40,7 @@ def without_collecting() -> Iterator[None]:
         yield
     finally:
         if was:
-            if not gc.get_freeze_count():
-                # What was made becomes old without being searched; all of it is new now, and would be at once.
-                gc.freeze()
-                gc.unfreeze()
-            gc.enable()
+            gc.enable()  # what was made is new, so a process that reads many files soon frees those it is done with
 
 
 def imported(model: ModelProto) -> gs.Graph:
