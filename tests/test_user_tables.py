@@ -4,6 +4,8 @@ import csv
 import os
 import re
 import string
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -339,6 +341,39 @@ def test_parquet_that_cannot_be_used(tmp_path):
     parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([1]), pyarrow.array([2])], ["a", "a"]), path)
     with pytest.raises(DataError, match=r"t\.parquet: column 'a' is there twice, as 1 and 2"):
         load_dataset(str(path), target=("y",))
+
+
+# A column's damaged sizes end the process in pyarrow, and a damaged index lies outside of the dictionary.
+DAMAGED = """
+import sys
+from pathlib import Path
+from onnxsurgeon.data.parquet import ParquetFile
+from onnxsurgeon.errors import DataError
+
+path = Path(sys.argv[1])
+whole, refused = path.read_bytes(), 0
+footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+for position in range(len(whole)):
+    damaged = bytearray(whole)
+    damaged[position] ^= 255 if position < footer else 1 << position % 8
+    path.write_bytes(damaged)
+    try:
+        file = ParquetFile(path, lambda *_: None)
+        list(file.pieces(file.columns))
+    except DataError:
+        refused += 1
+print(len(whole), refused)
+"""
+
+
+def test_parquet_with_any_byte_damaged_is_read_or_refused(tmp_path):
+    columns = pyarrow.table({"a": [0.5, None, 1.0, 2.0], "t": ["a", "b", "c", "a"]})
+    parquet.write_table(columns, tmp_path / "t.parquet", compression="none")
+    command = [sys.executable, "-c", DAMAGED, str(tmp_path / "t.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    size, refused = map(int, done.stdout.split())
+    assert size // 2 < refused < size
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):

@@ -43,10 +43,9 @@ class ParquetFile(TableFile):
             # Not parquet.read_table, which would take a folder and make columns of the names of its subfolders.
             with parquet.ParquetFile(path) as file:
                 schema, self.rows = file.schema_arrow, file.metadata.num_rows
+                # Not the sizes of their columns: for a damaged column pyarrow ends the process instead of raising.
                 groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-                pages = sum(
-                    group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)
-                )
+                pages = sum(group.total_byte_size for group in groups)
             require_names(path, schema.names)
             if not self.rows:
                 raise DataError(f"{path}: has no rows", "no-rows")
@@ -120,7 +119,9 @@ class ParquetFile(TableFile):
 
         encoded = [name for name in names if self._kinds[name] == pyarrow.large_string()]
         with parquet.ParquetFile(self.path, read_dictionary=encoded) as file:
-            yield from file.iter_batches(self._batch, columns=names, use_threads=False)
+            for batch in file.iter_batches(self._batch, columns=names, use_threads=False):
+                batch.validate(full=True)  # a damaged file's indices may point outside of its dictionary
+                yield batch
 
 
 def _is_beyond_int64(cells: Any) -> bool:
