@@ -309,3 +309,12 @@ def test_an_array_of_very_many_axes_is_told_in_a_line(axes, tmp_path):
         with pytest.raises(DataError, match=r"not a readable \.np[yz] file: ") as error:
             load_dataset(str(tmp_path / name))
         assert len(str(error.value)) < 1000
+
+
+def test_arrays_of_other_names_are_told(tmp_path):
+    x, y = np.zeros((10, 2)), np.arange(10) % 2
+    data = load_dataset(npz(tmp_path, x_train=x, y_train=y, x_val=x, y_val=y))
+    assert data.remarks == (
+        "left out of the archive: 'x_val', 'y_val'; rows to decide by are x_validation and y_validation",
+    )
+    assert load_dataset(npz(tmp_path, x_train=x, y_train=y)).remarks == ()

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from onnxsurgeon import DataError, load_dataset
+from onnxsurgeon import DataError, create, load_dataset
+from onnxsurgeon import save as write
+from onnxsurgeon.cli import app
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -131,3 +134,104 @@ def test_without_pillow(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(DataError, match=r"cat/0\.png: reading images needs pip install 'onnxsurgeon\[data\]'"):
         load_dataset(str(folder))
+
+
+def test_folders_inside_of_a_class_are_of_that_class(folder):
+    inner = [save(folder / "dog" / place / "1.PNG") for place in ("puppy", "puppy/small", "old")]
+    data = load_dataset(str(folder))
+    rows = np.concatenate([split.inputs[split.labels == 1] for split in data.splits])
+    assert len(rows) == 13
+    assert {image.tobytes() for image in inner} < {row.tobytes() for row in rows}
+    assert data.remarks[0] == "images in folders inside of a class's folder are of that class: 3, such as dog/old/1.PNG"
+
+
+def test_what_is_left_out_is_told(folder):
+    save(folder / "stray.png")
+    (folder / "dog" / "photo.heic").write_bytes(b"x")
+    (folder / "dog" / "gone").symlink_to(folder / "dog" / "nowhere")
+    (told,) = load_dataset(str(folder)).remarks
+    assert told == (
+        f"left out of {folder}: 2 hidden ones, such as .hidden; "
+        "1 link that leads nowhere, such as dog/gone; 3 without an image's ending, such as dog/notes.txt; "
+        "1 image outside of the classes' folders, such as stray.png"
+    )
+
+
+def test_a_name_that_is_no_text_is_shown(folder):
+    (folder / "dog" / ("\x1b[2J" + "x" * 200)).write_bytes(b"x")
+    (told,) = load_dataset(str(folder)).remarks
+    assert told.isprintable()
+    assert len(told) < 400
+
+
+def test_nothing_to_tell_is_not_told(tmp_path):
+    for i in range(5):
+        save(tmp_path / "a" / f"{i}.png")
+    assert load_dataset(str(tmp_path)).remarks == ()
+
+
+def test_splits_are_known_in_any_case_and_what_lies_beside_them_is_told(tmp_path):
+    for part in ("Train", "Testing", "valid"):
+        save(tmp_path / part / "a" / "0.png")
+        save(tmp_path / part / "stray.png") if part == "valid" else None
+    save(tmp_path / "stray.png")
+    data = load_dataset(str(tmp_path))
+    assert (data.train.rows, data.test.rows, data.validation.rows) == (1, 1, 1)
+    assert data.remarks == (f"left out of {tmp_path}: 2 images outside of the classes' folders, such as stray.png",)
+
+
+def test_images_alone_beside_those_of_splits_are_told(tmp_path):
+    for part in ("train", "test"):
+        save(tmp_path / part / "0.png")
+    save(tmp_path / "0.png")
+    data = load_dataset(str(tmp_path))
+    assert (data.is_labelled, data.train.rows, data.test.rows) == (False, 1, 1)
+    assert data.remarks == (f"left out of {tmp_path}: 1 image outside of the classes' folders, such as 0.png",)
+
+
+def test_a_folder_too_high_is_refused(tmp_path):
+    for name in ("cat", "dog"):
+        for i in range(5):
+            save(tmp_path / "data" / name / f"{i}.png")
+    with pytest.raises(
+        DataError, match=r"found one, which holds folders itself: name .*data where its folders are the"
+    ):
+        load_dataset(str(tmp_path))
+    assert load_dataset(str(tmp_path / "data")).class_labels == ("cat", "dog")
+
+
+def test_links_to_folders_above_or_beside_are_read_once(folder):
+    """Twenty folders, each with two links to the next, are a million paths."""
+    save(folder / "dog" / "0" / "x.png")
+    for i in range(20):
+        for name in "ab":
+            (folder / "dog" / str(i)).mkdir(exist_ok=True)
+            (folder / "dog" / str(i) / name).symlink_to(folder / "dog" / str((i + 1) % 20), target_is_directory=True)
+    data = load_dataset(str(folder))
+    assert sum(split.rows for split in data.splits) == 21
+    assert any("folders that were read under other names, such as dog/" in told for told in data.remarks)
+
+
+def test_frames_and_turned_images_are_told(tmp_path):
+    frames = [Image.fromarray(RNG.integers(0, 256, (5, 4), dtype=np.uint8)) for _ in range(2)]
+    (tmp_path / "a").mkdir()
+    for i in range(5):
+        frames[0].save(tmp_path / "a" / f"{i}.tif", save_all=i == 3, append_images=frames[1:] if i == 3 else [])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    frames[1].save(tmp_path / "a" / "5.png", exif=turned)
+    data = load_dataset(str(tmp_path))
+    assert sum(split.rows for split in data.splits) == 6
+    assert data.remarks == (
+        "images of several frames or pages, of which the first is read: 1, such as a/3.tif",
+        "images whose EXIF data say that a viewer turns them, which are read as they are stored: 1, such as a/5.png",
+    )
+
+
+def test_the_command_line_tells_what_was_left_out(folder):
+    model = str(folder.parent / "m.onnx")
+    write(create((20, 3, 2), seed=1), model)
+    for more in ((), ("--teacher", model)):
+        done = CliRunner().invoke(app, ["evaluate", model, "--data", str(folder), *more])
+        assert done.exit_code == 0, done.output
+        assert f"left out of {folder}: 2 hidden ones" in done.output

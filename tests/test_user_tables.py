@@ -459,3 +459,17 @@ def test_integers_beyond_int64_are_floats_in_parquet_as_in_csv(is_dictionary, tm
         values = np.concatenate([split.inputs["a"] for split in data.splits])
         assert values.dtype == np.float64
         assert sorted(values.tolist()) == sorted(map(float, large))
+
+
+def test_splits_of_a_folder_are_known_in_any_case_and_what_else_lies_there_is_told(tmp_path):
+    for name in ("Train.CSV", "test.csv", "val.tsv"):
+        write(tmp_path / name, "a,y\n1,0\n2,1\n")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "extra.csv").touch()
+    data = load_dataset(tmp_path, target="y")
+    assert (data.train.rows, data.test.rows, data.validation.rows) == (2, 2, 2)
+    (told,) = data.remarks
+    assert told == f"left out of {tmp_path}: 2 beside Train.CSV and test.csv and val.tsv, such as extra.csv"
+    write(tmp_path / "validation.csv", "a,y\n1,0\n2,1\n")
+    with pytest.raises(DataError, match=r"one table for the validation split; found val\.tsv, validation\.csv"):
+        load_dataset(tmp_path, target="y")

@@ -92,10 +92,11 @@ def export_trainer(
     reading, how = pop_fields(ReadingOptions, settings), pop_fields(TrainingSettings, settings)
     size = _batch(batch)
     network = load(model)
+    dataset = reading.load(data, network) if data else None
     found = export(
         network,
         out,
-        dataset=reading.load(data, network) if data else None,
+        dataset=dataset,
         options=reading.inputs,
         settings=how,
         batch_size=size or batch_size,
@@ -110,6 +111,8 @@ def export_trainer(
         file=model,
         overwrite=force,
     )
+    if dataset is not None:
+        console.remarks(dataset.remarks, as_json=as_json)
     if as_json:
         operators = {name: each._asdict() for name, each in found.operators.items()}
         console.print_json({**found.description, "asks": operators, "remarks": list(found.remarks)})

@@ -94,4 +94,7 @@ def _widths(data: str, target: list[str], impute: str | None) -> Widths:
     from onnxsurgeon.data.load import load_dataset
     from onnxsurgeon.data.widths import widths_of
 
-    return widths_of(load_dataset(data, target=target, impute=impute, progress=console.DownloadBar))
+    dataset = load_dataset(data, target=target, impute=impute, progress=console.DownloadBar)
+    found = widths_of(dataset)
+    console.remarks(dataset.remarks)
+    return found

@@ -140,6 +140,8 @@ def evaluate(
     if teacher is None:
         told += data_notes(network, dataset, options)
         told += reading_note(network, chosen, dataset, options)
+    else:
+        told += dataset.remarks
     record = {**metrics.record(), "parameters": network.parameter_count}
     if as_json:
         console.print_json(record)

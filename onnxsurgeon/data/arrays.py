@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from onnxsurgeon.data.targets import from_arrays
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.printable import shown
 
 _HEADER_BYTES = 2**16  # of an array in an archive; numpy's own headers take some hundred bytes
 _VALUE_BYTES = 2**16  # of a single value: a text of 16,384 characters
+_KEYS_SHOWN, _LONGEST_KEY = 8, 60  # of the arrays that are left out
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -49,7 +52,16 @@ def read_npz(path: Path, networks: Sequence[Network] = ()) -> Dataset:
     arrays = _readable(path, ".npz file", lambda path: _load_archive(path, used))
     for key in arrays:
         _require_finite(path, f"'{key}'", arrays[key])
-    return assemble(str(path), {part: _split(path, arrays, names, y_key) for part, (names, y_key) in keys.items()})
+    whole = assemble(str(path), {part: _split(path, arrays, names, y_key) for part, (names, y_key) in keys.items()})
+    return replace(whole, remarks=tuple(_left_out(told.keys() - used)))
+
+
+def _left_out(keys: Set[str]) -> Iterator[str]:
+    """A sentence on arrays whose names are none of a split's."""
+    if keys:
+        named = ", ".join(f"'{shown(key[:_LONGEST_KEY])}'" for key in sorted(keys)[:_KEYS_SHOWN])
+        more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+        yield f"left out of the archive: {named}{more}; rows to decide by are x_validation and y_validation"
 
 
 def from_memory(arrays: dict[str, Array], name: str) -> Dataset:
@@ -65,7 +77,8 @@ def from_memory(arrays: dict[str, Array], name: str) -> Dataset:
     for names, y_key in keys.values():
         for key in (*names.values(), *filter(None, [y_key])):
             _require_finite(where, f"'{key}'", arrays[key])
-    return assemble(name, splits)
+    used = {key for names, y_key in keys.values() for key in (*names.values(), y_key)}
+    return replace(assemble(name, splits), remarks=tuple(_left_out(arrays.keys() - used)))
 
 
 def _require_one_shape(path: Path, splits: dict[str, Split]) -> None:

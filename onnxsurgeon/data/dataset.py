@@ -150,6 +150,7 @@ class Dataset:
             positions in it.
         validation_fraction: share of the training rows that ``hold_out`` takes; None: see ``deciding_share``.
         categories: every text that a table's columns of texts hold, ascending, by the column's name.
+        remarks: sentences on what was found with the rows and left out.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Dataset:
     class_labels: tuple[int, ...] | tuple[str, ...] = ()
     validation_fraction: float | None = None
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_labelled(self) -> bool:

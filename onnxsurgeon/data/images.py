@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,41 @@ from onnxsurgeon.bounds import ADVICE, are_lifted
 from onnxsurgeon.data.arrays import assemble
 from onnxsurgeon.data.dataset import Dataset, Split, unlabelled
 from onnxsurgeon.data.foreseen import hollow, require_fit, require_room, size_of
+from onnxsurgeon.data.image_files import ImageFolder
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
 from onnxsurgeon.linear_algebra import Array
+from onnxsurgeon.printable import shown
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-# The formats of those endings; for some other formats, Pillow would run another program.
+# The formats of the endings of ``image_files``; for some other formats, Pillow would run another program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SILENT = logging.NullHandler()
 _CHANNELS = {"L": (), "RGB": (3,)}
-_SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
+_ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held; 1 is upright
 
 
 def read_images(root: Path, networks: Sequence[Network] = ()) -> Dataset:
     """Read FOLDER/CLASS/*, or FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, FOLDER/validation/CLASS/* (or val).
 
-    Images that lie in FOLDER itself, or in FOLDER/train and FOLDER/test or FOLDER/validation themselves, have no
-    labels. Classes are numbered in the order of their folders' names; images are greyscale (rows, h, w) or RGB (rows,
-    h, w, 3), all of one size, uint8. Files whose names begin with a point or lack an image's ending are left out. An
-    image is not decoded if its size does not fit the inputs of ``networks``, or is not the first image's.
+    Images in folders inside that of a class are of this class. Images that lie in FOLDER itself, or in FOLDER/train and
+    FOLDER/test or FOLDER/validation themselves, have no labels. Classes are numbered in the order of their folders'
+    names; images are greyscale (rows, h, w) or RGB (rows, h, w, 3), all of one size, uint8. Files whose names begin
+    with a point or lack an image's ending are left out; the set's remarks tell of them. An image is not decoded if its
+    size does not fit the inputs of ``networks``, or is not the first image's.
 
     Raises:
         DataError: there is no class or no image, a file cannot be read or is of another size or mode, a link leads out
             of the folder, a pipe or a device lies in it, or Pillow is not installed.
     """
-    is_labelled = _has_classes(root)
-    folders = _split_folders(root, is_labelled=is_labelled)
-    find = _images if is_labelled else _images_alone
-    files = {part: list(find(root, folder)) for part, folder in folders.items()}
+    folder = ImageFolder(root)
+    files = {part: folder.images(part) for part in folder.splits}
     paths = [path for found in files.values() for path, _ in found]
     with _opened(paths[0]) as image:
         shape = _shape(paths[0], image)
     every = (len(paths), *shape)
     require_fit(networks, str(root), hollow(every, np.dtype(np.uint8)))
     require_room(str(root), size_of(every, np.dtype(np.uint8)), sum(path.stat().st_size for path in paths))
-    splits = {}
+    splits, frames, turned = {}, list[Path](), list[Path]()
     for part, found in files.items():
         inputs = _empty(root, (len(found), *shape))
         for row, (path, _) in enumerate(found):
@@ -61,89 +61,18 @@ def read_images(root: Path, networks: Sequence[Network] = ()) -> Dataset:
                         f"{path}: expected {_spelled(shape)} as {paths[0]} is; found {_spelled(own)}", "unlike-rows"
                     )
                 inputs[row] = np.asarray(image)
-        labels = np.array([name for _, name in found]) if is_labelled else unlabelled(len(found))
+                frames += [path] if _has_more(image) else []
+                turned += [path] if _is_turned(image) else []
+        labels = np.array([name for _, name in found]) if folder.is_labelled else unlabelled(len(found))
         splits[part] = Split(inputs, labels)
-    return assemble(str(root), splits)
-
-
-def _has_classes(root: Path) -> bool:
-    """Whether images lie in a folder for each class; else the root holds them, or its folders are those of splits."""
-    folders = list(_folders(root, root))
-    if not folders:
-        return not any(_files(root, root))  # a folder without images is reported as one without classes
-    names = {_SPLITS.get(folder.name) for folder in folders}
-    are_splits = "train" in names and len(names) > 1 and None not in names
-    return not are_splits or any(any(_folders(root, folder)) for folder in folders)
-
-
-def _split_folders(root: Path, *, is_labelled: bool) -> dict[str, Path]:
-    """The folder of every split; only the root where it holds the classes itself, or images without classes."""
-    train = root / "train"
-    if not train.is_dir():
-        return {"train": root}
-    # A class may be called "train" as well: its folder then holds images.
-    if is_labelled and (not any(_folders(root, train)) or any(_files(root, train))):
-        return {"train": root}
-    found: dict[str, Path] = {}
-    for folder in _folders(root, root):
-        part = _SPLITS.get(folder.name)
-        if part is None or part in found:
-            raise DataError(
-                f"{folder}: expected the folders train, test and validation (or val) beside one another", "folder-form"
-            )
-        found[part] = folder
-    return {"train": found.pop("train"), **found}
-
-
-def _images(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every image below ``folder`` with its class, in the order of their names."""
-    classes = list(_folders(root, folder))
-    if not classes:
-        raise DataError(f"{folder}: expected a folder of images for each class; found none", "folder-form")
-    for name in classes:
-        files = list(_files(root, name))
-        if not files:
-            raise DataError(f"{name}: holds no images; expected files such as .png or .jpg", "no-rows")
-        for file in files:
-            yield file, name.name
-
-
-def _images_alone(root: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every image in ``folder``, in the order of their names."""
-    files = list(_files(root, folder))
-    if not files:
-        raise DataError(f"{folder}: holds no images; expected files such as .png or .jpg", "no-rows")
-    for file in files:
-        yield file, ""
-
-
-def _folders(root: Path, folder: Path) -> Iterator[Path]:
-    return (entry for entry in _entries(root, folder) if entry.is_dir())
-
-
-def _files(root: Path, folder: Path) -> Iterator[Path]:
-    for entry in _entries(root, folder):
-        if entry.suffix.lower() not in SUFFIXES or entry.is_dir():
-            continue
-        if not entry.is_file():  # opening a pipe would wait
-            raise DataError(f"{entry}: is no regular file; expected an image", "no-such-file")
-        yield entry
-
-
-def _entries(root: Path, folder: Path) -> Iterator[Path]:
-    """The visible entries of a folder, in the order of names; a link may only lead to another place inside the root."""
-    inside = os.path.realpath(root)
-    try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}", "cannot-read") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        # Not Path.resolve, which raises at links that lead to one another.
-        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(inside):
-            raise DataError(f"{entry}: is a link that leads out of {root}; put the file itself there", "leads-out")
-        yield entry
+    remarks = list(folder.remarks())
+    for some, what in (
+        (frames, "images of several frames or pages, of which the first is read"),
+        (turned, "images whose EXIF data say that a viewer turns them, which are read as they are stored"),
+    ):
+        if some:
+            remarks.append(f"{what}: {len(some):,}, such as {shown(str(some[0].relative_to(root)))}")
+    return replace(assemble(str(root), splits), remarks=tuple(remarks))
 
 
 @contextmanager
@@ -173,6 +102,22 @@ def _opened(path: Path) -> Iterator[Any]:
             raise DataError(f"{path}: not a readable image: {reason}", "unreadable-data") from error
         finally:
             Image.MAX_IMAGE_PIXELS = most
+
+
+def _has_more(image: Any) -> bool:
+    """Whether there are frames or pages behind the first, which is read."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # what is behind the first frame may be damaged, and is not asked for
+        return False
+
+
+def _is_turned(image: Any) -> bool:
+    """Whether viewers turn or mirror the image, as a camera has noted."""
+    try:
+        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    except Exception:  # likewise
+        return False
 
 
 def _shape(path: Path, image: Any) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Notes on what is easily overlooked in data.
 
-How classes are numbered, how pixels are scaled, which classes are rare.
+What was left out, how classes are numbered, how pixels are scaled, which classes are rare.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = 12  # up to this many classes are listed one by one
 def data_notes(network: Network, dataset: Dataset, options: InputOptions) -> tuple[str, ...]:
     """Sentences on what one should know about these data before one believes a number that they led to."""
     named = with_class_names(network, options.classes)
-    found = list(_pixels(network, dataset, options))
+    found = [*dataset.remarks, *_pixels(network, dataset, options)]
     if dataset.is_labelled and len(network.heads) == 1:
         tasks = resolve_tasks(named, dataset, options.loss)
         if tasks[0].has_classes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from onnxsurgeon.data.images import read_images
 from onnxsurgeon.data.tables import READERS, read_tables
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
+from onnxsurgeon.printable import shown
 
 FORMS = "an .npz, .npy, .csv or .parquet file, or a folder of images"
 _SUFFIXES = (".npz", ".npy", *READERS)
-_PARTS = ("train", "test", "validation")
+_PARTS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 
 
 def is_users(name: str) -> bool:
@@ -63,7 +64,8 @@ def _read(
     path = Path(name)
     tables = _tables(path)
     if tables:
-        return read_tables(name, tables, target, impute, validation_fraction, networks)
+        dataset = read_tables(name, tables, target, impute, validation_fraction, networks)
+        return replace(dataset, remarks=(*dataset.remarks, *_left_out(path, tables)))
     if impute is not None:
         raise DataError(f"{name}: --impute fills missing values of tables; this is none", "tables-only")
     if path.suffix.lower() == ".npy" and not path.is_dir():
@@ -88,21 +90,37 @@ def _tables(path: Path) -> dict[str, Path]:
         require_file(path)
         return {"train": path}
     found: dict[str, Path] = {}
-    for part in _PARTS:
-        files = [path / f"{part}{suffix}" for suffix in READERS if (path / f"{part}{suffix}").exists()]
-        if len(files) > 1:
+    for file in _entries(path):
+        part = _PARTS.get(file.stem.casefold())
+        if part is None or file.suffix.lower() not in READERS:
+            continue
+        if part in found:
             raise DataError(
-                f"{path}: expected one table for the {part} split; found {files[0].name}, {files[1].name}",
+                f"{path}: expected one table for the {part} split; found {found[part].name}, {file.name}",
                 "folder-form",
             )
-        if files:
-            require_file(files[0])
-            found[part] = files[0]
+        require_file(file)
+        found[part] = file
     if found and "train" not in found:
         raise DataError(
             f"{path}: holds {next(iter(found.values())).name}, but no training table beside it", "folder-form"
         )
-    return found
+    return {part: found[part] for part in dict.fromkeys(_PARTS.values()) if part in found}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}", "cannot-read") from error
+
+
+def _left_out(path: Path, tables: dict[str, Path]) -> Iterator[str]:
+    """A sentence on what else lies in a folder of tables."""
+    others = [entry for entry in _entries(path) if entry not in tables.values()] if path.is_dir() else []
+    if others:
+        read = " and ".join(each.name for each in tables.values())
+        yield f"left out of {shown(str(path))}: {len(others):,} beside {read}, such as {shown(others[0].name)}"
 
 
 def _spelled(target: Sequence[str]) -> str:
