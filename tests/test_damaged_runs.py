@@ -137,6 +137,41 @@ def test_a_value_that_is_only_another_is_found_by_the_checksum(run, finished):
     assert read_run(run).damaged == (number,)
 
 
+TEXTS = {
+    "crlf": lambda text: text.replace(b"\n", b"\r\n"),
+    "cr": lambda text: text.replace(b"\n", b"\r"),
+    "mixed": lambda text: text.replace(b"\n", b"\r\n", 3),
+    "mark": lambda text: b"\xef\xbb\xbf" + text,
+    "mark and crlf": lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+    "utf-16": lambda text: text.decode().replace("\n", "\r\n").encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("form", TEXTS)
+def test_a_run_whose_texts_windows_has_rewritten_is_read_and_goes_on(form, run, finished):
+    """As git does with core.autocrlf, editors with a mark of byte order, PowerShell with UTF-16."""
+    for path in run.rglob("*.json*"):
+        path.write_bytes(TEXTS[form](path.read_bytes()))
+    assert repr(read_run(run)).replace(str(run), "") == repr(read_run(finished)).replace(str(finished), "")
+    write_report(run)
+    resume(run)
+    upto = checkpoints(finished)[-1]
+    assert lines_of(run)[:upto] == lines_of(finished)[:upto]
+    assert (run / "best.onnx").read_bytes() == (finished / "best.onnx").read_bytes()
+
+
+def test_damage_in_a_journal_with_other_line_ends_is_told_by_the_same_line(run):
+    number = checkpoints(run)[-1]
+    line = lines_of(run)[number - 1]
+    replace_line(run, number, line.replace(b'"stale": ', b'"stale": 1', 1))
+    journal = run / "journal.jsonl"
+    journal.write_bytes(TEXTS["crlf"](journal.read_bytes()))
+    with pytest.raises(RunError, match=f"line {number} is damaged: its checksum does not fit it"):
+        resume(run)
+    resume(run, from_checkpoint=checkpoints(run)[0])
+    assert b"\r" not in journal.read_bytes()
+
+
 def test_another_checkpoint_is_gone_on_from_to_the_same_bytes(run, finished, cli):
     *_, earlier, last = checkpoints(run)
     replace_line(run, last, b"?\n")
@@ -415,3 +450,5 @@ def test_a_journal_larger_than_any_run_makes_is_refused_before_it_is_read(tmp_pa
     os.truncate(run / "journal.jsonl", 3 * 2**30)
     with pytest.raises(RunError, match=r"journal\.jsonl: 3,221,225,472 bytes are more than such a file has"):
         RunDirectory.open(run).lines()
+    with pytest.raises(RunError, match=r"journal\.jsonl: 3,221,225,472 bytes are more than such a file has"):
+        repr(read_run(run))

@@ -38,6 +38,12 @@ def test_a_file_says_what_options_say_and_the_command_line_wins(cli, tmp_path, s
     assert [found[name] for name in ("epochs", "max_parameters", "seed", "refit")] == [1, 800, 3, True]
 
 
+def test_a_file_from_an_editor_of_windows_is_read(cli, tmp_path):
+    (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbf" + b"data = 'digits'\r\nsplit = 'validation'\r\njson = true\r\n")
+    code, out, err = cli("evaluate", SMALL, "--settings", "s.toml")
+    assert (code, json.loads(out)["metric"]) == (0, "accuracy"), err
+
+
 def test_arguments_and_options_given_several_times_and_old_names(cli, tmp_path):
     cli("new", "2-4-2", "-o", "a.onnx")
     rows = [f"{row},{row % 7},{row % 2}" for row in range(40)]

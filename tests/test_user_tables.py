@@ -46,13 +46,16 @@ def whole(data, name):
         CSV,
         b"\xef\xbb\xbf" + CSV.encode(),
         CSV.replace("\n", "\r\n"),
+        b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode(),
+        CSV.replace("\n", "\r"),
+        CSV.replace("\n", "\r\n", 9).replace("8,4.0,a,2\r\n", "8,4.0,a,2\r"),
         CSV.replace(",", ";"),
         CSV.replace(",", "\t"),
         CSV.replace("colour", '"colour"').replace(",a,", ',"a",'),
         CSV.replace("\n", "\n\n"),
         CSV.replace("\n1,", "\n+1,"),
     ],
-    ids=["plain", "bom", "crlf", "semicolons", "tabs", "quotes", "blank lines", "plus"],
+    ids=["plain", "bom", "crlf", "bom and crlf", "cr", "mixed", "semicolons", "tabs", "quotes", "blank lines", "plus"],
 )
 def test_csv(content, tmp_path):
     data = load_dataset(write(tmp_path / "t.csv", content), target=("y",))

@@ -55,7 +55,7 @@ def _entries(path: Path) -> dict[str, Any]:
     if len(content) > LARGEST:
         raise SettingsError(f"{path}: has more than {LARGEST:,} bytes; expected a few options", "settings-file")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is no UTF-8; expected TOML, such as epochs = 20", "settings-file") from error
     except (ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
+from onnxsurgeon.bounds import MAX_JOURNAL_BYTES, bound
 from onnxsurgeon.runs import lines
 from onnxsurgeon.runs.events import EVENTS, Bounds, Event
 from onnxsurgeon.runs.lines import Record
@@ -36,9 +37,10 @@ def read_lines(journal: Path) -> Lines:
     """The lines of ``journal``; none where there is no such file yet.
 
     Raises:
-        RunError: it cannot be read.
+        RunError: it cannot be read, or is larger than any run makes it.
     """
-    found = list(lines.read_lines(read_own_file(journal) if os.path.lexists(journal) else b""))
+    content = read_own_file(journal, bound(MAX_JOURNAL_BYTES)) if os.path.lexists(journal) else b""
+    found = list(lines.read_lines(content))
     return Lines(
         tuple((line.number, line.record) for line in found if line.record is not None),
         tuple(line.number for line in found if line.record is None and not line.is_cut_off),

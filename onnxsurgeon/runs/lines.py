@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import re
@@ -23,7 +24,7 @@ class Line:
 
     Attributes:
         number: counted from 1.
-        content: its bytes, with its end where it has one.
+        content: its bytes, with its end where it has one, as a run writes them.
         record: its record, without the checksum; None where it is damaged.
         damage: the damage, in words; "" where there is none.
         is_cut_off: whether it is the last one and has no end: it is being written, or a run was killed in that moment.
@@ -53,13 +54,27 @@ def plain(event: Mapping[str, object]) -> bytes:
 
 
 def read_lines(content: bytes) -> Iterator[Line]:
-    """Yield the lines of a journal, the damaged ones included."""
+    r"""Yield the lines of a journal, the damaged ones included.
+
+    What Windows, or git there, makes of a text is undone first: lines may end in \r\n or in \r, and the journal may
+    begin with a mark of byte order or be UTF-16. A run writes none of these, and no JSON text has a raw \r in it.
+    """
+    content = _as_written(content)
     *whole, rest = content.split(b"\n")
     for number, encoded in enumerate(whole, start=1):
         record, damage = _read(encoded)
         yield Line(number, encoded + b"\n", record, damage)
     if rest:
         yield Line(len(whole) + 1, rest, None, "it is cut off", is_cut_off=True)
+
+
+def _as_written(content: bytes) -> bytes:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode("utf-8", "replace")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    return content if b"\n" in content else content.replace(b"\r", b"\n")
 
 
 def _read(encoded: bytes) -> tuple[Record | None, str]:

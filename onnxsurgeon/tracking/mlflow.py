@@ -21,6 +21,7 @@ from onnxsurgeon.tracking.base import FAILED, FINISHED, INTERRUPTED, Logged, Set
 from onnxsurgeon.tracking.values import Entry
 
 RUN_FILE = "mlflow.json"
+_LARGEST = 2**16  # bytes of that file, which holds one name
 EXPERIMENT = "onnxsurgeon"
 STORY = "story.md"
 _STATUS = {FINISHED: "FINISHED", INTERRUPTED: "KILLED", FAILED: "FAILED"}
@@ -112,7 +113,7 @@ class MLflow:
         try:
             if not (run.path / RUN_FILE).exists():
                 return None
-            known = json.loads(read_own_file(run.path / RUN_FILE))["run_id"]
+            known = json.loads(read_own_file(run.path / RUN_FILE, _LARGEST))["run_id"]
             return self._client.get_run(known) if isinstance(known, str) else None
         except (RunError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
