@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxsurgeon import DataError, load_dataset
+from onnxsurgeon import DataError, create, load_dataset
 from onnxsurgeon.data.sheet import matrix
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+pyarrow_csv = pytest.importorskip("pyarrow.csv")
 
 ROWS = [(i, i * 0.5, "ab"[i % 2], i % 3) for i in range(30)]
 HEADER = ("size", "weight", "colour", "y")
@@ -162,6 +163,66 @@ def test_options_that_do_not_fit_the_table(tmp_path):
             load_dataset(path, **options)
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         load_dataset(str(tmp_path / "none.csv"), target=("y",))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_steps_grow_as_the_columns_do(kind, tmp_path, monkeypatch):
+    """Blocks of a size had the fewer rows the more columns there are, and each takes some calls for each column."""
+    monkeypatch.setattr("onnxsurgeon.data.delimited._BLOCK_BYTES", (1 << 14, 1 << 24))
+    monkeypatch.setattr("onnxsurgeon.data.delimited._FEW_COLUMNS", 16)
+    monkeypatch.setattr("onnxsurgeon.data.parquet._BATCH_BYTES", 1 << 18)
+    monkeypatch.setattr("onnxsurgeon.data.dataset._CHUNK_BYTES", 1 << 14)
+
+    def calls(columns):
+        values = np.random.default_rng(0).standard_normal((100, columns)).round(3)
+        table = pyarrow.table({**{f"c{i}": values[:, i] for i in range(columns)}, "y": np.arange(100) % 2})
+        path = tmp_path / f"{columns}.{kind}"
+        parquet.write_table(table, path) if kind == "parquet" else pyarrow_csv.write_csv(table, path)
+        network, counted = create((columns, 2)), 0
+
+        def count(frame, event, argument):
+            nonlocal counted
+            counted += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            data = load_dataset(path, target="y", networks=(network,))
+            assert len(data.digest) == 64
+        finally:
+            sys.setprofile(before)
+        np.testing.assert_array_equal(data.train.table[0].take(), values[data.train.numbers])
+        return counted
+
+    calls(20)  # imports
+    assert calls(1600) < 9 * calls(200)
+
+
+@pytest.mark.parametrize("late", ["0.5", "1e3", "text", "", "9007199254740993", "123456789012345678901", "true", "+7"])
+def test_a_column_among_many_turns_out_to_be_of_another_kind(late, tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxsurgeon.data.delimited._BLOCK_BYTES", (200, 1 << 20))
+    cells = [[str(10 * i + j) for j in range(5)] for i in range(60)]
+    cells[55][3] = late
+    if late in ("text", "true"):
+        for i in range(40):
+            cells[i][3] = "" if late == "true" else "word"
+    body = "".join(",".join([*row, str(i % 2)]) + "\n" for i, row in enumerate(cells))
+    path = write(tmp_path / "t.csv", "a,b,c,d,e,y\n" + body)
+    if late == "true":
+        with pytest.raises(DataError, match=r"row 56 \(line 57\), column 'd': expected a number, found 'true'"):
+            load_dataset(path, target="y", impute="mean")
+        return
+    data = load_dataset(path, target="y", impute="most-frequent")
+    expected = [row[3] for row in cells]
+    kinds = {"text": "U", "0.5": "f", "1e3": "f", "123456789012345678901": "f"}
+    assert data.train.inputs["d"].dtype.kind == kinds.get(late, "i")
+    if late == "text":
+        assert whole(data, "d") == sorted(expected)
+    else:
+        expected[55] = {"": "3"}.get(late, late)
+        assert whole(data, "d") == sorted(map(float if late in kinds else int, expected))
+    for position, name in ((0, "a"), (4, "e")):
+        assert whole(data, name) == sorted(int(row[position]) for row in cells)
 
 
 def test_many_columns_are_not_all_named(tmp_path):

@@ -19,7 +19,7 @@ _LONGEST_TEXT = 1000
 _NAMES_SHOWN = 20
 _LONGEST_NAME = 1000  # characters; a longer text is no name, and would be shown as it is
 # Integers up to this size are exact in float64.
-_EXACT = 2**53
+EXACT = 2**53
 # Gets the names of a file's columns, and whether each is of texts where that is known; raises the reason for which the
 # file is not to be read.
 Expect = Callable[[Sequence[str], Sequence[bool] | None], None]
@@ -139,7 +139,7 @@ def is_exact(cells: Any) -> bool:
     import pyarrow.compute as compute
 
     ends = compute.min_max(cells).as_py()
-    return ends["min"] is None or (ends["min"] >= -_EXACT and ends["max"] <= _EXACT)
+    return ends["min"] is None or (ends["min"] >= -EXACT and ends["max"] <= EXACT)
 
 
 def require_names(path: Path, names: list[str]) -> None:

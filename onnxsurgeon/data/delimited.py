@@ -8,31 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from onnxsurgeon.data.cells import KINDS, Column, bundles, look, numbers_of, other_values, trimmed_cells
 from onnxsurgeon.data.columns import (
     Expect,
     Piece,
     TableFile,
-    Texts,
-    Told,
     arrow,
-    codes,
-    is_exact,
     require_names,
     values,
 )
 from onnxsurgeon.data.records import LONGEST, records
 from onnxsurgeon.errors import DataError
 
-_PROBE = 64
 _DELIMITERS = ",;\t"
 # A row must fit into a block; for small files, small blocks take less memory.
 _BLOCK_BYTES = (1 << 20, LONGEST)
-# Missing values in a column of numbers. In a column of texts only an empty cell is missing: "NA" may be a country.
-_MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL")
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_TRUTH = ("true", "false")
-_POINT = " (the decimal sign must be a point)"
-_DECIMAL_COMMA = r"^[+-]?\d+,\d+$"
+# Each column of a block takes some calls, however few rows it has: blocks grow with the columns from this number on,
+# so that they hold a hundred rows or so, up to a size.
+_FEW_COLUMNS, _LARGEST_BLOCK = 1 << 10, 1 << 25
 
 
 class CsvFile(TableFile):
@@ -52,23 +45,23 @@ class CsvFile(TableFile):
         self._names, self._delimiter = _header(path)
         expect(self._names, None)
         with arrow(path, "CSV") as pyarrow:
-            for self._block in _BLOCK_BYTES:
+            sizes = _block_sizes(len(self._names))
+            for self._block in sizes:
                 try:
                     known = self._known()
                     break
                 except pyarrow.ArrowInvalid as error:
-                    if self._block == _BLOCK_BYTES[-1] or "block" not in str(error):
+                    if self._block == sizes[-1] or "block" not in str(error):
                         _explain(path, self._delimiter, len(self._names))
                         raise
             self.columns = {name: column.told(self, name) for name, column in zip(self._names, known, strict=True)}
 
-    def _known(self) -> list[_Column]:
+    def _known(self) -> list[Column]:
         """What each column holds, known once all rows have been seen."""
-        known = [_Column() for _ in self._names]
+        known = [Column() for _ in self._names]
         self.rows = 0
         for cells in self._blocks(range(len(known))):
-            for position, column in enumerate(known):
-                column.look(cells[position], self.rows)
+            look(known, cells, self.rows)
             self.rows += len(cells[0])
         if not self.rows:
             raise DataError(f"{self.path}: has no rows below its names", "no-rows")
@@ -86,12 +79,29 @@ class CsvFile(TableFile):
         texts = {name: {text: i for i, text in enumerate(told.texts)} for name, told in self.columns.items()}
         with arrow(self.path, "CSV"):
             for cells in self._blocks(wanted):
-                found = {}
-                for position, block in zip(wanted, cells, strict=True):
-                    name = self._names[position]
-                    told = self.columns[name]
-                    found[name] = _values(block, told.dtype, texts[name])
-                yield found
+                blocks = {self._names[position]: block for position, block in zip(wanted, cells, strict=True)}
+                found: dict[str, Piece] = {}
+                for kind in KINDS:
+                    of_kind = [name for name in blocks if self.columns[name].dtype == kind]
+                    for some in bundles(of_kind, len(cells[0]) if cells else 0):
+                        found |= zip(some, self._numbers([blocks[name] for name in some], kind), strict=True)
+                yield {
+                    name: found[name] if name in found else other_values(block, self.columns[name].dtype, texts[name])
+                    for name, block in blocks.items()
+                }
+
+    def _numbers(self, blocks: Sequence[Any], kind: np.dtype[Any]) -> Iterator[Piece]:
+        """The values of some columns of one kind, column by column."""
+        import pyarrow
+
+        rows = len(blocks[0])
+        _, missing, present = trimmed_cells(pyarrow.concat_arrays(blocks))
+        numbers = numbers_of(present, kind)
+        if numbers is None:
+            raise DataError(f"{self.path}: was changed while it was read", "changed-while-read")
+        return zip(
+            values(numbers, kind.type(0)).reshape(-1, rows), values(missing, False).reshape(-1, rows), strict=True
+        )
 
     def line(self, row: int) -> int:
         """The line on which a row begins, which is not its number where quoted cells hold line ends."""
@@ -128,6 +138,13 @@ class CsvFile(TableFile):
                 skip = max(0, skip - batch.num_rows)
 
 
+def _block_sizes(columns: int) -> tuple[int, ...]:
+    """Bytes of a block, and of one that is tried where a row does not fit into it."""
+    small, large = _BLOCK_BYTES
+    first = min(small * max(1, columns // _FEW_COLUMNS), _LARGEST_BLOCK)
+    return (first, large) if first < large else (first,)
+
+
 def _header(path: Path) -> tuple[list[str], str]:
     """Names of the columns and the delimiter, which is the one that splits the first line into the most names."""
     headers = {delimiter: next((record for _, record in records(path, delimiter)), []) for delimiter in _DELIMITERS}
@@ -139,116 +156,6 @@ def _header(path: Path) -> tuple[list[str], str]:
         raise DataError(f"{path}: line 1 holds numbers only; expected the columns' names", "table-form")
     require_names(path, names)
     return names, delimiter
-
-
-class _Column:
-    """What is known of a column's cells, block by block."""
-
-    def __init__(self) -> None:
-        self.kinds = [np.dtype(np.int64), np.dtype(np.float64)]  # the types that fit all cells so far
-        self.is_bool = self.is_exact = self.has_all_texts = True
-        self.present = self.missing = self.empty = 0
-        self.texts = Texts()
-        # Counts of cells that look like numbers, and like numbers with a decimal comma; the first of another kind.
-        self.counts, self.first = [0, 0], [-1, -1]
-
-    @property
-    def is_text(self) -> bool:
-        return not self.kinds and not (self.is_bool and self.present)
-
-    def look(self, cells: Any, start: int) -> None:
-        """Take in some rows, whose first has the number ``start``."""
-        import pyarrow
-        import pyarrow.compute as compute
-
-        trimmed, missing, present = _trimmed(cells)
-        absent = int(values(missing, False).sum())
-        self.missing += absent
-        count = len(cells) - absent
-        self.present += count
-        self.empty += int(values(compute.equal(trimmed, ""), False).sum())
-        numbers = None
-        while self.kinds and numbers is None:
-            numbers = _numbers(present, self.kinds[0])
-            if numbers is None:
-                self.kinds.pop(0)
-        if numbers is not None:
-            if pyarrow.types.is_integer(numbers.type):
-                self.is_exact = self.is_exact and is_exact(numbers)
-            self.is_bool = self.is_bool and not count
-            self.has_all_texts = False  # they are gathered later if the column turns out to be of texts
-            self.counts[0] += count
-            return
-        if self.is_bool:
-            lower = compute.utf8_lower(present).drop_null()
-            self.is_bool = bool(
-                compute.all(compute.is_in(lower, pyarrow.array(_TRUTH, pyarrow.large_string()))).as_py()
-            )
-        self.texts.add(cells)
-        for which, pattern in enumerate((_NUMBER, _DECIMAL_COMMA)):
-            matches = values(compute.match_substring_regex(present, pattern), False)
-            self.counts[which] += int(matches.sum())
-            wrong = matches if which else values(compute.is_valid(present), False) & ~matches
-            if self.first[which] < 0 and wrong.any():
-                self.first[which] = start + int(np.argmax(wrong))
-
-    def require_texts(self, file: CsvFile, name: str) -> None:
-        """Raise DataError where most cells are numbers: the column is of numbers then, and the others are mistakes."""
-        for count, row, advice in zip(self.counts, self.first, ("", _POINT), strict=True):
-            if 2 * count > self.present:
-                found = file.cell(row, name).strip()[:40]
-                raise DataError(
-                    f"{file.place(row)}, column '{name}': expected a number, found '{found}'{advice}", "missing-value"
-                )
-
-    def told(self, file: CsvFile, name: str) -> Told:
-        """Return what the column holds.
-
-        Raises:
-            DataError: most cells are numbers, and others not; or there are too many texts.
-        """
-        if self.kinds:
-            return Told(self.kinds[0], self.missing, is_exact=self.is_exact or self.kinds[0].kind == "f")
-        if not self.is_text:
-            return Told(np.dtype(bool), self.missing)
-        self.require_texts(file, name)
-        return self.texts.told(file.path, name, self.empty)
-
-
-def _trimmed(cells: Any) -> tuple[Any, Any, Any]:
-    """Cells without space around them; which are missing in a column of numbers; the cells with null in their place."""
-    import pyarrow
-    import pyarrow.compute as compute
-
-    trimmed = compute.utf8_trim_whitespace(cells)
-    missing = compute.is_in(trimmed, pyarrow.array(_MISSING, pyarrow.large_string()))
-    return trimmed, missing, compute.if_else(missing, pyarrow.scalar(None, pyarrow.large_string()), trimmed)
-
-
-def _numbers(present: Any, dtype: np.dtype[Any]) -> Any:
-    """Cells as an Arrow array of integers or floats; None where one of them is no such number."""
-    import pyarrow
-    import pyarrow.compute as compute
-
-    if compute.any(compute.starts_with(present, "+")).as_py():  # Arrow reads no leading plus
-        present = compute.replace_substring_regex(present, r"^\+(\d|\.)", r"\1")
-    kind = pyarrow.from_numpy_dtype(dtype)
-    try:
-        present.slice(0, _PROBE).cast(kind)  # Arrow goes on to the end after a cell that is no number, and slowly
-        return present.cast(kind)
-    except pyarrow.ArrowInvalid:
-        return None
-
-
-def _values(cells: Any, dtype: np.dtype[Any], texts: dict[str, int]) -> Piece:
-    import pyarrow.compute as compute
-
-    trimmed, missing, present = _trimmed(cells)
-    if dtype.kind == "U":
-        return codes(cells, texts), values(compute.equal(trimmed, ""), False)
-    if dtype.kind == "b":
-        return values(compute.equal(compute.utf8_lower(present), "true"), False), values(missing, False)
-    return values(_numbers(present, dtype), dtype.type(0)), values(missing, False)
 
 
 def _explain(path: Path, delimiter: str, count: int) -> None:

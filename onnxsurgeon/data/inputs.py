@@ -151,9 +151,10 @@ def _require_no_other(network: Network, dataset: Dataset, split: Split) -> None:
     is compared.
     """
     inputs = [value.name for value in network.frame.model.graph.input]
-    if not set(inputs) & set(split.names):
+    known = set(inputs)
+    if known.isdisjoint(split.names):
         return
-    other = [name for name in split.names if name not in inputs]
+    other = [name for name in split.names if name not in known]
     if other:
         raise DataError(
             f"{dataset.name}: '{other[0]}' is no input of '{network.name}', which takes {_quoted(inputs)}; if it is "

@@ -24,6 +24,8 @@ from onnxsurgeon.data.foreseen import require_room
 from onnxsurgeon.errors import DataError
 
 _BATCH_BYTES = 1 << 24
+# Each column of a batch takes some calls, however few rows it has: of many columns, batches are larger, up to a size.
+_LEAST_ROWS, _MOST_BYTES = 128, 1 << 26
 
 
 class ParquetFile(TableFile):
@@ -56,7 +58,7 @@ class ParquetFile(TableFile):
                 1 if text else max(1, k.bit_width // 8) for k, text in zip(self._kinds.values(), is_text, strict=True)
             )
             require_room(str(path), max(pages, self.rows * sum(sizes)), path.stat().st_size)
-            self._batch = max(1, _BATCH_BYTES // (16 * len(schema)))
+            self._batch = _batch_rows(len(schema))
             self.columns = self._told()
 
     def _told(self) -> dict[str, Told]:
@@ -122,6 +124,12 @@ class ParquetFile(TableFile):
             for batch in file.iter_batches(self._batch, columns=names, use_threads=False):
                 batch.validate(full=True)  # a damaged file's indices may point outside of its dictionary
                 yield batch
+
+
+def _batch_rows(columns: int) -> int:
+    """How many rows are decoded at a time."""
+    row = 16 * columns
+    return max(1, _BATCH_BYTES // row, min(_LEAST_ROWS, _MOST_BYTES // row))
 
 
 def _is_beyond_int64(cells: Any) -> bool:

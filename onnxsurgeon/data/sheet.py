@@ -126,7 +126,8 @@ class SheetRows(Split):
             yield name, (self.rows,), told.dtype, self._pieces(name)
 
     def _pieces(self, name: str) -> Iterator[Array]:
-        for start, stop in chunks(self.sheet.values, self.rows):
+        # By what one column takes: by all of them, few rows were read at a time, column after column.
+        for start, stop in chunks(self.sheet.values[:, self.sheet.places[name]], self.rows):
             yield self.sheet.column(name, self.numbers[start:stop])
 
 
