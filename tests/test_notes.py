@@ -244,6 +244,9 @@ def stack_of_weights(g):
     g.dense3("last", "h", "y", 6, 3)
 
 
+EVEN = "its weight is a vector of evenly spaced values, or of two alone, as of a sum or an expected value"
+
+
 def vector_as_a_weight(g):
     g.outputs["y"] = ("batch",)
     g.dense("first", "x", "h", 4, 6)
@@ -265,7 +268,7 @@ def nothing_behind(g):
         (input_that_is_transposed, "it transposes its input"),
         (bias_that_is_computed, "its bias is not one constant value for each unit"),
         (stack_of_weights, "its input or its weight is not two-dimensional"),
-        (vector_as_a_weight, "its input or its weight is not two-dimensional"),
+        (vector_as_a_weight, EVEN),
         (nothing_behind, "no output depends on it"),
     ],
 )

@@ -134,12 +134,13 @@ class _Lift:
                 raise _NotLifted
             node.attrs["vectors"] = (self._rank(a) == 1, self._rank(b) == 1)
             return False
-        weight = constant_values(b if a is read[0] else a)
-        if weight is None or weight.ndim != 2:
+        weight = b if a is read[0] else a
+        if weight.shape is None or len(weight.shape) != 2:
             raise _NotLifted
         if b is read[0]:
-            if self._rank(b) != 1:
+            if self._rank(b) != 1 or not isinstance(a, gs.Constant):
                 raise _NotLifted
+            weight = np.asarray(a.values)
             turned = gs.Constant(a.name, np.ascontiguousarray(weight.T))  # W x = xᵀ Wᵀ for a vector x
             _read(node, [b, turned])
         return self._is_replaced(read)

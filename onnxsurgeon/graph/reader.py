@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from onnxsurgeon.graph.allowance import Allowance
 from onnxsurgeon.graph.bias_last import biases_first
 from onnxsurgeon.graph.bodies import branching
 from onnxsurgeon.graph.branches import without_constant_branches
+from onnxsurgeon.graph.by_vector import products_by_vectors, with_columns
 from onnxsurgeon.graph.canonical import geometry_of
 from onnxsurgeon.graph.cut import Cut, Ends, Known, cut
 from onnxsurgeon.graph.dropout import without_random_dropout
@@ -44,6 +45,7 @@ from onnxsurgeon.graph.tied import tied_segments
 METADATA_PREFIX = "onnxsurgeon."
 
 
+_FAR = 8  # nodes behind a head that are looked at
 _LAID_OUT = frozenset(("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"))
 
 
@@ -80,6 +82,10 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
     given = parts.skeleton.ByteSize() + sum(values.nbytes for values in parts.arrays.values())
     allowance = Allowance(given, source)
     aid = reading_aid(model, parts, source, allowance, frozen)
+    if by_vectors := products_by_vectors(aid.graph, model, aid.ranks):
+        model = with_columns(model, by_vectors, aid.graph)
+        held = nodes_before(model.graph, frozen.before)
+        aid = reading_aid(model, parts, source, allowance, frozen)
     known = Known.of(model.graph)
     still = {name for number in held for name in model.graph.node[number].output}
     structure = find_structure(aid.graph, known.tensors, source, frozen.layers, still, aid.turned)
@@ -243,11 +249,23 @@ def _trunk(structure: Structure, graph: gs.Graph, source: str) -> Trunk:
             )
         ops = tuple(operator(node) for node in readers.get(id(tensor), ()))
         squash = next((op.removeprefix("Log") for op in ops if op in ("Softmax", "LogSoftmax", "Sigmoid")), "")
+        if not squash and len(ops) == 1 and _leads_to_sigmoid(tensor, readers):
+            squash = "Sigmoid"
         rank = 2 if tensor.shape is None else max(2, len(tensor.shape))
         labels, obstacle = labels_behind(tensor, readers, width), structure.stopped.get(tensor.name, "")
         heads.append(Head(tensor.name, width, squash, ops, labels, rank, obstacle))
     constants = {tensor.name: np.asarray(tensor.values) for tensor in structure.constants}
     return Trunk(features, tuple(structure.steps), tuple(heads), constants)
+
+
+def _leads_to_sigmoid(tensor: gs.Tensor, readers: Mapping[int, list[gs.Node]]) -> bool:
+    """Whether nodes that only lay out a tensor anew stand between it and a Sigmoid, and nothing else reads it."""
+    for _ in range(_FAR):
+        behind = readers.get(id(tensor), [])
+        if len(behind) != 1 or behind[0].op not in _LAID_OUT:
+            return len(behind) == 1 and behind[0].op == "Sigmoid"
+        tensor = behind[0].outputs[0]
+    return False
 
 
 def _remarks(rest: Cut) -> dict[str, onnx.NodeProto]:

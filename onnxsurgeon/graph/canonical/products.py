@@ -21,7 +21,15 @@ from onnxsurgeon.graph.canonical.dense import (
     weight_of,
 )
 from onnxsurgeon.graph.canonical.elementwise import LINEAR
-from onnxsurgeon.graph.canonical.queries import FLOATS, constant_values, has_input, like, producer_of, shape_of
+from onnxsurgeon.graph.canonical.queries import (
+    FLOATS,
+    constant_values,
+    has_input,
+    is_trained_vector,
+    like,
+    producer_of,
+    shape_of,
+)
 from onnxsurgeon.graph.canonical.rewriter import Rewriter
 from onnxsurgeon.linear_algebra import Array
 
@@ -249,6 +257,9 @@ FUSED = {
 }
 
 
+EVEN = "its weight is a vector of evenly spaced values, or of two alone, as of a sum or an expected value"
+
+
 def explain(node: gs.Node) -> str:
     """Why a node that looks like a dense layer is none."""
     if node.op == "Conv":
@@ -272,7 +283,8 @@ def explain(node: gs.Node) -> str:
     if isinstance(node.inputs[1 - slot], gs.Constant):
         return "its input is constant"
     if values.ndim != 2 or node.op in ("MatMul", "com.microsoft::FusedMatMul"):
-        return "its input or its weight is not two-dimensional"
+        is_even = values.ndim == 1 and not is_trained_vector(values)
+        return EVEN if is_even else "its input or its weight is not two-dimensional"
     if node.op == "Einsum":
         return f"its equation '{node.attrs.get('equation', '')}' is not x W over the last axis"
     if node.op == "com.microsoft::FusedGemm" and str(node.attrs.get("activation", "")) not in FUSED:

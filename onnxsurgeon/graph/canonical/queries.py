@@ -77,3 +77,17 @@ def same_shape(first: Sequence[Any] | None, second: Sequence[Any] | None) -> boo
         elif a is None or a != b:
             unknown += 1
     return unknown <= 1
+
+
+def is_trained_vector(values: Array) -> bool:
+    """Whether a vector may have been trained: it is not evenly spaced, as sums, means and expected values have it."""
+    if values.dtype not in FLOATS or not values.size or not np.isfinite(values).all():
+        return False
+    if not values.any():  # as a last layer may begin
+        return True
+    exact = values.astype(np.float64)
+    if len(exact) < 3:
+        return not (exact == np.round(exact)).all()
+    steps = np.diff(exact)
+    is_even = np.abs(steps - steps.mean()).max() <= 1e-3 * max(np.abs(exact).max() / len(exact), abs(steps.mean()))
+    return not is_even and len(np.unique(exact)) > min(2, len(exact) - 1)
