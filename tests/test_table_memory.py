@@ -293,3 +293,25 @@ def test_labels_and_numbers_of_rows_of_a_narrow_table_take_little(tmp_path, monk
     assert loading < array + 14 * rows
     assert noting < array + 14 * rows
     assert halves < array + 15 * rows
+
+
+MEASURE_WIDE = """
+import resource, sys
+from onnxsurgeon import load_dataset
+def most(path):
+    load_dataset(path, target=("y",))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(most(sys.argv[1]), most(sys.argv[2]))
+"""
+
+
+def test_very_many_columns_of_few_rows_take_little(tmp_path):
+    """Ten kilobytes a column were Arrow's tables of texts that mean null or true, which are not asked for."""
+    for name, columns in (("s", 10), ("t", 20_000)):
+        lines = [",".join([*(f"c{i}" for i in range(columns)), "y"])]
+        lines += [",".join([*map(str, range(columns)), str(row % 2)]) for row in range(4)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-c", MEASURE_WIDE, tmp_path / "s.csv", tmp_path / "t.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after - before < 200 * MB
