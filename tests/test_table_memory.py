@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from onnxsurgeon import DataError, create, evolve, load_dataset, save
 from onnxsurgeon.data import foreseen
+from onnxsurgeon.data.options import InputOptions
 from onnxsurgeon.data.prepare import prepare
 from onnxsurgeon.data.sheet import SheetRows
+from onnxsurgeon.data.told import data_notes
 from tests.foreseen import refused
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -249,3 +252,66 @@ def test_classes_take_a_byte_a_row_and_a_run_keeps_no_training_rows_twice(tmp_pa
     rest = data.but_test_rows()
     assert (rest.train.rows, rest.validation, rest.test) == (0, None, data.test)
     np.testing.assert_array_equal(prepare(network, rest, rest.test, tasks=examples.tasks).labels[0], rest.test.labels)
+
+
+def test_labels_and_numbers_of_rows_of_a_narrow_table_take_little(tmp_path, monkeypatch):
+    """Of five columns, labels in 64 bits were a fifth of the table in each split, and in each step that copied them."""
+    for name, size in (
+        ("dataset._LOOKED_AT", 1 << 11),
+        ("dataset._CHUNK_BYTES", 1 << 14),
+        ("distinct._PIECE_BYTES", 1 << 14),
+        ("delimited._BLOCK_BYTES", (1 << 16, 1 << 24)),
+        ("cells._BUNDLE", 1 << 12),
+    ):
+        monkeypatch.setattr(f"onnxsurgeon.data.{name}", size)
+    rows = 50_000
+    columns = {name: np.tile(c, 25) for name, c in table(2000, 4).items()}
+    path, small = write_csv(tmp_path / "t.csv", columns), write_csv(tmp_path / "s.csv", table(200, 4))
+    network = create((5, 2))
+    tracemalloc.start()
+    try:
+        for each in (small, path):  # the first imports what is needed
+            data = load_dataset(each, target="y", networks=(network,))
+            tracemalloc.reset_peak()
+            data = None
+            before = tracemalloc.get_traced_memory()[0]
+            data = load_dataset(each, target="y", networks=(network,))
+            held, loading = (size - before for size in tracemalloc.get_traced_memory())
+            tracemalloc.reset_peak()
+            data_notes(network, data, InputOptions())
+            noting = tracemalloc.get_traced_memory()[1] - before
+            tracemalloc.reset_peak()
+            _, deciding = data.hold_out()
+            halves = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert data.train.labels.dtype == np.int64
+    assert deciding.labels.dtype == np.int64
+    array = 40 * rows
+    # A number of four bytes and a class of one a row beside the array; then a row's label in 64 bits, for a moment.
+    assert held < array + 5.5 * rows
+    assert loading < array + 14 * rows
+    assert noting < array + 14 * rows
+    assert halves < array + 15 * rows
+
+
+MEASURE_WIDE = """
+import resource, sys
+from onnxsurgeon import load_dataset
+def most(path):
+    load_dataset(path, target=("y",))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(most(sys.argv[1]), most(sys.argv[2]))
+"""
+
+
+def test_very_many_columns_of_few_rows_take_little(tmp_path):
+    """Ten kilobytes a column were Arrow's tables of texts that mean null or true, which are not asked for."""
+    for name, columns in (("s", 10), ("t", 20_000)):
+        lines = [",".join([*(f"c{i}" for i in range(columns)), "y"])]
+        lines += [",".join([*map(str, range(columns)), str(row % 2)]) for row in range(4)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-c", MEASURE_WIDE, tmp_path / "s.csv", tmp_path / "t.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after - before < 200 * MB

@@ -22,6 +22,7 @@ VALIDATION_FRACTION = 0.1
 DECIDING_ROWS, MOST_DECIDING = 100, 0.25
 TEST_FRACTION = 0.2
 _CHUNK_BYTES = 1 << 24
+_LOOKED_AT = 1 << 18  # rows whose numbers are found at a time
 # Name (none for an array alone), shape, type, and the values in chunks of rows.
 _Block = tuple[str, tuple[int, ...], np.dtype, Iterator[Array]]
 
@@ -45,6 +46,11 @@ class Split:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.labels)
+
+    @property
+    def strata(self) -> Array:
+        """The labels, perhaps of a narrower type: what rows are drawn by."""
+        return self.labels
 
     @property
     def stored(self) -> Rows | dict[str, Rows]:
@@ -203,7 +209,7 @@ class Dataset:
         if self.validation is not None:
             return self.train, self.validation
         share = deciding_share(self.train.rows, self.validation_fraction)
-        held, rest = draw(self.train.labels, share, self.name)
+        held, rest = draw(self.train.strata, share, self.name)
         return self.train.take(rest), self.train.take(held)
 
 
@@ -258,8 +264,18 @@ def stratified(labels: Array, fraction: float, name: str) -> tuple[Array, Array]
         rows = np.flatnonzero(labels == value)
         rng.shuffle(rows)
         held[rows[:count]] = True
-    kind = number_type(len(labels))
-    return np.flatnonzero(held).astype(kind), np.flatnonzero(~held).astype(kind)
+    return _numbers(held, True), _numbers(held, False)
+
+
+def _numbers(which: Array, value: bool) -> Array:
+    """The numbers of the rows where ``which`` is ``value``; a piece at a time, since numpy finds them in 64 bits."""
+    found = np.empty(np.count_nonzero(which == value), number_type(len(which)))
+    first = 0
+    for start, stop in chunks(which, size=_LOOKED_AT):
+        piece = np.flatnonzero(which[start:stop] == value)
+        found[first : first + len(piece)] = piece + start
+        first += len(piece)
+    return found
 
 
 def _pieces(array: Array) -> Iterator[Array]:

@@ -128,6 +128,10 @@ class CsvFile(TableFile):
             reader.ConvertOptions(
                 column_types=dict.fromkeys(taken, pyarrow.large_string()),
                 strings_can_be_null=False,
+                # Not asked for here, and Arrow would make tables of them for each column, of ten kilobytes.
+                null_values=[],
+                true_values=[],
+                false_values=[],
                 include_columns=taken,
             ),
         ) as batches:

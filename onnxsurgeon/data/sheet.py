@@ -78,16 +78,48 @@ def matrix_type(columns: dict[str, Told]) -> np.dtype[Any]:
     return np.dtype(np.float32 if narrow else np.float64)
 
 
+def narrow_labels(labels: Array) -> Array:
+    """Classes in a byte each, or as many as they need; other labels as they are.
+
+    In 64 bits, labels of a table of five columns would be a fifth of its size, and there is more than one split.
+    """
+    if labels.ndim != 1 or labels.dtype != np.int64 or not len(labels):
+        return labels
+    kind = np.promote_types(np.min_scalar_type(labels.min()), np.min_scalar_type(labels.max()))
+    return labels.astype(kind) if kind.kind in "iu" else labels
+
+
+def wide_labels(labels: Array) -> Array:
+    """The same labels in 64 bits, as ``Split`` has them."""
+    return labels.astype(np.int64) if labels.ndim == 1 and labels.dtype.kind in "iu" else labels
+
+
 class SheetRows(Split):
-    """Some rows of a sheet. Only ``inputs`` and ``stored`` copy them."""
+    """Some rows of a sheet. Only ``inputs`` and ``stored`` copy them, and ``labels`` the narrower ones it holds."""
 
     sheet: Sheet
     numbers: Array
+    _labels: Array
 
     def __init__(self, sheet: Sheet, numbers: Array, labels: Array) -> None:
         """Row i is row ``numbers[i]`` of the sheet, with ``labels[i]``."""
-        for name, value in (("sheet", sheet), ("numbers", numbers), ("labels", labels)):
+        for name, value in (("sheet", sheet), ("numbers", numbers), ("_labels", narrow_labels(labels))):
             object.__setattr__(self, name, value)
+
+    @property
+    def labels(self) -> Array:
+        """The labels, copied."""
+        return wide_labels(self._labels)
+
+    @property
+    def strata(self) -> Array:
+        """The labels as they are held."""
+        return self._labels
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.numbers)
 
     @cached_property
     def inputs(self) -> dict[str, Array]:
@@ -106,7 +138,7 @@ class SheetRows(Split):
 
     def take(self, rows: Array) -> Split:
         """The given rows, where they lie."""
-        return SheetRows(self.sheet, self.numbers[rows], self.labels[rows])
+        return SheetRows(self.sheet, self.numbers[rows], self.strata[rows])
 
     def with_labels(self, labels: Array) -> Split:
         """The same inputs with other labels."""
@@ -117,7 +149,7 @@ class SheetRows(Split):
         same = [each for each in others if isinstance(each, SheetRows) and each.sheet is self.sheet]
         if len(same) < len(others):
             return super().joined(others)
-        labels = np.concatenate([self.labels, *(each.labels for each in same)])
+        labels = np.concatenate([self.strata, *(each.strata for each in same)])
         return SheetRows(self.sheet, np.concatenate([self.numbers, *(each.numbers for each in same)]), labels)
 
     def blocks(self) -> Iterator[tuple[str, tuple[int, ...], np.dtype[Any], Iterator[Array]]]:

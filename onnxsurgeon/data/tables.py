@@ -21,7 +21,7 @@ from onnxsurgeon.data.inputs import require_columns, takes_whole
 from onnxsurgeon.data.missing import no_value, require_imputation, stand_in
 from onnxsurgeon.data.parquet import ParquetFile
 from onnxsurgeon.data.rows import number_type
-from onnxsurgeon.data.sheet import Sheet, SheetRows, matrix_type, part_names
+from onnxsurgeon.data.sheet import Sheet, SheetRows, matrix_type, narrow_labels, part_names, wide_labels
 from onnxsurgeon.data.targets import Targets, from_columns
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.graph.network import Network
@@ -103,12 +103,16 @@ def read_tables(
         found = from_columns(name, {column: held.columns[column] for column in targets})
     else:
         found = Targets(unlabelled(rows))
-    parts = _parts(name, tables, found.labels)
+    labels = narrow_labels(found.labels)
+    found = replace(found, labels=labels)  # the wide ones are let go of, here and among the columns
+    for column in targets:
+        del held.columns[column]
+    parts = _parts(name, tables, labels)
     if impute is not None and held.missing:
-        known = _trained_on(parts, found.labels, name, validation_fraction)
+        known = _trained_on(parts, labels, name, validation_fraction)
         for column in held.missing:
             held.impute(f"{tables['train'].path}: column '{column}'", column, known, impute)
-    splits = {part: held.split(inputs, found.labels, numbers) for part, numbers in parts.items()}
+    splits = {part: held.split(inputs, labels, numbers) for part, numbers in parts.items()}
     return Dataset(
         name,
         splits["train"],
@@ -214,7 +218,7 @@ class _Held:
         """Make a split of some rows."""
         if self.sheet is not None:
             return SheetRows(self.sheet, numbers, labels[numbers])
-        return Split({name: self.columns[name] for name in inputs}, labels).take(numbers)
+        return Split({name: self.columns[name] for name in inputs}, wide_labels(labels)).take(numbers)
 
 
 def _joined(tables: dict[str, TableFile]) -> dict[str, Told]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxsurgeon.data.catalogue import CATALOGUE
-from onnxsurgeon.data.dataset import Dataset
+from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.encoding import encode
 from onnxsurgeon.data.heads import resolve_tasks, with_class_names
 from onnxsurgeon.data.inputs import declared_inputs
@@ -83,7 +83,7 @@ def _counts(network: Network, dataset: Dataset, tasks: tuple[Task, ...], options
     """Note how many rows each class has, how uneven that is, and which classes are not trained on."""
     width = max(2, tasks[0].outputs)
     names = _class_names(network, dataset, width)
-    train = _per_class(network, dataset, tasks, dataset.train.labels, width)
+    train = _per_class(network, dataset, tasks, dataset.train, width)
     there = np.flatnonzero(train)
     known = dataset.name.partition(":")[0] in CATALOGUE
     is_uneven = len(there) > 1 and train[there].max() >= IMBALANCED * train[there].min()
@@ -103,7 +103,7 @@ def _counts(network: Network, dataset: Dataset, tasks: tuple[Task, ...], options
     for part, split in (("validation", dataset.validation), ("test", dataset.test)):
         if split is None:
             continue
-        counts = _per_class(network, dataset, tasks, split.labels, width)
+        counts = _per_class(network, dataset, tasks, split, width)
         unseen = [i for i in missing if counts[i]]
         if unseen:
             listed = ", ".join(f"'{names[i]}'" for i in unseen[:SHOWN]) + (", …" if len(unseen) > SHOWN else "")
@@ -121,7 +121,7 @@ def _class_names(network: Network, dataset: Dataset, width: int) -> list[str]:
     return [str(name) for name in labels or range(width)]
 
 
-def _per_class(network: Network, dataset: Dataset, tasks: tuple[Task, ...], labels: Array, width: int) -> Array:
-    """How many rows, or positions, each class has."""
-    (encoded,) = encode(network, dataset, dataset.train.with_labels(labels), tasks)
-    return np.bincount(encoded.reshape(-1).astype(np.int64), minlength=width)
+def _per_class(network: Network, dataset: Dataset, tasks: tuple[Task, ...], split: Split, width: int) -> Array:
+    """How many rows, or positions, of a split each class has."""
+    (encoded,) = encode(network, dataset, split, tasks)
+    return np.bincount(encoded.reshape(-1).astype(np.int64, copy=False), minlength=width)
