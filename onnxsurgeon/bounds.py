@@ -35,6 +35,10 @@ MAX_FOLLOWED_SIZES = 2**18  # numbers in vectors, in all, whose values shape inf
 MAX_TENSOR_ELEMENTS = 2**27  # of one tensor that is computed: 512 MB in float32
 MAX_LIVE_BYTES = 2**31  # of all tensors that are computed for the rows of one run
 MAX_BODY_RUNS = 2**20  # nodes run inside the bodies of Loop and Scan, for the rows of one run
+# Plain operations, each about a nanosecond, that all nodes take for the rows of one run (graph/work.py); and how many
+# more for each byte of the file's constants and of these rows.
+MAX_WORK = 2**34
+MAX_WORK_SHARE = 2**12
 
 # --- Data: decoded images, tables, arrays -------------------------------------------------------------------------
 

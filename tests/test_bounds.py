@@ -15,10 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxsurgeon import ModelError, bounds
 from onnxsurgeon.data.features import compute_features
-from onnxsurgeon.graph import allowance, residual
+from onnxsurgeon.graph import allowance, residual, sizes
+from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.importing import without_collecting
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.sizes import largest_tensor, rows_that_fit
+from onnxsurgeon.graph.work import work
 
 N = helper.make_node
 ROOT = Path(__file__).resolve().parent.parent
@@ -266,6 +268,13 @@ EXPANDS = [
         N("Expand", [f"s{k}", "wide"], [f"e{k}"]),
     )
 ]
+WIDE = [N("ReduceSum", ["i"], ["s0"], keepdims=0), N("Expand", ["s0", "wide"], ["e0"])]
+PRODUCT_OF_WIDE = [
+    N("Slice", ["e0", "none", "thousand"], ["part"]),
+    N("MatMul", ["part", "e0"], ["m"]),
+    N("ReduceSum", ["m"], ["sm"], keepdims=0),
+    N("Add", ["v", "sm"], ["v2"]),
+]
 DEEPER = body([N("Add", ["v'", "i"], ["v2'"])], ["v2'"], mark="'")
 INSIDE = body([N("Add", ["v", "i"], ["v2"])], ["v2"])
 NUMBERS = {
@@ -278,6 +287,11 @@ NUMBERS = {
     "line": np.array([1, -1]),
     "million": np.int64(2**21),
     "forty": np.int64(40),
+    "six": np.int64(6),
+    "all": np.array([8192]),
+    "none": np.array([0]),
+    "image": np.array([1, 1, 8192, 8192]),
+    "kernel": np.array([1, 1, 512, 512]),
     "yes": np.bool_(True),
     "three": np.int64(3),
 }
@@ -320,6 +334,34 @@ LIMITLESS = {
         N("Transpose", ["z10"], ["tall"]),
         N("MatMul", ["tall", "z10"], ["wide0"]),
         N("MatMul", ["wide0", "wide0"], ["b"]),
+        *SUM,
+    ],
+    "NonZero of a large tensor, which collects in a list that doubles": [
+        *WIDE,
+        N("NonZero", ["e0"], ["z"]),
+        N("Cast", ["z"], ["b"], to=1),
+        *SUM,
+    ],
+    "MatMul of wide matrices": [*WIDE, N("MatMul", ["e0", "e0"], ["m"]), N("MatMul", ["m", "e0"], ["b"]), *SUM],
+    "Einsum of wide matrices": [*WIDE, N("Einsum", ["e0", "e0"], ["b"], equation="ij,kj->ik"), *SUM],
+    "Unique of a large tensor": [*WIDE, N("Unique", ["e0"], ["b"], axis=0), *SUM],
+    "a sorted large tensor": [*WIDE, N("TopK", ["e0", "all"], ["b", "places"]), *SUM],
+    "texts of a large tensor": [*WIDE, N("Cast", ["e0"], ["texts"], to=8), N("Cast", ["texts"], ["b"], to=1), *SUM],
+    "MaxPool over large patches": [
+        *WIDE,
+        N("Reshape", ["e0", "image"], ["im"]),
+        N("MaxPool", ["im"], ["b"], kernel_shape=[512, 512]),
+        *SUM,
+    ],
+    "Conv with a large kernel": [
+        *WIDE,
+        N("Reshape", ["e0", "image"], ["im"]),
+        N("Expand", ["s0", "kernel"], ["k"]),
+        N("Conv", ["im", "k"], ["b"]),
+        *SUM,
+    ],
+    "Loop whose body takes long": [
+        N("Loop", ["six", "", "i"], ["b"], body=body([*WIDE, *PRODUCT_OF_WIDE], ["v2"])),
         *SUM,
     ],
     "Scan over a long axis": [
@@ -409,8 +451,37 @@ LIMITLESS = {
 
 def constants_for(nodes, more=()):
     numbers = {**NUMBERS, "minus": np.array([-1]), **dict(more)}
-    read = {name for node in nodes for name in node.input} | {"f", "wide", "axis"}
+    read = {name for node in nodes for name in inputs_of(node)} | {"f", "wide", "axis"}
     return {name: values for name, values in numbers.items() if name in read}
+
+
+def test_work_is_told_from_shapes():
+    """Of products, convolutions and sorting, and twice what is read and written of all others."""
+    shape = helper.make_tensor_type_proto
+    a, b = (shape(1, [30, 40]), 1200), (shape(1, [40, 160]), 6400)
+    plain = 2 * (1200 + 6400 + 4800)
+    assert work(N("MatMul", ["a", "b"], ["c"]), [a, b], 4800) == plain + 30 * 40 * 160 // 16
+    assert work(N("Gemm", ["b", "a"], ["c"], transA=1, transB=1), [b, a], 4800) == plain + 30 * 40 * 160 // 16
+    assert work(N("Einsum", ["a", "b"], ["c"], equation="ij,jk->ik"), [a, b], 4800) == plain + 30 * 40 * 160 // 16
+    x, w = (shape(1, [1, 3, 8, 8]), 192), (shape(1, [5, 3, 3, 3]), 135)
+    assert work(N("Conv", ["x", "w"], ["y"]), [x, w], 180) == 2 * (192 + 135 + 180) + 180 * 27 // 4
+    assert work(N("Add", ["a", "a"], ["c"]), [a, a], 1200) == 2 * 3600
+    assert work(N("Reshape", ["a", "s"], ["c"]), [a, (shape(7, [2]), 2)], 1200) == 0
+    assert work(N("TopK", ["a", "k"], ["c"]), [a, (shape(7, [1]), 1)], 1200) > 1200 * 10 * 10
+
+
+def test_work_in_proportion_to_weights_and_rows_is_not_refused(monkeypatch):
+    """A backbone of 10 million weights at 196 places of an image takes its 2 · 10⁹ multiplications for each row."""
+    monkeypatch.setattr(sizes, "MAX_WORK", 0)
+    graph = helper.make_graph(
+        [N("MatMul", ["i", "w"], ["m"]), N("ReduceMean", ["m"], ["x"], axes=[1], keepdims=0)],
+        "backbone",
+        [value("i", ["rows", 196, 1024])],
+        [value("x", ["rows", 10240])],
+        [numpy_helper.from_array(np.zeros((1024, 10240), np.float32), "w")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert rows_that_fit(made, {"i": (196, 1024)}, 64) == 64
 
 
 @pytest.mark.parametrize("case", LIMITLESS)

@@ -17,7 +17,15 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
-from onnxsurgeon.bounds import ADVICE, MAX_BODY_RUNS, MAX_LIVE_BYTES, MAX_TENSOR_ELEMENTS, are_lifted
+from onnxsurgeon.bounds import (
+    ADVICE,
+    MAX_BODY_RUNS,
+    MAX_LIVE_BYTES,
+    MAX_TENSOR_ELEMENTS,
+    MAX_WORK,
+    MAX_WORK_SHARE,
+    are_lifted,
+)
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.declared import inputs_of
 from onnxsurgeon.graph.huge_numbers import ALLOCATING, refuse_huge_numbers
@@ -26,6 +34,7 @@ from onnxsurgeon.graph.repeated import Repeated, read_loop
 from onnxsurgeon.graph.scope import SMALL, Scope, elements, follow, in_words, is_unknown
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.graph.unknown_sizes import dims_of, foreign_types, most_elements
+from onnxsurgeon.graph.work import RUN, temporary, work
 from onnxsurgeon.linear_algebra import Array
 
 MOST_FOLLOWED = 64  # runs of a body that are followed one by one
@@ -45,8 +54,8 @@ def largest_tensor(
 ) -> int:
     """Number of elements of the largest tensor that ``model`` computes from inputs of these ``shapes``.
 
-    All tensors together, and the nodes that run inside bodies, are bounded too. Nothing is looked at where bounds are
-    lifted.
+    All tensors together, the nodes that run inside bodies, and the work are bounded too. Nothing is looked at where
+    bounds are lifted.
 
     Args:
         model: the model; its bulky initializers may be left out and given as ``arrays``.
@@ -56,8 +65,8 @@ def largest_tensor(
         name: what errors start with.
 
     Raises:
-        ModelError: a tensor has more elements, all together take too many bytes, a body runs too often, or there is
-            no telling; names the node.
+        ModelError: a tensor has more elements, all together take too many bytes, a body runs too often, a
+            node takes too long, or there is no telling; names the node.
     """
     if are_lifted():
         return 0
@@ -88,18 +97,20 @@ def _walked(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array], most: int, name: str
 ) -> tuple[_Walk, Scope]:
     """A walk through the model, and what is known after it."""
-    scope = Scope()
+    scope, given = Scope(), model.ByteSize()
     for value in model.graph.input:
         kind = value.type
         if value.name in shapes:
             kind = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shapes[value.name])
+            given += bytes_of(kind, 0)
         scope.set(value.name, kind)
     for key, array in arrays.items():
+        given += array.nbytes
         small = numpy_helper.from_array(np.ascontiguousarray(array), key) if array.size <= SMALL else None
         kind = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         scope.set(key, kind, small)
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    walk = _Walk(versions, list(model.opset_import), model.ir_version, name, most)
+    walk = _Walk(versions, list(model.opset_import), model.ir_version, name, most, MAX_WORK + MAX_WORK_SHARE * given)
     walk.graph(model.graph, scope)
     return walk, scope
 
@@ -135,11 +146,13 @@ class _Walk:
     """A walk through a graph, node by node, and what it has counted.
 
     Attributes:
+        most_work: plain operations that all nodes together may take; see ``graph.work``.
         times: how often the body runs in which the walk is.
         largest: elements of the largest tensor.
         total: bytes of all tensors that are computed.
         runs: nodes that run inside bodies.
         joined: runs of StringConcat.
+        work: plain operations that are done.
         sizes: of a type, by its id, how many elements a tensor of it has, if that is known.
     """
 
@@ -148,12 +161,14 @@ class _Walk:
     ir_version: int
     name: str
     most: int
+    most_work: int
     times: int = 1
     depth: int = 0
     largest: int = 0
     total: int = 0
     runs: int = 0
     joined: int = 0
+    work: int = 0
     sizes: dict[int, tuple[TypeProto, int | None]] = field(default_factory=dict)
 
     def graph(self, graph: GraphProto, scope: Scope) -> None:
@@ -178,6 +193,7 @@ class _Walk:
             follow(node, scope, self.imports, self.ir_version)
             return
         self._count(kept, size, node)
+        self._work(node, [(kept, size)] * len(node.input), size)
         scope.keep(node.output[0], kept, size)
         if node.input[0] in scope.values:
             follow(node, scope, self.imports, self.ir_version)
@@ -216,6 +232,15 @@ class _Walk:
                 )
             self._count(kind, at_most if size is None else size, node)
             scope.set(output, kind, None, at_most)
+        if not self._has_body(node):
+            self._work(node, read, sum(scope.count(output) for output in node.output if output))
+
+    def _work(self, node: NodeProto, read: Sequence[tuple[TypeProto, int]], written: int) -> None:
+        """Count what a node takes that runs ``times`` times."""
+        self._take(temporary(node, read, written), node)
+        self.work += self.times * (work(node, read, written) + (RUN if self.depth else 0))
+        if self.work > self.most_work:
+            raise ModelError(f"{self._where(node)}: with it, the model takes too long to run; {ADVICE}", "too-large")
 
     def _count(self, kind: TypeProto, size: int, node: NodeProto) -> None:
         """Count a tensor that the node writes ``times`` times."""
@@ -228,7 +253,11 @@ class _Walk:
             )
             raise ModelError(f"{self._where(node)}: its output is too large: {shape} elements; {ADVICE}", "too-large")
         self.largest = max(self.largest, size)
-        self.total += self.times * size * _WIDTHS.get(kind.tensor_type.elem_type, 8)
+        self._take(self.times * size * _WIDTHS.get(kind.tensor_type.elem_type, 8), node)
+
+    def _take(self, size: int, node: NodeProto) -> None:
+        """Count bytes that are in memory."""
+        self.total += size
         if self.total > MAX_LIVE_BYTES:
             raise ModelError(
                 f"{self._where(node)}: with it, the tensors that are computed take more than {MAX_LIVE_BYTES:,} bytes, "
@@ -261,7 +290,7 @@ class _Walk:
         """Walk through a body once if the carried tensors keep their shapes, or else run by run if its runs are few."""
         outer, carried, counts = self.times, loop.carried, [scope.count(name) for name in loop.carried_from]
         values = [scope.value(name) for name in loop.carried_from]
-        before = self.largest, self.total, self.runs, self.joined
+        before = self.largest, self.total, self.runs, self.joined, self.work
         inner = scope
         try:
             inner = self._once(loop, scope, carried, [None] * len(values), counts, None, outer * loop.trips)
@@ -272,7 +301,7 @@ class _Walk:
                 raise
             same = False
         if loop.trips and not same:
-            self.largest, self.total, self.runs, self.joined = before
+            self.largest, self.total, self.runs, self.joined, self.work = before
             if loop.trips > MOST_FOLLOWED or not loop.runs_all:
                 raise ModelError(
                     f"{where}: what it carries changes its size, and it runs {loop.trips:,} times; {ADVICE}",
