@@ -246,7 +246,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MaxPool", "AveragePool", "Repeat", "Resample"), _spatial),
     "Where": _chosen,
     "Pad": _padded,
-    **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduced),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _reduced),
     "Affine": _per_channel,
     "GroupNormalization": _in_groups,
     "Concat": _concat,
