@@ -170,7 +170,7 @@ def _reshaped(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
 def _follows(units: Units, step: Glue, found: Axis, size: int) -> bool:
     """Whether the file's shape for a Reshape changes along with the number of units, or can be changed."""
     node = units.makers.get(step.output)
-    if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze"):
+    if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze", "Gather"):
         return True
     told, *others = (
         units.sizes.of(step.output, axis, len(step.shape))
