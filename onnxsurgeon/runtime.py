@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -77,21 +78,49 @@ def provider(device: str) -> str:
     return _PROVIDERS[device]
 
 
-def session_options(threads: int = 1) -> Any:
+_arena_lock = threading.Lock()
+
+
+@functools.cache
+def _arena_registered() -> bool:
+    """Have ONNX Runtime make one memory arena for the sessions that share it; return whether there is one."""
+    ort = onnxruntime()
+    try:
+        where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        ort.create_and_register_allocator(where, None)
+    except RuntimeError as error:
+        return "already been registered" in str(error)  # by another part of the program: it serves as well
+    except (AttributeError, TypeError):  # a build without it; without sharing, only memory is lost
+        return False
+    return True
+
+
+def session_options(threads: int = 1, *, shares: bool = False) -> Any:
     """Return the options that every session has: a number of threads, and a silent console, since errors are raised.
 
     ONNX Runtime may round differently with another number of threads. More than one is used only where the results are
-    known to be the same; see ``training.threads``.
+    known to be the same; see ``training.threads``. With ``shares``, the session takes its memory from an arena that all
+    such sessions of the process have in common.
     """
     options = onnxruntime().SessionOptions()
+    if shares:
+        with _arena_lock:
+            registered = _arena_registered()
+        if registered:
+            options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # its messages hold names as the file has them, with any escape codes
     return options
 
 
-def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, trains: bool = False) -> Any:
+def session(
+    model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, trains: bool = False, shares: bool = False
+) -> Any:
     """An inference session for ``model``.
+
+    A session keeps what its largest run took of memory, and gives it back in pieces that the process cannot use well.
+    Of those that are kept side by side and run in turns, ``shares`` has all use the same memory.
 
     ``trains`` says that weights are inputs, and turns blocks of channels off: ONNX Runtime would put pools alone into
     such blocks, and copy the tensors of each pool into them and back. Blocks are for float32 only, and ONNX Runtime
@@ -106,7 +135,8 @@ def session(model: onnx.ModelProto, *, device: str = "cpu", threads: int = 1, tr
         older.ir_version = READABLE_IR
         model = older
     is_half = _has_type(model, onnx.TensorProto.FLOAT16)
-    return _opened(model.SerializeToString(), session_options(threads), device, plain=trains or is_half)
+    options = session_options(threads, shares=shares and device == "cpu")
+    return _opened(model.SerializeToString(), options, device, plain=trains or is_half)
 
 
 def session_of_file(path: str, model: onnx.ModelProto, arrays: Iterable[Array], *, device: str = "cpu") -> Any:

@@ -1,5 +1,7 @@
 """Moments of what convolutions read: patches, as the rows of their weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from onnxsurgeon import Examples
 from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.calibration.gradients import with_gradients
 from onnxsurgeon.calibration.sensitivity import with_sensitivities
+from onnxsurgeon.graph.activation import Activation, prelu
 from onnxsurgeon.task import SQUARED, Task
 from tests.convolutional import convolution, geometry, network_of, rows_for
 
@@ -92,6 +95,23 @@ def test_sensitivities_are_those_of_errors_at_every_position():
     assert found[0, 1] == pytest.approx(expected, rel=0.35, abs=0.1)
     assert found[0, 0].shape == (5, 5)
     assert np.linalg.eigvalsh(found[0, 0]).min() > -1e-9
+
+
+@pytest.mark.parametrize("units", [5, 7])
+def test_sensitivities_go_through_a_slope_for_each_channel(units):
+    """As through one for all, also where a map is as wide as there are channels: the evolution of such ones failed."""
+    rows = np.arange(64)
+
+    def found(activation):
+        first = convolution(2, units, geometry((3, 3), 1, 1, 1), "Tanh", seed=1, dtype=np.float32)
+        layers = [replace(first, activation=activation), convolution(units, 4, SECOND, None, seed=2, dtype=np.float32)]
+        net, data = network_of((2, 6, 7), [layers], dtype=np.float32), rows_for((2, 6, 7), rows=64, dtype=np.float32)
+        squared = Examples(data.features, (np.zeros((64, 3), np.float32),), (Task(SQUARED, 3),))
+        return with_sensitivities(calibrate(net, squared, rows), net, squared, rows).sensitivities
+
+    steep, one = found(prelu(np.linspace(0.1, 0.9, units, dtype="f"))), found(Activation("LeakyRelu", {"alpha": 0.25}))
+    np.testing.assert_allclose(found(prelu(np.full(units, 0.25, "f")))[0, 0], one[0, 0], rtol=1e-4, atol=1e-6)
+    assert not np.allclose(steep[0, 0], one[0, 0], rtol=0.05)
 
 
 def test_gradients_of_new_units_are_of_dense_layers_alone():

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from onnxsurgeon import (
     FactorizeData,
@@ -23,8 +24,11 @@ from onnxsurgeon import (
     save,
 )
 from onnxsurgeon.graph.geometry import Geometry
+from onnxsurgeon.graph.reader import from_model
+from onnxsurgeon.graph.writer import to_model
 from onnxsurgeon.operating.measure import found_error
 from onnxsurgeon.report.write import write_report
+from onnxsurgeon.runtime import run
 
 ROWS = np.arange(300)
 
@@ -76,6 +80,48 @@ def test_the_error_that_is_foretold_is_found(network, examples, surgery):
     operated = operate(network, surgery, moments=moments)
     assert operated.record.predicted > 1e-3
     assert found_error(network, operated, examples, ROWS) == pytest.approx(operated.record.predicted, rel=0.02)
+
+
+@pytest.mark.parametrize("surgery", ["prune:1:5", "widen:1:2"])
+def test_a_branch_of_one_layer_loses_units_as_what_it_reads_does(digits, tmp_path, surgery):
+    """x + Relu(Conv(x)), as in networks of one convolution a block: its own units are compared where they stay."""
+    rng = np.random.default_rng(0)
+    sizes = {"a": (8, 1, 3, 3), "b": (8, 8, 3, 3), "c": (8, 10)}
+    weights = {name: rng.standard_normal(shape).astype("f") / 3 for name, shape in sizes.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["first"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["first", "b"], ["z"], name="inside", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["z"], ["branch"]),
+        helper.make_node("Add", ["first", "branch"], ["sum"]),
+        helper.make_node("ReduceMax", ["sum"], ["pooled"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "c"], ["y"], name="head"),
+    ]
+    ends = [helper.make_tensor_value_info("x", 1, ["n", 1, 8, 8]), helper.make_tensor_value_info("y", 1, ["n", 10])]
+    constants = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    network = from_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    done = operate(network, surgery, data=digits)
+    examples = prepare(network, digits, digits.train, InputOptions())
+    found = found_error(network, done, examples, ROWS)
+    if surgery.startswith("widen"):
+        assert found < 1e-5
+        return
+    assert done.record.predicted == pytest.approx(found, rel=0.2)
+    kept = done.units[1, 0]
+    assert len(kept) == 5
+    inputs = np.asarray(examples.features[0])[ROWS].reshape(-1, 1, 8, 8).astype("f")
+    inputs = inputs / np.float32(inputs.max())
+    (z, y), (new, other) = (z_and_outputs(each, inputs) for each in (network, done.network))
+    error = ((new - z[:, kept]) ** 2).sum(axis=1).mean() + ((other - y) ** 2).sum(axis=1).mean()
+    spread = z[:, kept].var(axis=(0, 2, 3)).sum() + y.var(axis=0).sum()
+    assert found == pytest.approx(np.sqrt(error / spread), rel=1e-3)
+
+
+def z_and_outputs(network, x):
+    """The tensor z inside the model that is written, and its outputs, by ONNX Runtime."""
+    model = to_model(network)
+    model.graph.output.append(helper.make_tensor_value_info("z", 1, None))
+    return run(model, {"x": x}, ["z", "y"])
 
 
 def test_pruning_by_patches_beats_taking_the_first_units(network, examples):

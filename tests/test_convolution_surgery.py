@@ -7,11 +7,15 @@ import onnx
 import pytest
 
 from onnxsurgeon import Factorize, InsertIdentity, Merge, SurgeryError, create_convolutional, operate
+from onnxsurgeon.calibration.calibrate import calibrate
 from onnxsurgeon.graph.equivalence import compare_models, random_inputs
 from onnxsurgeon.graph.geometry import Geometry
 from onnxsurgeon.graph.reader import from_model
 from onnxsurgeon.graph.writer import to_model
+from onnxsurgeon.runtime import run
+from onnxsurgeon.surgery.proof import trunk_outputs
 from tests.convolution_files import model, values
+from tests.convolutional import rows_for
 from tests.graphs import node
 
 
@@ -271,3 +275,30 @@ def test_no_identity_goes_behind_a_sum_of_convolutions():
         operate(network, InsertIdentity(1))
     with pytest.raises(SurgeryError, match=r"width 1 is no single layer's: units can be added there and taken away"):
         operate(network, Factorize(1, 2))
+
+
+@pytest.mark.parametrize("surgery", ["widen:1:3", "prune:1:4"])
+@pytest.mark.parametrize("form", ["instance", "group"])
+def test_channels_that_are_each_normalised_by_themselves_come_and_go(form, surgery):
+    """The number of groups follows in the file, and in what is trained, which computed with the old number."""
+    rng = np.random.default_rng(0)
+    scales = {"s": rng.uniform(0.5, 2, 6).astype("f"), "b": rng.standard_normal(6).astype("f")}
+    weights = {"W": values(6, 2, 3, 3), "V": values(4, 6, 3, 3), "U": values(4, 3)}
+    kind, given = ("InstanceNormalization", {}) if form == "instance" else ("GroupNormalization", {"num_groups": 6})
+    nodes = [
+        node("Conv", "x W", "c", name="first"),
+        node(kind, "c s b", "n", **given),
+        node("Relu", "n", "r"),
+        node("Conv", "r V", "d", name="second"),
+        node("GlobalAveragePool", "d", "g"),
+        node("Flatten", "g", "f"),
+        node("MatMul", "f U", "y", name="head"),
+    ]
+    opset = 21 if form == "group" else 17
+    network = from_model(model(nodes, {**weights, **scales}, ("batch", 2, 8, 8), opset=opset))
+    moments = calibrate(network, rows_for((2, 8, 8), rows=40, dtype=np.float32), np.arange(40))
+    after = operate(network, surgery, moments=moments).network
+    (step,) = [each for each in after.frame.trunk.steps if getattr(each, "op", "") == "GroupNormalization"]
+    assert step.attributes["groups"] == after.group(1).units == {"w": 9, "p": 4}[surgery[0]]
+    x = values(5, 2, 8, 8)
+    np.testing.assert_allclose(trunk_outputs(after, [x])[0], run(to_model(after), {"x": x})[0], atol=1e-5)

@@ -204,6 +204,13 @@ CASES = {
         6,
         {"ReduceMean", "Sub"},
     ),
+    "ReduceMax": ([*T3, n("ReduceMax", "t", "z", axes=[-2], keepdims=0)], TO3, 3, {"ReduceMax"}),
+    "ReduceMin: two axes, kept": (
+        [*T3, n("ReduceMin", "t", "s", axes=[1, 2]), n("Sub", "t s", "v"), n("Tanh", "v", "u"), *BACK],
+        TO3,
+        6,
+        {"ReduceMin", "Sub"},
+    ),
     "MatMul: of two computed": (
         [*T3, n("Transpose", "t", "s", perm=[0, 2, 1]), n("Tanh", "s", "v"), n("MatMul", "t v", "u"), *BACK],
         TO3,

@@ -180,6 +180,8 @@ CASES = {
     ),
     "GlobalAveragePool": (IMAGE, [n("GlobalAveragePool", "t", "u")], 2, {}, "ReduceMean"),
     "ReduceMean": (IMAGE, [n("ReduceMean", "t", "u", axes=[-1, -2], keepdims=0)], 2, {}, "ReduceMean"),
+    "ReduceMax": (IMAGE, [n("ReduceMax", "t", "u", axes=[-1, -2], keepdims=0)], 2, {}, "ReduceMax"),
+    "ReduceMax of channels": (IMAGE, [n("ReduceMax", "t", "u", axes=[1])], 36, {}, "ReduceMax"),
     "GlobalMaxPool": (IMAGE, [n("GlobalMaxPool", "t", "u")], 2, {}, "MaxPool"),
     "Pad": (
         IMAGE,

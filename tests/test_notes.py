@@ -88,9 +88,8 @@ def test_layers_that_several_read_are_one_note():
     g.op("Softmax", "s3", "p", axis=-1)  # which holds all of them
     g.dense("d4", "p", "y", 6, 3)
     assert from_model(g.model()).frame.notes == (
-        "the width of 'd0' stays: it is read by 'd1', 'Add_s1'",
-        "the widths of 'd1', 'd2', 'd3' stay: Add joins their units with others, one by one "
-        "(nodes 'Add_s1', 'Add_s2', 'Add_s3')",
+        "the widths of 'd0', 'd1', 'd2', 'd3' stay: as for their units, Softmax computes over all of them together "
+        "(node 'Softmax_p')",
     )
     g = Graph()
     g.outputs["z"] = ("batch", 3)
@@ -102,8 +101,8 @@ def test_layers_that_several_read_are_one_note():
         g.op("Softmax", f"{letter}e", f"{letter}f", axis=-1)
         g.dense(f"{letter}2", f"{letter}f", y, 6, 3)
     assert from_model(g.model()).frame.notes == (
-        "the widths of 'd0', 'e0' stay: each is read by several nodes",
-        "the widths of 'd1', 'e1' stay: Mul joins their units with others, one by one (nodes 'Mul_de', 'Mul_ee')",
+        "the widths of 'd0', 'd1', 'e0', 'e1' stay: as for their units, Softmax computes over all of them together "
+        "(nodes 'Softmax_df', 'Softmax_ef')",
     )
 
 

@@ -135,23 +135,23 @@ def _proofs(network: Network, proofs: Sequence[GroupProof]) -> None:
 def _layers(network: Network, reports: Sequence[LayerReport]) -> None:
     """All layers; where convolutions are among them, with what each lies like in space and what it costs."""
     several, in_space = len(network.segments) > 1, any(segment.is_convolution for segment in network.segments)
-    rows, remaining, behind = [], iter(reports), _activations_behind(network)
+    rows: list[list[str | list[str]]] = []
+    remaining, behind = iter(reports), _activations_behind(network)
     for number, segment in enumerate(network.segments, start=1):
         own = zip(segment.layers, network.same_as(number - 1), segment.multiplications(), strict=True)
         for position, (layer, first, count) in enumerate(own):
             is_own = number - 1 not in network.tied
             report = next(remaining) if is_own and position < segment.hidden_count else None
             what = "output" if report is None else str(report.layer)
-            size = f"{network.own_count(layer):,}"
             kind = "dense" if layer.geometry is None else str(layer.geometry)
-            cells = [
+            cells: list[str | list[str]] = [
                 *([str(number)] if several else []),
                 what if is_own else "",
-                layer.names.node,
+                layer.names.node if first is None else [layer.names.node, f"weights of {first.names.node}"],
                 f"{layer.channels} × {layer.units}",
                 *([kind] if in_space else []),
                 _activation(layer.activation if report is not None else behind.get(segment.output_name), report),
-                size if first is None else f"{size} + of {first.names.node}",
+                f"{network.own_count(layer):,}",
                 *(["?" if count is None else f"{count:,}"] if in_space else []),
                 "" if report is None else f"{report.removable} of {report.units}",
             ]

@@ -59,6 +59,8 @@ _ONE_INPUT = frozenset(
         "Gather",
         "ReduceMean",
         "ReduceSum",
+        "ReduceMax",
+        "ReduceMin",
         "Pow",
         "Dropout",
         "Pad",

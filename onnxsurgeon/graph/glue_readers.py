@@ -265,7 +265,7 @@ READERS: dict[str, Callable[[gs.Node], list[Glue]]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal"), _plain),
     **dict.fromkeys(("Identity", "Dropout", "Cast", HELD), _first_input),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", VIEW), _reshape),
-    **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _reduce),
     "Where": _plain,
     "Sum": _sum,
     "Pow": _power,

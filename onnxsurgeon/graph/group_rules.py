@@ -170,7 +170,7 @@ def _reshaped(units: Units, step: Glue, read: Sequence[Axis | None]) -> Axis | N
 def _follows(units: Units, step: Glue, found: Axis, size: int) -> bool:
     """Whether the file's shape for a Reshape changes along with the number of units, or can be changed."""
     node = units.makers.get(step.output)
-    if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze"):
+    if node is None or node.op_type in ("Flatten", "Squeeze", "Unsqueeze", "Gather"):
         return True
     told, *others = (
         units.sizes.of(step.output, axis, len(step.shape))
@@ -246,7 +246,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MaxPool", "AveragePool", "Repeat", "Resample"), _spatial),
     "Where": _chosen,
     "Pad": _padded,
-    **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduced),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _reduced),
     "Affine": _per_channel,
     "GroupNormalization": _in_groups,
     "Concat": _concat,

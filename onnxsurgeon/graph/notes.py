@@ -18,10 +18,9 @@ from onnxsurgeon.graph.normal_form import operator
 NAMED = 8  # of more layers, or nodes, with the same reason the first are named and the others counted
 FEW = 3  # so many notes of one kind are sentences of their own
 # What a node that reads a layer's output does to it that fixes the number of its units.
+_JOINS = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Mean", "Where")
 _DOES = {
-    **dict.fromkeys(
-        ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Mean", "Where"), "joins {its} units with others, one by one"
-    ),
+    **dict.fromkeys(_JOINS, "joins {its} units with others, one by one"),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), "computes over all {its} units together"),
     **dict.fromkeys(("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), "lays {its} output out anew"),
     **dict.fromkeys(("Slice", "Split", "Gather"), "takes parts of {its} output"),
@@ -53,11 +52,13 @@ def pinned_widths(
     leading: Collection[int],
     tied: Collection[int],
     free: Collection[int],
+    reasons: Mapping[int, str],
 ) -> Iterator[str]:
     """Say why the width of a segment's last layer stays; one sentence for all with the same reason.
 
     Nothing is said of the layers whose nodes' ids are in ``free``. ``tied`` has the ids of those whose weights others
-    have too.
+    have too. ``reasons`` says by such an id what was found to hold the units; where that is another node than those
+    that read the layer, as it is where sums tie it to others, it is told.
 
     Layers that write what the model is for need no note. The notes are on layers with a trained layer behind them,
     whose nodes' ids are in ``leading``, and on layers whose output is also read elsewhere.
@@ -66,6 +67,7 @@ def pinned_widths(
     shared: list[tuple[str, Sequence[gs.Node]]] = []
     held: dict[str, list[tuple[str, str]]] = {}
     grouped: list[str] = []
+    far: dict[str, tuple[list[str], list[str]]] = {}
     for links in (each for each in segments if id(each[-1].dense) not in free):
         last = links[-1].dense
         tensor, behind = last.outputs[0], _by_value(readers, last.outputs[0])
@@ -80,6 +82,11 @@ def pinned_widths(
             continue
         elif _is_grouped(last):
             grouped.append(label(last))
+        elif reason := _far_away(reasons.get(id(last), ""), behind):
+            before, node, after = reason.split("'", 2)
+            names, nodes = far.setdefault(f"{before}{{}}{after}", ([], []))
+            names.append(label(last))
+            nodes.append(node)
         elif len(behind) > 1 and not _normalised_in_parts(behind):
             shared.append((label(last), behind))
         elif behind:
@@ -89,11 +96,22 @@ def pinned_widths(
             held.setdefault(op, []).append((label(last), label(holder)))
     yield from _of_outputs_and_groups(outputs, grouped)
     yield from _of_shared(shared)
+    for reason, (names, nodes) in far.items():
+        told = list(dict.fromkeys(nodes))
+        several = reason if len(told) == 1 else reason.replace("node {}", "nodes {}")
+        yield f"{_stay(names)}: as for {'its' if len(names) == 1 else 'their'} units, {several.format(listed(told))}"
     for op, found in held.items():
         names, nodes = [name for name, _ in found], list(dict.fromkeys(node for _, node in found))
         one = len(names) == 1
         does = _DOES.get(op, _STANDS).format(its="its" if one else "their", it="it" if one else "each")
         yield f"{_stay(names)}: {op} {does} ({'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)})"
+
+
+def _far_away(reason: str, behind: Sequence[gs.Node]) -> str:
+    """The reason, where the node that it names is none of those that read a layer which sums or several others read."""
+    is_joined = len(behind) > 1 or any(node.op in _JOINS for node in behind)
+    names = reason.split("'")[1::2]
+    return reason if is_joined and len(names) == 1 and names[0] not in map(label, behind) else ""
 
 
 def _holder(behind: Sequence[gs.Node], activation: gs.Node | None) -> tuple[str, gs.Node]:

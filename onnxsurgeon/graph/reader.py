@@ -136,7 +136,7 @@ def from_parts(parts: Parts, *, name: str = "model", source: str = "model", froz
         *_of_frozen(frozen),
         *_of_idle(idle),
         *structure.notes,
-        *structure.widths(_free_widths(structure, groups, segments)),
+        *structure.widths(_free_widths(structure, groups, segments), _reasons(structure, groups)),
         *structure.ends,
         *of_held,
         *_of_branches(rest, parts.arrays),
@@ -186,6 +186,14 @@ def _free_widths(structure: Structure, groups: Groups, segments: list[DenseChain
         free[id(structure.segments[number][-1].dense)] = free.get(id(structure.segments[first][-1].dense), 0)
     links = [link for links in (*structure.segments, *structure.readers.values()) for link in links]
     return {id(link.dense) for link in links if free.get(id(link.dense)) == link.dense.inputs[1].shape[1]}
+
+
+def _reasons(structure: Structure, groups: Groups) -> dict[int, str]:
+    """Why units of a segment's last layer stay, by its dense node's id."""
+    found: dict[int, str] = {}
+    for pinned in groups.pinned:
+        found.setdefault(id(structure.segments[pinned.segment][-1].dense), pinned.reason)
+    return found
 
 
 def _of_frozen(frozen: Frozen) -> list[str]:

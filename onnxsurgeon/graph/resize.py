@@ -65,6 +65,8 @@ def _step(step: Glue, group: UnitGroup, origin: Array, values: Mapping[str, Arra
     if step.op == "Concat":
         given["sizes"] = [each[given["axis"]] for each in shapes]
     places = group.places.get(step.inputs[0], ())
+    if step.op == "GroupNormalization" and places:  # units are free where each is normalised by itself
+        given["groups"] = shapes[0][1]
     if step.op == "Slice" and places and places[0].axis == given["axis"]:
         begin, end = given["begin"], given["end"]
         for place in places:
@@ -91,7 +93,8 @@ def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], gro
 
     Shapes, and where parts begin.
     """
-    made = {step.output: step for step in steps if step.op in ("Reshape", "Slice") and step.inputs[0] in group.places}
+    ops = ("Reshape", "Slice", "GroupNormalization")
+    made = {step.output: step for step in steps if step.op in ops and step.inputs[0] in group.places}
     shapes = ToldSizes(frame)
     for node in model.graph.node:
         own = [made[name] for name in node.output if name in made]
@@ -104,6 +107,8 @@ def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], gro
                 size = np.array([own[0].shape[axis]], told.values.dtype)
                 values = np.concatenate([told.values[: told.entry], size, told.values[told.entry + 1 :]])
                 _give(model, model.graph.node[told.node], told.position, values)
+        elif node.op_type == "GroupNormalization":
+            _set(node, num_groups=own[0].attributes["groups"])
         elif node.op_type == "Slice" and group.places[own[0].inputs[0]][0].axis == own[0].attributes["axis"]:
             begin, end = own[0].attributes["begin"], own[0].attributes["end"]
             if any(attribute.name == "starts" for attribute in node.attribute):  # before opset 10
@@ -123,7 +128,7 @@ def _tell_sizes(model: onnx.ModelProto, frame: Frame, steps: Sequence[Glue], gro
                 node.attribute.extend(kept)
 
 
-def _set(node: onnx.NodeProto, **attributes: list[int]) -> None:
+def _set(node: onnx.NodeProto, **attributes: int | list[int]) -> None:
     """Set attributes of a node, replacing those of the same names."""
     kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
     del node.attribute[:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,7 +36,8 @@ class Structure:
         heads: the trained tensors from which the outputs are computed, in the outputs' order.
         features: tensors that enter from the prefix.
         constants: constants that glue reads.
-        widths: says why widths stay, except for those of the dense nodes whose ids it is given.
+        widths: says why widths stay, except for those of the dense nodes whose ids it is given; and it is told
+            what was found to hold the units of others.
         notes: the layers that are left alone, and why.
         ends: notes on the model's inputs and outputs.
         stopped: why training stops at a head, where a node that reads it cannot be trained through.
@@ -48,7 +49,7 @@ class Structure:
     heads: list[gs.Variable]
     features: list[gs.Tensor]
     constants: list[gs.Constant]
-    widths: Callable[[Collection[int]], Iterator[str]]
+    widths: Callable[[Collection[int], Mapping[int, str]], Iterator[str]]
     notes: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     readers: dict[int, list[Link]] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def found_error(network: Network, operated: Operated, examples: Examples, rows: 
     found: dict[Place, _Sums] = {}
     for begin in range(0, len(operated.places), _PLACES):
         places = operated.places[begin : begin + _PLACES]
-        for (before, _), sums in zip(places, _at(network, operated.network, examples, rows, places), strict=True):
+        for (before, _), sums in zip(places, _at(network, operated, examples, rows, places), strict=True):
             first = network.tied.get(before[0], before[0]), before[1]  # weights that are applied again: all their rows
             found[first] = sums.plus(found[first]) if first in found else sums
     error = sum(each.error / each.rows for each in found.values())
@@ -97,22 +97,28 @@ class _Sums(NamedTuple):
 
 
 def _at(
-    network: Network, result: Network, examples: Examples, rows: Array, places: Sequence[tuple[Place, Place]]
+    network: Network, operated: Operated, examples: Examples, rows: Array, places: Sequence[tuple[Place, Place]]
 ) -> list[_Sums]:
-    """The errors of the layers' pre-activations at ``places``, in the network and in the result."""
+    """The errors of the layers' pre-activations at ``places``, in the network and in the result.
+
+    Of a layer whose own units come and go too, those count that the result has.
+    """
     both = [
         (each, session(_pre_activation_graph(each, examples, [place[side] for place in places])))
-        for side, each in enumerate((network, result))
+        for side, each in enumerate((network, operated.network))
     ]
     is_small = len(places) == 1 and network.segments[places[0][0][0]].rank == 2
     at_once = _ROWS if is_small else ROWS
     units = [network.segments[segment].layers[position].units for (segment, position), _ in places]
-    sums = [_Sums(0.0, 0.0, np.zeros(count), 0) for count in units]
+    stay = [operated.units.get(before, np.arange(count)) for (before, _), count in zip(places, units, strict=True)]
+    sums = [_Sums(0.0, 0.0, np.zeros(len(each)), 0) for each in stay]
     for start in range(0, len(rows), at_once):
         for part in tiles(rows[start : start + at_once]):
             found = [run_tiles(made, each, examples, part) for each, made in both]
             for number, values in enumerate(zip(*found, strict=True)):
-                old, new = (each.astype(np.float64).reshape(-1, units[number]) for each in values)
+                old, new = (each.astype(np.float64) for each in values)
+                old = old.reshape(-1, units[number])[:, stay[number]]
+                new = new.reshape(-1, len(stay[number]))
                 error, square = float(((new - old) ** 2).sum()), float((old**2).sum())
                 sums[number] = sums[number].plus(_Sums(error, square, old.sum(axis=0), len(old)))
     return sums

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,8 @@ class Operated:
             replaced, or those that read the units.
         follow: maps moments of the parent to those of the result as far as they are known; see ``apply.follow``.
         lost: for a removal, the values that are missing in the result.
+        units: of those ``places`` whose own units come and go with those that they read, as where a residual branch is
+            one layer: for each unit in the result the one of the parent that it stands for.
     """
 
     network: Network
@@ -72,6 +75,7 @@ class Operated:
     places: tuple[tuple[Place, Place], ...]
     follow: Callable[[Moments], Moments]
     lost: Lost | None = None
+    units: Mapping[Place, Array] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.network
@@ -131,7 +135,7 @@ def operate(
     def moments_of(past: Network, power: int) -> Network:
         return done.carry(past.parted(), power)
 
-    return Operated(done.network, record, moments_of, done.places, done.follow, done.lost)
+    return Operated(done.network, record, moments_of, done.places, done.follow, done.lost, done.units)
 
 
 class _Done(NamedTuple):
@@ -142,6 +146,7 @@ class _Done(NamedTuple):
     places: tuple[tuple[Place, Place], ...]
     follow: Callable[[Moments], Moments]
     lost: Lost | None = None
+    units: Mapping[Place, Array] = MappingProxyType({})
 
 
 def _done(network: Network, i: int, made: Rewrite) -> _Done:
@@ -157,9 +162,22 @@ def _of_units(network: Network, change: Change) -> _Done:
     def moments(past: Network, power: int) -> Network:
         return carry(past, result, change, power)
 
+    places = tuple((place, place) for place in ports)
     return _Done(
-        result, moments, tuple((place, place) for place in ports), lambda known: follow(known, network, change)
+        result, moments, places, lambda known: follow(known, network, change), units=_own_units(network, change)
     )
+
+
+def _own_units(network: Network, change: Change) -> dict[Place, Array]:
+    """Of each layer that writes the units that change: the old unit for which each new one stands."""
+    found: dict[Place, Array] = {}
+    for port in sorted(change.group.writers, key=lambda each: -each.begin):
+        for number in network.uses(port.segment):
+            place = number, port.layer
+            before = found.get(place, np.arange(network.segments[number].layers[port.layer].units))
+            own, end = port.begin + change.origin, port.begin + change.group.units
+            found[place] = np.concatenate([before[: port.begin], own, before[end:]])
+    return found
 
 
 def _of_layers(network: Network, i: int, made: Replacement) -> _Done:

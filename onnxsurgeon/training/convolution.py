@@ -61,10 +61,9 @@ def layers(
                 continue
         else:
             z = convolved(build, geometry, x, kernel, bias)
-        at_channels = slope
         if slope and not by_unit:
-            at_channels = build.add("Reshape", slope, build.integers(1, -1, *[1] * geometry.rank))
-        y = activated(build, layer.activation, z, at_channels, prelu_in_parts=prelu_in_parts)
+            slope = build.add("Reshape", slope, build.integers(1, -1, *[1] * geometry.rank))
+        y = activated(build, layer.activation, z, slope, prelu_in_parts=prelu_in_parts)
         traces.append(LayerTrace(x, z, y, weight, bias, slope, space=has_space))
         x = y
     return traces

@@ -55,6 +55,11 @@ def _averaged(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
     return build.add("ReduceMean", x[0], axes=list(given["axes"]), keepdims=int(given["keepdims"]))
 
 
+def _extreme(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
+    given = glue.attributes
+    return build.add(glue.op, x[0], axes=list(given["axes"]), keepdims=int(given["keepdims"]))
+
+
 def _laid_out(build: GraphBuilder, glue: Glue, x: Sequence[str]) -> str:
     return build.add("Reshape", x[0], build.integers(-1, *(int(size or 0) for size in glue.shape[1:])))
 
@@ -70,6 +75,8 @@ FORWARD: dict[str, Forward] = {
     "Slice": _cut,
     "ReduceSum": _summed,
     "ReduceMean": _averaged,
+    "ReduceMax": _extreme,
+    "ReduceMin": _extreme,
     "Softmax": lambda build, _, x: build.add("Softmax", x[0], axis=-1),
     "LayerNormalization": lambda build, glue, x: normalisations.of_layer(build, glue, x[0]),
     "Erf": lambda build, _, x: erf(build, x[0]),
@@ -220,6 +227,16 @@ def reduce_mean(build: GraphBuilder, at: At) -> list[str]:
     return [build.add("Div", spread, build.add("CastLike", count, spread))]
 
 
+def reduce_extreme(build: GraphBuilder, at: At) -> list[str]:
+    """∂L/∂x = g where x is the largest, or the smallest; equal ones share g, as PyTorch's amax has it."""
+    axes, g, y = at.glue.attributes["axes"], at.g, at.y
+    if not at.glue.attributes["keepdims"]:
+        g, y = (build.add("Unsqueeze", each, build.integers(*axes)) for each in (g, y))
+    found = build.add("CastLike", build.add("Equal", at.x[0], y), at.g)
+    count = build.add("ReduceSum", found, build.integers(*axes), keepdims=1)
+    return [build.add("Mul", found, build.add("Div", g, count))]
+
+
 def contraction(build: GraphBuilder, at: At) -> list[str]:
     """∂L/∂a = Σ g b and ∂L/∂b = Σ g a, over the indices of the other factor and the result that this one lacks."""
     terms, _, result = at.glue.attributes["equation"].partition("->")
@@ -263,6 +280,8 @@ RULES: dict[str, Rule] = {
     "Slice": piece,
     "ReduceSum": reduce_sum,
     "ReduceMean": reduce_mean,
+    "ReduceMax": reduce_extreme,
+    "ReduceMin": reduce_extreme,
     "Einsum": contraction,
     "Softmax": softmax,
     "LayerNormalization": normalisations.through_layer,

@@ -118,7 +118,10 @@ class LoopEngine:
         Where there is none, it is made from the model that ``make`` returns; see ``Sessions``.
         """
         size = sum(values.nbytes for _, values in network.parameters())
-        return self._sessions.get(key, make, size, threads)
+        # What a batch takes is much beside the weights where these are laid over many positions: a run on images keeps
+        # a session for each of some thirty topologies. Large networks rather give all back, with their sessions.
+        shares = any(segment.rank > 2 for segment in network.segments) and not is_large(network)
+        return self._sessions.get(key, make, size, threads, shares=shares)
 
     def run(self, run: Any, feeds: Mapping[str, Array], examples: Examples, *, targets: bool) -> Any:
         """Run a session on ``feeds`` and the rows of ``examples``, with their targets or without; return all outputs.

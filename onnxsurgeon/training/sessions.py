@@ -23,11 +23,14 @@ class Sessions:
         self._kept: OrderedDict[tuple[Hashable, int], tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], onnx.ModelProto], size: int, threads: int = 1) -> Any:
+    def get(
+        self, key: Hashable, make: Callable[[], onnx.ModelProto], size: int, threads: int = 1, *, shares: bool = False
+    ) -> Any:
         """The session of that key; where there is none, it is made from the model that ``make`` returns.
 
         ``size`` is that of the weights in bytes. A session keeps the memory that its largest run has taken, so at most
-        ``BYTES`` are kept besides the session asked for.
+        ``BYTES`` are kept besides the session asked for. With ``shares``, it has that memory in common with all others
+        that share; see ``runtime.session``.
 
         Raises:
             EngineError: ONNX Runtime refuses the model.
@@ -35,7 +38,7 @@ class Sessions:
         with self._lock:
             found, _ = self._kept.pop((key, threads), (None, 0))
             if found is None:
-                found = session(make(), device=self._device, threads=threads, trains=True)
+                found = session(make(), device=self._device, threads=threads, trains=True, shares=shares)
             self._kept[key, threads] = found, size
             while len(self._kept) > COUNT or (len(self._kept) > 1 and sum(s for _, s in self._kept.values()) > BYTES):
                 self._kept.popitem(last=False)

@@ -109,7 +109,8 @@ def inferred(rewriter: Rewriter, node: gs.Node) -> bool:
 # Operators of glue and of the nodes before it; elementwise operators of one operand have a rule of their own.
 INFERRED = (
     *("Transpose", "Concat", "Slice", "Split", "Gather", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Tile"),
-    *("ReduceMean", "ReduceSum", "Softmax", "LogSoftmax", "LayerNormalization", "Where", "Max", "Min"),
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Softmax", "LogSoftmax", "LayerNormalization"),
+    *("Where", "Max", "Min"),
     *("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Resize", "ConvTranspose"),
     *("InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth"),
     *("Sqrt", "Exp", "Log", "Erf", "Reciprocal", "Pow", "Abs", "Add", "Sub", "Mul", "Div", "MatMul"),
