@@ -69,6 +69,11 @@ class Split:
         """The columns as a matrix, where they are stored as one, and their names; None otherwise."""
         return None
 
+    @property
+    def label_block(self) -> _Block:
+        """The labels in chunks."""
+        return "", self.labels.shape, self.labels.dtype, iter((self.labels,))
+
     def take(self, rows: Array) -> Split:
         """The given rows: copied from columns, but not from a single array."""
         if isinstance(self.inputs, dict):
@@ -191,8 +196,7 @@ class Dataset:
         """SHA-256 over all splits' names, shapes, types and values, and the names of the classes."""
         digest = hashlib.sha256()
         for split in self.splits:
-            labels = ("", split.labels.shape, split.labels.dtype, iter((split.labels,)))
-            for name, shape, dtype, pieces in (*split.blocks(), labels):
+            for name, shape, dtype, pieces in (*split.blocks(), split.label_block):
                 digest.update(repr((name, shape, dtype.str) if name else (shape, dtype.str)).encode())
                 for piece in pieces:
                     digest.update(np.ascontiguousarray(piece).view(np.uint8).data if piece.size else b"")

@@ -44,7 +44,7 @@ class Examples:
         centres: tuple[Array | None, ...] = (),
     ) -> None:
         self.stored = _of_one_selection([Rows.of(values).resident() for values in features])
-        self.labels = tuple(map(_narrow, labels, tasks))
+        self.labels = tuple(map(narrow, labels, tasks))
         self.tasks, self.taught, self.centres = tasks, taught, centres
 
     def __getstate__(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _merged(first: Array, second: Array, is_second: Array) -> Array:
     return found
 
 
-def _narrow(labels: Array, task: Task) -> Array:
+def narrow(labels: Array, task: Task) -> Array:
     """Classes in the smallest type, a good part of a narrow table's memory; other labels as they are."""
     if task.loss != CROSS_ENTROPY or task.imitates:
         return labels

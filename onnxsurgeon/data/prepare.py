@@ -7,7 +7,7 @@ from dataclasses import replace
 from onnxsurgeon.data.agreement import require_agreement
 from onnxsurgeon.data.dataset import Dataset, Split
 from onnxsurgeon.data.encoding import encode
-from onnxsurgeon.data.examples import Examples
+from onnxsurgeon.data.examples import Examples, narrow
 from onnxsurgeon.data.features import compute_features
 from onnxsurgeon.data.heads import resolve_tasks, with_class_names
 from onnxsurgeon.data.inputs import model_inputs
@@ -96,7 +96,7 @@ def _targets(
     if tasks is None:
         chosen = {"class_weight": options.class_weight, "metric": options.metric}
         tasks = resolve_tasks(named, dataset, options.loss, **chosen)
-    return tasks, encode(named, dataset, split, tasks)
+    return tasks, tuple(map(narrow, encode(named, dataset, split, tasks), tasks))
 
 
 def _fits(have: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

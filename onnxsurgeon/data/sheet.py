@@ -15,6 +15,8 @@ from onnxsurgeon.data.rows import Rows
 from onnxsurgeon.errors import DataError
 from onnxsurgeon.linear_algebra import Array
 
+_PIECE_BYTES = 1 << 20  # of a column, or of the labels, that are copied at a time
+
 
 def part_names(columns: dict[str, Told]) -> list[str]:
     """The names of a matrix's columns: a column of texts has one for each of its texts, "NAME=TEXT"."""
@@ -69,7 +71,7 @@ class Sheet:
         if told.is_text:
             texts: Array = np.array(told.texts, told.dtype)[self.values[rows, place].argmax(axis=1)]
             return texts
-        return np.asarray(self.values[rows, place.start].astype(told.dtype))
+        return np.asarray(self.values[rows, place.start].astype(told.dtype, copy=False))
 
 
 def matrix_type(columns: dict[str, Told]) -> np.dtype[Any]:
@@ -110,6 +112,13 @@ class SheetRows(Split):
     def labels(self) -> Array:
         """The labels, copied."""
         return wide_labels(self._labels)
+
+    @property
+    def label_block(self) -> tuple[str, tuple[int, ...], np.dtype[Any], Iterator[Array]]:
+        """The labels in chunks."""
+        held = self._labels
+        pieces = (wide_labels(held[start:stop]) for start, stop in chunks(held, size=_PIECE_BYTES))
+        return "", held.shape, wide_labels(held[:0]).dtype, pieces
 
     @property
     def strata(self) -> Array:
@@ -159,7 +168,7 @@ class SheetRows(Split):
 
     def _pieces(self, name: str) -> Iterator[Array]:
         # By what one column takes: by all of them, few rows were read at a time, column after column.
-        for start, stop in chunks(self.sheet.values[:, self.sheet.places[name]], self.rows):
+        for start, stop in chunks(self.sheet.values[:, self.sheet.places[name]], self.rows, _PIECE_BYTES):
             yield self.sheet.column(name, self.numbers[start:stop])
 
 
