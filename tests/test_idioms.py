@@ -162,6 +162,7 @@ FIXED = {
     "colours": (YCBCR, (), "a conversion of colours: "),
     "colours of bytes": (YCBCR / 255, (), "a conversion of colours: "),
     "luminance": (np.array([[0.2126], [0.7152], [0.0722]]), (), "a conversion of colours: "),
+    "a scale of each input": (np.diag([4.4, 4.5, 4.3]), (), "a scale of each input: "),
     "cosines": (DCT, (), "an orthogonal transform: "),
 }
 
@@ -222,6 +223,60 @@ def test_a_conversion_of_colours_may_be_a_convolution(rank):
     values["yuv"] = RNG.standard_normal((3, 3, *(1 for _ in space))).astype("f")  # and others are layers
     network = from_model(build([*nodes, n("MatMul", "a V", "y")], ("batch", 3, *space), values, y=("batch", 4)))
     assert network.topology.startswith("c3-c3+")
+
+
+BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
+SOBEL = np.outer([1, 2, 1], [-1, 0, 1])
+ALL_THREE = {
+    "(x - mean) / std": (1 / np.array([0.229, 0.224, 0.225]).reshape(3, 1, 1, 1), "a scale of each channel"),
+    "bytes to [0, 1]": (np.full((3, 1, 1, 1), 1 / 255), "a scale of each channel"),
+    "a blur": (np.stack([BLUR[None]] * 3), "a filter: "),
+    "edges in two directions": (np.stack([SOBEL[None], SOBEL.T[None]] * 3), "a filter: "),
+}
+
+
+def behind_depthwise(kernels, ops=(), bias=True):
+    """A depthwise convolution on the input, what stands behind it, and layers that are trained."""
+    units, _, size, _ = kernels.shape
+    values = {"k": kernels, "offset": np.linspace(-2, -1, units), "W": RNG.standard_normal((5, units, 3, 3))}
+    values = {name: np.asarray(each, "f") for name, each in {**values, "V": RNG.standard_normal((5, 2))}.items()}
+    given = "x k offset" if bias else "x k"
+    nodes, x = [n("Conv", given, "c", group=3, pads=[size // 2] * 4)], "c"
+    for number, op in enumerate(ops):
+        nodes.append(n(op, x, f"g{number}"))
+        x = f"g{number}"
+    nodes += [n("Conv", f"{x} W", "z"), n("Relu", "z", "r"), n("GlobalAveragePool", "r", "m"), n("Flatten", "m", "f")]
+    held = values if bias else {name: each for name, each in values.items() if name != "offset"}
+    return build([*nodes, n("MatMul", "f V", "y")], ("batch", 3, 7, 7), held, y=("batch", 2))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", ALL_THREE)
+def test_what_normalises_or_filters_all_channels_of_images_is_no_layer(name, bias):
+    kernels, reason = ALL_THREE[name]
+    model = behind_depthwise(kernels, bias=bias)
+    network = from_model(model)
+    assert len(network.segments[0].layers) == 1
+    assert network.segments[0].layers[0].names.node == "Conv_z"
+    told = f"'Conv_c' stays as it is: it is no trained layer but {reason}"
+    assert len([note for note in network.frame.notes if note.startswith(told)]) == 1
+    x = RNG.standard_normal((2, 3, 7, 7)).astype("f")
+    np.testing.assert_allclose(run(to_model(network), {"x": x})[0], run(model, {"x": x})[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "ops"),
+    [
+        (np.random.default_rng(0).standard_normal((3, 1, 3, 3)), ()),
+        (np.random.default_rng(0).standard_normal((3, 1, 1, 1)), ["Relu"]),
+        (np.random.default_rng(0).standard_normal((6, 1, 1, 1)), ()),
+        (np.stack([BLUR[None]] * 3), ["Relu"]),
+    ],
+    ids=["drawn", "behind an activation", "several for each channel", "alike, behind an activation"],
+)
+def test_depthwise_convolutions_that_were_trained_are_layers(kernels, ops):
+    network = from_model(behind_depthwise(kernels, ops))
+    assert network.segments[0].layers[0].names.node == "Conv_c"
 
 
 def scattered():

@@ -150,7 +150,13 @@ def _check_operators(graph: GraphProto, opset: int, name: str) -> None:
             try:
                 onnx.defs.get_schema(node.op_type, opset)
             except onnx.defs.SchemaError as error:
-                raise ModelError(f"{name}: {describe(node)}: opset {opset} has no such operator", "opset") from error
+                own = node.op_type in ("LayerNormalization", "SimplifiedLayerNormalization")
+                more = (
+                    ": ONNX Runtime writes it when it optimises a model; take the model as it was before" if own else ""
+                )
+                raise ModelError(
+                    f"{name}: {describe(node)}: opset {opset} has no such operator{more}", "opset"
+                ) from error
             known.add(node.op_type)
         for attribute in node.attribute:
             for subgraph in subgraphs(attribute) if attribute.HasField("g") or attribute.graphs else ():

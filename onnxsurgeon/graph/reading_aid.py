@@ -23,6 +23,7 @@ from onnxsurgeon.graph.frozen import Frozen, behind
 from onnxsurgeon.graph.importing import imported
 from onnxsurgeon.graph.inference import inferred
 from onnxsurgeon.graph.lifting import lift
+from onnxsurgeon.graph.normalisation import write_out_normalisations
 from onnxsurgeon.graph.one_row import takes_one_row
 from onnxsurgeon.graph.structure import describe
 from onnxsurgeon.runtime import first_line
@@ -105,6 +106,7 @@ def reading_aid(
     ranks = lift(graph) if is_one_row else None
     if ranks is None:
         write_out_attention(graph)
+        write_out_normalisations(graph)
     turned = batch_first(graph, allowance, kept) if turns and ranks is None else {}
     idle = canonicalise(graph, allowance)
     _refuse_training_mode(graph, source)

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnxsurgeon.errors import ModelError
 from onnxsurgeon.graph.activations import ACTIVATIONS
 from onnxsurgeon.graph.bodies import READ_INSIDE
-from onnxsurgeon.graph.canonical import LAYERS, PRODUCTS, explain, geometry_of, is_dense
+from onnxsurgeon.graph.canonical import LAYERS, PRODUCTS, explain, is_dense
 from onnxsurgeon.graph.canonical.names import label
 from onnxsurgeon.graph.chains import Chains
 from onnxsurgeon.graph.fixed import fixed_matrix
@@ -157,7 +157,7 @@ class Trainable:
         return frozen_dense(node) if is_still and is_dense(node) else read_glue(node)
 
     def _without_fixed(self, found: dict[int, gs.Node]) -> dict[int, gs.Node]:
-        """The dense nodes without constant matrices on the model's input, which are noted."""
+        """The dense nodes without constant matrices and filters on the model's input, which are noted."""
         kept = dict(found)
         before = self.flow.before(found)
         trained: set[int] = set()  # nodes that depend on a layer
@@ -167,7 +167,7 @@ class Trainable:
             elif id(node) in found:
                 behind = self.flow.readers.get(id(node.outputs[0]), [])
                 is_linear = not any(reader.op in ACTIVATIONS for reader in behind)
-                what = fixed_matrix(node, is_linear=is_linear) if _is_matrix(node) else ""
+                what = fixed_matrix(node, is_linear=is_linear)
                 if what and id(node) in before:  # a layer is behind it
                     del kept[id(node)]
                     self.notes.append(f"'{label(node)}' stays as it is: it is no trained layer but {what}")
@@ -199,9 +199,3 @@ class Trainable:
         if bodies:
             return f" outside of the bodies of node '{label(bodies[0])}' ({bodies[0].op}), which are left alone"
         return ", neither Gemm, MatMul nor Conv with a constant weight"
-
-
-def _is_matrix(node: gs.Node) -> bool:
-    """Whether the layer multiplies by one matrix: a dense layer, or a convolution of single positions."""
-    geometry = geometry_of(node)
-    return geometry is None or (geometry.taps == 1 and not geometry.is_grouped)
