@@ -14,6 +14,7 @@ from onnxsurgeon import (
     SettingsError,
     SurgeonSettings,
     create,
+    create_convolutional,
     diff,
     evolve,
     load,
@@ -202,6 +203,17 @@ def test_networks_of_several_segments(model, operation):
         assert {layer.segment for change in changed for layer in (*change.before, *change.after)} == {segment}
         assert kinship(after, before) is not None
         assert not found.random.notes
+
+
+@pytest.mark.parametrize("surgery", ["widen:1:3", "narrow:2:6", "insert_identity:1", "factorize:2:4", "factorize:1:3"])
+def test_convolutions_of_several_taps_are_aligned_by_their_weights(surgery):
+    """Where one follows another, their matrices have no product; that ended in a traceback."""
+    before = create_convolutional("8x8x1-c6-c8-c8-p-10", seed=3)
+    after = branch(before, surgery)
+    assert align(before, after) == kinship(before, after).groups
+    assert kinds(diff(before, trained(before))) == [T, T, T, T]
+    frozen = replace(before, metadata={})
+    assert [change.kind for change in diff(frozen, trained(frozen)).layers] == [T, T, T, T]
 
 
 def test_outputs_that_are_labels_or_dictionaries():

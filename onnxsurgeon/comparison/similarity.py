@@ -117,9 +117,12 @@ def _resemblance(a: DenseLayer, b: DenseLayer) -> float:
 def _as_product(pair: Sequence[DenseLayer], one: DenseLayer) -> float:
     """The evidence that two layers on one side are one layer on the other; −∞ where there is none.
 
-    Their product must resemble it, and more than either of them alone does; otherwise the other one was inserted.
+    Their product must resemble it, and more than either of them alone does; otherwise the other one was inserted. Two
+    convolutions are one whose weight is the product where the second reads a single value of each channel.
     """
     first, second = pair
+    if first.units != second.inputs:
+        return -np.inf
     rows, columns = _some(min(first.inputs, one.inputs)), _some(min(second.units, one.units))
     product = in_float64(first.weight[rows]) @ in_float64(second.weight[:, columns])
     alike = _cosine(product, in_float64(one.weight[np.ix_(rows, columns)]))
