@@ -178,7 +178,7 @@ class Dataset:
     @property
     def is_labelled(self) -> bool:
         """Whether the rows have labels."""
-        return self.train.labels.shape[1:] != (0,)
+        return self.train.strata.shape[1:] != (0,)  # not the labels, which may be copied
 
     @property
     def splits(self) -> tuple[Split, ...]:

@@ -52,8 +52,10 @@ class RowScores:
             self._parts.append(scores[:, 0] if scores.shape[1] == 1 else scores.mean(axis=1))
 
     def record(self) -> dict[str, Array]:
-        """The scores (rows,)."""
-        scores = np.concatenate(self._parts).astype(np.float64, copy=False)
+        """The scores (rows,), as float64; 0 and 1 alone as int8, since of many rows float64 is as large as a column."""
+        scores = np.concatenate(self._parts)
+        if scores.dtype == np.bool_:
+            scores = scores.view(np.int8)
         if self._task.is_balanced:
             classes = np.concatenate(self._classes)
             counts = np.bincount(classes.reshape(-1))
@@ -89,15 +91,20 @@ def with_row_scores(
     scores = [RowScores(task) for task in examples.tasks]
     both = [Both(*pair) for pair in zip(watch, scores, strict=True)] if watch else scores
     metrics = engine.evaluate(network, examples, both)
-    total: Array = scores[0].record()["scores"]
-    for each in scores[1:]:
-        total = total + each.record()["scores"]
-    return metrics, total
+    return metrics, _summed(scores)
+
+
+def _summed(heads: Sequence[RowScores]) -> Array:
+    """The scores of all heads together; those of one as they are."""
+    total: Array = heads[0].record()["scores"]
+    for each in heads[1:]:
+        total = np.add(total, each.record()["scores"], dtype=np.float64)
+    return total
 
 
 def chance_scores(examples: Examples) -> Array:
     """The contributions of a guess without inputs, the most frequent label or the mean of all targets, (rows,)."""
-    total: Array | float = 0.0
+    heads = []
     for labels, task in zip(examples.labels, examples.tasks, strict=True):
         found, width = RowScores(task), task.outputs
         if task.loss == CROSS_ENTROPY:
@@ -113,8 +120,8 @@ def chance_scores(examples: Examples) -> Array:
             part = labels[start : start + PIECE]
             shape = (*part.shape, width) if task.loss == CROSS_ENTROPY and not task.imitates else part.shape
             found.add(np.broadcast_to(output, shape), part)
-        total = total + found.record()["scores"]
-    return np.asarray(total)
+        heads.append(found)
+    return _summed(heads)
 
 
 def chance_loss(examples: Examples) -> float:
