@@ -127,6 +127,21 @@ def test_types_and_sense_of_a_checkpoint_are_checked(changes, reason, run):
     assert contents(run.parent) == before
 
 
+@pytest.mark.parametrize("phase", [None, "settle"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_more_branches_than_the_search_has_are_told(place, phase, run):
+    number = checkpoints(run)[place]
+    event = json.loads(lines_of(run)[number - 1])
+    search = event["search"] if phase is None else {**event["search"], "phase": phase, "end": event["epoch"]}
+    change(run, number, seal=True, branches=event["branches"] * 2, search=search)
+    before = contents(run.parent)
+    with pytest.raises(
+        RunError, match=f"line {number} is damaged: 2 branches go on from it, where this search has one"
+    ):
+        resume(run, from_checkpoint=number)
+    assert contents(run.parent) == before
+
+
 def test_a_value_that_is_only_another_is_found_by_the_checksum(run, finished):
     number = checkpoints(run)[-1]
     line = lines_of(run)[number - 1]

@@ -55,6 +55,10 @@ class GrowAndShrink(FrontSearch):
         smallest, count = super().sizes(given)
         return smallest, max(count, self._most(given)) if self.settings.growth else count
 
+    def has_several(self, state: State) -> bool:
+        """An ensemble's members settle side by side."""
+        return state.search.phase == SETTLE and 0 < state.epoch < state.search.end
+
     def effort(self) -> float:
         """Competitors while layers grow, and an ensemble's members afterwards."""
         return self.settings.growth * COMPETITORS + (1 - self.settings.growth) * (self.settings.ensemble or 1)

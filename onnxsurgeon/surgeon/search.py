@@ -90,6 +90,10 @@ class Surgeon(Branching, ABC):
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
 
+    def has_several(self, state: State) -> bool:
+        """Whether more than one branch can go on from such a checkpoint, which may be a damaged run's."""
+        return True
+
     def sizes(self, given: Branch) -> tuple[int, int]:
         """Parameters of the smallest and the largest network that will be trained, as far as is known before."""
         count = given.network.parameter_count

@@ -54,6 +54,10 @@ class ShrinkTrained(PruningSearch):
     removes_blocks: ClassVar[bool] = True
     first_phase: ClassVar[str] = PRUNE
 
+    def has_several(self, state: State) -> bool:
+        """Networks that were pruned in several ways race."""
+        return state.search.phase == RACE
+
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """Straight pruning, the race, or the next part of a cycle."""
         phase = state.search.phase
