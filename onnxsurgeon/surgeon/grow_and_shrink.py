@@ -22,7 +22,7 @@ from onnxsurgeon.recommend.channels import channels
 from onnxsurgeon.recommend.growth import growths
 from onnxsurgeon.recommend.shrinking import shrinkage
 from onnxsurgeon.runs.branch import RECUPERATED, TRAINED, Branch, read_branch
-from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, State
+from onnxsurgeon.runs.checkpoint import DONE, GROW, REFIT, SETTLE, SHRINK, CyclePosition, State
 from onnxsurgeon.surgeon.cycles import settling
 from onnxsurgeon.surgeon.ensemble import joined, refitted
 from onnxsurgeon.surgeon.fields import OwnSettings
@@ -55,9 +55,9 @@ class GrowAndShrink(FrontSearch):
         smallest, count = super().sizes(given)
         return smallest, max(count, self._most(given)) if self.settings.growth else count
 
-    def has_several(self, state: State) -> bool:
+    def has_several(self, position: CyclePosition, epoch: int) -> bool:
         """An ensemble's members settle side by side."""
-        return state.search.phase == SETTLE and 0 < state.epoch < state.search.end
+        return position.phase == SETTLE and 0 < epoch < position.end
 
     def effort(self) -> float:
         """Competitors while layers grow, and an ensemble's members afterwards."""
@@ -191,17 +191,9 @@ class GrowAndShrink(FrontSearch):
         Each rung is as long as all before it. Where no candidate's weights stay finite, it is the network as it is.
         """
         until = min(stop, start + max(1, round(self.settings.trial * (stop - start))))
+        options = self.job_options(state)
         jobs = [
-            Job(
-                branch,
-                start,
-                until,
-                RECUPERATED,
-                parent.accuracy,
-                parent.network.parameter_count,
-                cycle,
-                **self.job_options(state),
-            )
+            Job(branch, start, until, RECUPERATED, parent.accuracy, parent.network.parameter_count, cycle, **options)
             for _, parent, branch in self.operated(state, candidates)
         ]
         begin = start
@@ -226,8 +218,7 @@ class GrowAndShrink(FrontSearch):
 
     def _members(self, state: State) -> int:
         """The number of networks that settle side by side: as many as are asked for, if they can be joined."""
-        (branch,) = state.branches
-        return 1 if reason_against([branch.network]) else self.settings.ensemble or 1
+        return 1 if reason_against([state.branches[0].network]) else self.settings.ensemble or 1
 
     def _is_free(self, state: State) -> bool:
         """Whether only accuracy counts."""
@@ -236,8 +227,8 @@ class GrowAndShrink(FrontSearch):
     def _go_on(self, state: State) -> tuple[list[Branch], int]:
         """Train the next part of a cycle; an ensemble's members become one network at its end."""
         epochs = min(SEGMENT, state.search.end - state.epoch)
-        branches, cycle = state.branches, self.cycle(state)
-        trained = self.train_on(state, branches, epochs, what="the network", cycle=cycle, are_members=True)
+        cycle = self.cycle(state)
+        trained = self.train_on(state, state.branches, epochs, what="the network", cycle=cycle, are_members=True)
         if state.search.phase == SETTLE and state.epoch + epochs >= state.search.end:
             is_free = self._is_free(state)
             if len(trained) > 1 and not is_free:
@@ -284,8 +275,7 @@ class GrowAndShrink(FrontSearch):
             state.search = replace(state.search, phase=DONE)
             return state.branches, 0
         if state.search.phase != SHRINK:
-            top = state.branches[0].network.parameter_count
-            state.search = replace(state.search, phase=SHRINK, top=top)
+            state.search = replace(state.search, phase=SHRINK, top=state.branches[0].network.parameter_count)
         cycle = self.next_cycle(state)
         (branch,) = state.branches
         if cycle is None:

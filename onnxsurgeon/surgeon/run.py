@@ -186,9 +186,8 @@ def resume(
         settings = SurgeonSettings.from_record(record["settings"])
         require_choice(settings.search, (AUTO, *SEARCHES), "search")
         given, options = record["data"], InputOptions(**_tuples(record["data"]["options"]))
-        engine, device = record["engine"], record["device"]
         folder = Path(given["folder"]) if given["folder"] else None
-        name, digest = given["name"], given["digest"]
+        engine, device, name, digest = record["engine"], record["device"], given["name"], given["digest"]
         taught = record.get("teacher")  # runs recorded before there were teachers lack it
         teacher = RecordedTeacher(str(taught["file"]), str(taught["sha256"])) if taught else None
         # Runs recorded before this entry existed count as untrained.
@@ -219,8 +218,8 @@ def resume(
                 f"{run.path}: data set '{name}' is not the one the run was started with; its contents differ",
                 "other-data",
             )
-        # A state that cannot be restored is refused before anything is written.
-        state = None if last.event is None else restored(last.event, run.branches)
+        if last.event is not None:
+            restored(last.event, run.branches)  # a state that cannot be restored is refused before anything is written
         teaching = Teaching(network, dataset, options, settings, chosen, teacher, run.path)
         del dataset  # it is the teaching's to free
         splits = split_rows(teaching)
@@ -229,13 +228,7 @@ def resume(
         kind = search_for(network, settings, chosen, splits, start)
         surgeon = make_surgeon(kind, run, settings, chosen, splits, pool, told, start, clock)
         surgeon.from_checkpoint, surgeon.is_extended = from_checkpoint, epochs is not None
-        if state is not None and len(state.branches) > 1 and not surgeon.has_several(state):
-            raise RunError(
-                f"{run.journal}: line {last.kept[-1].number} is damaged: {len(state.branches)} branches go on from it, "
-                "where this search has one; --from-checkpoint N goes on from another line",
-                "damaged-journal",
-            )
-        del state
+        surgeon.require_fit(last)
         changed = differences(versions(), record.get("versions", {}))
         return _finish(surgeon, splits, start, out, overwrite=overwrite, other_versions=changed)
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from onnxsurgeon.errors import RunError
 from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs import events
 from onnxsurgeon.runs.branch import TRAINED, Branch, Measurement, given_file, read_branch, write_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, CyclePosition, State, checkpoint, restored, resumed
-from onnxsurgeon.runs.resumption import rewind
+from onnxsurgeon.runs.resumption import Resumption, rewind
 from onnxsurgeon.surgeon.branching import Branching
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.fields import OwnSettings
@@ -90,9 +91,21 @@ class Surgeon(Branching, ABC):
     def result(self, state: State) -> Branch:
         """The branch that would be the result if the run ended at this checkpoint."""
 
-    def has_several(self, state: State) -> bool:
+    def has_several(self, position: CyclePosition, epoch: int) -> bool:
         """Whether more than one branch can go on from such a checkpoint, which may be a damaged run's."""
         return True
+
+    def require_fit(self, last: Resumption) -> None:
+        """Raise RunError where the search cannot go on from that checkpoint."""
+        event = last.event
+        if event is None or len(event["branches"]) < 2:
+            return
+        if not self.has_several(CyclePosition(**event.get("search", {})), event["epoch"]):
+            raise RunError(
+                f"{self.run.journal}: line {last.kept[-1].number} is damaged: {len(event['branches'])} branches go on "
+                "from it, where this search has one; --from-checkpoint N goes on from another line",
+                "damaged-journal",
+            )
 
     def sizes(self, given: Branch) -> tuple[int, int]:
         """Parameters of the smallest and the largest network that will be trained, as far as is known before."""

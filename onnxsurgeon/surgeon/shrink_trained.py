@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from onnxsurgeon.errors import DivergedError
 from onnxsurgeon.recommend.reduction import without_duplicates
 from onnxsurgeon.runs.branch import Branch, file_of, read_branch
-from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, State
+from onnxsurgeon.runs.checkpoint import DONE, PRUNE, RACE, SHRINK, CyclePosition, State
 from onnxsurgeon.surgeon.cycles import Cycle
 from onnxsurgeon.surgeon.fields import OwnSettings
 from onnxsurgeon.surgeon.finalists import Finalists
@@ -54,9 +54,9 @@ class ShrinkTrained(PruningSearch):
     removes_blocks: ClassVar[bool] = True
     first_phase: ClassVar[str] = PRUNE
 
-    def has_several(self, state: State) -> bool:
+    def has_several(self, position: CyclePosition, epoch: int) -> bool:
         """Networks that were pruned in several ways race."""
-        return state.search.phase == RACE
+        return position.phase == RACE
 
     def advance(self, state: State) -> tuple[list[Branch], int]:
         """Straight pruning, the race, or the next part of a cycle."""
