@@ -92,6 +92,15 @@ def accuracy(page):
     return float(page.locator("#accuracy").get_attribute("data-value"))
 
 
+# Keeps every accuracy that is shown: a busy machine may look too late for the first ones.
+SHOWN = """() => {
+  window.shown = [];
+  const kept = element => new MutationObserver(() => shown.push(Number(element.dataset.value)));
+  const element = document.getElementById('accuracy');
+  kept(element).observe(element, { attributes: true });
+}"""
+
+
 def downloaded(page, name, path):
     with page.expect_download() as download:
         page.get_by_role("button", name=name).click()
@@ -167,10 +176,10 @@ def test_a_state_of_200_steps_comes_home(browser, folder, tmp_path):  # noqa: F8
 def test_it_learns_everything_from_nothing_and_goes_back(browser, folder):  # noqa: F811
     with opened(browser, folder, **DESKTOP) as page:
         came = accuracy(page)
+        page.evaluate(SHOWN)
         page.get_by_role("button", name="Learn it all from nothing").click()
-        lowest = min(accuracy(page) for _ in range(3))
         page.locator("#scratch:not([disabled])").wait_for(timeout=60_000)
-        assert lowest < 0.9 < accuracy(page)
+        assert min(page.evaluate("shown")) < 0.9 < accuracy(page)
         assert page.locator("#steps").inner_text() == "900"
         page.get_by_role("button", name="As it came").click()
         page.locator("#steps", has_text="0").wait_for()

@@ -166,9 +166,9 @@ def test_a_run_takes_the_cores_that_are_free_and_keeps_its_bytes(tmp_path, monke
     monkeypatch.setattr(rule, "TOO_FEW", 12)
     used, get = set(), Sessions.get
 
-    def watched(self, key, make, size, threads=1):
+    def watched(self, key, make, size, threads=1, **options):
         used.add(threads)
-        return get(self, key, make, size, threads)
+        return get(self, key, make, size, threads, **options)
 
     monkeypatch.setattr(Sessions, "get", watched)
     other = evolve(start_model(tmp_path), "digits", settings=settings, run_dir=tmp_path / "other", workers=1).run
