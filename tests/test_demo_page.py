@@ -95,9 +95,8 @@ def accuracy(page):
 # Keeps every accuracy that is shown: a busy machine may look too late for the first ones.
 SHOWN = """() => {
   window.shown = [];
-  const kept = element => new MutationObserver(() => shown.push(Number(element.dataset.value)));
   const element = document.getElementById('accuracy');
-  kept(element).observe(element, { attributes: true });
+  new MutationObserver(() => shown.push(Number(element.dataset.value))).observe(element, { attributes: true });
 }"""
 
 
