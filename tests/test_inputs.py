@@ -262,6 +262,15 @@ def test_behind_an_op_of_unknown_shape_biases_of_shape_1_n_belong_to_their_layer
     assert to_model(from_model(to_model(network))) == to_model(network)
 
 
+def test_an_op_of_unknown_shape_may_write_an_output_without_a_shape():
+    """The search for shapes behind such an operator went on for ever, since the output's own declaration came first."""
+    scaler = n("Scaler", "x", "f", offset=[0.5] * 4, scale=[2.0] * 4, **ML)
+    dense = [n("MatMul", "f A", "a"), n("Relu", "a", "c"), n("MatMul", "c B", "y")]
+    outputs = [helper.make_tensor_value_info(name, FLOAT, None) for name in ("f", "y")]
+    model = build([scaler], {"x": (FLOAT, [None, 4])}, {}, dense=dense, outputs=outputs)
+    assert from_model(model).topology == "4-6-3"
+
+
 @pytest.mark.parametrize("batch", [1, 4, 13, 50])
 def test_a_fixed_batch_size(batch):
     """Whether it divides the rows or not, or is larger."""

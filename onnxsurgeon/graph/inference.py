@@ -32,10 +32,12 @@ def inferred(model: ModelProto, known: ModelProto | None = None) -> ModelProto:
     follow = not any(node.op_type == "Range" for node in model.graph.node)
     follow = follow and sum(map(_vector_length, (*plain.graph.value_info, *plain.graph.output))) <= MAX_FOLLOWED_SIZES
     model = onnx.shape_inference.infer_shapes(model, data_prop=True) if follow else plain
+    told: set[str] = set()  # an output of the model without a shape is not declared by what is told of it
     while True:
-        found = _of_preprocessing(model)
+        found = [value for value in _of_preprocessing(model) if value.name not in told]
         if not found:
             return model
+        told.update(value.name for value in found)
         model.graph.value_info.extend(found)
         model = onnx.shape_inference.infer_shapes(model, data_prop=follow)
 
@@ -57,7 +59,7 @@ def _copy(model: ModelProto) -> ModelProto:
 
 def _of_preprocessing(model: ModelProto) -> list[ValueInfoProto]:
     """Shapes behind ai.onnx.ml's operators that nothing has declared yet."""
-    known = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+    known = {value.name: value for value in (*model.graph.output, *model.graph.input, *model.graph.value_info)}
     found = []
     for node in model.graph.node:
         if node.domain != "ai.onnx.ml" or not node.input or not node.output or _has_shape(known.get(node.output[0])):

@@ -46,6 +46,10 @@ class Ending:
     what: str = ""
 
 
+# Operators that read values as places.
+INDEXING = ("ArrayFeatureExtractor", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "OneHot")
+
+
 def make_input(kind: str, seed: int, index: int) -> bytes:
     """Input number ``index``: the same for the same arguments."""
     rng = random.Random(f"{kind} {seed} {index}")
@@ -137,6 +141,8 @@ def _run(given: onnx.ModelProto, model: onnx.ModelProto, exact: bool) -> None:
     try:
         after = run(model, feeds)
     except OnnxSurgeonError as error:
+        if not exact and any(f"running {op} node" in str(error) for op in INDEXING):
+            return  # other outputs may be places that are not there
         raise AssertionError(f"the given model runs, its rewritten form does not: {error}") from error
     if not exact:
         return
