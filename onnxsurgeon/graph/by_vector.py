@@ -22,6 +22,7 @@ from onnxsurgeon.graph.normal_form import operator
 
 AFFINE = ("Add", "Sub", "Mul", "Div")
 FUSED = "com.microsoft::FusedMatMul"
+PRODUCTS = ("MatMul", "Einsum", FUSED)
 SQUEEZED_BY_INPUT = 13  # the opset from which on Squeeze reads its axes
 FROM_THE_END = 11  # the opset from which on axes may be counted from the last
 OLDEST = 7  # the opset from which on Add and the like broadcast as NumPy does
@@ -54,10 +55,13 @@ def products_by_vectors(graph: gs.Graph, model: onnx.ModelProto, ranks: Mapping[
 
     ``ranks`` are the file's numbers of axes, by name, where the model takes one row.
     """
+    candidates = [node for node in graph.nodes if _may_be(node)]
+    if not candidates:
+        return []
     written = {node.output[0]: node for node in model.graph.node if node.output}
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     found = []
-    for node in graph.nodes:
+    for node in candidates:
         given = written.get(node.outputs[0].name) if node.outputs else None
         if given is None or given.op_type != operator(node).rpartition("::")[2]:
             continue
@@ -70,11 +74,19 @@ def products_by_vectors(graph: gs.Graph, model: onnx.ModelProto, ranks: Mapping[
     return found
 
 
+def _may_be(node: gs.Node) -> bool:
+    """Whether a node could be such a product, as far as is quickly seen."""
+    op = operator(node)
+    if op not in PRODUCTS:
+        return op == "ReduceSum"
+    return any(isinstance(tensor, gs.Constant) and len(tensor.shape) == 1 for tensor in node.inputs)
+
+
 def _multiplied(
     node: gs.Node, given: onnx.NodeProto, written: Mapping[str, onnx.NodeProto], ranks: Mapping[str, int]
 ) -> ByVector | None:
     """MatMul, FusedMatMul or Einsum with a vector."""
-    if operator(node) not in ("MatMul", "Einsum", FUSED) or len(node.inputs) != 2 or len(given.input) != 2:
+    if operator(node) not in PRODUCTS or len(node.inputs) != 2 or len(given.input) != 2:
         return None
     constant = [isinstance(tensor, gs.Constant) for tensor in node.inputs]
     if sum(constant) != 1:

@@ -35,15 +35,17 @@ Read = Sequence[tuple[TypeProto, int]]  # types of a node's inputs, and bounds o
 
 def work(node: NodeProto, read: Read, written: int) -> int:
     """About how many plain operations a node takes that writes so many values."""
-    if node.op_type in _VIEWS:
+    op = node.op_type
+    if op in _VIEWS:
         return 0
-    whole = sum(count for _, count in read) + written
-    if any(kind.tensor_type.elem_type == TensorProto.STRING for kind, _ in read) or (
-        node.op_type == "Cast" and _integer(node, "to", 0) == TensorProto.STRING
-    ):
+    whole, has_texts = written, op == "Cast" and _integer(node, "to", 0) == TensorProto.STRING
+    for kind, count in read:  # of every node of a file, so that no generator is made
+        whole += count
+        has_texts = has_texts or kind.tensor_type.elem_type == TensorProto.STRING
+    if has_texts:
         return TEXT * whole
-    more = _MORE.get(node.op_type)
-    return _EACH.get(node.op_type, 2) * whole + (more(node, read, written) if more and read else 0)
+    more = _MORE.get(op)
+    return _EACH.get(op, 2) * whole + (more(node, read, written) if more and read else 0)
 
 
 def temporary(node: NodeProto, read: Read, written: int) -> int:
