@@ -135,9 +135,11 @@ def test_more_branches_than_the_search_has_are_told(place, phase, run):
     search = event["search"] if phase is None else {**event["search"], "phase": phase, "end": event["epoch"]}
     change(run, number, seal=True, branches=event["branches"] * 2, search=search)
     before = contents(run.parent)
-    with pytest.raises(
-        RunError, match=f"line {number} is damaged: 2 branches go on from it, where this search has one"
-    ):
+    reason = f"line {number} is damaged: 2 branches go on from it, where this search has one"
+    onward = (
+        f"--from-checkpoint {checkpoints(run)[-2]} goes on from there" if place else "--from-checkpoint 0 begins anew"
+    )
+    with pytest.raises(RunError, match=f"{reason}; .*{onward}$"):
         resume(run, from_checkpoint=number)
     assert contents(run.parent) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -44,8 +45,8 @@ def _epoch(checkpoint: Line) -> int:
     return cast(Resumable, checkpoint.record)["epoch"]
 
 
-def _onward(found: list[Line]) -> str:
-    """Say how a run with a damaged journal can go on."""
+def onward(found: Sequence[Line]) -> str:
+    """Say how a run with a damaged journal can go on; ``found`` are the checkpoints that are whole."""
     if not found:
         return "there is no checkpoint to go on from: --from-checkpoint 0 begins anew"
     line, epoch = found[-1].number, _epoch(found[-1])
@@ -74,17 +75,17 @@ def find_checkpoint(run: RunDirectory, wanted: int | None = None) -> Resumption:
     found = [line for line in kept if line.kind in CHECKPOINTS]
     if wanted is None and damaged is not None:
         raise RunError(
-            f"{run.journal}: line {damaged.number} is damaged: {damaged.damage}; {_onward(found)}",
+            f"{run.journal}: line {damaged.number} is damaged: {damaged.damage}; {onward(found)}",
             "damaged-journal",
         )
     if wanted is None and not found and _has_trained(run):
         raise RunError(
-            f"{run.journal}: holds no checkpoint, though branches were trained; {_onward(found)}",
+            f"{run.journal}: holds no checkpoint, though branches were trained; {onward(found)}",
             "damaged-journal",
         )
     if wanted == 0 or not found:
         if wanted:
-            raise RunError(f"{run.journal}: line {wanted} is no checkpoint; {_onward(found)}", "damaged-journal")
+            raise RunError(f"{run.journal}: line {wanted} is no checkpoint; {onward(found)}", "damaged-journal")
         return Resumption((), None, {})
     chosen = next((line for line in found if line.number == wanted), found[-1] if wanted is None else None)
     if chosen is None:

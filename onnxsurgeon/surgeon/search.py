@@ -14,7 +14,8 @@ from onnxsurgeon.graph.reader import load
 from onnxsurgeon.runs import events
 from onnxsurgeon.runs.branch import TRAINED, Branch, Measurement, given_file, read_branch, write_branch
 from onnxsurgeon.runs.checkpoint import DONE, GROW, CyclePosition, State, checkpoint, restored, resumed
-from onnxsurgeon.runs.resumption import Resumption, rewind
+from onnxsurgeon.runs.journal import CHECKPOINTS
+from onnxsurgeon.runs.resumption import Resumption, onward, rewind
 from onnxsurgeon.surgeon.branching import Branching
 from onnxsurgeon.surgeon.clock import Clock
 from onnxsurgeon.surgeon.fields import OwnSettings
@@ -101,9 +102,10 @@ class Surgeon(Branching, ABC):
         if event is None or len(event["branches"]) < 2:
             return
         if not self.has_several(CyclePosition(**event.get("search", {})), event["epoch"]):
+            *before, line = (line for line in last.kept if line.kind in CHECKPOINTS)
             raise RunError(
-                f"{self.run.journal}: line {last.kept[-1].number} is damaged: {len(event['branches'])} branches go on "
-                "from it, where this search has one; --from-checkpoint N goes on from another line",
+                f"{self.run.journal}: line {line.number} is damaged: {len(event['branches'])} branches go on from it, "
+                f"where this search has one; {onward(before)}",
                 "damaged-journal",
             )
 
